@@ -1,0 +1,131 @@
+"""The booking as this service knows it: plain, immutable, times in UTC, its time zone kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from app.domain.people import company_domain
+
+
+class BookingStatus(StrEnum):
+    """Whether the meeting is to take place."""
+
+    SCHEDULED = "scheduled"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class Attendee:
+    """A person who booked or was added; e-mail lower-cased, phone in E.164."""
+
+    position: int
+    id: str | None = None
+    email: str | None = None
+    first_name: str | None = None
+    last_name: str | None = None
+    full_name: str | None = None
+    phone: str | None = None
+    phone_as_given: str | None = None
+    timezone: str | None = None
+    language: str | None = None
+    answers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> str | None:
+        """What makes two attendees one person: the e-mail, else the phone; None for neither."""
+        if self.email:
+            return f"email:{self.email}"
+        return f"phone:{self.phone}" if self.phone else None
+
+    @property
+    def company_domain(self) -> str | None:
+        """Domain of the attendee's company; None for free mail."""
+        return company_domain(self.email)
+
+    @property
+    def display_name(self) -> str:
+        """What to call the person: the name, else the address or number."""
+        return self.full_name or self.email or self.phone or self.phone_as_given or "Unknown"
+
+
+@dataclass(frozen=True)
+class Host:
+    """The colleague who holds the meeting."""
+
+    id: str | None = None
+    email: str | None = None
+    first_name: str | None = None
+    last_name: str | None = None
+    full_name: str | None = None
+
+
+@dataclass(frozen=True)
+class MeetingType:
+    """What was booked."""
+
+    id: str | None = None
+    slug: str | None = None
+    name: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Booking:
+    """The state of one appointment that one message from meetergo describes."""
+
+    source: str
+    id: str
+    status: BookingStatus
+    start: datetime
+    end: datetime
+    received_at: datetime
+    updated_at: datetime | None = None
+    created_at: datetime | None = None
+    rescheduled: bool = False
+    timezone: str = "UTC"
+    location: str | None = None
+    link: str | None = None
+    channel: str | None = None
+    company_id: str | None = None
+    attendees: tuple[Attendee, ...] = ()
+    hosts: tuple[Host, ...] = ()
+    meeting_type: MeetingType = field(default_factory=MeetingType)
+    cancel_reason: str | None = None
+    cancelled_by: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The booking's id over all sources; ids are text, so 4711 and "4711" are one."""
+        return f"{self.source}:{self.id}"
+
+    @property
+    def version(self) -> datetime:
+        """When this state came to be: meetergo's updatedAt, else the time of arrival (UTC)."""
+        return self.updated_at or self.received_at
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the meeting is off."""
+        return self.status is BookingStatus.CANCELLED
+
+    @property
+    def minutes(self) -> int:
+        """Length of the meeting in whole minutes."""
+        return int((self.end - self.start).total_seconds() // 60)
+
+
+def rank(booking: Booking) -> tuple[datetime, bool, datetime]:
+    """Order the states of one booking: the largest is the newest.
+
+    The larger updatedAt wins (arrival stands in where it lacks); where both are equal a cancel
+    wins, else the later arrival.
+    """
+    return (booking.version, booking.cancelled, booking.received_at)
+
+
+def is_newer(candidate: Booking, known: Booking) -> bool:
+    """Whether a state that just arrived replaces the known one."""
+    return rank(candidate) > rank(known)

@@ -1,0 +1,100 @@
+"""What can go wrong, in the words of the trade. The drainer decides from the class alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+
+class UnfitPayload(ValueError):
+    """An authentic webhook that does not describe a booking; the message says what is missing."""
+
+
+class MappingError(Exception):
+    """A mapping file cannot be used; the message names file, line and key."""
+
+
+class CrmError(Exception):
+    """A CRM did not do what was asked. `code` is stable, the message keeps the CRM's own words."""
+
+    code = "crm_error"
+    advice = "Look at the message of the CRM."
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class RetryLater(CrmError):
+    """The CRM is out of order or unreachable; the same call may pass after `after` seconds."""
+
+    code = "unavailable"
+    advice = "Nothing to do: it is tried again by itself."
+
+    def __init__(self, message: str, after: float | None = None) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+class RateLimited(RetryLater):
+    """The CRM's allowance is used up until `after` seconds from now."""
+
+    code = "rate_limited"
+    advice = "Nothing to do: it goes on when the CRM's window opens again."
+
+
+class Unauthorized(CrmError):
+    """The access token is refused, also after a refresh."""
+
+    code = "unauthorized"
+    advice = "Connect the CRM again on the connections page."
+
+
+class MissingScope(CrmError):
+    """The connection lacks a permission."""
+
+    code = "missing_scope"
+    advice = "Grant the named scopes to the app and connect again."
+
+    def __init__(self, message: str, scopes: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.scopes = tuple(scopes)
+
+
+class InvalidRecord(CrmError):
+    """The CRM refuses a value; `fields` says which and why."""
+
+    code = "invalid_record"
+    advice = "Change the field in the mapping file or the rule in the CRM, then replay the booking."
+
+    def __init__(self, message: str, fields: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.fields = dict(fields or {})
+
+
+class Conflict(CrmError):
+    """The record exists already; `record_id` names it where the CRM says so."""
+
+    code = "conflict"
+    advice = "Merge the two records in the CRM, then replay the booking."
+
+    def __init__(self, message: str, record_id: str | None = None) -> None:
+        super().__init__(message)
+        self.record_id = record_id
+
+
+class Gone(CrmError):
+    """A record that this service knew is no longer there."""
+
+    code = "gone"
+    advice = "Nothing to do: the record is made again."
+
+    def __init__(self, message: str, record_id: str = "") -> None:
+        super().__init__(message)
+        self.record_id = record_id
+
+
+class Blocked(CrmError):
+    """A record could not be written because one that it needs could not."""
+
+    code = "blocked"
+    advice = "Mend the record that it names; this one follows."

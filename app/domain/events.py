@@ -1,0 +1,228 @@
+"""Reads meetergo's messages, both dialects and the REST shape, into an Event and its Booking."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo, available_timezones
+
+from app.domain.booking import Attendee, Booking, BookingStatus, Host, MeetingType
+from app.domain.errors import UnfitPayload
+from app.domain.people import normalise_email, normalise_phone
+from app.domain.text import clean_text, one_line
+
+BOOKING_EVENTS = frozenset({"booking_created", "booking_rescheduled", "booking_cancelled"})
+_ZONES = available_timezones()
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One message of meetergo, without the credential that it carries."""
+
+    source: str
+    type: str
+    payload: Json
+    received_at: datetime
+
+    @property
+    def concerns_booking(self) -> bool:
+        """Whether the message describes a booking."""
+        return self.type in BOOKING_EVENTS
+
+    @property
+    def dedupe_key(self) -> str:
+        """Equal for two deliveries of one message, however it was serialised; kept for ever."""
+        canonical = json.dumps(
+            {"type": self.type, "payload": self.payload}, sort_keys=True, separators=(",", ":")
+        )
+        return hashlib.sha256(f"{self.source}\0{canonical}".encode("utf-8", "replace")).hexdigest()
+
+
+def read_event(source: str, document: object, received_at: datetime) -> Event:
+    """Make an Event of a parsed body in either dialect. Raises UnfitPayload where it is neither."""
+    if not isinstance(document, Mapping):
+        raise UnfitPayload("the body is JSON but not an object")
+    safe = without_secret(document)
+    data = safe.get("data")
+    if isinstance(safe.get("event"), str) and isinstance(data, Mapping):
+        return Event(source, str(safe["event"])[:100], data, received_at)
+    kind = safe.get("webhookType")
+    if not isinstance(kind, str) or not kind:
+        raise UnfitPayload("neither webhookType nor event and data are there")
+    payload = {key: value for key, value in safe.items() if key != "webhookType"}
+    return Event(source, kind[:100], payload, received_at)
+
+
+def without_secret(value: Any) -> Any:
+    """Drop every `secret`: it lets anyone cancel the booking, so it is never kept anywhere."""
+    if isinstance(value, Mapping):
+        return {str(k): without_secret(v) for k, v in value.items() if k != "secret"}
+    return [without_secret(item) for item in value] if isinstance(value, list) else value
+
+
+def read_booking(event: Event) -> Booking:
+    """Make the Booking that an event describes. Raises UnfitPayload naming the field at fault."""
+    data = event.payload
+    booking_id = one_line(data.get("id"))
+    if not booking_id:
+        raise UnfitPayload("id is missing")
+    start = _required_time(data, "start")
+    end = read_time(data.get("end"))
+    kind = _object(data.get("meetingType"))
+    if end is None or end < start:
+        # A booking without a length still has a place in the calendar.
+        end = start
+    attendees = _attendees(data)
+    info = _object(data.get("meetingInfo")) or _object(data.get("hostingInfo"))
+    cancel = _object(data.get("cancel"))
+    return Booking(
+        source=event.source,
+        id=booking_id,
+        status=_status(event.type, data),
+        start=start,
+        end=end,
+        received_at=event.received_at,
+        updated_at=read_time(data.get("updatedAt")),
+        created_at=read_time(data.get("createdAt")),
+        rescheduled=event.type == "booking_rescheduled" or bool(data.get("rescheduledAt")),
+        timezone=_timezone(attendees),
+        location=one_line(data.get("location")),
+        link=one_line(info.get("meetingLink")),
+        channel=one_line(info.get("channel")),
+        company_id=one_line(data.get("companyId")),
+        attendees=attendees,
+        hosts=tuple(_host(item) for item in _objects(data.get("hosts"))),
+        meeting_type=_meeting_type(kind, data),
+        cancel_reason=clean_text(cancel.get("reason")),
+        cancelled_by=one_line(cancel.get("actionBy")),
+    )
+
+
+def read_time(value: object) -> datetime | None:
+    """Read an ISO 8601 time as UTC; a time without an offset counts as UTC. None where unreadable."""
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value.strip())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _required_time(data: Json, key: str) -> datetime:
+    moment = read_time(data.get(key))
+    if moment is None:
+        raise UnfitPayload(f"{key} is missing or not a time")
+    return moment
+
+
+def _status(kind: str, data: Json) -> BookingStatus:
+    # booking_cancelled also comes when one attendee leaves a group: isCancelled, where it is
+    # there, says whether the meeting itself is off.
+    flag = data.get("isCancelled")
+    cancelled = flag if isinstance(flag, bool) else kind == "booking_cancelled"
+    return BookingStatus.CANCELLED if cancelled else BookingStatus.SCHEDULED
+
+
+def _timezone(attendees: tuple[Attendee, ...]) -> str:
+    return next((a.timezone for a in attendees if a.timezone), "UTC")
+
+
+def _attendees(data: Json) -> tuple[Attendee, ...]:
+    """Everybody who takes part, in order; a person named twice counts once, with one name."""
+    people: list[Attendee] = []
+    seen: set[str] = set()
+    for item in _objects(data.get("attendees")):
+        person = _attendee(len(people), item)
+        if person.identity and person.identity in seen:
+            continue
+        seen.add(person.identity or "")
+        people.append(person)
+    return tuple(people)
+
+
+def _attendee(position: int, item: Json) -> Attendee:
+    zone = one_line(item.get("timezone"))
+    language = one_line(item.get("language"))
+    first, last, full = _names(item)
+    given = one_line(item.get("phone"))
+    return Attendee(
+        position=position,
+        id=one_line(item.get("id")),
+        email=normalise_email(item.get("email")),
+        first_name=first,
+        last_name=last,
+        full_name=full,
+        phone=normalise_phone(given, zone, language),
+        phone_as_given=given,
+        timezone=zone if zone in _ZONES else None,
+        language=language,
+        answers=_answers(item.get("notes")),
+    )
+
+
+def _names(item: Json) -> tuple[str | None, str | None, str | None]:
+    """First, last and full name as meetergo gives them; nothing is split at a blank.
+
+    A full name that says more than its parts stands whole as the last name, the field that every
+    CRM shows and one demands.
+    """
+    first, last = one_line(item.get("firstname")), one_line(item.get("lastname"))
+    parts = " ".join(filter(None, (first, last))) or None
+    full = one_line(item.get("fullname")) or parts
+    if full and full != parts and not (first and last):
+        first, last = None, full
+    return first, last, full
+
+
+def _answers(notes: object) -> dict[str, str]:
+    """Question label -> answer as text; several choices are joined with commas."""
+    if not isinstance(notes, Mapping):
+        return {}
+    answers = {}
+    for label, value in notes.items():
+        parts = value if isinstance(value, list) else [value]
+        texts = ["yes" if p is True else "no" if p is False else clean_text(p) for p in parts]
+        name, text = one_line(label), ", ".join(t for t in texts if t)
+        if name and text:
+            answers[name] = text
+    return answers
+
+
+def _host(item: Json) -> Host:
+    first, last = one_line(item.get("givenName")), one_line(item.get("familyName"))
+    return Host(
+        id=one_line(item.get("id")),
+        email=normalise_email(item.get("email")),
+        first_name=first,
+        last_name=last,
+        full_name=one_line(item.get("fullName")) or " ".join(filter(None, (first, last))) or None,
+    )
+
+
+def _meeting_type(kind: Json, data: Json) -> MeetingType:
+    metadata = _object(kind.get("metadata"))
+    return MeetingType(
+        id=one_line(kind.get("id")) or one_line(data.get("meetingTypeId")),
+        slug=one_line(kind.get("slug")),
+        name=one_line(_object(kind.get("meetingInfo")).get("name")) or one_line(kind.get("name")),
+        metadata={str(k): text for k, v in metadata.items() if (text := clean_text(v))},
+    )
+
+
+def _object(value: object) -> Json:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _objects(value: object) -> list[Json]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+
+
+def local(moment: datetime, zone: str) -> datetime:
+    """A UTC time as the clock on the wall of a zone shows it."""
+    return moment.astimezone(ZoneInfo(zone))

@@ -1,0 +1,45 @@
+"""Makes text from strangers harmless: control characters out, cut only with a mark."""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+
+CUT_MARK = "…"
+# Bidi overrides and zero-width characters can make a name read as another one.
+_INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+
+
+def clean_text(value: object) -> str | None:
+    """Give text without control characters, stripped; None for what is empty or no scalar.
+
+    Line breaks and tabs stay. Lone surrogates, which no database takes, are replaced.
+    """
+    if value is None or isinstance(value, (dict, list, bool)):
+        return None
+    text = str(value).encode("utf-8", "replace").decode("utf-8")
+    text = _INVISIBLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
+    return text.strip() or None
+
+
+def one_line(value: object) -> str | None:
+    """Like clean_text, with every run of white space as one blank."""
+    text = clean_text(value)
+    return re.sub(r"\s+", " ", text) if text else None
+
+
+def cut(text: str, limit: int) -> str:
+    """Cut text to `limit` characters with a mark at the end; shorter text comes back as it is."""
+    return text if len(text) <= limit else text[: limit - len(CUT_MARK)].rstrip() + CUT_MARK
+
+
+def is_link(text: str) -> bool:
+    """Whether the text is one web address, which is never cut: half a link leads nowhere."""
+    return bool(re.fullmatch(r"https?://\S+", text))
+
+
+def as_html(text: str) -> str:
+    """Escape text for a field that shows HTML; line breaks become <br>."""
+    return html.escape(text, quote=False).replace("\n", "<br>")

@@ -1,0 +1,53 @@
+"""The text that stands in the meeting's body: everything a sales person needs, nothing cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from app.domain.booking import Attendee, Booking
+from app.domain.events import local
+
+
+def summarise(booking: Booking, overflow: Mapping[str, str]) -> str:
+    """Describe a booking in plain text; `overflow` are texts that were too long for their field."""
+    lines = [when_line(booking)]
+    if booking.cancelled:
+        lines.append(_cancelled_line(booking))
+    for label, value in (("Link", booking.link), ("Location", booking.location)):
+        if value:
+            lines.append(f"{label}: {value}")
+    hosts = ", ".join(host.full_name or host.email or "" for host in booking.hosts)
+    if hosts:
+        lines.append(f"Host: {hosts}")
+    if booking.attendees:
+        lines += ["", "Attendees:", *(f"- {_person(person)}" for person in booking.attendees)]
+    for person in booking.attendees:
+        if person.answers:
+            lines += ["", f"Answers of {person.display_name}:"]
+            lines += [f"- {label}: {text}" for label, text in person.answers.items()]
+    for field, text in overflow.items():
+        lines += ["", f"{field}, in full:", text]
+    lines += ["", f"meetergo booking {booking.id}"]
+    return "\n".join(lines)
+
+
+def when_line(booking: Booking) -> str:
+    """Day, time, zone and length, as the attendee's clock shows them."""
+    start, end = local(booking.start, booking.timezone), local(booking.end, booking.timezone)
+    day, until = start.strftime("%Y-%m-%d"), end.strftime("%H:%M")
+    if end.date() != start.date():
+        until = end.strftime("%Y-%m-%d %H:%M")
+    return (
+        f"When: {day} {start:%H:%M}–{until} ({booking.timezone}), {booking.minutes} minutes"
+    )
+
+
+def _cancelled_line(booking: Booking) -> str:
+    by = f" by {booking.cancelled_by}" if booking.cancelled_by else ""
+    reason = f": {booking.cancel_reason}" if booking.cancel_reason else ""
+    return f"Cancelled{by}{reason}"
+
+
+def _person(person: Attendee) -> str:
+    parts = [person.display_name, person.email, person.phone or person.phone_as_given]
+    return ", ".join(dict.fromkeys(part for part in parts if part))

@@ -1,0 +1,123 @@
+"""Every setting of the service, read from the environment and checked before anything starts."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+CONFIG_DIR = Path(__file__).parent
+
+
+class SettingsError(Exception):
+    """The environment does not make a working service; the message names the variable."""
+
+
+class SignatureScheme(StrEnum):
+    """How meetergo, or the proxy in front of it, proves that a webhook is its own."""
+
+    BODY = "body"
+    TIMESTAMPED = "timestamped"
+    STANDARD_WEBHOOKS = "standard-webhooks"
+    URL_TOKEN = "url-token"
+
+
+class Settings(BaseSettings):
+    """The environment of one process. Each field is the variable of the same name in capitals."""
+
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
+
+    database_url: str = "sqlite:///bridge.sqlite3"
+    """SQLAlchemy URL of the database that holds the truth: SQLite (default) or PostgreSQL."""
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    """URL of Redis or Valkey, which only wakes workers."""
+    secret_key: str = Field(min_length=16)
+    """Signs the browser session. At least 16 characters."""
+    encryption_keys: str = Field(min_length=16)
+    """Keys for data at rest, comma separated, newest first: new writes use the first."""
+    meetergo_webhook_secrets: str = ""
+    """Secrets that a webhook may be signed with, comma separated."""
+    meetergo_signature_scheme: SignatureScheme = SignatureScheme.BODY
+    """body, timestamped, standard-webhooks or url-token."""
+    meetergo_signature_header: str = "X-Meetergo-Signature"
+    """Header that carries the signature (schemes body and timestamped)."""
+    meetergo_company_ids: str = ""
+    """Company ids whose bookings are taken, comma separated; empty takes all."""
+    meetergo_api_key: str = ""
+    """meetergo API key; with scheme url-token each booking is re-read with it."""
+    meetergo_api_user_id: str = ""
+    """User id that goes with an `ak_live` key as x-meetergo-api-user-id."""
+    meetergo_api_base: str = "https://api.meetergo.com"
+    """Root of meetergo's REST API."""
+    public_url: str = "http://127.0.0.1:8000"
+    """Address under which browsers and the CRMs' consent pages reach this service."""
+    mappings_dir: Path = CONFIG_DIR / "mappings"
+    """Folder with one mapping file per provider."""
+    providers_file: Path = CONFIG_DIR / "providers.yaml"
+    """The OAuth providers as data."""
+    trusted_proxies: int = Field(default=0, ge=0, le=5)
+    """How many proxies in front may set X-Forwarded-*; 0 believes none (RFC 9700, 4.13)."""
+    http_timeout: float = Field(default=30.0, gt=0, le=120)
+    """Seconds that one call to a CRM or to meetergo may take."""
+    sweep_interval: int = Field(default=10, ge=1, le=60)
+    """Seconds between two sweeps that wake whatever is due."""
+    log_level: str = "INFO"
+    """DEBUG, INFO, WARNING or ERROR."""
+
+    @field_validator("public_url")
+    @classmethod
+    def _https_or_loopback(cls, value: str) -> str:
+        require_https(value, "PUBLIC_URL")
+        return value.rstrip("/")
+
+    @cached_property
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """The webhook secrets as a tuple, blanks dropped."""
+        return split_list(self.meetergo_webhook_secrets)
+
+    @cached_property
+    def company_ids(self) -> tuple[str, ...]:
+        """The allowed company ids as a tuple, blanks dropped."""
+        return split_list(self.meetergo_company_ids)
+
+
+def split_list(value: str) -> tuple[str, ...]:
+    """Split a comma separated variable and drop blanks."""
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether a URL points at this machine."""
+    return urlsplit(url).hostname in {"127.0.0.1", "localhost", "::1"}
+
+
+def require_https(url: str, variable: str) -> None:
+    """Raise ValueError unless the URL is https, or http on loopback (RFC 9700, 2.6)."""
+    parts = urlsplit(url)
+    if parts.scheme == "https" and parts.hostname:
+        return
+    if parts.scheme == "http" and is_loopback(url):
+        return
+    raise ValueError(f"{variable} must be an https:// address (http:// only on 127.0.0.1)")
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment; raise SettingsError in words that name what to set."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [_explain(str(item["loc"][0]).upper(), item["type"], item["msg"])
+                 for item in error.errors()]
+        raise SettingsError("\n".join(lines)) from None
+
+
+def _explain(variable: str, kind: str, message: str) -> str:
+    hint = ""
+    if variable in {"SECRET_KEY", "ENCRYPTION_KEYS"}:
+        hint = " Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+    problem = "is not set." if kind == "missing" else f"is not usable: {message}."
+    return f"{variable} {problem}{hint}"

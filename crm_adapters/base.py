@@ -1,0 +1,114 @@
+"""The protocol between the drainer and a CRM: what an adapter declares, takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import ClassVar, Protocol
+
+from app.domain.errors import CrmError
+from app.domain.records import CrmShape, Directory, ObjectName, Plan, Ref, Result
+
+BOOKING_FIELD = "meetergo_booking_id"
+"""Name of the custom field that carries the booking's id in every CRM."""
+
+
+class TokenSource(Protocol):
+    """Where an adapter gets its access token from; the service keeps and refreshes it."""
+
+    def token(self) -> str:
+        """A token that lives a while longer. Raises Unauthorized where the grant is dead."""
+
+    def renewed(self, refused: str) -> str:
+        """Another token than the one that the CRM just refused. Raises Unauthorized."""
+
+
+@dataclass
+class CallMeter:
+    """Counts the HTTP calls of one adapter, for the sync log."""
+
+    calls: int = 0
+
+
+@dataclass(frozen=True)
+class Access:
+    """All that an adapter needs to reach one account."""
+
+    api_base: str
+    tokens: TokenSource
+    timeout: float = 30.0
+    """Seconds for one call."""
+    meter: CallMeter = field(default_factory=CallMeter)
+
+
+@dataclass
+class Report:
+    """How a plan ended: a result or a problem for every change in it."""
+
+    results: dict[Ref, Result] = field(default_factory=dict)
+    problems: dict[Ref, CrmError] = field(default_factory=dict)
+
+    def blocked_by(self, links: tuple[Ref, ...]) -> Ref | None:
+        """The first link whose record could not be written."""
+        return next((ref for ref in links if ref in self.problems), None)
+
+
+@dataclass(frozen=True)
+class CrmField:
+    """A field of a CRM object as its schema describes it."""
+
+    name: str
+    label: str
+    type: str
+    required: bool = False
+    unique: bool = False
+    writable: bool = True
+    options: tuple[str, ...] = ()
+
+
+class Adapter(Protocol):
+    """One CRM. A class that fits is found by its entry in providers.yaml.
+
+    Every method may raise the errors of app.domain.errors; nothing else may come out.
+    """
+
+    shape: ClassVar[CrmShape]
+    batch_size: ClassVar[int]
+    """How many bookings are planned together."""
+
+    def __init__(self, access: Access) -> None: ...
+
+    def whoami(self) -> str:
+        """The account's own name, as its users know it."""
+
+    def directory(self) -> Directory:
+        """Owners, pipelines and custom fields of the account; the caller keeps it for minutes."""
+
+    def describe(self, name: ObjectName) -> list[CrmField]:
+        """The fields of an object."""
+
+    def provision(self) -> list[str]:
+        """Create the booking-id fields that are missing; give one sentence for each thing done."""
+
+    def apply(self, plan: Plan) -> Report:
+        """Write a plan: a result or a problem for every change.
+
+        Raises RetryLater, RateLimited, Unauthorized or MissingScope where the CRM as a whole does
+        not answer; the caller may apply the same plan again.
+        """
+
+    def url_for(self, name: ObjectName, record_id: str) -> str:
+        """Address of a record for a person with a browser."""
+
+
+def load_adapter(path: str) -> type[Adapter]:
+    """Find an adapter's class by `module:Class`, as providers.yaml names it."""
+    module, _, name = path.partition(":")
+    adapter: type[Adapter] = getattr(import_module(module), name)
+    return adapter
+
+
+def split_known(plan: Plan, report: Report) -> Mapping[Ref, str]:
+    """Record ids known before the plan and those that it has made so far."""
+    return {**plan.ids, **{ref: result.record_id for ref, result in report.results.items()}}

@@ -1,0 +1,115 @@
+"""The HTTP edge that all adapters share: one session, timeouts, token renewal, error classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+
+import requests
+import structlog
+
+from app.domain.errors import RateLimited, RetryLater, Unauthorized
+from crm_adapters.base import Access
+
+log = structlog.get_logger(__name__)
+Answer = TypeVar("Answer")
+MAX_MESSAGE = 300
+"""Characters of a CRM's own words that are kept."""
+_QUOTED_SECRET = re.compile(r"[A-Za-z0-9_\-.!]{40,}")
+_EMAIL = re.compile(r"[^\s@\"'<>]+@[^\s@\"'<>]+")
+
+
+class RefusedToken(Exception):
+    """The CRM answered that the access token is expired or unknown."""
+
+
+def with_token(access: Access, call: Callable[[str], Answer]) -> Answer:
+    """Make a call with a token; where the token is refused, renew it and call once more.
+
+    Raises Unauthorized where the renewed token is refused as well.
+    """
+    token = access.tokens.token()
+    try:
+        return call(token)
+    except RefusedToken:
+        pass
+    try:
+        return call(access.tokens.renewed(token))
+    except RefusedToken as error:
+        raise Unauthorized(f"The CRM refuses a fresh access token: {error}") from None
+
+
+class ApiSession:
+    """A requests session for one account: keep-alive, a timeout on every call, calls counted."""
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self.http = requests.Session()
+
+    def request(self, method: str, path: str, headers: Mapping[str, str], **kwargs: Any) -> Any:
+        """Call the API and give the response, whatever its status below 500 and other than 429.
+
+        Raises RetryLater for what is out of order and RateLimited with the seconds to wait.
+        """
+        self.access.meter.calls += 1
+        try:
+            response = self.http.request(
+                method,
+                self.access.api_base + path,
+                headers=dict(headers),
+                timeout=self.access.timeout,
+                allow_redirects=False,
+                **kwargs,
+            )
+        except requests.RequestException as error:
+            raise unreachable(error) from None
+        raise_for_outage(response.status_code, response.headers, response.text)
+        return response
+
+
+def unreachable(error: Exception) -> RetryLater:
+    """The error for a call that got no answer; addresses and tokens stay out of its text."""
+    return RetryLater(f"The CRM could not be reached ({type(error).__name__}).")
+
+
+def raise_for_outage(status: int, headers: Mapping[str, str], body: str) -> None:
+    """Raise RateLimited or RetryLater for the answers that mean 'not now'; else return."""
+    after = retry_after(headers)
+    if status == 429:
+        reset = {key.lower(): value for key, value in headers.items()}.get("x-ratelimit-reset", "")
+        if after is None and reset.isdigit():
+            after = float(reset)
+        raise RateLimited(f"Too many calls: {shorten(body)}", after)
+    if status == 423:
+        # HubSpot: the account is locked by a long operation; wait at least 2 seconds.
+        raise RetryLater(f"The account is busy: {shorten(body)}", after or 2.0)
+    if status == 477:
+        # HubSpot: the account is being moved to another data centre.
+        raise RetryLater("The account is being migrated.", after or 3600.0)
+    if status >= 500 or status in (408, 0):
+        raise RetryLater(f"The CRM answered {status}: {shorten(body)}", after)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a Retry-After header asks for, as a number or a date; None where it has none."""
+    lowered = {key.lower(): value for key, value in headers.items()}
+    value = lowered.get("retry-after", "").strip()
+    if value.isdigit():
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except (TypeError, ValueError, IndexError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+def shorten(text: str) -> str:
+    """A CRM's own words in one short line, with what looks like a credential or a person hidden."""
+    plain = re.sub(r"<[^>]+>", " ", text) if "<html" in text.lower() else text
+    plain = _EMAIL.sub("[e-mail]", _QUOTED_SECRET.sub("[hidden]", " ".join(plain.split())))
+    return plain[:MAX_MESSAGE] or "(no text)"
