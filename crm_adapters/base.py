@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import ClassVar, Protocol
@@ -76,6 +75,8 @@ class Adapter(Protocol):
     shape: ClassVar[CrmShape]
     batch_size: ClassVar[int]
     """How many bookings are planned together."""
+    access: Access
+    """What it was made with; the drainer reads the meter."""
 
     def __init__(self, access: Access) -> None: ...
 
@@ -91,8 +92,9 @@ class Adapter(Protocol):
     def provision(self) -> list[str]:
         """Create the booking-id fields that are missing; give one sentence for each thing done."""
 
-    def apply(self, plan: Plan) -> Report:
-        """Write a plan: a result or a problem for every change.
+    def apply(self, plan: Plan, report: Report) -> None:
+        """Write a plan: put a result or a problem for every change into the report as it comes,
+        so that what was done before an outage is not done again.
 
         Raises RetryLater, RateLimited, Unauthorized or MissingScope where the CRM as a whole does
         not answer; the caller may apply the same plan again.
@@ -107,8 +109,3 @@ def load_adapter(path: str) -> type[Adapter]:
     module, _, name = path.partition(":")
     adapter: type[Adapter] = getattr(import_module(module), name)
     return adapter
-
-
-def split_known(plan: Plan, report: Report) -> Mapping[Ref, str]:
-    """Record ids known before the plan and those that it has made so far."""
-    return {**plan.ids, **{ref: result.record_id for ref, result in report.results.items()}}

@@ -92,7 +92,7 @@ class HubSpotAdapter:
     )
 
     def __init__(self, access: Access) -> None:
-        self._access = access
+        self.access = access
         # No retries here: the drainer decides what is tried again, and when.
         self._pool = urllib3.PoolManager(maxsize=4, retries=urllib3.Retry(0, read=False))
         client = hubspot.Client.create(api_factory=self._api)
@@ -107,20 +107,20 @@ class HubSpotAdapter:
     def _api(self, package: Any, api_name: str, _config: object) -> Any:
         """Build one of the client's APIs on the shared pool, with dated paths and our errors."""
         configuration = package.Configuration()
-        configuration.host = self._access.api_base
+        configuration.host = self.access.api_base
         client = package.ApiClient(configuration=configuration)
         client.rest_client.pool_manager = self._pool
         original = client.call_api
 
         def call_api(path: str, method: str, *args: Any, **kwargs: Any) -> Any:
-            kwargs["_request_timeout"] = self._access.timeout
+            kwargs["_request_timeout"] = self.access.timeout
 
             def once(token: str) -> Any:
                 configuration.access_token = token
-                self._access.meter.calls += 1
+                self.access.meter.calls += 1
                 return _translate(lambda: original(dated(path), method, *args, **kwargs))
 
-            return with_token(self._access, once)
+            return with_token(self.access, once)
 
         client.call_api = call_api
         return getattr(package, api_name)(api_client=client)
@@ -209,13 +209,11 @@ class HubSpotAdapter:
             f"{RECORD_TYPES[name]}/{record_id}"
         )
 
-    def apply(self, plan: Plan) -> Report:
+    def apply(self, plan: Plan, report: Report) -> None:
         """Write companies, contacts, deals, meetings, each in as few batches as there can be."""
-        report = Report()
         writer = _Writer(self, plan, report)
         for name in ObjectName:
             writer.write(name, plan.of(name))
-        return report
 
     # What the writer calls: one method, one endpoint.
 

@@ -77,7 +77,7 @@ class PipedriveAdapter:
     )
 
     def __init__(self, access: Access) -> None:
-        self._access = access
+        self.access = access
         self._session = ApiSession(access)
         self._keys: dict[str, str] | None = None
         self._web = access.api_base
@@ -140,9 +140,8 @@ class PipedriveAdapter:
         """Address of a record in the web application."""
         return f"{self._web}/{PAGES[name]}/{record_id}"
 
-    def apply(self, plan: Plan) -> Report:
+    def apply(self, plan: Plan, report: Report) -> None:
         """Write every change, one call each; known records first look nowhere."""
-        report = Report()
         ids = dict(plan.ids)
         writers: dict[ObjectName, Callable[[Change, dict[Ref, str]], Result]] = {
             ObjectName.COMPANY: self._company,
@@ -165,7 +164,6 @@ class PipedriveAdapter:
                 continue
             report.results[change.ref] = result
             ids[change.ref] = result.record_id
-        return report
 
     def _company(self, change: Change, ids: dict[Ref, str]) -> Result:
         name = str(change.fields.get("name") or change.match.domain)
@@ -369,7 +367,7 @@ class PipedriveAdapter:
             except ValueError:
                 raise RetryLater("Pipedrive's answer is not JSON.") from None
 
-        return with_token(self._access, once)
+        return with_token(self.access, once)
 
 
 _NATIVE = frozenset({"name", "title", "subject", "owner_id", "note", "type"})

@@ -80,7 +80,7 @@ class SalesforceAdapter:
     )
 
     def __init__(self, access: Access) -> None:
-        self._access = access
+        self.access = access
         self._session = _Session(access)
 
     def whoami(self) -> str:
@@ -165,11 +165,10 @@ class SalesforceAdapter:
 
     def url_for(self, name: ObjectName, record_id: str) -> str:
         """Address of a record in Lightning."""
-        return f"{self._access.api_base}/lightning/r/{SOBJECTS[name]}/{record_id}/view"
+        return f"{self.access.api_base}/lightning/r/{SOBJECTS[name]}/{record_id}/view"
 
-    def apply(self, plan: Plan) -> Report:
+    def apply(self, plan: Plan, report: Report) -> None:
         """Look up what is not known in one call, write everything in another."""
-        report = Report()
         lookup = _Lookup(self, plan)
         lookup.run()
         waiting = list(plan.changes)
@@ -180,7 +179,6 @@ class SalesforceAdapter:
             waiting = []
             for batch in _packed(graphs):
                 waiting += self._send(batch, lookup, report)
-        return report
 
     def _send(
         self, batch: list[list[Change]], lookup: _Lookup, report: Report
@@ -239,7 +237,7 @@ class SalesforceAdapter:
 
         def once(token: str) -> Any:
             client = Salesforce(
-                instance_url=self._access.api_base,
+                instance_url=self.access.api_base,
                 session_id=token,
                 version=API_VERSION,
                 session=self._session,
@@ -251,7 +249,7 @@ class SalesforceAdapter:
             except requests.RequestException as error:
                 raise unreachable(error) from None
 
-        return with_token(self._access, once)
+        return with_token(self.access, once)
 
 
 class _Session(requests.Session):

@@ -1,0 +1,215 @@
+"""`flask --app app <command>`: the same services as the web, for a developer's terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+from flask import Flask
+from flask.cli import AppGroup
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import select
+
+from app.bootstrap import Services
+from app.domain.errors import CrmError, MappingError, UnfitPayload
+from app.domain.events import read_booking, read_event
+from app.domain.records import Directory, Pipeline, Stage
+from app.mapping.load import load_mapping
+from app.mapping.plan import Planner
+from app.security.api_keys import key_hash, new_key
+from app.services.overview import Overview
+from app.store.deliveries import connections_with_work
+from app.store.engine import utcnow
+from app.store.inbox import read_event_row
+from app.store.models import ApiKey, AuditLog, EventRow
+
+
+def register_commands(app: Flask, services: Services) -> None:
+    """Add the command groups to an application."""
+    for group in (
+        _keys(services),
+        _connections(services),
+        _events(services),
+        _bookings(services),
+        _mappings(services),
+    ):
+        app.cli.add_command(group)
+
+    @app.cli.command("sweep")
+    def sweep() -> None:
+        """Wake every connection that has something due."""
+        with services.store.read() as session:
+            due = connections_with_work(session, utcnow())
+        if not services.waker.wake(due):
+            raise click.ClickException("Redis does not answer at REDIS_URL.")
+        click.echo(f"{len(due)} connections woken")
+
+
+def _keys(services: Services) -> AppGroup:
+    group = AppGroup("keys", help="API keys, which also sign people in.")
+
+    @group.command("create")
+    @click.argument("name")
+    def create(name: str) -> None:
+        """Make a key and show it, this once."""
+        key = new_key()
+        with services.store.write() as session:
+            session.add(ApiKey(name=name, key_hash=key_hash(key), created_at=utcnow()))
+            session.add(AuditLog(actor="cli", action="key_create", subject=name, at=utcnow()))
+        click.echo(key)
+
+    @group.command("revoke")
+    @click.argument("name")
+    def revoke(name: str) -> None:
+        """End every key of that name."""
+        with services.store.write() as session:
+            rows = session.scalars(
+                select(ApiKey).where(ApiKey.name == name, ApiKey.revoked_at.is_(None))
+            ).all()
+            for row in rows:
+                row.revoked_at = utcnow()
+            session.add(AuditLog(actor="cli", action="key_revoke", subject=name, at=utcnow()))
+        if not rows:
+            raise click.ClickException(f"There is no valid key named {name!r}.")
+        click.echo(f"{len(rows)} keys revoked")
+
+    return group
+
+
+def _connections(services: Services) -> AppGroup:
+    group = AppGroup("connections", help="The CRM accounts.")
+
+    @group.command("list")
+    def list_() -> None:
+        """Every connection and how it is."""
+        table = Table("id", "CRM", "account", "status", "since (UTC)", "what is wrong")
+        for row in Overview(services.store, services.cipher).connections():
+            since = row.status_since.strftime("%Y-%m-%d %H:%M")
+            table.add_row(
+                str(row.id), row.provider, row.account, row.status, since, row.last_error or ""
+            )
+        Console().print(table)
+
+    @group.command("refresh")
+    @click.argument("connection_id", type=int)
+    def refresh(connection_id: int) -> None:
+        """Refresh a connection's access token now."""
+        try:
+            token = services.tokens.token(connection_id)
+            services.tokens.renewed(connection_id, token)
+        except CrmError as error:
+            raise click.ClickException(f"{error.message} {error.advice}") from None
+        click.echo("refreshed")
+
+    @group.command("disconnect")
+    @click.argument("connection_id", type=int)
+    def disconnect(connection_id: int) -> None:
+        """Erase a connection's tokens and revoke them at the CRM."""
+        click.echo(services.connector.disconnect(connection_id, "cli") or "disconnected")
+
+    return group
+
+
+def _events(services: Services) -> AppGroup:
+    group = AppGroup("events", help="The webhooks that came.")
+
+    @group.command("list")
+    @click.option("--limit", default=20, show_default=True)
+    def list_(limit: int) -> None:
+        """The newest webhooks."""
+        table = Table("id", "received (UTC)", "type", "status", "booking", "reason")
+        for row in Overview(services.store, services.cipher).events(limit):
+            at = row.received_at.strftime("%Y-%m-%d %H:%M:%S")
+            table.add_row(
+                str(row.id), at, row.type, row.status, row.booking_key or "", row.error or ""
+            )
+        Console().print(table)
+
+    @group.command("show")
+    @click.argument("event_id", type=int)
+    def show(event_id: int) -> None:
+        """One webhook, without the booking's credential."""
+        with services.store.read() as session:
+            row = session.get(EventRow, event_id)
+        if row is None:
+            raise click.ClickException(f"There is no event {event_id}.")
+        event = read_event_row(row, services.cipher)
+        click.echo(json.dumps(event.payload, indent=2, ensure_ascii=False))
+
+    @group.command("replay")
+    @click.argument("event_ids", type=int, nargs=-1, required=True)
+    def replay(event_ids: tuple[int, ...]) -> None:
+        """Take stored webhooks in once more; what is in a CRM already is not written again."""
+        wake: set[int] = set()
+        for event_id in event_ids:
+            try:
+                wake.update(services.intake.replay(event_id))
+            except (LookupError, UnfitPayload) as error:
+                raise click.ClickException(f"Event {event_id}: {error}.") from None
+        services.waker.wake(sorted(wake))
+        click.echo(f"{len(event_ids)} events replayed")
+
+    return group
+
+
+def _bookings(services: Services) -> AppGroup:
+    group = AppGroup("bookings", help="The bookings and where they stand.")
+
+    @group.command("show")
+    @click.argument("key")
+    def show(key: str) -> None:
+        """One booking with its records in every CRM."""
+        found = Overview(services.store, services.cipher).booking(key)
+        if found is None:
+            raise click.ClickException(f"There is no booking {key!r}.")
+        click.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+
+    return group
+
+
+def _mappings(services: Services) -> AppGroup:
+    group = AppGroup("mappings", help="Which booking data goes into which CRM field.")
+
+    @group.command("check")
+    def check() -> None:
+        """Check every mapping file; exit 1 with file, line and key of each mistake."""
+        problems = []
+        for name in services.providers:
+            try:
+                load_mapping(services.settings.mappings_dir / f"{name}.yaml", name)
+                click.echo(f"{name}.yaml is good")
+            except MappingError as error:
+                problems.append(str(error))
+        if problems:
+            raise click.ClickException("\n".join(problems))
+
+    @group.command("preview")
+    @click.argument("crm")
+    @click.argument("payload", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+    def preview(crm: str, payload: Path) -> None:
+        """Show what a webhook would put into a CRM's fields; nothing is called."""
+        if crm not in services.providers:
+            raise click.ClickException(f"There is no CRM {crm!r}.")
+        try:
+            document = json.loads(payload.read_text(encoding="utf-8"))
+            booking = read_booking(read_event("default", document, utcnow()))
+            shape = services.shape(crm)
+            # Owners and pipelines belong to an account; offline the first stage stands for them.
+            offline = Directory(
+                pipelines=(Pipeline("first", "first", (Stage("first", "first"),)),)
+            )
+            desired = Planner(services.mappings[crm], shape, offline).plan(booking)
+        except (ValueError, CrmError) as error:
+            raise click.ClickException(str(error)) from None
+        table = Table("record", "field", "value", "written")
+        for record in desired.records:
+            for field, value in record.fields.items():
+                if value not in (None, ""):
+                    rule = record.rules[field].value
+                    table.add_row(record.ref.object.value, field, str(value), rule)
+            table.add_section()
+        Console().print(table)
+
+    return group

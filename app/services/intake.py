@@ -1,0 +1,234 @@
+"""Takes webhooks in: verified bytes become an inbox event, the booking's state and due deliveries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.domain.booking import Booking
+from app.domain.errors import UnfitPayload
+from app.domain.events import Event, read_booking, read_event, without_secret
+from app.security import signatures
+from app.security.encryption import Cipher
+from app.store.bookings import keep_newest
+from app.store.deliveries import want
+from app.store.engine import Store, utcnow
+from app.store.inbox import add_event, read_event_row, waiting_events
+from app.store.models import BookingRow, EventRow, EventStatus, Source
+from config.settings import Settings, SignatureScheme
+
+log = structlog.get_logger(__name__)
+DEFAULT_SOURCE = "default"
+SECRETS_PURPOSE = "sources.secrets"
+API_KEY_PURPOSE = "sources.api_key"
+MAX_DEPTH = 64
+"""JSON nested deeper than this is no webhook of meetergo's."""
+
+
+class NotJson(ValueError):
+    """The body is not JSON."""
+
+
+class UnknownSource(signatures.BadSignature):
+    """There is no source of that name; answered like a bad signature, so that names do not leak."""
+
+
+class Verdict(StrEnum):
+    """What the sender is told."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    IGNORED = "ignored"
+    QUARANTINED = "quarantined"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The outcome for one webhook and the connections to wake for it."""
+
+    verdict: Verdict
+    event_id: int
+    wake: tuple[int, ...] = ()
+    confirm: bool = False
+    """Whether a worker has to re-read the appointment before it is believed."""
+
+
+@dataclass(frozen=True)
+class SourceRules:
+    """How one source proves itself."""
+
+    name: str
+    scheme: SignatureScheme
+    header: str
+    secrets: tuple[str, ...]
+    company_ids: tuple[str, ...]
+    api_key: str
+
+
+class Intake:
+    """The way from a request's bytes to the database; it answers only after the commit."""
+
+    def __init__(self, settings: Settings, store: Store, cipher: Cipher) -> None:
+        self._settings = settings
+        self._store = store
+        self._cipher = cipher
+
+    def source(self, name: str) -> SourceRules:
+        """The rules of a source: `default` stands in the environment, others in the database."""
+        if name == DEFAULT_SOURCE:
+            s = self._settings
+            return SourceRules(
+                name, s.meetergo_signature_scheme, s.meetergo_signature_header,
+                s.webhook_secrets, s.company_ids, s.meetergo_api_key,
+            )  # fmt: skip
+        with self._store.read() as session:
+            row = session.get(Source, name)
+        if row is None:
+            raise UnknownSource(f"there is no source {name!r}")
+        key = self._cipher.decrypt(row.api_key_box, API_KEY_PURPOSE) if row.api_key_box else ""
+        return SourceRules(
+            name,
+            SignatureScheme(row.scheme),
+            row.header,
+            tuple(json.loads(self._cipher.decrypt(row.secrets_box, SECRETS_PURPOSE))),
+            tuple(row.company_ids),
+            key,
+        )
+
+    def verify(
+        self, rules: SourceRules, headers: Mapping[str, str], body: bytes, token: str | None
+    ) -> None:
+        """Check the raw bytes. Raises BadSignature."""
+        lowered = {key.lower(): value for key, value in headers.items()}
+        header = lowered.get(rules.header.lower())
+        if rules.scheme is SignatureScheme.URL_TOKEN:
+            signatures.verify_token(rules.secrets, token)
+        elif rules.scheme is SignatureScheme.STANDARD_WEBHOOKS:
+            signatures.verify_standard(rules.secrets, lowered, body)
+        elif rules.scheme is SignatureScheme.TIMESTAMPED:
+            stamp = lowered.get("x-meetergo-timestamp")
+            signatures.verify_timestamped(rules.secrets, header, stamp, body, utcnow())
+        else:
+            signatures.verify_body(rules.secrets, header, body)
+
+    def accept(self, rules: SourceRules, body: bytes) -> Answer:
+        """Store an authentic webhook. Raises NotJson; anything else is kept, if only aside."""
+        document = parse_json(body)
+        now = utcnow()
+        try:
+            event = read_event(rules.name, document, now)
+            booking = read_booking(event) if event.concerns_booking else None
+        except UnfitPayload as error:
+            return self._quarantine(rules, document, now, str(error))
+        if booking is None:
+            with self._store.write() as session:
+                event_id, new = add_event(session, self._cipher, event, EventStatus.IGNORED)
+            return Answer(Verdict.IGNORED if new else Verdict.DUPLICATE, event_id)
+        if rules.company_ids and booking.company_id not in rules.company_ids:
+            return self._quarantine(rules, document, now, "companyId is not one of the allowed ones")
+        if rules.scheme is SignatureScheme.URL_TOKEN and rules.api_key:
+            return self._hold(event, booking)
+        with self._store.write() as session:
+            event_id, new = add_event(
+                session, self._cipher, event, EventStatus.APPLIED, booking.key
+            )
+            wake = self._apply(session, booking, now) if new else []
+        return Answer(Verdict.ACCEPTED if new else Verdict.DUPLICATE, event_id, tuple(wake))
+
+    def confirm(self, read: Callable[[str, str], Mapping[str, Any]], limit: int = 50) -> list[int]:
+        """Re-read held appointments from meetergo and apply what it says; give who to wake.
+
+        `read` takes source and appointment id and raises CrmError where meetergo does not answer.
+        """
+        with self._store.read() as session:
+            held = [(row.id, read_event_row(row, self._cipher)) for row in
+                    waiting_events(session, limit)]  # fmt: skip
+        wake: set[int] = set()
+        for event_id, event in held:
+            appointment = without_secret(read(event.source, str(event.payload.get("id", ""))))
+            true_event = Event(event.source, event.type, appointment, event.received_at)
+            wake.update(self._settle(event_id, true_event))
+        return sorted(wake)
+
+    def replay(self, event_id: int) -> list[int]:
+        """Take a stored event in once more, as the first time; give the connections to wake.
+
+        Raises LookupError where there is no such event and UnfitPayload where it still does not fit.
+        """
+        with self._store.read() as session:
+            row = session.get(EventRow, event_id)
+            if row is None:
+                raise LookupError(f"there is no event {event_id}")
+            event = read_event_row(row, self._cipher)
+        if event.type == "unknown":
+            event = read_event(event.source, event.payload, event.received_at)
+        return self._settle(event_id, event) if event.concerns_booking else []
+
+    def _settle(self, event_id: int, event: Event) -> list[int]:
+        booking = read_booking(event)
+        with self._store.write() as session:
+            row = session.get_one(EventRow, event_id, with_for_update=True)
+            row.status, row.error, row.booking_key = EventStatus.APPLIED, None, booking.key
+            return self._apply(session, booking, utcnow(), again=True)
+
+    def _apply(
+        self, session: Session, booking: Booking, now: datetime, again: bool = False
+    ) -> list[int]:
+        row = keep_newest(session, self._cipher, booking, now)
+        if row is None and again:
+            row = session.scalars(select(BookingRow).where(BookingRow.key == booking.key)).one()
+        return want(session, row, now) if row is not None else []
+
+    def _hold(self, event: Event, booking: Booking) -> Answer:
+        with self._store.write() as session:
+            event_id, new = add_event(
+                session, self._cipher, event, EventStatus.RECEIVED, booking.key
+            )
+        return Answer(Verdict.ACCEPTED if new else Verdict.DUPLICATE, event_id, confirm=new)
+
+    def _quarantine(self, rules: SourceRules, document: Any, now: datetime, why: str) -> Answer:
+        safe = without_secret(document)
+        event = Event(rules.name, "unknown", safe, now)
+        with self._store.write() as session:
+            event_id, new = add_event(
+                session, self._cipher, event, EventStatus.QUARANTINED, error=why
+            )
+        log.warning("webhook_quarantined", event_id=event_id, reason=why)
+        return Answer(Verdict.QUARANTINED if new else Verdict.DUPLICATE, event_id)
+
+
+def parse_json(body: bytes) -> Any:
+    """Parse a body strictly: UTF-8, no NaN, bounded depth. Raises NotJson."""
+    try:
+        document = json.loads(body.decode("utf-8"), parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        raise NotJson("the body is not JSON") from None
+    if _depth(document) > MAX_DEPTH:
+        raise NotJson("the body is nested too deeply")
+    return document
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(name)
+
+
+def _depth(document: Any) -> int:
+    """Nesting depth, without recursion: the input is a stranger's."""
+    deepest, layer = 0, [document]
+    while layer and deepest <= MAX_DEPTH:
+        deepest += 1
+        layer = [
+            child
+            for node in layer
+            if isinstance(node, (dict, list))
+            for child in (node.values() if isinstance(node, dict) else node)
+        ]
+    return deepest

@@ -1,0 +1,107 @@
+"""The ledger: which CRM record stands for what, so that nothing is searched or made twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from app.domain.records import Known, ObjectName, Ref
+from app.security.encryption import Cipher
+from app.store.bookings import insert_ignoring
+from app.store.models import RecordLink
+
+PURPOSE = "record_links.key"
+
+
+class Ledger:
+    """The ledger of one connection inside one session."""
+
+    def __init__(self, session: Session, cipher: Cipher, connection_id: int) -> None:
+        self._session = session
+        self._cipher = cipher
+        self._connection_id = connection_id
+
+    def read(self, refs: Iterable[Ref]) -> dict[Ref, Known]:
+        """What is known of these records and of those that they are linked to now."""
+        tokens = {self._token(ref): ref for ref in refs}
+        rows = self._rows(tokens)
+        linked = {token for row in rows for token in row.links} - set(tokens)
+        others = self._rows(linked)
+        for row in others:
+            tokens[f"{row.object}:{row.key_hash}"] = self._ref(row)
+        return {
+            tokens[f"{row.object}:{row.key_hash}"]: Known(
+                row.record_id,
+                row.hashes,
+                tuple(tokens[token] for token in row.links if token in tokens),
+                row.version,
+                row.url,
+            )
+            for row in [*rows, *others]
+        }
+
+    def intend(self, refs: Iterable[Ref], now: datetime) -> None:
+        """Note creates before they are sent: a crash in between is then found, not repeated."""
+        for ref in refs:
+            name, key_hash = self._token(ref).split(":")
+            values = {
+                "connection_id": self._connection_id,
+                "object": name,
+                "key_hash": key_hash,
+                "key_box": self._cipher.encrypt(ref.key, PURPOSE),
+                "url": "",
+                "hashes": {},
+                "links": [],
+                "updated_at": now,
+            }
+            unique = ["connection_id", "object", "key_hash"]
+            self._session.execute(insert_ignoring(self._session, RecordLink, values, unique))
+
+    def save(self, records: Mapping[Ref, Known], now: datetime) -> None:
+        """Write what a drain has brought about."""
+        self.intend(records, now)
+        rows = {
+            f"{row.object}:{row.key_hash}": row
+            for row in self._rows({self._token(ref) for ref in records})
+        }
+        for ref, known in records.items():
+            row = rows[self._token(ref)]
+            row.record_id, row.url = known.record_id, known.url
+            row.hashes, row.version = dict(known.hashes), known.version
+            row.links = [self._token(link) for link in known.links]
+            row.updated_at = now
+
+    def forget(self, ref: Ref) -> None:
+        """Drop a record that the CRM no longer has, and every link to it."""
+        token = self._token(ref)
+        name, key_hash = token.split(":")
+        mine = RecordLink.connection_id == self._connection_id
+        self._session.execute(
+            delete(RecordLink).where(
+                mine, RecordLink.object == name, RecordLink.key_hash == key_hash
+            )
+        )
+        for row in self._session.scalars(select(RecordLink).where(mine)):
+            if token in row.links:
+                row.links = [link for link in row.links if link != token]
+
+    def _rows(self, tokens: Iterable[str]) -> list[RecordLink]:
+        hashes = [token.split(":")[1] for token in tokens]
+        if not hashes:
+            return []
+        query = select(RecordLink).where(
+            RecordLink.connection_id == self._connection_id, RecordLink.key_hash.in_(hashes)
+        )
+        return list(self._session.scalars(query))
+
+    def _token(self, ref: Ref) -> str:
+        """`object:hash`: e-mail addresses do not stand in the ledger in clear."""
+        text = f"{self._connection_id}\0{ref.object}\0{ref.key}"
+        return f"{ref.object}:{hashlib.sha256(text.encode()).hexdigest()}"
+
+    def _ref(self, row: RecordLink) -> Ref:
+        return Ref(ObjectName(row.object), self._cipher.decrypt(row.key_box, PURPOSE))

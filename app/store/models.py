@@ -1,0 +1,236 @@
+"""The tables. The SQL database is the truth; personal data and credentials lie in it encrypted."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+Id = BigInteger().with_variant(Integer, "sqlite")
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A point in time: aware in Python, UTC in the database, which in SQLite knows no zones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse a time without a zone, store the rest in UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone must not reach the database")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give every time back aware, in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """All tables."""
+
+    type_annotation_map = {datetime: UtcTime, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
+
+
+class EventStatus(StrEnum):
+    """What became of a webhook."""
+
+    RECEIVED = "received"
+    APPLIED = "applied"
+    IGNORED = "ignored"
+    QUARANTINED = "quarantined"
+
+
+class ConnectionStatus(StrEnum):
+    """Whether a CRM account can be written to."""
+
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    ERROR = "error"
+    DISCONNECTED = "disconnected"
+
+
+class DeliveryState(StrEnum):
+    """Where a booking stands on its way into one CRM."""
+
+    DUE = "due"
+    SYNCED = "synced"
+    RETRYING = "retrying"
+    FAILED = "failed"
+    PARKED = "parked"
+
+
+class Source(Base):
+    """A meetergo workspace beside the one that the environment describes."""
+
+    __tablename__ = "sources"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    scheme: Mapped[str] = mapped_column(String(32))
+    header: Mapped[str] = mapped_column(String(64))
+    secrets_box: Mapped[str] = mapped_column(Text)
+    company_ids: Mapped[list[Any]] = mapped_column(JSON)
+    api_key_box: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime]
+
+
+class EventRow(Base):
+    """The inbox: every authentic webhook, once."""
+
+    __tablename__ = "events"
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    dedupe_key: Mapped[str] = mapped_column(String(64), unique=True)
+    source: Mapped[str] = mapped_column(String(64))
+    type: Mapped[str] = mapped_column(String(100))
+    booking_key: Mapped[str | None] = mapped_column(String(400), index=True)
+    payload_box: Mapped[str] = mapped_column(Text)
+    received_at: Mapped[datetime] = mapped_column(index=True)
+    status: Mapped[str] = mapped_column(String(16), index=True)
+    error: Mapped[str | None] = mapped_column(Text)
+
+
+class BookingRow(Base):
+    """The newest known state of every booking."""
+
+    __tablename__ = "bookings"
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    key: Mapped[str] = mapped_column(String(400), unique=True)
+    status: Mapped[str] = mapped_column(String(16))
+    start: Mapped[datetime]
+    version: Mapped[datetime]
+    revision: Mapped[int] = mapped_column(Integer, default=1)
+    """Counts the states that replaced one another here."""
+    state_box: Mapped[str] = mapped_column(Text)
+    updated_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class ConnectionRow(Base):
+    """A CRM account that this service may write to."""
+
+    __tablename__ = "connections"
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    provider: Mapped[str] = mapped_column(String(32), index=True)
+    account: Mapped[str] = mapped_column(String(200), default="")
+    api_base: Mapped[str] = mapped_column(String(300))
+    token_box: Mapped[str | None] = mapped_column(Text)
+    scopes: Mapped[list[Any]] = mapped_column(JSON, default=list)
+    expires_at: Mapped[datetime | None]
+    status: Mapped[str] = mapped_column(String(16))
+    status_since: Mapped[datetime]
+    last_error: Mapped[str | None] = mapped_column(Text)
+    pause_until: Mapped[datetime | None]
+    """Nothing is tried before: the CRM asked for it."""
+    drain_fence: Mapped[int] = mapped_column(Integer, default=0)
+    drain_until: Mapped[datetime | None]
+    refresh_fence: Mapped[int] = mapped_column(Integer, default=0)
+    refresh_until: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+
+
+class DeliveryRow(Base):
+    """One booking on its way into one CRM."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        UniqueConstraint("booking_id", "connection_id"),
+        Index("ix_deliveries_due", "connection_id", "state", "next_attempt_at"),
+    )
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    booking_id: Mapped[int] = mapped_column(ForeignKey("bookings.id"))
+    connection_id: Mapped[int] = mapped_column(ForeignKey("connections.id"))
+    wanted_revision: Mapped[int] = mapped_column(Integer)
+    synced_revision: Mapped[int] = mapped_column(Integer, default=0)
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    next_attempt_at: Mapped[datetime]
+    calls: Mapped[int] = mapped_column(Integer, default=0)
+    """Calls to the CRM, those of a batch shared evenly among its bookings."""
+    error_code: Mapped[str | None] = mapped_column(String(32))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    error_advice: Mapped[str | None] = mapped_column(Text)
+    updated_at: Mapped[datetime]
+
+
+class RecordLink(Base):
+    """The ledger: which record stands for what, and fingerprints of what was written to it last."""
+
+    __tablename__ = "record_links"
+    __table_args__ = (UniqueConstraint("connection_id", "object", "key_hash"),)
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    connection_id: Mapped[int] = mapped_column(ForeignKey("connections.id"))
+    object: Mapped[str] = mapped_column(String(16))
+    key_hash: Mapped[str] = mapped_column(String(64))
+    key_box: Mapped[str] = mapped_column(Text)
+    record_id: Mapped[str | None] = mapped_column(String(64))
+    """None: a create was begun and its answer never saved (the intent row)."""
+    url: Mapped[str] = mapped_column(String(500), default="")
+    hashes: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    links: Mapped[list[Any]] = mapped_column(JSON, default=list)
+    """`object:hash of key` of every record that it is linked to."""
+    version: Mapped[datetime | None]
+    updated_at: Mapped[datetime]
+
+
+class SyncLog(Base):
+    """What was done to which record, and when."""
+
+    __tablename__ = "sync_log"
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    delivery_id: Mapped[int] = mapped_column(ForeignKey("deliveries.id"), index=True)
+    object: Mapped[str] = mapped_column(String(16))
+    record_id: Mapped[str | None] = mapped_column(String(64))
+    outcome: Mapped[str] = mapped_column(String(32))
+    at: Mapped[datetime] = mapped_column(index=True)
+
+
+class AuditLog(Base):
+    """Who connected, disconnected, replayed, made a key."""
+
+    __tablename__ = "audit_log"
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    actor: Mapped[str] = mapped_column(String(100))
+    action: Mapped[str] = mapped_column(String(64))
+    subject: Mapped[str] = mapped_column(String(200))
+    at: Mapped[datetime] = mapped_column(index=True)
+
+
+class ApiKey(Base):
+    """A key for people and scripts, as its hash."""
+
+    __tablename__ = "api_keys"
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(100))
+    key_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+
+
+class OAuthFlow(Base):
+    """A connect that was begun: its state is single-use and bound to one browser session."""
+
+    __tablename__ = "oauth_flows"
+    state_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    provider: Mapped[str] = mapped_column(String(32))
+    session_hash: Mapped[str] = mapped_column(String(64))
+    verifier_box: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]

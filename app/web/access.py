@@ -1,0 +1,90 @@
+"""Who may see and do things: people sign in with an API key, scripts send it as a Bearer token."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from flask import current_app, redirect, request, session, url_for
+from sqlalchemy import select
+from werkzeug.exceptions import BadRequest, Unauthorized
+from werkzeug.wrappers import Response as WerkzeugResponse
+
+from app.bootstrap import Services
+from app.security.api_keys import key_hash
+from app.store.models import ApiKey
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def services() -> Services:
+    """The services of the running application."""
+    found: Services = current_app.extensions["services"]
+    return found
+
+
+def key_name(key: str) -> str | None:
+    """The name of a valid key, or None."""
+    query = select(ApiKey).where(ApiKey.key_hash == key_hash(key), ApiKey.revoked_at.is_(None))
+    with services().store.read() as db:
+        row = db.scalars(query).first()
+    return row.name if row else None
+
+
+def sign_in(key: str) -> bool:
+    """Begin a browser session for the owner of a key."""
+    name = key_name(key)
+    if name is None:
+        return False
+    session.clear()
+    session.update(
+        user=name,
+        key=key_hash(key),
+        id=secrets.token_urlsafe(24),
+        csrf=secrets.token_urlsafe(24),
+    )
+    return True
+
+
+def signed_in(view: Callable[P, R]) -> Callable[P, R | WerkzeugResponse]:
+    """Let a view be seen only by who is signed in; forms must carry the session's token."""
+
+    @wraps(view)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R | WerkzeugResponse:
+        if not _still_valid():
+            session.clear()
+            return redirect(url_for("dashboard.sign_in_page"), 303)
+        if request.method == "POST":
+            given = request.form.get("csrf", "")
+            if not hmac.compare_digest(given.encode(), str(session["csrf"]).encode()):
+                raise BadRequest("This form is out of date. Go back, reload the page, try again.")
+        return view(*args, **kwargs)
+
+    return guarded
+
+
+def bearer(view: Callable[P, R]) -> Callable[P, R]:
+    """Let an API view be called only with `Authorization: Bearer <key>`."""
+
+    @wraps(view)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or key_name(key.strip()) is None:
+            raise Unauthorized("Send a valid key as Authorization: Bearer <key>.")
+        return view(*args, **kwargs)
+
+    return guarded
+
+
+def _still_valid() -> bool:
+    if not session.get("user"):
+        return False
+    query = select(ApiKey.id).where(
+        ApiKey.key_hash == session.get("key"), ApiKey.revoked_at.is_(None)
+    )
+    with services().store.read() as db:
+        return db.scalar(query) is not None

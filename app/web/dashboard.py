@@ -1,0 +1,59 @@
+"""The pages for people: what was synced, what was not, and why."""
+
+from __future__ import annotations
+
+from flask import Blueprint, redirect, render_template, request, session, url_for
+from werkzeug.wrappers import Response as WerkzeugResponse
+
+from app.services.overview import Overview
+from app.web.access import services, sign_in, signed_in
+
+blueprint = Blueprint("dashboard", __name__)
+PAGE_SIZE = 50
+
+
+@blueprint.get("/sign-in")
+def sign_in_page() -> str:
+    """Ask for a key."""
+    return render_template("sign_in.html", wrong=False)
+
+
+@blueprint.post("/sign-in")
+def sign_in_form() -> WerkzeugResponse | tuple[str, int]:
+    """Begin a session."""
+    if sign_in(request.form.get("key", "").strip()):
+        return redirect(url_for("dashboard.index"), 303)
+    return render_template("sign_in.html", wrong=True), 401
+
+
+@blueprint.post("/sign-out")
+@signed_in
+def sign_out() -> WerkzeugResponse:
+    """End the session."""
+    session.clear()
+    return redirect(url_for("dashboard.sign_in_page"), 303)
+
+
+@blueprint.get("/")
+@signed_in
+def index() -> str:
+    """Connections, then the bookings that changed last."""
+    page = max(0, request.args.get("page", 0, type=int))
+    overview = Overview(services().store, services().cipher)
+    return render_template(
+        "index.html",
+        providers=services().providers,
+        connections=overview.connections(),
+        bookings=overview.bookings(PAGE_SIZE, page * PAGE_SIZE),
+        page=page,
+        page_size=PAGE_SIZE,
+        csrf=session["csrf"],
+    )
+
+
+@blueprint.get("/events")
+@signed_in
+def events() -> str:
+    """The webhooks that came last, the quarantined ones with their reason."""
+    overview = Overview(services().store, services().cipher)
+    return render_template("events.html", events=overview.events(100), csrf=session["csrf"])

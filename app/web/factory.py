@@ -1,0 +1,119 @@
+"""Builds the Flask application: limits, headers, blueprints, error pages, CLI."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+import structlog
+from flask import Flask, Response, jsonify, render_template, request
+from sqlalchemy.exc import DatabaseError
+from werkzeug.exceptions import HTTPException
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from app.bootstrap import Services, bootstrap
+from app.cli import register_commands
+from app.domain.errors import MappingError
+from app.store.engine import DATABASE_DOWN
+from app.web import api, connections, dashboard, health, webhooks
+from config.settings import SettingsError
+
+log = structlog.get_logger(__name__)
+MAX_BODY = 256 * 1024
+"""Bytes of a request's body, enforced while reading."""
+RETRY_AFTER = 10
+"""Seconds after which a sender may come back when the database was away."""
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self';"
+        " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+
+
+def build_app(services: Services | None = None) -> Flask:
+    """Wire services into a Flask application. Raises SystemExit with a sentence."""
+    try:
+        services = services or bootstrap()
+        services.store.migrate()
+    except (SettingsError, MappingError) as error:
+        raise SystemExit(f"The service cannot start:\n{error}") from None
+    except DatabaseError as error:
+        raise SystemExit(
+            f"The service cannot start: the database of DATABASE_URL does not answer"
+            f" ({type(error.orig).__name__})."
+        ) from None
+    app = Flask(__name__)
+    app.config.update(
+        SECRET_KEY=services.settings.secret_key,
+        MAX_CONTENT_LENGTH=MAX_BODY,
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_COOKIE_SECURE=services.settings.public_url.startswith("https://"),
+        PERMANENT_SESSION_LIFETIME=timedelta(hours=12),
+    )
+    hops = services.settings.trusted_proxies
+    if hops:
+        app.wsgi_app = ProxyFix(app.wsgi_app, hops, hops, hops)  # type: ignore[method-assign]
+    app.extensions["services"] = services
+    for module in (webhooks, health, connections, dashboard, api):
+        app.register_blueprint(module.blueprint)
+    app.after_request(_add_headers)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _unexpected)
+    for kind in DATABASE_DOWN:
+        app.register_error_handler(kind, _database_down)
+    register_commands(app, services)
+    return app
+
+
+def _add_headers(response: Response) -> Response:
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response
+
+
+def _wants_json() -> bool:
+    return request.path.startswith(("/webhooks", "/api", "/healthz", "/readyz"))
+
+
+def _answer(status: int, code: str, message: str) -> Response:
+    """One shape for every error: JSON for machines, a page for people."""
+    if _wants_json():
+        response = jsonify(error={"code": code, "message": message})
+    else:
+        page = render_template("message.html", title="That did not work", message=message)
+        response = Response(page)
+    response.status_code = status
+    return response
+
+
+def _http_error(error: HTTPException) -> Response:
+    status = error.code or 500
+    response = _answer(status, error.name.lower().replace(" ", "_"), error.description or "")
+    if status == 405:
+        response.headers.extend(error.get_headers())
+        response.content_type = "application/json" if _wants_json() else "text/html"
+    return response
+
+
+def _database_down(error: Exception) -> Response:
+    log.error("database_down", reason=type(error).__name__)
+    response = _answer(503, "database_unavailable", "The database does not answer. Try again soon.")
+    response.headers["Retry-After"] = str(RETRY_AFTER)
+    return response
+
+
+def _unexpected(error: Exception) -> Response:
+    error_id = uuid.uuid4().hex[:12]
+    # The text of an unforeseen error may hold a person's data: its kind and place must do.
+    trace, place = error.__traceback__, ""
+    while trace:
+        place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    log.error("unexpected_error", error_id=error_id, kind=type(error).__name__, place=place)
+    message = f"Something unforeseen went wrong. Its number in the log is {error_id}."
+    return _answer(500, "unexpected", message)

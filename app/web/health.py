@@ -1,0 +1,83 @@
+"""What machines ask: alive, ready, metrics. Counts come from the database, true for all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flask import Blueprint, Response, current_app, jsonify
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from redis.exceptions import RedisError
+from sqlalchemy import func, select
+
+from app.bootstrap import Services
+from app.store.deliveries import count_by_state
+from app.store.engine import DATABASE_DOWN
+from app.store.models import ConnectionRow, EventRow
+
+blueprint = Blueprint("health", __name__)
+
+
+@blueprint.get("/healthz")
+def healthz() -> Response:
+    """The process answers."""
+    return jsonify(status="ok")
+
+
+@blueprint.get("/readyz")
+def readyz() -> tuple[Response, int]:
+    """The database takes webhooks; Redis being away is reported but no reason to refuse them."""
+    services: Services = current_app.extensions["services"]
+    checks = {"database": "ok", "redis": "ok"}
+    try:
+        services.store.check()
+    except DATABASE_DOWN:
+        checks["database"] = "down"
+    try:
+        services.waker.redis.ping()
+    except (RedisError, OSError):
+        checks["redis"] = "down"
+    ready = checks["database"] == "ok"
+    return jsonify(status="ready" if ready else "not ready", checks=checks), 200 if ready else 503
+
+
+@blueprint.get("/metrics")
+def metrics() -> Response:
+    """Prometheus text."""
+    registry = CollectorRegistry()
+    registry.register(_Counts(current_app.extensions["services"]))
+    return Response(generate_latest(registry), content_type="text/plain; version=0.0.4")
+
+
+class _Counts:
+    """Reads the numbers at the moment they are asked for."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def collect(self) -> Iterator[Metric]:
+        """Events by status, deliveries by CRM and state, connections by status."""
+        with self._services.store.read() as session:
+            events = session.execute(
+                select(EventRow.status, func.count()).group_by(EventRow.status)
+            ).all()
+            deliveries = count_by_state(session)
+            connections = session.execute(
+                select(ConnectionRow.provider, ConnectionRow.status, func.count()).group_by(
+                    ConnectionRow.provider, ConnectionRow.status
+                )
+            ).all()
+        family = GaugeMetricFamily("bridge_events", "Webhooks stored", labels=["status"])
+        for status, number in events:
+            family.add_metric([status], number)
+        yield family
+        labels = ["provider", "state"]
+        family = GaugeMetricFamily("bridge_deliveries", "Bookings on their way", labels=labels)
+        for (provider, state), number in deliveries.items():
+            family.add_metric([provider, state], number)
+        yield family
+        labels = ["provider", "status"]
+        family = GaugeMetricFamily("bridge_connections", "CRM accounts", labels=labels)
+        for provider, status, number in connections:
+            family.add_metric([provider, status], number)
+        yield family

@@ -1,0 +1,37 @@
+"""POST /webhooks/meetergo: a fast, honest answer; what is answered with 202 is on disk."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, current_app, jsonify, request
+from werkzeug.exceptions import BadRequest, Unauthorized, UnsupportedMediaType
+
+from app.bootstrap import Services
+from app.security.signatures import BadSignature
+from app.services.intake import DEFAULT_SOURCE, NotJson
+
+blueprint = Blueprint("webhooks", __name__, url_prefix="/webhooks/meetergo")
+
+
+@blueprint.post("")
+@blueprint.post("/<source>")
+@blueprint.post("/<source>/<token>")
+def receive(source: str = DEFAULT_SOURCE, token: str | None = None) -> tuple[Response, int]:
+    """Verify, store, wake, answer."""
+    services: Services = current_app.extensions["services"]
+    body = request.get_data(cache=False)
+    if not (request.mimetype == "application/json" or request.mimetype.endswith("+json")):
+        raise UnsupportedMediaType("Send the event as application/json.")
+    try:
+        rules = services.intake.source(source)
+        services.intake.verify(rules, request.headers, body, token)
+    except BadSignature:
+        # One sentence for every reason: a forger learns nothing.
+        raise Unauthorized("The webhook is not signed with a secret known here.") from None
+    try:
+        answer = services.intake.accept(rules, body)
+    except NotJson as error:
+        raise BadRequest(f"The webhook was not taken: {error}.") from None
+    services.waker.wake(answer.wake)
+    if answer.confirm:
+        services.waker.confirm()
+    return jsonify(status=answer.verdict.value, event_id=answer.event_id), 202

@@ -1,0 +1,568 @@
+"""HubSpot as a sandbox: date-based paths, batches with 207, unique properties, typed links."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from typing import Any
+
+from flask import Response, request
+
+from sandbox.core import (
+    Company,
+    Contact,
+    Deal,
+    Meeting,
+    Record,
+    Sandbox,
+    View,
+    Window,
+    make,
+    plain,
+)
+
+VERSION = "2026-09"
+SINGULAR = {"contacts": "contact", "companies": "company", "deals": "deal", "meetings": "meeting"}
+SCOPE_OF = {"contacts": "contacts", "companies": "companies", "deals": "deals", "meetings": "contacts"}
+LINKS = {
+    ("contacts", "companies"): {279, 1}, ("companies", "contacts"): {280, 2},
+    ("deals", "contacts"): {3}, ("contacts", "deals"): {4},
+    ("deals", "companies"): {341, 5}, ("companies", "deals"): {342, 6},
+    ("meetings", "contacts"): {200}, ("contacts", "meetings"): {199},
+    ("meetings", "companies"): {188}, ("companies", "meetings"): {187},
+    ("meetings", "deals"): {212}, ("deals", "meetings"): {211},
+}  # fmt: skip
+TEXT, NUMBER, DATE = "string", "number", "datetime"
+
+
+def _property(name: str, kind: str = TEXT, options: tuple[str, ...] = (), **more: Any) -> Record:
+    return {
+        "name": name, "label": name, "type": kind, "fieldType": "text", "groupName": "g",
+        "description": "", "options": [
+            {"value": o, "label": o, "hidden": False, "displayOrder": i}
+            for i, o in enumerate(options)
+        ],
+        "hasUniqueValue": False,
+        "modificationMetadata": {"readOnlyValue": False, "archivable": True,
+                                 "readOnlyDefinition": False},
+        **more,
+    }  # fmt: skip
+
+
+def _schema() -> dict[str, dict[str, Record]]:
+    outcome = ("SCHEDULED", "COMPLETED", "RESCHEDULED", "NO_SHOW", "CANCELED")
+    entries = {
+        "contacts": [
+            _property("email"), _property("firstname"), _property("lastname"), _property("phone"),
+            _property("mobilephone"), _property("hubspot_owner_id"), _property("jobtitle"),
+            _property("lifecyclestage", "enumeration", ("lead", "customer")),
+        ],
+        "companies": [_property("name"), _property("domain"), _property("hubspot_owner_id")],
+        "deals": [
+            _property("dealname"), _property("amount", NUMBER), _property("closedate", DATE),
+            _property("pipeline"), _property("dealstage"), _property("hubspot_owner_id"),
+        ],
+        "meetings": [
+            _property("hs_timestamp", DATE), _property("hs_meeting_title"),
+            _property("hs_meeting_body"), _property("hs_meeting_start_time", DATE),
+            _property("hs_meeting_end_time", DATE), _property("hs_meeting_location"),
+            _property("hs_meeting_external_url"), _property("hs_activity_type"),
+            _property("hs_meeting_outcome", "enumeration", outcome),
+            _property("hubspot_owner_id"),
+        ],
+    }  # fmt: skip
+    return {name: {item["name"]: item for item in items} for name, items in entries.items()}
+
+
+class Refused(Exception):
+    """An answer in the middle of a call."""
+
+    def __init__(self, status: int, category: str, message: str, **more: Any) -> None:
+        super().__init__(message)
+        self.status, self.category, self.message, self.more = status, category, message, more
+
+    def response(self) -> Response:
+        body = {
+            "status": "error", "message": self.message, "correlationId": "c0ffee",
+            "category": self.category, **self.more,
+        }  # fmt: skip
+        return make(self.status, body)
+
+
+class HubSpotSandbox(Sandbox):
+    """One portal."""
+
+    name, title, pkce = "hubspot", "HubSpot", True
+    token_path = f"/oauth/{VERSION}/token"
+    revoke_path = f"/oauth/{VERSION}/token/revoke"
+
+    def routes(self) -> None:
+        self.schema = _schema()
+        self.records: dict[str, dict[str, Record]] = {name: {} for name in self.schema}
+        self.links: dict[tuple[str, str, str, str], set[int]] = {}
+        self.window = Window(110, 10.0)
+        self.search_window = Window(5, 1.0)
+        self.search_lag: set[str] = set()
+        self.required_when: dict[str, tuple[str, str, str]] = {}
+        """object -> (property, value, property that is then required): an admin's rule."""
+        self.pipelines = [
+            {"id": "default", "label": "Sales Pipeline", "displayOrder": 0, "stages": [
+                {"id": "appointmentscheduled", "label": "Appointment Scheduled", "displayOrder": 0},
+                {"id": "closedwon", "label": "Closed won", "displayOrder": 1},
+                {"id": "closedlost", "label": "Closed lost", "displayOrder": 2},
+            ]},
+        ]  # fmt: skip
+        self.app.register_error_handler(Refused, lambda error: error.response())
+        objects = f"/crm/objects/{VERSION}/<kind>"
+        add = self.app.add_url_rule
+        add(f"{objects}/batch/<action>", "batch", self._batch, methods=["POST"])
+        add(f"{objects}/search", "search", self._search, methods=["POST"])
+        add(f"{objects}/<record_id>", "one", self._one, methods=["GET", "DELETE"])
+        links = f"/crm/associations/{VERSION}/<source>/<target>/batch/<action>"
+        add(links, "links", self._links, methods=["POST"])
+        properties = f"/crm/properties/{VERSION}/<kind>"
+        add(properties, "properties", self._properties, methods=["GET", "POST"])
+        add(f"/crm/pipelines/{VERSION}/deals", "pipelines", self._pipelines)
+        add(f"/crm/owners/{VERSION}", "owners", self._owners)
+        add(f"/account-info/{VERSION}/details", "details", self._details)
+
+    def token_answer(self, answer: Record) -> Record:
+        return {**answer, "hub_id": 4711, "scopes": answer["scope"].split()}
+
+    def dead_grant(self) -> Response:
+        return make(400, {"status": "BAD_REFRESH_TOKEN", "message": "missing or invalid refresh token"})
+
+    def refuse_token(self) -> Response:
+        return Refused(401, "EXPIRED_AUTHENTICATION", "The OAuth token used to make this call expired").response()  # fmt: skip
+
+    def guard(self, scopes: list[str]) -> Response | None:
+        searching = request.path.endswith("/search")
+        window = self.search_window if searching else self.window
+        headers = {
+            "X-HubSpot-RateLimit-Max": str(self.window.limit),
+            "X-HubSpot-RateLimit-Remaining": str(self.window.left),
+            "X-HubSpot-RateLimit-Interval-Milliseconds": "10000",
+        }
+        if not window.take():
+            body = {
+                "status": "error", "message": "You have reached your limit.", "errorType":
+                "RATE_LIMIT", "correlationId": "c0ffee",
+                "policyName": "SECONDLY" if searching else "TEN_SECONDLY_ROLLING",
+            }  # fmt: skip
+            return make(429, body, {} if searching else headers)
+        needed = self._needed_scope()
+        if needed and needed not in scopes:
+            more = {"errors": [{"message": "missing", "context": {"requiredGranularScopes": [needed]}}]}
+            message = "This app hasn't been granted all required scopes to make this call."
+            return Refused(403, "MISSING_SCOPES", message, **more).response()
+        return None
+
+    def _needed_scope(self) -> str | None:
+        parts = request.path.strip("/").split("/")
+        if parts[1:2] == ["owners"]:
+            return "crm.objects.owners.read"
+        if parts[1:2] == ["properties"]:
+            kind = SCOPE_OF.get(parts[3], parts[3])
+            return f"crm.schemas.{kind}.{'read' if request.method == 'GET' else 'write'}"
+        if parts[1:2] == ["objects"] and parts[3] in SCOPE_OF:
+            read = request.method == "GET" or parts[-1] in ("read", "search")
+            return f"crm.objects.{SCOPE_OF[parts[3]]}.{'read' if read else 'write'}"
+        return None
+
+    # Objects
+
+    def _kind(self, kind: str) -> dict[str, Record]:
+        if kind not in self.records:
+            raise Refused(400, "VALIDATION_ERROR", f"Unable to infer object type from: {kind}")
+        return self.records[kind]
+
+    def _batch(self, kind: str, action: str) -> Response:
+        with self.lock:
+            table = self._kind(kind)
+            body = request.get_json(silent=True)
+            inputs = body.get("inputs") if isinstance(body, dict) else None
+            if not isinstance(inputs, list) or not inputs:
+                raise Refused(400, "VALIDATION_ERROR", "Invalid input JSON: inputs may not be empty")
+            if len(inputs) > 100:
+                raise Refused(400, "VALIDATION_ERROR", "Batch inputs may not exceed 100")
+            actions = {"create": self._create, "read": self._read, "update": self._update,
+                       "upsert": self._upsert}  # fmt: skip
+            if action not in actions:
+                raise Refused(404, "OBJECT_NOT_FOUND", "resource not found")
+            return actions[action](kind, table, inputs, body)
+
+    def _answer(self, results: list[Record], errors: list[Record], good: int) -> Response:
+        times = {k: "2026-11-24T08:00:00Z" for k in ("requestedAt", "startedAt", "completedAt")}
+        body = {"status": "COMPLETE", "results": results[::-1], **times}
+        if errors:
+            body |= {"errors": errors, "numErrors": len(errors)}
+        return make(207 if errors else good, body)
+
+    def _create(self, kind: str, table: Any, inputs: list[Record], body: Record) -> Response:
+        traced = all(item.get("objectWriteTraceId") for item in inputs)
+        if len({item.get("objectWriteTraceId") for item in inputs}) < len(inputs):
+            traced = False
+        results, errors, undo = [], [], []
+        for item in inputs:
+            try:
+                record = self._insert(kind, item)
+                undo.append(record["id"])
+                results.append(self._show(record))
+            except Refused as error:
+                if not traced:
+                    for record_id in undo:
+                        self._erase(kind, record_id)
+                    raise
+                errors.append(self._error(error, item["objectWriteTraceId"]))
+        return self._answer(results, errors, 201)
+
+    def _error(self, error: Refused, trace: str) -> Record:
+        context = {"objectWriteTraceId": [trace]}
+        existing = re.search(r"Existing ID: (\d+)|\. ?(\d+) already has", error.message)
+        if existing:
+            context["existingId"] = [existing[1] or existing[2]]
+        context.update({k: v for k, v in error.more.get("context", {}).items()})
+        return {"status": "error", "category": error.category, "message": error.message,
+                "context": context, "errors": error.more.get("errors", []), "links": {}}  # fmt: skip
+
+    def _insert(self, kind: str, item: Record) -> Record:
+        properties = self._checked(kind, item.get("properties") or {}, new=True)
+        pairs = []
+        for link in item.get("associations") or ():
+            for kind_ in link["types"]:
+                pairs.append(self._link_kind(kind, link["to"]["id"], kind_))
+        record = {"id": str(self.new_id()), "properties": properties}
+        self.records[kind][record["id"]] = record
+        for target, target_id, number in pairs:
+            self._connect(kind, record["id"], target, target_id, number)
+        return record
+
+    def _link_kind(self, kind: str, target_id: str, spec: Record) -> tuple[str, str, int]:
+        number = spec.get("associationTypeId")
+        for (source, target), numbers in LINKS.items():
+            if source == kind and number in numbers:
+                if str(target_id) not in self.records[target]:
+                    raise Refused(400, "VALIDATION_ERROR", f"{target} {target_id} does not exist")
+                return target, str(target_id), number
+        raise Refused(400, "VALIDATION_ERROR", f"associationTypeId {number} is not valid for {kind}")
+
+    def _connect(self, kind: str, a: str, target: str, b: str, number: int) -> None:
+        self.links.setdefault((kind, a, target, b), set()).add(number)
+        self.links.setdefault((target, b, kind, a), set())
+
+    def _erase(self, kind: str, record_id: str) -> None:
+        self.records[kind].pop(record_id, None)
+        for key in [k for k in self.links if (kind, record_id) in (k[:2], k[2:])]:
+            del self.links[key]
+
+    def _checked(self, kind: str, given: Record, new: bool, own: str = "") -> Record:
+        """Refuse unknown properties, wrong types, taken unique values, an admin's rule."""
+        clean: Record = {}
+        for name, value in given.items():
+            spec = self.schema[kind].get(name)
+            if spec is None:
+                self._invalid(name, f'Property "{name}" does not exist', "PROPERTY_DOESNT_EXIST")
+            if not isinstance(value, str):
+                self._invalid(name, f"{value!r} was not a valid string.", "INVALID_STRING")
+            self._check_type(spec, name, value)
+            clean[name] = value
+        if kind == "contacts":
+            self._check_contact(clean, new, own)
+        for name, spec in self.schema[kind].items():
+            if spec["hasUniqueValue"] and clean.get(name):
+                for other in self.records[kind].values():
+                    if other["id"] != own and other["properties"].get(name) == clean[name]:
+                        raise Refused(
+                            400, "VALIDATION_ERROR",
+                            f"Cannot set PropertyValueCoordinates{{portalId=4711, propertyName={name}}}"
+                            f" on {self.next_id + 1}. {other['id']} already has that value.",
+                        )  # fmt: skip
+        rule = self.required_when.get(kind)
+        if rule and clean.get(rule[0]) == rule[1] and not clean.get(rule[2]):
+            self._invalid(rule[2], f"{rule[2]} is required", "REQUIRED_PROPERTY")
+        return clean
+
+    def _check_type(self, spec: Record, name: str, value: str) -> None:
+        if not value:
+            return
+        values = [option["value"] for option in spec["options"]]
+        if spec["type"] == "enumeration" and value not in values:
+            self._invalid(name, f"{value} was not one of the allowed options: {values}", "INVALID_OPTION")
+        if spec["type"] == NUMBER and not re.fullmatch(r"-?\d+(\.\d+)?", value):
+            self._invalid(name, f"{value} was not a valid number.", "INVALID_NUMBER")
+        if spec["type"] == DATE and not value.isdigit():
+            try:
+                datetime.fromisoformat(value)
+            except ValueError:
+                self._invalid(name, f"{value} was not a valid long.", "INVALID_LONG")
+        stages = [s["id"] for p in self.pipelines for s in p["stages"]]
+        if name == "dealstage" and value not in stages:
+            self._invalid(name, f"{value} was not one of the allowed options: {stages}", "INVALID_OPTION")
+        if name == "hubspot_owner_id" and value not in self._owner_ids().values():
+            self._invalid(name, f"{value} was not a valid owner id", "INVALID_OWNER_ID")
+        if len(value) > 65_536:
+            self._invalid(name, "Property values must not be longer than 65536", "TOO_LONG")
+
+    def _check_contact(self, clean: Record, new: bool, own: str) -> None:
+        if clean.get("email"):
+            clean["email"] = clean["email"].lower()
+            if not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", clean["email"]):
+                self._invalid("email", f"Email address {clean['email']} is invalid", "INVALID_EMAIL")
+            other = self._by_email(clean["email"])
+            if other and other["id"] != own:
+                raise Refused(409, "CONFLICT", f"Contact already exists. Existing ID: {other['id']}")
+        if new and not any(clean.get(k) for k in ("email", "firstname", "lastname")):
+            self._invalid("email", "A contact needs an email or a name", "REQUIRED_PROPERTY")
+
+    def _invalid(self, name: str, why: str, code: str) -> None:
+        detail = json.dumps([{"isValid": False, "message": why, "error": code, "name": name}])
+        raise Refused(
+            400, "VALIDATION_ERROR", f"Property values were not valid: {detail}",
+            errors=[{"message": why, "code": code, "context": {"propertyName": [name]}}],
+        )  # fmt: skip
+
+    def _by_email(self, email: str) -> Record | None:
+        for record in self.records["contacts"].values():
+            if email in (record["properties"].get("email"), *record.get("additional", ())):
+                return record
+        return None
+
+    def _read(self, kind: str, table: Any, inputs: list[Record], body: Record) -> Response:
+        key = body.get("idProperty")
+        if key and key != "email" and not self.schema[kind].get(key, {}).get("hasUniqueValue"):
+            raise Refused(400, "VALIDATION_ERROR", f"{key} is not a unique property")
+        results, missing = [], []
+        for item in inputs:
+            wanted = str(item["id"])
+            found = (
+                next((r for r in table.values() if r["properties"].get(key) == wanted), None)
+                if key else table.get(wanted)
+            )  # fmt: skip
+            if found:
+                results.append(self._show(found, body.get("properties")))
+            else:
+                missing.append(wanted)
+        return self._answer(results, self._missing(kind, missing), 200)
+
+    def _missing(self, kind: str, ids: list[str]) -> list[Record]:
+        if not ids:
+            return []
+        return [{"status": "error", "category": "OBJECT_NOT_FOUND", "links": {}, "errors": [],
+                 "message": f"Could not get some {kind} objects, they may be deleted or not exist.",
+                 "context": {"ids": ids}}]  # fmt: skip
+
+    def _update(self, kind: str, table: Any, inputs: list[Record], body: Record) -> Response:
+        ids = [str(item["id"]) for item in inputs]
+        if len(set(ids)) < len(ids):
+            raise Refused(400, "VALIDATION_ERROR", "Duplicate IDs found in batch input")
+        known = [item for item in inputs if str(item["id"]) in table]
+        checked = [
+            (table[str(i["id"])], self._checked(kind, i.get("properties") or {}, False, str(i["id"])))
+            for i in known
+        ]
+        for record, properties in checked:
+            record["properties"].update(properties)
+        missing = [item for item in ids if item not in table]
+        return self._answer([self._show(r) for r, _ in checked], self._missing(kind, missing), 200)
+
+    def _upsert(self, kind: str, table: Any, inputs: list[Record], body: Record) -> Response:
+        keys = {item.get("idProperty") for item in inputs}
+        if kind == "contacts" and keys != {"email"}:
+            raise Refused(400, "VALIDATION_ERROR", f"idProperty {keys} is not usable here")
+        ids = [item["id"].lower() for item in inputs]
+        if len(set(ids)) < len(ids):
+            raise Refused(400, "VALIDATION_ERROR", "Duplicate IDs found in batch input")
+        results = []
+        for item in inputs:
+            given = {**(item.get("properties") or {}), "email": item["id"]}
+            record = self._by_email(item["id"].lower())
+            if record:
+                record["properties"].update(self._checked(kind, given, False, record["id"]))
+            new = record is None
+            record = record or self._insert(kind, {"properties": given})
+            results.append({**self._show(record), "new": new})
+        return self._answer(results, [], 200)
+
+    def _show(self, record: Record, names: list[str] | None = None) -> Record:
+        properties = record["properties"]
+        if names:
+            properties = {name: properties.get(name) for name in names}
+        times = {"createdAt": "2026-11-24T08:00:00Z", "updatedAt": "2026-11-24T08:00:00Z"}
+        return {"id": record["id"], "properties": dict(properties), "archived": False, **times}
+
+    def _one(self, kind: str, record_id: str) -> Response:
+        with self.lock:
+            table = self._kind(kind)
+            if record_id not in table:
+                raise Refused(404, "OBJECT_NOT_FOUND", f"Object not found. objectId={record_id}")
+            if request.method == "DELETE":
+                self._erase(kind, record_id)
+                return Response(status=204)
+            return make(200, self._show(table[record_id]))
+
+    def _search(self, kind: str) -> Response:
+        with self.lock:
+            table = self._kind(kind)
+            body = request.get_json(silent=True) or {}
+            groups = body.get("filterGroups") or []
+            if len(groups) > 5 or any(len(g.get("filters", ())) > 6 for g in groups):
+                raise Refused(400, "VALIDATION_ERROR", "too many filter groups")
+            found = [
+                self._show(record, body.get("properties"))
+                for record in table.values()
+                if record["id"] not in self.search_lag
+                and any(all(self._fits(kind, record, f) for f in g["filters"]) for g in groups)
+            ]
+            return make(200, {"total": len(found), "results": found[: body.get("limit", 10)]})
+
+    def _fits(self, kind: str, record: Record, rule: Record) -> bool:
+        name, operator = rule["propertyName"], rule["operator"]
+        calculated = name == "hs_searchable_calculated_phone_number"
+        if not calculated and name not in self.schema[kind]:
+            raise Refused(400, "VALIDATION_ERROR", f"There was a problem with {name}")
+        value = record["properties"].get("phone" if calculated else name) or ""
+        if calculated:
+            # Found with or without the country code: callers have to look again.
+            return bool(value) and re.sub(r"\D", "", value).endswith(rule["value"])
+        if operator == "EQ":
+            return value.lower() == str(rule["value"]).lower()
+        if operator == "IN":
+            return value.lower() in rule["values"]
+        raise Refused(400, "VALIDATION_ERROR", f"operator {operator} is not known here")
+
+    # Links, schema, people
+
+    def _links(self, source: str, target: str, action: str) -> Response:
+        with self.lock:
+            if (source, target) not in LINKS:
+                raise Refused(400, "VALIDATION_ERROR", f"no link from {source} to {target}")
+            inputs = (request.get_json(silent=True) or {}).get("inputs") or []
+            if action == "read":
+                return self._read_links(source, target, inputs)
+            results = []
+            for item in inputs:
+                a = str(item["from"]["id"])
+                if a not in self.records[source]:
+                    raise Refused(404, "OBJECT_NOT_FOUND", f"{source} {a} does not exist")
+                if action == "archive":
+                    for other in item["to"]:
+                        self.links.pop((source, a, target, str(other["id"])), None)
+                        self.links.pop((target, str(other["id"]), source, a), None)
+                    continue
+                b = str(item["to"]["id"])
+                for spec in item["types"]:
+                    checked = self._link_kind(source, b, spec)
+                    self._connect(source, a, target, b, checked[2])
+                results.append({"fromObjectTypeId": source, "fromObjectId": int(a), "toObjectTypeId":
+                                target, "toObjectId": int(b), "labels": []})  # fmt: skip
+            if action == "archive":
+                return Response(status=204)
+            return self._answer(results, [], 201)
+
+    def _read_links(self, source: str, target: str, inputs: list[Record]) -> Response:
+        results, errors = [], []
+        for item in inputs:
+            a = str(item["id"])
+            to = [
+                {"toObjectId": int(key[3]), "associationTypes": []}
+                for key in self.links
+                if key[:3] == (source, a, target)
+            ]
+            if to:
+                results.append({"from": {"id": a}, "to": to})
+            else:
+                errors.append({"status": "error", "category": "OBJECT_NOT_FOUND", "subCategory":
+                               "crm.associations.NO_ASSOCIATIONS_FOUND", "links": {}, "errors": [],
+                               "message": f"No {target} is associated with {source} {a}.",
+                               "context": {"fromObjectId": [a]}})  # fmt: skip
+        return self._answer(results, errors, 200)
+
+    def _properties(self, kind: str) -> Response:
+        with self.lock:
+            self._kind(kind)
+            if request.method == "GET":
+                return make(200, {"results": list(self.schema[kind].values())})
+            body = request.get_json(silent=True) or {}
+            if body["name"] in self.schema[kind]:
+                raise Refused(409, "CONFLICT", f"{body['name']} already exists")
+            if body.get("hasUniqueValue") and kind == "meetings":
+                # Documented for contacts, companies, deals, tickets and custom objects only.
+                raise Refused(400, "VALIDATION_ERROR", "hasUniqueValue is not supported for MEETING")
+            unique = bool(body.get("hasUniqueValue"))
+            spec = _property(body["name"], body["type"], hasUniqueValue=unique)
+            self.schema[kind][body["name"]] = spec
+            return make(201, spec)
+
+    def _pipelines(self) -> Response:
+        times = {"archived": False, "createdAt": "2026-01-01T00:00:00Z",
+                 "updatedAt": "2026-01-01T00:00:00Z"}  # fmt: skip
+        results = [
+            {**p, **times, "stages": [{**s, **times, "metadata": {}} for s in p["stages"]]}
+            for p in self.pipelines
+        ]
+        return make(200, {"results": results})
+
+    def _owner_ids(self) -> dict[str, str]:
+        return {email: str(number) for number, email in enumerate(self.users, 51)}
+
+    def _owners(self) -> Response:
+        times = {"createdAt": "2026-01-01T00:00:00Z", "updatedAt": "2026-01-01T00:00:00Z"}
+        results = [
+            {"id": number, "email": email, "type": "PERSON", "archived": False, **times}
+            for email, number in self._owner_ids().items()
+        ]
+        return make(200, {"results": results})
+
+    def _details(self) -> Response:
+        return make(200, {"portalId": 4711, "accountType": "SANDBOX", "uiDomain": "app.hubspot.com"})
+
+    # For tests and the page
+
+    def _linked(self, kind: str, record_id: str, target: str) -> list[str]:
+        return [key[3] for key in self.links if key[:3] == (kind, record_id, target)]
+
+    def _owner_email(self, properties: Record) -> str | None:
+        by_id = {number: email for email, number in self._owner_ids().items()}
+        return by_id.get(properties.get("hubspot_owner_id", ""))
+
+    def view(self) -> View:
+        labels = {s["id"]: s["label"] for p in self.pipelines for s in p["stages"]}
+        contacts = [
+            Contact(
+                r["id"], p.get("email"), p.get("phone"), p.get("firstname") or None,
+                p.get("lastname") or None,
+                next(iter(self._linked("contacts", r["id"], "companies")), None),
+                self._owner_email(p),
+            )
+            for r in self.records["contacts"].values() for p in (r["properties"],)
+        ]  # fmt: skip
+        companies = [
+            Company(r["id"], r["properties"].get("name"), r["properties"].get("domain"))
+            for r in self.records["companies"].values()
+        ]
+        deals = [
+            Deal(
+                r["id"], p.get("dealname"), labels.get(p.get("dealstage", "")),
+                self._linked("deals", r["id"], "contacts"),
+                next(iter(self._linked("deals", r["id"], "companies")), None),
+                p.get("meetergo_booking_id"), self._owner_email(p),
+            )
+            for r in self.records["deals"].values() for p in (r["properties"],)
+        ]  # fmt: skip
+        return View(contacts, companies, deals, [self._meeting(r) for r in
+                                                 self.records["meetings"].values()])  # fmt: skip
+
+    def _meeting(self, record: Record) -> Meeting:
+        p = record["properties"]
+        start = datetime.fromisoformat(p["hs_meeting_start_time"])
+        end = datetime.fromisoformat(p["hs_meeting_end_time"])
+        assert p["hs_timestamp"] == p["hs_meeting_start_time"]  # noqa: S101 - where it is shown
+        return Meeting(
+            record["id"], p.get("hs_meeting_title"), start.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            int((end - start).total_seconds() // 60), p.get("hs_meeting_outcome") == "CANCELED",
+            p.get("hs_meeting_external_url") or None, plain(p.get("hs_meeting_body", "")),
+            self._linked("meetings", record["id"], "contacts"),
+            next(iter(self._linked("meetings", record["id"], "deals")), None),
+            self._owner_email(p),
+        )  # fmt: skip

@@ -1,0 +1,391 @@
+"""Pipedrive as a sandbox: strict v2 bodies, hash-keyed custom fields, a search that lags, tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import Response, request
+
+from sandbox.core import (
+    Company,
+    Contact,
+    Deal,
+    Meeting,
+    Record,
+    Sandbox,
+    View,
+    Window,
+    make,
+    plain,
+)
+
+STRING, WHOLE, FLAG, ENTRIES, OBJECT = str, int, bool, list, dict
+BODIES: dict[str, dict[str, type]] = {
+    "persons": {"name": STRING, "first_name": STRING, "last_name": STRING, "owner_id": WHOLE,
+                "org_id": WHOLE, "emails": ENTRIES, "phones": ENTRIES, "visible_to": WHOLE,
+                "label_ids": ENTRIES, "custom_fields": OBJECT},
+    "organizations": {"name": STRING, "owner_id": WHOLE, "visible_to": WHOLE, "label_ids": ENTRIES,
+                      "address": OBJECT, "custom_fields": OBJECT},
+    "deals": {"title": STRING, "owner_id": WHOLE, "person_id": WHOLE, "org_id": WHOLE,
+              "pipeline_id": WHOLE, "stage_id": WHOLE, "value": float, "currency": STRING,
+              "status": STRING, "expected_close_date": STRING, "custom_fields": OBJECT},
+    "activities": {"subject": STRING, "type": STRING, "owner_id": WHOLE, "deal_id": WHOLE,
+                   "org_id": WHOLE, "due_date": STRING, "due_time": STRING, "duration": STRING,
+                   "done": FLAG, "busy": FLAG, "note": STRING, "public_description": STRING,
+                   "location": OBJECT, "participants": ENTRIES, "attendees": ENTRIES},
+}  # fmt: skip
+"""What v2 takes in a body; everything else is refused."""
+REQUIRED = {"persons": "name", "organizations": "name", "deals": "title", "activities": "subject"}
+QUERIES = {"limit", "cursor", "term", "fields", "exact_match", "person_id", "deal_id", "org_id"}
+FIELDS = {"personFields": "persons", "organizationFields": "organizations", "dealFields": "deals",
+          "activityFields": "activities"}  # fmt: skip
+COSTS = {"GET": 1, "POST": 5, "PATCH": 5, "DELETE": 3}
+NULLABLE = {"person_id", "org_id", "deal_id", "location", "note"}
+PATTERNS = {"due_date": r"\d{4}-\d\d-\d\d", "due_time": r"\d\d:\d\d(:\d\d)?", "duration": r"\d\d:\d\d(:\d\d)?"}  # fmt: skip
+DAILY_BUDGET = 30_000 * 2 * 5
+
+
+class Refused(Exception):
+    """An answer in the middle of a call."""
+
+    def __init__(self, status: int, error: str, code: str = "") -> None:
+        super().__init__(error)
+        self.status, self.error, self.code = status, error, code
+
+    def response(self) -> Response:
+        body: Record = {"success": False, "error": self.error, "error_info": "See the documentation."}
+        return make(self.status, {**body, "code": self.code} if self.code else body)
+
+
+class PipedriveSandbox(Sandbox):
+    """One company account."""
+
+    name, title = "pipedrive", "Pipedrive"
+    client_auth = "basic"
+    scope_separator = ","
+    lifetime = 3600.0
+    fixed_scopes = ("base", "deals:full", "contacts:full", "activities:full", "users:read",
+                    "search:read", "deal-fields:full")  # fmt: skip
+
+    def routes(self) -> None:
+        self.records: dict[str, dict[int, Record]] = {name: {} for name in BODIES}
+        self.participants: dict[int, dict[int, int]] = {}
+        """deal id -> participant row id -> person id."""
+        self.custom: dict[str, dict[str, Record]] = {name: {} for name in BODIES}
+        self.activity_types = {"call", "meeting", "task", "email", "lunch"}
+        self.search_lag: set[int] = set()
+        """Ids that the index does not show yet."""
+        self.burst = Window(80, 2.0)
+        self.search_burst = Window(10, 2.0)
+        self.spent = 0
+        self.stages = [
+            {"id": 1, "name": "Qualified", "pipeline_id": 1, "order_nr": 1},
+            {"id": 2, "name": "Contact made", "pipeline_id": 1, "order_nr": 2},
+            {"id": 3, "name": "Lost for now", "pipeline_id": 1, "order_nr": 3},
+        ]
+        self.app.register_error_handler(Refused, lambda error: error.response())
+        add = self.app.add_url_rule
+        kinds = "any(persons,organizations,deals,activities)"
+        add(f"/api/v2/<{kinds}:kind>", "many", self._many, methods=["GET", "POST"])
+        add(f"/api/v2/<{kinds}:kind>/search", "search", self._search)
+        add(f"/api/v2/<{kinds}:kind>/<int:number>", "one", self._one, methods=["GET", "PATCH", "DELETE"])
+        add(f"/api/v2/<any({','.join(FIELDS)}):kind>", "fields", self._fields, methods=["GET", "POST"])
+        add("/api/v2/pipelines", "pipelines", self._pipelines)
+        add("/api/v2/stages", "stages", lambda: self._list(self.stages))
+        add("/v1/users", "users", self._users)
+        add("/v1/users/me", "me", self._me)
+        row = "/v1/deals/<int:deal_id>/participants"
+        add(row, "participants", self._participants, methods=["GET", "POST"])
+        add(f"{row}/<int:row_id>", "participant", self._drop_participant, methods=["DELETE"])
+
+    def token_answer(self, answer: Record) -> Record:
+        return {**answer, "api_domain": "https://acme.pipedrive.com"}
+
+    def refuse_token(self) -> Response:
+        return Refused(401, "Invalid token: access token is invalid").response()
+
+    def guard(self, scopes: list[str]) -> Response | None:
+        searching = request.path.endswith("/search")
+        cost = 20 if searching else COSTS[request.method]
+        self.spent += cost * (2 if request.path.startswith("/v1") else 1)
+        headers = {
+            "x-ratelimit-limit": str(self.burst.limit),
+            "x-ratelimit-remaining": str(self.burst.left),
+            "x-ratelimit-reset": "2",
+            "x-daily-ratelimit-token-remaining": str(max(0, DAILY_BUDGET - self.spent)),
+        }
+        window = self.search_burst if searching else self.burst
+        if not window.take() or self.spent > DAILY_BUDGET:
+            return make(429, {"success": False, "error": "request over limit", "code": 429}, headers)
+        if self._scope() not in scopes:
+            return Refused(403, "Scope and URL mismatch").response()
+        unknown = set(request.args) - QUERIES
+        if request.path.startswith("/api/v2") and unknown:
+            return self._unfit(f"{unknown.pop()}: unknown query parameter").response()
+        return None
+
+    def _scope(self) -> str:
+        path = request.path
+        if path.endswith("/search"):
+            return "search:read"
+        if "Fields" in path:
+            return "deal-fields:full" if request.method == "POST" else "base"
+        for part, scope in (("/users", "users:read"), ("/persons", "contacts:full"),
+                            ("/organizations", "contacts:full"), ("/activities", "activities:full"),
+                            ("/deals", "deals:full")):  # fmt: skip
+            if part in path and path != "/v1/users/me":
+                return scope
+        return "base"
+
+    def _unfit(self, what: str) -> Refused:
+        return Refused(400, f"Validation failed: {what}", "ERR_SCHEMA_VALIDATION_FAILED")
+
+    # Records
+
+    def _many(self, kind: str) -> Response:
+        with self.lock:
+            if request.method == "POST":
+                body = self._checked(kind, new=True)
+                record = {"id": self.new_id(), "is_deleted": False, **self._defaults(kind), **body}
+                self.records[kind][record["id"]] = record
+                return make(200, {"success": True, "data": self._show(kind, record)})
+            rows = [r for r in self.records[kind].values() if not r["is_deleted"]]
+            for key in ("person_id", "deal_id", "org_id"):
+                if key in request.args:
+                    rows = [r for r in rows if self._refers(kind, r, key, int(request.args[key]))]
+            return self._list([self._show(kind, row) for row in rows])
+
+    def _refers(self, kind: str, record: Record, key: str, number: int) -> bool:
+        if kind == "activities" and key == "person_id":
+            return any(p["person_id"] == number for p in record.get("participants") or ())
+        return record.get(key) == number
+
+    def _defaults(self, kind: str) -> Record:
+        me = 1
+        if kind == "deals":
+            return {"owner_id": me, "pipeline_id": 1, "stage_id": 1, "status": "open"}
+        return {"owner_id": me, "done": False} if kind == "activities" else {"owner_id": me}
+
+    def _one(self, kind: str, number: int) -> Response:
+        with self.lock:
+            record = self.records[kind].get(number)
+            if record is None or (record["is_deleted"] and request.method != "GET"):
+                raise Refused(404, f"{kind[:-1]} not found")
+            if request.method == "DELETE":
+                record["is_deleted"] = True
+            if request.method == "PATCH":
+                body = self._checked(kind, new=False)
+                custom = {**record.get("custom_fields", {}), **body.pop("custom_fields", {})}
+                record.update(body)
+                if custom:
+                    record["custom_fields"] = custom
+            return make(200, {"success": True, "data": self._show(kind, record)})
+
+    def _show(self, kind: str, record: Record) -> Record:
+        shown = dict(record)
+        if kind in ("persons", "organizations", "deals"):
+            keys = self.custom[kind]
+            shown["custom_fields"] = {k: record.get("custom_fields", {}).get(k) for k in keys}
+        if kind == "activities" and record.get("participants"):
+            shown["person_id"] = record["participants"][0]["person_id"]
+        return shown
+
+    def _list(self, rows: list[Record]) -> Response:
+        start = int(request.args.get("cursor", 0))
+        limit = min(int(request.args.get("limit", 100)), 500)
+        cursor = str(start + limit) if len(rows) > start + limit else None
+        body = {"success": True, "data": rows[start : start + limit]}
+        return make(200, {**body, "additional_data": {"next_cursor": cursor}})
+
+    def _checked(self, kind: str, new: bool) -> Record:
+        body = request.get_json(silent=True)
+        if not isinstance(body, dict):
+            raise self._unfit("body: must be an object")
+        for key, value in body.items():
+            self._check_value(kind, key, value)
+        if new and not body.get(REQUIRED[kind]):
+            raise self._unfit(f"{REQUIRED[kind]}: is required")
+        if kind == "persons" and "name" in body and {"first_name", "last_name"} & set(body):
+            raise self._unfit("name: not together with first_name or last_name")
+        return body
+
+    def _check_value(self, kind: str, key: str, value: Any) -> None:
+        expected = BODIES[kind].get(key)
+        if expected is None:
+            raise self._unfit(f"{key}: is not allowed")
+        if value is None:
+            if key not in NULLABLE:
+                raise self._unfit(f"{key}: may not be null")
+            return
+        if isinstance(value, bool) is not (expected is bool) or not isinstance(value, expected):
+            raise self._unfit(f"{key}: must be of type {expected.__name__}")
+        if key in PATTERNS and not re.fullmatch(PATTERNS[key], value):
+            raise self._unfit(f"{key}: has the wrong format")
+        if isinstance(value, str) and key in ("name", "title", "subject") and len(value) > 255:
+            raise self._unfit(f"{key}: is longer than 255")
+        targets = {"person_id": "persons", "org_id": "organizations", "deal_id": "deals"}
+        if key in targets:
+            self._must_live(targets[key], value)
+        if key == "owner_id" and value not in self._user_ids().values():
+            raise self._unfit(f"owner_id: user {value} does not exist")
+        if key == "stage_id" and value not in [stage["id"] for stage in self.stages]:
+            raise self._unfit("stage_id: does not exist")
+        if key == "type" and value not in self.activity_types:
+            raise self._unfit("type: is not an activity type")
+        if key == "location" and set(value) - {"value"}:
+            raise self._unfit("location: only value")
+        if key in ("emails", "phones"):
+            for item in value:
+                if not isinstance(item, dict) or set(item) - {"value", "primary", "label"}:
+                    raise self._unfit(f"{key}: wrong entry")
+        if key == "participants":
+            for item in value:
+                if set(item) - {"person_id", "primary"} or not isinstance(item["person_id"], int):
+                    raise self._unfit("participants: wrong entry")
+                self._must_live("persons", item["person_id"])
+        if key == "custom_fields":
+            unknown = set(value) - set(self.custom[kind])
+            if unknown:
+                raise self._unfit(f"custom_fields: {unknown.pop()} is not allowed")
+
+    def _must_live(self, kind: str, number: int) -> None:
+        record = self.records[kind].get(number)
+        if record is None or record["is_deleted"]:
+            raise Refused(400, f"{kind} {number} does not exist or is deleted")
+
+    def _search(self, kind: str) -> Response:
+        with self.lock:
+            term = request.args.get("term", "").lower()
+            fields = request.args.get("fields", "").split(",")
+            exact = request.args.get("exact_match") == "true"
+            if len(term) < (1 if exact else 2):
+                raise self._unfit("term: is too short")
+            items = []
+            for record in self.records[kind].values():
+                # A deleted record lingers in the index without a mark.
+                if record["id"] in self.search_lag:
+                    continue
+                texts = [text.lower() for name in fields for text in self._texts(record, name)]
+                if any(term == text if exact else term in text for text in texts):
+                    items.append({"result_score": 1.0, "item": self._item(kind, record)})
+            return make(200, {"success": True, "data": {"items": items},
+                              "additional_data": {"next_cursor": None}})  # fmt: skip
+
+    def _texts(self, record: Record, name: str) -> list[str]:
+        if name in ("email", "phone"):
+            return [entry["value"] for entry in record.get(f"{name}s") or ()]
+        if name == "custom_fields":
+            return [str(v) for v in record.get("custom_fields", {}).values() if v is not None]
+        value = record.get(name)
+        return [value] if isinstance(value, str) else []
+
+    def _item(self, kind: str, record: Record) -> Record:
+        item = {"id": record["id"], "type": kind[:-1], "name": record.get("name")}
+        if kind == "persons":
+            item["emails"] = [entry["value"] for entry in record.get("emails") or ()]
+            item["phones"] = [entry["value"] for entry in record.get("phones") or ()]
+            org = record.get("org_id")
+            item["organization"] = {"id": org} if org else None
+        return item
+
+    def _fields(self, kind: str) -> Response:
+        with self.lock:
+            target = FIELDS[kind]
+            if request.method == "GET":
+                native = [
+                    {"field_code": key, "field_name": key, "field_type": "varchar"}
+                    for key in BODIES[target]
+                ]
+                return self._list(native + list(self.custom[target].values()))
+            body = request.get_json(silent=True) or {}
+            if set(body) - {"field_name", "field_type", "options"} or "field_name" not in body:
+                raise self._unfit("body: unknown or missing key")
+            seed = f"{target}{body['field_name']}{len(self.custom[target])}"
+            key = hashlib.sha1(seed.encode()).hexdigest()  # noqa: S324 - a name, as Pipedrive makes them
+            field = {"field_code": key, **body}
+            self.custom[target][key] = field
+            return make(200, {"success": True, "data": field})
+
+    def _pipelines(self) -> Response:
+        return self._list([{"id": 1, "name": "Pipeline", "order_nr": 0}])
+
+    def _user_ids(self) -> dict[str, int]:
+        return {email: number for number, email in enumerate(self.users, 1)}
+
+    def _users(self) -> Response:
+        rows = [{"id": i, "email": e, "active_flag": True} for e, i in self._user_ids().items()]
+        return make(200, {"success": True, "data": rows})
+
+    def _me(self) -> Response:
+        me = {"id": 1, "company_id": 77, "company_name": "Acme", "company_domain": "acme"}
+        return make(200, {"success": True, "data": me})
+
+    def _participants(self, deal_id: int) -> Response:
+        with self.lock:
+            self._must_live("deals", deal_id)
+            rows = self.participants.setdefault(deal_id, {})
+            if request.method == "POST":
+                person = (request.get_json(silent=True) or {}).get("person_id")
+                self._must_live("persons", person)
+                rows[self.new_id()] = person
+                return make(201, {"success": True, "data": {}})
+            data = [{"id": row, "person_id": {"value": person}} for row, person in rows.items()]
+            return make(200, {"success": True, "data": data})
+
+    def _drop_participant(self, deal_id: int, row_id: int) -> Response:
+        with self.lock:
+            if self.participants.get(deal_id, {}).pop(row_id, None) is None:
+                raise Refused(404, "participant not found")
+            return make(200, {"success": True, "data": {"id": row_id}})
+
+    # For tests and the page
+
+    def view(self) -> View:
+        users = {number: email for email, number in self._user_ids().items()}
+        stages = {stage["id"]: stage["name"] for stage in self.stages}
+        live = {
+            kind: [r for r in rows.values() if not r["is_deleted"]]
+            for kind, rows in self.records.items()
+        }
+        contacts = [
+            Contact(
+                str(r["id"]), _first(r.get("emails")), _first(r.get("phones")), None, r["name"],
+                _id(r.get("org_id")), users.get(r["owner_id"]),
+            )
+            for r in live["persons"]
+        ]  # fmt: skip
+        companies = [Company(str(r["id"]), r["name"], r["name"]) for r in live["organizations"]]
+        deals = [
+            Deal(
+                str(r["id"]), r["title"], stages[r["stage_id"]],
+                [str(r["person_id"])] * bool(r.get("person_id"))
+                + [str(p) for p in self.participants.get(r["id"], {}).values()],
+                _id(r.get("org_id")), next(iter(r.get("custom_fields", {}).values()), None),
+                users.get(r["owner_id"]),
+            )
+            for r in live["deals"]
+        ]  # fmt: skip
+        return View(contacts, companies, deals, [self._meeting(r, users) for r in
+                                                 live["activities"]])  # fmt: skip
+
+    def _meeting(self, r: Record, users: dict[int, str]) -> Meeting:
+        start = datetime.fromisoformat(f"{r['due_date']}T{r['due_time']}").replace(tzinfo=UTC)
+        hours, minutes = (int(part) for part in r["duration"].split(":")[:2])
+        place = (r.get("location") or {}).get("value")
+        return Meeting(
+            str(r["id"]), r["subject"], start.strftime("%Y-%m-%dT%H:%M:%SZ"), hours * 60 + minutes,
+            bool(r["done"]) and r["subject"].startswith("Cancelled"), place,
+            plain(r.get("note") or ""), [str(p["person_id"]) for p in r.get("participants") or ()],
+            _id(r.get("deal_id")), users.get(r["owner_id"]),
+        )  # fmt: skip
+
+
+def _first(entries: list[Record] | None) -> str | None:
+    return entries[0]["value"] if entries else None
+
+
+def _id(number: int | None) -> str | None:
+    return str(number) if number else None

@@ -1,0 +1,428 @@
+"""Salesforce as a sandbox: SOQL, composite, composite graph, upsert, required fields, error lists."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from flask import Response, request
+
+from sandbox import soql
+from sandbox.core import Company, Contact, Deal, Meeting, Record, Sandbox, View, make
+
+VERSION = "68.0"
+DATA = f"/services/data/v{VERSION}"
+PREFIXES = {"Account": "001", "Contact": "003", "User": "005", "Opportunity": "006", "Event": "00U",
+            "OpportunityContactRole": "00K", "EventRelation": "0RE", "Organization": "00D",
+            "PermissionSet": "0PS", "PermissionSetAssignment": "0Pa", "FieldPermissions": "01k",
+            "OpportunityStage": "01J"}  # fmt: skip
+FIELDS: dict[str, dict[str, Any]] = {
+    # name -> longest text, or a type
+    "Account": {"Name": 255, "Website": 255, "OwnerId": "User", "Phone": 40},
+    "Contact": {"FirstName": 40, "LastName": 80, "Email": 80, "Phone": 40, "MobilePhone": 40,
+                "AccountId": "Account", "OwnerId": "User", "Title": 128},
+    "Opportunity": {"Name": 120, "StageName": "stage", "CloseDate": "date", "Amount": "number",
+                    "AccountId": "Account", "OwnerId": "User", "Description": 32_000},
+    "Event": {"Subject": 255, "StartDateTime": "time", "EndDateTime": "time", "Location": 255,
+              "Description": 32_000, "WhoId": "Contact", "WhatId": ("Opportunity", "Account"),
+              "OwnerId": "User", "ShowAs": ("pick", "Busy", "Free", "OutOfOffice")},
+    "OpportunityContactRole": {"OpportunityId": "Opportunity", "ContactId": "Contact",
+                               "IsPrimary": "flag", "Role": 40},
+    "EventRelation": {"EventId": "Event", "RelationId": "Contact", "IsParent": "flag",
+                      "IsWhat": "flag", "IsInvitee": "flag", "Status": 40},
+    "User": {"Email": 80, "Name": 121, "IsActive": "flag"},
+    "Organization": {"Name": 80},
+    "OpportunityStage": {"ApiName": 40, "MasterLabel": 40, "SortOrder": "number",
+                         "IsActive": "flag"},
+    "PermissionSet": {"Name": 80, "Label": 80},
+    "PermissionSetAssignment": {"PermissionSetId": "PermissionSet", "AssigneeId": "User"},
+    "FieldPermissions": {"ParentId": "PermissionSet", "SobjectType": 80, "Field": 80,
+                         "PermissionsRead": "flag", "PermissionsEdit": "flag"},
+}  # fmt: skip
+REQUIRED = {"Account": ["Name"], "Contact": ["LastName"],
+            "Opportunity": ["Name", "StageName", "CloseDate"],
+            "Event": ["StartDateTime", "EndDateTime"],
+            "OpportunityContactRole": ["OpportunityId", "ContactId"],
+            "EventRelation": ["EventId", "RelationId"], "PermissionSet": ["Name", "Label"],
+            "PermissionSetAssignment": ["PermissionSetId", "AssigneeId"],
+            "FieldPermissions": ["ParentId", "SobjectType", "Field"]}  # fmt: skip
+
+
+class Refused(Exception):
+    """An answer in the middle of a call."""
+
+    def __init__(self, status: int, code: str, message: str, fields: list[str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.fields = status, code, message, fields or []
+
+    @property
+    def body(self) -> list[Record]:
+        return [{"errorCode": self.code, "message": self.message, "fields": self.fields}]
+
+
+class SalesforceSandbox(Sandbox):
+    """One org."""
+
+    name, title, pkce, rotates = "salesforce", "Salesforce", True, True
+    lifetime = 7200.0
+    authorize_path = "/services/oauth2/authorize"
+    token_path = "/services/oauth2/token"
+    revoke_path = "/services/oauth2/revoke"
+
+    def routes(self) -> None:
+        self.tables: dict[str, dict[str, Record]] = {name: {} for name in FIELDS}
+        self.custom: dict[str, dict[str, Record]] = {name: {} for name in FIELDS}
+        self.hidden: set[tuple[str, str]] = set()
+        """Custom fields that no permission set shows yet."""
+        self.daily_limit = 15_000
+        self.rules: list[Callable[[str, Record], None]] = []
+        """An admin's validation rules: called with object and record, raise Refused."""
+        self._seed()
+        self.app.register_error_handler(Refused, lambda error: make(error.status, error.body))
+        add = self.app.add_url_rule
+        add("/services/oauth2/userinfo", "userinfo", self._userinfo)
+        add(f"{DATA}/query", "query", lambda: make(200, self._query(request.args.get("q", ""))))
+        add(f"{DATA}/query/", "query_slash", lambda: make(200, self._query(request.args.get("q", ""))))
+        add(f"{DATA}/composite", "composite", self._composite, methods=["POST"])
+        add(f"{DATA}/composite/graph", "graph", self._graphs, methods=["POST"])
+        add(f"{DATA}/sobjects/<sobject>/describe", "describe", self._describe)
+        add(f"{DATA}/tooling/sobjects/CustomField", "field", self._make_field, methods=["POST"])
+        add(f"{DATA}/sobjects/<path:rest>", "sobject", self._sobject,
+            methods=["GET", "POST", "PATCH", "DELETE"])  # fmt: skip
+
+    def _seed(self) -> None:
+        for email, name in self.users.items():
+            self._store("User", {"Email": email, "Name": name, "IsActive": True})
+        self._store("Organization", {"Name": "Acme"})
+        for number, label in enumerate(("Prospecting", "Negotiation", "Closed Won", "Closed Lost")):
+            stage = {"ApiName": label, "MasterLabel": label, "SortOrder": number, "IsActive": True}
+            self._store("OpportunityStage", stage)
+
+    def token_answer(self, answer: Record) -> Record:
+        # No expires_in: the lifetime is the org's session setting.
+        answer.pop("expires_in")
+        base = request.host_url.rstrip("/")
+        return {**answer, "instance_url": base, "id": f"{base}/id/00D/005", "issued_at": "0"}
+
+    def refuse_token(self) -> Response:
+        body = [{"errorCode": "INVALID_SESSION_ID", "message": "Session expired or invalid"}]
+        return make(401, body)
+
+    def dead_grant(self) -> Response:
+        body = {"error": "invalid_grant", "error_description": "expired access/refresh token"}
+        return make(400, body)
+
+    def guard(self, scopes: list[str]) -> Response | None:
+        if self.total_calls > self.daily_limit:
+            body = [{"errorCode": "REQUEST_LIMIT_EXCEEDED", "message": "TotalRequests Limit exceeded."}]
+            return make(403, body)
+        if "api" not in scopes:
+            return make(403, [{"errorCode": "INSUFFICIENT_SCOPE", "message": "api is missing"}])
+        return None
+
+    def _after(self, response: Response) -> Response:
+        response.headers["Sforce-Limit-Info"] = f"api-usage={self.total_calls}/{self.daily_limit}"
+        return super()._after(response)
+
+    # Records
+
+    def _store(self, sobject: str, values: Record) -> Record:
+        number = self.new_id()
+        record = {"Id": f"{PREFIXES[sobject]}{number:012d}AAA", "CreatedDate": number, **values}
+        self.tables[sobject][record["Id"]] = record
+        return record
+
+    def _names(self, sobject: str) -> set[str]:
+        custom = {n for n in self.custom[sobject] if (sobject, n) not in self.hidden}
+        return set(FIELDS[sobject]) | custom
+
+    def _table(self, sobject: str) -> dict[str, Record]:
+        if sobject not in self.tables:
+            raise Refused(404, "NOT_FOUND", "The requested resource does not exist")
+        return self.tables[sobject]
+
+    def _check(self, sobject: str, values: Any, record_id: str | None) -> None:
+        if not isinstance(values, dict):
+            raise Refused(400, "JSON_PARSER_ERROR", "an object is expected")
+        for name, value in values.items():
+            if name not in self._names(sobject):
+                message = f"No such column '{name}' on sobject of type {sobject}"
+                raise Refused(400, "INVALID_FIELD", message)
+            if value is not None:
+                self._check_value(sobject, name, value)
+        whole = {**(self.tables[sobject].get(record_id or "", {})), **values}
+        missing = [name for name in REQUIRED.get(sobject, []) if whole.get(name) in (None, "")]
+        if missing:
+            message = f"Required fields are missing: [{', '.join(missing)}]"
+            raise Refused(400, "REQUIRED_FIELD_MISSING", message, missing)
+        for rule in self.rules:
+            rule(sobject, whole)
+        for name, spec in self.custom[sobject].items():
+            for other in self.tables[sobject].values():
+                taken = spec.get("unique") and values.get(name) and other["Id"] != record_id
+                if taken and other.get(name) == values[name]:
+                    message = f"duplicate value found: {name} duplicates value on record with id: {other['Id']}"  # fmt: skip
+                    raise Refused(400, "DUPLICATE_VALUE", message)
+
+    def _check_value(self, sobject: str, name: str, value: Any) -> None:
+        kind = FIELDS[sobject].get(name, 255)
+        if isinstance(kind, int):
+            if not isinstance(value, str):
+                raise Refused(400, "JSON_PARSER_ERROR", f"Cannot deserialize {name} as String")
+            if len(value) > kind:
+                message = f"{name}: data value too large (max length={kind})"
+                raise Refused(400, "STRING_TOO_LONG", message, [name])
+        elif kind == "flag" and not isinstance(value, bool):
+            raise Refused(400, "JSON_PARSER_ERROR", f"Cannot deserialize {name} as Boolean")
+        elif kind == "number" and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise Refused(400, "JSON_PARSER_ERROR", f"Cannot deserialize {name} as Double")
+        elif kind == "date" and not re.fullmatch(r"\d{4}-\d\d-\d\d", str(value)):
+            raise Refused(400, "JSON_PARSER_ERROR", f"Cannot deserialize {name} as Date")
+        elif kind == "time" and not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", str(value)):
+            raise Refused(400, "JSON_PARSER_ERROR", f"Cannot deserialize {name} as DateTime")
+        elif kind == "stage" and value not in [
+            s["ApiName"] for s in self.tables["OpportunityStage"].values()
+        ]:
+            message = f"bad value for restricted picklist field: {value}"
+            raise Refused(400, "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST", message, [name])
+        elif isinstance(kind, tuple) and kind[0] == "pick" and value not in kind:
+            message = f"bad value for restricted picklist field: {value}"
+            raise Refused(400, "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST", message, [name])
+        else:
+            self._check_reference(kind, name, value)
+
+    def _check_reference(self, kind: Any, name: str, value: Any) -> None:
+        targets = [kind] if isinstance(kind, str) else list(kind)
+        targets = [target for target in targets if target in self.tables]
+        if targets and not any(value in self.tables[target] for target in targets):
+            message = f"invalid cross reference id: {name}"
+            raise Refused(400, "INVALID_CROSS_REFERENCE_KEY", message, [name])
+
+    def _sobject(self, rest: str) -> Response:
+        with self.lock:
+            body = request.get_json(silent=True)
+            status, answer = self._do(request.method, f"{DATA}/sobjects/{rest}", body)
+            return make(status, answer) if answer is not None else Response(status=status)
+
+    def _do(self, method: str, url: str, body: Any) -> tuple[int, Any]:
+        """One operation on one record; the heart of sobjects, composite and graph."""
+        parts = urlsplit(url)
+        if method == "GET" and parts.path.rstrip("/") == f"{DATA}/query":
+            return 200, self._query(parse_qs(parts.query)["q"][0])
+        match = re.fullmatch(rf"{re.escape(DATA)}/sobjects/(\w+)(?:/(.+))?", parts.path)
+        if not match:
+            raise Refused(404, "NOT_FOUND", "The requested resource does not exist")
+        sobject, rest = match[1], match[2]
+        table = self._table(sobject)
+        if method == "POST" and not rest:
+            self._check(sobject, body, None)
+            record = self._store(sobject, dict(body))
+            self._show_field(sobject, body)
+            return 201, {"id": record["Id"], "success": True, "errors": []}
+        if method == "PATCH" and rest and "/" in rest:
+            return self._upsert(sobject, *rest.split("/", 1), body)
+        if rest not in table:
+            raise Refused(404, "NOT_FOUND", "Provided external ID field does not exist or is not accessible")  # fmt: skip
+        if method == "PATCH":
+            self._check(sobject, body, rest)
+            table[rest].update(body)
+            return 204, None
+        if method == "DELETE":
+            del table[rest]
+            return 204, None
+        return 200, {"attributes": {"type": sobject}, **table[rest]}
+
+    def _upsert(self, sobject: str, field: str, value: str, body: Any) -> tuple[int, Any]:
+        if not self.custom[sobject].get(field, {}).get("externalId"):
+            raise Refused(404, "NOT_FOUND", f"{field} is not an external id of {sobject}")
+        value = unquote(value)
+        found = [r for r in self.tables[sobject].values() if r.get(field) == value]
+        if field in body:
+            raise Refused(400, "INVALID_FIELD", f"{field} may not be in the body as well", [field])
+        if found:
+            self._check(sobject, body, found[0]["Id"])
+            found[0].update(body)
+            return 200, {"id": found[0]["Id"], "success": True, "created": False, "errors": []}
+        self._check(sobject, {**body, field: value}, None)
+        record = self._store(sobject, {**body, field: value})
+        return 201, {"id": record["Id"], "success": True, "created": True, "errors": []}
+
+    def _show_field(self, sobject: str, body: Record) -> None:
+        if sobject == "FieldPermissions" and body.get("PermissionsRead"):
+            name = body["Field"].split(".")[1]
+            self.hidden.discard((body["SobjectType"], name))
+
+    def _query(self, text: str) -> Record:
+        names = {sobject: self._names(sobject) for sobject in self.tables}
+        try:
+            rows = soql.run(text, self.tables, names)
+        except soql.Malformed as error:
+            raise Refused(400, "MALFORMED_QUERY", f"unexpected token: {error}") from None
+        except soql.NoField as error:
+            raise Refused(400, "INVALID_FIELD", f"No such column '{error}'") from None
+        return {"totalSize": len(rows), "done": True, "records": rows}
+
+    # Composite
+
+    def _composite(self) -> Response:
+        with self.lock:
+            body = request.get_json(silent=True) or {}
+            parts = body.get("compositeRequest")
+            if not isinstance(parts, list) or not 0 < len(parts) <= 25:
+                raise Refused(400, "PROCESSING_HALTED", "between 1 and 25 subrequests")
+            if sum("/query" in part["url"] for part in parts) > 5:
+                raise Refused(400, "PROCESSING_HALTED", "at most 5 queries")
+            _, answers = self._run(parts, bool(body.get("allOrNone")))
+            return make(200, {"compositeResponse": answers})
+
+    def _graphs(self) -> Response:
+        with self.lock:
+            graphs = (request.get_json(silent=True) or {}).get("graphs")
+            if not isinstance(graphs, list) or not 0 < len(graphs) <= 75:
+                raise Refused(400, "PROCESSING_HALTED", "between 1 and 75 graphs")
+            if sum(len(graph["compositeRequest"]) for graph in graphs) > 500:
+                raise Refused(400, "LIMIT_EXCEEDED", "at most 500 nodes")
+            answers, failed = [], 0
+            for graph in graphs:
+                parts = graph["compositeRequest"]
+                if failed > 14:
+                    good, nodes = False, [self._halted(part) for part in parts]
+                else:
+                    self._check_graph(parts)
+                    good, nodes = self._run(parts, True)
+                failed += not good
+                entry = {"graphId": graph["graphId"], "isSuccessful": good}
+                answers.append({**entry, "graphResponse": {"compositeResponse": nodes}})
+            return make(200, {"graphs": answers})
+
+    def _check_graph(self, parts: list[Record]) -> None:
+        kinds = set()
+        for part in parts:
+            if "/query" in part["url"] or part["method"] not in ("GET", "POST", "PATCH", "DELETE"):
+                raise Refused(400, "INVALID_INPUT", "a graph takes record URLs only")
+            kinds.add((part["method"], part["url"].split("/")[5]))
+        if len(kinds) > 15:
+            raise Refused(400, "LIMIT_EXCEEDED", "at most 15 kinds of nodes")
+
+    def _halted(self, part: Record) -> Record:
+        message = "The transaction was rolled back since another operation in the same transaction failed."  # fmt: skip
+        body = [{"errorCode": "PROCESSING_HALTED", "message": message}]
+        return {"referenceId": part["referenceId"], "httpStatusCode": 400, "body": body}
+
+    def _run(self, parts: list[Record], all_or_none: bool) -> tuple[bool, list[Record]]:
+        before = copy.deepcopy(self.tables) if all_or_none else None
+        answers: list[Record] = []
+        made: dict[str, Any] = {}
+        for number, part in enumerate(parts):
+            name = part["referenceId"]
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+                raise Refused(400, "INVALID_INPUT", f"referenceId {name}")
+            try:
+                status, body = self._do(
+                    part["method"], _filled(part["url"], made), _filled(part.get("body"), made)
+                )
+            except Refused as error:
+                answers.append({"referenceId": name, "httpStatusCode": error.status, "body": error.body})
+                if before is not None:
+                    self.tables = before
+                    halted = [self._halted(p) for p in parts]
+                    halted[number] = answers[-1]
+                    return False, halted
+                continue
+            made[name] = body
+            answers.append({"referenceId": name, "httpStatusCode": status, "body": body})
+        return all(answer["httpStatusCode"] < 300 for answer in answers), answers
+
+    # Schema
+
+    def _describe(self, sobject: str) -> Response:
+        with self.lock:
+            self._table(sobject)
+            required = REQUIRED.get(sobject, [])
+            rows = [
+                {"name": name, "label": name, "type": "string", "nillable": name not in required,
+                 "defaultedOnCreate": False, "createable": True, "unique": False,
+                 "picklistValues": []}
+                for name in sorted(self._names(sobject))
+            ]  # fmt: skip
+            return make(200, {"name": sobject, "fields": rows})
+
+    def _make_field(self) -> Response:
+        with self.lock:
+            body = request.get_json(silent=True) or {}
+            owner, _, name = body.get("FullName", "").partition(".")
+            target = "Event" if owner == "Activity" else owner
+            if target not in self.custom or not name.endswith("__c"):
+                raise Refused(400, "FIELD_INTEGRITY_EXCEPTION", "FullName is not usable")
+            if name in self.custom[target]:
+                raise Refused(400, "DUPLICATE_DEVELOPER_NAME", f"{name} exists")
+            self.custom[target][name] = dict(body["Metadata"])
+            # Made by API it is invisible until field-level security grants it.
+            self.hidden.add((target, name))
+            return make(201, {"id": "00N000000000001AAA", "success": True, "errors": []})
+
+    def _userinfo(self) -> Response:
+        return make(200, {"user_id": next(iter(self.tables["User"])), "organization_id": "00D"})
+
+    # For tests and the page
+
+    def view(self) -> View:
+        users = {row["Id"]: row["Email"] for row in self.tables["User"].values()}
+        contacts = [
+            Contact(
+                r["Id"], r.get("Email"), r.get("Phone"), r.get("FirstName"), r.get("LastName"),
+                r.get("AccountId"), users.get(r.get("OwnerId", "")),
+            )
+            for r in self.tables["Contact"].values()
+        ]  # fmt: skip
+        companies = [
+            Company(r["Id"], r["Name"], r.get("Website")) for r in self.tables["Account"].values()
+        ]
+        roles = list(self.tables["OpportunityContactRole"].values())
+        deals = [
+            Deal(
+                r["Id"], r["Name"], r["StageName"],
+                [x["ContactId"] for x in roles if x["OpportunityId"] == r["Id"]],
+                r.get("AccountId"), r.get("meetergo_booking_id__c"), users.get(r.get("OwnerId", "")),
+            )
+            for r in self.tables["Opportunity"].values()
+        ]  # fmt: skip
+        return View(contacts, companies, deals, [self._meeting(r, users) for r in
+                                                 self.tables["Event"].values()])  # fmt: skip
+
+    def _meeting(self, r: Record, users: dict[str, str]) -> Meeting:
+        start, end = (datetime.fromisoformat(r[key]) for key in ("StartDateTime", "EndDateTime"))
+        others = [
+            x["RelationId"]
+            for x in self.tables["EventRelation"].values()
+            if x["EventId"] == r["Id"]
+        ]
+        what = r.get("WhatId") or ""
+        return Meeting(
+            r["Id"], r.get("Subject"), start.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            int((end - start).total_seconds() // 60),
+            (r.get("Subject") or "").startswith("Cancelled") and r.get("ShowAs") == "Free",
+            r.get("Location"), r.get("Description") or "",
+            [r["WhoId"]] * bool(r.get("WhoId")) + others,
+            what if what.startswith("006") else None, users.get(r.get("OwnerId", "")),
+        )  # fmt: skip
+
+
+def _filled(value: Any, made: dict[str, Any]) -> Any:
+    """Put the results of earlier parts in place of @{ref.id}."""
+    if isinstance(value, dict):
+        return {key: _filled(item, made) for key, item in value.items()}
+    if not isinstance(value, str):
+        return value
+
+    def put(match: re.Match[str]) -> str:
+        body = made.get(match[1])
+        if not body:
+            raise Refused(400, "INVALID_INPUT", f"Invalid reference specified: {match[1]}")
+        return str(body[match[2]])
+
+    return re.sub(r"@\{(\w+)\.(\w+)\}", put, value)

@@ -1,0 +1,53 @@
+"""Runs sandboxes: each on its own port, found by the provider's name, and says how to reach them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from importlib import import_module
+from typing import Any
+
+from werkzeug.serving import make_server
+
+from sandbox.core import CLIENT_ID, CLIENT_SECRET, Sandbox
+
+HOST = "127.0.0.1"
+
+
+def load_sandbox(provider: str) -> type[Sandbox]:
+    """The sandbox class of a provider: the one that sandbox/<provider>.py defines."""
+    module = import_module(f"sandbox.{provider}")
+    for value in vars(module).values():
+        if isinstance(value, type) and issubclass(value, Sandbox) and value.name == provider:
+            return value
+    raise LookupError(f"sandbox/{provider}.py defines no Sandbox named {provider!r}")
+
+
+class Served:
+    """A sandbox with a running server."""
+
+    def __init__(self, sandbox: Any, port: int = 0) -> None:
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        self.sandbox = sandbox
+        self._server = make_server(HOST, port, sandbox.app, threaded=True)
+        self.url = f"http://{HOST}:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def environment(self) -> dict[str, str]:
+        """The variables that point the service at this sandbox."""
+        name = self.sandbox.name.upper()
+        if not isinstance(self.sandbox, Sandbox):
+            return {f"{name}_API_BASE": self.url}
+        return {
+            f"{name}_CLIENT_ID": CLIENT_ID,
+            f"{name}_CLIENT_SECRET": CLIENT_SECRET,
+            f"{name}_AUTHORIZE_URL": self.url + self.sandbox.authorize_path,
+            f"{name}_TOKEN_URL": self.url + self.sandbox.token_path,
+            f"{name}_REVOKE_URL": self.url + self.sandbox.revoke_path,
+            f"{name}_API_BASE": self.url,
+        }
+
+    def stop(self) -> None:
+        """End the server."""
+        self._server.shutdown()
+        self._server.server_close()

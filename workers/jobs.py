@@ -1,0 +1,53 @@
+"""The jobs that RQ calls by name: thin, each calls one service and carries no data."""
+
+from __future__ import annotations
+
+import structlog
+
+from app.bootstrap import process_services
+from app.domain.errors import CrmError, UnfitPayload
+from app.store.deliveries import connections_with_work
+from app.store.engine import utcnow
+from app.store.inbox import waiting_events
+from workers.sync import Drainer
+
+log = structlog.get_logger(__name__)
+_drainers: dict[int, Drainer] = {}
+
+
+def sync_connection(connection_id: int) -> None:
+    """Bring one CRM account up to date."""
+    services = process_services()
+    services.waker.begun(connection_id)
+    drainer = _drainers.setdefault(id(services), Drainer(services))
+    drainer.drain(connection_id)
+
+
+def sweep() -> None:
+    """Wake whatever is due: a lost or flushed Redis loses nothing."""
+    services = process_services()
+    with services.store.read() as session:
+        due = connections_with_work(session, utcnow())
+        held = bool(waiting_events(session, 1))
+    services.waker.wake(due)
+    if held:
+        services.waker.confirm()
+
+
+def confirm_events() -> None:
+    """Re-read from meetergo what came under a scheme without a signature."""
+    services = process_services()
+    try:
+        services.waker.wake(services.intake.confirm(services.read_appointment))
+    except (CrmError, UnfitPayload) as error:
+        log.warning("confirm_postponed", reason=str(error))
+
+
+def refresh_tokens() -> None:
+    """Refresh access tokens before they expire, so that no sync waits for it."""
+    services = process_services()
+    for connection_id in services.tokens.due():
+        try:
+            services.tokens.renew_early(connection_id)
+        except CrmError as error:
+            log.warning("refresh_failed", connection_id=connection_id, reason=error.message)

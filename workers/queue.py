@@ -1,0 +1,83 @@
+"""The wiring to RQ: wake-ups that carry no data, at most one queued for each connection."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+import structlog
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Queue
+from rq.exceptions import DuplicateJobError
+from rq.serializers import JSONSerializer
+
+log = structlog.get_logger(__name__)
+QUEUE = "sync"
+SYNC_JOB = "workers.jobs.sync_connection"
+CONFIRM_JOB = "workers.jobs.confirm_events"
+JOB_TIMEOUT = 600
+"""Seconds after which RQ ends a job; a drain hands over long before."""
+COOL_DOWN = 5.0
+"""Seconds without asking Redis again after it did not answer: webhooks are answered fast."""
+
+
+def connect(url: str, read_timeout: float | None = 2.0) -> Redis:
+    """A client that gives up after seconds: Redis only wakes, nothing waits for it.
+
+    A worker passes None: RQ chooses the time-out that fits its blocking read.
+    """
+    return Redis.from_url(url, socket_connect_timeout=1, socket_timeout=read_timeout)
+
+
+def make_queue(redis: Redis) -> Queue:
+    """The one queue, with JSON instead of pickle: a job is a name and an id."""
+    return Queue(QUEUE, connection=redis, serializer=JSONSerializer, default_timeout=JOB_TIMEOUT)
+
+
+class Waker:
+    """Wakes workers. A Redis that is away is no failure: the sweep finds the work later."""
+
+    def __init__(self, redis_url: str) -> None:
+        self.redis = connect(redis_url)
+        self._queue = make_queue(self.redis)
+        self._rest_until = 0.0
+
+    def wake(self, connection_ids: Iterable[int]) -> bool:
+        """Queue a drain for each connection; False where Redis did not take it."""
+        return self._quietly(lambda: [self._wake(item) for item in connection_ids])
+
+    def confirm(self) -> bool:
+        """Queue the re-reading of held webhooks; False where Redis did not take it."""
+        return self._quietly(lambda: self._enqueue(CONFIRM_JOB, "confirm", ()))
+
+    def begun(self, connection_id: int) -> None:
+        """Say that a drain has started: from now on a wake-up is a new job, so none is lost."""
+        self._quietly(lambda: self.redis.incr(_counter(connection_id)))
+
+    def _wake(self, connection_id: int) -> None:
+        number = int(self.redis.get(_counter(connection_id)) or 0)
+        self._enqueue(SYNC_JOB, f"sync-{connection_id}-{number}", (connection_id,))
+
+    def _enqueue(self, function: str, job_id: str, args: tuple[int, ...]) -> None:
+        try:
+            self._queue.enqueue(
+                function, args=args, job_id=job_id, unique=True, result_ttl=0, failure_ttl=0
+            )
+        except DuplicateJobError:
+            log.debug("already_queued", job=job_id)
+
+    def _quietly(self, action: Callable[[], object]) -> bool:
+        if time.monotonic() < self._rest_until:
+            return False
+        try:
+            action()
+        except (RedisError, OSError) as error:
+            self._rest_until = time.monotonic() + COOL_DOWN
+            log.warning("redis_away", reason=type(error).__name__)
+            return False
+        return True
+
+
+def _counter(connection_id: int) -> str:
+    return f"bridge:drains:{connection_id}"

@@ -1,0 +1,63 @@
+"""The scheduler process: RQ's CronScheduler with unique JSON jobs, alive through Redis outages."""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+from redis import Redis
+from redis.exceptions import RedisError
+from rq.cron import CronJob, CronScheduler
+from rq.exceptions import DuplicateJobError
+
+from config.logging import configure_logging
+from config.settings import load_settings
+from workers import jobs
+from workers.queue import QUEUE, connect, make_queue
+
+log = structlog.get_logger(__name__)
+REDIS_PAUSE = 2.0
+"""Seconds between tries to reach a Redis that is away."""
+
+
+class UniqueCronJob(CronJob):
+    """A scheduled job that is queued once, however long the workers are away."""
+
+    def enqueue(self, connection: Redis) -> object:
+        """Queue the job unless it waits already; RQ's own would use pickle and pile up."""
+        name = self.func_name.rpartition(".")[2]
+        try:
+            return make_queue(connection).enqueue(
+                self.func_name, job_id=f"cron-{name}", unique=True, result_ttl=0, failure_ttl=0
+            )
+        except DuplicateJobError:
+            return None
+
+
+def build_scheduler(redis: Redis, sweep_interval: int) -> CronScheduler:
+    """The scheduler with all its jobs; intervals in seconds."""
+    scheduler = CronScheduler(connection=redis)
+    for function, interval in ((jobs.sweep, sweep_interval), (jobs.refresh_tokens, 30)):
+        scheduler.get_jobs().append(
+            UniqueCronJob(queue_name=QUEUE, func=function, interval=interval)
+        )
+    return scheduler
+
+
+def main() -> None:
+    """Run until SIGTERM; a Redis that is away is waited for."""
+    settings = load_settings()
+    configure_logging(settings.log_level)
+    redis = connect(settings.redis_url)
+    while True:
+        try:
+            redis.ping()
+            build_scheduler(redis, settings.sweep_interval).start()
+            return
+        except (RedisError, OSError) as error:
+            log.warning("redis_away", reason=type(error).__name__)
+            time.sleep(REDIS_PAUSE)
+
+
+if __name__ == "__main__":
+    main()

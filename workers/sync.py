@@ -1,0 +1,313 @@
+"""The drainer: one per connection, makes a CRM match the newest state of the bookings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy.orm import Session
+
+from app.bootstrap import Services
+from app.domain.errors import Blocked, CrmError, Gone, MissingScope, RateLimited, RetryLater
+from app.domain.errors import Unauthorized as UnauthorizedError
+from app.domain.records import (
+    DesiredBooking,
+    Directory,
+    Known,
+    ObjectName,
+    Outcome,
+    Plan,
+    Ref,
+)
+from app.mapping.diff import Wanted, build_plan, merge, written
+from app.mapping.plan import Planner
+from app.store import deliveries
+from app.store.bookings import read_state
+from app.store.engine import utcnow
+from app.store.ledger import Ledger
+from app.store.models import BookingRow, ConnectionRow, ConnectionStatus, DeliveryRow, SyncLog
+from crm_adapters.base import Adapter, CallMeter, Report
+
+log = structlog.get_logger(__name__)
+DIRECTORY_TTL = 600.0
+"""Seconds that owners, pipelines and fields of an account are taken to stay as they are."""
+OUTAGE_PAUSE = 15.0
+"""Seconds until a CRM that is out of order is asked again."""
+HAND_OVER = 300.0
+"""Seconds after which a drain lets other connections have the worker; it is woken again."""
+
+
+class LeaseLost(Exception):
+    """Another drainer has taken over; what this one still holds must not be written."""
+
+
+@dataclass
+class _Account:
+    """A connection's adapter with what it has read of the account; kept warm between drains."""
+
+    adapter: Adapter
+    meter: CallMeter
+    directory: Directory
+    read_at: float
+    status_since: datetime
+
+
+@dataclass
+class _Work:
+    """One delivery in a batch."""
+
+    delivery_id: int
+    revision: int
+    desired: DesiredBooking | None = None
+    problem: CrmError | None = None
+
+
+@dataclass
+class _Batch:
+    """What a batch of deliveries is to bring about."""
+
+    works: list[_Work]
+    wanted: Mapping[Ref, Wanted] = field(default_factory=dict)
+    ledger: Mapping[Ref, Known] = field(default_factory=dict)
+    plan: Plan = field(default_factory=lambda: Plan(()))
+
+
+class Drainer:
+    """Works through what is due, connection by connection."""
+
+    def __init__(
+        self,
+        services: Services,
+        now: Callable[[], datetime] = utcnow,
+        before_save: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`before_save` is called between the CRM's answer and the ledger: tests break in there."""
+        self._services = services
+        self._store = services.store
+        self._now = now
+        self._before_save = before_save
+        self._accounts: dict[int, _Account] = {}
+
+    def drain(self, connection_id: int) -> None:
+        """Bring everything that is due into one CRM; return at once where another is at it."""
+        deadline = time.monotonic() + HAND_OVER
+        while time.monotonic() < deadline:
+            with self._store.write() as session:
+                fence = deliveries.take_lease(session, connection_id, self._now())
+            if fence is None:
+                return
+            try:
+                self._work(connection_id, fence, deadline)
+            except LeaseLost:
+                log.warning("lease_lost", connection_id=connection_id)
+                return
+            finally:
+                with self._store.write() as session:
+                    deliveries.give_lease(session, connection_id, fence)
+            # A wake-up that came while the lease was held found it taken: look once more.
+            with self._store.read() as session:
+                if connection_id not in deliveries.connections_with_work(session, self._now()):
+                    return
+        self._services.waker.wake([connection_id])
+
+    def _work(self, connection_id: int, fence: int, deadline: float) -> None:
+        account: _Account | None = None
+        while time.monotonic() < deadline:
+            with self._store.read() as session:
+                limit = account.adapter.batch_size if account else 1
+                batch = deliveries.due(session, connection_id, self._now(), limit)
+            if not batch:
+                return
+            try:
+                if account is None:
+                    account = self._account(connection_id)
+                    continue
+                self._sync(connection_id, fence, account, batch)
+            except RetryLater as error:
+                self._pause(connection_id, fence, error)
+                return
+            except (UnauthorizedError, MissingScope) as error:
+                self._break(connection_id, fence, error)
+                return
+
+    def _account(self, connection_id: int) -> _Account:
+        """The warm adapter of a connection; read anew after a while or a reconnect."""
+        with self._store.read() as session:
+            since = session.get_one(ConnectionRow, connection_id).status_since
+        known = self._accounts.get(connection_id)
+        fresh = known and known.status_since == since
+        if known and fresh and time.monotonic() - known.read_at < DIRECTORY_TTL:
+            return known
+        adapter = self._services.adapter(connection_id)
+        directory = adapter.directory()
+        account = _Account(adapter, adapter.access.meter, directory, time.monotonic(), since)
+        self._accounts[connection_id] = account
+        return account
+
+    def _sync(
+        self,
+        connection_id: int,
+        fence: int,
+        account: _Account,
+        rows: list[tuple[DeliveryRow, BookingRow]],
+    ) -> None:
+        """One batch: plan, note what is about to be made, write, save. The CRM is called outside
+        of any transaction."""
+        batch = self._plan(connection_id, fence, account, rows)
+        report, before = Report(), account.meter.calls
+        outage: CrmError | None = None
+        try:
+            if batch.plan.changes:
+                account.adapter.apply(batch.plan, report)
+        except (RetryLater, UnauthorizedError, MissingScope) as error:
+            outage = error
+        self._before_save()
+        calls = account.meter.calls - before
+        with self._store.write() as session:
+            self._hold(session, connection_id, fence)
+            self._save(session, connection_id, account, batch, report)
+            self._end(session, batch, report, outage, calls)
+        if outage:
+            raise outage
+
+    def _plan(
+        self,
+        connection_id: int,
+        fence: int,
+        account: _Account,
+        rows: list[tuple[DeliveryRow, BookingRow]],
+    ) -> _Batch:
+        with self._store.read() as session:
+            provider = session.get_one(ConnectionRow, connection_id).provider
+        shape = account.adapter.shape
+        planner = Planner(self._services.mappings[provider], shape, account.directory)
+        works = []
+        for delivery, row in rows:
+            work = _Work(delivery.id, row.revision)
+            try:
+                work.desired = planner.plan(read_state(row, self._services.cipher))
+            except CrmError as error:
+                work.problem = error
+            works.append(work)
+        wanted = merge(work.desired for work in works if work.desired)
+        with self._store.write() as session:
+            self._hold(session, connection_id, fence)
+            ledger = Ledger(session, self._services.cipher, connection_id)
+            known = ledger.read(wanted)
+            plan = build_plan(wanted, known, shape)
+            new = [c.ref for c in plan.changes if c.record_id is None and c.ref not in known]
+            ledger.intend(new, self._now())
+        return _Batch(works, wanted, known, plan)
+
+    def _save(
+        self,
+        session: Session,
+        connection_id: int,
+        account: _Account,
+        batch: _Batch,
+        report: Report,
+    ) -> None:
+        """Write the ledger and the sync log in the transaction that ends the deliveries."""
+        ledger = Ledger(session, self._services.cipher, connection_id)
+        changed = {change.ref for change in batch.plan.changes}
+        records = {}
+        for ref, item in batch.wanted.items():
+            result = report.results.get(ref)
+            known = batch.ledger.get(ref)
+            if result is None and (ref in changed or known is None):
+                continue
+            record_id = result.record_id if result else (known.record_id if known else None)
+            url = account.adapter.url_for(ref.object, record_id) if record_id else ""
+            records[ref] = _after(item, known, record_id, url)
+        ledger.save(records, self._now())
+        for ref, problem in report.problems.items():
+            if isinstance(problem, Gone):
+                ledger.forget(ref)
+        for work in batch.works:
+            for record in work.desired.records if work.desired else ():
+                result = report.results.get(record.ref)
+                if result and result.outcome is not Outcome.UNCHANGED:
+                    session.add(
+                        SyncLog(
+                            delivery_id=work.delivery_id,
+                            object=record.ref.object.value,
+                            record_id=result.record_id,
+                            outcome=result.outcome.value,
+                            at=self._now(),
+                        )
+                    )
+
+    def _end(
+        self,
+        session: Session,
+        batch: _Batch,
+        report: Report,
+        outage: CrmError | None,
+        calls: int,
+    ) -> None:
+        """Say of each delivery how it ended; calls are shared evenly."""
+        changed = {change.ref for change in batch.plan.changes}
+        share, rest = divmod(calls, len(batch.works))
+        now = self._now()
+        for number, work in enumerate(batch.works):
+            mine = share + (number < rest)
+            problem = work.problem or _problem(work, report)
+            refs = [r.ref for r in work.desired.records] if work.desired else []
+            open_ = [ref for ref in refs if ref in changed and ref not in report.results]
+            if problem:
+                deliveries.end_badly(
+                    session, work.delivery_id, work.revision, problem, mine, now
+                )
+            elif not open_:
+                deliveries.end_well(session, work.delivery_id, work.revision, mine, now)
+            elif outage and not isinstance(outage, (RateLimited, UnauthorizedError, MissingScope)):
+                deliveries.end_badly(session, work.delivery_id, work.revision, outage, mine, now)
+            elif outage is None:
+                lost = RetryLater("The adapter left a record without an answer.")
+                deliveries.end_badly(session, work.delivery_id, work.revision, lost, mine, now)
+
+    def _hold(self, session: Session, connection_id: int, fence: int) -> None:
+        if not deliveries.hold_lease(session, connection_id, fence, self._now()):
+            raise LeaseLost
+
+    def _pause(self, connection_id: int, fence: int, error: RetryLater) -> None:
+        """Leave a CRM alone for as long as it asked, or a moment."""
+        wait = timedelta(seconds=error.after or OUTAGE_PAUSE)
+        with self._store.write() as session:
+            self._hold(session, connection_id, fence)
+            row = session.get_one(ConnectionRow, connection_id)
+            row.pause_until, row.last_error = self._now() + wait, error.message
+        log.warning("crm_paused", connection_id=connection_id, seconds=wait.total_seconds())
+
+    def _break(self, connection_id: int, fence: int, error: CrmError) -> None:
+        """Park the work of a connection that may not do what it should."""
+        with self._store.write() as session:
+            self._hold(session, connection_id, fence)
+            row = session.get_one(ConnectionRow, connection_id)
+            expired = isinstance(error, UnauthorizedError)
+            row.status = ConnectionStatus.EXPIRED if expired else ConnectionStatus.ERROR
+            row.status_since = self._now()
+            row.last_error = f"{error.message} {error.advice}"
+            deliveries.park(session, connection_id, self._now())
+        log.warning("connection_broken", connection_id=connection_id, code=error.code)
+
+
+def _problem(work: _Work, report: Report) -> CrmError | None:
+    """The root of what went wrong with a booking: a record of its own before one that waited."""
+    records = work.desired.records if work.desired else ()
+    problems = [report.problems[r.ref] for r in records if r.ref in report.problems]
+    return next((p for p in problems if not isinstance(p, Blocked)), problems[0] if problems else None)
+
+
+def _after(item: Wanted, known: Known | None, record_id: str | None, url: str) -> Known:
+    """The ledger's line after a record was brought about."""
+    record = item.record
+    stale = known is not None and known.version is not None and known.version > item.version
+    shared = record.ref.object in (ObjectName.CONTACT, ObjectName.COMPANY)
+    links = tuple(dict.fromkeys((known.links if known and shared else ()) + record.links))
+    if known is not None and stale:
+        return Known(record_id, known.hashes, links, known.version, url)
+    return Known(record_id, written(record, known), links, item.version, url)
