@@ -77,10 +77,15 @@ def _change(item: Wanted, known: Known | None, shape: CrmShape) -> Change:
         )
     filled = {field: value for field, value in record.fields.items() if not blank(value)}
     owner = shape.owner_fields.get(record.ref.object) if record.ref.object in _SHARED else None
+    # A found person keeps the name that stands there, unless an e-mail says that it is the same
+    # person and the booking has a whole name: half of one and half of another is nobody's.
+    whole = record.match.email and not any(blank(record.fields[f]) for f in record.together)
     kept = {
         field: value
         for field, value in filled.items()
-        if record.rules.get(field) is not WriteRule.ON_CREATE and field != owner
+        if record.rules.get(field) is not WriteRule.ON_CREATE
+        and field != owner
+        and (whole or field not in record.together)
     }
     return Change(
         record.ref,
@@ -104,9 +109,7 @@ def _changed(record: DesiredRecord, known: Known) -> dict[str, FieldValue]:
         if not blank(value) or (rule is WriteRule.ALWAYS and field in known.hashes):
             changed[field] = value
     if record.together & set(changed):
-        for field in record.together:
-            if not blank(record.fields[field]) or field in known.hashes:
-                changed[field] = record.fields[field]
+        changed.update({field: record.fields[field] for field in record.together})
     return changed
 
 

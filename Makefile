@@ -1,0 +1,32 @@
+# `make demo` and `make test` are all that a new machine needs; see README.md.
+VENV := .venv
+PY := $(VENV)/bin/python
+.PHONY: demo test check bench format clean
+
+demo: $(VENV)/.runtime ## Run everything on this machine and show it (ARGS=--once: and stop)
+	@$(PY) -m sandbox.demo $(ARGS)
+
+test: $(VENV)/.dev ## Run the tests
+	@$(PY) -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## Lint, types, layers
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+bench: $(VENV)/.dev ## Measure and print
+	@$(PY) -m tests.bench $(ARGS)
+
+format: $(VENV)/.dev
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:
+	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+$(VENV)/.runtime: requirements.txt constraints.txt
+	@scripts/install requirements.txt $@
+
+$(VENV)/.dev: requirements-dev.txt requirements.txt constraints.txt
+	@scripts/install requirements-dev.txt $@

@@ -1,0 +1,177 @@
+"""The whole service in one process, against the sandboxes: what the tests drive."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import requests
+from flask.testing import FlaskClient
+from sqlalchemy import select
+
+from app import create_app
+from app.bootstrap import Services, bootstrap
+from app.security.api_keys import key_hash, new_key
+from app.security.signatures import sign_body
+from app.store.engine import utcnow
+from app.store.models import ApiKey, ConnectionRow, DeliveryRow, EventRow
+from config.providers import load_providers
+from config.settings import Settings
+from sandbox.core import Sandbox
+from sandbox.serve import Served, load_sandbox
+from workers.sync import Drainer
+
+DATA = Path(__file__).parent / "data"
+SECRET = "webhook-secret-1"
+PROVIDERS = tuple(load_providers(Settings.model_fields["providers_file"].default, {}))
+NO_REDIS = "redis://127.0.0.1:1/0"
+
+
+def sample(name: str, **changes: Any) -> dict[str, Any]:
+    """A sample webhook of tests/data with some top-level fields changed."""
+    return {**json.loads((DATA / f"{name}.json").read_text(encoding="utf-8")), **changes}
+
+
+def make_settings(database_url: str, **values: Any) -> Settings:
+    """Settings for a test, whatever the environment says."""
+    return Settings(
+        **{
+            "database_url": database_url,
+            "redis_url": NO_REDIS,
+            "secret_key": "s" * 32,
+            "encryption_keys": "k" * 32,
+            "meetergo_webhook_secrets": f"{SECRET},older-secret",
+            "log_level": "ERROR",
+            "http_timeout": 5,
+            **values,
+        }
+    )
+
+
+class Bridge:
+    """One service with its database and sandboxes."""
+
+    def __init__(self, database_url: str, providers: tuple[str, ...] = PROVIDERS, **values: Any):
+        self.served = {name: Served(load_sandbox(name)()) for name in providers}
+        environ = {k: v for served in self.served.values() for k, v in served.environment().items()}
+        self.settings = make_settings(database_url, **values)
+        self.services: Services = bootstrap(self.settings, environ)
+        self.app = create_app(self.services)
+        self.drainer = Drainer(self.services)
+        self.client = self.sign_in()
+
+    def sandbox(self, provider: str) -> Any:
+        """The sandbox of a provider."""
+        found: Sandbox = self.served[provider].sandbox
+        return found
+
+    def sign_in(self) -> FlaskClient:
+        """A browser that is signed in."""
+        key = new_key()
+        with self.services.store.write() as session:
+            session.add(ApiKey(name="tester", key_hash=key_hash(key), created_at=utcnow()))
+        client = self.app.test_client()
+        assert client.post("/sign-in", data={"key": key}).status_code == 303
+        self.key = key
+        return client
+
+    def connect(self, provider: str, decision: str = "allow") -> Any:
+        """Go through the provider's consent page as a person would; give the callback's answer."""
+        address = self.client.get(f"/oauth/{provider}/start").headers["Location"]
+        page = requests.get(address, timeout=5)
+        assert page.status_code == 200, page.text
+        fields = dict(parse_qsl(urlsplit(address).query))
+        answer = requests.post(
+            address.partition("?")[0],
+            data={**fields, "decision": decision},
+            allow_redirects=False,
+            timeout=5,
+        )
+        back = urlsplit(answer.headers["Location"])
+        return self.client.get(f"{back.path}?{back.query}")
+
+    def connect_all(self) -> Bridge:
+        """Connect every sandbox and forget the calls that it took."""
+        for provider, served in self.served.items():
+            response = self.connect(provider)
+            assert response.status_code == 303, response.get_data(as_text=True)
+            self.drain(warm_only=True)
+            served.sandbox.calls.clear()
+        return self
+
+    def post(self, payload: Any, secret: str = SECRET, **kwargs: Any) -> Any:
+        """Post a signed webhook."""
+        body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+        headers = {"X-Meetergo-Signature": sign_body(secret, body), **kwargs.pop("headers", {})}
+        kwargs.setdefault("content_type", "application/json")
+        return self.app.test_client().post(
+            kwargs.pop("path", "/webhooks/meetergo"), data=body, headers=headers, **kwargs
+        )
+
+    def drain(self, warm_only: bool = False) -> None:
+        """Do what the workers do when they are woken."""
+        with self.services.store.read() as session:
+            ids = session.scalars(select(ConnectionRow.id)).all()
+        for connection_id in ids:
+            if warm_only:
+                self.drainer._account(connection_id)
+            else:
+                self.drainer.drain(connection_id)
+
+    def sync(self, *payloads: Any) -> None:
+        """Post webhooks and work until nothing is due."""
+        for payload in payloads:
+            response = self.post(payload)
+            assert response.status_code == 202, response.get_data(as_text=True)
+        self.settle()
+
+    def settle(self, seconds: float = 30.0) -> None:
+        """Drain until every delivery has ended, pauses of the CRMs included."""
+
+        def ended() -> bool:
+            self.drain()
+            return all(d.state in ("synced", "failed", "parked") for d in self.deliveries())
+
+        wait_for(ended, seconds)
+
+    def deliveries(self) -> list[DeliveryRow]:
+        """Every delivery."""
+        with self.services.store.read() as session:
+            return list(session.scalars(select(DeliveryRow).order_by(DeliveryRow.id)))
+
+    def delivery(self, provider: str) -> DeliveryRow:
+        """The one delivery of a provider."""
+        with self.services.store.read() as session:
+            query = select(DeliveryRow).join(
+                ConnectionRow, ConnectionRow.id == DeliveryRow.connection_id
+            )
+            return session.scalars(query.where(ConnectionRow.provider == provider)).one()
+
+    def events(self) -> list[EventRow]:
+        """Every stored webhook."""
+        with self.services.store.read() as session:
+            return list(session.scalars(select(EventRow).order_by(EventRow.id)))
+
+    def connection(self, provider: str) -> ConnectionRow:
+        """The connection of a provider."""
+        with self.services.store.read() as session:
+            query = select(ConnectionRow).where(ConnectionRow.provider == provider)
+            return session.scalars(query).one()
+
+    def close(self) -> None:
+        """Stop the sandboxes."""
+        for served in self.served.values():
+            served.stop()
+        self.services.store.close()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait until a condition holds; fail where it never does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come to hold in time"
+        time.sleep(0.05)

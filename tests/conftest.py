@@ -1,0 +1,43 @@
+"""Fixtures for every kind of test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bridge import PROVIDERS, Bridge
+from tests.postgres import postgres_url
+
+
+@pytest.fixture
+def bridge(tmp_path: Path) -> Iterator[Bridge]:
+    """The service on SQLite with all CRMs connected."""
+    made = Bridge(f"sqlite:///{tmp_path}/bridge.sqlite3").connect_all()
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=PROVIDERS)
+def provider(request: pytest.FixtureRequest) -> str:
+    """Each CRM that providers.yaml knows."""
+    return str(request.param)
+
+
+@pytest.fixture
+def crm(provider: str, tmp_path: Path) -> Iterator[Bridge]:
+    """The service on SQLite with one CRM connected."""
+    made = Bridge(f"sqlite:///{tmp_path}/bridge.sqlite3", (provider,)).connect_all()
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A fresh database of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/bridge.sqlite3"
+        return
+    with postgres_url() as url:
+        yield url

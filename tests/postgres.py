@@ -1,0 +1,82 @@
+"""Fresh PostgreSQL databases: from TEST_POSTGRES_URL, or a server started for this test run."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.ports import free_port
+
+
+@contextmanager
+def postgres_url() -> Iterator[str]:
+    """A URL of an empty database; skips with a reason where no PostgreSQL can be had."""
+    server = os.environ.get("TEST_POSTGRES_URL") or _start()
+    if not server:
+        pytest.skip("PostgreSQL is not installed here: initdb was not found")
+    name = f"bridge_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield server.rpartition("/")[0] + f"/{name}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@lru_cache(maxsize=1)
+def _start() -> str | None:
+    """Start a server in a temporary folder; PostgreSQL refuses to run as root."""
+    binaries = _binaries()
+    if binaries is None:
+        return None
+    user = _unprivileged()
+    folder = Path(tempfile.mkdtemp(prefix="bridge-postgres-"))
+    folder.chmod(0o777)
+    data, port = folder / "data", free_port()
+    as_user = {"user": user} if user else {}
+    quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
+    subprocess.run(
+        [binaries / "initdb", "-D", data, "-U", "bridge", "-A", "trust", "-E", "UTF8", "--no-sync"],
+        **quiet,
+        **as_user,
+    )
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    command = [binaries / "pg_ctl", "-D", data, "-o", options, "-l", folder / "log", "-w", "start"]
+    subprocess.run(command, **quiet, **as_user)
+
+    def stop() -> None:
+        subprocess.run([binaries / "pg_ctl", "-D", data, "-m", "fast", "stop"], **quiet, **as_user)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(stop)
+    return f"postgresql://bridge@127.0.0.1:{port}/postgres"
+
+
+def _binaries() -> Path | None:
+    found = shutil.which("initdb")
+    if found:
+        return Path(found).resolve().parent
+    return next((p.parent for p in sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))), None)
+
+
+def _unprivileged() -> str | None:
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        try:
+            pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return name
+    return None
