@@ -69,9 +69,7 @@ def bootstrap(
     """Wire the services. Raises SettingsError or MappingError in words that name what to mend."""
     settings = settings or load_settings()
     configure_logging(settings.log_level)
-    providers = load_providers(
-        settings.providers_file, os.environ if environ is None else environ
-    )
+    providers = load_providers(settings.providers_file, os.environ if environ is None else environ)
     mappings = load_mappings(settings, providers)
     store = Store(settings.database_url)
     cipher = Cipher(split_list(settings.encryption_keys))
@@ -104,9 +102,7 @@ def process_services() -> Services:
 
 def load_mappings(settings: Settings, providers: Providers) -> dict[str, FieldMapping]:
     """Every provider's mapping file, found by the provider's name. Raises MappingError."""
-    return {
-        name: load_mapping(settings.mappings_dir / f"{name}.yaml", name) for name in providers
-    }
+    return {name: load_mapping(settings.mappings_dir / f"{name}.yaml", name) for name in providers}
 
 
 def _adapter(

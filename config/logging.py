@@ -10,8 +10,28 @@ from typing import Any
 import structlog
 
 HIDDEN_KEYS = frozenset(
-    "token access_token refresh_token secret client_secret password authorization signature code "
-    "code_verifier state email phone name attendee attendees body payload headers cookie".split()
+    [
+        "token",
+        "access_token",
+        "refresh_token",
+        "secret",
+        "client_secret",
+        "password",
+        "authorization",
+        "signature",
+        "code",
+        "code_verifier",
+        "state",
+        "email",
+        "phone",
+        "name",
+        "attendee",
+        "attendees",
+        "body",
+        "payload",
+        "headers",
+        "cookie",
+    ]
 )
 
 

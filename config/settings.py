@@ -23,7 +23,7 @@ class SignatureScheme(StrEnum):
     BODY = "body"
     TIMESTAMPED = "timestamped"
     STANDARD_WEBHOOKS = "standard-webhooks"
-    URL_TOKEN = "url-token"
+    URL_TOKEN = "url-token"  # noqa: S105 - the name of a scheme
 
 
 class Settings(BaseSettings):
@@ -110,8 +110,10 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        lines = [_explain(str(item["loc"][0]).upper(), item["type"], item["msg"])
-                 for item in error.errors()]
+        lines = [
+            _explain(str(item["loc"][0]).upper(), item["type"], item["msg"])
+            for item in error.errors()
+        ]
         raise SettingsError("\n".join(lines)) from None
 
 

@@ -229,7 +229,9 @@ class HubSpotAdapter:
         """POST batch/upsert with the e-mail as the key."""
         return self._batch.upsert("contacts", {"inputs": inputs})
 
-    def read(self, name: ObjectName, ids: Sequence[str], properties: list[str], key: str = "") -> Any:
+    def read(
+        self, name: ObjectName, ids: Sequence[str], properties: list[str], key: str = ""
+    ) -> Any:
         """POST batch/read by record id, or by a unique property."""
         body: dict[str, Any] = {
             "inputs": [{"id": item} for item in ids],
@@ -388,7 +390,7 @@ class _Writer:
         except (InvalidRecord, Conflict, Gone) as error:
             self._split(chunk, error, self._update_chunk)
             return
-        lost = {str(item) for error in _errors(answer) for item in _context(error, "ids")}
+        lost = {str(item) for part in _errors(answer) for item in _context(part, "ids")}
         for change in chunk:
             if change.record_id in lost:
                 words = f"HubSpot no longer has {change.ref.object} {change.record_id}"
@@ -438,9 +440,9 @@ class _Writer:
         for record in answer.results:
             change = chunk[0] if len(chunk) == 1 else _told_by(chunk, key, record)
             self._done(change, str(record.id), Outcome.CREATED)
-        for error in _errors(answer):
-            for number in _context(error, "objectWriteTraceId"):
-                self._resolve(chunk[int(number)], _batch_error(error))
+        for part in _errors(answer):
+            for number in _context(part, "objectWriteTraceId"):
+                self._resolve(chunk[int(number)], _batch_error(part))
         for change in chunk:
             if not self._settled(change):
                 raise RetryLater("HubSpot's batch answer leaves a record out.")
@@ -563,10 +565,11 @@ def _context(error: Any, key: str) -> list[str]:
 def _batch_error(error: Any) -> CrmError:
     """The error of one input inside a 207."""
     existing = _context(error, "existingId")
-    body = {"message": error.message, "category": error.category, "errors": []}
+    words = str(error.message)
     if error.category == "CONFLICT" or existing:
-        return Conflict(shorten(error.message), existing[0] if existing else None)
-    return _refusal(400, body)
+        return Conflict(shorten(words), existing[0] if existing else None)
+    named = {name: shorten(words) for name in _context(error, "propertyName")}
+    return InvalidRecord(shorten(words), named | _field_errors(words, {}))
 
 
 def _translate(call: Callable[[], Any]) -> Any:

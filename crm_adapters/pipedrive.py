@@ -14,6 +14,7 @@ from app.domain.errors import (
     MissingScope,
     RateLimited,
     RetryLater,
+    Unauthorized,
 )
 from app.domain.people import normalise_email, normalise_phone
 from app.domain.records import (
@@ -119,7 +120,9 @@ class PipedriveAdapter:
         """The fields of an object; custom ones under their name, as mapping files write them."""
         return [
             CrmField(
-                item["field_name"] if CUSTOM_KEY.fullmatch(item["field_code"]) else item["field_code"],
+                item["field_name"]
+                if CUSTOM_KEY.fullmatch(item["field_code"])
+                else item["field_code"],
                 item["field_name"],
                 item["field_type"],
                 options=tuple(str(o["label"]) for o in item.get("options") or ()),
@@ -157,7 +160,7 @@ class PipedriveAdapter:
                 continue
             try:
                 result = writers[change.ref.object](change, ids)
-            except (RetryLater, MissingScope):
+            except (RetryLater, MissingScope, Unauthorized):
                 raise
             except CrmError as error:
                 report.problems[change.ref] = error
@@ -179,7 +182,8 @@ class PipedriveAdapter:
         return None
 
     def _person(self, change: Change, ids: dict[Ref, str]) -> Result:
-        link = {"org_id": ids[ref] for ref in change.links}
+        companies = _ids_of(ObjectName.COMPANY, change.links, ids)
+        link = {"org_id": companies[0]} if companies else {}
         if change.record_id:
             return self._save(change, {**change.fields, **link})
         found = self._search_person(change)
@@ -233,7 +237,7 @@ class PipedriveAdapter:
             result = self._save(change, fields, known)
         else:
             result = self._save(change, fields)
-        self._participants(change, result.record_id, people[1:], ids)
+        self._participants(change, result.record_id, people, ids)
         return result
 
     def _begun_deal(self, change: Change, people: list[str]) -> str | None:
@@ -254,21 +258,23 @@ class PipedriveAdapter:
         return None
 
     def _participants(
-        self, change: Change, deal_id: str, others: list[str], ids: dict[Ref, str]
+        self, change: Change, deal_id: str, people: list[str], ids: dict[Ref, str]
     ) -> None:
         """Attendees after the first stand beside the deal as participants (v1 only)."""
-        new = _ids_of(ObjectName.CONTACT, change.links, ids)
-        for person in others:
-            if person in new:
-                body = {"person_id": int(person)}
-                self._call("POST", f"{V1}/deals/{deal_id}/participants", json=body)
+        path = f"{V1}/deals/{deal_id}/participants"
+        wanted = [p for p in people[1:] if p in _ids_of(ObjectName.CONTACT, change.links, ids)]
         gone = _ids_of(ObjectName.CONTACT, change.unlinks, ids)
-        if not gone:
-            return
-        rows = self._call("GET", f"{V1}/deals/{deal_id}/participants")["data"] or []
-        for row in rows:
-            if str(row["person_id"]["value"]) in gone:
-                self._call("DELETE", f"{V1}/deals/{deal_id}/participants/{row['id']}")
+        rows: list[Body] = []
+        if gone or (wanted and change.uncertain):
+            rows = self._call("GET", path)["data"] or []
+        there = {str(row["person_id"]["value"]): row["id"] for row in rows}
+        for person in wanted:
+            if person not in there:
+                self._call("POST", path, json={"person_id": int(person)})
+        # Who became the deal's own person is no longer one of the others.
+        for person in [*gone, *people[:1]]:
+            if person in there:
+                self._call("DELETE", f"{path}/{there[person]}")
 
     def _activity(self, change: Change, ids: dict[Ref, str]) -> Result:
         fields: Body = dict(change.fields)

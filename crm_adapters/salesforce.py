@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
 
 import requests
-from simple_salesforce import Salesforce, format_soql
+from simple_salesforce.api import Salesforce
 from simple_salesforce.exceptions import SalesforceError
+from simple_salesforce.format import format_soql
 
 from app.domain.errors import (
     Blocked,
@@ -180,9 +181,7 @@ class SalesforceAdapter:
             for batch in _packed(graphs):
                 waiting += self._send(batch, lookup, report)
 
-    def _send(
-        self, batch: list[list[Change]], lookup: _Lookup, report: Report
-    ) -> list[Change]:
+    def _send(self, batch: list[list[Change]], lookup: _Lookup, report: Report) -> list[Change]:
         """Send graphs in one call; give the changes that have to be sent again."""
         graphs = [_Graph(number, changes, lookup) for number, changes in enumerate(batch)]
         busy = [graph for graph in graphs if graph.nodes]
@@ -333,8 +332,10 @@ class _Lookup:
             for row in rows:
                 numbers = (normalise_phone(row.get(key)) for key in ("Phone", "MobilePhone"))
                 email = change.match.email
-                same = email == normalise_email(row.get("Email")) if email else (
-                    change.match.phone in numbers
+                same = (
+                    email == normalise_email(row.get("Email"))
+                    if email
+                    else (change.match.phone in numbers)
                 )
                 if same:
                     self.found.setdefault(change.ref, row["Id"])
@@ -357,8 +358,8 @@ class _Lookup:
                 soql[table] = format_soql(text, ids)
         for rows in self._api.queries(soql).values():
             for row in rows:
-                record = row.get("OpportunityId") or row.get("EventId")
-                person = row.get("ContactId") or row.get("RelationId")
+                record = str(row.get("OpportunityId") or row.get("EventId"))
+                person = str(row.get("ContactId") or row.get("RelationId"))
                 self.joins[record, person] = row["Id"]
 
 
@@ -465,9 +466,7 @@ class _Graph:
             if node:
                 answer = answers[node]
                 fresh = answer["httpStatusCode"] == 201
-                result = Result(
-                    answer["body"]["id"], Outcome.CREATED if fresh else Outcome.UPDATED
-                )
+                result = Result(answer["body"]["id"], Outcome.CREATED if fresh else Outcome.UPDATED)
             else:
                 outcome = Outcome.UPDATED if change.ref in touched else Outcome.UNCHANGED
                 result = Result(self._lookup.ids[change.ref], outcome)
@@ -567,7 +566,7 @@ def _entries(content: Any) -> list[Record]:
     return [entry for entry in entries if isinstance(entry, dict)]
 
 
-def _error(status: int, content: Any) -> Exception:
+def _error(status: int, content: Any) -> Exception:  # noqa: PLR0911 - one line a kind of error
     """Our error for a list of Salesforce's: [{errorCode, message, fields}]."""
     entries = _entries(content)
     first = entries[0] if entries else {}

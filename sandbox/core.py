@@ -379,7 +379,9 @@ def make(status: int, body: Any, headers: dict[str, str] | None = None) -> Respo
 class Window:
     """A rate limit: so many calls in so many seconds."""
 
-    def __init__(self, limit: int, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, limit: int, seconds: float, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self.limit, self.seconds, self._now = limit, seconds, now
         self._times: list[float] = []
 

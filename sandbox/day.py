@@ -10,7 +10,13 @@ Payload = dict[str, Any]
 JOHN = {"id": "h1", "email": "john@acme.example", "givenName": "John", "familyName": "Smith", "fullName": "John Smith"}  # fmt: skip
 MARY = {"id": "h2", "email": "mary@acme.example", "givenName": "Mary", "familyName": "Major", "fullName": "Mary Major"}  # fmt: skip
 PEOPLE = [
-    ("Jane", "van der Berg", "jane.van.der.berg@globex.example", "+49 151 23456789", "Europe/Berlin"),
+    (
+        "Jane",
+        "van der Berg",
+        "jane.van.der.berg@globex.example",
+        "+49 151 23456789",
+        "Europe/Berlin",
+    ),
     ("Omar", "Haddad", "omar@globex.example", "+33 6 12 34 56 78", "Europe/Paris"),
     ("Anna Maria", "Schmidt", "anna.schmidt@gmail.com", "0151 23456780", "Europe/Berlin"),
     ("Kenji", "Sato", "sato@initech.example", "+81 90-1234-5678", "Asia/Tokyo"),

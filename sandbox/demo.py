@@ -89,7 +89,7 @@ def _run(stack: ExitStack, once: bool) -> int:
     if once:
         return 0 if good else 1
     console.print(f"\nDashboard: [bold]{web}[/]  sign in with this key: [bold]{key}[/]")
-    for name, served in crms.items():
+    for served in crms.values():
         console.print(f"{served.sandbox.title} as a sales person sees it: [bold]{served.url}[/]")
     console.print("Press Ctrl+C to stop.")
     while processes.poll() is None:
@@ -138,7 +138,9 @@ def _valkey() -> Iterator[str]:
         server.stop()
 
 
-def _environment(sandboxes: dict[str, Served], valkey: str, web: str, secret: str) -> dict[str, str]:
+def _environment(
+    sandboxes: dict[str, Served], valkey: str, web: str, secret: str
+) -> dict[str, str]:
     own = {
         "DATABASE_URL": f"sqlite:///{FOLDER}/bridge.sqlite3",
         "REDIS_URL": f"{valkey}/0",
@@ -219,7 +221,9 @@ def _connect(browser: requests.Session, web: str, name: str) -> None:
         consent.url.partition("?")[0], data={**fields, "decision": "allow"}, timeout=60
     )
     if answer.status_code != 200:
-        raise DemoError(f"{name} could not be connected (answer {answer.status_code}). See {_log()}.")
+        raise DemoError(
+            f"{name} could not be connected (answer {answer.status_code}). See {_log()}."
+        )
 
 
 def _post_all(
@@ -273,7 +277,9 @@ def _print_table(bookings: list[dict[str, Any]], crms: dict[str, Served]) -> boo
             links = [f"{link['object']} {link['record_id']}" for link in delivery["links"]]
             synced = delivery["state"] == "synced"
             good = good and synced
-            state = "[green]synced[/]" if synced else f"[red]{delivery['state']}[/] {delivery['error']}"
+            state = (
+                "[green]synced[/]" if synced else f"[red]{delivery['state']}[/] {delivery['error']}"
+            )
             table.add_row(
                 who if number == 0 else "",
                 crms[delivery["provider"]].sandbox.title,

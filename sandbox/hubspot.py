@@ -24,7 +24,12 @@ from sandbox.core import (
 
 VERSION = "2026-09"
 SINGULAR = {"contacts": "contact", "companies": "company", "deals": "deal", "meetings": "meeting"}
-SCOPE_OF = {"contacts": "contacts", "companies": "companies", "deals": "deals", "meetings": "contacts"}
+SCOPE_OF = {
+    "contacts": "contacts",
+    "companies": "companies",
+    "deals": "deals",
+    "meetings": "contacts",
+}
 LINKS = {
     ("contacts", "companies"): {279, 1}, ("companies", "contacts"): {280, 2},
     ("deals", "contacts"): {3}, ("contacts", "deals"): {4},
@@ -131,7 +136,9 @@ class HubSpotSandbox(Sandbox):
         return {**answer, "hub_id": 4711, "scopes": answer["scope"].split()}
 
     def dead_grant(self) -> Response:
-        return make(400, {"status": "BAD_REFRESH_TOKEN", "message": "missing or invalid refresh token"})
+        return make(
+            400, {"status": "BAD_REFRESH_TOKEN", "message": "missing or invalid refresh token"}
+        )
 
     def refuse_token(self) -> Response:
         return Refused(401, "EXPIRED_AUTHENTICATION", "The OAuth token used to make this call expired").response()  # fmt: skip
@@ -153,7 +160,9 @@ class HubSpotSandbox(Sandbox):
             return make(429, body, {} if searching else headers)
         needed = self._needed_scope()
         if needed and needed not in scopes:
-            more = {"errors": [{"message": "missing", "context": {"requiredGranularScopes": [needed]}}]}
+            more = {
+                "errors": [{"message": "missing", "context": {"requiredGranularScopes": [needed]}}]
+            }
             message = "This app hasn't been granted all required scopes to make this call."
             return Refused(403, "MISSING_SCOPES", message, **more).response()
         return None
@@ -183,7 +192,9 @@ class HubSpotSandbox(Sandbox):
             body = request.get_json(silent=True)
             inputs = body.get("inputs") if isinstance(body, dict) else None
             if not isinstance(inputs, list) or not inputs:
-                raise Refused(400, "VALIDATION_ERROR", "Invalid input JSON: inputs may not be empty")
+                raise Refused(
+                    400, "VALIDATION_ERROR", "Invalid input JSON: inputs may not be empty"
+                )
             if len(inputs) > 100:
                 raise Refused(400, "VALIDATION_ERROR", "Batch inputs may not exceed 100")
             actions = {"create": self._create, "read": self._read, "update": self._update,
@@ -245,7 +256,9 @@ class HubSpotSandbox(Sandbox):
                 if str(target_id) not in self.records[target]:
                     raise Refused(400, "VALIDATION_ERROR", f"{target} {target_id} does not exist")
                 return target, str(target_id), number
-        raise Refused(400, "VALIDATION_ERROR", f"associationTypeId {number} is not valid for {kind}")
+        raise Refused(
+            400, "VALIDATION_ERROR", f"associationTypeId {number} is not valid for {kind}"
+        )
 
     def _connect(self, kind: str, a: str, target: str, b: str, number: int) -> None:
         self.links.setdefault((kind, a, target, b), set()).add(number)
@@ -288,7 +301,9 @@ class HubSpotSandbox(Sandbox):
             return
         values = [option["value"] for option in spec["options"]]
         if spec["type"] == "enumeration" and value not in values:
-            self._invalid(name, f"{value} was not one of the allowed options: {values}", "INVALID_OPTION")
+            self._invalid(
+                name, f"{value} was not one of the allowed options: {values}", "INVALID_OPTION"
+            )
         if spec["type"] == NUMBER and not re.fullmatch(r"-?\d+(\.\d+)?", value):
             self._invalid(name, f"{value} was not a valid number.", "INVALID_NUMBER")
         if spec["type"] == DATE and not value.isdigit():
@@ -298,7 +313,9 @@ class HubSpotSandbox(Sandbox):
                 self._invalid(name, f"{value} was not a valid long.", "INVALID_LONG")
         stages = [s["id"] for p in self.pipelines for s in p["stages"]]
         if name == "dealstage" and value not in stages:
-            self._invalid(name, f"{value} was not one of the allowed options: {stages}", "INVALID_OPTION")
+            self._invalid(
+                name, f"{value} was not one of the allowed options: {stages}", "INVALID_OPTION"
+            )
         if name == "hubspot_owner_id" and value not in self._owner_ids().values():
             self._invalid(name, f"{value} was not a valid owner id", "INVALID_OWNER_ID")
         if len(value) > 65_536:
@@ -308,10 +325,14 @@ class HubSpotSandbox(Sandbox):
         if clean.get("email"):
             clean["email"] = clean["email"].lower()
             if not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", clean["email"]):
-                self._invalid("email", f"Email address {clean['email']} is invalid", "INVALID_EMAIL")
+                self._invalid(
+                    "email", f"Email address {clean['email']} is invalid", "INVALID_EMAIL"
+                )
             other = self._by_email(clean["email"])
             if other and other["id"] != own:
-                raise Refused(409, "CONFLICT", f"Contact already exists. Existing ID: {other['id']}")
+                raise Refused(
+                    409, "CONFLICT", f"Contact already exists. Existing ID: {other['id']}"
+                )
         if new and not any(clean.get(k) for k in ("email", "firstname", "lastname")):
             self._invalid("email", "A contact needs an email or a name", "REQUIRED_PROPERTY")
 
@@ -358,7 +379,10 @@ class HubSpotSandbox(Sandbox):
             raise Refused(400, "VALIDATION_ERROR", "Duplicate IDs found in batch input")
         known = [item for item in inputs if str(item["id"]) in table]
         checked = [
-            (table[str(i["id"])], self._checked(kind, i.get("properties") or {}, False, str(i["id"])))
+            (
+                table[str(i["id"])],
+                self._checked(kind, i.get("properties") or {}, False, str(i["id"])),
+            )
             for i in known
         ]
         for record, properties in checked:
@@ -488,7 +512,9 @@ class HubSpotSandbox(Sandbox):
                 raise Refused(409, "CONFLICT", f"{body['name']} already exists")
             if body.get("hasUniqueValue") and kind == "meetings":
                 # Documented for contacts, companies, deals, tickets and custom objects only.
-                raise Refused(400, "VALIDATION_ERROR", "hasUniqueValue is not supported for MEETING")
+                raise Refused(
+                    400, "VALIDATION_ERROR", "hasUniqueValue is not supported for MEETING"
+                )
             unique = bool(body.get("hasUniqueValue"))
             spec = _property(body["name"], body["type"], hasUniqueValue=unique)
             self.schema[kind][body["name"]] = spec
@@ -515,7 +541,9 @@ class HubSpotSandbox(Sandbox):
         return make(200, {"results": results})
 
     def _details(self) -> Response:
-        return make(200, {"portalId": 4711, "accountType": "SANDBOX", "uiDomain": "app.hubspot.com"})
+        return make(
+            200, {"portalId": 4711, "accountType": "SANDBOX", "uiDomain": "app.hubspot.com"}
+        )
 
     # For tests and the page
 

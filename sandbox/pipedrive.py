@@ -56,7 +56,11 @@ class Refused(Exception):
         self.status, self.error, self.code = status, error, code
 
     def response(self) -> Response:
-        body: Record = {"success": False, "error": self.error, "error_info": "See the documentation."}
+        body: Record = {
+            "success": False,
+            "error": self.error,
+            "error_info": "See the documentation.",
+        }
         return make(self.status, {**body, "code": self.code} if self.code else body)
 
 
@@ -91,8 +95,18 @@ class PipedriveSandbox(Sandbox):
         kinds = "any(persons,organizations,deals,activities)"
         add(f"/api/v2/<{kinds}:kind>", "many", self._many, methods=["GET", "POST"])
         add(f"/api/v2/<{kinds}:kind>/search", "search", self._search)
-        add(f"/api/v2/<{kinds}:kind>/<int:number>", "one", self._one, methods=["GET", "PATCH", "DELETE"])
-        add(f"/api/v2/<any({','.join(FIELDS)}):kind>", "fields", self._fields, methods=["GET", "POST"])
+        add(
+            f"/api/v2/<{kinds}:kind>/<int:number>",
+            "one",
+            self._one,
+            methods=["GET", "PATCH", "DELETE"],
+        )
+        add(
+            f"/api/v2/<any({','.join(FIELDS)}):kind>",
+            "fields",
+            self._fields,
+            methods=["GET", "POST"],
+        )
         add("/api/v2/pipelines", "pipelines", self._pipelines)
         add("/api/v2/stages", "stages", lambda: self._list(self.stages))
         add("/v1/users", "users", self._users)
@@ -119,7 +133,9 @@ class PipedriveSandbox(Sandbox):
         }
         window = self.search_burst if searching else self.burst
         if not window.take() or self.spent > DAILY_BUDGET:
-            return make(429, {"success": False, "error": "request over limit", "code": 429}, headers)
+            return make(
+                429, {"success": False, "error": "request over limit", "code": 429}, headers
+            )
         if self._scope() not in scopes:
             return Refused(403, "Scope and URL mismatch").response()
         unknown = set(request.args) - QUERIES
@@ -361,8 +377,8 @@ class PipedriveSandbox(Sandbox):
         deals = [
             Deal(
                 str(r["id"]), r["title"], stages[r["stage_id"]],
-                [str(r["person_id"])] * bool(r.get("person_id"))
-                + [str(p) for p in self.participants.get(r["id"], {}).values()],
+                [str(p) for p in (r.get("person_id"),
+                                  *self.participants.get(r["id"], {}).values()) if p],
                 _id(r.get("org_id")), next(iter(r.get("custom_fields", {}).values()), None),
                 users.get(r["owner_id"]),
             )

@@ -55,7 +55,9 @@ REQUIRED = {"Account": ["Name"], "Contact": ["LastName"],
 class Refused(Exception):
     """An answer in the middle of a call."""
 
-    def __init__(self, status: int, code: str, message: str, fields: list[str] | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, fields: list[str] | None = None
+    ) -> None:
         super().__init__(message)
         self.status, self.code, self.message, self.fields = status, code, message, fields or []
 
@@ -86,7 +88,11 @@ class SalesforceSandbox(Sandbox):
         add = self.app.add_url_rule
         add("/services/oauth2/userinfo", "userinfo", self._userinfo)
         add(f"{DATA}/query", "query", lambda: make(200, self._query(request.args.get("q", ""))))
-        add(f"{DATA}/query/", "query_slash", lambda: make(200, self._query(request.args.get("q", ""))))
+        add(
+            f"{DATA}/query/",
+            "query_slash",
+            lambda: make(200, self._query(request.args.get("q", ""))),
+        )
         add(f"{DATA}/composite", "composite", self._composite, methods=["POST"])
         add(f"{DATA}/composite/graph", "graph", self._graphs, methods=["POST"])
         add(f"{DATA}/sobjects/<sobject>/describe", "describe", self._describe)
@@ -118,7 +124,9 @@ class SalesforceSandbox(Sandbox):
 
     def guard(self, scopes: list[str]) -> Response | None:
         if self.total_calls > self.daily_limit:
-            body = [{"errorCode": "REQUEST_LIMIT_EXCEEDED", "message": "TotalRequests Limit exceeded."}]
+            body = [
+                {"errorCode": "REQUEST_LIMIT_EXCEEDED", "message": "TotalRequests Limit exceeded."}
+            ]
             return make(403, body)
         if "api" not in scopes:
             return make(403, [{"errorCode": "INSUFFICIENT_SCOPE", "message": "api is missing"}])
@@ -184,12 +192,10 @@ class SalesforceSandbox(Sandbox):
             raise Refused(400, "JSON_PARSER_ERROR", f"Cannot deserialize {name} as Date")
         elif kind == "time" and not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", str(value)):
             raise Refused(400, "JSON_PARSER_ERROR", f"Cannot deserialize {name} as DateTime")
-        elif kind == "stage" and value not in [
-            s["ApiName"] for s in self.tables["OpportunityStage"].values()
-        ]:
-            message = f"bad value for restricted picklist field: {value}"
-            raise Refused(400, "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST", message, [name])
-        elif isinstance(kind, tuple) and kind[0] == "pick" and value not in kind:
+        elif (
+            kind == "stage"
+            and value not in [s["ApiName"] for s in self.tables["OpportunityStage"].values()]
+        ) or (isinstance(kind, tuple) and kind[0] == "pick" and value not in kind):
             message = f"bad value for restricted picklist field: {value}"
             raise Refused(400, "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST", message, [name])
         else:
@@ -326,7 +332,9 @@ class SalesforceSandbox(Sandbox):
                     part["method"], _filled(part["url"], made), _filled(part.get("body"), made)
                 )
             except Refused as error:
-                answers.append({"referenceId": name, "httpStatusCode": error.status, "body": error.body})
+                answers.append(
+                    {"referenceId": name, "httpStatusCode": error.status, "body": error.body}
+                )
                 if before is not None:
                     self.tables = before
                     halted = [self._halted(p) for p in parts]

@@ -25,7 +25,9 @@ class NoField(Exception):
     """The query names a field that the object does not have."""
 
 
-def run(query: str, tables: dict[str, dict[str, Record]], fields: dict[str, set[str]]) -> list[Record]:
+def run(
+    query: str, tables: dict[str, dict[str, Record]], fields: dict[str, set[str]]
+) -> list[Record]:
     """The rows of a query. Raises Malformed or NoField."""
     match = _QUERY.fullmatch(query.strip())
     if not match or match["object"] not in tables:

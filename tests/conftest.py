@@ -6,9 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.bridge import PROVIDERS, Bridge
 from tests.postgres import postgres_url
+
+# The first example pays for loading the character tables; a slow machine is no failure.
+settings.register_profile(
+    "bridge", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("bridge")
 
 
 @pytest.fixture

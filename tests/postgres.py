@@ -45,7 +45,12 @@ def _start() -> str | None:
     folder.chmod(0o777)
     data, port = folder / "data", free_port()
     as_user = {"user": user} if user else {}
-    quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
+    quiet = {
+        "check": True,
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+        "cwd": folder,
+    }
     subprocess.run(
         [binaries / "initdb", "-D", data, "-U", "bridge", "-A", "trust", "-E", "UTF8", "--no-sync"],
         **quiet,

@@ -45,7 +45,7 @@ class Waker:
 
     def wake(self, connection_ids: Iterable[int]) -> bool:
         """Queue a drain for each connection; False where Redis did not take it."""
-        return self._quietly(lambda: [self._wake(item) for item in connection_ids])
+        return self._quietly(lambda: self._wake_all(connection_ids))
 
     def confirm(self) -> bool:
         """Queue the re-reading of held webhooks; False where Redis did not take it."""
@@ -54,6 +54,10 @@ class Waker:
     def begun(self, connection_id: int) -> None:
         """Say that a drain has started: from now on a wake-up is a new job, so none is lost."""
         self._quietly(lambda: self.redis.incr(_counter(connection_id)))
+
+    def _wake_all(self, connection_ids: Iterable[int]) -> None:
+        for connection_id in connection_ids:
+            self._wake(connection_id)
 
     def _wake(self, connection_id: int) -> None:
         number = int(self.redis.get(_counter(connection_id)) or 0)

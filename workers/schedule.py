@@ -23,7 +23,7 @@ REDIS_PAUSE = 2.0
 class UniqueCronJob(CronJob):
     """A scheduled job that is queued once, however long the workers are away."""
 
-    def enqueue(self, connection: Redis) -> object:
+    def enqueue(self, connection: Redis) -> object:  # type: ignore[override]  # nobody reads it
         """Queue the job unless it waits already; RQ's own would use pickle and pile up."""
         name = self.func_name.rpartition(".")[2]
         try:
@@ -52,7 +52,7 @@ def main() -> None:
     while True:
         try:
             redis.ping()
-            build_scheduler(redis, settings.sweep_interval).start()
+            build_scheduler(redis, settings.sweep_interval).start()  # type: ignore[no-untyped-call]
             return
         except (RedisError, OSError) as error:
             log.warning("redis_away", reason=type(error).__name__)

@@ -258,9 +258,7 @@ class Drainer:
             refs = [r.ref for r in work.desired.records] if work.desired else []
             open_ = [ref for ref in refs if ref in changed and ref not in report.results]
             if problem:
-                deliveries.end_badly(
-                    session, work.delivery_id, work.revision, problem, mine, now
-                )
+                deliveries.end_badly(session, work.delivery_id, work.revision, problem, mine, now)
             elif not open_:
                 deliveries.end_well(session, work.delivery_id, work.revision, mine, now)
             elif outage and not isinstance(outage, (RateLimited, UnauthorizedError, MissingScope)):
@@ -299,7 +297,9 @@ def _problem(work: _Work, report: Report) -> CrmError | None:
     """The root of what went wrong with a booking: a record of its own before one that waited."""
     records = work.desired.records if work.desired else ()
     problems = [report.problems[r.ref] for r in records if r.ref in report.problems]
-    return next((p for p in problems if not isinstance(p, Blocked)), problems[0] if problems else None)
+    return next(
+        (p for p in problems if not isinstance(p, Blocked)), problems[0] if problems else None
+    )
 
 
 def _after(item: Wanted, known: Known | None, record_id: str | None, url: str) -> Known:

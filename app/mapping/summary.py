@@ -37,9 +37,7 @@ def when_line(booking: Booking) -> str:
     day, until = start.strftime("%Y-%m-%d"), end.strftime("%H:%M")
     if end.date() != start.date():
         until = end.strftime("%Y-%m-%d %H:%M")
-    return (
-        f"When: {day} {start:%H:%M}–{until} ({booking.timezone}), {booking.minutes} minutes"
-    )
+    return f"When: {day} {start:%H:%M}–{until} ({booking.timezone}), {booking.minutes} minutes"
 
 
 def _cancelled_line(booking: Booking) -> str:

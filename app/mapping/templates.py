@@ -13,7 +13,7 @@ MAX_RESULT = 20_000
 """Characters that a rendered template may have."""
 
 _environment = ImmutableSandboxedEnvironment(
-    autoescape=False,  # noqa: S701 - fields that show HTML are escaped by the planner, others are text
+    autoescape=False,
     finalize=lambda value: "" if value is None else value,
 )
 

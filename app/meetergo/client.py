@@ -26,9 +26,7 @@ class MeetergoClient:
         """One appointment. Raises Gone where meetergo no longer has it, which is not a cancel."""
         path = f"/v4/appointment/{quote(appointment_id, safe='')}"
         try:
-            answer = self._http.get(
-                self._base + path, timeout=self._timeout, allow_redirects=False
-            )
+            answer = self._http.get(self._base + path, timeout=self._timeout, allow_redirects=False)
         except requests.RequestException as error:
             raise RetryLater(f"meetergo could not be reached ({type(error).__name__}).") from None
         if answer.status_code == 429:

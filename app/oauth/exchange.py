@@ -49,7 +49,9 @@ def revoke(provider: Provider, token: str, timeout: float) -> None:
             allow_redirects=False,
         )
     except requests.RequestException as error:
-        raise RetryLater(f"{provider.title} could not be reached ({type(error).__name__}).") from None
+        raise RetryLater(
+            f"{provider.title} could not be reached ({type(error).__name__})."
+        ) from None
     if answer.status_code >= 400:
         raise RetryLater(f"{provider.title} answered {answer.status_code} to the revocation.")
 
@@ -72,9 +74,13 @@ def _post(provider: Provider, redirect_uri: str | None, timeout: float, **grant:
             body = {"client_secret": secret, "include_client_id": True} if secret else {}
             session.fetch_token(provider.token_url, **arguments, **body)
     except requests.RequestException as error:
-        raise RetryLater(f"{provider.title} could not be reached ({type(error).__name__}).") from None
+        raise RetryLater(
+            f"{provider.title} could not be reached ({type(error).__name__})."
+        ) from None
     except OAuth2Error as error:
-        raise RetryLater(f"{provider.title}'s token answer is not usable ({error.error}).") from None
+        raise RetryLater(
+            f"{provider.title}'s token answer is not usable ({error.error})."
+        ) from None
     return {**session.token, "scope": read_scopes(session.token)}
 
 

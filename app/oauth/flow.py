@@ -79,7 +79,9 @@ class Flow:
         flow = self._spend(provider, answer.get("state", ""), session_id)
         title = provider.title
         if answer.get("error"):
-            raise FlowError(f"{title} was not connected: access was not granted. You can try again.")
+            raise FlowError(
+                f"{title} was not connected: access was not granted. You can try again."
+            )
         if not answer.get("code"):
             raise FlowError(f"{title} sent no code. Start again from the connections page.")
         verifier = self.cipher.decrypt(flow.verifier_box, PURPOSE) if flow.verifier_box else None

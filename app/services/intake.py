@@ -133,7 +133,9 @@ class Intake:
                 event_id, new = add_event(session, self._cipher, event, EventStatus.IGNORED)
             return Answer(Verdict.IGNORED if new else Verdict.DUPLICATE, event_id)
         if rules.company_ids and booking.company_id not in rules.company_ids:
-            return self._quarantine(rules, document, now, "companyId is not one of the allowed ones")
+            return self._quarantine(
+                rules, document, now, "companyId is not one of the allowed ones"
+            )
         if rules.scheme is SignatureScheme.URL_TOKEN and rules.api_key:
             return self._hold(event, booking)
         with self._store.write() as session:

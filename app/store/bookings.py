@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Insert, select
+from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -56,7 +56,10 @@ def read_state(row: BookingRow, cipher: Cipher) -> Booking:
 
 def insert_ignoring(
     session: Session, model: Any, values: dict[str, Any], unique: list[str]
-) -> Insert:
+) -> postgresql.Insert | sqlite.Insert:
     """An INSERT that does nothing where the unique columns are taken, on either database."""
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    return dialect.insert(model).values(**values).on_conflict_do_nothing(index_elements=unique)
+    if session.get_bind().dialect.name == "postgresql":
+        return (
+            postgresql.insert(model).values(**values).on_conflict_do_nothing(index_elements=unique)
+        )
+    return sqlite.insert(model).values(**values).on_conflict_do_nothing(index_elements=unique)

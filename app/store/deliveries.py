@@ -50,9 +50,7 @@ def want_for(
         "updated_at": now,
     }
     new = {**values, "synced_revision": 0, "calls": 0}
-    session.execute(
-        insert_ignoring(session, DeliveryRow, new, ["booking_id", "connection_id"])
-    )
+    session.execute(insert_ignoring(session, DeliveryRow, new, ["booking_id", "connection_id"]))
     session.execute(
         update(DeliveryRow)
         .where(DeliveryRow.booking_id == booking.id, DeliveryRow.connection_id == connection.id)

@@ -23,7 +23,7 @@ def receive(source: str = DEFAULT_SOURCE, token: str | None = None) -> tuple[Res
         raise UnsupportedMediaType("Send the event as application/json.")
     try:
         rules = services.intake.source(source)
-        services.intake.verify(rules, request.headers, body, token)
+        services.intake.verify(rules, dict(request.headers), body, token)
     except BadSignature:
         # One sentence for every reason: a forger learns nothing.
         raise Unauthorized("The webhook is not signed with a secret known here.") from None

@@ -1,0 +1,473 @@
+"""The contract that every adapter passes, against its sandbox, through the whole service.
+
+A new CRM is taken in by its entry in providers.yaml: nothing here names one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from app.domain.records import ObjectName
+from sandbox.core import Fault
+from tests.bridge import Bridge, sample, wait_for
+
+BOOKING = "default:6f0f7c1e-3a55-4c0e-9d58-0d2f7f0a11c1"
+
+
+def free_mail(name: str, **changes: Any) -> dict[str, Any]:
+    payload = sample(name, **changes)
+    payload["attendees"][0]["email"] = "jane.van.der.berg@gmail.com"
+    return payload
+
+
+def only(crm: Bridge) -> Any:
+    (served,) = crm.served.values()
+    return served.sandbox
+
+
+def view(crm: Bridge) -> Any:
+    return only(crm).view()
+
+
+def person(email: str, **more: Any) -> dict[str, Any]:
+    return {"email": email, "firstname": email[0].upper(), "lastname": "Test", **more}
+
+
+def test_account_is_named_and_described(crm: Bridge, provider: str) -> None:
+    """The connection shows the account's own name; every object that is written has fields."""
+    connection = crm.connection(provider)
+    assert connection.account and connection.status == "active"
+    adapter = crm.services.adapter(connection.id)
+    for name in ObjectName:
+        assert {field.name for field in adapter.describe(name)}
+    assert adapter.directory().booking_fields[ObjectName.DEAL]
+    assert adapter.provision() == []
+
+
+def test_mapping_writes_only_fields_that_are_there(crm: Bridge, provider: str) -> None:
+    """The default mapping file names no field that the CRM does not have."""
+    adapter = crm.services.adapter(crm.connection(provider).id)
+    for name in ObjectName:
+        there = {field.name for field in adapter.describe(name)}
+        assert crm.services.mappings[provider].field_names(name) <= there
+
+
+def test_created(crm: Bridge, provider: str) -> None:
+    """A booking becomes a contact, a company, a deal in its first stage and a meeting."""
+    crm.sync(sample("booking_created"))
+    assert crm.delivery(provider).state == "synced", crm.delivery(provider).error_message
+    seen = view(crm)
+    (contact,), (company,), (deal,), (meeting,) = (
+        seen.contacts, seen.companies, seen.deals, seen.meetings
+    )  # fmt: skip
+    assert contact.email == "jane.van.der.berg@example.com"
+    assert contact.phone == "+4915123456789"
+    assert " ".join(filter(None, (contact.first, contact.last))) == "Jane van der Berg"
+    assert contact.company_id == company.id
+    assert company.domain == "example.com"
+    assert deal.title == "Discovery Call: Jane van der Berg"
+    assert (deal.contact_ids, deal.company_id) == ([contact.id], company.id)
+    assert deal.booking == BOOKING
+    assert (meeting.start, meeting.minutes) == ("2026-12-01T08:00:00Z", 30)
+    assert meeting.link == "https://zoom.us/j/99900011122"
+    assert "09:00–09:30 (Europe/Berlin), 30 minutes" in meeting.body
+    assert (meeting.contact_ids, meeting.deal_id) == ([contact.id], deal.id)
+    assert not meeting.cancelled
+    assert {contact.owner, deal.owner, meeting.owner} == {"john@acme.example"}
+
+
+def test_moved_and_cancelled_keep_the_records(crm: Bridge) -> None:
+    """A move and a cancel change the same records; the deal stays where it is."""
+    crm.sync(sample("booking_created"))
+    before = view(crm)
+    crm.sync(sample("booking_rescheduled"))
+    moved = view(crm)
+    assert moved.meetings[0].start == "2026-12-02T13:00:00Z"
+    assert moved.deals == before.deals
+    crm.sync(sample("booking_cancelled"))
+    cancelled = view(crm)
+    assert cancelled.meetings[0].cancelled
+    assert cancelled.deals == before.deals
+    assert "Cancelled by Jane van der Berg: Conflict" in cancelled.meetings[0].body
+    assert [m.id for m in cancelled.meetings] == [m.id for m in before.meetings]
+
+
+def test_a_newer_state_brings_a_cancelled_booking_back(crm: Bridge) -> None:
+    """The same records stand again as a booking that was never cancelled."""
+    crm.sync(sample("booking_created"), sample("booking_cancelled"))
+    crm.sync(sample("booking_rescheduled", updatedAt="2026-11-26T00:00:00Z"))
+    (meeting,) = view(crm).meetings
+    assert not meeting.cancelled
+    assert "Cancelled" not in meeting.body
+
+
+STATES = ("booking_created", "booking_rescheduled", "booking_cancelled")
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(STATES)), ids=" ".join)
+@pytest.mark.parametrize("together", [True, False], ids=["one drain", "drain after each"])
+def test_all_orders_end_the_same(crm: Bridge, order: tuple[str, ...], together: bool) -> None:
+    """Whatever the order of arrival, what stands is what the newest state calls for."""
+    if together:
+        crm.sync(*(sample(name) for name in order))
+    else:
+        for name in order:
+            crm.sync(sample(name))
+    seen = view(crm)
+    (meeting,), (deal,), (contact,) = seen.meetings, seen.deals, seen.contacts
+    assert meeting.cancelled
+    assert (meeting.start, meeting.minutes) == ("2026-12-02T13:00:00Z", 30)
+    assert (meeting.contact_ids, deal.contact_ids) == ([contact.id], [contact.id])
+    assert deal.title == "Discovery Call: Jane van der Berg"
+
+
+def test_a_cancel_alone_makes_everything(crm: Bridge) -> None:
+    """A booking of which only the cancel ever arrived stands like any other, cancelled."""
+    crm.sync(sample("booking_cancelled"))
+    seen = view(crm)
+    assert len(seen.contacts) == len(seen.deals) == 1
+    assert seen.meetings[0].cancelled
+
+
+def test_same_again_makes_no_call(crm: Bridge) -> None:
+    """A doubled webhook and a replay change nothing and call nobody."""
+    crm.sync(sample("booking_created"))
+    only(crm).calls.clear()
+    crm.sync(sample("booking_created"))
+    for event in crm.events():
+        crm.services.intake.replay(event.id)
+    crm.settle()
+    assert only(crm).total_calls == 0
+
+
+CALLS = {"hubspot": (3, 1, 2), "pipedrive": (4, 1, 2), "salesforce": (2, 1, 1)}
+
+
+def test_calls_per_booking(crm: Bridge, provider: str) -> None:
+    """No more calls than promised for a new attendee: created, moved, cancelled."""
+    most = CALLS.get(provider)
+    if most is None:
+        pytest.skip(f"no figure is promised for {provider}")
+    for name, limit in zip(STATES, most, strict=True):
+        only(crm).calls.clear()
+        crm.sync(free_mail(name))
+        assert 0 < only(crm).total_calls <= limit, (name, dict(only(crm).calls))
+
+
+def test_calls_with_a_company_in_the_ledger(crm: Bridge, provider: str) -> None:
+    """A colleague of somebody known costs no more than a free-mail address."""
+    most = CALLS.get(provider)
+    if most is None:
+        pytest.skip(f"no figure is promised for {provider}")
+    crm.sync(sample("booking_created"))
+    only(crm).calls.clear()
+    crm.sync(sample("booking_created", id="2", attendees=[person("new@example.com")]))
+    assert only(crm).total_calls <= most[0]
+    assert len(view(crm).companies) == 1
+    # And one who is known already costs no search.
+    only(crm).calls.clear()
+    crm.sync(sample("booking_created", id="3", attendees=[person("new@example.com")]))
+    assert only(crm).total_calls <= 3
+    assert not [call for call in only(crm).calls if call.endswith("/search")]
+
+
+def test_group_booking(crm: Bridge) -> None:
+    """Every attendee is a contact, all linked to one meeting and one deal; one may leave."""
+    crm.sync(sample("group_booking_created"))
+    seen = view(crm)
+    ids = {contact.email: contact.id for contact in seen.contacts}
+    both = [ids["jane.van.der.berg@example.com"], ids["omar@globex.example"]]
+    assert sorted(seen.meetings[0].contact_ids) == sorted(both)
+    assert sorted(seen.deals[0].contact_ids) == sorted(both)
+    assert "Team size: 50-100" in seen.meetings[0].body
+    crm.sync(sample("group_attendee_removed"))
+    seen = view(crm)
+    assert len(seen.contacts) == 2
+    assert seen.meetings[0].contact_ids == both[:1]
+    assert seen.deals[0].contact_ids == both[:1]
+    assert not seen.meetings[0].cancelled
+
+
+def test_the_first_attendee_leaves(crm: Bridge) -> None:
+    """Deal and company follow the first attendee who is still there."""
+    crm.sync(sample("group_booking_created"))
+    payload = sample("group_booking_created", updatedAt="2026-11-24T10:00:00Z")
+    payload["attendees"] = payload["attendees"][1:]
+    crm.sync(payload)
+    seen = view(crm)
+    omar = next(c for c in seen.contacts if c.email == "omar@globex.example")
+    assert seen.meetings[0].contact_ids == [omar.id]
+    assert seen.deals[0].contact_ids == [omar.id]
+    assert seen.deals[0].company_id == omar.company_id
+    assert seen.deals[0].title == "Discovery Call: Omar"
+
+
+def test_seven_attendees(crm: Bridge) -> None:
+    """Six and more attendees all come along."""
+    people = [person(f"{letter}@globex.example") for letter in "abcdefg"]
+    crm.sync(sample("booking_created", attendees=people))
+    seen = view(crm)
+    assert len(seen.contacts) == 7
+    assert len(set(seen.meetings[0].contact_ids)) == len(set(seen.deals[0].contact_ids)) == 7
+    assert len(seen.companies) == 1
+
+
+def test_phone_only(crm: Bridge, provider: str) -> None:
+    """A booking without an e-mail is found again by its number, the name whole."""
+    crm.sync(sample("phone_only_created"))
+    assert crm.delivery(provider).state == "synced", crm.delivery(provider).error_message
+    (contact,) = view(crm).contacts
+    assert (contact.email, contact.phone) == (None, "+4915123456789")
+    assert (contact.first, contact.last) == (None, "Ελένη Παπαδοπούλου")
+    crm.sync(sample("phone_only_created", id="another"))
+    assert len(view(crm).contacts) == 1
+
+
+def test_no_way_to_reach_the_attendee(crm: Bridge) -> None:
+    """No e-mail and no phone: deal and meeting stand all the same."""
+    crm.sync(sample("booking_created", attendees=[{"fullname": "Somebody"}]))
+    seen = view(crm)
+    assert (len(seen.contacts), len(seen.deals), len(seen.meetings)) == (0, 1, 1)
+
+
+def test_free_mail_makes_no_company(crm: Bridge) -> None:
+    """gmail.com is nobody's employer."""
+    crm.sync(free_mail("booking_created"))
+    assert view(crm).companies == []
+
+
+def test_a_move_brings_host_and_people_along(crm: Bridge) -> None:
+    """A moved booking with a new host and a new attendee changes owner and links."""
+    crm.sync(sample("booking_created"))
+    moved = sample("booking_rescheduled", hosts=[{"email": "mary@acme.example"}])
+    moved["attendees"].append(person("omar@globex.example"))
+    crm.sync(moved)
+    seen = view(crm)
+    assert (
+        {d.owner for d in seen.deals} == {m.owner for m in seen.meetings} == {"mary@acme.example"}
+    )
+    assert len(seen.meetings[0].contact_ids) == len(seen.deals[0].contact_ids) == 2
+
+
+def test_a_contact_that_was_there_before(crm: Bridge) -> None:
+    """A person whom the CRM knows is taken, not doubled, and keeps the owner."""
+    crm.sync(sample("booking_created", hosts=[{"email": "mary@acme.example"}]))
+    forget_everything(crm)
+    crm.sync(sample("booking_created", id="other"))
+    (contact,) = view(crm).contacts
+    assert contact.owner == "mary@acme.example"
+    assert len(view(crm).companies) == 1
+    assert len(view(crm).deals) == 2
+
+
+def forget_everything(crm: Bridge) -> None:
+    """Lose the ledger, as if another tool had made the records."""
+    from sqlalchemy import delete
+
+    from app.store.models import RecordLink
+
+    with crm.services.store.write() as session:
+        session.execute(delete(RecordLink))
+
+
+def test_part_of_an_address_is_no_match(crm: Bridge) -> None:
+    """ann@x.example and joann@x.example are two people."""
+    crm.sync(sample("booking_created", attendees=[person("joann@globex.example")]))
+    crm.sync(sample("booking_created", id="2", attendees=[person("ann@globex.example")]))
+    assert len(view(crm).contacts) == 2
+
+
+def test_an_outage_makes_no_doubles(crm: Bridge, provider: str) -> None:
+    """A read that failed is not 'nobody found'; the next try ends well with one of each."""
+    sandbox = only(crm)
+    sandbox.faults.append(Fault(status=500, body="oops", times=2))
+    crm.post(sample("booking_created"))
+    crm.drain()
+    assert crm.delivery(provider).state == "retrying"
+    assert crm.connection(provider).pause_until is not None
+    sandbox.faults.clear()
+    hurry(crm)
+    crm.settle()
+    seen = view(crm)
+    assert (len(seen.contacts), len(seen.companies), len(seen.deals), len(seen.meetings)) == (
+        1,
+    ) * 4
+
+
+def hurry(crm: Bridge) -> None:
+    """Let the time for the next try have come."""
+    from sqlalchemy import update
+
+    from app.store.engine import utcnow
+    from app.store.models import ConnectionRow, DeliveryRow
+
+    with crm.services.store.write() as session:
+        session.execute(update(ConnectionRow).values(pause_until=None))
+        session.execute(update(DeliveryRow).values(next_attempt_at=utcnow()))
+
+
+def test_every_lost_answer_is_made_up_for(crm: Bridge, provider: str) -> None:
+    """Each call in turn is done by the CRM and its answer lost: nothing is doubled."""
+    sandbox = only(crm)
+    for number in itertools.count():
+        key = f"lost-{number}"
+        sandbox.calls.clear()
+        skipped = Fault(times=number) if number else None
+        sandbox.faults[:] = [*([skipped] if skipped else []), Fault(drop_after_commit=True)]
+        people = [person(f"p{number}@corp{number}.example"), person(f"q{number}@gmail.com")]
+        crm.post(sample("booking_created", id=key, attendees=people))
+        crm.drain()
+        struck = not sandbox.faults
+        sandbox.faults.clear()
+        hurry(crm)
+        crm.settle()
+        seen = view(crm)
+        assert len(seen.deals) == len(seen.meetings) == number + 1, key
+        assert len(seen.contacts) == 2 * (number + 1), key
+        assert len(seen.companies) == number + 1, key
+        assert all(len(m.contact_ids) == 2 for m in seen.meetings), key
+        assert all(len(set(d.contact_ids)) == len(d.contact_ids) == 2 for d in seen.deals), key
+        if not struck:
+            return
+
+
+def test_a_crash_before_the_ledger_is_made_up_for(crm: Bridge) -> None:
+    """The CRM accepted, the worker died before it could note it: nothing is doubled."""
+
+    class Died(BaseException):
+        pass
+
+    def die() -> None:
+        raise Died
+
+    crm.post(sample("group_booking_created"))
+    crm.drainer._before_save = die
+    with pytest.raises(Died):
+        crm.drain()
+    crm.drainer._before_save = lambda: None
+    crm.settle()
+    seen = view(crm)
+    assert (len(seen.contacts), len(seen.deals), len(seen.meetings)) == (2, 1, 1)
+    assert len(seen.meetings[0].contact_ids) == len(seen.deals[0].contact_ids) == 2
+
+
+def test_a_deleted_record_is_made_again(crm: Bridge, provider: str) -> None:
+    """A meeting that a person deleted stands again after the next change of the booking."""
+    crm.sync(sample("booking_created"))
+    delete_meeting(only(crm))
+    crm.sync(sample("booking_rescheduled"))
+    assert crm.delivery(provider).state == "synced", crm.delivery(provider).error_message
+    (meeting,) = view(crm).meetings
+    assert meeting.start == "2026-12-02T13:00:00Z"
+    assert len(view(crm).deals) == 1
+
+
+def delete_meeting(sandbox: Any) -> None:
+    tables = getattr(sandbox, "records", None) or sandbox.tables
+    for name in ("meetings", "activities", "Event"):
+        if name in tables:
+            for record in tables[name].values():
+                record["is_deleted"] = True
+            if name != "activities":
+                tables[name].clear()
+
+
+def test_an_expired_token_is_renewed_once(crm: Bridge, provider: str) -> None:
+    """A 401 costs one refresh and the booking is synced all the same."""
+    sandbox = only(crm)
+    sandbox.expire_access_tokens()
+    before = sandbox.calls_to_token
+    crm.sync(sample("booking_created"))
+    assert crm.delivery(provider).state == "synced"
+    assert sandbox.calls_to_token == before + 1
+
+
+def test_a_dead_grant_parks_the_work(crm: Bridge, provider: str) -> None:
+    """Work for a connection without a grant is parked, and resumes after a reconnect."""
+    only(crm).kill_grants()
+    crm.post(sample("booking_created"))
+    crm.drain()
+    assert crm.delivery(provider).state == "parked"
+    connection = crm.connection(provider)
+    assert connection.status == "expired"
+    assert "on the connections page" in (connection.last_error or "")
+    assert crm.connect(provider).status_code == 303
+    assert crm.connection(provider).id == connection.id
+    crm.settle()
+    assert crm.delivery(provider).state == "synced"
+
+
+def test_a_missing_scope_is_named(crm: Bridge, provider: str) -> None:
+    """A permission that was not granted breaks the connection in words, not the booking."""
+    for grant in only(crm).grants:
+        grant.scopes = ["oauth", "base"]
+    crm.post(sample("booking_created"))
+    crm.drain()
+    assert crm.connection(provider).status == "error"
+    assert "scope" in (crm.connection(provider).last_error or "").lower()
+    assert crm.delivery(provider).state == "parked"
+
+
+def test_too_many_calls_pause_the_connection(crm: Bridge, provider: str) -> None:
+    """A 429 uses up no attempt; the CRM is left alone for as long as it asks."""
+    only(crm).faults.append(Fault(status=429, headers={"Retry-After": "7"}, body="{}"))
+    crm.post(sample("booking_created"))
+    crm.drain()
+    delivery, connection = crm.delivery(provider), crm.connection(provider)
+    assert (delivery.state, delivery.attempts) == ("due", 0)
+    assert connection.pause_until is not None
+    calls = only(crm).total_calls
+    crm.drain()
+    assert only(crm).total_calls == calls
+    hurry(crm)
+    crm.settle()
+    assert crm.delivery(provider).state == "synced"
+
+
+def test_one_poisoned_booking_among_many(crm: Bridge) -> None:
+    """The CRM refuses one attendee's address; every other booking of the batch is synced."""
+    for number in range(12):
+        email = f"p{number}@gmail.com" if number != 5 else "x@y." + "z" * 90
+        crm.post(sample("booking_created", id=str(number), attendees=[person(email)]))
+    poison(only(crm))
+    crm.settle()
+    states = sorted(delivery.state for delivery in crm.deliveries())
+    assert states == ["failed"] + ["synced"] * 11
+    (failed,) = [d for d in crm.deliveries() if d.state == "failed"]
+    assert failed.error_message and failed.error_advice
+    assert len(view(crm).deals) == 11
+
+
+def poison(sandbox: Any) -> None:
+    """Make the sandbox refuse addresses longer than 80 characters, as an admin's rule would."""
+    if hasattr(sandbox, "tables"):
+        return  # Salesforce's e-mail field takes 80 characters by itself
+    name = "_check_type" if hasattr(sandbox, "_check_type") else "_check_value"
+    original = getattr(sandbox, name)
+
+    def check(first: Any, second: Any, value: Any) -> None:
+        if second in ("email", "emails") and len(str(value)) > 90:
+            if name == "_check_type":
+                sandbox._invalid("email", "Email address is too long", "INVALID_EMAIL")
+            raise sandbox._unfit("emails: is too long")
+        original(first, second, value)
+
+    setattr(sandbox, name, check)
+
+
+def test_the_credential_reaches_no_crm(crm: Bridge) -> None:
+    """The payload's secret is nowhere in a record."""
+    for name in STATES:
+        crm.sync(sample(name))
+    assert "cancel-token-do-not-store" not in repr(vars(only(crm)))
+
+
+def test_bodies_are_safe(crm: Bridge) -> None:
+    """Markup in a name stays text."""
+    evil = person("eve@gmail.com", fullname="<img src=x onerror=alert(1)>")
+    crm.sync(sample("booking_created", attendees=[evil]))
+    wait_for(lambda: bool(view(crm).meetings))
+    assert "<img src=x" in view(crm).meetings[0].body  # as text: the sandbox undid the escaping

@@ -1,0 +1,145 @@
+"""Connecting a CRM through its consent page, and what may go wrong on the way."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from werkzeug.test import TestResponse
+
+from app.domain.errors import RetryLater, Unauthorized
+from sandbox.core import Fault
+from tests.bridge import Bridge, sample
+
+
+def state_of(response: TestResponse) -> str:
+    return parse_qs(urlsplit(response.headers["Location"]).query)["state"][0]
+
+
+def test_connect_shows_the_account(crm: Bridge, provider: str) -> None:
+    """The dashboard names the account; the booking-id fields are made."""
+    page = crm.client.get("/").get_data(as_text=True)
+    assert crm.connection(provider).account in page
+    assert crm.connection(provider).last_error is None
+
+
+def test_refused_consent(crm: Bridge, provider: str) -> None:
+    """Pressing Deny ends on a page that says so."""
+    answer = crm.connect(provider, "deny")
+    assert answer.status_code == 400
+    assert "not granted" in answer.get_data(as_text=True)
+
+
+def test_a_state_is_single_use_and_bound(crm: Bridge, provider: str) -> None:
+    """Replayed, unknown and foreign states are refused before any token call."""
+    sandbox = crm.sandbox(provider)
+    before = sandbox.calls_to_token
+    state = state_of(crm.client.get(f"/oauth/{provider}/start"))
+    callback = f"/oauth/{provider}/callback?code=x&state="
+    stranger = crm.sign_in()
+    assert stranger.get(callback + state).status_code == 400
+    # It died at its first use, although that one failed.
+    assert crm.client.get(callback + state).status_code == 400
+    assert crm.client.get(callback + "never-begun").status_code == 400
+    assert crm.client.get(f"/oauth/{provider}/callback").status_code == 400
+    assert sandbox.calls_to_token == before
+
+
+def test_a_code_of_one_crm_is_refused_at_another(bridge: Bridge) -> None:
+    """Mix-up: HubSpot's state at Salesforce's callback makes no token call."""
+    before = bridge.sandbox("salesforce").calls_to_token
+    state = state_of(bridge.client.get("/oauth/hubspot/start"))
+    answer = bridge.client.get(f"/oauth/salesforce/callback?code=x&state={state}")
+    assert answer.status_code == 400
+    assert bridge.sandbox("salesforce").calls_to_token == before
+
+
+def test_only_who_is_signed_in(crm: Bridge, provider: str) -> None:
+    """Strangers reach neither pages nor the flow; a form needs its token."""
+    stranger = crm.app.test_client()
+    for path in ("/", "/events", f"/oauth/{provider}/start", f"/oauth/{provider}/callback"):
+        answer = stranger.get(path)
+        assert (answer.status_code, answer.headers["Location"]) == (303, "/sign-in")
+    assert stranger.post("/sign-in", data={"key": "mcb_wrong"}).status_code == 401
+    number = crm.connection(provider).id
+    assert crm.client.post(f"/connections/{number}/disconnect").status_code == 400
+    assert crm.app.test_client().get("/api/v1/bookings").status_code == 401
+    assert "frame-ancestors 'none'" in stranger.get("/sign-in").headers["Content-Security-Policy"]
+    assert stranger.get("/sign-in").headers["Referrer-Policy"] == "no-referrer"
+
+
+def test_reconnect_keeps_connection_and_ledger(crm: Bridge, provider: str) -> None:
+    """The same account keeps its connection; nothing is written again."""
+    crm.sync(sample("booking_created"))
+    before = crm.connection(provider).id
+    assert crm.connect(provider).status_code == 303
+    assert crm.connection(provider).id == before
+    writes = crm.sandbox(provider).writes()
+    crm.settle()
+    assert crm.sandbox(provider).writes() == writes
+
+
+def test_disconnect_erases_and_revokes(crm: Bridge, provider: str) -> None:
+    """The tokens are gone here and dead there; later bookings wait."""
+    page = crm.client.get("/").get_data(as_text=True)
+    csrf = re.findall(r'name="csrf" value="([^"]+)"', page)[-1]
+    number = crm.connection(provider).id
+    answer = crm.client.post(f"/connections/{number}/disconnect", data={"csrf": csrf})
+    assert answer.status_code == 303
+    assert crm.connection(provider).token_box is None
+    assert all(grant.dead for grant in crm.sandbox(provider).grants)
+
+
+def test_tokens_lie_nowhere_in_clear(
+    crm: Bridge, provider: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """No token and no client secret in the database's bytes or in the logs."""
+    crm.sync(sample("booking_created"))
+    crm.services.tokens.renewed(1, crm.services.tokens.token(1))
+    grants = crm.sandbox(provider).grants
+    needles = [t for g in grants for t in (*g.access_tokens, g.refresh_token)]
+    raw = b"".join(path.read_bytes() for path in tmp_path.glob("bridge*"))
+    printed = "".join(capfd.readouterr())
+    for needle in [*needles, "sandbox-secret-for-tests"]:
+        assert needle.encode() not in raw
+        assert needle not in printed
+
+
+def test_refresh_keeps_what_the_answer_leaves_out(crm: Bridge, provider: str) -> None:
+    """A refresh answer is merged into the stored set; rotation is honoured twice."""
+    for _ in range(2):
+        token = crm.services.tokens.token(1)
+        assert crm.services.tokens.renewed(1, token) != token
+    box = crm.connection(provider).token_box
+    assert box is not None
+    stored = json.loads(crm.services.cipher.decrypt(box, "connections.tokens"))
+    assert stored["refresh_token"] == crm.sandbox(provider).grants[0].refresh_token
+    assert crm.connection(provider).scopes
+
+
+def test_an_outage_of_the_token_endpoint_is_transient(crm: Bridge, provider: str) -> None:
+    """429, 5xx and HTML from the token endpoint never expire a connection."""
+    sandbox = crm.sandbox(provider)
+    for status, body in ((500, "oops"), (429, "{}"), (200, "<html></html>"), (503, "")):
+        sandbox.faults.append(Fault(path=sandbox.token_path, status=status, body=body))
+        token = crm.services.tokens.token(1)
+        # The old token is still good, so it goes on being used.
+        assert crm.services.tokens.renewed(1, token) == token
+        assert crm.connection(provider).status == "active"
+    sandbox.kill_grants()
+    with pytest.raises(Unauthorized):
+        crm.services.tokens.renewed(1, crm.services.tokens.token(1))
+    assert crm.connection(provider).status == "expired"
+
+
+def test_a_provider_that_is_down_at_connect(crm: Bridge, provider: str) -> None:
+    """The callback ends on a page in words, not in a traceback."""
+    sandbox = crm.sandbox(provider)
+    sandbox.faults.append(Fault(path=sandbox.token_path, status=502, body="bad gateway"))
+    answer = crm.connect(provider)
+    assert answer.status_code == 400
+    assert "502" in answer.get_data(as_text=True)
+    assert issubclass(RetryLater, Exception)

@@ -1,0 +1,168 @@
+"""What the service reads out of meetergo's messages."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.booking import is_newer, rank
+from app.domain.errors import UnfitPayload
+from app.domain.events import read_booking, read_event, read_time, without_secret
+from tests.bridge import sample
+
+NOW = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
+
+
+def booking(name: str, **changes: Any) -> Any:
+    return read_booking(read_event("default", sample(name, **changes), NOW))
+
+
+def test_created_is_read_whole() -> None:
+    """Every documented field of booking_created arrives, times in UTC, the e-mail lower-cased."""
+    made = booking("booking_created")
+    person = made.attendees[0]
+    assert made.start == datetime(2026, 12, 1, 8, 0, tzinfo=UTC)
+    assert (made.minutes, made.timezone, made.cancelled) == (30, "Europe/Berlin", False)
+    assert made.link == "https://zoom.us/j/99900011122"
+    assert person.email == "jane.van.der.berg@example.com"
+    assert (person.first_name, person.last_name) == ("Jane", "van der Berg")
+    assert person.phone == "+4915123456789"
+    assert made.hosts[0].email == "john@acme.example"
+    assert made.meeting_type.slug == "discovery-call"
+    assert made.meeting_type.metadata == {"source": "website"}
+
+
+def test_both_dialects_are_one() -> None:
+    """The envelope dialect gives the same booking and the same dedupe key as the live one."""
+    live = read_event("default", sample("booking_created"), NOW)
+    envelope = read_event("default", sample("envelope_dialect_created"), NOW)
+    assert live.dedupe_key == envelope.dedupe_key
+    assert read_booking(live) == read_booking(envelope)
+
+
+def test_cancelled_with_reason() -> None:
+    """The REST shape of `cancel` is read where it is there."""
+    made = booking("booking_cancelled")
+    assert made.cancelled
+    assert (made.cancel_reason, made.cancelled_by) == ("Conflict", "Jane van der Berg")
+
+
+def test_one_attendee_leaving_is_no_cancel() -> None:
+    """booking_cancelled with isCancelled false leaves the meeting standing."""
+    assert not booking("group_attendee_removed").cancelled
+
+
+def test_cancel_without_flag_is_a_cancel() -> None:
+    """Without isCancelled the event's own name counts."""
+    payload = sample("booking_cancelled")
+    del payload["isCancelled"]
+    assert read_booking(read_event("default", payload, NOW)).cancelled
+
+
+def test_names_are_never_split() -> None:
+    """A full name alone stands whole as the last name; a first name alone stays the first name."""
+    person = booking("phone_only_created").attendees[0]
+    assert (person.first_name, person.last_name) == (None, "Ελένη Παπαδοπούλου")
+    omar = booking("group_booking_created").attendees[1]
+    assert (omar.first_name, omar.last_name) == ("Omar", None)
+
+
+def test_ids_are_text() -> None:
+    """4711 and "4711" are one booking."""
+    assert booking("booking_created", id=4711).key == booking("booking_created", id="4711").key
+
+
+def test_same_person_twice_counts_once() -> None:
+    """Two attendees with one e-mail are one person under the first one's name."""
+    people = [
+        {"email": "A@x.example", "firstname": "Ann", "lastname": "One"},
+        {"email": "a@X.example", "firstname": "Bob", "lastname": None},
+    ]
+    made = booking("booking_created", attendees=people)
+    assert [p.full_name for p in made.attendees] == ["Ann One"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"id": None}, "id"),
+        ({"start": "soon"}, "start"),
+        ({"start": None}, "start"),
+    ],
+)
+def test_unfit_payload_names_the_field(changes: dict[str, Any], words: str) -> None:
+    """What is no booking says which field is at fault."""
+    with pytest.raises(UnfitPayload, match=words):
+        booking("booking_created", **changes)
+
+
+@pytest.mark.parametrize("document", [[], "x", 3, None, {}, {"webhookType": 3}, {"event": "x"}])
+def test_unfit_document(document: object) -> None:
+    """Neither dialect: refused in words."""
+    with pytest.raises(UnfitPayload):
+        read_event("default", document, NOW)
+
+
+def test_secret_is_dropped_at_any_depth() -> None:
+    """The booking's credential is nowhere in what is kept."""
+    dirty = {"secret": "x", "data": {"secret": "x", "list": [{"secret": "x", "a": 1}]}}
+    assert without_secret(dirty) == {"data": {"list": [{"a": 1}]}}
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+keys = ("attendees", "hosts", "meetingType", "meetingInfo", "cancel", "end", "updatedAt", "id")
+
+
+@given(st.dictionaries(st.sampled_from(keys), json_values))
+def test_any_values_give_a_booking_or_an_unfit_payload(changes: dict[str, Any]) -> None:
+    """Whatever stands in the fields, the reader never stumbles."""
+    try:
+        made = booking("booking_created", **changes)
+    except UnfitPayload:
+        return
+    assert made.end >= made.start
+    assert all(p.email is None or p.email == p.email.lower() for p in made.attendees)
+
+
+@given(st.text())
+def test_any_text_as_time(text: str) -> None:
+    """A time is read or it is none; when read it is aware."""
+    moment = read_time(text)
+    assert moment is None or moment.tzinfo is not None
+
+
+def test_newest_state_wins_in_all_orders() -> None:
+    """The same state is the newest whatever the order of arrival, also where updatedAt lacks."""
+    states = [
+        booking("booking_created"),
+        booking("booking_rescheduled"),
+        booking("booking_cancelled"),
+        booking("booking_created", updatedAt=None),
+    ]
+    for order in itertools.permutations(states):
+        known = order[0]
+        for candidate in order[1:]:
+            known = candidate if is_newer(candidate, known) else known
+        assert known == max(states, key=rank)
+        assert known.cancelled
+
+
+def test_equal_times_let_the_cancel_win() -> None:
+    """Where both are equal a cancel wins over a later arrival."""
+    cancel = booking("booking_cancelled", updatedAt="2026-11-24T00:00:00Z")
+    later = read_event(
+        "default",
+        sample("booking_rescheduled", updatedAt="2026-11-24T00:00:00Z"),
+        NOW + timedelta(hours=1),
+    )
+    assert not is_newer(read_booking(later), cancel)
+    assert is_newer(cancel, read_booking(later))

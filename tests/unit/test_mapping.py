@@ -1,0 +1,271 @@
+"""Mapping files: errors name file, line and key; plans are right and the same every time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.errors import InvalidRecord, MappingError
+from app.domain.events import read_booking, read_event
+from app.domain.records import (
+    CrmShape,
+    Directory,
+    Known,
+    ObjectName,
+    Pipeline,
+    Ref,
+    Stage,
+)
+from app.domain.text import cut
+from app.mapping.diff import Wanted, build_plan, merge, written
+from app.mapping.load import load_mapping
+from app.mapping.plan import Planner
+from app.mapping.transforms import apply_transforms
+from config.providers import load_providers
+from config.settings import CONFIG_DIR
+from crm_adapters.base import load_adapter
+from tests.bridge import PROVIDERS, sample
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+STAGES = (Stage("s1", "New"), Stage("s2", "Demo booked"), Stage("s3", "Lost"))
+DIRECTORY = Directory(
+    owners={"john@acme.example": "7", "sales@acme.example": "9"},
+    pipelines=(Pipeline("p1", "Sales", STAGES),),
+    booking_fields={ObjectName.DEAL: "bid"},
+)
+SHAPE = CrmShape(
+    owner_fields=dict.fromkeys(ObjectName, "owner"),
+    pipeline_field="pipe",
+    stage_field="stage",
+    stage_by_label=False,
+    text_limits={"meeting.title": 20, "meeting.link": 20, "meeting.body": 5000},
+    html_fields=frozenset({"meeting.body"}),
+)
+BASE = """version: 1
+crm: test
+owner: {rule: host_email, fallback: sales@acme.example}
+contact:
+  fields:
+    mail: attendee.email
+    first: attendee.first_name
+    last: attendee.last_name
+deal:
+  fields:
+    name: {template: "{{ meeting_type.name }}: {{ attendee.full_name }}"}
+meeting:
+  fields:
+    title: {template: "{{ meeting_type.name }} {{ attendee.full_name }}"}
+    link: {from: booking.link, write: always}
+    body: {summary: all}
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "test.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def plan(folder: Path, text: str, name: str = "booking_created", **changes: Any) -> Any:
+    made = read_booking(read_event("default", sample(name, **changes), NOW))
+    planner = Planner(load_mapping(write(folder, text), "test"), SHAPE, DIRECTORY)
+    return {record.ref.object.value: record for record in planner.plan(made).records}
+
+
+def test_every_provider_has_a_good_mapping_file() -> None:
+    """The default files load."""
+    for name in PROVIDERS:
+        assert load_mapping(CONFIG_DIR / "mappings" / f"{name}.yaml", name).crm == name
+
+
+MISTAKES = [
+    ("    mail: attendee.email", "    mail: attendee.emial", "test.yaml:6", "attendee.email"),
+    ("version: 1", "version: 2", "test.yaml:1", "version"),
+    ("crm: test", "crm: other", "test.yaml:2", "crm"),
+    ("  fields:\n    name:", "  feilds:\n    name:", "test.yaml:10", "feilds"),
+    ("{{ meeting_type.name }}:", "{{ meeting_type.name }:", "test.yaml:11", "template"),
+    ("{summary: all}", "{summary: some}", "test.yaml:16", "summary"),
+    ("{from: booking.link, write: always}", "{from: booking.link, write: never}", ":15", "write"),
+    ("{from: booking.link, write: always}", "{from: booking.link, as: upper}", ":15", "upper"),
+    ("{summary: all}", "{summary: all, value: 3}", "test.yaml:16", "exactly one"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "place", "words"), MISTAKES)
+def test_mistakes_name_file_line_and_key(
+    tmp_path: Path, old: str, new: str, place: str, words: str
+) -> None:
+    """A mistake is reported with the line where it stands."""
+    assert old in BASE
+    with pytest.raises(MappingError) as caught:
+        load_mapping(write(tmp_path, BASE.replace(old, new, 1)), "test")
+    assert place in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
+    """Two mistakes, two lines."""
+    text = BASE.replace("attendee.email", "attendee.x").replace("booking.link", "booking.y")
+    with pytest.raises(MappingError) as caught:
+        load_mapping(write(tmp_path, text), "test")
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "- 1", "a: &b *b", "\tx: 1"])
+def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    """Broken YAML and other documents give a sentence with the file's name."""
+    with pytest.raises(MappingError, match=r"test\.yaml:\d"):
+        load_mapping(write(tmp_path, text), "test")
+
+
+def test_override_mistake_has_its_line(tmp_path: Path) -> None:
+    """A mistake in a meeting type's override is reported where it stands."""
+    text = BASE + "meeting_types:\n  demo:\n    deal: {stage: {createt: x}}\n"
+    with pytest.raises(MappingError, match=r"test\.yaml:19: meeting_types\.demo\.deal\.stage"):
+        load_mapping(write(tmp_path, text), "test")
+
+
+def test_plan_of_a_created_booking(tmp_path: Path) -> None:
+    """Contact, deal and meeting, with owner, stage, booking id and links."""
+    made = plan(tmp_path, BASE)
+    assert made["contact"].fields["mail"] == "jane.van.der.berg@example.com"
+    assert made["deal"].fields["stage"] == "s1"
+    assert made["deal"].fields["bid"] == "default:6f0f7c1e-3a55-4c0e-9d58-0d2f7f0a11c1"
+    assert all(record.fields["owner"] == "7" for record in made.values())
+    assert made["meeting"].links == (made["contact"].ref, made["deal"].ref)
+
+
+def test_owner_falls_back(tmp_path: Path) -> None:
+    """No host is a user of the CRM: the mapping's fallback."""
+    assert plan(tmp_path, BASE, hosts=[])["deal"].fields["owner"] == "9"
+
+
+def test_stages_follow_the_booking(tmp_path: Path) -> None:
+    """Stages by label or id; keep means as a new booking's; overrides inherit."""
+    stages = "  stage: {cancelled: lost}\n"
+    text = BASE.replace("deal:\n", "deal:\n" + stages)
+    assert plan(tmp_path, text, "booking_cancelled")["deal"].fields["stage"] == "s3"
+    assert plan(tmp_path, text, "booking_rescheduled")["deal"].fields["stage"] == "s1"
+    slug = "meeting_types:\n  discovery-call:\n    deal: {stage: {created: Demo booked}}\n"
+    made = plan(tmp_path, text + slug)
+    assert made["deal"].fields["stage"] == "s2"
+    assert made["deal"].fields["name"] == "Discovery Call: Jane van der Berg"
+    assert "deal" not in plan(tmp_path, text + "meeting_types:\n  discovery-call: {deal: none}\n")
+
+
+def test_unknown_stage_is_named(tmp_path: Path) -> None:
+    """A stage that the CRM lacks is a fault of the mapping, with what there is."""
+    text = BASE.replace("deal:\n", "deal:\n  stage: {created: Nope}\n")
+    with pytest.raises(InvalidRecord, match="New, Demo booked, Lost"):
+        plan(tmp_path, text)
+
+
+def test_long_text_is_cut_with_a_mark_and_stands_whole_in_the_body(tmp_path: Path) -> None:
+    """Nothing is cut in silence; a link is never cut."""
+    made = plan(tmp_path, BASE)["meeting"].fields
+    assert made["title"] == "Discovery Call Jane…"
+    assert "Discovery Call Jane van der Berg" in made["body"]
+    assert made["link"] is None
+    assert "https://zoom.us/j/99900011122" in made["body"]
+
+
+def test_html_is_made_harmless_and_braces_are_text(tmp_path: Path) -> None:
+    """What strangers type is neither markup nor a template."""
+    person = {"email": "a@b.example", "fullname": "<b>{{ 7*7 }}</b>\x00", "notes": {"Q": "<i>"}}
+    made = plan(tmp_path, BASE, attendees=[person])
+    assert made["contact"].fields["last"] == "<b>{{ 7*7 }}</b>"
+    assert "&lt;b&gt;{{ 7*7 }}&lt;/b&gt;" in made["meeting"].fields["body"]
+    assert "<i>" not in made["meeting"].fields["body"]
+    assert "49" not in made["deal"].fields["name"]
+
+
+def test_templates_cannot_reach_python(tmp_path: Path) -> None:
+    """Attribute tricks end as an error of that field."""
+    text = BASE.replace("{{ meeting_type.name }}:", "{{ ''.__class__.__mro__ }}")
+    with pytest.raises(InvalidRecord, match="name"):
+        plan(tmp_path, text)
+
+
+def test_nobody_to_contact(tmp_path: Path) -> None:
+    """No e-mail and no phone: deal and meeting stand all the same."""
+    made = plan(tmp_path, BASE, attendees=[{"fullname": "X Y"}])
+    assert set(made) == {"deal", "meeting"}
+
+
+def after(desired: Any, wanted: Any) -> dict[Ref, Known]:
+    return {
+        ref: Known(f"id{n}", written(item.record, None), item.record.links, item.version)
+        for n, (ref, item) in enumerate(wanted.items())
+    }
+
+
+@given(
+    st.sampled_from(PROVIDERS),
+    st.sampled_from(["booking_created", "group_booking_created", "phone_only_created"]),
+    st.lists(st.fixed_dictionaries({"fullname": st.text(), "phone": st.text(), "email": st.text(),
+                                    "notes": st.dictionaries(st.text(), st.text())}), max_size=4),
+)  # fmt: skip
+def test_planning_is_stable(crm: str, name: str, people: list[Any]) -> None:
+    """Any booking gives the same plan twice, and applying it twice changes nothing."""
+    provider = load_providers(CONFIG_DIR / "providers.yaml", {})[crm]
+    shape = load_adapter(provider.adapter).shape
+    mapping = load_mapping(CONFIG_DIR / "mappings" / f"{crm}.yaml", crm)
+    made = read_booking(read_event("default", sample(name, attendees=people), NOW))
+    planner = Planner(mapping, shape, DIRECTORY)
+    desired = planner.plan(made)
+    assert desired == planner.plan(made)
+    wanted = merge([desired])
+    assert len(build_plan(wanted, {}, shape).changes) == len(wanted)
+    assert build_plan(wanted, after(desired, wanted), shape).changes == ()
+    for record in desired.records:
+        for field, value in record.fields.items():
+            limit = shape.text_limits.get(f"{record.ref.object}.{field}")
+            assert limit is None or not isinstance(value, str) or len(value) <= limit
+
+
+def test_names_never_mix(tmp_path: Path) -> None:
+    """A new name is written whole, its blank parts too; an older booking changes nothing."""
+    old = plan(tmp_path, BASE)["contact"]
+    single = [{"email": "jane.van.der.berg@example.com", "firstname": "Bob"}]
+    new = plan(tmp_path, BASE, attendees=single)["contact"]
+    known = {old.ref: Known("1", written(old, None), (), NOW)}
+    wanted = {new.ref: Wanted(new, NOW)}
+    (change,) = build_plan(wanted, known, SHAPE).changes
+    assert change.fields == {"first": "Bob", "last": None}
+    late = {old.ref: Known("1", written(old, None), (), datetime(2030, 1, 1, tzinfo=UTC))}
+    assert build_plan(wanted, late, SHAPE).changes == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "specs", "result"),
+    [
+        (" A ", ("strip", "lower"), "a"),
+        (NOW, ("date",), "2026-11-24"),
+        (NOW, ({"add_days": 30}, "date"), "2026-12-24"),
+        (NOW, ("time",), "00:00"),
+        (90, ("hh_mm",), "01:30"),
+        ("1.234,50", ("number",), 1234.5),
+        ("1,234.50", ("number",), 1234.5),
+        ("99", ("number",), 99),
+        ("x", ({"map": {"x": "y"}},), "y"),
+        (None, ({"default": "z"},), "z"),
+        (None, ("lower",), None),
+        ("abcdef", ({"truncate": 3},), "ab…"),
+    ],
+)
+def test_transforms(value: Any, specs: tuple[Any, ...], result: Any) -> None:
+    """Each transform does what docs/mappings.md says."""
+    assert apply_transforms(value, specs) == result
+
+
+@given(st.text(min_size=1), st.integers(2, 50))
+def test_cut_keeps_the_limit(text: str, limit: int) -> None:
+    """Cut text is never longer than the field and says that it was cut."""
+    short = cut(text, limit)
+    assert len(short) <= max(limit, len(text)) and (short == text or len(short) <= limit)
+    assert short == text or short.endswith("…")

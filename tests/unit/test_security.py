@@ -1,0 +1,102 @@
+"""Signatures and encryption."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from standardwebhooks.webhooks import Webhook
+
+from app.security import signatures
+from app.security.encryption import Cipher, UnreadableSecret
+
+SECRETS = ("new-secret", "old-secret")
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+def mac(secret: str, message: bytes) -> str:
+    return hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("prefix", ["sha256=", ""])
+def test_body_scheme_takes_every_secret(secret: str, prefix: str) -> None:
+    """Several secrets are good at once, the prefix is optional."""
+    signatures.verify_body(SECRETS, prefix + mac(secret, b"x"), b"x")
+
+
+@given(st.text() | st.none())
+def test_body_scheme_refuses_everything_else(header: str | None) -> None:
+    """Any other header is a bad signature, never another error."""
+    with pytest.raises(signatures.BadSignature):
+        signatures.verify_body(SECRETS, header, b"x")
+
+
+def test_no_secret_means_no_entry() -> None:
+    """Without secrets nothing is authentic."""
+    with pytest.raises(signatures.BadSignature):
+        signatures.verify_body((), mac("", b"x"), b"x")
+    with pytest.raises(signatures.BadSignature):
+        signatures.verify_token((), "")
+
+
+def test_timestamped_scheme() -> None:
+    """The timestamp is signed and must be near."""
+    stamp = str(int(NOW.timestamp()) - 299)
+    good = mac("old-secret", stamp.encode() + b".x")
+    signatures.verify_timestamped(SECRETS, good, stamp, b"x", NOW)
+    for bad in (str(int(stamp) - 2), "", None, "soon", "٣", "1" * 13):
+        with pytest.raises(signatures.BadSignature):
+            header = mac("old-secret", f"{bad}.x".encode())
+            signatures.verify_timestamped(SECRETS, header, bad, b"x", NOW)
+
+
+def test_standard_webhooks_scheme() -> None:
+    """The reference library's own signature is taken."""
+    secret = base64.b64encode(b"0123456789abcdef01234567").decode()
+    now = datetime.now(UTC)
+    sign = Webhook(secret).sign("id1", now, "{}")
+    headers = {
+        "webhook-id": "id1",
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": sign,
+    }
+    signatures.verify_standard(("AAAA", secret), headers, b"{}")
+    with pytest.raises(signatures.BadSignature):
+        signatures.verify_standard((secret,), headers, b"{ }")
+
+
+@given(st.text(), st.text(), st.binary())
+def test_malformed_standard_signatures_are_refused(sign: str, stamp: str, body: bytes) -> None:
+    """The reference library throws on malformed input; here all of it is a bad signature."""
+    headers = {"webhook-id": "i", "webhook-timestamp": stamp, "webhook-signature": sign}
+    with pytest.raises(signatures.BadSignature):
+        signatures.verify_standard(("c2VjcmV0",), headers, body)
+
+
+def test_token_scheme() -> None:
+    """The token in the address is one of the secrets."""
+    signatures.verify_token(SECRETS, "old-secret")
+    for bad in (None, "", "old-secre", "старый"):
+        with pytest.raises(signatures.BadSignature):
+            signatures.verify_token(SECRETS, bad)
+
+
+@given(st.text())
+def test_encryption_round_trip(text: str) -> None:
+    """What was encrypted under an older key is still read; other purposes are refused."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return
+    box = Cipher(("old",)).encrypt(text, "a.b")
+    assert Cipher(("new", "old")).decrypt(box, "a.b") == text
+    with pytest.raises(UnreadableSecret, match="ENCRYPTION_KEYS"):
+        Cipher(("new",)).decrypt(box, "a.b")
+    with pytest.raises(UnreadableSecret):
+        Cipher(("old",)).decrypt(box, "c.d")
