@@ -160,6 +160,10 @@ class Sandbox:
         """The records in the neutral shape."""
         raise NotImplementedError
 
+    def delete_meetings(self) -> None:
+        """Do what a person does who deletes every meeting."""
+        raise NotImplementedError
+
     def guard(self, scopes: list[str]) -> Response | None:
         """Check scopes and rate limits of an API call; a response refuses it."""
         raise NotImplementedError
@@ -374,6 +378,10 @@ def make(status: int, body: Any, headers: dict[str, str] | None = None) -> Respo
     response.status_code = status
     response.headers.update(headers or {})
     return response
+
+
+LONGEST_EMAIL = 80
+"""Characters of an address that the sandboxes take; the rest is refused, as an admin's rule may."""
 
 
 class Window:

@@ -10,6 +10,7 @@ from typing import Any
 from flask import Response, request
 
 from sandbox.core import (
+    LONGEST_EMAIL,
     Company,
     Contact,
     Deal,
@@ -324,6 +325,8 @@ class HubSpotSandbox(Sandbox):
     def _check_contact(self, clean: Record, new: bool, own: str) -> None:
         if clean.get("email"):
             clean["email"] = clean["email"].lower()
+            if len(clean["email"]) > LONGEST_EMAIL:
+                self._invalid("email", "Email address is too long", "INVALID_EMAIL")
             if not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", clean["email"]):
                 self._invalid(
                     "email", f"Email address {clean['email']} is invalid", "INVALID_EMAIL"
@@ -546,6 +549,10 @@ class HubSpotSandbox(Sandbox):
         )
 
     # For tests and the page
+
+    def delete_meetings(self) -> None:
+        for record_id in list(self.records["meetings"]):
+            self._erase("meetings", record_id)
 
     def _linked(self, kind: str, record_id: str, target: str) -> list[str]:
         return [key[3] for key in self.links if key[:3] == (kind, record_id, target)]

@@ -10,6 +10,7 @@ from typing import Any
 from flask import Response, request
 
 from sandbox.core import (
+    LONGEST_EMAIL,
     Company,
     Contact,
     Deal,
@@ -257,6 +258,8 @@ class PipedriveSandbox(Sandbox):
             for item in value:
                 if not isinstance(item, dict) or set(item) - {"value", "primary", "label"}:
                     raise self._unfit(f"{key}: wrong entry")
+                if key == "emails" and len(item["value"]) > LONGEST_EMAIL:
+                    raise self._unfit("emails: is too long")
         if key == "participants":
             for item in value:
                 if set(item) - {"person_id", "primary"} or not isinstance(item["person_id"], int):
@@ -358,6 +361,10 @@ class PipedriveSandbox(Sandbox):
             return make(200, {"success": True, "data": {"id": row_id}})
 
     # For tests and the page
+
+    def delete_meetings(self) -> None:
+        for record in self.records["activities"].values():
+            record["is_deleted"] = True
 
     def view(self) -> View:
         users = {number: email for email, number in self._user_ids().items()}

@@ -378,6 +378,10 @@ class SalesforceSandbox(Sandbox):
 
     # For tests and the page
 
+    def delete_meetings(self) -> None:
+        self.tables["Event"].clear()
+        self.tables["EventRelation"].clear()
+
     def view(self) -> View:
         users = {row["Id"]: row["Email"] for row in self.tables["User"].values()}
         contacts = [
