@@ -186,7 +186,7 @@ def test_a_second_source_has_its_own_secret(web: Bridge) -> None:
                 secrets_box=box,
                 company_ids=[],
                 created_at=utcnow(),
-            )  # fmt: skip
+            )
         )
     body = json.dumps(sample("booking_created")).encode()
     sign = {"X-Sign": sign_body("their-secret", body)}

