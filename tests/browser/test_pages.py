@@ -1,0 +1,117 @@
+"""The pages in Chromium, as a person uses them."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+from werkzeug.serving import make_server
+
+from sandbox.core import Fault
+from tests.bridge import Bridge, sample
+from tests.ports import free_port
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed here"),
+]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[tuple[Bridge, str]]:
+    """The service on a port of its own, nothing connected yet."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", public_url=url)
+    server = make_server("127.0.0.1", port, bridge.app, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield bridge, url
+    server.shutdown()
+    server.server_close()
+    bridge.close()
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """A fresh browser; a script error or a blocked resource fails the test."""
+    problems: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        made = browser.new_page()
+        made.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+        made.on("pageerror", lambda error: problems.append(str(error)))
+        yield made
+        browser.close()
+    # The wrong key's 401 and Chromium's own look for an icon are no faults of a page.
+    assert [p for p in problems if "401" not in p and "404" not in p and "400" not in p] == []
+
+
+def sign_in(page: Page, bridge: Bridge, url: str) -> None:
+    page.goto(url)
+    page.get_by_label("Your key").fill(bridge.key)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("heading", name="Bookings").wait_for()
+
+
+def test_sign_in_connect_and_see(site: tuple[Bridge, str], page: Page) -> None:
+    """A person signs in, connects HubSpot on its consent page and sees a booking synced."""
+    bridge, url = site
+    page.goto(url)
+    page.get_by_label("Your key").fill("wrong")
+    page.get_by_role("button", name="Sign in").click()
+    assert page.get_by_role("alert").inner_text().startswith("This key is not valid")
+    sign_in(page, bridge, url)
+    assert page.get_by_text("No CRM is connected yet").is_visible()
+    page.get_by_role("link", name="HubSpot").click()
+    page.get_by_role("button", name="Allow").click()
+    page.get_by_role("heading", name="Bookings").wait_for()
+    assert page.get_by_text("portal 4711").is_visible()
+    bridge.sync(sample("booking_created"))
+    page.reload()
+    row = page.get_by_role("row", name="Discovery Call")
+    assert row.get_by_text("synced").is_visible()
+    assert row.get_by_role("link", name="deal").get_attribute("href")
+    page.get_by_role("link", name="Webhooks").click()
+    assert page.get_by_text("booking_created").is_visible()
+    page.get_by_role("button", name="Sign out").click()
+    assert page.get_by_label("Your key").is_visible()
+
+
+def test_refusal_and_outage_end_in_words(site: tuple[Bridge, str], page: Page) -> None:
+    """Deny at the consent page, and a token endpoint that is down, both say what happened."""
+    bridge, url = site
+    sign_in(page, bridge, url)
+    page.get_by_role("link", name="Pipedrive").click()
+    page.get_by_role("button", name="Deny").click()
+    assert page.get_by_text("access was not granted").is_visible()
+    sandbox = bridge.sandbox("salesforce")
+    sandbox.faults.append(Fault(path=sandbox.token_path, status=503, body="down"))
+    page.goto(url)
+    page.get_by_role("link", name="Salesforce").click()
+    page.get_by_role("button", name="Allow").click()
+    assert page.get_by_text("token endpoint answered 503").is_visible()
+
+
+def test_a_failed_booking_says_why(site: tuple[Bridge, str], page: Page) -> None:
+    """A sales person sees the CRM's own words and what to do; a stranger's markup stays text."""
+    bridge, url = site
+    bridge.connect("hubspot")
+    bridge.sandbox("hubspot").required_when["deals"] = (
+        "dealstage", "appointmentscheduled", "closedate"
+    )  # fmt: skip
+    evil = [{"email": "eve@gmail.com", "fullname": "<script>document.title='x'</script>"}]
+    bridge.sync(sample("booking_created", attendees=evil))
+    sign_in(page, bridge, url)
+    assert page.get_by_text("closedate is required").is_visible()
+    assert page.get_by_text("<script>document.title").is_visible()
+    assert page.title().startswith("Bookings")
+    crm = bridge.served["hubspot"].url
+    page.goto(crm)
+    assert page.get_by_role("heading", name="HubSpot (sandbox)").is_visible()
+    assert page.get_by_text("eve@gmail.com").first.is_visible()

@@ -1,0 +1,133 @@
+"""Single HTTP exchanges: what each answer of a CRM or of meetergo is taken for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+import requests
+import responses
+
+from app.domain.errors import Gone, MissingScope, RateLimited, RetryLater, Unauthorized
+from app.meetergo.client import MeetergoClient
+from config.providers import load_providers
+from config.settings import CONFIG_DIR, SettingsError
+from crm_adapters.base import Access
+from crm_adapters.http import retry_after, shorten
+from crm_adapters.hubspot import dated
+from crm_adapters.pipedrive import PipedriveAdapter
+
+ME = "https://api.example/v1/users/me"
+
+
+class Tokens:
+    """A token source that counts renewals."""
+
+    renewals = 0
+
+    def token(self) -> str:
+        return "first"
+
+    def renewed(self, refused: str) -> str:
+        self.renewals += 1
+        return "second"
+
+
+def adapter() -> PipedriveAdapter:
+    return PipedriveAdapter(Access("https://api.example", Tokens(), timeout=1))
+
+
+@responses.activate
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "error", "after"),
+    [
+        (500, "oops", {}, RetryLater, None),
+        (502, "<html>x</html>", {"Retry-After": "9"}, RetryLater, 9),
+        (429, "{}", {"x-ratelimit-reset": "77"}, RateLimited, 77),
+        (429, "{}", {}, RateLimited, 2),
+        (403, "<html>blocked</html>", {}, RateLimited, 300),
+        (403, '{"error": "Scope and URL mismatch"}', {}, MissingScope, None),
+        (404, '{"error": "not found"}', {}, Gone, None),
+        (200, "not json", {}, RetryLater, None),
+        (302, "", {"Location": "https://evil.example"}, RetryLater, None),
+    ],
+)
+def test_answers(
+    status: int, body: str, headers: dict[str, str], error: type[Exception], after: float | None
+) -> None:
+    """Each answer has its class, and the wait that the CRM asks for."""
+    responses.get(ME, status=status, body=body, headers=headers)
+    with pytest.raises(error) as caught:
+        adapter().whoami()
+    assert getattr(caught.value, "after", None) == after
+
+
+@responses.activate
+def test_a_401_is_renewed_once() -> None:
+    """One 401 costs one renewal, two mean that the connection is broken."""
+    responses.get(ME, status=401, json={"error": "expired"})
+    made = adapter()
+    with pytest.raises(Unauthorized):
+        made.whoami()
+    assert [c.request.headers["Authorization"] for c in responses.calls] == [
+        "Bearer first",
+        "Bearer second",
+    ]
+
+
+@responses.activate
+def test_no_answer() -> None:
+    """A time-out is an outage; its text holds no address."""
+    responses.get(ME, body=requests.Timeout("https://api.example?token=x"))
+    with pytest.raises(RetryLater) as caught:
+        adapter().whoami()
+    assert "token" not in str(caught.value)
+
+
+@responses.activate
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(404, Gone), (429, RateLimited), (401, Unauthorized), (500, RetryLater)],
+)
+def test_meetergo(status: int, error: type[Exception]) -> None:
+    """Not found is not cancelled; the id is one part of the path whatever it holds."""
+    responses.get("https://m.example/v4/appointment/a%2Fb", status=status, json={})
+    client = MeetergoClient("https://m.example", "ak_live:x", "u1", 1)
+    with pytest.raises(error):
+        client.appointment("a/b")
+    assert responses.calls[0].request.headers["x-meetergo-api-user-id"] == "u1"
+
+
+def test_retry_after() -> None:
+    """Seconds or a date."""
+    assert retry_after({"retry-after": "5"}) == 5
+    later = datetime.now(UTC) + timedelta(seconds=60)
+    assert 50 < (retry_after({"Retry-After": format_datetime(later)}) or 0) <= 60
+    assert retry_after({"Retry-After": "soon"}) is None
+
+
+def test_shorten_hides_people_and_credentials() -> None:
+    """A CRM's words are kept without what must not be shown."""
+    text = shorten("bad jane@x.example token " + "a" * 50)
+    assert text == "bad [e-mail] token [hidden]"
+
+
+def test_no_numbered_path_of_hubspot_is_left() -> None:
+    """Every path that the client knows and we call goes to the date-based API."""
+    for path in ("/crm/v3/objects/deals/batch/read", "/crm/v4/associations/a/b/batch/create",
+                 "/crm/v3/properties/deals", "/crm/v3/pipelines/deals", "/crm/v3/owners/"):  # fmt: skip
+        assert "2026-09" in dated(path) and "/v3/" not in dated(path) and "/v4/" not in dated(path)
+
+
+def test_plain_http_endpoints_are_refused() -> None:
+    """Only loopback may be spoken to without TLS, and a foreign API host is not believed."""
+    path = CONFIG_DIR / "providers.yaml"
+    with pytest.raises(SettingsError, match="HUBSPOT_TOKEN_URL"):
+        load_providers(path, {"HUBSPOT_TOKEN_URL": "http://evil.example/token"})
+    salesforce = load_providers(path, {})["salesforce"]
+    good = {"instance_url": "https://acme.my.salesforce.com"}
+    assert salesforce.api_base_for(good) == "https://acme.my.salesforce.com"
+    for bad in ("http://acme.my.salesforce.com", "https://evil.example", "https://xsalesforce.com"):
+        with pytest.raises(ValueError, match="not its own"):
+            salesforce.api_base_for({"instance_url": bad})
