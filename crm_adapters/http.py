@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -40,6 +42,24 @@ def with_token(access: Access, call: Callable[[str], Answer]) -> Answer:
         return call(access.tokens.renewed(token))
     except RefusedToken as error:
         raise Unauthorized(f"The CRM refuses a fresh access token: {error}") from None
+
+
+class Pacer:
+    """Keeps calls under a limit that is known beforehand: waits a moment instead of being refused.
+
+    Exact for one drainer at a time, which is all that a connection has.
+    """
+
+    def __init__(self, limit: int, seconds: float) -> None:
+        """`limit` calls within any `seconds`."""
+        self._limit, self._seconds = limit, seconds
+        self._times: deque[float] = deque(maxlen=limit)
+
+    def wait(self) -> None:
+        """Return when one more call may be made; at most `seconds` later."""
+        if len(self._times) == self._limit:
+            time.sleep(max(0.0, self._times[0] + self._seconds - time.monotonic()))
+        self._times.append(time.monotonic())
 
 
 class ApiSession:

@@ -37,7 +37,14 @@ from app.domain.records import (
     Stage,
 )
 from crm_adapters.base import BOOKING_FIELD, Access, CrmField, Report
-from crm_adapters.http import RefusedToken, raise_for_outage, shorten, unreachable, with_token
+from crm_adapters.http import (
+    Pacer,
+    RefusedToken,
+    raise_for_outage,
+    shorten,
+    unreachable,
+    with_token,
+)
 
 API_VERSION = "2026-09"
 """The one place for the version; https://developers.hubspot.com/docs/developer-tooling/platform/versioning"""
@@ -103,6 +110,8 @@ class HubSpotAdapter:
         self._pipelines = client.crm.pipelines.pipelines_api
         self._properties = client.crm.properties.core_api
         self._portal = ""
+        # https://developers.hubspot.com/docs/api-reference/search/guide#limits: 5 a second
+        self._search_pace = Pacer(5, 1.1)
 
     def _api(self, package: Any, api_name: str, _config: object) -> Any:
         """Build one of the client's APIs on the shared pool, with dated paths and our errors."""
@@ -251,6 +260,7 @@ class HubSpotAdapter:
             "after": "0",
             "sorts": [],
         }
+        self._search_pace.wait()
         found: list[Any] = self._search.do_search(PLURAL[name], body).results
         return found
 
@@ -429,6 +439,7 @@ class _Writer:
             }
             for number, change in enumerate(chunk)
         ]
+        self._report.begun.update(change.ref for change in chunk)
         try:
             answer = self._api.create(name, inputs)
         except (InvalidRecord, Conflict) as error:

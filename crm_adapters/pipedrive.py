@@ -31,7 +31,7 @@ from app.domain.records import (
     Stage,
 )
 from crm_adapters.base import BOOKING_FIELD, Access, CrmField, Report
-from crm_adapters.http import ApiSession, RefusedToken, shorten, with_token
+from crm_adapters.http import ApiSession, Pacer, RefusedToken, shorten, with_token
 
 V2, V1 = "/api/v2", "/v1"
 """The one place for the versions. v1 remains for users and deal participants only."""
@@ -54,6 +54,8 @@ PAGES = {
     ObjectName.MEETING: "activities/list/user/everyone#dialog/activity/edit",
 }
 CUSTOM_KEY = re.compile(r"[0-9a-f]{40}")
+SEARCH_WINDOW = 2.1
+"""Seconds; a little more than Pipedrive's 2, since its clock starts when the call arrives."""
 Body = dict[str, Any]
 
 
@@ -81,7 +83,10 @@ class PipedriveAdapter:
         self.access = access
         self._session = ApiSession(access)
         self._keys: dict[str, str] | None = None
+        # https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting: 10 searches in 2 seconds
+        self._search_pace = Pacer(10, SEARCH_WINDOW)
         self._web = access.api_base
+        self._begun: set[Ref] = set()
 
     def whoami(self) -> str:
         """The company's name and its domain."""
@@ -146,6 +151,7 @@ class PipedriveAdapter:
     def apply(self, plan: Plan, report: Report) -> None:
         """Write every change, one call each; known records first look nowhere."""
         ids = dict(plan.ids)
+        self._begun = report.begun
         writers: dict[ObjectName, Callable[[Change, dict[Ref, str]], Result]] = {
             ObjectName.COMPANY: self._company,
             ObjectName.CONTACT: self._person,
@@ -313,6 +319,7 @@ class PipedriveAdapter:
         known = change.record_id or found
         body = self._body(change.ref.object, fields)
         if not known:
+            self._begun.add(change.ref)
             created = self._call("POST", path, json=body)["data"]
             return Result(str(created["id"]), Outcome.CREATED)
         if not body:
@@ -345,6 +352,7 @@ class PipedriveAdapter:
         return self._keys if self._keys is not None else self._read_keys()
 
     def _search(self, name: ObjectName, query: Body) -> list[Body]:
+        self._search_pace.wait()
         answer = self._call("GET", f"{PATHS[name]}/search", params={**query, "limit": 100})
         return [entry["item"] for entry in answer["data"]["items"]]
 

@@ -190,6 +190,7 @@ class SalesforceAdapter:
                 graph.finish(report, {})
         if not busy:
             return []
+        report.begun.update(change.ref for graph in busy for change in graph.changes)
         body = {"graphs": [graph.body for graph in busy]}
         answer = self.call(_post("composite/graph", body))
         by_id = {entry["graphId"]: entry for entry in answer["graphs"]}

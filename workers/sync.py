@@ -73,6 +73,7 @@ class _Batch:
     wanted: Mapping[Ref, Wanted] = field(default_factory=dict)
     ledger: Mapping[Ref, Known] = field(default_factory=dict)
     plan: Plan = field(default_factory=lambda: Plan(()))
+    intended: set[Ref] = field(default_factory=set)
 
 
 class Drainer:
@@ -170,6 +171,8 @@ class Drainer:
             self._hold(session, connection_id, fence)
             self._save(session, connection_id, account, batch, report)
             self._end(session, batch, report, outage, calls)
+            if not outage:
+                _recovered(session.get_one(ConnectionRow, connection_id))
         if outage:
             raise outage
 
@@ -200,7 +203,7 @@ class Drainer:
             plan = build_plan(wanted, known, shape)
             new = [c.ref for c in plan.changes if c.record_id is None and c.ref not in known]
             ledger.intend(new, self._now())
-        return _Batch(works, wanted, known, plan)
+        return _Batch(works, wanted, known, plan, set(new))
 
     def _save(
         self,
@@ -223,6 +226,8 @@ class Drainer:
             url = account.adapter.url_for(ref.object, record_id) if record_id else ""
             records[ref] = _after(item, known, record_id, url)
         ledger.save(records, self._now())
+        # What was never sent is not in doubt: the next try need not look for it.
+        ledger.withdraw(batch.intended - report.begun - set(report.results))
         for ref, problem in report.problems.items():
             if isinstance(problem, Gone):
                 ledger.forget(ref)
@@ -291,6 +296,12 @@ class Drainer:
             row.last_error = f"{error.message} {error.advice}"
             deliveries.park(session, connection_id, self._now())
         log.warning("connection_broken", connection_id=connection_id, code=error.code)
+
+
+def _recovered(row: ConnectionRow) -> None:
+    """Forget an outage that is over, so that nobody reads of it on the dashboard."""
+    if row.pause_until is not None:
+        row.pause_until = row.last_error = None
 
 
 def _problem(work: _Work, report: Report) -> CrmError | None:

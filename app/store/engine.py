@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ class Store:
     def __init__(self, url: str) -> None:
         self.engine = _make_engine(url)
         self._immediate = self.engine.execution_options(begin="IMMEDIATE")
+        # SQLite takes one writer and lets the others poll with growing pauses; threads of one
+        # process queue up here instead.
+        sqlite = self.engine.dialect.name == "sqlite"
+        self._turn: AbstractContextManager[object] = threading.Lock() if sqlite else nullcontext()
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -40,7 +45,11 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A transaction that is on disk when the block ends, or never was when it raises."""
-        with Session(self._immediate, expire_on_commit=False) as session, session.begin():
+        with (
+            self._turn,
+            Session(self._immediate, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield session
 
     def check(self) -> None:

@@ -75,6 +75,19 @@ class Ledger:
             row.links = [self._token(link) for link in known.links]
             row.updated_at = now
 
+    def withdraw(self, refs: Iterable[Ref]) -> None:
+        """Take back intents whose create was never sent."""
+        for ref in refs:
+            name, key_hash = self._token(ref).split(":")
+            self._session.execute(
+                delete(RecordLink).where(
+                    RecordLink.connection_id == self._connection_id,
+                    RecordLink.object == name,
+                    RecordLink.key_hash == key_hash,
+                    RecordLink.record_id.is_(None),
+                )
+            )
+
     def forget(self, ref: Ref) -> None:
         """Drop a record that the CRM no longer has, and every link to it."""
         token = self._token(ref)
