@@ -1,0 +1,63 @@
+"""The documentation is a contract: what it names exists, and what exists is named."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from app.mapping.load import load_mapping
+from app.mapping.paths import FIXED
+from app.mapping.transforms import PLAIN, WITH_ARGUMENT
+from config.settings import Settings
+from tests.bridge import PROVIDERS
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_every_setting_is_documented() -> None:
+    """docs/settings.md names every variable."""
+    for name in Settings.model_fields:
+        assert f"`{name.upper()}`" in text("docs/settings.md")
+
+
+def test_every_transform_and_path_is_documented() -> None:
+    """docs/mappings.md names every transform and every path."""
+    page = text("docs/mappings.md")
+    assert all(f"`{name}`" in page for name in PLAIN)
+    assert all(f"{{{name}:" in page for name in WITH_ARGUMENT)
+    assert all(path.partition(".")[2] in page for path in FIXED)
+
+
+def test_the_example_of_the_guide_loads(tmp_path: Path) -> None:
+    """The mapping file in docs/mappings.md is a good one."""
+    (example,) = re.findall(r"```yaml\n(.*?)```", text("docs/mappings.md"), re.S)
+    path = tmp_path / "hubspot.yaml"
+    path.write_text(example, encoding="utf-8")
+    assert load_mapping(path, "hubspot").rules_for("support-call").deal is None
+
+
+def test_every_dependency_has_its_reason() -> None:
+    """Each runtime requirement stands in the README's table, pinned."""
+    for line in text("requirements.txt").splitlines():
+        if line and not line.startswith("#"):
+            name = re.split(r"[\[=]", line)[0]
+            assert "==" in line
+            assert re.search(rf"\b{re.escape(name)}\b", text("README.md")), name
+
+
+def test_every_provider_has_all_its_parts() -> None:
+    """Adapter, mapping file, sandbox and a word in the README."""
+    for name in PROVIDERS:
+        assert (ROOT / f"config/mappings/{name}.yaml").exists()
+        assert (ROOT / f"crm_adapters/{name}.py").exists()
+        assert (ROOT / f"sandbox/{name}.py").exists()
+
+
+def test_the_links_of_the_readme_lead_somewhere() -> None:
+    """Every relative link points at a file that is there."""
+    for target in re.findall(r"\]\(([^)#:]+)\)", text("README.md")):
+        assert (ROOT / target).exists(), target
