@@ -233,7 +233,7 @@ class PipedriveAdapter:
     def _deal(self, change: Change, ids: dict[Ref, str]) -> Result:
         people = _ids_of(ObjectName.CONTACT, change.targets, ids)
         fields = dict(change.fields)
-        if change.links or change.unlinks:
+        if change.relinked:
             fields["person_id"] = people[0] if people else None
             companies = _ids_of(ObjectName.COMPANY, change.targets, ids)
             fields["org_id"] = companies[0] if companies else None
@@ -268,23 +268,27 @@ class PipedriveAdapter:
     ) -> None:
         """Attendees after the first stand beside the deal as participants (v1 only)."""
         path = f"{V1}/deals/{deal_id}/participants"
-        wanted = [p for p in people[1:] if p in _ids_of(ObjectName.CONTACT, change.links, ids)]
-        gone = _ids_of(ObjectName.CONTACT, change.unlinks, ids)
-        rows: list[Body] = []
-        if gone or (wanted and change.uncertain):
+        wanted = people[1:]
+        if not (change.unlinks or change.main_changed or change.uncertain):
+            new = _ids_of(ObjectName.CONTACT, change.links, ids)
+            rows: list[Body] = []
+            wanted = [person for person in wanted if person in new]
+        elif change.relinked:
             rows = self._call("GET", path)["data"] or []
+        else:
+            return
         there = {str(row["person_id"]["value"]): row["id"] for row in rows}
         for person in wanted:
             if person not in there:
                 self._call("POST", path, json={"person_id": int(person)})
         # Who became the deal's own person is no longer one of the others.
-        for person in [*gone, *people[:1]]:
+        for person in [*_ids_of(ObjectName.CONTACT, change.unlinks, ids), *people[:1]]:
             if person in there:
                 self._call("DELETE", f"{path}/{there[person]}")
 
     def _activity(self, change: Change, ids: dict[Ref, str]) -> Result:
         fields: Body = dict(change.fields)
-        if change.links or change.unlinks:
+        if change.relinked:
             people = _ids_of(ObjectName.CONTACT, change.targets, ids)
             fields["participants"] = [
                 {"person_id": int(person), "primary": number == 0}

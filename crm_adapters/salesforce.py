@@ -49,6 +49,11 @@ SOBJECTS = {
     ObjectName.DEAL: "Opportunity",
     ObjectName.MEETING: "Event",
 }
+JOINS = {
+    ObjectName.DEAL: ("OpportunityContactRole", "OpportunityId", "ContactId"),
+    ObjectName.MEETING: ("EventRelation", "EventId", "RelationId"),
+}
+"""The objects that link further people: name, field of the record, field of the person."""
 MAX_NODES = 500
 """https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_composite_graph_limits.htm"""
 LIMIT_PAUSE = 900.0
@@ -297,7 +302,7 @@ class _Lookup:
         linked = [
             (change.ref.object, self.ids[change.ref])
             for change in self._plan.changes
-            if change.unlinks or change.ref in self.found
+            if change.unlinks or change.main_changed or change.ref in self.found
         ]
         self._read_joins(linked)
 
@@ -349,10 +354,7 @@ class _Lookup:
 
     def _read_joins(self, records: list[tuple[ObjectName, str]]) -> None:
         soql = {}
-        for name, table, key, other in (
-            (ObjectName.DEAL, "OpportunityContactRole", "OpportunityId", "ContactId"),
-            (ObjectName.MEETING, "EventRelation", "EventId", "RelationId"),
-        ):
+        for name, (table, key, other) in JOINS.items():
             ids = [record_id for kind, record_id in records if kind is name]
             if ids:
                 text = f"SELECT Id, {key}, {other} FROM {table} WHERE {key} IN {{}}"  # noqa: S608 - names are ours
@@ -384,6 +386,7 @@ class _Graph:
         fields = {**(change.on_match if found else change.fields)}
         fields = {key: None if value == "" else value for key, value in fields.items()}
         self._point(change, fields, known)
+        self._unjoin(change, known)
         if known:
             if fields:
                 self._node(change.ref, "PATCH", f"sobjects/{SOBJECTS[name]}/{known}", fields)
@@ -399,7 +402,7 @@ class _Graph:
     def _point(self, change: Change, fields: dict[str, Any], known: str | None) -> None:
         """Set the reference fields that a record carries itself."""
         name = change.ref.object
-        if not (change.links or change.unlinks):
+        if not change.relinked:
             return
         people, company, deal = (
             [self._id(ref) for ref in change.targets if ref.object is kind]
@@ -417,29 +420,38 @@ class _Graph:
             if what or known:
                 fields["WhatId"] = what[0] if what else None
 
-    def _join(self, change: Change, known: str | None) -> None:
-        """Link the people beyond what a record's own fields can say."""
-        name = change.ref.object
-        if name not in (ObjectName.DEAL, ObjectName.MEETING):
-            return
-        table = "OpportunityContactRole" if name is ObjectName.DEAL else "EventRelation"
-        people = [ref for ref in change.targets if ref.object is ObjectName.CONTACT]
-        first = self._id(people[0]) if people else None
+    def _unjoin(self, change: Change, known: str | None) -> None:
+        """Take away who left, and who is to become a meeting's main person."""
         gone = [self._lookup.ids[r] for r in change.unlinks if r in self._lookup.ids]
-        if name is ObjectName.MEETING and first and change.unlinks:
-            # Who becomes the main person is no longer one of the others.
-            gone.append(first)
+        people = [ref for ref in change.targets if ref.object is ObjectName.CONTACT]
+        if change.ref.object is ObjectName.MEETING and people:
+            gone += [self._lookup.ids[ref] for ref in people[:1] if ref in self._lookup.ids]
         for person in gone:
             row = self._lookup.joins.get((known or "", person))
             if row:
+                table = JOINS[change.ref.object][0]
                 self._node(change.ref, "DELETE", f"sobjects/{table}/{row}")
-        for ref in people if name is ObjectName.DEAL else people[1:]:
+
+    def _join(self, change: Change, known: str | None) -> None:
+        """Link the people beyond what a record's own fields can say."""
+        name = change.ref.object
+        if name not in JOINS or not change.relinked:
+            return
+        table = JOINS[name][0]
+        people = [ref for ref in change.targets if ref.object is ObjectName.CONTACT]
+        for number, ref in enumerate(people):
             person = self._id(ref)
-            if ref not in change.links or (known or "", person) in self._lookup.joins:
+            row = self._lookup.joins.get((known or "", person))
+            if name is ObjectName.DEAL and row and change.main_changed:
+                body: Record = {"IsPrimary": number == 0}
+                self._node(change.ref, "PATCH", f"sobjects/{table}/{row}", body)
+            if row or (name is ObjectName.MEETING and number == 0):
+                continue
+            if ref not in change.links and not change.main_changed:
                 continue
             record = known or f"@{{{self._made[change.ref]}.id}}"
-            body: Record = (
-                {"OpportunityId": record, "ContactId": person, "IsPrimary": person == first}
+            body = (
+                {"OpportunityId": record, "ContactId": person, "IsPrimary": number == 0}
                 if name is ObjectName.DEAL
                 else {"EventId": record, "RelationId": person, "IsParent": True, "IsWhat": False}
             )

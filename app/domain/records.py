@@ -98,6 +98,8 @@ class Change:
     """Links to make."""
     unlinks: tuple[Ref, ...] = ()
     """Links to take away."""
+    main_changed: bool = False
+    """Another contact or company than before comes first among the targets."""
     match: Match = field(default_factory=Match)
     uncertain: bool = False
     """A create was begun before and its answer is not known: look before creating."""
@@ -105,7 +107,12 @@ class Change:
     @property
     def empty(self) -> bool:
         """Whether the CRM has to be told nothing."""
-        return bool(self.record_id) and not (self.fields or self.links or self.unlinks)
+        return bool(self.record_id) and not (self.fields or self.relinked)
+
+    @property
+    def relinked(self) -> bool:
+        """Whether anything about its links is to be written."""
+        return bool(self.links or self.unlinks or self.main_changed)
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ def _change(item: Wanted, known: Known | None, shape: CrmShape) -> Change:
             targets=record.links,
             links=tuple(ref for ref in record.links if ref not in known.links),
             unlinks=tuple(ref for ref in gone if ref not in record.links),
+            main_changed=bool(gone) and _mains(record.links) != _mains(known.links),
             match=record.match,
         )
     filled = {field: value for field, value in record.fields.items() if not blank(value)}
@@ -97,6 +98,11 @@ def _change(item: Wanted, known: Known | None, shape: CrmShape) -> Change:
         match=record.match,
         uncertain=known is not None,
     )
+
+
+def _mains(links: tuple[Ref, ...]) -> list[Ref | None]:
+    """The contact and the company that come first: most CRMs have a place for one of each."""
+    return [next((ref for ref in links if ref.object is name), None) for name in _SHARED]
 
 
 def _changed(record: DesiredRecord, known: Known) -> dict[str, FieldValue]:
