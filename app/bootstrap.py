@@ -13,16 +13,18 @@ from app.mapping.load import load_mapping
 from app.mapping.schema import Mapping as FieldMapping
 from app.meetergo.client import MeetergoClient
 from app.oauth.flow import Flow
-from app.oauth.tokens import TokenService
+from app.oauth.tokens import FixedToken, TokenService
 from app.security.encryption import Cipher
 from app.services.connect import Connector
 from app.services.intake import Intake
+from app.services.notify import Notifier
 from app.store.engine import Store
 from app.store.models import ConnectionRow
+from app.store.rekey import MissingKey, check_keys
 from config.logging import configure_logging
-from config.providers import Providers, load_providers
-from config.settings import Settings, load_settings, split_list
-from crm_adapters.base import Access, Adapter, load_adapter
+from config.providers import Provider, Providers, load_providers
+from config.settings import Settings, SettingsError, load_settings, split_list
+from crm_adapters.base import Access, Adapter, TokenSource, load_adapter
 from workers.queue import Waker
 
 
@@ -40,6 +42,19 @@ class Services:
     intake: Intake
     connector: Connector
     waker: Waker
+    notifier: Notifier
+
+    def prepare(self) -> None:
+        """Bring the schema up to date and check the encryption keys. Raises SettingsError."""
+        self.store.migrate()
+        try:
+            check_keys(self.store, self.cipher)
+        except MissingKey as error:
+            raise SettingsError(str(error)) from None
+
+    def public(self, connection_id: int) -> str:
+        """Address of the page that mends a connection."""
+        return f"{self.settings.public_url}/connections/{connection_id}"
 
     def adapter(self, connection_id: int) -> Adapter:
         """An adapter for one connection, with its own session and token source."""
@@ -73,12 +88,20 @@ def bootstrap(
     mappings = load_mappings(settings, providers)
     store = Store(settings.database_url)
     cipher = Cipher(split_list(settings.encryption_keys))
-    tokens = TokenService(store, cipher, providers, settings.http_timeout)
+    tokens = TokenService(store, cipher, providers, settings.oauth_timeout)
+    try:
+        notifier = Notifier(store, providers, settings.notify_urls, settings.public_url)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
 
     def account(connection_id: int) -> Adapter:
         with store.read() as session:
             row = session.get_one(ConnectionRow, connection_id)
         return _adapter(settings, providers, tokens, row)
+
+    def visit(provider: Provider, api_base: str, token: str, by_key: bool) -> Adapter:
+        access = _access(provider, api_base, FixedToken(token), settings.http_timeout, by_key)
+        return load_adapter(provider.adapter)(access)
 
     return Services(
         settings=settings,
@@ -87,10 +110,13 @@ def bootstrap(
         store=store,
         cipher=cipher,
         tokens=tokens,
-        flow=Flow(store, cipher, settings.public_url, settings.http_timeout),
+        flow=Flow(store, cipher, settings.public_url, settings.oauth_timeout),
         intake=Intake(settings, store, cipher),
-        connector=Connector(store, tokens, providers, account, settings.http_timeout),
+        connector=Connector(
+            store, cipher, tokens, providers, visit, account, settings.http_timeout
+        ),
         waker=Waker(settings.redis_url),
+        notifier=notifier,
     )
 
 
@@ -108,8 +134,18 @@ def load_mappings(settings: Settings, providers: Providers) -> dict[str, FieldMa
 def _adapter(
     settings: Settings, providers: Providers, tokens: TokenService, row: ConnectionRow
 ) -> Adapter:
-    access = Access(row.api_base, tokens.source(row.id), settings.http_timeout)
-    return load_adapter(providers[row.provider].adapter)(access)
+    provider, by_key = providers[row.provider], row.auth == "key"
+    source = tokens.source(row.id)
+    access = _access(provider, row.api_base, source, settings.http_timeout, by_key)
+    return load_adapter(provider.adapter)(access)
+
+
+def _access(
+    provider: Provider, api_base: str, tokens: TokenSource, timeout: float, by_key: bool
+) -> Access:
+    if by_key and provider.key:
+        return Access(api_base, tokens, timeout, provider.key.header, provider.key.prefix)
+    return Access(api_base, tokens, timeout)
 
 
 __all__ = ["Services", "bootstrap", "process_services"]

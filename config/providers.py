@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 
 from config.settings import SettingsError, is_loopback, require_https
+
+
+class KeyLogin(BaseModel):
+    """How a key that somebody made by hand in the CRM stands in for OAuth."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str
+    """What the CRM calls it."""
+    where: str
+    """Where a person makes one."""
+    header: str = "Authorization"
+    prefix: str = "Bearer "
 
 
 class Provider(BaseModel):
@@ -24,20 +38,40 @@ class Provider(BaseModel):
     """`module:Class` of the adapter."""
     authorize_url: str
     token_url: str
-    revoke_url: str
+    revoke_url: str = ""
+    """Empty: the provider has no revocation (RFC 7009)."""
+    introspect_url: str = ""
+    """Empty: the provider has no introspection (RFC 7662)."""
     api_base: str
     api_base_from: str | None = None
     """Key of the token answer that names the host to call (api_domain, instance_url)."""
     api_hosts: tuple[str, ...] = ()
-    """Domain suffixes that such a host may have (RFC 9700, 4.4)."""
+    """Domain suffixes that such a host, and an `iss` (RFC 9207), may have (RFC 9700, 4.4)."""
+    account_name_from: str = ""
+    """Key of the introspection answer that names the account to people."""
     client_auth: Literal["body", "basic"] = "body"
     pkce: bool = False
+    authorize_params: dict[str, str] = Field(default_factory=dict)
+    """What the authorization request carries beside the standard parameters."""
     scopes: dict[str, str] = Field(default_factory=dict)
     """Scope -> why it is needed."""
     scopes_in_request: bool = True
     optional_scopes: dict[str, str] = Field(default_factory=dict)
+    """Scope -> what does not work without it; asked for as `optional_scope`."""
+    scope_implies: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Scope -> other scopes that it covers."""
     default_lifetime: int = 1800
-    """Seconds an access token is taken to live where the answer does not say."""
+    """Seconds an access token is taken to live where neither answer nor introspection says."""
+    rotates: bool = False
+    """Whether each refresh ends the refresh token that it used."""
+    login_hosts: dict[str, str] = Field(default_factory=dict)
+    """Host -> what people call it, where there are several; the first is that of the URLs above."""
+    login_host_suffix: str = ""
+    """Domain under which a customer may have a login host of its own."""
+    key: KeyLogin | None = None
+    apps_where: str = ""
+    """Where the provider lists connected apps, in words."""
+    apps_url: str = ""
     docs: str = ""
     client_id: str = ""
     client_secret: str = Field(default="", repr=False)
@@ -63,9 +97,47 @@ class Provider(BaseModel):
             raise ValueError(f"{self.title} named a host that is not its own")
         return named.rstrip("/")
 
+    def at(self, login_host: str | None) -> Provider:
+        """The provider as it is at one of its login hosts. Raises ValueError for a foreign host.
+
+        An endpoint that the environment points elsewhere stays where it was pointed.
+        """
+        if not login_host:
+            return self
+        suffix = self.login_host_suffix
+        if login_host not in self.login_hosts and not (
+            suffix and HOST_NAME.fullmatch(login_host) and login_host.endswith("." + suffix)
+        ):
+            raise ValueError(f"{login_host!r} is no login host of {self.title}.")
+        moved = {}
+        for field in ENDPOINTS:
+            parts = urlsplit(getattr(self, field))
+            if parts.hostname in self.login_hosts:
+                moved[field] = urlunsplit(parts._replace(netloc=login_host))
+        return self.model_copy(update=moved)
+
+    def owns_issuer(self, issuer: str) -> bool:
+        """Whether an `iss` of an authorization answer names this provider (RFC 9207)."""
+        host = urlsplit(issuer).hostname or ""
+        known = {urlsplit(self.authorize_url).hostname, urlsplit(self.token_url).hostname}
+        return host in known or any(host.endswith("." + suffix) for suffix in self.api_hosts)
+
+    def lacking(self, granted: Iterable[str]) -> dict[str, str]:
+        """The scopes that were asked for and not granted, each with what it is for.
+
+        A token answer that names no scopes grants what was asked for (RFC 6749, 5.1).
+        """
+        held = set(granted)
+        for scope in tuple(held):
+            held.update(self.scope_implies.get(scope, ()))
+        asked = {**self.scopes, **self.optional_scopes}
+        return {scope: why for scope, why in asked.items() if held and scope not in held}
+
 
 Providers = dict[str, Provider]
-OVERRIDES = ("client_id", "client_secret", "authorize_url", "token_url", "revoke_url", "api_base")
+ENDPOINTS = ("authorize_url", "token_url", "revoke_url", "introspect_url", "api_base")
+OVERRIDES = ("client_id", "client_secret", *ENDPOINTS)
+HOST_NAME = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z]+")
 
 
 def load_providers(path: Path, environ: Mapping[str, str]) -> Providers:
@@ -78,10 +150,14 @@ def load_providers(path: Path, environ: Mapping[str, str]) -> Providers:
             override = environ.get(f"{name}_{key}".upper(), "")
             if override:
                 values[key] = override.rstrip("/") if key == "api_base" else override
+            elif key == "introspect_url" and environ.get(f"{name}_token_url".upper()):
+                # Tokens of a server that was put in its place are not for the provider's eyes.
+                values[key] = ""
         try:
             provider = Provider(**values)
-            for key in OVERRIDES[2:]:
-                require_https(getattr(provider, key), f"{name}_{key}".upper())
+            for key in ENDPOINTS:
+                if getattr(provider, key) or key not in ("revoke_url", "introspect_url"):
+                    require_https(getattr(provider, key), f"{name}_{key}".upper())
         except (ValidationError, ValueError) as error:
             raise SettingsError(f"{path.name}: {name}: {error}") from None
         providers[name] = provider

@@ -63,6 +63,12 @@ class Settings(BaseSettings):
     """How many proxies in front may set X-Forwarded-*; 0 believes none (RFC 9700, 4.13)."""
     http_timeout: float = Field(default=30.0, gt=0, le=120)
     """Seconds that one call to a CRM or to meetergo may take."""
+    oauth_timeout: float = Field(default=60.0, gt=0, le=300)
+    """Seconds that a token endpoint may take: its lost answer may cost the connection."""
+    notify_urls: str = ""
+    """Apprise addresses that hear of broken connections, separated by blanks or commas."""
+    notify_after_failures: int = Field(default=5, ge=1, le=1000)
+    """Deliveries of one connection that fail in a row before somebody is told."""
     sweep_interval: int = Field(default=10, ge=1, le=60)
     """Seconds between two sweeps that wake whatever is due."""
     log_level: str = "INFO"

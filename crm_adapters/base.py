@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import ClassVar, Protocol
 
 from app.domain.errors import CrmError
-from app.domain.records import CrmShape, Directory, ObjectName, Plan, Ref, Result
+from app.domain.records import Account, CrmShape, Directory, ObjectName, Plan, Ref, Result
 
 BOOKING_FIELD = "meetergo_booking_id"
 """Name of the custom field that carries the booking's id in every CRM."""
@@ -25,9 +25,11 @@ class TokenSource(Protocol):
 
 @dataclass
 class CallMeter:
-    """Counts the HTTP calls of one adapter, for the sync log."""
+    """Counts the HTTP calls of one adapter, and keeps what the CRM last said of its limits."""
 
     calls: int = 0
+    limits: dict[str, tuple[int, int | None]] = field(default_factory=dict)
+    """Which limit, in words -> (calls left, calls allowed or None where it is not told)."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,14 @@ class Access:
     tokens: TokenSource
     timeout: float = 30.0
     """Seconds for one call."""
+    header: str = "Authorization"
+    """Where the token goes; another header for some CRMs' hand-made keys."""
+    prefix: str = "Bearer "
     meter: CallMeter = field(default_factory=CallMeter)
+
+    def authorization(self, token: str) -> dict[str, str]:
+        """The header that carries the token."""
+        return {self.header: f"{self.prefix}{token}"}
 
 
 @dataclass
@@ -82,8 +91,11 @@ class Adapter(Protocol):
 
     def __init__(self, access: Access) -> None: ...
 
-    def whoami(self) -> str:
-        """The account's own name, as its users know it."""
+    def whoami(self) -> Account:
+        """Whose account it is: its own id, which never changes, and its name."""
+
+    def check(self, name: ObjectName) -> None:
+        """Read one record of an object; raise MissingScope or another CrmError where it fails."""
 
     def directory(self) -> Directory:
         """Owners, pipelines and custom fields of the account; the caller keeps it for minutes."""

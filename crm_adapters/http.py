@@ -14,12 +14,22 @@ import requests
 import structlog
 
 from app.domain.errors import RateLimited, RetryLater, Unauthorized
-from crm_adapters.base import Access
+from crm_adapters.base import Access, CallMeter
 
 log = structlog.get_logger(__name__)
 Answer = TypeVar("Answer")
 MAX_MESSAGE = 300
 """Characters of a CRM's own words that are kept."""
+RENEWALS = 2
+"""How often one call may renew: a token that lives for seconds may die on its way to the CRM."""
+LIMIT_HEADERS = (
+    ("short window", "x-hubspot-ratelimit-remaining", "x-hubspot-ratelimit-max"),
+    ("day", "x-hubspot-ratelimit-daily-remaining", "x-hubspot-ratelimit-daily"),
+    ("short window", "x-ratelimit-remaining", "x-ratelimit-limit"),
+    ("day", "x-daily-ratelimit-token-remaining", ""),
+)
+"""Which limit, header with what is left, header with what is allowed."""
+_USAGE = re.compile(r"api-usage=(\d+)/(\d+)")
 _QUOTED_SECRET = re.compile(r"[A-Za-z0-9_\-.!]{40,}")
 _EMAIL = re.compile(r"[^\s@\"'<>]+@[^\s@\"'<>]+")
 
@@ -29,17 +39,18 @@ class RefusedToken(Exception):
 
 
 def with_token(access: Access, call: Callable[[str], Answer]) -> Answer:
-    """Make a call with a token; where the token is refused, renew it and call once more.
+    """Make a call with a token; where the token is refused, renew it and call again.
 
-    Raises Unauthorized where the renewed token is refused as well.
+    Raises Unauthorized where renewed tokens are refused as well.
     """
     token = access.tokens.token()
+    for _ in range(RENEWALS):
+        try:
+            return call(token)
+        except RefusedToken:
+            token = access.tokens.renewed(token)
     try:
         return call(token)
-    except RefusedToken:
-        pass
-    try:
-        return call(access.tokens.renewed(token))
     except RefusedToken as error:
         raise Unauthorized(f"The CRM refuses a fresh access token: {error}") from None
 
@@ -86,8 +97,27 @@ class ApiSession:
             )
         except requests.RequestException as error:
             raise unreachable(error) from None
+        note_limits(self.access.meter, response.headers)
         raise_for_outage(response.status_code, response.headers, response.text)
         return response
+
+
+def note_limits(meter: CallMeter, headers: Mapping[str, str]) -> None:
+    """Keep what an answer's headers say of the limits.
+
+    https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines
+    https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting
+    https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/headers_api_usage.htm
+    """
+    lowered = {key.lower(): value for key, value in headers.items()}
+    for label, left, allowed in LIMIT_HEADERS:
+        if lowered.get(left, "").isdigit():
+            most = lowered.get(allowed, "")
+            meter.limits[label] = (int(lowered[left]), int(most) if most.isdigit() else None)
+    usage = _USAGE.search(lowered.get("sforce-limit-info", ""))
+    if usage:
+        used, most_calls = int(usage[1]), int(usage[2])
+        meter.limits["24 hours"] = (most_calls - used, most_calls)
 
 
 def unreachable(error: Exception) -> RetryLater:

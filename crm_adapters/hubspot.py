@@ -24,6 +24,7 @@ from app.domain.errors import (
 )
 from app.domain.people import normalise_email, normalise_phone
 from app.domain.records import (
+    Account,
     Change,
     CrmShape,
     Directory,
@@ -40,6 +41,7 @@ from crm_adapters.base import BOOKING_FIELD, Access, CrmField, Report
 from crm_adapters.http import (
     Pacer,
     RefusedToken,
+    note_limits,
     raise_for_outage,
     shorten,
     unreachable,
@@ -104,6 +106,7 @@ class HubSpotAdapter:
         self._pool = urllib3.PoolManager(maxsize=4, retries=urllib3.Retry(0, read=False))
         client = hubspot.Client.create(api_factory=self._api)
         self._batch = client.crm.objects.batch_api
+        self._records = client.crm.objects.basic_api
         self._search = client.crm.objects.search_api
         self._links = client.crm.associations.v4.batch_api
         self._owners = client.crm.owners.owners_api
@@ -127,15 +130,17 @@ class HubSpotAdapter:
             def once(token: str) -> Any:
                 configuration.access_token = token
                 self.access.meter.calls += 1
-                return _translate(lambda: original(dated(path), method, *args, **kwargs))
+                answer = _translate(lambda: original(dated(path), method, *args, **kwargs))
+                note_limits(self.access.meter, client.last_response.getheaders())
+                return answer
 
             return with_token(self.access, once)
 
         client.call_api = call_api
         return getattr(package, api_name)(api_client=client)
 
-    def whoami(self) -> str:
-        """The portal's number and domain, from /account-info."""
+    def whoami(self) -> Account:
+        """The portal's number, from /account-info, which knows no name."""
         answer = self._batch.api_client.call_api(
             f"/account-info/{API_VERSION}/details",
             "GET",
@@ -144,7 +149,11 @@ class HubSpotAdapter:
             _return_http_data_only=True,
         )
         self._portal = str(answer["portalId"])
-        return f"portal {self._portal} ({answer.get('uiDomain', 'hubspot.com')})"
+        return Account(self._portal, f"portal {self._portal}")
+
+    def check(self, name: ObjectName) -> None:
+        """Read one record of an object."""
+        self._records.get_page(PLURAL[name], limit=1)
 
     def directory(self) -> Directory:
         """Owners, deal pipelines and which objects have the booking-id field."""

@@ -18,6 +18,7 @@ from app.domain.errors import (
 )
 from app.domain.people import normalise_email, normalise_phone
 from app.domain.records import (
+    Account,
     Change,
     CrmShape,
     Directory,
@@ -88,13 +89,18 @@ class PipedriveAdapter:
         self._web = access.api_base
         self._begun: set[Ref] = set()
 
-    def whoami(self) -> str:
-        """The company's name and its domain."""
+    def whoami(self) -> Account:
+        """The company's id, its name and its domain."""
         me = self._call("GET", f"{V1}/users/me")["data"]
         domain = me.get("company_domain") or ""
         if domain:
             self._web = f"https://{domain}.pipedrive.com"
-        return f"{me.get('company_name') or 'company'} ({domain or me.get('company_id')})"
+        name = f"{me.get('company_name') or 'company'} ({domain or me.get('company_id')})"
+        return Account(str(me.get("company_id") or domain), name)
+
+    def check(self, name: ObjectName) -> None:
+        """Read one record of an object."""
+        self._call("GET", PATHS[name], params={"limit": 1})
 
     def directory(self) -> Directory:
         """Users, pipelines with their stages, and the keys of custom fields."""
@@ -373,7 +379,7 @@ class PipedriveAdapter:
 
     def _call(self, method: str, path: str, **kwargs: Any) -> Any:
         def once(token: str) -> Any:
-            headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
+            headers = {**self.access.authorization(token), "Accept": "application/json"}
             try:
                 response = self._session.request(method, path, headers, **kwargs)
             except RateLimited as error:

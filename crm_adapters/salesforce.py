@@ -24,6 +24,7 @@ from app.domain.errors import (
 )
 from app.domain.people import normalise_email, normalise_phone
 from app.domain.records import (
+    Account,
     Change,
     CrmShape,
     Directory,
@@ -37,7 +38,14 @@ from app.domain.records import (
     Stage,
 )
 from crm_adapters.base import BOOKING_FIELD, Access, CrmField, Report
-from crm_adapters.http import RefusedToken, raise_for_outage, shorten, unreachable, with_token
+from crm_adapters.http import (
+    RefusedToken,
+    note_limits,
+    raise_for_outage,
+    shorten,
+    unreachable,
+    with_token,
+)
 
 API_VERSION = "68.0"
 """The one place for the version (Autumn 2026)."""
@@ -89,10 +97,14 @@ class SalesforceAdapter:
         self.access = access
         self._session = _Session(access)
 
-    def whoami(self) -> str:
-        """The organization's name and id."""
+    def whoami(self) -> Account:
+        """The organization's id and name."""
         row = self.query("SELECT Id, Name FROM Organization LIMIT 1")[0]
-        return f"{row['Name']} ({row['Id']})"
+        return Account(str(row["Id"]), f"{row['Name']}, org {row['Id']}")
+
+    def check(self, name: ObjectName) -> None:
+        """Read one record of an object."""
+        self.query(f"SELECT Id FROM {SOBJECTS[name]} LIMIT 1")  # noqa: S608 - names are ours
 
     def directory(self) -> Directory:
         """Active users, the opportunity's stages, and where the booking-id field is."""
@@ -274,6 +286,7 @@ class _Session(requests.Session):
         if self._access.api_base.startswith("http://"):
             url = str(url).replace("https://", "http://", 1)
         response = super().request(method, url, *args, **kwargs)
+        note_limits(self._access.meter, response.headers)
         raise_for_outage(response.status_code, response.headers, response.text)
         return response
 

@@ -126,6 +126,12 @@ class Sandbox:
     authorize_path = "/oauth/authorize"
     token_path = "/oauth/token"
     revoke_path = "/oauth/revoke"
+    introspect_path = ""
+    """Empty: this CRM has no introspection."""
+    revoke_needs_client = True
+    """Whether revocation wants the client's credentials."""
+    key_header, key_prefix = "Authorization", "Bearer "
+    account_id, account_name = "1", "Acme"
     fixed_scopes: tuple[str, ...] = ()
     """Scopes that are set in the app instead of asked for."""
     free_paths: tuple[str, ...] = ("/oauth", "/_sandbox", "/favicon")
@@ -135,6 +141,12 @@ class Sandbox:
         self.lock = threading.RLock()
         self.users = users or {"john@acme.example": "John Smith", "mary@acme.example": "Mary Major"}
         self.grants: list[Grant] = []
+        self.keys: dict[str, list[str]] = {}
+        """Key that was made by hand -> its scopes."""
+        self.withheld: set[str] = set()
+        """Scopes that this account does not grant, asked or not."""
+        self.calls_to_token = 0
+        self.revocations = 0
         self.codes: dict[str, Record] = {}
         self.calls: Counter[str] = Counter()
         self.log: list[str] = []
@@ -147,6 +159,8 @@ class Sandbox:
         add(self.authorize_path, "authorize", self._authorize, methods=["GET", "POST"])
         add(self.token_path, "token", self._token, methods=["POST"])
         add(self.revoke_path, "revoke", self._revoke, methods=["POST"])
+        if self.introspect_path:
+            add(self.introspect_path, "introspect", self._introspect, methods=["POST"])
         add("/", "page", self._page)
         add("/_sandbox/calls", "calls", self._calls)
         add("/_sandbox/faults", "faults", self._set_faults, methods=["POST", "DELETE"])
@@ -199,6 +213,16 @@ class Sandbox:
             if not key.startswith("GET") and not key.endswith(reads)
         )
 
+    def become(self, account_id: str, account_name: str) -> None:
+        """Be another account from now on."""
+        self.account_id, self.account_name = account_id, account_name
+
+    def make_key(self, *scopes: str) -> str:
+        """Make a key by hand, as a person does in the CRM's settings."""
+        key = f"{self.name}-key-{secrets.token_urlsafe(16)}"
+        self.keys[key] = list(scopes)
+        return key
+
     def expire_access_tokens(self) -> None:
         """Let every access token die now."""
         with self.lock:
@@ -225,15 +249,18 @@ class Sandbox:
             if fault.status:
                 return Response(fault.body, fault.status, fault.headers)
             request.environ["sandbox.drop"] = fault.drop_after_commit
-        if path in (self.authorize_path, self.token_path, self.revoke_path):
+        if path in (
+            self.authorize_path, self.token_path, self.revoke_path, self.introspect_path,
+        ):  # fmt: skip
             return None
         with self.lock:
             self.calls[f"{request.method} {path}"] += 1
             self.log.append(f"{request.method} {path}")
-            grant = self._grant_of(request.headers.get("Authorization", ""))
-            if grant is None:
-                return self.refuse_token()
-            return self.guard(grant.scopes)
+            scopes = self._scopes_of_key()
+            if scopes is None:
+                grant = self._grant_of(request.headers.get("Authorization", ""))
+                scopes = None if grant is None else grant.scopes
+            return self.refuse_token() if scopes is None else self.guard(scopes)
 
     def _after(self, response: Response) -> Response:
         if request.environ.get("sandbox.drop"):
@@ -254,6 +281,12 @@ class Sandbox:
                     return fault
         return None
 
+    def _scopes_of_key(self) -> list[str] | None:
+        sent = request.headers.get(self.key_header, "")
+        if self.key_prefix and not sent.startswith(self.key_prefix):
+            return None
+        return self.keys.get(sent.removeprefix(self.key_prefix))
+
     def _grant_of(self, header: str) -> Grant | None:
         token = header.removeprefix("Bearer ")
         for grant in self.grants:
@@ -266,6 +299,8 @@ class Sandbox:
     def _authorize(self) -> Response | str:
         given = request.values
         scopes = given.get("scope", "").split() or list(self.fixed_scopes)
+        scopes = [s for s in (*scopes, *given.get("optional_scope", "").split())
+                  if s not in self.withheld]  # fmt: skip
         if given.get("client_id") != CLIENT_ID or given.get("response_type") != "code":
             return make(400, {"error": "invalid_request"})
         if self.pkce and given.get("code_challenge_method") != "S256":
@@ -289,7 +324,8 @@ class Sandbox:
         return redirect(f"{given['redirect_uri']}?{urlencode(query)}", 302)
 
     def _token(self) -> Response:
-        self.calls_to_token = getattr(self, "calls_to_token", 0) + 1
+        with self.lock:
+            self.calls_to_token += 1
         if request.mimetype != "application/x-www-form-urlencoded" or request.args:
             return make(400, {"error": "invalid_request"})
         if not self._client_is_known():
@@ -342,8 +378,27 @@ class Sandbox:
         }
         return make(200, self.token_answer(answer))
 
-    def _revoke(self) -> Response:
+    def _introspect(self) -> Response:
+        if not self._client_is_known():
+            return make(401, {"error": "invalid_client"})
+        now = time.monotonic()
         with self.lock:
+            for grant in self.grants:
+                left = grant.access_tokens.get(request.form.get("token", ""), 0.0) - now
+                if left > 0:
+                    return make(200, self.introspection(grant, left))
+        return make(200, {"active": False})
+
+    def introspection(self, grant: Grant, left: float) -> Record:
+        """What this CRM tells of a living access token; `left`: seconds until it dies."""
+        scope = self.scope_separator.join(grant.scopes)
+        return {"active": True, "scope": scope, "exp": int(time.time() + left)}
+
+    def _revoke(self) -> Response:
+        if self.revoke_needs_client and not self._client_is_known():
+            return make(401, {"error": "invalid_client"})
+        with self.lock:
+            self.revocations += 1
             for grant in self.grants:
                 if grant.refresh_token == request.form.get("token"):
                     # Access tokens live on to their end, as at the real ones.

@@ -14,6 +14,7 @@ from sandbox.core import (
     Company,
     Contact,
     Deal,
+    Grant,
     Meeting,
     Record,
     Sandbox,
@@ -102,6 +103,8 @@ class HubSpotSandbox(Sandbox):
     name, title, pkce = "hubspot", "HubSpot", True
     token_path = f"/oauth/{VERSION}/token"
     revoke_path = f"/oauth/{VERSION}/token/revoke"
+    introspect_path = f"/oauth/{VERSION}/token/introspect"
+    account_id, account_name = "4711", "acme.example"
 
     def routes(self) -> None:
         self.schema = _schema()
@@ -124,6 +127,7 @@ class HubSpotSandbox(Sandbox):
         add = self.app.add_url_rule
         add(f"{objects}/batch/<action>", "batch", self._batch, methods=["POST"])
         add(f"{objects}/search", "search", self._search, methods=["POST"])
+        add(objects, "list", self._list)
         add(f"{objects}/<record_id>", "one", self._one, methods=["GET", "DELETE"])
         links = f"/crm/associations/{VERSION}/<source>/<target>/batch/<action>"
         add(links, "links", self._links, methods=["POST"])
@@ -134,7 +138,13 @@ class HubSpotSandbox(Sandbox):
         add(f"/account-info/{VERSION}/details", "details", self._details)
 
     def token_answer(self, answer: Record) -> Record:
-        return {**answer, "hub_id": 4711, "scopes": answer["scope"].split()}
+        return {**answer, "hub_id": int(self.account_id), "scopes": answer["scope"].split()}
+
+    def introspection(self, grant: Grant, left: float) -> Record:
+        return {
+            "active": True, "hub_id": int(self.account_id), "hub_domain": self.account_name,
+            "scopes": grant.scopes, "expires_in": int(left),
+        }  # fmt: skip
 
     def dead_grant(self) -> Response:
         return make(
@@ -144,21 +154,24 @@ class HubSpotSandbox(Sandbox):
     def refuse_token(self) -> Response:
         return Refused(401, "EXPIRED_AUTHENTICATION", "The OAuth token used to make this call expired").response()  # fmt: skip
 
+    def _after(self, response: Response) -> Response:
+        # Search has a limit of its own and no headers.
+        if request.path.startswith("/crm") and not request.path.endswith("/search"):
+            response.headers["X-HubSpot-RateLimit-Max"] = str(self.window.limit)
+            response.headers["X-HubSpot-RateLimit-Remaining"] = str(self.window.left)
+            response.headers["X-HubSpot-RateLimit-Interval-Milliseconds"] = "10000"
+        return super()._after(response)
+
     def guard(self, scopes: list[str]) -> Response | None:
         searching = request.path.endswith("/search")
         window = self.search_window if searching else self.window
-        headers = {
-            "X-HubSpot-RateLimit-Max": str(self.window.limit),
-            "X-HubSpot-RateLimit-Remaining": str(self.window.left),
-            "X-HubSpot-RateLimit-Interval-Milliseconds": "10000",
-        }
         if not window.take():
             body = {
                 "status": "error", "message": "You have reached your limit.", "errorType":
                 "RATE_LIMIT", "correlationId": "c0ffee",
                 "policyName": "SECONDLY" if searching else "TEN_SECONDLY_ROLLING",
             }  # fmt: skip
-            return make(429, body, {} if searching else headers)
+            return make(429, body)
         needed = self._needed_scope()
         if needed and needed not in scopes:
             more = {
@@ -418,6 +431,12 @@ class HubSpotSandbox(Sandbox):
         times = {"createdAt": "2026-11-24T08:00:00Z", "updatedAt": "2026-11-24T08:00:00Z"}
         return {"id": record["id"], "properties": dict(properties), "archived": False, **times}
 
+    def _list(self, kind: str) -> Response:
+        with self.lock:
+            limit = request.args.get("limit", 10, type=int)
+            rows = [self._show(record) for record in list(self._kind(kind).values())[:limit]]
+            return make(200, {"results": rows})
+
     def _one(self, kind: str, record_id: str) -> Response:
         with self.lock:
             table = self._kind(kind)
@@ -545,7 +564,12 @@ class HubSpotSandbox(Sandbox):
 
     def _details(self) -> Response:
         return make(
-            200, {"portalId": 4711, "accountType": "SANDBOX", "uiDomain": "app.hubspot.com"}
+            200,
+            {
+                "portalId": int(self.account_id),
+                "accountType": "SANDBOX",
+                "uiDomain": "app.hubspot.com",
+            },
         )
 
     # For tests and the page

@@ -70,6 +70,8 @@ class PipedriveSandbox(Sandbox):
 
     name, title = "pipedrive", "Pipedrive"
     client_auth = "basic"
+    key_header, key_prefix = "x-api-token", ""
+    account_id = "77"
     scope_separator = ","
     lifetime = 3600.0
     fixed_scopes = ("base", "deals:full", "contacts:full", "activities:full", "users:read",
@@ -122,21 +124,22 @@ class PipedriveSandbox(Sandbox):
     def refuse_token(self) -> Response:
         return Refused(401, "Invalid token: access token is invalid").response()
 
+    def _after(self, response: Response) -> Response:
+        if request.path.startswith(("/api/", "/v1/")):
+            left = max(0, DAILY_BUDGET - self.spent)
+            response.headers["x-ratelimit-limit"] = str(self.burst.limit)
+            response.headers["x-ratelimit-remaining"] = str(self.burst.left)
+            response.headers["x-ratelimit-reset"] = "2"
+            response.headers["x-daily-ratelimit-token-remaining"] = str(left)
+        return super()._after(response)
+
     def guard(self, scopes: list[str]) -> Response | None:
         searching = request.path.endswith("/search")
         cost = 20 if searching else COSTS[request.method]
         self.spent += cost * (2 if request.path.startswith("/v1") else 1)
-        headers = {
-            "x-ratelimit-limit": str(self.burst.limit),
-            "x-ratelimit-remaining": str(self.burst.left),
-            "x-ratelimit-reset": "2",
-            "x-daily-ratelimit-token-remaining": str(max(0, DAILY_BUDGET - self.spent)),
-        }
         window = self.search_burst if searching else self.burst
         if not window.take() or self.spent > DAILY_BUDGET:
-            return make(
-                429, {"success": False, "error": "request over limit", "code": 429}, headers
-            )
+            return make(429, {"success": False, "error": "request over limit", "code": 429})
         if self._scope() not in scopes:
             return Refused(403, "Scope and URL mismatch").response()
         unknown = set(request.args) - QUERIES
@@ -339,7 +342,10 @@ class PipedriveSandbox(Sandbox):
         return make(200, {"success": True, "data": rows})
 
     def _me(self) -> Response:
-        me = {"id": 1, "company_id": 77, "company_name": "Acme", "company_domain": "acme"}
+        me = {
+            "id": 1, "company_id": int(self.account_id), "company_name": self.account_name,
+            "company_domain": self.account_name.lower(),
+        }  # fmt: skip
         return make(200, {"success": True, "data": me})
 
     def _participants(self, deal_id: int) -> Response:

@@ -74,6 +74,8 @@ class SalesforceSandbox(Sandbox):
     authorize_path = "/services/oauth2/authorize"
     token_path = "/services/oauth2/token"
     revoke_path = "/services/oauth2/revoke"
+    introspect_path = "/services/oauth2/introspect"
+    revoke_needs_client = False
 
     def routes(self) -> None:
         self.tables: dict[str, dict[str, Record]] = {name: {} for name in FIELDS}
@@ -107,6 +109,12 @@ class SalesforceSandbox(Sandbox):
         for number, label in enumerate(("Prospecting", "Negotiation", "Closed Won", "Closed Lost")):
             stage = {"ApiName": label, "MasterLabel": label, "SortOrder": number, "IsActive": True}
             self._store("OpportunityStage", stage)
+
+    def become(self, account_id: str, account_name: str) -> None:
+        super().become(account_id, account_name)
+        self.tables["Organization"].clear()
+        row = self._store("Organization", {"Name": account_name})
+        row["Id"] = account_id
 
     def token_answer(self, answer: Record) -> Record:
         # No expires_in: the lifetime is the org's session setting.

@@ -38,6 +38,7 @@ class Served:
         name = self.sandbox.name.upper()
         if not isinstance(self.sandbox, Sandbox):
             return {f"{name}_API_BASE": self.url}
+        introspect = self.sandbox.introspect_path
         return {
             f"{name}_CLIENT_ID": CLIENT_ID,
             f"{name}_CLIENT_SECRET": CLIENT_SECRET,
@@ -45,6 +46,7 @@ class Served:
             f"{name}_TOKEN_URL": self.url + self.sandbox.token_path,
             f"{name}_REVOKE_URL": self.url + self.sandbox.revoke_path,
             f"{name}_API_BASE": self.url,
+            **({f"{name}_INTROSPECT_URL": self.url + introspect} if introspect else {}),
         }
 
     def stop(self) -> None:

@@ -32,6 +32,8 @@ def sweep() -> None:
     services.waker.wake(due)
     if held:
         services.waker.confirm()
+    if services.notifier.due():
+        services.waker.tell()
 
 
 def confirm_events() -> None:
@@ -43,11 +45,17 @@ def confirm_events() -> None:
         log.warning("confirm_postponed", reason=str(error))
 
 
+def send_notices() -> None:
+    """Tell people what has changed with the connections."""
+    process_services().notifier.send_due()
+
+
 def refresh_tokens() -> None:
-    """Refresh access tokens before they expire, so that no sync waits for it."""
+    """Refresh access tokens before they expire, and revoke those of ended connections."""
     services = process_services()
     for connection_id in services.tokens.due():
         try:
             services.tokens.renew_early(connection_id)
         except CrmError as error:
             log.warning("refresh_failed", connection_id=connection_id, reason=error.message)
+    services.connector.revoke_due()

@@ -15,6 +15,7 @@ from rq.serializers import JSONSerializer
 log = structlog.get_logger(__name__)
 QUEUE = "sync"
 SYNC_JOB = "workers.jobs.sync_connection"
+NOTICE_JOB = "workers.jobs.send_notices"
 CONFIRM_JOB = "workers.jobs.confirm_events"
 JOB_TIMEOUT = 600
 """Seconds after which RQ ends a job; a drain hands over long before."""
@@ -50,6 +51,10 @@ class Waker:
     def confirm(self) -> bool:
         """Queue the re-reading of held webhooks; False where Redis did not take it."""
         return self._quietly(lambda: self._enqueue(CONFIRM_JOB, "confirm", ()))
+
+    def tell(self) -> bool:
+        """Queue the sending of notices; False where Redis did not take it."""
+        return self._quietly(lambda: self._enqueue(NOTICE_JOB, "notices", ()))
 
     def begun(self, connection_id: int) -> None:
         """Say that a drain has started: from now on a wake-up is a new job, so none is lost."""

@@ -26,9 +26,17 @@ from app.mapping.diff import Wanted, build_plan, merge, written
 from app.mapping.plan import Planner
 from app.store import deliveries
 from app.store.bookings import read_state
+from app.store.connections import Problem, count_failures, set_status
 from app.store.engine import utcnow
 from app.store.ledger import Ledger
-from app.store.models import BookingRow, ConnectionRow, ConnectionStatus, DeliveryRow, SyncLog
+from app.store.models import (
+    WORKING,
+    BookingRow,
+    ConnectionRow,
+    ConnectionStatus,
+    DeliveryRow,
+    SyncLog,
+)
 from crm_adapters.base import Adapter, CallMeter, Report
 
 log = structlog.get_logger(__name__)
@@ -170,9 +178,10 @@ class Drainer:
         with self._store.write() as session:
             self._hold(session, connection_id, fence)
             self._save(session, connection_id, account, batch, report)
-            self._end(session, batch, report, outage, calls)
+            row = session.get_one(ConnectionRow, connection_id)
+            self._end(session, row, batch, report, outage, calls)
             if not outage:
-                _recovered(session.get_one(ConnectionRow, connection_id))
+                _recovered(row)
         if outage:
             raise outage
 
@@ -248,12 +257,14 @@ class Drainer:
     def _end(
         self,
         session: Session,
+        row: ConnectionRow,
         batch: _Batch,
         report: Report,
         outage: CrmError | None,
         calls: int,
     ) -> None:
         """Say of each delivery how it ended; calls are shared evenly."""
+        failed = passed = 0
         changed = {change.ref for change in batch.plan.changes}
         share, rest = divmod(calls, len(batch.works))
         now = self._now()
@@ -263,14 +274,19 @@ class Drainer:
             refs = [r.ref for r in work.desired.records] if work.desired else []
             open_ = [ref for ref in refs if ref in changed and ref not in report.results]
             if problem:
-                deliveries.end_badly(session, work.delivery_id, work.revision, problem, mine, now)
+                failed += deliveries.end_badly(
+                    session, work.delivery_id, work.revision, problem, mine, now
+                )
             elif not open_:
                 deliveries.end_well(session, work.delivery_id, work.revision, mine, now)
+                passed += 1
             elif outage and not isinstance(outage, (RateLimited, UnauthorizedError, MissingScope)):
                 deliveries.end_badly(session, work.delivery_id, work.revision, outage, mine, now)
             elif outage is None:
                 lost = RetryLater("The adapter left a record without an answer.")
                 deliveries.end_badly(session, work.delivery_id, work.revision, lost, mine, now)
+        limit = self._services.settings.notify_after_failures
+        count_failures(session, row, failed, passed, limit, now)
 
     def _hold(self, session: Session, connection_id: int, fence: int) -> None:
         if not deliveries.hold_lease(session, connection_id, fence, self._now()):
@@ -282,7 +298,9 @@ class Drainer:
         with self._store.write() as session:
             self._hold(session, connection_id, fence)
             row = session.get_one(ConnectionRow, connection_id)
-            row.pause_until, row.last_error = self._now() + wait, error.message
+            row.pause_until = self._now() + wait
+            if row.problem is None:
+                row.last_error = error.message
         log.warning("crm_paused", connection_id=connection_id, seconds=wait.total_seconds())
 
     def _break(self, connection_id: int, fence: int, error: CrmError) -> None:
@@ -290,18 +308,25 @@ class Drainer:
         with self._store.write() as session:
             self._hold(session, connection_id, fence)
             row = session.get_one(ConnectionRow, connection_id)
-            expired = isinstance(error, UnauthorizedError)
-            row.status = ConnectionStatus.EXPIRED if expired else ConnectionStatus.ERROR
-            row.status_since = self._now()
-            row.last_error = f"{error.message} {error.advice}"
-            deliveries.park(session, connection_id, self._now())
+            if row.status not in WORKING:
+                return  # the token service has said already what is wrong
+            if isinstance(error, UnauthorizedError):
+                status, problem = ConnectionStatus.EXPIRED, Problem.GRANT
+                by_key = row.auth == "key"
+                step = "Enter a new key." if by_key else "Connect it again on the connections page."
+            else:
+                status, problem = ConnectionStatus.ERROR, Problem.SCOPE
+                step = f"{error.advice} Or press 'Check and resume' once the CRM allows it."
+            set_status(session, row, status, self._now(), problem, error.message, step)
         log.warning("connection_broken", connection_id=connection_id, code=error.code)
 
 
 def _recovered(row: ConnectionRow) -> None:
     """Forget an outage that is over, so that nobody reads of it on the dashboard."""
     if row.pause_until is not None:
-        row.pause_until = row.last_error = None
+        row.pause_until = None
+        if row.problem is None:
+            row.last_error = None
 
 
 def _problem(work: _Work, report: Report) -> CrmError | None:

@@ -10,6 +10,8 @@ from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
 from app.bootstrap import process_services
+from app.domain.errors import MappingError
+from config.settings import SettingsError
 from workers.queue import connect, make_queue
 
 log = structlog.get_logger(__name__)
@@ -19,8 +21,11 @@ REDIS_PAUSE = 2.0
 
 def main() -> None:
     """Work until SIGTERM, which lets the job at hand end; a Redis that is away is waited for."""
-    services = process_services()
-    services.store.migrate()
+    try:
+        services = process_services()
+        services.prepare()
+    except (SettingsError, MappingError) as error:
+        raise SystemExit(f"The worker cannot start:\n{error}") from None
     while True:
         try:
             redis = connect(services.settings.redis_url, read_timeout=None)

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import click
 from flask import Flask
 from flask.cli import AppGroup
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from sqlalchemy import select
 
 from app.bootstrap import Services
+from app.doctor import Verdict, examine
 from app.domain.errors import CrmError, MappingError, UnfitPayload
 from app.domain.events import read_booking, read_event
 from app.domain.records import Directory, Pipeline, Stage
 from app.mapping.load import load_mapping
 from app.mapping.plan import Planner
+from app.oauth.flow import Wish
 from app.security.api_keys import key_hash, new_key
+from app.services.connect import OtherAccount, UnfitGrant
 from app.services.overview import Overview
 from app.store.deliveries import connections_with_work
 from app.store.engine import utcnow
 from app.store.inbox import read_event_row
-from app.store.models import ApiKey, AuditLog, EventRow
+from app.store.models import ApiKey, AuditLog, ConnectionRow, EventRow
+from app.store.rekey import rekey
+
+MARKS = {Verdict.GOOD: ("✓", "green"), Verdict.NOTE: ("!", "yellow"), Verdict.BAD: ("✗", "red")}
 
 
 def register_commands(app: Flask, services: Services) -> None:
@@ -36,6 +44,31 @@ def register_commands(app: Flask, services: Services) -> None:
         _mappings(services),
     ):
         app.cli.add_command(group)
+
+    @app.cli.command("doctor")
+    @click.option("--connection", type=int, help="Only this connection.")
+    @click.option("--notify", is_flag=True, help="Also send a test message to NOTIFY_URLS.")
+    def doctor(connection: int | None, notify: bool) -> None:
+        """Examine the service and every connection end to end; exit 1 where something is to fix."""
+        if connection is not None:
+            _must_exist(services, connection)
+        bad = 0
+        console = Console()
+        for found in examine(services, connection):
+            mark, style = MARKS[found.verdict]
+            bad += found.verdict is Verdict.BAD
+            console.print(f"{mark} {found.subject} · {found.check}", style=style, markup=False)
+            if found.detail:
+                console.print(f"    {found.detail}", markup=False, highlight=False)
+            if found.fix and found.verdict is not Verdict.GOOD:
+                console.print(f"    → {found.fix}", markup=False, highlight=False)
+        if notify:
+            taken = services.notifier.test()
+            bad += taken.count(False)
+            click.echo(f"{taken.count(True)} of {len(taken)} targets took the test message")
+        if bad:
+            raise click.ClickException(f"{bad} things to fix.")
+        click.echo("Nothing to fix.")
 
     @app.cli.command("sweep")
     def sweep() -> None:
@@ -75,6 +108,18 @@ def _keys(services: Services) -> AppGroup:
             raise click.ClickException(f"There is no valid key named {name!r}.")
         click.echo(f"{len(rows)} keys revoked")
 
+    @group.command("rotate")
+    def rotate() -> None:
+        """Re-encrypt everything with the first key of ENCRYPTION_KEYS; the others may then go."""
+        with Progress(console=Console(stderr=True)) as progress:
+            task = progress.add_task("Re-encrypting", total=None)
+            done = rekey(
+                services.store,
+                services.cipher,
+                lambda number, total: progress.update(task, completed=number, total=total),
+            )
+        click.echo(f"{done} values re-encrypted with key {services.cipher.newest}")
+
     return group
 
 
@@ -84,32 +129,78 @@ def _connections(services: Services) -> AppGroup:
     @group.command("list")
     def list_() -> None:
         """Every connection and how it is."""
-        table = Table("id", "CRM", "account", "status", "since (UTC)", "what is wrong")
+        table = Table("id", "CRM", "account", "status", "since (UTC)", "why", "what to do")
         for row in Overview(services.store, services.cipher).connections():
             since = row.status_since.strftime("%Y-%m-%d %H:%M")
             table.add_row(
-                str(row.id), row.provider, row.account, row.status, since, row.last_error or ""
-            )
+                str(row.id), row.provider, row.account, row.status, since,
+                row.last_error or "", row.next_step or "",
+            )  # fmt: skip
         Console().print(table)
+
+    @group.command("add-token")
+    @click.argument("crm")
+    @click.option("--connection", type=int, help="The connection that gets the new key.")
+    @click.option("--other-account", is_flag=True, help="Let it be for another account.")
+    def add_token(crm: str, connection: int | None, other_account: bool) -> None:
+        """Connect with a key that was made by hand; it is asked for, or read from a pipe."""
+        provider = services.providers.get(crm)
+        if provider is None:
+            raise click.ClickException(f"There is no CRM {crm!r}.")
+        # Never an argument: those stand in the list of processes and in the shell's history.
+        words = provider.key.title if provider.key else "key"
+        piped = not sys.stdin.isatty()
+        key = sys.stdin.readline() if piped else click.prompt(words, hide_input=True)
+        wish = Wish(connection_id=connection, other_account=other_account)
+        try:
+            number = services.connector.add_key(provider, key.strip(), "cli", wish)
+        except (CrmError, UnfitGrant, OtherAccount) as error:
+            raise click.ClickException(str(error)) from None
+        services.waker.wake([number])
+        click.echo(f"connected as number {number}")
 
     @group.command("refresh")
     @click.argument("connection_id", type=int)
     def refresh(connection_id: int) -> None:
-        """Refresh a connection's access token now."""
+        """Renew a connection's access now and take its work up again."""
+        _must_exist(services, connection_id)
         try:
-            token = services.tokens.token(connection_id)
-            services.tokens.renewed(connection_id, token)
+            services.connector.resume(connection_id, "cli")
         except CrmError as error:
             raise click.ClickException(f"{error.message} {error.advice}") from None
+        services.waker.wake([connection_id])
         click.echo("refreshed")
 
     @group.command("disconnect")
     @click.argument("connection_id", type=int)
-    def disconnect(connection_id: int) -> None:
+    @click.option(
+        "--parked", type=click.Choice(["keep", "discard"]), default=None,
+        help="What becomes of bookings that wait; asked for where some do.",
+    )  # fmt: skip
+    def disconnect(connection_id: int, parked: str | None) -> None:
         """Erase a connection's tokens and revoke them at the CRM."""
-        click.echo(services.connector.disconnect(connection_id, "cli") or "disconnected")
+        row = _must_exist(services, connection_id)
+        waiting = Overview(services.store, services.cipher).parked(connection_id)
+        if waiting and parked is None:
+            question = f"{waiting} bookings wait for this account. Keep them for a reconnect?"
+            parked = "keep" if click.confirm(question, default=True) else "discard"
+        discard = parked == "discard"
+        gone, problem = services.connector.disconnect(connection_id, "cli", discard)
+        click.echo("disconnected" + (f", {gone} bookings let go" if gone else ""))
+        if problem:
+            click.echo(problem)
+        provider = services.providers[row.provider]
+        click.echo(f"{provider.title} lists connected apps under: {provider.apps_where}")
 
     return group
+
+
+def _must_exist(services: Services, connection_id: int) -> ConnectionRow:
+    with services.store.read() as session:
+        row = session.get(ConnectionRow, connection_id)
+    if row is None:
+        raise click.ClickException(f"There is no connection {connection_id}.")
+    return row
 
 
 def _events(services: Services) -> AppGroup:

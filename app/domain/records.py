@@ -153,6 +153,16 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Account:
+    """An account at a CRM."""
+
+    id: str
+    """Its own id there, which never changes."""
+    name: str
+    """What its users call it, with the id where the name alone says little."""
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """A pipeline with its stages in order."""
 

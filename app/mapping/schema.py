@@ -165,6 +165,11 @@ class Mapping:
         """The rules for a meeting type; those of the file where it has none of its own."""
         return self._by_slug.get(slug or "", self._base)
 
+    def objects(self) -> list[ObjectName]:
+        """The objects that the file writes, for some meeting type at least."""
+        every = (self._base, *self._by_slug.values())
+        return [name for name in ObjectName if any(getattr(rules, name) for rules in every)]
+
     def field_names(self, name: ObjectName) -> set[str]:
         """Every CRM field that the file writes on an object, over all meeting types."""
         sections = [getattr(rules, name) for rules in (self._base, *self._by_slug.values())]

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from oauthlib.oauth2 import WebApplicationClient
+from sqlalchemy import delete
 
-from app.domain.errors import CrmError
+from app.domain.errors import RetryLater, Unauthorized
 from app.oauth.exchange import SetupError, Token, exchange_code
 from app.security.encryption import Cipher
 from app.store.engine import Store, utcnow
@@ -20,11 +21,44 @@ from config.providers import Provider
 
 LIFETIME = timedelta(minutes=10)
 """How long a person may stay on the consent page."""
+KEPT = timedelta(days=1)
+"""How long a begun connect is remembered, so that a late answer is told what happened."""
 PURPOSE = "oauth_flows.verifier"
+
+
+REFUSALS = {
+    # RFC 6749, 4.1.2.1, and what the CRMs send beside it
+    "access_denied": "access was not granted on the consent page. You can try again.",
+    "user_denied": "access was not granted on the consent page. You can try again.",
+    "server_error": "its consent page had a fault of its own. Try again in a few minutes.",
+    "temporarily_unavailable": "it is overloaded at the moment. Try again in a few minutes.",
+    "invalid_scope": (
+        "it does not know or allow one of the scopes. Compare the app's scopes at the CRM with"
+        " config/providers.yaml, then try again."
+    ),
+    "unauthorized_client": (
+        "it does not let this app connect. Look at the app's settings at the CRM; in Salesforce an"
+        " administrator may have to approve it."
+    ),
+    "oauth_app_blocked": "an administrator has blocked this app there. Ask them to unblock it.",
+}
 
 
 class FlowError(Exception):
     """A connect that did not end well; the message says what happened and what to do."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a person wants of a connect."""
+
+    connection_id: int | None = None
+    """The connection to mend; None connects whichever account is chosen."""
+    other_account: bool = False
+    """Whether the connection may be laid on another account than it had."""
+    login_host: str | None = None
+    next_path: str | None = None
+    """Where the browser goes afterwards: a path of this service."""
 
 
 @dataclass(frozen=True)
@@ -40,24 +74,33 @@ class Flow:
         """Where the provider sends the browser back to; one address per provider (RFC 9700, 4.4)."""
         return f"{self.public_url}/oauth/{provider.name}/callback"
 
-    def start(self, provider: Provider, session_id: str) -> str:
-        """Begin a connect; give the address of the provider's consent page."""
+    def start(self, provider: Provider, session_id: str, wish: Wish = Wish()) -> str:
+        """Begin a connect; give the address of the provider's consent page.
+
+        Raises ValueError for a login host that is not the provider's.
+        """
+        provider = provider.at(wish.login_host)
         client = WebApplicationClient(provider.client_id)
         state = secrets.token_urlsafe(32)
         verifier = client.create_code_verifier(64) if provider.pkce else None
-        extra = {}
+        extra = dict(provider.authorize_params)
         if verifier:
-            extra = {
+            extra |= {
                 "code_challenge": client.create_code_challenge(verifier, "S256"),
                 "code_challenge_method": "S256",
             }
         with self.store.write() as session:
+            session.execute(delete(OAuthFlow).where(OAuthFlow.created_at < utcnow() - KEPT))
             session.add(
                 OAuthFlow(
                     state_hash=_hash(state),
                     provider=provider.name,
                     session_hash=_hash(session_id),
                     verifier_box=self.cipher.encrypt(verifier, PURPOSE) if verifier else None,
+                    connection_id=wish.connection_id,
+                    other_account=wish.other_account,
+                    login_host=wish.login_host,
+                    next_path=own_path(wish.next_path),
                     created_at=utcnow(),
                 )
             )
@@ -74,23 +117,45 @@ class Flow:
         ).partition("?")[2]
         return f"{provider.authorize_url}?{query}"
 
-    def finish(self, provider: Provider, answer: Mapping[str, str], session_id: str) -> Token:
-        """Take the provider's answer at the callback; give the tokens. Raises FlowError."""
+    def finish(
+        self, provider: Provider, answer: Mapping[str, str], session_id: str
+    ) -> tuple[Token, Wish]:
+        """Take the provider's answer at the callback; give the tokens and what they are for.
+
+        Raises FlowError, in words for the person at the browser.
+        """
         flow = self._spend(provider, answer.get("state", ""), session_id)
         title = provider.title
+        if answer.get("iss") and not provider.at(flow.login_host).owns_issuer(answer["iss"]):
+            # RFC 9207: an answer of another server, mixed into this connect.
+            raise FlowError(f"{title} was not connected: the answer came from another server.")
         if answer.get("error"):
-            raise FlowError(
-                f"{title} was not connected: access was not granted. You can try again."
-            )
+            code = answer["error"].lower()
+            words = REFUSALS.get(code, f"it answered {code[:40]!r}. Start again.")
+            raise FlowError(f"{title} was not connected: {words}")
         if not answer.get("code"):
             raise FlowError(f"{title} sent no code. Start again from the connections page.")
         verifier = self.cipher.decrypt(flow.verifier_box, PURPOSE) if flow.verifier_box else None
         try:
-            return exchange_code(
-                provider, answer["code"], verifier, self.redirect_uri(provider), self.timeout
+            token = exchange_code(
+                provider.at(flow.login_host),
+                answer["code"],
+                verifier,
+                self.redirect_uri(provider),
+                self.timeout,
             )
-        except (CrmError, SetupError) as error:
+        except Unauthorized:
+            raise FlowError(
+                f"{title} was not connected: its code was used already or is too old. Start again."
+            ) from None
+        except RetryLater as error:
+            raise FlowError(
+                f"{title} was not connected: {error.message} Try again in a few minutes."
+            ) from None
+        except SetupError as error:
             raise FlowError(f"{title} was not connected: {error}") from None
+        wish = Wish(flow.connection_id, flow.other_account, flow.login_host, flow.next_path)
+        return token, wish
 
     def _spend(self, provider: Provider, state: str, session_id: str) -> OAuthFlow:
         """Use up a state, also when it does not fit: it dies at first use (RFC 9700, 4.2)."""
@@ -100,12 +165,22 @@ class Flow:
             if flow is not None and flow.used_at is None:
                 flow.used_at = utcnow()
         if flow is None or used_before:
-            raise FlowError("This connect was already used or never begun here. Start again.")
+            raise FlowError(
+                "This connect was used already, or never begun here. If the CRM is active on the"
+                " connections page there is nothing to do; else start again."
+            )
         if flow.created_at < utcnow() - LIFETIME:
             raise FlowError("The consent page was open for too long. Start again.")
         if flow.session_hash != _hash(session_id) or flow.provider != provider.name:
             raise FlowError("This connect was begun in another browser or for another CRM.")
         return flow
+
+
+def own_path(path: str | None) -> str | None:
+    """A path of this service, or None for anything that could lead elsewhere (RFC 9700, 4.11)."""
+    if not path or len(path) > 300 or not re.fullmatch(r"/(?![/\\])[\w/?=&.%~-]*", path):
+        return None
+    return path
 
 
 def _hash(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,29 +17,59 @@ from sqlalchemy.orm import Session
 from app.domain.errors import RetryLater, Unauthorized
 from app.oauth import exchange
 from app.security.encryption import Cipher
-from app.store.deliveries import park
+from app.store.connections import Problem, set_status
 from app.store.engine import Store, utcnow
-from app.store.models import ConnectionRow, ConnectionStatus
+from app.store.models import WORKING, ConnectionRow, ConnectionStatus, Revocation
 from config.providers import Provider, Providers
 
 log = structlog.get_logger(__name__)
 PURPOSE = "connections.tokens"
+REVOCATION_PURPOSE = "revocations.token"
 MARGIN = timedelta(minutes=2)
 """A token is refreshed when less than this, or a tenth of its lifetime, is left."""
 LEASE_SLACK = 30.0
 """Seconds that a refresh lease outlives the HTTP timeout."""
-POLL = 0.1
-"""Seconds between looks at another process's refresh."""
+POLL = (0.05, 0.5)
+"""Seconds between looks at another process's refresh: at first, at most."""
+SPARE = timedelta(seconds=10)
+"""With so much life left a token may be used while another process refreshes it."""
+BACK_OFF = (5.0, 900.0)
+"""Seconds until a token endpoint that failed is asked again: at first, at most."""
+ALARM_AFTER = timedelta(minutes=15)
+"""A token endpoint that has been failing for so long makes a connection `expiring`."""
+EARLY = 2.0
+"""The scheduler refreshes up to so many margins ahead, spread so that not all come at once."""
 
 
 @dataclass(frozen=True)
-class _State:
-    """A connection's tokens as they lie in the database."""
+class Grant:
+    """A connection's tokens as they lie in the database, with what decides on a refresh."""
 
     tokens: dict[str, Any]
     expires_at: datetime | None
     provider: str
-    status: str
+    login_host: str | None
+    by_key: bool
+    retry_at: datetime | None
+    reason: str | None
+
+    @property
+    def access_token(self) -> str:
+        """The access token, empty where there is none."""
+        return str(self.tokens.get("access_token", ""))
+
+    def outlives(self, moment: datetime) -> bool:
+        """Whether the access token is still good at a moment."""
+        if self.by_key:
+            return True
+        return bool(self.access_token) and self.expires_at is not None and self.expires_at > moment
+
+    def fresh(self, now: datetime, early: float = 1.0) -> bool:
+        """Whether more than the margin is left; `early` widens the margin."""
+        lifetime = float(self.tokens.get("lifetime", 1800))
+        # A token that lives shorter than twice the margin would never count as fresh.
+        margin = min(max(MARGIN.total_seconds(), lifetime * 0.1), lifetime * 0.4) * early
+        return self.outlives(now + timedelta(seconds=margin))
 
 
 class TokenService:
@@ -51,89 +82,158 @@ class TokenService:
         providers: Providers,
         timeout: float,
         now: Callable[[], datetime] = utcnow,
+        at: Callable[[str], None] = lambda step: None,
     ) -> None:
+        """`timeout`: seconds for a token endpoint. `at` is told each step: tests break in there."""
         self._store = store
         self._cipher = cipher
         self._providers = providers
         self._timeout = timeout
         self._now = now
+        self._at = at
 
     def source(self, connection_id: int) -> ConnectionTokens:
         """The tokens of one connection, as an adapter wants them."""
         return ConnectionTokens(self, connection_id)
 
     def token(self, connection_id: int) -> str:
-        """A token with life left, refreshed first where it is about to expire."""
-        state = self._read(connection_id)
-        if self._fresh(state):
-            return str(state.tokens["access_token"])
-        return self._renew(connection_id, lambda now: not self._fresh(now))
+        """A token with life left, refreshed first where it is about to expire.
+
+        Raises Unauthorized where the grant is dead, RetryLater where it cannot be refreshed now.
+        """
+        grant = self._read(connection_id)
+        if grant.fresh(self._now()):
+            return grant.access_token
+        return self._renew(connection_id, lambda held: not held.fresh(self._now()), spare=True)
 
     def renewed(self, connection_id: int, refused: str) -> str:
-        """Another token than the refused one."""
-        return self._renew(connection_id, lambda now: now.tokens.get("access_token") == refused)
+        """Another token than the refused one. Raises Unauthorized or RetryLater."""
+        return self._renew(connection_id, lambda held: held.access_token == refused, spare=False)
 
     def renew_early(self, connection_id: int) -> None:
         """Refresh a token that is still good but not for long. Raises CrmError."""
-        self._renew(connection_id, lambda now: not self._fresh(now, early=2.0))
+        self._renew(connection_id, lambda held: not held.fresh(self._now(), EARLY), spare=True)
 
     def due(self) -> list[int]:
-        """Active connections whose token is about to expire."""
-        with self._store.read() as session:
-            rows = session.scalars(
-                select(ConnectionRow).where(ConnectionRow.status == ConnectionStatus.ACTIVE)
-            ).all()
-        return [row.id for row in rows if not self._fresh(self._state(row), early=2.0)]
+        """Connections whose token is to be refreshed ahead of its end.
 
-    def keep(self, session: Session, row: ConnectionRow, provider: Provider, token: Any) -> None:
+        Those with a fault that no reconnect mends are among them: they come back by themselves.
+        """
+        alive = (*WORKING, ConnectionStatus.ERROR)
+        with self._store.read() as session:
+            rows = session.scalars(select(ConnectionRow).where(ConnectionRow.status.in_(alive)))
+            held = [(row.id, self._grant(row)) for row in rows.all() if row.token_box]
+        now = self._now()
+        return [
+            number
+            for number, grant in held
+            if not grant.fresh(now, _spread(number, grant))
+            and (grant.retry_at is None or grant.retry_at <= now)
+        ]
+
+    def keep(self, row: ConnectionRow, provider: Provider, answer: Any) -> None:
         """Merge a token answer into what is stored: an answer need not repeat everything."""
-        known = self._state(row).tokens if row.token_box else {}
-        merged = {**known, **{k: v for k, v in token.items() if v not in (None, "", [])}}
-        lifetime = int(merged.pop("expires_in", 0) or provider.default_lifetime)
+        held = self._grant(row).tokens if row.token_box else {}
+        merged = {**held, **{k: v for k, v in answer.items() if v not in (None, "", [])}}
         merged.pop("expires_at", None)
-        merged["lifetime"] = lifetime
+        lifetime = _seconds(merged.pop("expires_in", None)) or _seconds(merged.get("lifetime"))
+        merged["lifetime"] = lifetime or provider.default_lifetime
         row.token_box = self._cipher.encrypt(json.dumps(merged), PURPOSE)
-        row.expires_at = self._now() + timedelta(seconds=lifetime)
+        row.expires_at = self._now() + timedelta(seconds=merged["lifetime"])
         row.scopes = merged.get("scope") or []
+        row.auth = "oauth"
+        _settle(row)
 
-    def refresh_token(self, row: ConnectionRow) -> str:
-        """The refresh token, to be revoked."""
-        return str(self._state(row).tokens.get("refresh_token", ""))
+    def replace(self, row: ConnectionRow, provider: Provider, answer: Any) -> None:
+        """Store the grant of a new consent; a refresh of the old one that is under way is void."""
+        row.token_box = None
+        row.refresh_fence += 1
+        row.refresh_until = None
+        self.keep(row, provider, answer)
 
-    def _read(self, connection_id: int) -> _State:
+    def keep_key(self, row: ConnectionRow, key: str) -> None:
+        """Store a key that a person made by hand; it is never refreshed."""
+        row.token_box = self._cipher.encrypt(json.dumps({"access_token": key}), PURPOSE)
+        row.expires_at, row.scopes, row.auth = None, [], "key"
+        row.refresh_fence += 1
+        row.refresh_until = None
+        _settle(row)
+
+    def erase(self, session: Session, row: ConnectionRow) -> None:
+        """Erase a connection's tokens and leave its refresh token to be revoked."""
+        refresh_token = str(self._grant(row).tokens.get("refresh_token", ""))
+        row.token_box, row.expires_at, row.scopes = None, None, []
+        row.refresh_fence += 1
+        row.refresh_until = None
+        _settle(row)
+        self.revoke_later(session, row, refresh_token)
+
+    def revoke_later(self, session: Session, row: ConnectionRow, refresh_token: str) -> None:
+        """Leave a refresh token of a connection's provider to be revoked."""
+        if refresh_token and self._providers[row.provider].revoke_url:
+            session.add(
+                Revocation(
+                    connection_id=row.id,
+                    login_host=row.login_host,
+                    token_box=self._cipher.encrypt(refresh_token, REVOCATION_PURPOSE),
+                    tries=0,
+                    next_try_at=self._now(),
+                    created_at=self._now(),
+                )
+            )
+
+    def _read(self, connection_id: int) -> Grant:
         with self._store.read() as session:
-            state = self._state(session.get_one(ConnectionRow, connection_id))
-        if state.status in (ConnectionStatus.EXPIRED, ConnectionStatus.DISCONNECTED):
+            row = session.get_one(ConnectionRow, connection_id)
+        if row.status == ConnectionStatus.EXPIRED or not row.token_box:
             raise Unauthorized("The connection has no valid grant.")
-        return state
+        return self._grant(row)
 
-    def _state(self, row: ConnectionRow) -> _State:
+    def _grant(self, row: ConnectionRow) -> Grant:
         tokens = json.loads(self._cipher.decrypt(row.token_box, PURPOSE)) if row.token_box else {}
-        return _State(tokens, row.expires_at, row.provider, row.status)
+        return Grant(
+            tokens,
+            row.expires_at,
+            row.provider,
+            row.login_host,
+            row.auth == "key",
+            row.refresh_retry_at,
+            row.last_error,
+        )
 
-    def _fresh(self, state: _State, early: float = 1.0) -> bool:
-        if state.expires_at is None or "access_token" not in state.tokens:
-            return False
-        lifetime = state.tokens.get("lifetime", 1800)
-        # A token that lives shorter than twice the margin would never count as fresh.
-        margin = min(max(MARGIN.total_seconds(), lifetime * 0.1), lifetime * 0.4) * early
-        return state.expires_at - self._now() > timedelta(seconds=margin)
+    def _renew(self, connection_id: int, needed: Callable[[Grant], bool], spare: bool) -> str:
+        """Refresh unless somebody else has; wait for a refresh that is under way elsewhere.
 
-    def _renew(self, connection_id: int, needed: Callable[[_State], bool]) -> str:
-        """Refresh unless somebody else has; wait for a refresh that is under way elsewhere."""
+        `spare`: the token at hand may be used as long as it lives.
+        """
         deadline = time.monotonic() + self._timeout + LEASE_SLACK
-        while True:
-            state = self._read(connection_id)
-            if not needed(state):
-                return str(state.tokens["access_token"])
-            fence = self._take_lease(connection_id)
+        pause = POLL[0]
+        while time.monotonic() < deadline:
+            grant = self._read(connection_id)
+            if not needed(grant):
+                return grant.access_token
+            if grant.by_key:
+                raise Unauthorized("The CRM no longer accepts the key.")
+            usable = spare and grant.outlives(self._now() + SPARE)
+            if grant.retry_at and grant.retry_at > self._now():
+                if spare and grant.outlives(self._now()):
+                    return grant.access_token
+                wait = (grant.retry_at - self._now()).total_seconds()
+                raise RetryLater(grant.reason or "The token endpoint is left alone.", wait)
+            fence = self._take_lease(connection_id, needed)
             if fence is not None:
-                return self._refresh(connection_id, fence)
-            if time.monotonic() > deadline:
-                raise RetryLater("Another process's token refresh does not end.")
-            time.sleep(POLL)
+                if self._refresh(connection_id, fence, spare):
+                    # However short it lives: asking again would not make it longer.
+                    return self._read(connection_id).access_token
+                continue
+            if usable:
+                return grant.access_token
+            time.sleep(pause)
+            pause = min(pause * 1.5, POLL[1])
+        raise RetryLater("Another process's token refresh does not end.")
 
-    def _take_lease(self, connection_id: int) -> int | None:
+    def _take_lease(self, connection_id: int, needed: Callable[[Grant], bool]) -> int | None:
+        """Become the one who refreshes; None where another one is or has just been at it."""
         now = self._now()
         until = now + timedelta(seconds=self._timeout + LEASE_SLACK)
         with self._store.write() as session:
@@ -147,52 +247,134 @@ class TokenService:
                 .returning(ConnectionRow.refresh_fence)
             )
             fence: int | None = taken.scalar()
+            row = session.get_one(ConnectionRow, connection_id)
+            if fence is not None and not needed(self._grant(row)):
+                row.refresh_until = None
+                fence = None
+        self._at("leased")
         return fence
 
-    def _refresh(self, connection_id: int, fence: int) -> str:
-        """Call the provider without holding the database; store what it gave before it is used."""
-        state = self._read(connection_id)
-        provider = self._providers[state.provider]
+    def _refresh(self, connection_id: int, fence: int, spare: bool) -> bool:
+        """Call the provider without holding the database; store what it gave before it is used.
+
+        False where nothing was stored and the stored state says what is to be done.
+        """
+        grant = self._mark_sent(connection_id, fence)
+        if grant is None:
+            return False
+        provider = self._providers[grant.provider].at(grant.login_host)
+        sent = str(grant.tokens.get("refresh_token", ""))
+        self._at("marked")
         try:
-            token = exchange.refresh(
-                provider, str(state.tokens.get("refresh_token", "")), self._timeout
-            )
+            answer = exchange.refresh(provider, sent, self._timeout)
         except Unauthorized as error:
-            self._expire(connection_id, fence, error.message)
-            raise
-        except exchange.SetupError as error:
-            self._release(connection_id, fence)
-            raise RetryLater(str(error)) from None
-        except RetryLater:
-            self._release(connection_id, fence)
-            if state.expires_at and state.expires_at > self._now():
-                return str(state.tokens["access_token"])
-            raise
+            self._refused(connection_id, fence, sent, error.message)
+            return False
+        except (exchange.SetupError, RetryLater) as error:
+            self._postpone(connection_id, fence, error)
+            if not (spare and grant.outlives(self._now())):
+                after = error.after if isinstance(error, RetryLater) else None
+                raise RetryLater(str(error), after) from None
+            return False
+        self._at("answered")
+        self._store_answer(connection_id, fence, sent, provider, answer)
+        self._at("stored")
+        return True
+
+    def _mark_sent(self, connection_id: int, fence: int) -> Grant | None:
+        """Note that a refresh is about to be sent: if its answer is never stored, it is in doubt."""
         with self._store.write() as session:
             row = session.get_one(ConnectionRow, connection_id, with_for_update=True)
-            if row.refresh_fence == fence:
-                self.keep(session, row, provider, token)
+            if row.refresh_fence != fence or not row.token_box:
+                return None
+            row.refresh_sent_at = row.refresh_sent_at or self._now()
+            return self._grant(row)
+
+    def _store_answer(
+        self, connection_id: int, fence: int, sent: str, provider: Provider, answer: exchange.Token
+    ) -> None:
+        with self._store.write() as session:
+            row = session.get_one(ConnectionRow, connection_id, with_for_update=True)
+            if row.status == ConnectionStatus.DISCONNECTED or not row.token_box:
+                # Disconnected meanwhile: what was just given must not live on.
+                self.revoke_later(session, row, str(answer.get("refresh_token", "")))
+                return
+            mine = row.refresh_fence == fence
+            if not mine and self._grant(row).tokens.get("refresh_token") != sent:
+                return  # another process or a reconnect has stored something newer
+            self.keep(row, provider, answer)
+            if mine:
                 row.refresh_until = None
+            if row.status == ConnectionStatus.EXPIRING or row.problem == Problem.SETUP:
+                set_status(session, row, ConnectionStatus.ACTIVE, self._now())
         log.info("token_refreshed", connection_id=connection_id, provider=provider.name)
-        return str(token["access_token"])
 
-    def _release(self, connection_id: int, fence: int) -> None:
+    def _refused(self, connection_id: int, fence: int, sent: str, reason: str) -> None:
+        """Look at the stored set again before a grant counts as dead: another may have renewed it."""
         with self._store.write() as session:
             row = session.get_one(ConnectionRow, connection_id, with_for_update=True)
-            if row.refresh_fence == fence:
-                row.refresh_until = None
+            if row.refresh_fence != fence:
+                return
+            row.refresh_until = None
+            if not row.token_box or self._grant(row).tokens.get("refresh_token") != sent:
+                return
+            lost = row.refresh_sent_at
+            if lost and self._now() - lost > timedelta(seconds=self._timeout):
+                reason += (
+                    f" An earlier answer, of {lost:%Y-%m-%d %H:%M} UTC, was lost; the new refresh"
+                    " token may have been in it."
+                )
+            _settle(row)
+            set_status(
+                session,
+                row,
+                ConnectionStatus.EXPIRED,
+                self._now(),
+                Problem.GRANT,
+                reason,
+                "Connect it again on the connections page; what waits is then synced by itself.",
+            )
+        log.warning("connection_expired", connection_id=connection_id)
 
-    def _expire(self, connection_id: int, fence: int, reason: str) -> None:
+    def _postpone(
+        self, connection_id: int, fence: int, error: exchange.SetupError | RetryLater
+    ) -> None:
+        """Leave the token endpoint alone for a while; the connection goes on while it can."""
         now = self._now()
         with self._store.write() as session:
             row = session.get_one(ConnectionRow, connection_id, with_for_update=True)
             if row.refresh_fence != fence:
                 return
             row.refresh_until = None
-            row.status, row.status_since = ConnectionStatus.EXPIRED, now
-            row.last_error = f"{reason} Connect it again on the connections page."
-            park(session, connection_id, now)
-        log.warning("connection_expired", connection_id=connection_id)
+            if not isinstance(error, exchange.AnswerLost):
+                row.refresh_sent_at = None
+            row.refresh_failures += 1
+            row.refresh_failing_since = row.refresh_failing_since or now
+            row.refresh_retry_at = now + timedelta(seconds=_back_off(row.refresh_failures, error))
+            self._judge(session, row, error, now)
+        log.warning("refresh_failed", connection_id=connection_id, failures=row.refresh_failures)
+
+    def _judge(
+        self,
+        session: Session,
+        row: ConnectionRow,
+        error: exchange.SetupError | RetryLater,
+        now: datetime,
+    ) -> None:
+        """Say what a failed refresh means for the connection's status."""
+        since = row.refresh_failing_since or now
+        alive = row.expires_at is not None and row.expires_at > now
+        if row.status not in WORKING and row.problem != Problem.SETUP:
+            return
+        if isinstance(error, exchange.SetupError):
+            status = ConnectionStatus.EXPIRING if alive else ConnectionStatus.ERROR
+            step = "Mend the setting and restart; it is tried again by itself."
+            set_status(session, row, status, now, Problem.SETUP, str(error), step)
+        elif not alive and row.problem != Problem.SETUP and now - since >= ALARM_AFTER:
+            reason = f"{error.message} Its token endpoint has failed since {since:%H:%M} UTC."
+            step = "Nothing to do here: it is tried again by itself. Bookings wait, none is lost."
+            problem = Problem.TOKEN_ENDPOINT
+            set_status(session, row, ConnectionStatus.EXPIRING, now, problem, reason, step)
 
 
 class ConnectionTokens:
@@ -209,3 +391,46 @@ class ConnectionTokens:
     def renewed(self, refused: str) -> str:
         """Another token than the one that the CRM just refused."""
         return self._service.renewed(self._connection_id, refused)
+
+
+class FixedToken:
+    """The token source of an account that is not a connection yet."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def token(self) -> str:
+        """The token."""
+        return self._token
+
+    def renewed(self, refused: str) -> str:
+        """Raise Unauthorized: there is no other."""
+        raise Unauthorized("The CRM refuses the access that it has just given.")
+
+
+def _settle(row: ConnectionRow) -> None:
+    """A definite answer came: nothing is in doubt, nothing is postponed."""
+    row.refresh_sent_at = row.refresh_failing_since = row.refresh_retry_at = None
+    row.refresh_failures = 0
+
+
+def _spread(number: int, grant: Grant) -> float:
+    """Between one and EARLY margins, another for each token: jitter that all processes agree on."""
+    seed = f"{number}{grant.expires_at}"
+    return random.Random(seed).uniform(1.0, EARLY)  # noqa: S311
+
+
+def _back_off(failures: int, error: Exception) -> float:
+    """Seconds with full jitter, or what the token endpoint asks for, within bounds."""
+    first, most = BACK_OFF
+    after = error.after if isinstance(error, RetryLater) else None
+    if after is not None:
+        return min(max(after, 1.0), 4 * most)
+    return random.uniform(1.0, min(most, first * 2 ** min(failures, 10)))  # noqa: S311
+
+
+def _seconds(value: Any) -> int:
+    try:
+        return max(0, int(value))
+    except (TypeError, ValueError):
+        return 0

@@ -20,18 +20,32 @@ class UnreadableSecret(Exception):
 class Cipher:
     """Encrypts with the newest key and decrypts with any that is still listed."""
 
+    HEAD = len(PREFIX) + 10
+    """Characters of a box that name its format and its key."""
+
     def __init__(self, keys: tuple[str, ...]) -> None:
         """Take the keys of ENCRYPTION_KEYS, newest first; raise ValueError where there is none."""
         if not keys:
             raise ValueError("ENCRYPTION_KEYS holds no key")
         self._keys = {_key_id(key): AESGCM(_derive(key, "data")) for key in reversed(keys)}
-        self._newest = _key_id(keys[0])
+        self.newest = _key_id(keys[0])
+        """Id of the key that new data is written with."""
+
+    @property
+    def key_ids(self) -> set[str]:
+        """The ids of all listed keys."""
+        return set(self._keys)
+
+    @property
+    def prefix(self) -> str:
+        """What every box of the newest key begins with."""
+        return f"{PREFIX}.{self.newest}."
 
     def encrypt(self, text: str, purpose: str) -> str:
         """Encrypt text; it can only be read again for the same purpose (a table and a column)."""
         nonce = os.urandom(NONCE_BYTES)
-        box = self._keys[self._newest].encrypt(nonce, text.encode(), purpose.encode())
-        return f"{PREFIX}.{self._newest}.{base64.urlsafe_b64encode(nonce + box).decode()}"
+        box = self._keys[self.newest].encrypt(nonce, text.encode(), purpose.encode())
+        return f"{self.prefix}{base64.urlsafe_b64encode(nonce + box).decode()}"
 
     def decrypt(self, box: str, purpose: str) -> str:
         """Decrypt what encrypt gave. Raises UnreadableSecret naming the variable to look at."""

@@ -3,141 +3,383 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
 
-from app.domain.errors import CrmError, RetryLater
+from app.domain.errors import CrmError, RetryLater, Unauthorized
+from app.domain.records import Account
 from app.oauth import exchange
-from app.oauth.tokens import TokenService
-from app.store.deliveries import park, unpark, want_all
+from app.oauth.flow import Wish
+from app.oauth.tokens import REVOCATION_PURPOSE, TokenService
+from app.security.encryption import Cipher
+from app.store.connections import set_status
+from app.store.deliveries import discard_parked, want_again, want_missed
 from app.store.engine import Store, utcnow
-from app.store.models import AuditLog, ConnectionRow, ConnectionStatus
+from app.store.models import (
+    WORKING,
+    AuditLog,
+    ConnectionRow,
+    ConnectionStatus,
+    RecordLink,
+    Revocation,
+)
 from config.providers import Provider, Providers
 
 log = structlog.get_logger(__name__)
+REVOKE_FOR = timedelta(days=1)
+"""How long a revocation that fails is tried again; then the token is erased here all the same."""
+REVOKE_WAIT = (60.0, 3600.0)
+"""Seconds between two tries: at first, at most."""
 
 
-class Account(Protocol):
-    """What of an adapter is needed to get to know a new account."""
+class CrmAccount(Protocol):
+    """What of an adapter is needed to get to know an account."""
 
-    def whoami(self) -> str:
-        """The account's own name."""
+    def whoami(self) -> Account:
+        """Whose account it is."""
 
     def provision(self) -> list[str]:
         """Make the fields that are missing."""
 
 
+class OtherAccount(Exception):
+    """A connection was to be mended and another CRM account was chosen."""
+
+    def __init__(self, message: str, connection_id: int) -> None:
+        super().__init__(message)
+        self.connection_id = connection_id
+
+
+class UnfitGrant(Exception):
+    """A grant that cannot be worked with; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Credential:
+    """What an account was opened with: a token answer, or a key."""
+
+    api_base: str
+    access_token: str
+    answer: Mapping[str, Any] | None
+    """None for a key."""
+    name: str = ""
+    """The account's name as the provider's introspection knows it."""
+
+
 class Connector:
-    """Turns a token answer into a working connection."""
+    """Turns a grant or a key into a working connection, and back."""
 
     def __init__(
         self,
         store: Store,
+        cipher: Cipher,
         tokens: TokenService,
         providers: Providers,
-        account: Callable[[int], Account],
+        visit: Callable[[Provider, str, str, bool], CrmAccount],
+        account: Callable[[int], CrmAccount],
         timeout: float,
     ) -> None:
+        """`visit` opens an account that is no connection yet: provider, API base, token, by key."""
         self._store = store
+        self._cipher = cipher
         self._tokens = tokens
         self._providers = providers
+        self._visit = visit
         self._account = account
         self._timeout = timeout
 
-    def connect(self, provider: Provider, token: Mapping[str, Any], actor: str) -> int:
+    def connect(
+        self,
+        provider: Provider,
+        answer: Mapping[str, Any],
+        actor: str,
+        wish: Wish = Wish(),  # noqa: B008
+    ) -> int:
         """Store a grant, learn whose account it is, make the fields; give the connection's id.
 
         The same account keeps its connection, ledger and parked work. Raises CrmError where the
-        account cannot be read, ValueError where the provider names a foreign host.
+        account cannot be read, OtherAccount, and UnfitGrant.
         """
-        fresh = self._insert(provider, token)
+        if not answer.get("refresh_token"):
+            raise UnfitGrant(
+                f"{provider.title} gave no refresh token, so the connection would end within hours."
+                " Allow offline access in the app's settings at the CRM and connect again."
+            )
         try:
-            label = self._account(fresh).whoami()
-        except CrmError:
-            self._drop(fresh)
-            raise
-        connection_id = self._settle(fresh, provider, token, label, actor)
-        problem = None
-        try:
-            self._account(connection_id).provision()
-        except CrmError as error:
-            # Without the fields the service works, only less sheltered from doubles.
-            problem = f"The booking-id field could not be made: {error.message}"
-        with self._store.write() as session:
-            row = session.get_one(ConnectionRow, connection_id)
-            row.last_error = problem
-            unpark(session, connection_id, utcnow())
-            want_all(session, row, utcnow())
-        return connection_id
+            api_base = provider.api_base_for(answer)
+        except ValueError as error:
+            raise UnfitGrant(f"{error}. Nothing was stored.") from None
+        access_token = str(answer["access_token"])
+        told = exchange.introspect(provider.at(wish.login_host), access_token, self._timeout)
+        merged = dict(answer)
+        if not merged.get("expires_in"):
+            merged["expires_in"] = exchange.seconds_left(told, utcnow())
+        name = str(told.get(provider.account_name_from, "")) if provider.account_name_from else ""
+        return self._admit(provider, Credential(api_base, access_token, merged, name), actor, wish)
 
-    def disconnect(self, connection_id: int, actor: str) -> str | None:
-        """Erase a connection's tokens and revoke them; give what went wrong with the revocation."""
+    def add_key(
+        self,
+        provider: Provider,
+        key: str,
+        actor: str,
+        wish: Wish = Wish(),  # noqa: B008
+    ) -> int:
+        """Store a key that a person made by hand, once the CRM takes it; give the connection's id.
+
+        Raises UnfitGrant for a key that the CRM refuses, CrmError and OtherAccount.
+        """
+        if provider.key is None:
+            raise UnfitGrant(f"{provider.title} has no keys; connect it through its consent page.")
+        if not key or any(char.isspace() or not char.isprintable() for char in key):
+            raise UnfitGrant("This is no key: it is empty or has blanks in it. Nothing was stored.")
+        try:
+            return self._admit(provider, Credential(provider.api_base, key, None), actor, wish)
+        except Unauthorized:
+            raise UnfitGrant(
+                f"{provider.title} does not take this {provider.key.title}. It is made under"
+                f" {provider.key.where}. Nothing was stored."
+            ) from None
+
+    def resume(self, connection_id: int, actor: str) -> None:
+        """Renew a connection's access, read its account, and take its work up again.
+
+        Raises CrmError where that does not go well; Unauthorized where it has to be reconnected.
+        """
+        with self._store.read() as session:
+            by_key = session.get_one(ConnectionRow, connection_id).auth == "key"
+        if not by_key:
+            self._tokens.renewed(connection_id, self._tokens.token(connection_id))
+        self._account(connection_id).whoami()
         now = utcnow()
         with self._store.write() as session:
             row = session.get_one(ConnectionRow, connection_id, with_for_update=True)
-            provider, refresh_token = self._providers[row.provider], self._tokens.refresh_token(row)
-            row.token_box, row.expires_at = None, None
-            row.status, row.status_since = ConnectionStatus.DISCONNECTED, now
-            park(session, connection_id, now)
-            session.add(AuditLog(actor=actor, action="disconnect", subject=row.account, at=now))
-        if not refresh_token:
-            return None
-        try:
-            exchange.revoke(provider, refresh_token, self._timeout)
-        except RetryLater as error:
-            return f"{error.message} Remove the app in {provider.title} by hand as well."
-        return None
+            set_status(session, row, ConnectionStatus.ACTIVE, now)
+            session.add(AuditLog(actor=actor, action="resume", subject=row.account, at=now))
 
-    def _insert(self, provider: Provider, token: Mapping[str, Any]) -> int:
+    def disconnect(
+        self, connection_id: int, actor: str, discard: bool = False
+    ) -> tuple[int, str | None]:
+        """Erase a connection's tokens and revoke them; `discard` lets go of its parked work.
+
+        Gives how many bookings were let go, and what went wrong with the revocation, which is then
+        tried again for a day.
+        """
         now = utcnow()
+        with self._store.write() as session:
+            row = session.get_one(ConnectionRow, connection_id, with_for_update=True)
+            self._tokens.erase(session, row)
+            set_status(session, row, ConnectionStatus.DISCONNECTED, now)
+            gone = discard_parked(session, connection_id, now) if discard else 0
+            session.add(AuditLog(actor=actor, action="disconnect", subject=row.account, at=now))
+        return gone, self.revoke_due(connection_id)
+
+    def revoke_due(self, connection_id: int | None = None) -> str | None:
+        """Revoke the refresh tokens that wait for it; give what went wrong with the last one."""
+        query = select(Revocation).where(Revocation.next_try_at <= utcnow())
+        if connection_id is not None:
+            query = query.where(Revocation.connection_id == connection_id)
+        with self._store.read() as session:
+            waiting = list(session.scalars(query.order_by(Revocation.id)))
+        problem = None
+        for entry in waiting:
+            problem = self._revoke(entry) or problem
+        return problem
+
+    def _revoke(self, entry: Revocation) -> str | None:
+        wait = min(REVOKE_WAIT[0] * 2**entry.tries, REVOKE_WAIT[1])
+        with self._store.write() as session:
+            # Counted before the call, so that a crash does not repeat it for ever.
+            claimed = session.execute(
+                update(Revocation)
+                .where(Revocation.id == entry.id, Revocation.tries == entry.tries)
+                .values(tries=entry.tries + 1, next_try_at=utcnow() + timedelta(seconds=wait))
+                .returning(Revocation.id)
+            ).scalar()
+            row = session.get_one(ConnectionRow, entry.connection_id)
+        if claimed is None:
+            return None
+        provider = self._providers[row.provider]
+        token = self._cipher.decrypt(entry.token_box, REVOCATION_PURPOSE)
+        problem = None
+        try:
+            exchange.revoke(provider.at(entry.login_host), token, self._timeout)
+        except (RetryLater, exchange.SetupError) as error:
+            problem = f"{error} It is tried again for a day."
+            log.warning("revocation_failed", connection_id=row.id, reason=type(error).__name__)
+        given_up = problem and utcnow() - entry.created_at > REVOKE_FOR
+        with self._store.write() as session:
+            if problem is None or given_up:
+                session.execute(delete(Revocation).where(Revocation.id == entry.id))
+            else:
+                session.get_one(Revocation, entry.id).error = problem
+            row = session.get_one(ConnectionRow, row.id, with_for_update=True)
+            if row.status == ConnectionStatus.DISCONNECTED:
+                self._note_revocation(row, provider, problem, bool(given_up))
+        return problem
+
+    @staticmethod
+    def _note_revocation(
+        row: ConnectionRow, provider: Provider, problem: str | None, given_up: bool
+    ) -> None:
+        row.last_error, row.next_step = None, None
+        if problem:
+            row.last_error = (
+                f"The tokens are erased here, but {provider.title} was not told: {problem}"
+                if not given_up
+                else f"The tokens are erased here, but {provider.title} could not be told."
+            )
+            row.next_step = (
+                f"To be sure, remove the app in {provider.title}: {provider.apps_where}."
+            )
+
+    def _admit(self, provider: Provider, found: Credential, actor: str, wish: Wish) -> int:
+        by_key = found.answer is None
+        account = self._visit(provider, found.api_base, found.access_token, by_key).whoami()
+        label = ", ".join(part for part in (found.name, account.name) if part)
+        now = utcnow()
+        with self._store.write() as session:
+            placed = self._place(session, provider, account, label, wish, now)
+            if isinstance(placed, Exception):
+                self._let_go(session, account, found, wish)
+            else:
+                self._fill(session, placed, provider, account, label, found, wish)
+                subject = f"{provider.name} {label}"
+                session.add(AuditLog(actor=actor, action="connect", subject=subject, at=now))
+        if isinstance(placed, Exception):
+            raise placed
+        log.info("connected", provider=provider.name, connection_id=placed.id)
+        self._provision(placed.id)
+        return placed.id
+
+    def _fill(
+        self,
+        session: Session,
+        row: ConnectionRow,
+        provider: Provider,
+        account: Account,
+        label: str,
+        found: Credential,
+        wish: Wish,
+    ) -> None:
+        """Lay a credential on a row and take up the work that waited for it."""
+        now = utcnow()
+        idle = row.status == ConnectionStatus.DISCONNECTED
+        since = row.status_since if idle else None
+        row.account_id, row.account = account.id, label
+        row.api_base, row.login_host = found.api_base, wish.login_host
+        if found.answer is None:
+            self._tokens.keep_key(row, found.access_token)
+        else:
+            self._tokens.replace(row, provider, found.answer)
+        row.pause_until = None
+        set_status(session, row, ConnectionStatus.ACTIVE, now)
+        want_missed(session, row, now, since)
+
+    def _place(
+        self,
+        session: Session,
+        provider: Provider,
+        account: Account,
+        label: str,
+        wish: Wish,
+        now: datetime,
+    ) -> ConnectionRow | OtherAccount | UnfitGrant:
+        """The row that a grant belongs to: the account's own, the one to be mended, or a new one."""
+        same = session.scalars(
+            select(ConnectionRow)
+            .where(ConnectionRow.provider == provider.name, ConnectionRow.account_id == account.id)
+            .with_for_update()
+        ).first() or self._unnamed(session, provider, account)
+        if wish.connection_id is None or (same is not None and same.id == wish.connection_id):
+            return same or self._new_row(session, provider, now)
+        row = session.get(ConnectionRow, wish.connection_id, with_for_update=True)
+        if row is None or row.provider != provider.name:
+            return UnfitGrant("The connection that was to be mended is not there.")
+        if same is not None:
+            return UnfitGrant(
+                f"{provider.title}: {label} is a connection of its own here already (number"
+                f" {same.id}). Connection {row.id} is for {row.account}; nothing was changed."
+            )
+        if not wish.other_account:
+            return OtherAccount(
+                f"{provider.title}: {label} was chosen, but this connection is for {row.account}."
+                " Nothing was changed. Connect again and choose the right account, or lay the"
+                " connection on the other account on purpose: every booking is then synced there"
+                " anew.",
+                row.id,
+            )
+        session.execute(delete(RecordLink).where(RecordLink.connection_id == row.id))
+        # A drainer that is at work holds record ids of the old account: it must save nothing.
+        row.drain_fence, row.drain_until = row.drain_fence + 1, None
+        session.flush()
+        want_again(session, row.id, now)
+        return row
+
+    @staticmethod
+    def _unnamed(session: Session, provider: Provider, account: Account) -> ConnectionRow | None:
+        """A connection of the account that was made before account ids were kept."""
+        rows = session.scalars(
+            select(ConnectionRow).where(
+                ConnectionRow.provider == provider.name, ConnectionRow.account_id == ""
+            )
+        )
+        return next(
+            (row for row in rows if account.id in row.account or row.account == account.name), None
+        )
+
+    def _let_go(
+        self,
+        session: Session,
+        account: Account,
+        found: Credential,
+        wish: Wish,
+    ) -> None:
+        """Have a grant revoked that nobody will use, unless its account is connected here."""
+        row = session.get(ConnectionRow, wish.connection_id) if wish.connection_id else None
+        if row is None or found.answer is None:
+            return
+        known = session.scalars(
+            select(ConnectionRow.id).where(
+                ConnectionRow.provider == row.provider, ConnectionRow.account_id == account.id
+            )
+        ).first()
+        if known is None:
+            self._tokens.revoke_later(session, row, str(found.answer.get("refresh_token", "")))
+
+    @staticmethod
+    def _new_row(session: Session, provider: Provider, now: datetime) -> ConnectionRow:
         row = ConnectionRow(
             provider=provider.name,
-            account="",
-            api_base=provider.api_base_for(token),
-            # Not active before the account is known: no webhook makes deliveries for it.
-            status=ConnectionStatus.ERROR,
+            api_base=provider.api_base,
+            status=ConnectionStatus.DISCONNECTED,
             status_since=now,
             scopes=[],
-            drain_fence=0,
-            refresh_fence=0,
             created_at=now,
         )
-        with self._store.write() as session:
-            session.add(row)
-            self._tokens.keep(session, row, provider, token)
-            session.flush()
-            return row.id
+        for counter in ("drain_fence", "refresh_fence", "refresh_failures", "failed_in_row"):
+            setattr(row, counter, 0)
+        session.add(row)
+        session.flush()
+        return row
 
-    def _drop(self, connection_id: int) -> None:
-        with self._store.write() as session:
-            session.delete(session.get_one(ConnectionRow, connection_id))
+    def _provision(self, connection_id: int) -> None:
+        """Make the fields; without them the service works, only less sheltered from doubles."""
+        try:
+            self._account(connection_id).provision()
+        except CrmError as error:
+            with self._store.write() as session:
+                row = session.get_one(ConnectionRow, connection_id)
+                if row.status in WORKING:
+                    row.last_error = f"The booking-id field could not be made: {error.message}"
+                    row.next_step = (
+                        "Bookings are synced all the same. To shelter them from doubles, let an"
+                        " administrator connect, or make the field by hand; `doctor` names it."
+                    )
 
-    def _settle(
-        self, fresh: int, provider: Provider, token: Mapping[str, Any], label: str, actor: str
-    ) -> int:
-        """Make the new row active, or lay its grant over the row that the account has already."""
-        now = utcnow()
-        with self._store.write() as session:
-            row = session.get_one(ConnectionRow, fresh)
-            known = session.scalars(
-                select(ConnectionRow).where(
-                    ConnectionRow.provider == provider.name,
-                    ConnectionRow.account == label,
-                    ConnectionRow.id != fresh,
-                )
-            ).first()
-            if known is not None:
-                known.api_base = row.api_base
-                session.delete(row)
-                row = known
-                self._tokens.keep(session, row, provider, token)
-            row.account, row.status, row.status_since = label, ConnectionStatus.ACTIVE, now
-            row.pause_until = row.last_error = None
-            session.add(
-                AuditLog(actor=actor, action="connect", subject=f"{provider.name} {label}", at=now)
-            )
-            session.flush()
-            log.info("connected", provider=provider.name, connection_id=row.id)
-            return row.id
+
+__all__ = ["Connector", "CrmAccount", "OtherAccount", "UnfitGrant"]

@@ -12,6 +12,7 @@ from app.domain.booking import Booking
 from app.domain.records import ObjectName, Ref
 from app.security.encryption import Cipher
 from app.store.bookings import read_state
+from app.store.deliveries import count_parked
 from app.store.engine import Store
 from app.store.ledger import Ledger
 from app.store.models import BookingRow, ConnectionRow, DeliveryRow, EventRow
@@ -83,6 +84,11 @@ class Overview:
         """Every connection, oldest first."""
         with self._store.read() as session:
             return list(session.scalars(select(ConnectionRow).order_by(ConnectionRow.id)))
+
+    def parked(self, connection_id: int) -> int:
+        """How many bookings wait for a connection."""
+        with self._store.read() as session:
+            return count_parked(session, connection_id)
 
     def events(self, limit: int = 50) -> list[EventRow]:
         """The webhooks that came last."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.domain.errors import Blocked, CrmError, Gone, RetryLater
 from app.store.bookings import insert_ignoring
 from app.store.models import (
+    WORKING,
     BookingRow,
     ConnectionRow,
     ConnectionStatus,
@@ -32,14 +33,14 @@ def want(session: Session, booking: BookingRow, now: datetime) -> list[int]:
     ).all()
     for connection in connections:
         want_for(session, booking, connection, now)
-    return [c.id for c in connections if c.status == ConnectionStatus.ACTIVE]
+    return [c.id for c in connections if c.status in WORKING]
 
 
 def want_for(
     session: Session, booking: BookingRow, connection: ConnectionRow, now: datetime
 ) -> None:
     """Mark a booking's newest state as due for one connection; a failed delivery gets new tries."""
-    active = connection.status == ConnectionStatus.ACTIVE
+    active = connection.status in WORKING
     values = {
         "booking_id": booking.id,
         "connection_id": connection.id,
@@ -64,7 +65,7 @@ def take_lease(session: Session, connection_id: int, now: datetime) -> int | Non
         update(ConnectionRow)
         .where(
             ConnectionRow.id == connection_id,
-            ConnectionRow.status == ConnectionStatus.ACTIVE,
+            ConnectionRow.status.in_(WORKING),
             or_(ConnectionRow.drain_until.is_(None), ConnectionRow.drain_until < now),
             or_(ConnectionRow.pause_until.is_(None), ConnectionRow.pause_until <= now),
         )
@@ -121,7 +122,7 @@ def connections_with_work(session: Session, now: datetime) -> list[int]:
         .where(
             DeliveryRow.state.in_(WORKABLE),
             DeliveryRow.next_attempt_at <= now,
-            ConnectionRow.status == ConnectionStatus.ACTIVE,
+            ConnectionRow.status.in_(WORKING),
             or_(ConnectionRow.pause_until.is_(None), ConnectionRow.pause_until <= now),
         )
         .distinct()
@@ -140,8 +141,11 @@ def end_well(session: Session, delivery_id: int, revision: int, calls: int, now:
 
 def end_badly(
     session: Session, delivery_id: int, revision: int, error: CrmError, calls: int, now: datetime
-) -> None:
-    """Note a failure: tried again later with full jitter, or given up until a newer event."""
+) -> bool:
+    """Note a failure: tried again later with full jitter, or given up until a newer event.
+
+    True where it was given up.
+    """
     row = session.get_one(DeliveryRow, delivery_id, with_for_update=True)
     row.calls += calls
     row.attempts += 1
@@ -151,13 +155,14 @@ def end_badly(
     if row.wanted_revision != revision:
         # A newer state came meanwhile and is tried at once: it may mend what failed.
         row.state, row.attempts = DeliveryState.DUE, 0
-        return
+        return False
     transient = isinstance(error, (RetryLater, Gone, Blocked))
     if not transient or row.attempts > len(RETRY_CEILINGS):
         row.state = DeliveryState.FAILED
-        return
+        return True
     row.state = DeliveryState.RETRYING
     row.next_attempt_at = now + _wait(error, row.attempts)
+    return False
 
 
 def _wait(error: CrmError, attempts: int) -> timedelta:
@@ -178,23 +183,85 @@ def park(session: Session, connection_id: int, now: datetime) -> None:
 
 
 def unpark(session: Session, connection_id: int, now: datetime) -> None:
-    """Take parked work up again."""
+    """Take parked work up again, in the newest state of each booking."""
+    newest = select(BookingRow.revision).where(BookingRow.id == DeliveryRow.booking_id)
     session.execute(
         update(DeliveryRow)
         .where(
             DeliveryRow.connection_id == connection_id,
             DeliveryRow.state == DeliveryState.PARKED,
         )
-        .values(state=DeliveryState.DUE.value, next_attempt_at=now, updated_at=now)
+        .values(
+            state=DeliveryState.DUE.value,
+            wanted_revision=newest.scalar_subquery(),
+            next_attempt_at=now,
+            updated_at=now,
+        )
+        .execution_options(synchronize_session=False)
     )
 
 
-def want_all(session: Session, connection: ConnectionRow, now: datetime) -> int:
-    """Mark every booking that has not begun as due for a connection; give their number."""
-    rows = session.scalars(select(BookingRow).where(BookingRow.start >= now)).all()
+def discard_parked(session: Session, connection_id: int, now: datetime) -> int:
+    """Let go of parked work; a newer event of a booking takes it up again. Give its number."""
+    gone = session.execute(
+        update(DeliveryRow)
+        .where(
+            DeliveryRow.connection_id == connection_id,
+            DeliveryRow.state == DeliveryState.PARKED,
+        )
+        .values(state=DeliveryState.DISCARDED.value, updated_at=now)
+        .returning(DeliveryRow.id)
+    )
+    return len(gone.all())
+
+
+def count_parked(session: Session, connection_id: int) -> int:
+    """How many bookings wait for a connection to work again."""
+    query = select(func.count()).where(
+        DeliveryRow.connection_id == connection_id, DeliveryRow.state == DeliveryState.PARKED
+    )
+    return session.scalar(query) or 0
+
+
+def want_missed(
+    session: Session, connection: ConnectionRow, now: datetime, since: datetime | None
+) -> int:
+    """Mark as due what a connection has not in its newest state: bookings that have not begun, and
+    those that changed after `since` (when it was disconnected). Give their number.
+    """
+    wanted = BookingRow.start >= now
+    if since is not None:
+        wanted = or_(wanted, BookingRow.updated_at >= since)
+    settled = exists().where(
+        DeliveryRow.booking_id == BookingRow.id,
+        DeliveryRow.connection_id == connection.id,
+        DeliveryRow.wanted_revision == BookingRow.revision,
+    )
+    rows = session.scalars(select(BookingRow).where(wanted, ~settled).order_by(BookingRow.id)).all()
     for row in rows:
         want_for(session, row, connection, now)
     return len(rows)
+
+
+def want_again(session: Session, connection_id: int, now: datetime) -> None:
+    """Mark everything that was ever wanted as due once more: the records are gone or elsewhere."""
+    newest = select(BookingRow.revision).where(BookingRow.id == DeliveryRow.booking_id)
+    session.execute(
+        update(DeliveryRow)
+        .where(
+            DeliveryRow.connection_id == connection_id,
+            DeliveryRow.state != DeliveryState.DISCARDED,
+        )
+        .values(
+            state=DeliveryState.DUE.value,
+            wanted_revision=newest.scalar_subquery(),
+            synced_revision=0,
+            attempts=0,
+            next_attempt_at=now,
+            updated_at=now,
+        )
+        .execution_options(synchronize_session=False)
+    )
 
 
 def count_by_state(session: Session) -> dict[tuple[str, str], int]:

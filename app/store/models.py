@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     DateTime,
     Dialect,
     ForeignKey,
@@ -65,9 +66,17 @@ class ConnectionStatus(StrEnum):
     """Whether a CRM account can be written to."""
 
     ACTIVE = "active"
+    EXPIRING = "expiring"
+    """Still used, but its access cannot be renewed at present."""
     EXPIRED = "expired"
+    """The grant is dead: a person has to connect again."""
     ERROR = "error"
+    """The grant lives, but the account may not be worked on: a scope or the set-up is missing."""
     DISCONNECTED = "disconnected"
+
+
+WORKING = (ConnectionStatus.ACTIVE, ConnectionStatus.EXPIRING)
+"""The statuses in which bookings are synced; in all others they are parked."""
 
 
 class DeliveryState(StrEnum):
@@ -78,6 +87,8 @@ class DeliveryState(StrEnum):
     RETRYING = "retrying"
     FAILED = "failed"
     PARKED = "parked"
+    DISCARDED = "discarded"
+    """Parked work that a person let go of when disconnecting."""
 
 
 class Source(Base):
@@ -87,9 +98,9 @@ class Source(Base):
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     scheme: Mapped[str] = mapped_column(String(32))
     header: Mapped[str] = mapped_column(String(64))
-    secrets_box: Mapped[str] = mapped_column(Text)
+    secrets_box: Mapped[str] = mapped_column(Text, info={"purpose": "sources.secrets"})
     company_ids: Mapped[list[Any]] = mapped_column(JSON)
-    api_key_box: Mapped[str | None] = mapped_column(Text)
+    api_key_box: Mapped[str | None] = mapped_column(Text, info={"purpose": "sources.api_key"})
     created_at: Mapped[datetime]
 
 
@@ -102,7 +113,7 @@ class EventRow(Base):
     source: Mapped[str] = mapped_column(String(64))
     type: Mapped[str] = mapped_column(String(100))
     booking_key: Mapped[str | None] = mapped_column(String(400), index=True)
-    payload_box: Mapped[str] = mapped_column(Text)
+    payload_box: Mapped[str] = mapped_column(Text, info={"purpose": "events.payload"})
     received_at: Mapped[datetime] = mapped_column(index=True)
     status: Mapped[str] = mapped_column(String(16), index=True)
     error: Mapped[str | None] = mapped_column(Text)
@@ -119,7 +130,7 @@ class BookingRow(Base):
     version: Mapped[datetime]
     revision: Mapped[int] = mapped_column(Integer, default=1)
     """Counts the states that replaced one another here."""
-    state_box: Mapped[str] = mapped_column(Text)
+    state_box: Mapped[str] = mapped_column(Text, info={"purpose": "bookings.state"})
     updated_at: Mapped[datetime] = mapped_column(index=True)
 
 
@@ -129,20 +140,38 @@ class ConnectionRow(Base):
     __tablename__ = "connections"
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     provider: Mapped[str] = mapped_column(String(32), index=True)
+    account_id: Mapped[str] = mapped_column(String(100), default="")
+    """The account's own id at the CRM: what tells one account from another."""
     account: Mapped[str] = mapped_column(String(200), default="")
+    """The account's name for people."""
+    login_host: Mapped[str | None] = mapped_column(String(200))
+    """Where its OAuth endpoints are, if not where providers.yaml says."""
+    auth: Mapped[str] = mapped_column(String(8), default="oauth")
+    """oauth, or key: a token that a person made by hand and that is never refreshed."""
     api_base: Mapped[str] = mapped_column(String(300))
-    token_box: Mapped[str | None] = mapped_column(Text)
+    token_box: Mapped[str | None] = mapped_column(Text, info={"purpose": "connections.tokens"})
     scopes: Mapped[list[Any]] = mapped_column(JSON, default=list)
     expires_at: Mapped[datetime | None]
     status: Mapped[str] = mapped_column(String(16))
     status_since: Mapped[datetime]
+    problem: Mapped[str | None] = mapped_column(String(32))
+    """Stable code of what is wrong."""
     last_error: Mapped[str | None] = mapped_column(Text)
+    next_step: Mapped[str | None] = mapped_column(Text)
+    failed_in_row: Mapped[int] = mapped_column(Integer, default=0)
+    """Deliveries that failed for good since the last one that did not."""
     pause_until: Mapped[datetime | None]
     """Nothing is tried before: the CRM asked for it."""
     drain_fence: Mapped[int] = mapped_column(Integer, default=0)
     drain_until: Mapped[datetime | None]
     refresh_fence: Mapped[int] = mapped_column(Integer, default=0)
     refresh_until: Mapped[datetime | None]
+    refresh_sent_at: Mapped[datetime | None]
+    """A refresh was sent then and its answer never stored: the old refresh token may be dead."""
+    refresh_failures: Mapped[int] = mapped_column(Integer, default=0)
+    refresh_failing_since: Mapped[datetime | None]
+    refresh_retry_at: Mapped[datetime | None]
+    """The token endpoint is left alone until then."""
     created_at: Mapped[datetime]
 
 
@@ -179,7 +208,7 @@ class RecordLink(Base):
     connection_id: Mapped[int] = mapped_column(ForeignKey("connections.id"))
     object: Mapped[str] = mapped_column(String(16))
     key_hash: Mapped[str] = mapped_column(String(64))
-    key_box: Mapped[str] = mapped_column(Text)
+    key_box: Mapped[str] = mapped_column(Text, info={"purpose": "record_links.key"})
     record_id: Mapped[str | None] = mapped_column(String(64))
     """None: a create was begun and its answer never saved (the intent row)."""
     url: Mapped[str] = mapped_column(String(500), default="")
@@ -231,6 +260,51 @@ class OAuthFlow(Base):
     state_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
     provider: Mapped[str] = mapped_column(String(32))
     session_hash: Mapped[str] = mapped_column(String(64))
-    verifier_box: Mapped[str | None] = mapped_column(Text)
+    verifier_box: Mapped[str | None] = mapped_column(Text, info={"purpose": "oauth_flows.verifier"})
+    connection_id: Mapped[int | None] = mapped_column(Id)
+    """The connection that is to be mended."""
+    other_account: Mapped[bool] = mapped_column(Boolean, default=False)
+    """Whether it may be laid on another account of the CRM."""
+    login_host: Mapped[str | None] = mapped_column(String(200))
+    next_path: Mapped[str | None] = mapped_column(String(300))
     created_at: Mapped[datetime]
     used_at: Mapped[datetime | None]
+
+
+class Revocation(Base):
+    """A refresh token that is to be revoked at its provider; erased once it is, or after a day."""
+
+    __tablename__ = "revocations"
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    connection_id: Mapped[int] = mapped_column(ForeignKey("connections.id"))
+    login_host: Mapped[str | None] = mapped_column(String(200))
+    token_box: Mapped[str] = mapped_column(Text, info={"purpose": "revocations.token"})
+    tries: Mapped[int] = mapped_column(Integer, default=0)
+    next_try_at: Mapped[datetime] = mapped_column(index=True)
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime]
+
+
+class Notice(Base):
+    """A change of state that people are told of: written with the change, sent afterwards."""
+
+    __tablename__ = "notices"
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    connection_id: Mapped[int] = mapped_column(ForeignKey("connections.id"))
+    kind: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str | None] = mapped_column(Text)
+    next_step: Mapped[str | None] = mapped_column(Text)
+    told: Mapped[list[Any]] = mapped_column(JSON, default=list)
+    """Hashes of the targets that have it already: a repeated try spares them."""
+    tries: Mapped[int] = mapped_column(Integer, default=0)
+    next_try_at: Mapped[datetime | None] = mapped_column(index=True)
+    """None: sent, or given up."""
+    created_at: Mapped[datetime]
+
+
+class EncryptionKey(Base):
+    """The id of a key that data here may be encrypted with; it must stand in ENCRYPTION_KEYS."""
+
+    __tablename__ = "encryption_keys"
+    key_id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    first_used_at: Mapped[datetime]

@@ -47,9 +47,17 @@ def connections() -> Response:
                 "id": row.id,
                 "provider": row.provider,
                 "account": row.account,
+                "account_id": row.account_id,
                 "status": row.status,
                 "since": row.status_since.isoformat(),
+                "problem": row.problem,
                 "error": row.last_error,
+                "next_step": row.next_step,
+                "access": row.auth,
+                "expires_at": row.expires_at.isoformat() if row.expires_at else None,
+                "scopes": row.scopes,
+                "scopes_lacking": sorted(services().providers[row.provider].lacking(row.scopes)),
+                "parked": _overview().parked(row.id),
             }
             for row in _overview().connections()
         ]

@@ -1,20 +1,160 @@
-"""The OAuth endpoints and the buttons of the connections on the dashboard."""
+"""The OAuth endpoints and the pages on which a connection is made, mended and ended."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import structlog
-from flask import Blueprint, Response, redirect, render_template, request, session, url_for
-from sqlalchemy.exc import NoResultFound
+from flask import Blueprint, redirect, render_template, request, session, url_for
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as WerkzeugResponse
 
+from app.doctor import examine_connection
 from app.domain.errors import CrmError
-from app.oauth.flow import FlowError
+from app.oauth.flow import FlowError, Wish, own_path
+from app.services.connect import OtherAccount, UnfitGrant
+from app.services.overview import Overview
+from app.store.models import ConnectionRow
 from app.web.access import services, signed_in
 from config.providers import Provider
 
 log = structlog.get_logger(__name__)
 blueprint = Blueprint("connections", __name__)
+Answer = WerkzeugResponse | str | tuple[str, int]
+
+
+@blueprint.get("/oauth/<name>/start")
+@signed_in
+def start(name: str) -> Answer:
+    """Send the browser to the provider's consent page, in the same window: no pop-up to block."""
+    provider = _provider(name)
+    if not provider.configured:
+        message = (
+            f"{provider.title} is not set up yet: set {name.upper()}_CLIENT_ID and"
+            f" {name.upper()}_CLIENT_SECRET and restart. The README says where to get them."
+        )
+        return _message("Not set up", message, 409)
+    host = request.args.get("host", "").strip().lower()
+    wish = Wish(
+        connection_id=request.args.get("connection", type=int),
+        other_account="other_account" in request.args,
+        login_host=host or None,
+        next_path=own_path(request.args.get("next")),
+    )
+    try:
+        return redirect(services().flow.start(provider, _session_id(), wish), 303)
+    except ValueError as error:
+        return _message(f"{provider.title} is not connected", f"{error} Go back and mend it.", 400)
+
+
+@blueprint.get("/oauth/<name>/callback")
+@signed_in
+def callback(name: str) -> Answer:
+    """Take the browser back from the consent page and connect."""
+    provider = _provider(name)
+    wish = Wish()
+    try:
+        token, wish = services().flow.finish(provider, request.args, _session_id())
+        number = services().connector.connect(provider, token, str(session["user"]), wish)
+    except (FlowError, CrmError, UnfitGrant, OtherAccount) as error:
+        return _not_connected(provider, error, wish)
+    services().waker.wake([number])
+    there = url_for("dashboard.index")
+    if wish.connection_id is not None:
+        there = url_for("connections.show", connection_id=number)
+    return redirect(wish.next_path or there, 303)
+
+
+@blueprint.get("/connections/more")
+@signed_in
+def more() -> Answer:
+    """Keys made by hand, sandbox orgs and login hosts of a customer's own."""
+    return render_template("more.html", providers=services().providers)
+
+
+@blueprint.get("/connections/host/<name>")
+@signed_in
+def ask_host(name: str) -> Answer:
+    """Ask for a customer's own login host; a link leads on, since a form may not leave this site."""
+    provider = _provider(name)
+    host, problem = request.args.get("host", "").strip().lower(), None
+    try:
+        provider.at(host)
+    except ValueError as error:
+        host, problem = "", str(error)
+    return render_template("host.html", provider=provider, host=host, problem=problem)
+
+
+@blueprint.get("/connections/<int:connection_id>")
+@signed_in
+def show(connection_id: int) -> Answer:
+    """One connection: how it is, what it may do, what to do next."""
+    return _page(connection_id)
+
+
+@blueprint.post("/connections/<int:connection_id>/check")
+@signed_in
+def check(connection_id: int) -> Answer:
+    """Examine a connection end to end and show what to fix."""
+    row = _row(connection_id)
+    return _page(connection_id, findings=list(examine_connection(services(), row)))
+
+
+@blueprint.post("/connections/<int:connection_id>/resume")
+@signed_in
+def resume(connection_id: int) -> Answer:
+    """Renew the access of a connection and take its work up again."""
+    row = _row(connection_id)
+    try:
+        services().connector.resume(row.id, str(session["user"]))
+    except CrmError as error:
+        return _page(connection_id, problem=f"It does not work yet: {error.message}", status=409)
+    services().waker.wake([row.id])
+    return redirect(url_for("connections.show", connection_id=row.id), 303)
+
+
+@blueprint.get("/connections/<int:connection_id>/disconnect")
+@signed_in
+def ask_disconnect(connection_id: int) -> Answer:
+    """Ask what is to become of the bookings that wait."""
+    row = _row(connection_id)
+    return render_template(
+        "disconnect.html", row=row, provider=_provider(row.provider), csrf=session["csrf"],
+        parked=_overview().parked(row.id),
+    )  # fmt: skip
+
+
+@blueprint.post("/connections/<int:connection_id>/disconnect")
+@signed_in
+def disconnect(connection_id: int) -> Answer:
+    """Erase the tokens and tell the provider."""
+    row = _row(connection_id)
+    discard = request.form.get("parked") == "discard"
+    services().connector.disconnect(row.id, str(session["user"]), discard)
+    return redirect(url_for("connections.show", connection_id=row.id), 303)
+
+
+@blueprint.get("/connections/key/<name>")
+@signed_in
+def ask_key(name: str) -> Answer:
+    """Ask for a key that was made by hand."""
+    return _key_page(_provider(name))
+
+
+@blueprint.post("/connections/key/<name>")
+@signed_in
+def add_key(name: str) -> Answer:
+    """Check a key at the CRM and connect with it; it is never shown again."""
+    provider = _provider(name)
+    number = request.form.get("connection", type=int)
+    wish = Wish(connection_id=number, other_account="other_account" in request.form)
+    key = request.form.get("key", "").strip()
+    try:
+        number = services().connector.add_key(provider, key, str(session["user"]), wish)
+    except (CrmError, UnfitGrant, OtherAccount) as error:
+        return _key_page(provider, str(error), 400)
+    services().waker.wake([number])
+    return redirect(url_for("connections.show", connection_id=number), 303)
 
 
 def _provider(name: str) -> Provider:
@@ -24,44 +164,69 @@ def _provider(name: str) -> Provider:
     return provider
 
 
-@blueprint.get("/oauth/<name>/start")
-@signed_in
-def start(name: str) -> WerkzeugResponse | tuple[str, int]:
-    """Send the browser to the provider's consent page."""
-    provider = _provider(name)
-    if not provider.configured:
-        message = (
-            f"{provider.title} is not set up yet: set {name.upper()}_CLIENT_ID and"
-            f" {name.upper()}_CLIENT_SECRET and restart. The README says where to get them."
-        )
-        return render_template("message.html", title="Not set up", message=message), 409
-    return redirect(services().flow.start(provider, str(session["id"])), 303)
+def _row(connection_id: int) -> ConnectionRow:
+    with services().store.read() as db:
+        row = db.get(ConnectionRow, connection_id)
+    if row is None:
+        raise NotFound("There is no such connection.")
+    return row
 
 
-@blueprint.get("/oauth/<name>/callback")
-@signed_in
-def callback(name: str) -> WerkzeugResponse | tuple[str, int]:
-    """Take the browser back from the consent page and connect."""
-    provider = _provider(name)
-    try:
-        token = services().flow.finish(provider, request.args, str(session["id"]))
-        connection_id = services().connector.connect(provider, token, str(session["user"]))
-    except (FlowError, CrmError, ValueError) as error:
-        log.warning("connect_failed", provider=name, reason=type(error).__name__)
-        title = f"{provider.title} is not connected"
-        return render_template("message.html", title=title, message=str(error)), 400
-    services().waker.wake([connection_id])
-    return redirect(url_for("dashboard.index"), 303)
+def _session_id() -> str:
+    """What a connect is bound to: the browser session and who is signed in there."""
+    return f"{session['id']} {session['user']}"
 
 
-@blueprint.post("/connections/<int:connection_id>/disconnect")
-@signed_in
-def disconnect(connection_id: int) -> WerkzeugResponse | Response | str:
-    """Erase the tokens and tell the provider."""
-    try:
-        problem = services().connector.disconnect(connection_id, str(session["user"]))
-    except NoResultFound:
-        raise NotFound("There is no such connection.") from None
-    if problem:
-        return render_template("message.html", title="Disconnected", message=problem)
-    return redirect(url_for("dashboard.index"), 303)
+def _overview() -> Overview:
+    return Overview(services().store, services().cipher)
+
+
+def _message(title: str, message: str, status: int) -> tuple[str, int]:
+    return render_template("message.html", title=title, message=message), status
+
+
+def _not_connected(provider: Provider, error: Exception, wish: Wish) -> tuple[str, int]:
+    log.warning("connect_failed", provider=provider.name, reason=type(error).__name__)
+    again: dict[str, Any] = {"name": provider.name, "host": wish.login_host}
+    if wish.connection_id:
+        again["connection"] = wish.connection_id
+    other = None
+    if isinstance(error, OtherAccount):
+        other = url_for("connections.start", **again, other_account="yes")
+    page = render_template(
+        "not_connected.html",
+        provider=provider,
+        message=error.message if isinstance(error, CrmError) else str(error),
+        advice=error.advice if isinstance(error, CrmError) else "",
+        again=url_for("connections.start", **again),
+        other=other,
+    )
+    return page, 400
+
+
+def _page(
+    connection_id: int, findings: Any = None, problem: str | None = None, status: int = 200
+) -> tuple[str, int]:
+    row = _row(connection_id)
+    provider = _provider(row.provider)
+    page = render_template(
+        "connection.html",
+        row=row,
+        provider=provider,
+        lacking=provider.lacking(row.scopes),
+        parked=_overview().parked(row.id),
+        findings=findings,
+        problem=problem,
+        csrf=session["csrf"],
+    )
+    return page, status
+
+
+def _key_page(provider: Provider, problem: str | None = None, status: int = 200) -> Answer:
+    if provider.key is None:
+        raise NotFound(f"{provider.title} has no keys; connect it through its consent page.")
+    number = request.values.get("connection", type=int)
+    page = render_template(
+        "key.html", provider=provider, problem=problem, connection=number, csrf=session["csrf"]
+    )
+    return page, status

@@ -38,7 +38,7 @@ def build_app(services: Services | None = None) -> Flask:
     """Wire services into a Flask application. Raises SystemExit with a sentence."""
     try:
         services = services or bootstrap()
-        services.store.migrate()
+        services.prepare()
     except (SettingsError, MappingError) as error:
         raise SystemExit(f"The service cannot start:\n{error}") from None
     except DatabaseError as error:

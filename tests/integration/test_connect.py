@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -11,8 +12,24 @@ import pytest
 from werkzeug.test import TestResponse
 
 from app.domain.errors import RetryLater, Unauthorized
+from app.oauth.tokens import TokenService
+from app.store.engine import utcnow
 from sandbox.core import Fault
 from tests.bridge import Bridge, sample
+
+
+class Clock:
+    """A token service whose time a test sets."""
+
+    def __init__(self, crm: Bridge) -> None:
+        services = crm.services
+        self.ahead = timedelta()
+        self.tokens = TokenService(
+            services.store, services.cipher, services.providers, 5.0, lambda: utcnow() + self.ahead
+        )
+
+    def forward(self, **span: float) -> None:
+        self.ahead += timedelta(**span)
 
 
 def state_of(response: TestResponse) -> str:
@@ -123,15 +140,26 @@ def test_refresh_keeps_what_the_answer_leaves_out(crm: Bridge, provider: str) ->
 def test_an_outage_of_the_token_endpoint_is_transient(crm: Bridge, provider: str) -> None:
     """429, 5xx and HTML from the token endpoint never expire a connection."""
     sandbox = crm.sandbox(provider)
+    clock = Clock(crm)
+    before = crm.services.tokens.token(1)
     for status, body in ((500, "oops"), (429, "{}"), (200, "<html></html>"), (503, "")):
+        clock.forward(minutes=3)  # past the back-off of the failure before
         sandbox.faults.append(Fault(path=sandbox.token_path, status=status, body=body))
-        token = crm.services.tokens.token(1)
-        # The old token is still good, so it goes on being used.
-        assert crm.services.tokens.renewed(1, token) == token
+        with pytest.raises(RetryLater):
+            clock.tokens.renewed(1, before)
         assert crm.connection(provider).status == "active"
+    clock.forward(hours=3)
+    sandbox.faults.append(Fault(path=sandbox.token_path, status=503))
+    with pytest.raises(RetryLater):
+        clock.tokens.token(1)
+    assert crm.connection(provider).status == "expiring"
+    assert "tried again by itself" in (crm.connection(provider).next_step or "")
+    clock.forward(hours=1)
+    before = clock.tokens.token(1)
+    assert crm.connection(provider).status == "active"
     sandbox.kill_grants()
     with pytest.raises(Unauthorized):
-        crm.services.tokens.renewed(1, crm.services.tokens.token(1))
+        clock.tokens.renewed(1, before)
     assert crm.connection(provider).status == "expired"
 
 

@@ -1,0 +1,184 @@
+"""Examines the service and each connection end to end, and says what to fix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+
+from redis.exceptions import RedisError
+from sqlalchemy import func, select
+
+from app.bootstrap import Services
+from app.domain.errors import CrmError
+from app.domain.records import Directory, ObjectName
+from app.store.deliveries import count_parked
+from app.store.engine import DATABASE_DOWN
+from app.store.models import WORKING, ConnectionRow, ConnectionStatus, DeliveryRow, DeliveryState
+from app.store.rekey import MissingKey, check_keys
+
+
+class Verdict(StrEnum):
+    """How a check ended."""
+
+    GOOD = "good"
+    NOTE = "note"
+    """Works, but something is worth knowing."""
+    BAD = "bad"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found."""
+
+    subject: str
+    check: str
+    verdict: Verdict
+    detail: str = ""
+    fix: str = ""
+
+
+def examine(services: Services, connection_id: int | None = None) -> Iterator[Finding]:
+    """Every finding on the service and its connections (or on one), as it is made."""
+    if connection_id is None:
+        yield from examine_service(services)
+    with services.store.read() as session:
+        rows = list(session.scalars(select(ConnectionRow).order_by(ConnectionRow.id)))
+    for row in rows:
+        if connection_id in (None, row.id):
+            yield from examine_connection(services, row)
+    if not rows:
+        fix = f"Sign in at {services.settings.public_url} and press the CRM's name."
+        yield Finding("service", "connections", Verdict.NOTE, "No CRM is connected.", fix)
+
+
+def examine_service(services: Services) -> Iterator[Finding]:
+    """Database, encryption keys, Redis, webhook secret, CRM apps, notifications."""
+    settings = services.settings
+    yield _tried("service", "database", services.store.check, "Check DATABASE_URL.")
+    yield _tried(
+        "service", "encryption keys", lambda: check_keys(services.store, services.cipher), ""
+    )
+    yield _tried("service", "Redis", services.waker.redis.ping, "Check REDIS_URL. Bookings wait.")
+    yield _stated(
+        "service", "webhook secret", bool(settings.webhook_secrets),
+        "MEETERGO_WEBHOOK_SECRETS is empty: every webhook is refused.",
+        "Set MEETERGO_WEBHOOK_SECRETS and restart.",
+    )  # fmt: skip
+    missing = [p.title for p in services.providers.values() if not p.configured]
+    if missing:
+        detail = f"{', '.join(missing)} cannot be connected: client id and secret are not set."
+        fix = "Set <CRM>_CLIENT_ID and <CRM>_CLIENT_SECRET, if you use that CRM."
+        yield Finding("service", "CRM apps", Verdict.NOTE, detail, fix)
+    if not services.notifier.targets:
+        detail = "Nobody is told when a connection breaks."
+        yield Finding("service", "notifications", Verdict.NOTE, detail, "Set NOTIFY_URLS.")
+
+
+def examine_connection(services: Services, row: ConnectionRow) -> Iterator[Finding]:
+    """Status, token, account, scopes, records, fields, limit and waiting work of one connection."""
+    title = services.providers[row.provider].title
+    subject = f"{row.id} {title}: {row.account}"
+    if row.status == ConnectionStatus.DISCONNECTED:
+        detail = f"disconnected since {row.status_since:%Y-%m-%d %H:%M} UTC"
+        yield Finding(subject, "status", Verdict.NOTE, detail, "Connect it again, if it is wanted.")
+        return
+    good = Verdict.GOOD if row.status == ConnectionStatus.ACTIVE else Verdict.BAD
+    yield Finding(
+        subject, "status", good, f"{row.status} {row.last_error or ''}".strip(), row.next_step or ""
+    )
+    token = _tried(subject, "token", lambda: services.tokens.token(row.id), "")
+    yield token
+    if token.verdict is Verdict.BAD:
+        return
+    adapter = services.adapter(row.id)
+    yield _tried(subject, "account", lambda: _same_account(adapter.whoami().id, row), "")
+    yield from _scopes(services, subject, row)
+    for name in services.mappings[row.provider].objects():
+        yield _tried(subject, f"read {name}", partial(adapter.check, name), "")
+    directory = Directory()
+    try:
+        directory = adapter.directory()
+    except CrmError as error:
+        yield Finding(subject, "directory", Verdict.BAD, error.message, error.advice)
+    else:
+        yield from _directory(subject, directory)
+    for label, (left, most) in adapter.access.meter.limits.items():
+        detail = f"{left} calls left of {most}" if most is not None else f"{left} left"
+        low = most is not None and left < most * 0.1
+        fix = "Other apps use up this account's calls." if low else ""
+        verdict = Verdict.NOTE if low else Verdict.GOOD
+        yield Finding(subject, f"limit, {label}", verdict, detail, fix)
+    yield from _work(services, subject, row)
+
+
+def _same_account(found: str, row: ConnectionRow) -> str:
+    if row.account_id and found != row.account_id:
+        raise ValueError(f"the token opens account {found}, not {row.account_id}. Connect again")
+    return row.account
+
+
+def _scopes(services: Services, subject: str, row: ConnectionRow) -> Iterator[Finding]:
+    provider = services.providers[row.provider]
+    lacking = provider.lacking(row.scopes)
+    needed = [scope for scope in lacking if scope in provider.scopes]
+    if not lacking:
+        yield Finding(subject, "scopes", Verdict.GOOD, "all granted" if row.scopes else "not told")
+    for scope, why in lacking.items():
+        verdict = Verdict.BAD if scope in needed else Verdict.NOTE
+        fix = f"Grant it in the app or the consent page: {services.public(row.id)}"
+        yield Finding(subject, f"scope {scope}", verdict, f"not granted; it is {why}", fix)
+
+
+def _directory(subject: str, directory: Directory) -> Iterator[Finding]:
+    yield _stated(
+        subject, "owners", bool(directory.owners), "The account shows no users.",
+        "Grant the scope for users; else nobody is made owner.",
+    )  # fmt: skip
+    yield _stated(
+        subject, "pipelines", any(p.stages for p in directory.pipelines),
+        "The account shows no pipeline with stages.", "Make one, or map no deals.",
+    )  # fmt: skip
+    found = ", ".join(f"{n}.{f}" for n, f in directory.booking_fields.items())
+    if ObjectName.DEAL in directory.booking_fields:
+        yield Finding(subject, "booking-id field", Verdict.GOOD, found)
+    else:
+        detail = "not on deals: bookings are synced, but less sheltered from doubles"
+        fix = "Let an administrator connect, or grant the scope that makes fields."
+        yield Finding(subject, "booking-id field", Verdict.NOTE, detail, fix)
+
+
+def _work(services: Services, subject: str, row: ConnectionRow) -> Iterator[Finding]:
+    with services.store.read() as session:
+        parked = count_parked(session, row.id)
+        failed = session.scalar(
+            select(func.count()).where(
+                DeliveryRow.connection_id == row.id, DeliveryRow.state == DeliveryState.FAILED
+            )
+        )
+    if parked and row.status not in WORKING:
+        detail = f"{parked} bookings wait for the connection"
+        yield Finding(subject, "parked", Verdict.NOTE, detail, "They are synced once it works.")
+    if failed:
+        fix = "The dashboard says why; mend it, then replay them."
+        yield Finding(subject, "failed", Verdict.NOTE, f"{failed} bookings failed", fix)
+
+
+def _tried(subject: str, check: str, action: Callable[[], object], fix: str) -> Finding:
+    try:
+        found = action()
+    except CrmError as error:
+        return Finding(subject, check, Verdict.BAD, error.message, fix or error.advice)
+    except (MissingKey, ValueError) as error:
+        return Finding(subject, check, Verdict.BAD, str(error), fix)
+    except (*DATABASE_DOWN, RedisError, OSError) as error:
+        return Finding(subject, check, Verdict.BAD, type(error).__name__, fix)
+    # Anything but the account's name may be a token.
+    return Finding(subject, check, Verdict.GOOD, str(found) if check == "account" else "")
+
+
+def _stated(subject: str, check: str, good: bool, detail: str, fix: str) -> Finding:
+    if good:
+        return Finding(subject, check, Verdict.GOOD)
+    return Finding(subject, check, Verdict.BAD, detail, fix)

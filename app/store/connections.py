@@ -1,0 +1,113 @@
+"""The states of a connection: every change goes through here, parks or resumes work, and is told."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy.orm import Session
+
+from app.store.deliveries import park, unpark
+from app.store.models import WORKING, ConnectionRow, ConnectionStatus, Notice
+
+
+class NoticeKind(StrEnum):
+    """What people are told of."""
+
+    EXPIRING = "expiring"
+    BROKEN = "broken"
+    RESTORED = "restored"
+    FAILING = "failing"
+    PASSING = "passing"
+
+
+class Problem(StrEnum):
+    """What is wrong with a connection, as a stable code."""
+
+    GRANT = "grant"
+    """The CRM no longer accepts the grant or the key."""
+    SCOPE = "missing_scope"
+    SETUP = "setup"
+    """The CRM refuses this service itself: client id or secret."""
+    TOKEN_ENDPOINT = "token_endpoint"  # noqa: S105 - the name of a problem
+    """The CRM's token endpoint has not answered for a while."""
+
+
+_TOLD = {
+    ConnectionStatus.EXPIRING: NoticeKind.EXPIRING,
+    ConnectionStatus.EXPIRED: NoticeKind.BROKEN,
+    ConnectionStatus.ERROR: NoticeKind.BROKEN,
+}
+
+
+def set_status(
+    session: Session,
+    row: ConnectionRow,
+    status: ConnectionStatus,
+    now: datetime,
+    problem: Problem | None = None,
+    reason: str | None = None,
+    next_step: str | None = None,
+) -> None:
+    """Move a connection to a status, with the reason and the next step in words.
+
+    Its work is parked when it stops working and taken up when it works again. A change that nobody
+    made by hand leaves one notice; staying in a status leaves none.
+    """
+    before = ConnectionStatus(row.status)
+    row.problem, row.last_error, row.next_step = problem, reason, next_step
+    if status is before:
+        return
+    row.status, row.status_since = status, now
+    if before in WORKING and status not in WORKING:
+        park(session, row.id, now)
+    if status in WORKING and before not in WORKING:
+        row.pause_until = None
+        unpark(session, row.id, now)
+    kind = _TOLD.get(status)
+    if status is ConnectionStatus.ACTIVE and before is not ConnectionStatus.DISCONNECTED:
+        kind = NoticeKind.RESTORED
+    if kind and before is not ConnectionStatus.DISCONNECTED:
+        tell(session, row, kind, now, reason, next_step)
+
+
+def count_failures(
+    session: Session, row: ConnectionRow, failed: int, passed: int, limit: int, now: datetime
+) -> None:
+    """Keep count of deliveries that fail one after the other; tell once when it is too many.
+
+    `failed` and `passed` are those of one batch, in which the order means nothing.
+    """
+    alarmed = row.failed_in_row >= limit
+    if passed:
+        row.failed_in_row = 0
+        if alarmed:
+            tell(session, row, NoticeKind.PASSING, now)
+        return
+    row.failed_in_row += failed
+    if row.failed_in_row >= limit and not alarmed:
+        reason = f"The last {row.failed_in_row} bookings could not be synced."
+        tell(session, row, NoticeKind.FAILING, now, reason)
+
+
+def tell(
+    session: Session,
+    row: ConnectionRow,
+    kind: NoticeKind,
+    now: datetime,
+    reason: str | None = None,
+    next_step: str | None = None,
+) -> None:
+    """Leave a notice, to be sent after this transaction."""
+    session.add(
+        Notice(
+            connection_id=row.id,
+            kind=kind,
+            reason=reason,
+            next_step=next_step,
+            told=[],
+            tries=0,
+            next_try_at=now,
+            created_at=now,
+        )
+    )
