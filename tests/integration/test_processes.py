@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
+from sandbox.core import CLIENT_SECRET
 from tests.bridge import PROVIDERS, sample, wait_for
 from tests.processes import ROOT, running
 
@@ -23,12 +25,27 @@ def test_webhooks_reach_every_crm_and_survive_a_lost_redis(
             service.connect(provider)
         assert service.post(sample("booking_created")).json()["status"] == "accepted"
         wait_for(lambda: service.synced(1), 20)
+        service.post(sample("booking_created", id="third"))
+        needles = [
+            token
+            for served in service.served.values()
+            for grant in served.sandbox.grants
+            for token in (*grant.access_tokens, grant.refresh_token)
+        ]
+        assert needles
+        redis = Redis.from_url(service.environment["REDIS_URL"])
+        in_redis = b"".join((redis.dump(key) or b"") + key for key in redis.keys("*"))
+        printed = (tmp_path / "log").read_bytes()
+        for needle in [*needles, CLIENT_SECRET, "van der Berg", "k" * 32]:
+            assert needle.encode() not in in_redis
+            assert needle.encode() not in printed
+        wait_for(lambda: service.synced(2), 20)
         service.valkey.stop()
         answer = service.post(sample("booking_rescheduled"))
         assert (answer.status_code, answer.json()["status"]) == (202, "accepted")
         assert service.post(sample("booking_created", id="second")).status_code == 202
         service.start_redis()
-        wait_for(lambda: service.synced(2), 60)
+        wait_for(lambda: service.synced(3), 60)
         for served in service.served.values():
             starts = {meeting.start for meeting in served.sandbox.view().meetings}
             assert starts == {"2026-12-01T08:00:00Z", "2026-12-02T13:00:00Z"}

@@ -61,3 +61,14 @@ def test_the_links_of_the_readme_lead_somewhere() -> None:
     """Every relative link points at a file that is there."""
     for target in re.findall(r"\]\(([^)#:]+)\)", text("README.md")):
         assert (ROOT / target).exists(), target
+
+
+def test_every_test_that_the_security_tables_name_exists() -> None:
+    """docs/security.md rests on tests that are there; RFC 9700 has its 19 rows."""
+    page = text("docs/security.md")
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", page))
+    assert len(named) > 15
+    assert {name for name in named if f"def {name}(" not in code} == set()
+    rows = re.findall(r"^\| (\d+) \| .*`test_\w+`.* \|$", page, re.M)
+    assert rows == [str(number) for number in range(1, 20)]
