@@ -378,7 +378,7 @@ class Connector:
                     row.last_error = f"The booking-id field could not be made: {error.message}"
                     row.next_step = (
                         "Bookings are synced all the same. To shelter them from doubles, let an"
-                        " administrator connect, or make the field by hand; `doctor` names it."
+                        " administrator connect, or make the field by hand; the examination names it."
                     )
 
 
