@@ -161,5 +161,6 @@ def test_tokens_that_live_two_seconds(tmp_path: Path) -> None:
         assert crm.connection(provider).status == "active"
         assert crm.connection(provider).last_error is None
         assert len(served.sandbox.view().deals) == 500
-        assert served.sandbox.calls_to_token > 2
+        assert served.sandbox.calls_to_token >= 2
+    assert max(served.sandbox.calls_to_token for served in crm.served.values()) > 5
     crm.close()
