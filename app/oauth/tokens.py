@@ -302,6 +302,9 @@ class TokenService:
             mine = row.refresh_fence == fence
             if not mine and self._grant(row).tokens.get("refresh_token") != sent:
                 return  # another process or a reconnect has stored something newer
+            if row.refresh_failures:
+                # Its drain was paused for as long as the token endpoint was to be left alone.
+                row.pause_until = None
             self.keep(row, provider, answer)
             if mine:
                 row.refresh_until = None

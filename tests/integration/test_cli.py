@@ -34,6 +34,24 @@ def test_connections(bridge: Bridge) -> None:
     assert bridge.connection("hubspot").status == "disconnected"
 
 
+def test_a_key_is_read_from_a_pipe(bridge: Bridge) -> None:
+    """add-token takes the key from standard input, checks it, and never prints it."""
+    key = bridge.sandbox("pipedrive").make_key(
+        "base", "deals:full", "contacts:full", "activities:full", "users:read", "search:read",
+        "deal-fields:full",
+    )  # fmt: skip
+    runner = bridge.app.test_cli_runner()
+    words = ["connections", "add-token", "pipedrive"]
+    wrong = runner.invoke(args=words, input="nonsense\n")
+    assert wrong.exit_code == 1 and "does not take" in wrong.output
+    good = runner.invoke(args=words, input=f"{key}\n")
+    assert good.exit_code == 0 and "connected as number 2" in good.output
+    assert key not in good.output
+    assert bridge.connection("pipedrive").auth == "key"
+    none = runner.invoke(args=["connections", "add-token", "salesforce"], input="x\n")
+    assert none.exit_code == 1 and "has no keys" in none.output
+
+
 def test_events_and_bookings(bridge: Bridge) -> None:
     """A quarantined webhook is shown with its reason and replayed; a booking shows its records."""
     bridge.post(sample("booking_created", start=None))

@@ -14,6 +14,7 @@ from werkzeug.test import TestResponse
 from app.domain.errors import RetryLater, Unauthorized
 from app.oauth.tokens import TokenService
 from app.store.engine import utcnow
+from app.store.models import ConnectionRow
 from sandbox.core import Fault
 from tests.bridge import Bridge, sample
 
@@ -154,9 +155,12 @@ def test_an_outage_of_the_token_endpoint_is_transient(crm: Bridge, provider: str
         clock.tokens.token(1)
     assert crm.connection(provider).status == "expiring"
     assert "tried again by itself" in (crm.connection(provider).next_step or "")
+    with crm.services.store.write() as session:
+        session.get_one(ConnectionRow, 1).pause_until = utcnow() + timedelta(hours=1)
     clock.forward(hours=1)
     before = clock.tokens.token(1)
     assert crm.connection(provider).status == "active"
+    assert crm.connection(provider).pause_until is None
     sandbox.kill_grants()
     with pytest.raises(Unauthorized):
         clock.tokens.renewed(1, before)
