@@ -115,3 +115,29 @@ def test_a_failed_booking_says_why(site: tuple[Bridge, str], page: Page) -> None
     page.goto(crm)
     assert page.get_by_role("heading", name="HubSpot (sandbox)").is_visible()
     assert page.get_by_text("eve@gmail.com").first.is_visible()
+
+
+def test_a_connection_is_examined_ended_and_mended(site: tuple[Bridge, str], page: Page) -> None:
+    """Its page says what is wrong, asks what becomes of bookings that wait, and connects again."""
+    bridge, url = site
+    sign_in(page, bridge, url)
+    page.get_by_role("link", name="Salesforce").click()
+    page.get_by_role("button", name="Allow").click()
+    page.get_by_role("link", name="Manage").click()
+    page.get_by_role("button", name="Examine").click()
+    page.get_by_role("heading", name="Examination").wait_for()
+    assert page.locator(".state.bad").count() == 0
+    bridge.sandbox("salesforce").kill_grants()
+    bridge.post(sample("booking_created"))
+    bridge.drain()
+    page.goto(f"{url}/connections/1")
+    assert page.get_by_text("1 bookings wait").is_visible()
+    page.get_by_role("link", name="Disconnect").click()
+    page.get_by_label("Keep them").check()
+    page.get_by_role("button", name="Disconnect").click()
+    page.get_by_text("lists connected apps").wait_for()
+    page.get_by_role("link", name="Connect again").click()
+    page.get_by_role("button", name="Allow").click()
+    page.get_by_text("active", exact=True).wait_for()
+    bridge.settle()
+    assert bridge.delivery("salesforce").state == "synced"

@@ -6,15 +6,17 @@ import json
 import re
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
+import requests
+from sqlalchemy import update
 from werkzeug.test import TestResponse
 
 from app.domain.errors import RetryLater, Unauthorized
 from app.oauth.tokens import TokenService
 from app.store.engine import utcnow
-from app.store.models import ConnectionRow
+from app.store.models import ConnectionRow, OAuthFlow
 from sandbox.core import Fault
 from tests.bridge import Bridge, sample
 
@@ -175,3 +177,45 @@ def test_a_provider_that_is_down_at_connect(crm: Bridge, provider: str) -> None:
     assert answer.status_code == 400
     assert "502" in answer.get_data(as_text=True)
     assert issubclass(RetryLater, Exception)
+
+
+def consent(address: str) -> str:
+    """Allow access on a consent page; give the path that the browser is sent back to."""
+    fields = {**dict(parse_qsl(urlsplit(address).query)), "decision": "allow"}
+    page = address.partition("?")[0]
+    answer = requests.post(page, data=fields, allow_redirects=False, timeout=5)
+    back = urlsplit(answer.headers["Location"])
+    return f"{back.path}?{back.query}"
+
+
+def test_two_tabs_end_well_in_any_order(crm: Bridge, provider: str) -> None:
+    """Each tab has a state of its own; both lead to the one connection of the account."""
+    first, second = (
+        consent(crm.client.get(f"/oauth/{provider}/start").headers["Location"]) for _ in range(2)
+    )
+    assert crm.client.get(second).status_code == 303
+    assert crm.client.get(first).status_code == 303
+    assert crm.connection(provider).status == "active"
+
+
+def test_a_consent_page_that_was_open_for_too_long(crm: Bridge, provider: str) -> None:
+    """After ten minutes a state is refused, in words, before any token call."""
+    back = consent(crm.client.get(f"/oauth/{provider}/start").headers["Location"])
+    with crm.services.store.write() as session:
+        session.execute(update(OAuthFlow).values(created_at=utcnow() - timedelta(minutes=11)))
+    before = crm.sandbox(provider).calls_to_token
+    answer = crm.client.get(back)
+    assert answer.status_code == 400
+    assert "open for too long" in answer.get_data(as_text=True)
+    assert crm.sandbox(provider).calls_to_token == before
+
+
+def test_forwarded_headers_are_not_believed(crm: Bridge, provider: str) -> None:
+    """The redirect address comes from PUBLIC_URL, whatever a request says of its host."""
+    headers = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"}
+    start = crm.client.get(f"/oauth/{provider}/start", headers=headers).headers["Location"]
+    assert "evil.example" not in start
+    sent = parse_qs(urlsplit(start).query)["redirect_uri"][0]
+    assert sent.startswith(crm.settings.public_url)
+    onward = crm.client.get(f"/oauth/{provider}/start?next=//evil.example").headers["Location"]
+    assert crm.client.get(consent(onward)).headers["Location"] == "/"
