@@ -9,14 +9,13 @@ from functools import lru_cache
 from typing import Any
 
 from app.domain.records import CrmShape
-from app.mapping.load import load_mapping
-from app.mapping.schema import Mapping as FieldMapping
 from app.meetergo.client import MeetergoClient
 from app.oauth.flow import Flow
 from app.oauth.tokens import FixedToken, TokenService
 from app.security.encryption import Cipher
 from app.services.connect import Connector
 from app.services.intake import Intake
+from app.services.mappings import MappingFiles
 from app.services.notify import Notifier
 from app.store.engine import Store
 from app.store.models import ConnectionRow
@@ -34,7 +33,7 @@ class Services:
 
     settings: Settings
     providers: Providers
-    mappings: Mapping[str, FieldMapping]
+    mappings: MappingFiles
     store: Store
     cipher: Cipher
     tokens: TokenService
@@ -85,7 +84,7 @@ def bootstrap(
     settings = settings or load_settings()
     configure_logging(settings.log_level)
     providers = load_providers(settings.providers_file, os.environ if environ is None else environ)
-    mappings = load_mappings(settings, providers)
+    mappings = MappingFiles(settings.mappings_dir, providers)
     store = Store(settings.database_url)
     cipher = Cipher(split_list(settings.encryption_keys))
     tokens = TokenService(store, cipher, providers, settings.oauth_timeout)
@@ -124,11 +123,6 @@ def bootstrap(
 def process_services() -> Services:
     """The services of this process, from its environment; a worker's jobs share them."""
     return bootstrap()
-
-
-def load_mappings(settings: Settings, providers: Providers) -> dict[str, FieldMapping]:
-    """Every provider's mapping file, found by the provider's name. Raises MappingError."""
-    return {name: load_mapping(settings.mappings_dir / f"{name}.yaml", name) for name in providers}
 
 
 def _adapter(

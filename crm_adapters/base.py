@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import ClassVar, Protocol
 
-from app.domain.errors import CrmError
-from app.domain.records import Account, CrmShape, Directory, ObjectName, Plan, Ref, Result
+from app.domain.errors import Blocked, CrmError
+from app.domain.records import (
+    Account,
+    Change,
+    CrmField,
+    CrmShape,
+    Directory,
+    Findings,
+    NewField,
+    ObjectName,
+    Plan,
+    Question,
+    Ref,
+    Result,
+)
 
 BOOKING_FIELD = "meetergo_booking_id"
 """Name of the custom field that carries the booking's id in every CRM."""
@@ -64,17 +78,17 @@ class Report:
         return next((ref for ref in links if ref in self.problems), None)
 
 
-@dataclass(frozen=True)
-class CrmField:
-    """A field of a CRM object as its schema describes it."""
-
-    name: str
-    label: str
-    type: str
-    required: bool = False
-    unique: bool = False
-    writable: bool = True
-    options: tuple[str, ...] = ()
+def unblocked(changes: Sequence[Change], report: Report) -> list[Change]:
+    """The changes whose links could be written; the others are noted as blocked."""
+    ready = []
+    for change in changes:
+        blocker = report.blocked_by(change.targets)
+        if blocker:
+            words = f"The {blocker.object} was not written: {report.problems[blocker]}"
+            report.problems[change.ref] = Blocked(words)
+        else:
+            ready.append(change)
+    return ready
 
 
 class Adapter(Protocol):
@@ -103,8 +117,15 @@ class Adapter(Protocol):
     def describe(self, name: ObjectName) -> list[CrmField]:
         """The fields of an object."""
 
-    def provision(self) -> list[str]:
-        """Create the booking-id fields that are missing; give one sentence for each thing done."""
+    def provision(self, fields: Sequence[NewField] = ()) -> list[str]:
+        """Create the booking-id fields that are missing, and `fields`; one sentence for each."""
+
+    def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
+        """Read records by id or look for them by their keys, in as few calls as there can be.
+
+        `ids` are the records that are known already. Nothing is written. A record that is not
+        there is left out; one that was merged comes under the id that it has now.
+        """
 
     def apply(self, plan: Plan, report: Report) -> None:
         """Write a plan: put a result or a problem for every change into the report as it comes,

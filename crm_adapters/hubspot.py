@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -13,7 +13,6 @@ import phonenumbers
 import urllib3
 
 from app.domain.errors import (
-    Blocked,
     Conflict,
     CrmError,
     Gone,
@@ -26,18 +25,29 @@ from app.domain.people import normalise_email, normalise_phone
 from app.domain.records import (
     Account,
     Change,
+    Choice,
+    CrmField,
     CrmShape,
     Directory,
+    Fields,
     FieldValue,
+    Findings,
+    Found,
+    Key,
+    Kind,
+    MatchKey,
+    NewField,
     ObjectName,
     Outcome,
     Pipeline,
     Plan,
+    Question,
     Ref,
     Result,
     Stage,
 )
-from crm_adapters.base import BOOKING_FIELD, Access, CrmField, Report
+from crm_adapters.base import BOOKING_FIELD, Access, Report, unblocked
+from crm_adapters.finder import Hit, KeyFinder
 from crm_adapters.http import (
     Pacer,
     RefusedToken,
@@ -76,6 +86,26 @@ LINK_TYPES = {
 PRIMARY_COMPANY = {ObjectName.CONTACT: 1, ObjectName.DEAL: 5}
 """For new records; on existing ones the primary company is a person's choice."""
 RECORD_TYPES = {"contact": "0-1", "company": "0-2", "deal": "0-3", "meeting": "0-47"}
+GROUPS = {
+    ObjectName.COMPANY: "companyinformation",
+    ObjectName.CONTACT: "contactinformation",
+    ObjectName.DEAL: "dealinformation",
+    ObjectName.MEETING: "engagement_info",
+}
+"""The property groups that every portal has."""
+PROPERTY_TYPES = {
+    # https://developers.hubspot.com/docs/api-reference/crm-properties-v3/guide
+    Kind.TEXT: ("string", "text"),
+    Kind.NUMBER: ("number", "number"),
+    Kind.WHOLE: ("number", "number"),
+    Kind.FLAG: ("bool", "booleancheckbox"),
+    Kind.DATE: ("date", "date"),
+    Kind.MOMENT: ("datetime", "date"),
+}
+KINDS = {
+    "string": Kind.TEXT, "number": Kind.NUMBER, "date": Kind.DATE, "datetime": Kind.MOMENT,
+    "bool": Kind.FLAG, "phone_number": Kind.TEXT,
+}  # fmt: skip
 BATCH = 100
 """Most inputs of a batch call."""
 
@@ -98,6 +128,15 @@ class HubSpotAdapter:
             "contact.lastname": 255,
         },
         html_fields=frozenset({"meeting.hs_meeting_body"}),
+        native_keys={
+            ObjectName.CONTACT: MatchKey.EMAIL,
+            ObjectName.DEAL: MatchKey.BOOKING,
+        },
+        match_keys={
+            ObjectName.CONTACT: (MatchKey.SECONDARY_EMAIL, MatchKey.PHONE),
+            ObjectName.COMPANY: (MatchKey.DOMAIN,),
+            ObjectName.DEAL: (MatchKey.OPEN_DEAL,),
+        },
     )
 
     def __init__(self, access: Access) -> None:
@@ -158,6 +197,10 @@ class HubSpotAdapter:
     def directory(self) -> Directory:
         """Owners, deal pipelines and which objects have the booking-id field."""
         self.whoami()
+        schema = {
+            name: {field.name: field for field in self.describe(name)}
+            for name in self.shape.objects
+        }
         pipelines = sorted(
             self._pipelines.get_all("deals").results, key=lambda item: item.display_order
         )
@@ -167,8 +210,9 @@ class HubSpotAdapter:
             booking_fields={
                 name: BOOKING_FIELD
                 for name in (ObjectName.DEAL, ObjectName.MEETING)
-                if any(field.name == BOOKING_FIELD for field in self.describe(name))
+                if BOOKING_FIELD in schema[name]
             },
+            schema=schema,
         )
 
     def _read_owners(self) -> Iterator[tuple[str, str]]:
@@ -184,41 +228,42 @@ class HubSpotAdapter:
 
     def describe(self, name: ObjectName) -> list[CrmField]:
         """The properties of an object."""
-        found = self._properties.get_all(PLURAL[name]).results
-        return [
-            CrmField(
-                item.name,
-                item.label,
-                item.type,
-                unique=bool(item.has_unique_value),
-                writable=not (item.modification_metadata or _Writable).read_only_value,
-                options=tuple(option.value for option in item.options or ()),
-            )
-            for item in found
-        ]
+        return [_field(item) for item in self._properties.get_all(PLURAL[name]).results]
 
-    def provision(self) -> list[str]:
+    def provision(self, fields: Sequence[NewField] = ()) -> list[str]:
         """Make the booking-id property: unique on deals; on meetings unique where HubSpot lets us."""
         done = []
-        groups = {ObjectName.DEAL: "dealinformation", ObjectName.MEETING: "engagement_info"}
-        for name, group in groups.items():
+        for name in (ObjectName.DEAL, ObjectName.MEETING):
             if any(field.name == BOOKING_FIELD for field in self.describe(name)):
                 continue
-            body = {
-                "name": BOOKING_FIELD,
-                "label": "meetergo booking",
-                "type": "string",
-                "fieldType": "text",
-                "groupName": group,
-                "hasUniqueValue": True,
-            }
+            field = NewField(name, BOOKING_FIELD, label="meetergo booking")
             try:
-                self._properties.create(PLURAL[name], body)
+                self._make_property(field, unique=True)
             except InvalidRecord:
                 # Unique values are documented for contacts, companies, deals and tickets only.
-                self._properties.create(PLURAL[name], {**body, "hasUniqueValue": False})
+                self._make_property(field, unique=False)
             done.append(f"HubSpot: property {BOOKING_FIELD} made on {PLURAL[name]}")
+        for field in fields:
+            self._make_property(field, unique=False)
+            done.append(f"HubSpot: property {field.name} made on {PLURAL[field.object]}")
         return done
+
+    def _make_property(self, field: NewField, unique: bool) -> None:
+        kind, shown = PROPERTY_TYPES[field.kind]
+        body: dict[str, Any] = {
+            "name": field.name,
+            "label": field.label or field.name.replace("_", " ").capitalize(),
+            "type": kind,
+            "fieldType": shown,
+            "groupName": GROUPS[field.object],
+            "hasUniqueValue": unique,
+        }
+        if field.kind is Kind.FLAG:
+            body["options"] = [
+                {"label": word, "value": value, "displayOrder": number, "hidden": False}
+                for number, (word, value) in enumerate((("Yes", "true"), ("No", "false")))
+            ]
+        self._properties.create(PLURAL[field.object], body)
 
     def url_for(self, name: ObjectName, record_id: str) -> str:
         """Address of a record in the portal."""
@@ -230,7 +275,7 @@ class HubSpotAdapter:
     def apply(self, plan: Plan, report: Report) -> None:
         """Write companies, contacts, deals, meetings, each in as few batches as there can be."""
         writer = _Writer(self, plan, report)
-        for name in ObjectName:
+        for name in self.shape.objects:
             writer.write(name, plan.of(name))
 
     # What the writer calls: one method, one endpoint.
@@ -247,6 +292,17 @@ class HubSpotAdapter:
         """POST batch/upsert with the e-mail as the key."""
         return self._batch.upsert("contacts", {"inputs": inputs})
 
+    def archive(self, name: ObjectName, ids: list[str]) -> None:
+        """POST batch/archive: into the recycle bin; what is not there any more is no error."""
+        self._batch.archive(PLURAL[name], {"inputs": [{"id": item} for item in ids]})
+
+    def get(self, name: ObjectName, record_id: str, properties: list[str]) -> Any | None:
+        """GET one record; a merged one answers under its new id. None where it is gone."""
+        try:
+            return self._records.get_by_id(PLURAL[name], record_id, properties=properties)
+        except Gone:
+            return None
+
     def read(
         self, name: ObjectName, ids: Sequence[str], properties: list[str], key: str = ""
     ) -> Any:
@@ -259,6 +315,10 @@ class HubSpotAdapter:
         if key:
             body["idProperty"] = key
         return self._batch.read(PLURAL[name], body).results
+
+    def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
+        """Read and look, object by object: contacts tell which deals may be meant."""
+        return Finder(self, questions, ids).run()
 
     def search(self, name: ObjectName, groups: list[Any], properties: list[str]) -> list[Any]:
         """POST search. The index lags writes by seconds."""
@@ -273,11 +333,17 @@ class HubSpotAdapter:
         found: list[Any] = self._search.do_search(PLURAL[name], body).results
         return found
 
-    def linked(self, name: ObjectName, record_id: str, target: ObjectName) -> list[str]:
-        """Ids of what is associated with a record."""
-        body = {"inputs": [{"id": record_id}]}
-        answer = self._links.get_page(PLURAL[name], PLURAL[target], body)
-        return [str(to.to_object_id) for result in answer.results or () for to in result.to]
+    def linked(
+        self, name: ObjectName, ids: Sequence[str], target: ObjectName
+    ) -> dict[str, list[str]]:
+        """Ids of what is associated with each record."""
+        found = {}
+        for chunk in _chunks(ids):
+            body = {"inputs": [{"id": item} for item in chunk]}
+            answer = self._links.get_page(PLURAL[name], PLURAL[target], body)
+            for result in answer.results or ():
+                found[str(result._from.id)] = [str(to.to_object_id) for to in result.to]
+        return found
 
     def link(self, pair: tuple[ObjectName, ObjectName], ids: list[tuple[str, str]]) -> None:
         """POST associations batch/create."""
@@ -299,6 +365,163 @@ class _Writable:
     read_only_value = False
 
 
+def _field(item: Any) -> CrmField:
+    kind = KINDS.get(item.type, Kind.OTHER)
+    if item.type == "enumeration":
+        kind = Kind.CHOICES if item.field_type == "checkbox" else Kind.CHOICE
+    # Owners come as an enumeration without options of its own, pipelines and stages likewise.
+    if kind is Kind.CHOICE and not item.options:
+        kind = Kind.OTHER
+    return CrmField(
+        item.name,
+        item.label,
+        kind,
+        unique=bool(item.has_unique_value),
+        writable=not (item.modification_metadata or _Writable).read_only_value,
+        options=tuple(Choice(option.value, option.label) for option in item.options or ()),
+        custom=not item.hubspot_defined,
+    )
+
+
+class Finder(KeyFinder):
+    """Answers questions about one portal."""
+
+    def __init__(
+        self, api: HubSpotAdapter, questions: Sequence[Question], ids: Mapping[Ref, str]
+    ) -> None:
+        super().__init__(questions, ids)
+        self._api = api
+
+    def by_id(self, name: ObjectName, wanted: Mapping[str, Question]) -> Iterator[Hit]:
+        """Batch read; what is missing there may be a merged record, which answers alone."""
+        fields = sorted({field for question in wanted.values() for field in question.fields})
+        there = set()
+        for chunk in _chunks(list(wanted)):
+            for record in self._api.read(name, chunk, fields):
+                there.add(str(record.id))
+                yield wanted[str(record.id)], _found(record, "record id")
+        for record_id, question in wanted.items():
+            if record_id not in there and record_id.isdigit():
+                record = self._api.get(name, record_id, fields)
+                if record:
+                    yield question, _found(record, "record id")
+
+    def by_key(
+        self, name: ObjectName, kind: MatchKey, asked: list[tuple[Question, Key]]
+    ) -> Iterator[Hit]:
+        """Look for the records of one object by one kind of key."""
+        if kind is MatchKey.EMAIL:
+            yield from self._read_by(name, "email", asked)
+        elif kind is MatchKey.SECONDARY_EMAIL:
+            yield from self._by_secondary(asked)
+        elif kind is MatchKey.PHONE:
+            yield from self._by_phone(asked)
+        elif kind is MatchKey.DOMAIN:
+            yield from self._search_in(name, "domain", asked)
+        elif kind is MatchKey.OPEN_DEAL:
+            yield from self._open_deals(asked)
+        elif kind is MatchKey.BOOKING:
+            yield from self._begun(name, asked)
+        elif kind is MatchKey.FIELD:
+            for field in dict.fromkeys(key.field for _, key in asked):
+                part = [entry for entry in asked if entry[1].field == field]
+                yield from self._search_in(name, field, part)
+
+    def _read_by(
+        self, name: ObjectName, field: str, asked: list[tuple[Question, Key]]
+    ) -> Iterator[Hit]:
+        """Read by a unique property, which unlike search does not lag."""
+        by_value = {key.value: question for question, key in asked}
+        fields = sorted({f for q, _ in asked for f in q.fields} | {field})
+        for chunk in _chunks(list(by_value)):
+            for record in self._api.read(name, chunk, fields, key=field):
+                question = by_value.get((record.properties.get(field) or "").lower())
+                question = question or by_value.get(record.properties.get(field) or "")
+                if question:
+                    yield question, _found(record, field)
+
+    def _search_in(
+        self, name: ObjectName, field: str, asked: list[tuple[Question, Key]]
+    ) -> Iterator[Hit]:
+        fields = sorted({f for q, _ in asked for f in q.fields} | {field})
+        for chunk in _chunks(asked):
+            values = [key.value.lower() for _, key in chunk]
+            rule = {"propertyName": field, "operator": "IN", "values": values}
+            for record in self._api.search(name, [rule], fields):
+                # Compared again by us: what a search calls a match is its own affair.
+                there = (record.properties.get(field) or "").lower()
+                for question, key in chunk:
+                    if there == key.value.lower():
+                        yield question, _found(record, field)
+
+    def _by_secondary(self, asked: list[tuple[Question, Key]]) -> Iterator[Hit]:
+        name = "hs_additional_emails"
+        for question, key in asked:
+            rule = {"propertyName": name, "operator": "CONTAINS_TOKEN", "value": key.value}
+            fields = sorted(question.fields | {name})
+            for record in self._api.search(ObjectName.CONTACT, [rule], fields):
+                there = (record.properties.get(name) or "").lower().split(";")
+                if key.value in [entry.strip() for entry in there]:
+                    yield question, _found(record, "secondary e-mail")
+
+    def _by_phone(self, asked: list[tuple[Question, Key]]) -> Iterator[Hit]:
+        for question, key in asked:
+            national = str(phonenumbers.parse(key.value).national_number)
+            rules = [
+                {"propertyName": "phone", "operator": "EQ", "value": key.value},
+                # https://developers.hubspot.com/docs/api-reference/search/guide: no country code
+                {
+                    "propertyName": "hs_searchable_calculated_phone_number",
+                    "operator": "EQ",
+                    "value": national,
+                },
+            ]
+            fields = sorted(question.fields | {"phone", "email"})
+            for record in self._api.search(ObjectName.CONTACT, rules, fields):
+                if normalise_phone(record.properties.get("phone")) == key.value:
+                    yield question, _found(record, "phone")
+
+    def _open_deals(self, asked: list[tuple[Question, Key]]) -> Iterator[Hit]:
+        """Deals of a contact that are not closed; links do not lag as search does."""
+        people = {}
+        for question, key in asked:
+            person = self.id_of(Ref(ObjectName.CONTACT, key.value))
+            if person:
+                people[person] = (question, key)
+        linked = self._api.linked(ObjectName.CONTACT, list(people), ObjectName.DEAL)
+        for person, deals in linked.items():
+            question, key = people[person]
+            fields = sorted(question.fields | {"pipeline", "hs_is_closed"})
+            for chunk in _chunks(deals):
+                for record in self._api.read(ObjectName.DEAL, chunk, fields):
+                    same = key.field in ("", record.properties.get("pipeline"))
+                    if same and record.properties.get("hs_is_closed") != "true":
+                        yield question, _found(record, "open deal")
+
+    def _begun(self, name: ObjectName, asked: list[tuple[Question, Key]]) -> Iterator[Hit]:
+        """Find records whose create was begun before: by the unique id, else through their links."""
+        if name is ObjectName.DEAL and any(BOOKING_FIELD in q.content for q, _ in asked):
+            yield from self._read_by(name, BOOKING_FIELD, asked)
+            return
+        for question, _ in asked:
+            anchor = next((r for r in reversed(question.anchors) if self.id_of(r)), None)
+            if anchor is None:
+                continue
+            start = self.id_of(anchor) or ""
+            ids = self._api.linked(anchor.object, [start], name).get(start, [])
+            marked = BOOKING_FIELD in question.content
+            keys = [BOOKING_FIELD] if marked else _title_fields(question.content)
+            for chunk in _chunks(ids):
+                for record in self._api.read(name, chunk, sorted({*keys, *question.fields})):
+                    if all(record.properties.get(k) == question.content[k] for k in keys):
+                        yield question, _found(record, "booking id")
+
+
+def _found(record: Any, by: str) -> Found:
+    created = str(getattr(record, "created_at", "") or "")
+    return Found(str(record.id), dict(record.properties or {}), by, made_at=created)
+
+
 class _Writer:
     """Writes one plan; keeps the ids that come to be on the way."""
 
@@ -308,80 +531,22 @@ class _Writer:
         self._ids = dict(plan.ids)
 
     def write(self, name: ObjectName, changes: list[Change]) -> None:
-        """Update what is known, find what may be there, create the rest."""
-        ready = []
-        for change in changes:
-            blocker = self._report.blocked_by(change.links)
-            if blocker:
-                words = f"The {blocker.object} was not written: {self._report.problems[blocker]}"
-                self._report.problems[change.ref] = Blocked(words)
-            else:
-                ready.append(change)
-        self._update([change for change in ready if change.record_id])
+        """Update what is there, create the rest."""
+        ready = unblocked(changes, self._report)
+        self._delete([change for change in ready if change.delete])
+        self._update([change for change in ready if change.record_id and not change.delete])
         new = [change for change in ready if not change.record_id]
         if new:
-            self._adopt(new, self._find(name, new))
-            self._create(name, [change for change in new if not self._settled(change)])
+            self._create(name, new)
+
+    def _delete(self, changes: list[Change]) -> None:
+        for chunk in _chunks(changes):
+            self._api.archive(chunk[0].ref.object, [change.record_id for change in chunk])
+            for change in chunk:
+                self._done(change, change.record_id or "", Outcome.DELETED)
 
     def _settled(self, change: Change) -> bool:
         return change.ref in self._report.results or change.ref in self._report.problems
-
-    def _find(self, name: ObjectName, changes: list[Change]) -> dict[Ref, str]:
-        """Look for records that no unique key protects from being made twice."""
-        if name is ObjectName.COMPANY:
-            return self._companies_by_domain(changes)
-        if name is ObjectName.CONTACT:
-            return self._contacts_by_phone([c for c in changes if not c.match.email])
-        found = {}
-        for change in changes:
-            if change.uncertain and (record_id := self._by_links(name, change)):
-                found[change.ref] = record_id
-        return found
-
-    def _companies_by_domain(self, changes: list[Change]) -> dict[Ref, str]:
-        found: dict[Ref, str] = {}
-        for chunk in _chunks(changes):
-            domains = [change.match.domain for change in chunk]
-            rule = {"propertyName": "domain", "operator": "IN", "values": domains}
-            for company in self._api.search(ObjectName.COMPANY, [rule], ["domain"]):
-                # Compared again by us: what a search calls a match is its own affair.
-                domain = (company.properties.get("domain") or "").lower()
-                if domain in domains:
-                    found.setdefault(Ref(ObjectName.COMPANY, domain), company.id)
-        return found
-
-    def _contacts_by_phone(self, changes: list[Change]) -> dict[Ref, str]:
-        found: dict[Ref, str] = {}
-        for change in changes:
-            number = change.match.phone or ""
-            national = str(phonenumbers.parse(number).national_number)
-            rules = [
-                {"propertyName": "phone", "operator": "EQ", "value": number},
-                # https://developers.hubspot.com/docs/api-reference/search/guide: no country code
-                {
-                    "propertyName": "hs_searchable_calculated_phone_number",
-                    "operator": "EQ",
-                    "value": national,
-                },
-            ]
-            for contact in self._api.search(ObjectName.CONTACT, rules, ["phone", "email"]):
-                if normalise_phone(contact.properties.get("phone")) == number:
-                    found[change.ref] = contact.id
-                    break
-        return found
-
-    def _by_links(self, name: ObjectName, change: Change) -> str | None:
-        """Find a record whose create was begun before, through what it was linked to."""
-        anchor = next((ref for ref in reversed(change.links) if ref in self._ids), None)
-        if anchor is None or (anchor.object is ObjectName.DEAL and name is ObjectName.DEAL):
-            return None
-        ids = self._api.linked(anchor.object, self._ids[anchor], name)
-        keys = [BOOKING_FIELD] if BOOKING_FIELD in change.fields else _title_fields(change)
-        for chunk in _chunks(ids):
-            for record in self._api.read(name, chunk, keys):
-                if all(record.properties.get(key) == change.fields[key] for key in keys):
-                    return str(record.id)
-        return None
 
     def _adopt(self, changes: list[Change], found: dict[Ref, str]) -> None:
         """Take records that exist already as ours: write what may be written, make the links."""
@@ -538,9 +703,12 @@ def dated(path: str) -> str:
 
 def _pipeline(item: Any) -> Pipeline:
     stages = sorted(item.stages, key=lambda stage: stage.display_order)
-    return Pipeline(
-        str(item.id), item.label, tuple(Stage(str(stage.id), stage.label) for stage in stages)
-    )
+    return Pipeline(str(item.id), item.label, tuple(_stage(stage) for stage in stages))
+
+
+def _stage(item: Any) -> Stage:
+    closed = str((item.metadata or {}).get("isClosed", "")).lower() == "true"
+    return Stage(str(item.id), item.label, closed)
 
 
 def _properties(fields: Any) -> dict[str, str]:
@@ -556,9 +724,9 @@ def _text(value: FieldValue) -> str:
     return "" if value is None else str(value)
 
 
-def _title_fields(change: Change) -> list[str]:
+def _title_fields(content: Fields) -> list[str]:
     names = ("hs_meeting_title", "hs_timestamp", "dealname")
-    return [name for name in names if name in change.fields]
+    return [name for name in names if name in content]
 
 
 def _told_by(chunk: list[Change], key: str, record: Any) -> Change:

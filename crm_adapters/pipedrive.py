@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+import structlog
+
 from app.domain.errors import (
-    Blocked,
     CrmError,
     Gone,
     InvalidRecord,
@@ -20,20 +21,32 @@ from app.domain.people import normalise_email, normalise_phone
 from app.domain.records import (
     Account,
     Change,
+    Choice,
+    CrmField,
     CrmShape,
     Directory,
     Fields,
+    FieldValue,
+    Findings,
+    Found,
+    Key,
+    Kind,
+    MatchKey,
+    NewField,
     ObjectName,
     Outcome,
     Pipeline,
     Plan,
+    Question,
     Ref,
     Result,
     Stage,
 )
-from crm_adapters.base import BOOKING_FIELD, Access, CrmField, Report
+from crm_adapters.base import BOOKING_FIELD, Access, Report, unblocked
+from crm_adapters.finder import Hit, KeyFinder
 from crm_adapters.http import ApiSession, Pacer, RefusedToken, shorten, with_token
 
+log = structlog.get_logger(__name__)
 V2, V1 = "/api/v2", "/v1"
 """The one place for the versions. v1 remains for users and deal participants only."""
 PATHS = {
@@ -55,6 +68,18 @@ PAGES = {
     ObjectName.MEETING: "activities/list/user/everyone#dialog/activity/edit",
 }
 CUSTOM_KEY = re.compile(r"[0-9a-f]{40}")
+KINDS = {
+    # https://developers.pipedrive.com/docs/api/v1/DealFields
+    "varchar": Kind.TEXT, "varchar_auto": Kind.TEXT, "text": Kind.TEXT, "phone": Kind.TEXT,
+    "double": Kind.NUMBER, "monetary": Kind.NUMBER, "int": Kind.WHOLE, "boolean": Kind.FLAG,
+    "date": Kind.DATE, "time": Kind.TIME, "enum": Kind.CHOICE, "set": Kind.CHOICES,
+    "user": Kind.REFERENCE, "org": Kind.REFERENCE, "people": Kind.REFERENCE,
+    "stage": Kind.REFERENCE, "deal": Kind.REFERENCE,
+}  # fmt: skip
+FIELD_TYPES = {
+    Kind.TEXT: "varchar", Kind.NUMBER: "double", Kind.WHOLE: "double", Kind.FLAG: "varchar",
+    Kind.DATE: "date", Kind.MOMENT: "varchar",
+}  # fmt: skip
 SEARCH_WINDOW = 2.1
 """Seconds; a little more than Pipedrive's 2, since its clock starts when the call arrives."""
 Body = dict[str, Any]
@@ -78,12 +103,19 @@ class PipedriveAdapter:
             "meeting.note": 65_000,
         },
         html_fields=frozenset({"meeting.note"}),
+        match_keys={
+            ObjectName.CONTACT: (MatchKey.EMAIL, MatchKey.SECONDARY_EMAIL, MatchKey.PHONE),
+            ObjectName.COMPANY: (MatchKey.DOMAIN,),
+            ObjectName.DEAL: (MatchKey.OPEN_DEAL,),
+        },
     )
 
     def __init__(self, access: Access) -> None:
         self.access = access
         self._session = ApiSession(access)
         self._keys: dict[str, str] | None = None
+        self._numbered: set[str] = set()
+        """Custom fields whose options go by numbers."""
         # https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting: 10 searches in 2 seconds
         self._search_pace = Pacer(10, SEARCH_WINDOW)
         self._web = access.api_base
@@ -108,47 +140,57 @@ class PipedriveAdapter:
         users = self._call("GET", f"{V1}/users")["data"] or []
         stages = list(self._pages(f"{V2}/stages"))
         pipelines = sorted(self._pages(f"{V2}/pipelines"), key=lambda item: item["order_nr"])
-        keys = self._read_keys()
+        rows = {name: list(self._pages(FIELD_PATHS[name])) for name in self.shape.objects}
+        keys = self._note_keys(rows)
         return Directory(
             owners={u["email"].lower(): str(u["id"]) for u in users if u.get("active_flag")},
             pipelines=tuple(_pipeline(item, stages) for item in pipelines),
             booking_fields=(
                 {ObjectName.DEAL: BOOKING_FIELD} if f"deal.{BOOKING_FIELD}" in keys else {}
             ),
-            field_keys=keys,
+            schema={
+                name: {field.name: field for field in map(_field, fields)}
+                for name, fields in rows.items()
+            },
         )
 
-    def _read_keys(self) -> dict[str, str]:
-        """`object.name` -> 40-character key of every custom field."""
-        self._keys = {}
-        for name in (ObjectName.COMPANY, ObjectName.CONTACT, ObjectName.DEAL):
-            for item in self._pages(FIELD_PATHS[name]):
-                if CUSTOM_KEY.fullmatch(item["field_code"]):
-                    self._keys[f"{name}.{item['field_name']}"] = item["field_code"]
+    def _note_keys(self, rows: Mapping[ObjectName, Sequence[Body]]) -> dict[str, str]:
+        """Keep `object.name` -> 40-character key of every custom field."""
+        self._numbered = {
+            f"{name}.{item['field_name']}"
+            for name, fields in rows.items()
+            for item in fields
+            if item["field_type"] in ("enum", "set")
+        }
+        self._keys = {
+            f"{name}.{item['field_name']}": item["field_code"]
+            for name, fields in rows.items()
+            for item in fields
+            if CUSTOM_KEY.fullmatch(item["field_code"])
+        }
         return self._keys
+
+    def _read_keys(self) -> dict[str, str]:
+        custom = (ObjectName.COMPANY, ObjectName.CONTACT, ObjectName.DEAL)
+        return self._note_keys({name: list(self._pages(FIELD_PATHS[name])) for name in custom})
 
     def describe(self, name: ObjectName) -> list[CrmField]:
         """The fields of an object; custom ones under their name, as mapping files write them."""
-        return [
-            CrmField(
-                item["field_name"]
-                if CUSTOM_KEY.fullmatch(item["field_code"])
-                else item["field_code"],
-                item["field_name"],
-                item["field_type"],
-                options=tuple(str(o["label"]) for o in item.get("options") or ()),
-            )
-            for item in self._pages(FIELD_PATHS[name])
-        ]
+        return [_field(item) for item in self._pages(FIELD_PATHS[name])]
 
-    def provision(self) -> list[str]:
+    def provision(self, fields: Sequence[NewField] = ()) -> list[str]:
         """Make the booking-id field on deals; activities take no custom fields."""
-        if f"deal.{BOOKING_FIELD}" in self._read_keys():
-            return []
-        body = {"field_name": BOOKING_FIELD, "field_type": "varchar"}
-        self._call("POST", FIELD_PATHS[ObjectName.DEAL], json=body)
+        done = []
+        if f"deal.{BOOKING_FIELD}" not in self._read_keys():
+            fields = (NewField(ObjectName.DEAL, BOOKING_FIELD), *fields)
+        for field in fields:
+            if field.object is ObjectName.MEETING:
+                raise InvalidRecord("Pipedrive's activities take no custom fields.")
+            body = {"field_name": field.name, "field_type": FIELD_TYPES[field.kind]}
+            self._call("POST", FIELD_PATHS[field.object], json=body)
+            done.append(f"Pipedrive: field {field.name} made on {field.object}s")
         self._keys = None
-        return [f"Pipedrive: field {BOOKING_FIELD} made on deals"]
+        return done
 
     def url_for(self, name: ObjectName, record_id: str) -> str:
         """Address of a record in the web application."""
@@ -164,77 +206,41 @@ class PipedriveAdapter:
             ObjectName.DEAL: self._deal,
             ObjectName.MEETING: self._activity,
         }
-        for change in plan.changes:
-            blocker = report.blocked_by(change.links)
-            if blocker:
-                words = f"The {blocker.object} was not written: {report.problems[blocker]}"
-                report.problems[change.ref] = Blocked(words)
-                continue
-            try:
-                result = writers[change.ref.object](change, ids)
-            except (RetryLater, MissingScope, Unauthorized):
-                raise
-            except CrmError as error:
-                report.problems[change.ref] = error
-                continue
-            report.results[change.ref] = result
-            ids[change.ref] = result.record_id
+        for name in self.shape.objects:
+            for change in plan.of(name):
+                if not unblocked([change], report):
+                    continue
+                try:
+                    write = self._erase if change.delete else writers[name]
+                    result = write(change, ids)
+                except (RetryLater, MissingScope, Unauthorized):
+                    raise
+                except CrmError as error:
+                    report.problems[change.ref] = error
+                    continue
+                report.results[change.ref] = result
+                ids[change.ref] = result.record_id
+
+    def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
+        """Search persons and organizations, list what hangs on them."""
+        return Finder(self, questions, ids).run()
+
+    def _erase(self, change: Change, ids: dict[Ref, str]) -> Result:
+        try:
+            self._call("DELETE", f"{PATHS[change.ref.object]}/{change.record_id}")
+        except Gone:
+            log.info("record_gone_already", object=change.ref.object.value)
+        return Result(change.record_id or "", Outcome.DELETED)
 
     def _company(self, change: Change, ids: dict[Ref, str]) -> Result:
-        name = str(change.fields.get("name") or change.match.domain)
-        if change.record_id or not (found := self._search_company(name)):
-            return self._save(change, change.fields)
-        return self._keep(change, found, {})
-
-    def _search_company(self, name: str) -> Body | None:
-        query = {"term": name, "fields": "name", "exact_match": "true"}
-        for item in self._search(ObjectName.COMPANY, query):
-            if str(item.get("name", "")).casefold() == name.casefold():
-                return item
-        return None
+        return self._save(change, change.fields)
 
     def _person(self, change: Change, ids: dict[Ref, str]) -> Result:
         companies = _ids_of(ObjectName.COMPANY, change.links, ids)
-        link = {"org_id": companies[0]} if companies else {}
-        if change.record_id:
-            return self._save(change, {**change.fields, **link})
-        found = self._search_person(change)
-        if not found:
-            return self._save(change, {**change.fields, **link})
-        known = {"name": found.get("name"), "org_id": (found.get("organization") or {}).get("id")}
         # An organization that a colleague chose stays.
-        wanted = {**change.on_match, **(link if not known["org_id"] else {})}
-        return self._keep(change, found, {k: v for k, v in wanted.items() if known.get(k) != v})
-
-    def _search_person(self, change: Change) -> Body | None:
-        email, phone = change.match.email, change.match.phone
-        field = "email" if email else "phone"
-        # Phone numbers are indexed as typed: the national part finds more of them.
-        term = email or str(phone)[-8:]
-        query = {"term": term, "fields": field}
-        if email:
-            query["exact_match"] = "true"
-        for item in self._search(ObjectName.CONTACT, query):
-            # Compared again by us: a part of an address is no match.
-            if email and email in map(normalise_email, item.get("emails") or ()):
-                return item
-            if not email and phone in map(normalise_phone, item.get("phones") or ()):
-                return item
-        return None
-
-    def _keep(self, change: Change, found: Body, fields: Fields) -> Result:
-        """Take a found record as ours. The index shows deleted ones too: the write, or a read,
-        tells whether it lives."""
-        path = f"{PATHS[change.ref.object]}/{found['id']}"
-        try:
-            if fields:
-                self._call("PATCH", path, json=self._body(change.ref.object, fields))
-                return Result(str(found["id"]), Outcome.UPDATED)
-            if not self._call("GET", path)["data"].get("is_deleted"):
-                return Result(str(found["id"]), Outcome.UNCHANGED)
-        except Gone:
-            pass
-        return self._save(change, change.fields)
+        taken = change.adopted and change.present.get("org_id")
+        link = {"org_id": companies[0]} if companies and not taken else {}
+        return self._save(change, {**change.fields, **link})
 
     def _deal(self, change: Change, ids: dict[Ref, str]) -> Result:
         people = _ids_of(ObjectName.CONTACT, change.targets, ids)
@@ -243,31 +249,16 @@ class PipedriveAdapter:
             fields["person_id"] = people[0] if people else None
             companies = _ids_of(ObjectName.COMPANY, change.targets, ids)
             fields["org_id"] = companies[0] if companies else None
-        if not change.record_id:
-            fields = {key: value for key, value in fields.items() if value is not None}
-            known = self._begun_deal(change, people) if change.uncertain else None
-            result = self._save(change, fields, known)
-        else:
-            result = self._save(change, fields)
+        if not change.record_id or change.adopted:
+            there = {name for name in ("person_id", "org_id") if change.present.get(name)}
+            fields = {k: v for k, v in fields.items() if v is not None and k not in there}
+        result = self._save(change, fields)
+        main = change.present.get("person_id") if change.adopted else None
+        if main:
+            # Whom a colleague made the deal's person stays that; ours stand beside.
+            people = [str(main), *(person for person in people if person != str(main))]
         self._participants(change, result.record_id, people, ids)
         return result
-
-    def _begun_deal(self, change: Change, people: list[str]) -> str | None:
-        """A deal whose create was begun before: lists do not lag, the search does."""
-        key = (self._field_keys()).get(f"deal.{BOOKING_FIELD}", "")
-        if people:
-            deals = self._pages(f"{V2}/deals", {"person_id": people[0]})
-        else:
-            query = {"term": str(change.match.booking_id), "fields": "custom_fields"}
-            deals = iter(
-                self._call("GET", f"{V2}/deals/{item['id']}")["data"]
-                for item in self._search(ObjectName.DEAL, query)
-            )
-        for deal in deals:
-            value = (deal.get("custom_fields") or {}).get(key)
-            if value == change.match.booking_id and not deal.get("is_deleted"):
-                return str(deal["id"])
-        return None
 
     def _participants(
         self, change: Change, deal_id: str, people: list[str], ids: dict[Ref, str]
@@ -275,7 +266,7 @@ class PipedriveAdapter:
         """Attendees after the first stand beside the deal as participants (v1 only)."""
         path = f"{V1}/deals/{deal_id}/participants"
         wanted = people[1:]
-        if not (change.unlinks or change.main_changed or change.uncertain):
+        if not (change.unlinks or change.main_changed or change.adopted):
             new = _ids_of(ObjectName.CONTACT, change.links, ids)
             rows: list[Body] = []
             wanted = [person for person in wanted if person in new]
@@ -304,29 +295,11 @@ class PipedriveAdapter:
                 targets = _ids_of(name, change.targets, ids)
                 if targets or (change.record_id and any(r.object is name for r in change.unlinks)):
                     fields[key] = targets[0] if targets else None
-        known = self._begun_activity(change, fields) if change.uncertain else None
-        return self._save(change, fields, known)
+        return self._save(change, fields)
 
-    def _begun_activity(self, change: Change, fields: Body) -> str | None:
-        """An activity whose create was begun before, found by listing what its deal has."""
-        anchor = {"deal_id": fields["deal_id"]} if fields.get("deal_id") else None
-        if anchor is None and fields.get("participants"):
-            anchor = {"person_id": fields["participants"][0]["person_id"]}
-        mark = f"meetergo booking {str(change.match.booking_id).partition(':')[2]}"
-        for item in self._pages(f"{V2}/activities", anchor) if anchor else ():
-            if item.get("is_deleted"):
-                continue
-            same = ("subject", "due_date", "due_time")
-            if mark in (item.get("note") or "") or all(
-                item.get(key) == fields.get(key) for key in same
-            ):
-                return str(item["id"])
-        return None
-
-    def _save(self, change: Change, fields: Fields, found: str | None = None) -> Result:
+    def _save(self, change: Change, fields: Fields) -> Result:
         """Create or update; nothing is sent where nothing is to be written."""
-        path = PATHS[change.ref.object]
-        known = change.record_id or found
+        path, known = PATHS[change.ref.object], change.record_id
         body = self._body(change.ref.object, fields)
         if not known:
             self._begun.add(change.ref)
@@ -346,10 +319,15 @@ class PipedriveAdapter:
         for field, value in fields.items():
             key = self._field_keys().get(f"{name}.{field}") if field not in _NATIVE else None
             if key:
-                body.setdefault("custom_fields", {})[key] = value
+                numbered = f"{name}.{field}" in self._numbered
+                body.setdefault("custom_fields", {})[key] = _numbers(value) if numbered else value
             elif field in ("emails", "phones"):
                 label = "work" if field == "emails" else "mobile"
-                body[field] = [{"value": value, "primary": True, "label": label}] if value else []
+                entries = value if isinstance(value, list) else [value] if value else []
+                body[field] = [
+                    {"value": entry, "primary": number == 0, "label": label}
+                    for number, entry in enumerate(entries)
+                ]
             elif field == "location":
                 body[field] = {"value": value} if value else None
             elif field.endswith("_id") and value is not None:
@@ -361,10 +339,43 @@ class PipedriveAdapter:
     def _field_keys(self) -> Mapping[str, str]:
         return self._keys if self._keys is not None else self._read_keys()
 
-    def _search(self, name: ObjectName, query: Body) -> list[Body]:
+    def search(self, name: ObjectName, query: Body) -> list[Body]:
+        """What the index shows: it lags by seconds, and deleted records linger in it unmarked."""
         self._search_pace.wait()
         answer = self._call("GET", f"{PATHS[name]}/search", params={**query, "limit": 100})
         return [entry["item"] for entry in answer["data"]["items"]]
+
+    def get(self, name: ObjectName, record_id: str) -> Body | None:
+        """One record, or None where it was deleted."""
+        try:
+            found: Body = self._call("GET", f"{PATHS[name]}/{record_id}")["data"]
+        except Gone:
+            return None
+        return None if found.get("is_deleted") or found.get("status") == "deleted" else found
+
+    def many(self, name: ObjectName, query: Body) -> Iterator[Body]:
+        """The living records of a list."""
+        for item in self._pages(PATHS[name], query):
+            if not item.get("is_deleted"):
+                yield item
+
+    def values(self, name: ObjectName, item: Body) -> dict[str, FieldValue]:
+        """A record's fields under the names that mapping files use, lists and objects flattened."""
+        custom = item.get("custom_fields") or {}
+        names = {
+            key: n.partition(".")[2]
+            for n, key in self._field_keys().items()
+            if n.startswith(f"{name}.")
+        }
+        plain = {key: _flat(value) for key, value in item.items() if key != "custom_fields"}
+        if item.get("status") in ("won", "lost"):
+            # The stage stays what it was: who reads it has to see that the deal is closed.
+            plain["stage_id"] = item["status"]
+        return plain | {names[key]: _flat(value) for key, value in custom.items() if key in names}
+
+    def key_of(self, name: ObjectName, field: str) -> str:
+        """What Pipedrive calls a field: a hash for custom ones."""
+        return self._field_keys().get(f"{name}.{field}", field)
 
     def _pages(self, path: str, query: Body | None = None) -> Iterator[Body]:
         """Every entry of a cursor-paged list."""
@@ -392,6 +403,148 @@ class PipedriveAdapter:
                 raise RetryLater("Pipedrive's answer is not JSON.") from None
 
         return with_token(self.access, once)
+
+
+class Finder(KeyFinder):
+    """Answers questions about one company account."""
+
+    def __init__(
+        self, api: PipedriveAdapter, questions: Sequence[Question], ids: Mapping[Ref, str]
+    ) -> None:
+        super().__init__(questions, ids)
+        self._api = api
+
+    def _hit(self, question: Question, item: Body, by: str) -> Hit:
+        values = self._api.values(question.ref.object, item)
+        return question, Found(str(item["id"]), values, by, made_at=str(item.get("add_time") or ""))
+
+    def by_id(self, name: ObjectName, wanted: Mapping[str, Question]) -> Iterator[Hit]:
+        """One call each: a list costs as much as ten of them."""
+        for record_id, question in wanted.items():
+            item = self._api.get(name, record_id) if record_id.isdigit() else None
+            if item:
+                yield self._hit(question, item, "record id")
+
+    def by_key(
+        self, name: ObjectName, kind: MatchKey, asked: list[tuple[Question, Key]]
+    ) -> Iterator[Hit]:
+        """Search, then read what was found: the index shows deleted records too."""
+        for question, key in asked:
+            if kind is MatchKey.OPEN_DEAL:
+                found = self._open_deals(key)
+            elif kind is MatchKey.BOOKING:
+                found = self._begun(question, key)
+            else:
+                found = self._searched(name, kind, question, key)
+            for item in found:
+                yield self._hit(question, item, kind.replace("_", " "))
+
+    def _searched(
+        self, name: ObjectName, kind: MatchKey, question: Question, key: Key
+    ) -> Iterator[Body]:
+        term, query = key.value, {"exact_match": "true"}
+        if kind is MatchKey.DOMAIN:
+            # An organization has no domain in v2: its name is what the mapping makes of it.
+            term = str(question.content.get("name") or key.value)
+            query["fields"] = "name"
+        elif kind is MatchKey.FIELD:
+            query["fields"] = "custom_fields"
+        elif kind is MatchKey.PHONE:
+            # Phone numbers are indexed as typed: the national part finds more of them.
+            term, query = key.value[-8:], {"fields": "phone"}
+        else:
+            query["fields"] = "email"
+        for hit in self._api.search(name, {"term": term, **query}):
+            # Compared again by us: a part of an address is no match.
+            if kind is not MatchKey.FIELD and not _is_meant(kind, term, key, hit):
+                continue
+            item = self._api.get(name, str(hit["id"]))
+            wanted = kind is not MatchKey.FIELD or (
+                item and str(self._api.values(name, item).get(key.field)).lower() == term.lower()
+            )
+            if item and wanted:
+                yield item
+
+    def _open_deals(self, key: Key) -> Iterator[Body]:
+        person = self.id_of(Ref(ObjectName.CONTACT, key.value))
+        query = {"person_id": person, "status": "open"}
+        for deal in self._api.many(ObjectName.DEAL, query) if person else ():
+            if key.field in ("", str(deal.get("pipeline_id"))):
+                yield deal
+
+    def _begun(self, question: Question, key: Key) -> Iterator[Body]:
+        """What was begun before: lists do not lag, the search does."""
+        name = question.ref.object
+        people = [self.id_of(r) for r in question.anchors if r.object is ObjectName.CONTACT]
+        deals = [self.id_of(r) for r in question.anchors if r.object is ObjectName.DEAL]
+        anchor: Body = {}
+        if name is ObjectName.MEETING and deals and deals[0]:
+            anchor = {"deal_id": deals[0]}
+        elif people and people[0]:
+            anchor = {"person_id": people[0]}
+        if anchor:
+            candidates = self._api.many(name, anchor)
+        elif name is ObjectName.DEAL:
+            candidates = (
+                item
+                for hit in self._api.search(name, {"term": key.value, "fields": "custom_fields"})
+                if (item := self._api.get(name, str(hit["id"])))
+            )
+        else:
+            return
+        for item in candidates:
+            if self._is_begun(question, key, item):
+                yield item
+                return
+
+    def _is_begun(self, question: Question, key: Key, item: Body) -> bool:
+        if question.ref.object is ObjectName.DEAL:
+            field = self._api.key_of(ObjectName.DEAL, BOOKING_FIELD)
+            return bool((item.get("custom_fields") or {}).get(field) == key.value)
+        mark = f"meetergo booking {key.value.partition(':')[2].partition('@')[0]}"
+        same = ("subject", "due_date", "due_time")
+        return mark in (item.get("note") or "") or all(
+            item.get(field) == question.content.get(field) for field in same
+        )
+
+
+def _is_meant(kind: MatchKey, term: str, key: Key, hit: Body) -> bool:
+    if kind is MatchKey.DOMAIN:
+        return str(hit.get("name", "")).casefold() == term.casefold()
+    if kind is MatchKey.PHONE:
+        return key.value in map(normalise_phone, hit.get("phones") or ())
+    addresses = [normalise_email(entry) for entry in hit.get("emails") or ()]
+    # The first address is the person's own; the others are the secondary ones.
+    mine = addresses[1:] if kind is MatchKey.SECONDARY_EMAIL else addresses
+    return key.value in mine
+
+
+def _numbers(value: FieldValue) -> Any:
+    """Options as v2 takes them: by number."""
+    if isinstance(value, list):
+        return [int(item) for item in value]
+    return int(str(value)) if value is not None else None
+
+
+def _flat(value: Any) -> FieldValue:
+    if isinstance(value, list):
+        return [str(item.get("value") if isinstance(item, dict) else item) for item in value]
+    if isinstance(value, dict):
+        return _flat(value.get("value", value.get("id")))
+    return value if isinstance(value, (str, int, float, bool)) else None
+
+
+def _field(item: Body) -> CrmField:
+    custom = bool(CUSTOM_KEY.fullmatch(item["field_code"]))
+    options = item.get("options") or ()
+    return CrmField(
+        # Custom ones under their name, as mapping files write them.
+        item["field_name"] if custom else item["field_code"],
+        item["field_name"],
+        KINDS.get(item["field_type"], Kind.OTHER),
+        options=tuple(Choice(str(o["id"]), str(o["label"])) for o in options),
+        custom=custom,
+    )
 
 
 _NATIVE = frozenset({"name", "title", "subject", "owner_id", "note", "type"})

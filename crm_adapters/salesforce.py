@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
 
@@ -13,7 +13,6 @@ from simple_salesforce.exceptions import SalesforceError
 from simple_salesforce.format import format_soql
 
 from app.domain.errors import (
-    Blocked,
     Conflict,
     CrmError,
     Gone,
@@ -24,20 +23,31 @@ from app.domain.errors import (
 )
 from app.domain.people import normalise_email, normalise_phone
 from app.domain.records import (
+    PEOPLE,
     Account,
     Change,
+    Choice,
+    CrmField,
     CrmShape,
     Directory,
     Fields,
+    Findings,
+    Found,
+    Key,
+    Kind,
+    MatchKey,
+    NewField,
     ObjectName,
     Outcome,
     Pipeline,
     Plan,
+    Question,
     Ref,
     Result,
     Stage,
 )
-from crm_adapters.base import BOOKING_FIELD, Access, CrmField, Report
+from crm_adapters.base import BOOKING_FIELD, Access, Report, unblocked
+from crm_adapters.finder import oldest_first, record_id_in
 from crm_adapters.http import (
     RefusedToken,
     note_limits,
@@ -54,7 +64,9 @@ KEY = f"{BOOKING_FIELD}__c"
 SOBJECTS = {
     ObjectName.COMPANY: "Account",
     ObjectName.CONTACT: "Contact",
+    ObjectName.LEAD: "Lead",
     ObjectName.DEAL: "Opportunity",
+    ObjectName.CASE: "Case",
     ObjectName.MEETING: "Event",
 }
 JOINS = {
@@ -62,6 +74,35 @@ JOINS = {
     ObjectName.MEETING: ("EventRelation", "EventId", "RelationId"),
 }
 """The objects that link further people: name, field of the record, field of the person."""
+MARKED = (ObjectName.DEAL, ObjectName.MEETING)
+"""Objects that get the booking-id field."""
+MERGEABLE = (ObjectName.COMPANY, ObjectName.CONTACT, ObjectName.LEAD)
+COLUMNS: dict[ObjectName, tuple[str, ...]] = {
+    ObjectName.COMPANY: ("Website",),
+    ObjectName.CONTACT: ("Email", "Phone", "MobilePhone", "AccountId"),
+    ObjectName.LEAD: ("Email", "Phone", "MobilePhone", "ConvertedContactId"),
+    ObjectName.DEAL: ("AccountId",),
+    ObjectName.CASE: ("AccountId", "ContactId"),
+    ObjectName.MEETING: ("WhoId", "WhatId"),
+}
+"""What is read of every record beside the fields asked for."""
+KINDS = {
+    # https://developer.salesforce.com/docs/atlas.en-us.object_reference.meta/object_reference/field_types.htm
+    "string": Kind.TEXT, "textarea": Kind.TEXT, "email": Kind.TEXT, "phone": Kind.TEXT,
+    "url": Kind.TEXT, "double": Kind.NUMBER, "currency": Kind.NUMBER, "percent": Kind.NUMBER,
+    "int": Kind.WHOLE, "boolean": Kind.FLAG, "date": Kind.DATE, "datetime": Kind.MOMENT,
+    "time": Kind.TIME, "picklist": Kind.CHOICE, "multipicklist": Kind.CHOICES,
+    "combobox": Kind.TEXT, "reference": Kind.REFERENCE, "id": Kind.REFERENCE,
+}  # fmt: skip
+METADATA: dict[Kind, dict[str, Any]] = {
+    Kind.TEXT: {"type": "Text", "length": 255},
+    Kind.NUMBER: {"type": "Number", "precision": 18, "scale": 2},
+    Kind.WHOLE: {"type": "Number", "precision": 18, "scale": 0},
+    Kind.FLAG: {"type": "Checkbox", "defaultValue": False},
+    Kind.DATE: {"type": "Date"},
+    Kind.MOMENT: {"type": "DateTime"},
+}
+"""How a custom field of each kind is described to the Tooling API."""
 MAX_NODES = 500
 """https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_composite_graph_limits.htm"""
 LIMIT_PAUSE = 900.0
@@ -76,6 +117,14 @@ class SalesforceAdapter:
 
     batch_size: ClassVar[int] = 25
     shape: ClassVar[CrmShape] = CrmShape(
+        objects=tuple(ObjectName),
+        native_keys={ObjectName.DEAL: MatchKey.BOOKING},
+        match_keys={
+            ObjectName.CONTACT: (MatchKey.EMAIL, MatchKey.PHONE),
+            ObjectName.LEAD: (MatchKey.EMAIL, MatchKey.PHONE),
+            ObjectName.COMPANY: (MatchKey.DOMAIN,),
+            ObjectName.DEAL: (MatchKey.OPEN_DEAL,),
+        },
         owner_fields=dict.fromkeys(ObjectName, "OwnerId"),
         pipeline_field=None,
         stage_field="StageName",
@@ -110,58 +159,58 @@ class SalesforceAdapter:
         """Active users, the opportunity's stages, and where the booking-id field is."""
         users = self.query("SELECT Id, Email FROM User WHERE IsActive = true")
         stages = self.query(
-            "SELECT ApiName, MasterLabel FROM OpportunityStage"
+            "SELECT ApiName, MasterLabel, IsClosed FROM OpportunityStage"
             " WHERE IsActive = true ORDER BY SortOrder"
         )
-        named = tuple(Stage(row["ApiName"], row["MasterLabel"]) for row in stages)
+        named = tuple(Stage(r["ApiName"], r["MasterLabel"], bool(r["IsClosed"])) for r in stages)
+        schema = {
+            name: {field.name: field for field in self.describe(name)}
+            for name in self.shape.objects
+        }
         return Directory(
             owners={user["Email"].lower(): user["Id"] for user in users if user["Email"]},
             pipelines=(Pipeline("opportunity", "Opportunity", named),),
             booking_fields={
-                name: KEY
-                for name in (ObjectName.DEAL, ObjectName.MEETING)
-                if any(field.name == KEY for field in self.describe(name))
+                name: KEY for name in (*MARKED, ObjectName.CASE) if KEY in schema[name]
             },
+            schema=schema,
         )
 
     def describe(self, name: ObjectName) -> list[CrmField]:
         """The fields of an object, those that the connected user may see."""
         answer = self.call(lambda sf: sf.restful(f"sobjects/{SOBJECTS[name]}/describe"))
-        return [
-            CrmField(
-                item["name"],
-                item["label"],
-                item["type"],
-                required=not (item["nillable"] or item["defaultedOnCreate"]),
-                unique=bool(item.get("unique")),
-                writable=bool(item["createable"]),
-                options=tuple(o["value"] for o in item.get("picklistValues") or ()),
-            )
-            for item in answer["fields"]
-        ]
+        return [_field(item) for item in answer["fields"]]
 
-    def provision(self) -> list[str]:
+    def provision(self, fields: Sequence[NewField] = ()) -> list[str]:
         """Make the booking-id fields and let the connected user see them.
 
         Fields made by API are invisible until field-level security grants them:
         https://developer.salesforce.com/docs/atlas.en-us.object_reference.meta/object_reference/sforce_api_objects_fieldpermissions.htm
         """
         done = []
-        # Custom fields of events are made on Activity.
-        for name, owner in ((ObjectName.DEAL, "Opportunity"), (ObjectName.MEETING, "Activity")):
+        for name in MARKED:
             if any(field.name == KEY for field in self.describe(name)):
                 continue
-            unique = name is ObjectName.DEAL
             metadata = {"type": "Text", "length": 255, "label": "meetergo booking"}
-            if unique:
+            if name is ObjectName.DEAL:
                 metadata |= {"externalId": True, "unique": True, "caseSensitive": True}
-            body = {"FullName": f"{owner}.{KEY}", "Metadata": metadata}
-            self.call(_post("tooling/sobjects/CustomField", body))
-            self._grant(SOBJECTS[name])
-            done.append(f"Salesforce: field {KEY} made on {owner} and shown to the connected user")
+            done.append(self._make_field(name, KEY, metadata))
+        for field in fields:
+            label = field.label or field.name.removesuffix("__c").replace("_", " ")
+            done.append(
+                self._make_field(field.object, field.name, {"label": label, **METADATA[field.kind]})
+            )
         return done
 
-    def _grant(self, sobject: str) -> None:
+    def _make_field(self, name: ObjectName, field: str, metadata: Record) -> str:
+        # Custom fields of events are made on Activity.
+        owner = "Activity" if name is ObjectName.MEETING else SOBJECTS[name]
+        body = {"FullName": f"{owner}.{field}", "Metadata": metadata}
+        self.call(_post("tooling/sobjects/CustomField", body))
+        self._grant(SOBJECTS[name], field)
+        return f"Salesforce: field {field} made on {owner} and shown to the connected user"
+
+    def _grant(self, sobject: str, field: str) -> None:
         label = "meetergo_bridge"
         found = self.query(format_soql("SELECT Id FROM PermissionSet WHERE Name = {}", label))
         if found:
@@ -172,35 +221,40 @@ class SalesforceAdapter:
             user = self.call(lambda sf: sf.oauth2("userinfo", method="GET"))["user_id"]
             body = {"PermissionSetId": grant, "AssigneeId": user}
             self.call(_post("sobjects/PermissionSetAssignment", body))
-        body = {
+        row: Record = {
             "ParentId": grant,
             "SobjectType": sobject,
-            "Field": f"{sobject}.{KEY}",
+            "Field": f"{sobject}.{field}",
             "PermissionsRead": True,
             "PermissionsEdit": True,
         }
-        self.call(_post("sobjects/FieldPermissions", body))
+        self.call(_post("sobjects/FieldPermissions", row))
 
     def url_for(self, name: ObjectName, record_id: str) -> str:
         """Address of a record in Lightning."""
         return f"{self.access.api_base}/lightning/r/{SOBJECTS[name]}/{record_id}/view"
 
     def apply(self, plan: Plan, report: Report) -> None:
-        """Look up what is not known in one call, write everything in another."""
-        lookup = _Lookup(self, plan)
-        lookup.run()
+        """Write everything in one call, as far as it holds together."""
+        links = _Links(self, plan)
         waiting = list(plan.changes)
         # A refused record is set aside with what hangs on it, and the rest is sent again.
         while waiting:
-            waiting = _set_aside_blocked(waiting, report)
-            graphs = _connected(waiting, set(plan.ids) | set(lookup.found))
+            waiting = unblocked(waiting, report)
+            graphs = _connected(waiting, set(links.ids))
             waiting = []
             for batch in _packed(graphs):
-                waiting += self._send(batch, lookup, report)
+                waiting += self._send(batch, links, report, plan.assign)
 
-    def _send(self, batch: list[list[Change]], lookup: _Lookup, report: Report) -> list[Change]:
+    def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
+        """Ask everything about all objects in one call, and again where a key found nothing."""
+        return _Finder(self, questions, ids).run()
+
+    def _send(
+        self, batch: list[list[Change]], links: _Links, report: Report, assign: bool
+    ) -> list[Change]:
         """Send graphs in one call; give the changes that have to be sent again."""
-        graphs = [_Graph(number, changes, lookup) for number, changes in enumerate(batch)]
+        graphs = [_Graph(number, changes, links) for number, changes in enumerate(batch)]
         busy = [graph for graph in graphs if graph.nodes]
         for graph in graphs:
             if not graph.nodes:
@@ -209,7 +263,7 @@ class SalesforceAdapter:
             return []
         report.begun.update(change.ref for graph in busy for change in graph.changes)
         body = {"graphs": [graph.body for graph in busy]}
-        answer = self.call(_post("composite/graph", body))
+        answer = self.call(_post("composite/graph", body, assign))
         by_id = {entry["graphId"]: entry for entry in answer["graphs"]}
         again: list[Change] = []
         for graph in busy:
@@ -227,8 +281,11 @@ class SalesforceAdapter:
         rows: list[Record] = self.call(lambda sf: sf.query_all(soql)["records"])
         return rows
 
-    def queries(self, soql: Mapping[str, str]) -> dict[str, list[Record]]:
-        """Rows of several queries, five to a call: composite takes no more."""
+    def queries(self, soql: Mapping[str, str], resource: str = "query") -> dict[str, list[Record]]:
+        """Rows of several queries, five to a call: composite takes no more.
+
+        `queryAll` as the resource shows deleted and merged records too.
+        """
         rows: dict[str, list[Record]] = {}
         names = list(soql)
         for start in range(0, len(names), 5):
@@ -236,7 +293,7 @@ class SalesforceAdapter:
                 {
                     "method": "GET",
                     "referenceId": name,
-                    "url": f"{DATA}/query?{urlencode({'q': soql[name]})}",
+                    "url": f"{DATA}/{resource}?{urlencode({'q': soql[name]})}",
                 }
                 for name in names[start : start + 5]
             ]
@@ -291,88 +348,176 @@ class _Session(requests.Session):
         return response
 
 
-class _Lookup:
-    """What has to be read before writing: who is there already, and links to take away."""
+class _Finder:
+    """Answers questions about one org: the next key of every question goes into one call."""
+
+    def __init__(
+        self, api: SalesforceAdapter, questions: Sequence[Question], ids: Mapping[Ref, str]
+    ) -> None:
+        self._api = api
+        self._ids = ids
+        self._left = {q.ref: [*_own_id(q), *q.keys] for q in questions}
+        self._questions = {q.ref: q for q in questions}
+        self._roles: list[Record] = []
+        self.findings = Findings(asked=frozenset(self._questions))
+
+    def run(self) -> Findings:
+        """Answer everything."""
+        while True:
+            # An open deal is found through its contact, so that one is looked for first.
+            people = any(keys and ref.object in PEOPLE for ref, keys in self._left.items())
+            asked: dict[tuple[ObjectName, MatchKey, str], list[tuple[Question, Key]]] = {}
+            for ref, keys in self._left.items():
+                if not keys or (keys[0].kind is MatchKey.OPEN_DEAL and people):
+                    continue
+                key = keys.pop(0)
+                field = key.field if key.kind is MatchKey.FIELD else ""
+                part = asked.setdefault((ref.object, key.kind, field), [])
+                part.append((self._questions[ref], key))
+            if not asked:
+                break
+            self._ask(asked)
+            for ref in self.findings.found:
+                self._left[ref] = []
+        oldest_first(self.findings)
+        return self.findings
+
+    def _ask(
+        self, asked: Mapping[tuple[ObjectName, MatchKey, str], list[tuple[Question, Key]]]
+    ) -> None:
+        soql, parts = {}, {}
+        for number, ((name, kind, field), part) in enumerate(asked.items()):
+            where = self._where(name, kind, field, part)
+            if where:
+                fields = {f for question, _ in part for f in question.fields if f != "Id"}
+                columns = sorted(
+                    {"Id", "CreatedDate", *COLUMNS[name], *fields, *([field] if field else [])}
+                )
+                soql[f"q{number}"] = (
+                    f"SELECT {', '.join(columns)} FROM {SOBJECTS[name]}"  # noqa: S608 - names are ours
+                    f" WHERE {where} ORDER BY CreatedDate"
+                )
+                parts[f"q{number}"] = (name, kind, part)
+        lost: dict[ObjectName, list[tuple[Question, Key]]] = {}
+        for query, rows in self._api.queries(soql).items():
+            name, kind, part = parts[query]
+            for question, key in part:
+                hits = [row for row in rows if self._is_meant(kind, key, row)]
+                for row in hits:
+                    self._note(question, kind, row)
+                if kind is MatchKey.RECORD_ID and not hits and name in MERGEABLE:
+                    lost.setdefault(name, []).append((question, key))
+        if lost:
+            self._follow(lost)
+
+    def _where(
+        self, name: ObjectName, kind: MatchKey, field: str, part: list[tuple[Question, Key]]
+    ) -> str:
+        """The condition that finds everything asked for by one kind of key; empty for nothing."""
+        values = [key.value for _, key in part]
+        condition, found = "", list[str]()
+        if kind is MatchKey.RECORD_ID:
+            condition, found = "Id IN {}", [i for v in values if (i := record_id_in(v))]
+        elif kind is MatchKey.EMAIL:
+            condition, found = "Email IN {}", values
+        elif kind is MatchKey.PHONE:
+            condition = "Phone IN {0} OR MobilePhone IN {0}"
+            found = [form for value in values for form in _phone_forms(value)]
+        elif kind is MatchKey.DOMAIN:
+            condition, found = "Website IN {}", [f for v in values for f in _site_forms(v)]
+        elif kind is MatchKey.FIELD:
+            condition, found = f"{field} IN {{}}", values
+        elif kind is MatchKey.OPEN_DEAL:
+            condition, found = "IsClosed = false AND Id IN {}", self._deals_of(values)
+        elif kind is MatchKey.BOOKING:
+            condition = f"{KEY} IN {{}}"
+            found = [key.value for question, key in part if KEY in question.content]
+        return str(format_soql(condition, found)) if found else ""
+
+    def _deals_of(self, identities: list[str]) -> list[str]:
+        people = [i for v in identities if (i := self._id_of(Ref(ObjectName.CONTACT, v)))]
+        if people:
+            text = (
+                "SELECT OpportunityId, ContactId FROM OpportunityContactRole WHERE ContactId IN {}"
+            )
+            self._roles = self._api.query(format_soql(text, people))
+        return sorted({row["OpportunityId"] for row in self._roles})
+
+    def _is_meant(self, kind: MatchKey, key: Key, row: Record) -> bool:
+        """Compared again by us, since one query asks for many."""
+        if kind is MatchKey.OPEN_DEAL:
+            person = self._id_of(Ref(ObjectName.CONTACT, key.value))
+            return (row["Id"], person) in {
+                (r["OpportunityId"], r["ContactId"]) for r in self._roles
+            }
+        phones = [normalise_phone(row.get(name)) for name in ("Phone", "MobilePhone")]
+        there: dict[MatchKey, list[str | None]] = {
+            MatchKey.EMAIL: [normalise_email(row.get("Email"))],
+            MatchKey.PHONE: phones,
+            MatchKey.DOMAIN: [_site_domain(row.get("Website") or "")],
+            MatchKey.FIELD: [str(row.get(key.field) or "").lower()],
+            MatchKey.BOOKING: [row.get(KEY)],
+            MatchKey.RECORD_ID: [str(row["Id"])[:15]],
+        }
+        value = key.value.lower() if kind is MatchKey.FIELD else key.value
+        return (record_id_in(value)[:15] if kind is MatchKey.RECORD_ID else value) in there[kind]
+
+    def _note(self, question: Question, kind: MatchKey, row: Record) -> None:
+        values = {k: v for k, v in row.items() if k not in ("attributes", "Id")}
+        by, made = kind.replace("_", " "), str(row["CreatedDate"])
+        contact = row.get("ConvertedContactId")
+        if contact:
+            became = Ref(ObjectName.CONTACT, question.ref.key)
+            found = Found(contact, {}, "converted lead", became, made)
+        else:
+            found = Found(row["Id"], values, by, made_at=made)
+        self.findings.add(question.ref, found)
+
+    def _follow(self, lost: Mapping[ObjectName, list[tuple[Question, Key]]]) -> None:
+        """Look whether what is gone was merged, and into what."""
+        soql = {
+            name.value: format_soql(
+                f"SELECT Id, MasterRecordId FROM {SOBJECTS[name]} WHERE Id IN {{}}",  # noqa: S608 - names are ours
+                [i for _, key in part if (i := record_id_in(key.value))],
+            )
+            for name, part in lost.items()
+        }
+        for name, rows in self._api.queries(soql, "queryAll").items():
+            masters = {str(row["Id"])[:15]: row.get("MasterRecordId") for row in rows}
+            for question, key in lost[ObjectName(name)]:
+                master = masters.get(record_id_in(key.value)[:15])
+                if master:
+                    again = Key(MatchKey.RECORD_ID, master)
+                    self._left[question.ref].insert(0, again)
+
+    def _id_of(self, ref: Ref) -> str | None:
+        return self._ids.get(ref) or self.findings.first(ref)
+
+
+def _own_id(question: Question) -> list[Key]:
+    return [Key(MatchKey.RECORD_ID, question.record_id)] if question.record_id else []
+
+
+class _Links:
+    """Ids as they come to be, and the rows that link people where some are to be taken away."""
 
     def __init__(self, api: SalesforceAdapter, plan: Plan) -> None:
-        self._api = api
-        self._plan = plan
-        self.found: dict[Ref, str] = {}
         self.ids = dict(plan.ids)
         self.joins: dict[tuple[str, str], str] = {}
         """(record id, contact id) -> id of the row that links them."""
-
-    def run(self) -> None:
-        """Ask all questions of the first round in one call; doubtful creates need a second."""
-        new = [change for change in self._plan.changes if not change.record_id]
-        rows = self._api.queries(self._first_questions(new))
-        self._contacts(new, rows.get("emails", []) + rows.get("phones", []))
-        self._accounts(new, rows.get("accounts", []))
-        for name in (ObjectName.DEAL, ObjectName.MEETING):
-            for row in rows.get(f"begun_{name}", []):
-                self.found[Ref(name, row[KEY])] = row["Id"]
-        self.ids.update(self.found)
-        linked = [
-            (change.ref.object, self.ids[change.ref])
-            for change in self._plan.changes
-            if change.unlinks or change.main_changed or change.ref in self.found
-        ]
-        self._read_joins(linked)
-
-    def _first_questions(self, new: list[Change]) -> dict[str, str]:
-        people = [c.match for c in new if c.ref.object is ObjectName.CONTACT]
-        emails = [match.email for match in people if match.email]
-        phones = [form for m in people if not m.email and m.phone for form in _phone_forms(m.phone)]
-        sites = [f for c in new for f in _site_forms(c.match.domain) if c.match.domain]
-        soql = {}
-        if emails:
-            text = "SELECT Id, Email FROM Contact WHERE Email IN {} ORDER BY CreatedDate"
-            soql["emails"] = format_soql(text, emails)
-        if phones:
-            text = (
-                "SELECT Id, Phone, MobilePhone FROM Contact"
-                " WHERE Phone IN {phones} OR MobilePhone IN {phones} ORDER BY CreatedDate"
-            )
-            soql["phones"] = format_soql(text, phones=phones)
-        if sites:
-            text = "SELECT Id, Website FROM Account WHERE Website IN {} ORDER BY CreatedDate"
-            soql["accounts"] = format_soql(text, sites)
-        for name in (ObjectName.DEAL, ObjectName.MEETING):
-            begun = [c.match.booking_id for c in new if c.ref.object is name and c.uncertain]
-            if begun and any(KEY in c.fields for c in new if c.ref.object is name):
-                text = f"SELECT Id, {KEY} FROM {SOBJECTS[name]} WHERE {KEY} IN {{}}"  # noqa: S608 - names are ours
-                soql[f"begun_{name}"] = format_soql(text, begun)
-        return soql
-
-    def _contacts(self, new: list[Change], rows: list[Record]) -> None:
-        for change in new:
-            if change.ref.object is not ObjectName.CONTACT:
-                continue
-            for row in rows:
-                numbers = (normalise_phone(row.get(key)) for key in ("Phone", "MobilePhone"))
-                email = change.match.email
-                same = (
-                    email == normalise_email(row.get("Email"))
-                    if email
-                    else (change.match.phone in numbers)
-                )
-                if same:
-                    self.found.setdefault(change.ref, row["Id"])
-
-    def _accounts(self, new: list[Change], rows: list[Record]) -> None:
-        for row in rows:
-            ref = Ref(ObjectName.COMPANY, _site_domain(row["Website"]))
-            if any(change.ref == ref for change in new):
-                self.found.setdefault(ref, row["Id"])
-
-    def _read_joins(self, records: list[tuple[ObjectName, str]]) -> None:
+        known = {c.ref: c.record_id for c in plan.changes if c.record_id}
+        self.ids.update(known)
         soql = {}
         for name, (table, key, other) in JOINS.items():
-            ids = [record_id for kind, record_id in records if kind is name]
+            ids = [
+                c.record_id
+                for c in plan.of(name)
+                if c.record_id and (c.unlinks or c.main_changed or c.adopted)
+            ]
             if ids:
                 text = f"SELECT Id, {key}, {other} FROM {table} WHERE {key} IN {{}}"  # noqa: S608 - names are ours
                 soql[table] = format_soql(text, ids)
-        for rows in self._api.queries(soql).values():
+        for rows in api.queries(soql).values():
             for row in rows:
                 record = str(row.get("OpportunityId") or row.get("EventId"))
                 person = str(row.get("ContactId") or row.get("RelationId"))
@@ -382,9 +527,9 @@ class _Lookup:
 class _Graph:
     """One all-or-nothing group of changes as nodes of a composite graph."""
 
-    def __init__(self, number: int, changes: list[Change], lookup: _Lookup) -> None:
+    def __init__(self, number: int, changes: list[Change], links: _Links) -> None:
         self.changes = changes
-        self._lookup = lookup
+        self._links = links
         self._refs: dict[str, Ref] = {}
         self._made: dict[Ref, str] = {}
         self.nodes: list[Record] = []
@@ -393,12 +538,12 @@ class _Graph:
         self.body = {"graphId": f"g{number}", "compositeRequest": self.nodes}
 
     def _add(self, change: Change) -> None:
-        name = change.ref.object
-        found = self._lookup.found.get(change.ref)
-        known = change.record_id or found
-        fields = {**(change.on_match if found else change.fields)}
-        fields = {key: None if value == "" else value for key, value in fields.items()}
-        self._point(change, fields, known)
+        name, known = change.ref.object, change.record_id
+        if change.delete:
+            self._node(change.ref, "DELETE", f"sobjects/{SOBJECTS[name]}/{known}")
+            return
+        fields = {key: _plain(value) for key, value in change.fields.items()}
+        self._point(change, fields)
         self._unjoin(change, known)
         if known:
             if fields:
@@ -412,35 +557,44 @@ class _Graph:
             self._made[change.ref] = self._node(change.ref, "POST", path, fields)
         self._join(change, known)
 
-    def _point(self, change: Change, fields: dict[str, Any], known: str | None) -> None:
+    def _point(self, change: Change, fields: dict[str, Any]) -> None:
         """Set the reference fields that a record carries itself."""
-        name = change.ref.object
         if not change.relinked:
             return
-        people, company, deal = (
-            [self._id(ref) for ref in change.targets if ref.object is kind]
-            for kind in (ObjectName.CONTACT, ObjectName.COMPANY, ObjectName.DEAL)
-        )
-        found = known is not None and not change.record_id
-        if name is ObjectName.CONTACT and company and not found:
-            # A contact that was found keeps the account that a person gave it.
-            fields["AccountId"] = company[0]
-        if name is ObjectName.DEAL and (company or known):
-            fields["AccountId"] = company[0] if company else None
-        if name is ObjectName.MEETING:
-            fields["WhoId"] = people[0] if people else None
-            what = deal or company
-            if what or known:
-                fields["WhatId"] = what[0] if what else None
+        first = {
+            kind: next((self._id(ref) for ref in change.targets if ref.object is kind), None)
+            for kind in ObjectName
+        }
+        person, company = first[ObjectName.CONTACT], first[ObjectName.COMPANY]
+        points: dict[str, str | None] = {}
+        if change.ref.object in (ObjectName.CONTACT, ObjectName.DEAL):
+            points = {"AccountId": company}
+        elif change.ref.object is ObjectName.CASE:
+            points = {"AccountId": company, "ContactId": person}
+        elif change.ref.object is ObjectName.MEETING:
+            main = next((ref for ref in change.targets if ref.object in PEOPLE), None)
+            what = first[ObjectName.DEAL] or first[ObjectName.CASE] or company
+            # An event with a lead may stand for nothing else (FIELD_INTEGRITY_EXCEPTION).
+            by_lead = main is not None and main.object is ObjectName.LEAD
+            who = self._id(main) if main else None
+            points = {"WhoId": who, "WhatId": None if by_lead else what}
+        for field, target in points.items():
+            taken = change.adopted and change.present.get(field)
+            empty = target is None and (
+                change.ref.object is ObjectName.CONTACT or not change.record_id
+            )
+            # What a person linked a record to that was there before stays.
+            if not taken and not empty and not (change.adopted and target is None):
+                fields[field] = target
 
     def _unjoin(self, change: Change, known: str | None) -> None:
         """Take away who left, and who is to become a meeting's main person."""
-        gone = [self._lookup.ids[r] for r in change.unlinks if r in self._lookup.ids]
+        gone = [self._links.ids[r] for r in change.unlinks if r in self._links.ids]
         people = [ref for ref in change.targets if ref.object is ObjectName.CONTACT]
         if change.ref.object is ObjectName.MEETING and people:
-            gone += [self._lookup.ids[ref] for ref in people[:1] if ref in self._lookup.ids]
+            gone += [self._links.ids[ref] for ref in people[:1] if ref in self._links.ids]
         for person in gone:
-            row = self._lookup.joins.get((known or "", person))
+            row = self._links.joins.get((known or "", person))
             if row:
                 table = JOINS[change.ref.object][0]
                 self._node(change.ref, "DELETE", f"sobjects/{table}/{row}")
@@ -452,9 +606,12 @@ class _Graph:
             return
         table = JOINS[name][0]
         people = [ref for ref in change.targets if ref.object is ObjectName.CONTACT]
+        if name is ObjectName.MEETING and any(r.object is ObjectName.LEAD for r in change.targets):
+            # An event takes one lead or many contacts.
+            people = people[:1]
         for number, ref in enumerate(people):
             person = self._id(ref)
-            row = self._lookup.joins.get((known or "", person))
+            row = self._links.joins.get((known or "", person))
             if name is ObjectName.DEAL and row and change.main_changed:
                 body: Record = {"IsPrimary": number == 0}
                 self._node(change.ref, "PATCH", f"sobjects/{table}/{row}", body)
@@ -473,7 +630,7 @@ class _Graph:
     def _id(self, ref: Ref) -> str:
         if ref in self._made:
             return f"@{{{self._made[ref]}.id}}"
-        return self._lookup.ids[ref]
+        return self._links.ids[ref]
 
     def _node(self, ref: Ref, method: str, path: str, body: Fields | None = None) -> str:
         name = f"n{len(self.nodes)}"
@@ -495,8 +652,9 @@ class _Graph:
                 result = Result(answer["body"]["id"], Outcome.CREATED if fresh else Outcome.UPDATED)
             else:
                 outcome = Outcome.UPDATED if change.ref in touched else Outcome.UNCHANGED
-                result = Result(self._lookup.ids[change.ref], outcome)
-            self._lookup.ids[change.ref] = self._lookup.found[change.ref] = result.record_id
+                outcome = Outcome.DELETED if change.delete else outcome
+                result = Result(self._links.ids[change.ref], outcome)
+            self._links.ids[change.ref] = result.record_id
             report.results[change.ref] = result
 
     def blame(self, report: Report, answers: Mapping[str, Record]) -> None:
@@ -515,22 +673,10 @@ class _Graph:
             if not isinstance(error, CrmError):
                 raise error
             if isinstance(error, Gone):
-                error.record_id = self._lookup.ids.get(ref, "")
+                error.record_id = self._links.ids.get(ref, "")
             report.problems[ref] = error
             return
         raise RetryLater("Salesforce halted the batch.")
-
-
-def _set_aside_blocked(changes: list[Change], report: Report) -> list[Change]:
-    left = []
-    for change in changes:
-        blocker = report.blocked_by(change.links)
-        if blocker:
-            words = f"The {blocker.object} was not written: {report.problems[blocker]}"
-            report.problems[change.ref] = Blocked(words)
-        else:
-            left.append(change)
-    return left
 
 
 def _connected(changes: list[Change], known: set[Ref]) -> list[list[Change]]:
@@ -564,10 +710,41 @@ def _packed(graphs: list[list[Change]]) -> Iterable[list[list[Change]]]:
         yield batch
 
 
-def _post(path: str, body: Record) -> Callable[[Salesforce], Any]:
-    # A stranger who shares a name with somebody is no duplicate: an alert rule must not stop him.
-    headers = {"Sforce-Duplicate-Rule-Header": "allowSave=true"}
+def _post(path: str, body: Record, assign: bool = False) -> Callable[[Salesforce], Any]:
+    headers = {
+        # A stranger who shares a name with somebody is no duplicate: an alert rule must not stop him.
+        "Sforce-Duplicate-Rule-Header": "allowSave=true",
+        # Left out it means TRUE: an assignment rule would take leads and cases from their owner.
+        # https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/headers_autoassign.htm
+        "Sforce-Auto-Assign": str(assign).upper(),
+    }
     return lambda sf: sf.restful(path, method="POST", json=body, headers=headers)
+
+
+def _field(item: Record) -> CrmField:
+    options = [o for o in item.get("picklistValues") or () if o.get("active", True)]
+    kind = KINDS.get(item["type"], Kind.OTHER)
+    # A list that is not restricted takes any text.
+    if kind is Kind.CHOICE and not (options and item.get("restrictedPicklist")):
+        kind = Kind.TEXT
+    return CrmField(
+        item["name"],
+        item["label"],
+        kind,
+        required=not (item["nillable"] or item["defaultedOnCreate"]) and item["type"] != "boolean",
+        unique=bool(item.get("unique")),
+        writable=bool(item["createable"]),
+        options=tuple(Choice(o["value"], o.get("label") or o["value"]) for o in options),
+        length=item.get("length") or None,
+        custom=bool(item.get("custom")),
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A value as the API takes it: empty is null, and several choices are one text."""
+    if isinstance(value, list):
+        return ";".join(value)
+    return None if value == "" else value
 
 
 def _phone_forms(phone: str) -> list[str]:

@@ -51,7 +51,8 @@ def _property(name: str, kind: str = TEXT, options: tuple[str, ...] = (), **more
             for i, o in enumerate(options)
         ],
         "hasUniqueValue": False,
-        "modificationMetadata": {"readOnlyValue": False, "archivable": True,
+        "hubspotDefined": True,
+        "modificationMetadata": {"readOnlyValue": more.pop("read_only", False), "archivable": True,
                                  "readOnlyDefinition": False},
         **more,
     }  # fmt: skip
@@ -62,13 +63,21 @@ def _schema() -> dict[str, dict[str, Record]]:
     entries = {
         "contacts": [
             _property("email"), _property("firstname"), _property("lastname"), _property("phone"),
-            _property("mobilephone"), _property("hubspot_owner_id"), _property("jobtitle"),
+            _property("mobilephone"), _property("hubspot_owner_id", "enumeration"),
+            _property("jobtitle"), _property("date_of_birth"),
             _property("lifecyclestage", "enumeration", ("lead", "customer")),
+            _property("hs_buying_role", "enumeration", ("CHAMPION", "END_USER", "BUDGET_HOLDER"),
+                      fieldType="checkbox"),
+            _property("hs_additional_emails", read_only=True),
+            _property("num_associated_deals", NUMBER, read_only=True),
         ],
-        "companies": [_property("name"), _property("domain"), _property("hubspot_owner_id")],
+        "companies": [_property("name"), _property("domain"), _property("phone"),
+                      _property("hubspot_owner_id", "enumeration")],
         "deals": [
             _property("dealname"), _property("amount", NUMBER), _property("closedate", DATE),
-            _property("pipeline"), _property("dealstage"), _property("hubspot_owner_id"),
+            _property("pipeline", "enumeration"), _property("dealstage", "enumeration"),
+            _property("description"), _property("hubspot_owner_id", "enumeration"),
+            _property("hs_is_closed", "bool", read_only=True),
         ],
         "meetings": [
             _property("hs_timestamp", DATE), _property("hs_meeting_title"),
@@ -76,7 +85,7 @@ def _schema() -> dict[str, dict[str, Record]]:
             _property("hs_meeting_end_time", DATE), _property("hs_meeting_location"),
             _property("hs_meeting_external_url"), _property("hs_activity_type"),
             _property("hs_meeting_outcome", "enumeration", outcome),
-            _property("hubspot_owner_id"),
+            _property("hubspot_owner_id", "enumeration"),
         ],
     }  # fmt: skip
     return {name: {item["name"]: item for item in items} for name, items in entries.items()}
@@ -113,13 +122,21 @@ class HubSpotSandbox(Sandbox):
         self.window = Window(110, 10.0)
         self.search_window = Window(5, 1.0)
         self.search_lag: set[str] = set()
+        self.merged: dict[tuple[str, str], str] = {}
+        """(kind, id that was merged away) -> the id that it has now."""
         self.required_when: dict[str, tuple[str, str, str]] = {}
         """object -> (property, value, property that is then required): an admin's rule."""
         self.pipelines = [
             {"id": "default", "label": "Sales Pipeline", "displayOrder": 0, "stages": [
                 {"id": "appointmentscheduled", "label": "Appointment Scheduled", "displayOrder": 0},
-                {"id": "closedwon", "label": "Closed won", "displayOrder": 1},
-                {"id": "closedlost", "label": "Closed lost", "displayOrder": 2},
+                {"id": "demobooked", "label": "Demo booked", "displayOrder": 1},
+                {"id": "closedwon", "label": "Closed won", "displayOrder": 2, "closed": "true"},
+                {"id": "closedlost", "label": "Closed lost", "displayOrder": 3, "closed": "true"},
+            ]},
+            {"id": "renewals", "label": "Renewals", "displayOrder": 1, "stages": [
+                {"id": "renewaldue", "label": "Renewal due", "displayOrder": 0},
+                {"id": "renewaltalk", "label": "In talks", "displayOrder": 1},
+                {"id": "renewed", "label": "Renewed", "displayOrder": 2, "closed": "true"},
             ]},
         ]  # fmt: skip
         self.app.register_error_handler(Refused, lambda error: error.response())
@@ -212,10 +229,33 @@ class HubSpotSandbox(Sandbox):
             if len(inputs) > 100:
                 raise Refused(400, "VALIDATION_ERROR", "Batch inputs may not exceed 100")
             actions = {"create": self._create, "read": self._read, "update": self._update,
-                       "upsert": self._upsert}  # fmt: skip
+                       "upsert": self._upsert, "archive": self._archive}  # fmt: skip
             if action not in actions:
                 raise Refused(404, "OBJECT_NOT_FOUND", "resource not found")
             return actions[action](kind, table, inputs, body)
+
+    def _archive(self, kind: str, table: Any, inputs: list[Record], body: Record) -> Response:
+        for item in inputs:
+            self._erase(kind, str(item["id"]))
+        return Response(status=204)
+
+    def merge(self, kind: str, winner: str, loser: str) -> str:
+        """Do what a person does who merges two records: the one that is left has a new id."""
+        with self.lock:
+            new = str(self.new_id())
+            record = self.records[kind].pop(winner)
+            self.records[kind].pop(loser)
+            record["id"] = new
+            self.records[kind][new] = record
+            for key in list(self.links):
+                parts = list(key)
+                for place in (0, 2):
+                    if parts[place] == kind and parts[place + 1] in (winner, loser):
+                        parts[place + 1] = new
+                self.links.setdefault(tuple(parts), set()).update(self.links.pop(key))
+            for old in (winner, loser):
+                self.merged[kind, old] = new
+            return new
 
     def _answer(self, results: list[Record], errors: list[Record], good: int) -> Response:
         times = {k: "2026-11-24T08:00:00Z" for k in ("requestedAt", "startedAt", "completedAt")}
@@ -290,6 +330,8 @@ class HubSpotSandbox(Sandbox):
             spec = self.schema[kind].get(name)
             if spec is None:
                 self._invalid(name, f'Property "{name}" does not exist', "PROPERTY_DOESNT_EXIST")
+            if spec["modificationMetadata"]["readOnlyValue"]:
+                self._invalid(name, f'"{name}" is a read only property', "READ_ONLY_VALUE")
             if not isinstance(value, str):
                 self._invalid(name, f"{value!r} was not a valid string.", "INVALID_STRING")
             self._check_type(spec, name, value)
@@ -314,12 +356,18 @@ class HubSpotSandbox(Sandbox):
         if not value:
             return
         values = [option["value"] for option in spec["options"]]
-        if spec["type"] == "enumeration" and value not in values:
+        several = spec["fieldType"] == "checkbox"
+        given = value.split(";") if several else [value]
+        if spec["type"] == "enumeration" and values and not set(given) <= set(values):
             self._invalid(
                 name, f"{value} was not one of the allowed options: {values}", "INVALID_OPTION"
             )
         if spec["type"] == NUMBER and not re.fullmatch(r"-?\d+(\.\d+)?", value):
             self._invalid(name, f"{value} was not a valid number.", "INVALID_NUMBER")
+        if spec["type"] == "bool" and value not in ("true", "false"):
+            self._invalid(name, f"{value} was not a valid boolean.", "INVALID_BOOLEAN")
+        if spec["type"] == "date" and not re.fullmatch(r"\d{4}-\d\d-\d\d", value):
+            self._invalid(name, f"{value} was not a valid date.", "INVALID_DATE")
         if spec["type"] == DATE and not value.isdigit():
             try:
                 datetime.fromisoformat(value)
@@ -425,7 +473,12 @@ class HubSpotSandbox(Sandbox):
         return self._answer(results, [], 200)
 
     def _show(self, record: Record, names: list[str] | None = None) -> Record:
-        properties = record["properties"]
+        properties = dict(record["properties"])
+        closed = {s["id"] for p in self.pipelines for s in p["stages"] if s.get("closed")}
+        if "dealstage" in properties:
+            properties["hs_is_closed"] = str(properties["dealstage"] in closed).lower()
+        if record.get("additional"):
+            properties["hs_additional_emails"] = ";".join(record["additional"])
         if names:
             properties = {name: properties.get(name) for name in names}
         times = {"createdAt": "2026-11-24T08:00:00Z", "updatedAt": "2026-11-24T08:00:00Z"}
@@ -440,12 +493,15 @@ class HubSpotSandbox(Sandbox):
     def _one(self, kind: str, record_id: str) -> Response:
         with self.lock:
             table = self._kind(kind)
+            record_id = self.merged.get((kind, record_id), record_id)
             if record_id not in table:
                 raise Refused(404, "OBJECT_NOT_FOUND", f"Object not found. objectId={record_id}")
             if request.method == "DELETE":
                 self._erase(kind, record_id)
                 return Response(status=204)
-            return make(200, self._show(table[record_id]))
+            names = request.args.getlist("properties")
+            wanted = [name for part in names for name in part.split(",")]
+            return make(200, self._show(table[record_id], wanted or None))
 
     def _search(self, kind: str) -> Response:
         with self.lock:
@@ -467,7 +523,7 @@ class HubSpotSandbox(Sandbox):
         calculated = name == "hs_searchable_calculated_phone_number"
         if not calculated and name not in self.schema[kind]:
             raise Refused(400, "VALIDATION_ERROR", f"There was a problem with {name}")
-        value = record["properties"].get("phone" if calculated else name) or ""
+        value = self._show(record)["properties"].get("phone" if calculated else name) or ""
         if calculated:
             # Found with or without the country code: callers have to look again.
             return bool(value) and re.sub(r"\D", "", value).endswith(rule["value"])
@@ -475,6 +531,8 @@ class HubSpotSandbox(Sandbox):
             return value.lower() == str(rule["value"]).lower()
         if operator == "IN":
             return value.lower() in rule["values"]
+        if operator == "CONTAINS_TOKEN":
+            return rule["value"].lower() in re.split(r"[;\s]", value.lower())
         raise Refused(400, "VALIDATION_ERROR", f"operator {operator} is not known here")
 
     # Links, schema, people
@@ -538,7 +596,11 @@ class HubSpotSandbox(Sandbox):
                     400, "VALIDATION_ERROR", "hasUniqueValue is not supported for MEETING"
                 )
             unique = bool(body.get("hasUniqueValue"))
-            spec = _property(body["name"], body["type"], hasUniqueValue=unique)
+            options = tuple(option["value"] for option in body.get("options") or ())
+            spec = _property(
+                body["name"], body["type"], options, hasUniqueValue=unique, hubspotDefined=False,
+                label=body["label"], fieldType=body["fieldType"],
+            )  # fmt: skip
             self.schema[kind][body["name"]] = spec
             return make(201, spec)
 
@@ -546,7 +608,14 @@ class HubSpotSandbox(Sandbox):
         times = {"archived": False, "createdAt": "2026-01-01T00:00:00Z",
                  "updatedAt": "2026-01-01T00:00:00Z"}  # fmt: skip
         results = [
-            {**p, **times, "stages": [{**s, **times, "metadata": {}} for s in p["stages"]]}
+            {
+                **p,
+                **times,
+                "stages": [
+                    {**s, **times, "metadata": {"isClosed": s.get("closed", "false")}}
+                    for s in p["stages"]
+                ],
+            }
             for p in self.pipelines
         ]
         return make(200, {"results": results})

@@ -40,7 +40,26 @@ BODIES: dict[str, dict[str, type]] = {
 }  # fmt: skip
 """What v2 takes in a body; everything else is refused."""
 REQUIRED = {"persons": "name", "organizations": "name", "deals": "title", "activities": "subject"}
-QUERIES = {"limit", "cursor", "term", "fields", "exact_match", "person_id", "deal_id", "org_id"}
+TYPES = {STRING: "varchar", WHOLE: "int", FLAG: "boolean", ENTRIES: "set", OBJECT: "address",
+         float: "double"}  # fmt: skip
+FIELD_TYPES = {
+    "owner_id": "user", "person_id": "people", "org_id": "org", "deal_id": "deal",
+    "stage_id": "stage", "pipeline_id": "double", "emails": "varchar", "phones": "phone",
+    "expected_close_date": "date", "due_date": "date", "due_time": "time", "duration": "time",
+    "note": "text", "location": "varchar",
+}  # fmt: skip
+QUERIES = {
+    "status",
+    "ids",
+    "limit",
+    "cursor",
+    "term",
+    "fields",
+    "exact_match",
+    "person_id",
+    "deal_id",
+    "org_id",
+}
 FIELDS = {"personFields": "persons", "organizationFields": "organizations", "dealFields": "deals",
           "activityFields": "activities"}  # fmt: skip
 COSTS = {"GET": 1, "POST": 5, "PATCH": 5, "DELETE": 3}
@@ -92,6 +111,8 @@ class PipedriveSandbox(Sandbox):
             {"id": 1, "name": "Qualified", "pipeline_id": 1, "order_nr": 1},
             {"id": 2, "name": "Contact made", "pipeline_id": 1, "order_nr": 2},
             {"id": 3, "name": "Lost for now", "pipeline_id": 1, "order_nr": 3},
+            {"id": 4, "name": "Renewal due", "pipeline_id": 2, "order_nr": 1},
+            {"id": 5, "name": "In talks", "pipeline_id": 2, "order_nr": 2},
         ]
         self.app.register_error_handler(Refused, lambda error: error.response())
         add = self.app.add_url_rule
@@ -173,6 +194,8 @@ class PipedriveSandbox(Sandbox):
                 self.records[kind][record["id"]] = record
                 return make(200, {"success": True, "data": self._show(kind, record)})
             rows = [r for r in self.records[kind].values() if not r["is_deleted"]]
+            if "status" in request.args:
+                rows = [r for r in rows if r.get("status") == request.args["status"]]
             for key in ("person_id", "deal_id", "org_id"):
                 if key in request.args:
                     rows = [r for r in rows if self._refers(kind, r, key, int(request.args[key]))]
@@ -272,6 +295,22 @@ class PipedriveSandbox(Sandbox):
             unknown = set(value) - set(self.custom[kind])
             if unknown:
                 raise self._unfit(f"custom_fields: {unknown.pop()} is not allowed")
+            for name, given in value.items():
+                self._check_custom(self.custom[kind][name], given)
+
+    def _check_custom(self, field: Record, value: Any) -> None:
+        """A custom field's value has its type; options are named by their numbers."""
+        if value is None:
+            return
+        kind, options = field["field_type"], {o["id"] for o in field.get("options") or ()}
+        good = {
+            "double": lambda: isinstance(value, (int, float)) and not isinstance(value, bool),
+            "date": lambda: bool(re.fullmatch(r"\d{4}-\d\d-\d\d", str(value))),
+            "enum": lambda: value in options,
+            "set": lambda: isinstance(value, list) and set(value) <= options,
+        }.get(kind, lambda: isinstance(value, str))
+        if not good():
+            raise self._unfit(f"custom_fields: {field['field_name']} must be of type {kind}")
 
     def _must_live(self, kind: str, number: int) -> None:
         record = self.records[kind].get(number)
@@ -318,21 +357,28 @@ class PipedriveSandbox(Sandbox):
             target = FIELDS[kind]
             if request.method == "GET":
                 native = [
-                    {"field_code": key, "field_name": key, "field_type": "varchar"}
-                    for key in BODIES[target]
-                ]
+                    {"field_code": key, "field_name": key,
+                     "field_type": FIELD_TYPES.get(key, TYPES[kind_])}
+                    for key, kind_ in BODIES[target].items()
+                    if key != "custom_fields"
+                ]  # fmt: skip
                 return self._list(native + list(self.custom[target].values()))
             body = request.get_json(silent=True) or {}
             if set(body) - {"field_name", "field_type", "options"} or "field_name" not in body:
                 raise self._unfit("body: unknown or missing key")
             seed = f"{target}{body['field_name']}{len(self.custom[target])}"
             key = hashlib.sha1(seed.encode()).hexdigest()  # noqa: S324 - a name, as Pipedrive makes them
-            field = {"field_code": key, **body}
+            options = [
+                {"id": number, "label": option["label"]}
+                for number, option in enumerate(body.get("options") or (), 1)
+            ]
+            field = {"field_code": key, **body, **({"options": options} if options else {})}
             self.custom[target][key] = field
             return make(200, {"success": True, "data": field})
 
     def _pipelines(self) -> Response:
-        return self._list([{"id": 1, "name": "Pipeline", "order_nr": 0}])
+        return self._list([{"id": 1, "name": "Pipeline", "order_nr": 0},
+                           {"id": 2, "name": "Renewals", "order_nr": 1}])  # fmt: skip
 
     def _user_ids(self) -> dict[str, int]:
         return {email: number for number, email in enumerate(self.users, 1)}
@@ -392,13 +438,17 @@ class PipedriveSandbox(Sandbox):
                 str(r["id"]), r["title"], stages[r["stage_id"]],
                 [str(p) for p in (r.get("person_id"),
                                   *self.participants.get(r["id"], {}).values()) if p],
-                _id(r.get("org_id")), next(iter(r.get("custom_fields", {}).values()), None),
+                _id(r.get("org_id")), self._custom("deals", r, "meetergo_booking_id"),
                 users.get(r["owner_id"]),
             )
             for r in live["deals"]
         ]  # fmt: skip
         return View(contacts, companies, deals, [self._meeting(r, users) for r in
                                                  live["activities"]])  # fmt: skip
+
+    def _custom(self, kind: str, record: Record, name: str) -> Any:
+        keys = [k for k, f in self.custom[kind].items() if f["field_name"] == name]
+        return record.get("custom_fields", {}).get(keys[0]) if keys else None
 
     def _meeting(self, r: Record, users: dict[int, str]) -> Meeting:
         start = datetime.fromisoformat(f"{r['due_date']}T{r['due_time']}").replace(tzinfo=UTC)

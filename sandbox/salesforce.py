@@ -19,16 +19,26 @@ DATA = f"/services/data/v{VERSION}"
 PREFIXES = {"Account": "001", "Contact": "003", "User": "005", "Opportunity": "006", "Event": "00U",
             "OpportunityContactRole": "00K", "EventRelation": "0RE", "Organization": "00D",
             "PermissionSet": "0PS", "PermissionSetAssignment": "0Pa", "FieldPermissions": "01k",
-            "OpportunityStage": "01J"}  # fmt: skip
+            "OpportunityStage": "01J", "Lead": "00Q", "Case": "500"}  # fmt: skip
 FIELDS: dict[str, dict[str, Any]] = {
     # name -> longest text, or a type
     "Account": {"Name": 255, "Website": 255, "OwnerId": "User", "Phone": 40},
     "Contact": {"FirstName": 40, "LastName": 80, "Email": 80, "Phone": 40, "MobilePhone": 40,
-                "AccountId": "Account", "OwnerId": "User", "Title": 128},
+                "AccountId": "Account", "OwnerId": "User", "Title": 128, "Birthdate": "date",
+                "HasOptedOutOfEmail": "flag"},
+    "Lead": {"FirstName": 40, "LastName": 80, "Email": 80, "Phone": 40, "MobilePhone": 40,
+             "Company": 255, "Title": 128, "Website": 255, "Description": 32_000,
+             "Status": ("pick", "Open - Not Contacted", "Working - Contacted", "Closed - Converted"),
+             "LeadSource": ("pick", "Web", "Other"), "OwnerId": "User", "IsConverted": "flag",
+             "ConvertedContactId": "Contact"},
+    "Case": {"Subject": 255, "Description": 32_000, "Status": ("pick", "New", "Working", "Closed"),
+             "Origin": ("pick", "Phone", "Email", "Web"), "AccountId": "Account",
+             "ContactId": "Contact", "OwnerId": "User"},
     "Opportunity": {"Name": 120, "StageName": "stage", "CloseDate": "date", "Amount": "number",
-                    "AccountId": "Account", "OwnerId": "User", "Description": 32_000},
+                    "AccountId": "Account", "OwnerId": "User", "Description": 32_000,
+                    "IsClosed": "flag"},
     "Event": {"Subject": 255, "StartDateTime": "time", "EndDateTime": "time", "Location": 255,
-              "Description": 32_000, "WhoId": "Contact", "WhatId": ("Opportunity", "Account"),
+              "Description": 32_000, "WhoId": ("Contact", "Lead"), "WhatId": ("Opportunity", "Account", "Case"),
               "OwnerId": "User", "ShowAs": ("pick", "Busy", "Free", "OutOfOffice")},
     "OpportunityContactRole": {"OpportunityId": "Opportunity", "ContactId": "Contact",
                                "IsPrimary": "flag", "Role": 40},
@@ -37,13 +47,18 @@ FIELDS: dict[str, dict[str, Any]] = {
     "User": {"Email": 80, "Name": 121, "IsActive": "flag"},
     "Organization": {"Name": 80},
     "OpportunityStage": {"ApiName": 40, "MasterLabel": 40, "SortOrder": "number",
-                         "IsActive": "flag"},
+                         "IsActive": "flag", "IsClosed": "flag"},
     "PermissionSet": {"Name": 80, "Label": 80},
     "PermissionSetAssignment": {"PermissionSetId": "PermissionSet", "AssigneeId": "User"},
     "FieldPermissions": {"ParentId": "PermissionSet", "SobjectType": 80, "Field": 80,
                          "PermissionsRead": "flag", "PermissionsEdit": "flag"},
 }  # fmt: skip
-REQUIRED = {"Account": ["Name"], "Contact": ["LastName"],
+READ_ONLY = {("Opportunity", "IsClosed"), ("Lead", "IsConverted"), ("Lead", "ConvertedContactId")}
+TYPES = {"flag": "boolean", "number": "currency", "date": "date", "time": "datetime",
+         "stage": "picklist"}  # fmt: skip
+CUSTOM_TYPES = {"Text": 255, "Number": "number", "Checkbox": "flag", "Date": "date",
+                "DateTime": "time"}  # fmt: skip
+REQUIRED = {"Lead": ["LastName", "Company"], "Account": ["Name"], "Contact": ["LastName"],
             "Opportunity": ["Name", "StageName", "CloseDate"],
             "Event": ["StartDateTime", "EndDateTime"],
             "OpportunityContactRole": ["OpportunityId", "ContactId"],
@@ -80,6 +95,10 @@ class SalesforceSandbox(Sandbox):
     def routes(self) -> None:
         self.tables: dict[str, dict[str, Record]] = {name: {} for name in FIELDS}
         self.custom: dict[str, dict[str, Record]] = {name: {} for name in FIELDS}
+        self.deleted: dict[str, dict[str, Record]] = {name: {} for name in FIELDS}
+        """What stands in the recycle bin, with the master where it was merged."""
+        self.assign_to: str | None = None
+        """The user whom an active assignment rule gives new leads and cases to."""
         self.hidden: set[tuple[str, str]] = set()
         """Custom fields that no permission set shows yet."""
         self.daily_limit = 15_000
@@ -95,6 +114,7 @@ class SalesforceSandbox(Sandbox):
             "query_slash",
             lambda: make(200, self._query(request.args.get("q", ""))),
         )
+        add(f"{DATA}/queryAll", "query_all", lambda: make(200, self._query_all(request.args["q"])))
         add(f"{DATA}/composite", "composite", self._composite, methods=["POST"])
         add(f"{DATA}/composite/graph", "graph", self._graphs, methods=["POST"])
         add(f"{DATA}/sobjects/<sobject>/describe", "describe", self._describe)
@@ -106,8 +126,10 @@ class SalesforceSandbox(Sandbox):
         for email, name in self.users.items():
             self._store("User", {"Email": email, "Name": name, "IsActive": True})
         self._store("Organization", {"Name": "Acme"})
-        for number, label in enumerate(("Prospecting", "Negotiation", "Closed Won", "Closed Lost")):
-            stage = {"ApiName": label, "MasterLabel": label, "SortOrder": number, "IsActive": True}
+        labels = ("Prospecting", "Demo booked", "Negotiation", "Closed Won", "Closed Lost")
+        for number, label in enumerate(labels):
+            stage = {"ApiName": label, "MasterLabel": label, "SortOrder": number, "IsActive": True,
+                     "IsClosed": label.startswith("Closed")}  # fmt: skip
             self._store("OpportunityStage", stage)
 
     def become(self, account_id: str, account_name: str) -> None:
@@ -168,13 +190,25 @@ class SalesforceSandbox(Sandbox):
             if name not in self._names(sobject):
                 message = f"No such column '{name}' on sobject of type {sobject}"
                 raise Refused(400, "INVALID_FIELD", message)
+            if (sobject, name) in READ_ONLY:
+                message = (
+                    f"Unable to create/update fields: {name}. Please check the security settings"
+                )
+                raise Refused(400, "INVALID_FIELD_FOR_INSERT_UPDATE", message, [name])
             if value is not None:
                 self._check_value(sobject, name, value)
+        converted = self.tables[sobject].get(record_id or "", {}).get("IsConverted")
+        if converted:
+            raise Refused(400, "CANNOT_UPDATE_CONVERTED_LEAD", "cannot reference converted lead")
         whole = {**(self.tables[sobject].get(record_id or "", {})), **values}
         missing = [name for name in REQUIRED.get(sobject, []) if whole.get(name) in (None, "")]
         if missing:
             message = f"Required fields are missing: [{', '.join(missing)}]"
             raise Refused(400, "REQUIRED_FIELD_MISSING", message, missing)
+        who, what = whole.get("WhoId") or "", whole.get("WhatId")
+        if sobject == "Event" and who.startswith("00Q") and what:
+            message = "WhatId: Related To ID cannot be specified with a lead"
+            raise Refused(400, "FIELD_INTEGRITY_EXCEPTION", message, ["WhatId"])
         for rule in self.rules:
             rule(sobject, whole)
         for name, spec in self.custom[sobject].items():
@@ -185,7 +219,14 @@ class SalesforceSandbox(Sandbox):
                     raise Refused(400, "DUPLICATE_VALUE", message)
 
     def _check_value(self, sobject: str, name: str, value: Any) -> None:
-        kind = FIELDS[sobject].get(name, 255)
+        custom = self.custom[sobject].get(name, {})
+        kind = FIELDS[sobject].get(name, CUSTOM_TYPES.get(custom.get("type", ""), 255))
+        if custom.get("type") in ("Picklist", "MultiselectPicklist"):
+            given = value.split(";") if custom["type"].startswith("Multi") else [value]
+            if not set(given) <= set(custom["values"]):
+                message = f"bad value for restricted picklist field: {value}"
+                raise Refused(400, "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST", message, [name])
+            return
         if isinstance(kind, int):
             if not isinstance(value, str):
                 raise Refused(400, "JSON_PARSER_ERROR", f"Cannot deserialize {name} as String")
@@ -225,6 +266,8 @@ class SalesforceSandbox(Sandbox):
     def _do(self, method: str, url: str, body: Any) -> tuple[int, Any]:
         """One operation on one record; the heart of sobjects, composite and graph."""
         parts = urlsplit(url)
+        if method == "GET" and parts.path.rstrip("/") == f"{DATA}/queryAll":
+            return 200, self._query_all(parse_qs(parts.query)["q"][0])
         if method == "GET" and parts.path.rstrip("/") == f"{DATA}/query":
             return 200, self._query(parse_qs(parts.query)["q"][0])
         match = re.fullmatch(rf"{re.escape(DATA)}/sobjects/(\w+)(?:/(.+))?", parts.path)
@@ -235,6 +278,7 @@ class SalesforceSandbox(Sandbox):
         if method == "POST" and not rest:
             self._check(sobject, body, None)
             record = self._store(sobject, dict(body))
+            self._assign(sobject, record)
             self._show_field(sobject, body)
             return 201, {"id": record["Id"], "success": True, "errors": []}
         if method == "PATCH" and rest and "/" in rest:
@@ -246,7 +290,7 @@ class SalesforceSandbox(Sandbox):
             table[rest].update(body)
             return 204, None
         if method == "DELETE":
-            del table[rest]
+            self.deleted[sobject][rest] = {**table.pop(rest), "MasterRecordId": None}
             return 204, None
         return 200, {"attributes": {"type": sobject}, **table[rest]}
 
@@ -270,10 +314,49 @@ class SalesforceSandbox(Sandbox):
             name = body["Field"].split(".")[1]
             self.hidden.discard((body["SobjectType"], name))
 
+    def _assign(self, sobject: str, record: Record) -> None:
+        """An active assignment rule gives a new lead or case away, unless the header says no."""
+        wanted = request.headers.get("Sforce-Auto-Assign", "TRUE").upper() != "FALSE"
+        if sobject in ("Lead", "Case") and self.assign_to and wanted:
+            record["OwnerId"] = self.assign_to
+
+    def convert(self, lead_id: str) -> str:
+        """Do what a person does who converts a lead: it is read-only from then on."""
+        with self.lock:
+            lead = self.tables["Lead"][lead_id]
+            kept = {k: lead.get(k) for k in ("FirstName", "LastName", "Email", "Phone", "OwnerId")}
+            contact = self._store("Contact", {k: v for k, v in kept.items() if v})
+            lead |= {"IsConverted": True, "ConvertedContactId": contact["Id"]}
+            return str(contact["Id"])
+
+    def merge(self, sobject: str, winner: str, loser: str) -> None:
+        """Do what a person does who merges two records: the loser goes to the recycle bin."""
+        with self.lock:
+            gone = self.tables[sobject].pop(loser)
+            self.deleted[sobject][loser] = {**gone, "MasterRecordId": winner}
+            for table in self.tables.values():
+                for row in table.values():
+                    row.update({k: winner for k, v in row.items() if v == loser})
+
+    def _query_all(self, text: str) -> Record:
+        every = {name: {**self.tables[name], **self.deleted[name]} for name in self.tables}
+        names = {sobject: self._names(sobject) | {"MasterRecordId"} for sobject in self.tables}
+        rows = soql.run(text, every, names)
+        return {"totalSize": len(rows), "done": True, "records": rows}
+
+    def _shown(self) -> dict[str, dict[str, Record]]:
+        """The tables with what Salesforce works out itself."""
+        closed = {r["ApiName"]: r["IsClosed"] for r in self.tables["OpportunityStage"].values()}
+        deals = {
+            key: {**row, "IsClosed": closed[row["StageName"]]}
+            for key, row in self.tables["Opportunity"].items()
+        }
+        return {**self.tables, "Opportunity": deals}
+
     def _query(self, text: str) -> Record:
         names = {sobject: self._names(sobject) for sobject in self.tables}
         try:
-            rows = soql.run(text, self.tables, names)
+            rows = soql.run(text, self._shown(), names)
         except soql.Malformed as error:
             raise Refused(400, "MALFORMED_QUERY", f"unexpected token: {error}") from None
         except soql.NoField as error:
@@ -360,12 +443,31 @@ class SalesforceSandbox(Sandbox):
             self._table(sobject)
             required = REQUIRED.get(sobject, [])
             rows = [
-                {"name": name, "label": name, "type": "string", "nillable": name not in required,
-                 "defaultedOnCreate": False, "createable": True, "unique": False,
-                 "picklistValues": []}
+                {"name": name, "label": name, "nillable": name not in required,
+                 "defaultedOnCreate": False, "createable": (sobject, name) not in READ_ONLY,
+                 "unique": bool(self.custom[sobject].get(name, {}).get("unique")),
+                 "custom": name in self.custom[sobject], **self._type_of(sobject, name)}
                 for name in sorted(self._names(sobject))
             ]  # fmt: skip
             return make(200, {"name": sobject, "fields": rows})
+
+    def _type_of(self, sobject: str, name: str) -> Record:
+        custom = self.custom[sobject].get(name, {})
+        kind = FIELDS[sobject].get(name, CUSTOM_TYPES.get(custom.get("type", ""), 255))
+        values = list(custom.get("values", ()))
+        if name == "StageName":
+            values = [row["ApiName"] for row in self.tables["OpportunityStage"].values()]
+        if isinstance(kind, tuple) and kind[0] == "pick":
+            kind, values = "pick", list(kind[1:])
+        options = [{"value": v, "label": v, "active": True} for v in values]
+        if values:
+            several = custom.get("type") == "MultiselectPicklist"
+            return {"type": "multipicklist" if several else "picklist", "length": 255,
+                    "restrictedPicklist": True, "picklistValues": options}  # fmt: skip
+        if isinstance(kind, int):
+            return {"type": "string", "length": kind, "picklistValues": []}
+        named = kind if isinstance(kind, str) else ""
+        return {"type": TYPES.get(named, "reference"), "length": 0, "picklistValues": []}
 
     def _make_field(self) -> Response:
         with self.lock:
@@ -427,7 +529,7 @@ class SalesforceSandbox(Sandbox):
             int((end - start).total_seconds() // 60),
             (r.get("Subject") or "").startswith("Cancelled") and r.get("ShowAs") == "Free",
             r.get("Location"), r.get("Description") or "",
-            [r["WhoId"]] * bool(r.get("WhoId")) + others,
+            [who for who in (r.get("WhoId"),) if who] + others,
             what if what.startswith("006") else None, users.get(r.get("OwnerId", "")),
         )  # fmt: skip
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from app.domain.people import company_domain
 
@@ -32,6 +33,18 @@ class Attendee:
     timezone: str | None = None
     language: str | None = None
     answers: Mapping[str, str] = field(default_factory=dict)
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The answers that are several choices, each for itself; `answers` has them as one text."""
+
+    @property
+    def email_domain(self) -> str | None:
+        """What stands behind the @, also where it is free mail."""
+        return self.email.rpartition("@")[2] if self.email else None
+
+    @property
+    def is_booker(self) -> bool:
+        """Whether this is who booked: the first attendee."""
+        return self.position == 0
 
     @property
     def identity(self) -> str | None:
@@ -60,6 +73,18 @@ class Host:
     first_name: str | None = None
     last_name: str | None = None
     full_name: str | None = None
+
+    @property
+    def email_domain(self) -> str | None:
+        """What stands behind the @."""
+        return self.email.rpartition("@")[2] if self.email else None
+
+
+class Outcome(StrEnum):
+    """How a meeting went, as a person or a rule says."""
+
+    HELD = "held"
+    NO_SHOW = "no_show"
 
 
 @dataclass(frozen=True)
@@ -95,6 +120,15 @@ class Booking:
     meeting_type: MeetingType = field(default_factory=MeetingType)
     cancel_reason: str | None = None
     cancelled_by: str | None = None
+    cancelled_at: datetime | None = None
+    form: bool = False
+    """A form that was filled in, with no meeting: `start` is when."""
+    earlier: tuple[datetime, ...] = ()
+    """The starts that it had before it was moved, as far as this service saw them (UTC)."""
+    outcome: Outcome | None = None
+    """Said of the present start alone: a moved meeting has yet to be held."""
+    payload: Mapping[str, Any] = field(default_factory=dict)
+    """The whole message, without its credential: mapping files reach what no field here has."""
 
     @property
     def key(self) -> str:
@@ -110,6 +144,13 @@ class Booking:
     def cancelled(self) -> bool:
         """Whether the meeting is off."""
         return self.status is BookingStatus.CANCELLED
+
+    @property
+    def state(self) -> str:
+        """In one word: created, rescheduled or cancelled."""
+        if self.cancelled:
+            return "cancelled"
+        return "rescheduled" if self.rescheduled else "created"
 
     @property
     def minutes(self) -> int:

@@ -82,6 +82,13 @@ class Conflict(CrmError):
         self.record_id = record_id
 
 
+class Ambiguous(CrmError):
+    """Several records match where the mapping says that a person has to look."""
+
+    code = "ambiguous"
+    advice = "Merge the records in the CRM, then replay the booking."
+
+
 class Gone(CrmError):
     """A record that this service knew is no longer there."""
 

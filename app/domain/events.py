@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
@@ -15,6 +15,7 @@ from app.domain.errors import UnfitPayload
 from app.domain.people import normalise_email, normalise_phone
 from app.domain.text import clean_text, one_line
 
+FORM_EVENT = "form_submission"
 BOOKING_EVENTS = frozenset({"booking_created", "booking_rescheduled", "booking_cancelled"})
 _ZONES = available_timezones()
 Json = Mapping[str, Any]
@@ -100,6 +101,58 @@ def read_booking(event: Event) -> Booking:
         meeting_type=_meeting_type(kind, data),
         cancel_reason=clean_text(cancel.get("reason")),
         cancelled_by=one_line(cancel.get("actionBy")),
+        cancelled_at=read_time(cancel.get("actionAt")),
+        payload=data,
+    )
+
+
+def with_details(booking: Booking, appointment: Json) -> Booking:
+    """The same state of a booking with the answers that meetergo's API has and the webhook lacks.
+
+    Raises UnfitPayload where the appointment is none.
+    """
+    event = Event(booking.source, "booking_created", appointment, booking.received_at)
+    told = {person.identity: person for person in read_booking(event).attendees}
+    people = []
+    for person in booking.attendees:
+        other = told.get(person.identity)
+        lacking = other is not None and not person.answers
+        people.append(
+            replace(person, answers=other.answers, choices=other.choices)
+            if other and lacking
+            else person
+        )
+    return replace(booking, attendees=tuple(people))
+
+
+def read_form(event: Event) -> Booking | None:
+    """Make a Booking without a meeting of a submitted form; None where it names nobody.
+
+    Only the event's name is documented, so everything is read where it may stand.
+    """
+    data = event.payload
+    contact = _object(data.get("contact")) or _object(data.get("attendee")) or data
+    answers = _object(data.get("answers")) or _object(data.get("fields"))
+    person = _attendee(0, {**contact, "notes": answers or contact.get("notes")})
+    booking_id = one_line(data.get("id")) or person.identity
+    if person.identity is None or booking_id is None:
+        return None
+    at = read_time(data.get("createdAt")) or event.received_at
+    return Booking(
+        source=event.source,
+        id=f"form-{booking_id}",
+        status=BookingStatus.SCHEDULED,
+        start=at,
+        end=at,
+        received_at=event.received_at,
+        updated_at=read_time(data.get("updatedAt")) or at,
+        created_at=at,
+        timezone=person.timezone or "UTC",
+        company_id=one_line(data.get("companyId")),
+        attendees=(person,),
+        meeting_type=MeetingType(name=one_line(data.get("formName"))),
+        form=True,
+        payload=data,
     )
 
 
@@ -163,6 +216,7 @@ def _attendee(position: int, item: Json) -> Attendee:
         timezone=zone if zone in _ZONES else None,
         language=language,
         answers=_answers(item.get("notes")),
+        choices=_choices(item.get("notes")),
     )
 
 
@@ -192,6 +246,19 @@ def _answers(notes: object) -> dict[str, str]:
         if name and text:
             answers[name] = text
     return answers
+
+
+def _choices(notes: object) -> dict[str, tuple[str, ...]]:
+    """Question label -> the choices, where there are several."""
+    if not isinstance(notes, Mapping):
+        return {}
+    return {
+        name: texts
+        for label, value in notes.items()
+        if isinstance(value, list)
+        and (name := one_line(label))
+        and (texts := tuple(text for part in value if (text := clean_text(part))))
+    }
 
 
 def _host(item: Json) -> Host:

@@ -13,23 +13,62 @@ Fields = Mapping[str, FieldValue]
 
 
 class ObjectName(StrEnum):
-    """The four things that a booking becomes, in the order in which they are written."""
+    """What a booking becomes, in the order in which it is written."""
 
     COMPANY = "company"
     CONTACT = "contact"
+    LEAD = "lead"
     DEAL = "deal"
+    CASE = "case"
     MEETING = "meeting"
 
 
 WRITE_ORDER = tuple(ObjectName)
+USUAL = (ObjectName.COMPANY, ObjectName.CONTACT, ObjectName.DEAL, ObjectName.MEETING)
+"""What every CRM has; leads and cases are objects of their own in some only."""
+PEOPLE = (ObjectName.CONTACT, ObjectName.LEAD)
+"""The objects that an attendee may become."""
+SHARED = (ObjectName.COMPANY, *PEOPLE)
+"""The people and companies of a CRM belong to all its apps: what is found there keeps its owner."""
 
 
 class WriteRule(StrEnum):
     """When a field may be overwritten."""
 
     ALWAYS = "always"
+    """Whenever the booking's value changes, also by nothing."""
     NEVER_BLANK = "never_blank"
+    """Like always, but an empty value wipes nothing."""
     ON_CREATE = "on_create"
+    """Only into a record that is being made."""
+    IF_EMPTY = "if_empty"
+    """Only where nothing stands in the CRM."""
+    APPEND = "append"
+    """Added to what stands there, unless it stands there already."""
+    UNTOUCHED = "untouched"
+    """Only while what stands there is what this service wrote: a person's choice stays."""
+    FORWARD = "forward"
+    """A stage: only to a later one of the same pipeline, and never out of a closed one."""
+
+
+READING = frozenset({WriteRule.IF_EMPTY, WriteRule.APPEND, WriteRule.UNTOUCHED, WriteRule.FORWARD})
+"""The rules for which the CRM's present value has to be read first."""
+
+
+class Several(StrEnum):
+    """Which record is taken where several match."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
+    FLAG = "flag"
+    """None of them: the booking fails and says so, since a person has to merge them."""
+
+
+class Lost(StrEnum):
+    """What is done about a record that the CRM no longer has."""
+
+    RECREATE = "recreate"
+    LEAVE = "leave"
 
 
 class Ref(NamedTuple):
@@ -39,14 +78,68 @@ class Ref(NamedTuple):
     key: str
 
 
-@dataclass(frozen=True)
-class Match:
+class MatchKey(StrEnum):
     """By what a record that this service has not made may be recognised."""
 
-    email: str | None = None
-    phone: str | None = None
-    domain: str | None = None
-    booking_id: str | None = None
+    RECORD_ID = "record_id"
+    EMAIL = "email"
+    SECONDARY_EMAIL = "secondary_email"
+    PHONE = "phone"
+    DOMAIN = "domain"
+    FIELD = "field"
+    """A field of the CRM that holds what the mapping says."""
+    OPEN_DEAL = "open_deal"
+    """An open deal of the booking's first contact, in the pipeline."""
+    BOOKING = "booking"
+    """The booking-id field, or where there is none the records that it is linked to."""
+
+
+class Key(NamedTuple):
+    """One thing to look for: the kind, the value, and what else the kind needs.
+
+    `field` names the CRM's field for FIELD, and the pipeline (by id) for OPEN_DEAL.
+    """
+
+    kind: MatchKey
+    value: str
+    field: str = ""
+
+
+@dataclass(frozen=True)
+class Match:
+    """How a record is recognised: keys in order, the first that finds something counts."""
+
+    keys: tuple[Key, ...] = ()
+    several: Several = Several.OLDEST
+    create: bool = True
+    """Whether one is made where none is found."""
+    asked: bool = False
+    """The mapping says more than the CRM's own key does: the keys have to be looked for first."""
+    lost: Lost = Lost.RECREATE
+
+    def value(self, kind: MatchKey) -> str | None:
+        """What is looked for under a kind of key."""
+        return next((key.value for key in self.keys if key.kind is kind), None)
+
+    @property
+    def email(self) -> str | None:
+        """The e-mail address that it is recognised by."""
+        return self.value(MatchKey.EMAIL)
+
+    @property
+    def phone(self) -> str | None:
+        """The phone number, in E.164."""
+        return self.value(MatchKey.PHONE)
+
+    @property
+    def domain(self) -> str | None:
+        """The company's domain."""
+        return self.value(MatchKey.DOMAIN)
+
+    @property
+    def booking_id(self) -> str | None:
+        """What stands in the booking-id field."""
+        return self.value(MatchKey.BOOKING)
 
 
 @dataclass(frozen=True)
@@ -60,6 +153,14 @@ class DesiredRecord:
     match: Match = field(default_factory=Match)
     together: frozenset[str] = frozenset()
     """Fields that are written as one, so that two people's names never mix."""
+    timeless: frozenset[str] = frozenset()
+    """Fields that tell of all bookings of a person, so that no booking is too old to write them."""
+    absent: bool = False
+    """The record is to be taken out of the CRM."""
+    borrowed: bool = False
+    """A deal that belongs to others as well: it keeps its owner, its links and what is filled."""
+    person: str = ""
+    """Contact and lead of one attendee carry the same: only one of the two is wanted."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +169,17 @@ class DesiredBooking:
 
     booking_key: str
     version: datetime
-    records: tuple[DesiredRecord, ...]
+    records: tuple[DesiredRecord, ...] = ()
+    skipped: str = ""
+    """Why nothing is wanted of this booking."""
+    wait_until: datetime | None = None
+    """Nothing is to be done before (UTC)."""
+    again_at: datetime | None = None
+    """When to look again although nothing changed: links and summaries ripen (UTC)."""
+    notes: tuple[str, ...] = ()
+    """What a person should know: a field that was left out, and why."""
+    group: str = ""
+    """Bookings with the same may fall on the same deal: one of them a batch."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +191,13 @@ class Known:
     links: tuple[Ref, ...] = ()
     version: datetime | None = None
     url: str = ""
+    lost: bool = False
+    """The CRM said that it no longer has the record: look what became of it."""
+
+    @property
+    def live(self) -> bool:
+        """Whether there is a record to write to."""
+        return bool(self.record_id) and not self.lost
 
 
 @dataclass(frozen=True)
@@ -103,11 +221,18 @@ class Change:
     match: Match = field(default_factory=Match)
     uncertain: bool = False
     """A create was begun before and its answer is not known: look before creating."""
+    delete: bool = False
+    """Take it out of the CRM."""
+    adopted: bool = False
+    """It was found in the CRM: nothing is known of its links, a person's own come first."""
+    present: Fields = field(default_factory=dict)
+    """What was read of it just now."""
 
     @property
     def empty(self) -> bool:
         """Whether the CRM has to be told nothing."""
-        return bool(self.record_id) and not (self.fields or self.relinked)
+        nothing = not (self.fields or self.relinked or self.delete)
+        return bool(self.record_id) and nothing and not self.adopted
 
     @property
     def relinked(self) -> bool:
@@ -122,6 +247,8 @@ class Plan:
     changes: tuple[Change, ...]
     ids: Mapping[Ref, str] = field(default_factory=dict)
     """Record ids that are known already."""
+    assign: bool = False
+    """Whether the CRM's own rules may give new leads and cases to other owners."""
 
     def of(self, name: ObjectName) -> list[Change]:
         """The changes to one kind of object, in order."""
@@ -134,6 +261,7 @@ class Outcome(StrEnum):
     CREATED = "created"
     UPDATED = "updated"
     UNCHANGED = "unchanged"
+    DELETED = "deleted"
 
 
 @dataclass(frozen=True)
@@ -145,11 +273,113 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Question:
+    """What has to be known of a record before it can be written."""
+
+    ref: Ref
+    record_id: str | None
+    """Which one to read; None: find it by `keys`, the first that finds something counts."""
+    keys: tuple[Key, ...] = ()
+    fields: frozenset[str] = frozenset()
+    """The fields whose present values are wanted."""
+    anchors: tuple[Ref, ...] = ()
+    """What it would be linked to: records without a key of their own are found through these."""
+    content: Fields = field(default_factory=dict)
+    """What it would be made of: records without a key of their own are told by it."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A record as it stands in the CRM."""
+
+    record_id: str
+    values: Fields = field(default_factory=dict)
+    """Present values of the fields asked for, as the CRM's own text, numbers and lists."""
+    by: str = ""
+    """What it was found by, in a word or two."""
+    became: Ref | None = None
+    """The ref whose record it has become: a converted lead is a contact."""
+    made_at: str = ""
+    """When the CRM made it, in a form that sorts."""
+
+
+@dataclass
+class Findings:
+    """What the CRM holds of what was asked: oldest first; nothing under a ref means none."""
+
+    found: dict[Ref, list[Found]] = field(default_factory=dict)
+    asked: frozenset[Ref] = frozenset()
+
+    def add(self, ref: Ref, item: Found) -> None:
+        """Note a record that answers a question; each once."""
+        there = self.found.setdefault(ref, [])
+        if all(other.record_id != item.record_id for other in there):
+            there.append(item)
+
+    def first(self, ref: Ref) -> str | None:
+        """Id of the oldest record found."""
+        there = self.found.get(ref)
+        return there[0].record_id if there else None
+
+
+class Kind(StrEnum):
+    """What a field holds, in words that all CRMs share."""
+
+    TEXT = "text"
+    NUMBER = "number"
+    WHOLE = "whole number"
+    FLAG = "yes or no"
+    DATE = "date"
+    MOMENT = "date and time"
+    TIME = "time"
+    CHOICE = "one of a list"
+    CHOICES = "some of a list"
+    REFERENCE = "another record"
+    OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An option of a field: what is sent and what people see."""
+
+    value: str
+    label: str
+
+
+@dataclass(frozen=True)
+class CrmField:
+    """A field of a CRM object as its schema describes it."""
+
+    name: str
+    label: str
+    kind: Kind = Kind.TEXT
+    required: bool = False
+    unique: bool = False
+    writable: bool = True
+    options: tuple[Choice, ...] = ()
+    length: int | None = None
+    """The most characters that it takes; None: not told."""
+    custom: bool = False
+
+
+@dataclass(frozen=True)
+class NewField:
+    """A custom field to be made."""
+
+    object: ObjectName
+    name: str
+    kind: Kind = Kind.TEXT
+    label: str = ""
+
+
+@dataclass(frozen=True)
 class Stage:
     """A stage of a pipeline as the CRM has it."""
 
     id: str
     label: str
+    closed: bool = False
+    """Won or lost: nothing is open any more."""
 
 
 @dataclass(frozen=True)
@@ -180,8 +410,12 @@ class Directory:
     pipelines: tuple[Pipeline, ...] = ()
     booking_fields: Mapping[ObjectName, str] = field(default_factory=dict)
     """The booking-id field of an object, only where the account has it."""
-    field_keys: Mapping[str, str] = field(default_factory=dict)
-    """`object.name` -> key, for CRMs whose custom fields have keys of their own."""
+    schema: Mapping[ObjectName, Mapping[str, CrmField]] = field(default_factory=dict)
+    """The fields of each object by name; an object that is not in it was not read."""
+
+    def field(self, name: ObjectName, field: str) -> CrmField | None:
+        """What is known of a field."""
+        return self.schema.get(name, {}).get(field)
 
 
 @dataclass(frozen=True)
@@ -197,3 +431,9 @@ class CrmShape:
     """`object.field` -> the most characters that it takes."""
     html_fields: frozenset[str] = frozenset()
     """`object.field` of fields that show HTML."""
+    objects: tuple[ObjectName, ...] = USUAL
+    """What the adapter writes."""
+    native_keys: Mapping[ObjectName, MatchKey] = field(default_factory=dict)
+    """The key that the CRM itself lets no two records share: a create by it needs no look."""
+    match_keys: Mapping[ObjectName, tuple[MatchKey, ...]] = field(default_factory=dict)
+    """By what else the records of an object can be found."""

@@ -1,30 +1,39 @@
-"""Compares what a batch of bookings calls for with the ledger: the fewest changes, pure."""
+"""Compares what a batch of bookings calls for with ledger and CRM: the fewest changes, pure."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from app.domain.errors import Ambiguous, CrmError
 from app.domain.records import (
+    READING,
+    SHARED,
     WRITE_ORDER,
     Change,
     CrmShape,
     DesiredBooking,
     DesiredRecord,
+    Directory,
     FieldValue,
+    Findings,
+    Found,
     Known,
+    Lost,
+    MatchKey,
     ObjectName,
     Plan,
+    Question,
     Ref,
+    Several,
     WriteRule,
 )
+from app.mapping.present import appended, blank, is_later_stage, same
 
 Ledger = Mapping[Ref, Known]
-# The people and companies of a CRM belong to all its apps: what is found there keeps its owner.
-_SHARED = (ObjectName.CONTACT, ObjectName.COMPANY)
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,24 @@ class Wanted:
 
     record: DesiredRecord
     version: datetime
+
+
+@dataclass
+class Settled:
+    """What is to be done about a batch, now that it is known what the CRM holds."""
+
+    wanted: dict[Ref, Wanted]
+    """What is wanted after all: of contact and lead only one, no company that must not be made."""
+    renewed: set[Ref] = field(default_factory=set)
+    """Records that another one takes the place of: every link to them is to be made again."""
+    plan: Plan = field(default_factory=lambda: Plan(()))
+    problems: dict[Ref, CrmError] = field(default_factory=dict)
+    notes: dict[Ref, list[str]] = field(default_factory=dict)
+    """What was left as it is, and why."""
+
+    def note(self, ref: Ref, words: str) -> None:
+        """Remember a sentence about a record."""
+        self.notes.setdefault(ref, []).append(words)
 
 
 def merge(bookings: Iterable[DesiredBooking]) -> dict[Ref, Wanted]:
@@ -47,94 +74,363 @@ def merge(bookings: Iterable[DesiredBooking]) -> dict[Ref, Wanted]:
             links = tuple(dict.fromkeys(other.record.links + record.links))
             newest = Wanted(record, booking.version) if booking.version >= other.version else other
             merged[record.ref] = replace(newest, record=replace(newest.record, links=links))
-    return merged
+    return dict(sorted(merged.items(), key=lambda pair: WRITE_ORDER.index(pair[0].object)))
 
 
-def build_plan(wanted: Mapping[Ref, Wanted], ledger: Ledger, shape: CrmShape) -> Plan:
-    """The changes that bring a CRM from what the ledger says to what is wanted, in write order."""
-    ids = {ref: known.record_id for ref, known in ledger.items() if known.record_id}
-    changes = [
-        _change(item, ledger.get(ref), shape)
-        for ref, item in sorted(wanted.items(), key=lambda pair: WRITE_ORDER.index(pair[0].object))
-    ]
-    return Plan(tuple(change for change in changes if not change.empty), ids)
+def ask(
+    wanted: Mapping[Ref, Wanted],
+    ledger: Ledger,
+    shape: CrmShape,
+    directory: Directory,
+    thorough: bool = False,
+) -> list[Question]:
+    """What has to be read of the CRM before anything is written; nothing that a write tells anyway.
+
+    `thorough` asks for everything that is to be written, for a preview.
+    """
+    questions = []
+    for ref, item in wanted.items():
+        record, known = item.record, ledger.get(ref)
+        if record.absent and known is None:
+            continue
+        if known and known.live:
+            changed = {} if record.absent else _changed(record, known)
+            reading = {name for name in changed if record.rules.get(name) in READING}
+            if reading or ref.object is ObjectName.LEAD or (thorough and changed):
+                fields = frozenset(changed if thorough else reading)
+                questions.append(_question(item, known.record_id, fields))
+        elif thorough or known is not None or _must_look(record):
+            told = known is None and not thorough and not _must_read(record)
+            if told and _unique_here(record, shape, directory):
+                continue
+            lost = known.record_id if known and known.lost else None
+            questions.append(_question(item, lost, frozenset(record.fields)))
+    return questions
 
 
-def _change(item: Wanted, known: Known | None, shape: CrmShape) -> Change:
+def _question(item: Wanted, record_id: str | None, fields: frozenset[str]) -> Question:
     record = item.record
-    if known and known.record_id:
-        stale = known.version is not None and known.version > item.version
-        gone = () if record.ref.object in _SHARED else known.links
-        return Change(
-            record.ref,
-            known.record_id,
-            fields={} if stale else _changed(record, known),
-            on_match={},
-            targets=record.links,
-            links=tuple(ref for ref in record.links if ref not in known.links),
-            unlinks=tuple(ref for ref in gone if ref not in record.links),
-            main_changed=bool(gone) and _mains(record.links) != _mains(known.links),
-            match=record.match,
-        )
-    filled = {field: value for field, value in record.fields.items() if not blank(value)}
-    owner = shape.owner_fields.get(record.ref.object) if record.ref.object in _SHARED else None
-    # A found person keeps the name that stands there, unless an e-mail says that it is the same
-    # person and the booking has a whole name: half of one and half of another is nobody's.
-    whole = record.match.email and not any(blank(record.fields[f]) for f in record.together)
-    kept = {
-        field: value
-        for field, value in filled.items()
-        if record.rules.get(field) is not WriteRule.ON_CREATE
-        and field != owner
-        and (whole or field not in record.together)
-    }
-    return Change(
-        record.ref,
-        None,
-        fields=filled,
-        on_match=kept,
-        targets=record.links,
-        links=record.links,
-        match=record.match,
-        uncertain=known is not None,
+    keys = record.match.keys
+    return Question(record.ref, record_id, keys, fields, record.links, record.fields)
+
+
+def _must_look(record: DesiredRecord) -> bool:
+    return record.ref.object in SHARED or record.match.asked
+
+
+def _must_read(record: DesiredRecord) -> bool:
+    reading = (rule in READING for rule in record.rules.values())
+    return record.match.asked or (record.ref.object in SHARED and any(reading))
+
+
+def _unique_here(record: DesiredRecord, shape: CrmShape, directory: Directory) -> bool:
+    """Whether the CRM itself refuses a second record with this one's key."""
+    kind = shape.native_keys.get(record.ref.object)
+    if kind is None or not record.match.value(kind):
+        return False
+    if kind is not MatchKey.BOOKING:
+        return True
+    spec = directory.field(record.ref.object, directory.booking_fields.get(record.ref.object, ""))
+    return bool(spec and spec.unique)
+
+
+def settle(
+    wanted: Mapping[Ref, Wanted],
+    ledger: Ledger,
+    shape: CrmShape,
+    directory: Directory,
+    findings: Findings | None = None,
+) -> Settled:
+    """The changes that bring a CRM from what ledger and findings say to what is wanted."""
+    findings = findings or Findings()
+    settled = Settled(_choose_people(wanted, ledger, findings))
+    judge = _Judge(ledger, shape, directory, findings, settled)
+    ids = {ref: known.record_id for ref, known in ledger.items() if known.live and known.record_id}
+    changes = []
+    for ref in list(settled.wanted):
+        change = judge.change(ref)
+        if ref in settled.problems:
+            continue
+        if change is None:
+            del settled.wanted[ref]
+            ids.pop(ref, None)
+            continue
+        known = ledger.get(ref)
+        if known and known.record_id and known.record_id != change.record_id:
+            settled.renewed.add(ref)
+            ids.pop(ref, None)
+        if not change.empty:
+            changes.append(change)
+    settled.plan = Plan(tuple(changes), ids)
+    return settled
+
+
+def _choose_people(
+    wanted: Mapping[Ref, Wanted], ledger: Ledger, findings: Findings
+) -> dict[Ref, Wanted]:
+    """Where an attendee may be a contact or a lead, keep the one that fits; the links follow."""
+    left = dict(wanted)
+    swapped: dict[Ref, Ref] = {}
+    for ref, item in wanted.items():
+        contact = Ref(ObjectName.CONTACT, ref.key)
+        if ref.object is not ObjectName.LEAD or contact not in wanted:
+            continue
+        if _is_contact(ref, contact, wanted, ledger, findings):
+            del left[ref]
+            became = [f for f in findings.found.get(ref, ()) if f.became == contact]
+            if became:
+                findings.found.setdefault(contact, []).extend(became)
+        else:
+            del left[contact]
+            swapped[contact] = item.record.ref
+    return {ref: _relinked(item, swapped) for ref, item in left.items()}
+
+
+def _is_contact(
+    lead: Ref,
+    contact: Ref,
+    wanted: Mapping[Ref, Wanted],
+    ledger: Ledger,
+    findings: Findings,
+) -> bool:
+    known = ledger.get(contact)
+    if (known and known.live) or findings.found.get(contact):
+        return True
+    there = findings.found.get(lead, ())
+    if any(item.became == contact for item in there):
+        return True
+    if there or lead in ledger:
+        return False
+    record = wanted[contact].record
+    companies = [ref for ref in record.links if ref.object is ObjectName.COMPANY]
+    return record.match.create and any(
+        findings.found.get(ref) or (ref in ledger and ledger[ref].live) for ref in companies
     )
 
 
+def _relinked(item: Wanted, swapped: Mapping[Ref, Ref]) -> Wanted:
+    links = tuple(dict.fromkeys(swapped.get(ref, ref) for ref in item.record.links))
+    return replace(item, record=replace(item.record, links=links))
+
+
+@dataclass
+class _Judge:
+    """Decides on one record after the other, in write order."""
+
+    ledger: Ledger
+    shape: CrmShape
+    directory: Directory
+    findings: Findings
+    settled: Settled
+
+    def change(self, ref: Ref) -> Change | None:
+        """What is to be done about a record; None where it is not wanted after all."""
+        wanted = self.settled.wanted
+        # What is not wanted after all, or cannot be, is linked to nothing.
+        links = tuple(link for link in wanted[ref].record.links if link in wanted)
+        item = replace(wanted[ref], record=replace(wanted[ref].record, links=links))
+        wanted[ref] = item
+        record, known = item.record, self.ledger.get(ref)
+        there = self.findings.found.get(ref)
+        if record.absent:
+            return self._absent(record, known, there)
+        gone = known is not None and (known.lost or (ref in self.findings.asked and not there))
+        moved = known and there and there[0].record_id != known.record_id
+        if known and known.live and not gone and not moved:
+            return self._known(item, known, there[0] if there else None)
+        if there:
+            return self._found(record, there)
+        return self._missing(record, known, gone)
+
+    def _missing(self, record: DesiredRecord, known: Known | None, gone: bool) -> Change | None:
+        ref, links = record.ref, record.links
+        if gone and known and known.record_id and record.match.lost is Lost.LEAVE:
+            self.settled.note(ref, f"The {ref.object} was deleted in the CRM and is left so.")
+            return None
+        if not record.match.create:
+            self.settled.note(ref, f"The CRM has no such {ref.object}, and none is to be made.")
+            return None
+        filled = {name: value for name, value in record.fields.items() if not blank(value)}
+        return Change(
+            ref,
+            None,
+            fields=filled,
+            on_match=self._adopted(record, None, filled),
+            targets=links,
+            links=links,
+            match=record.match,
+            uncertain=known is not None,
+        )
+
+    def _absent(
+        self, record: DesiredRecord, known: Known | None, there: list[Found] | None
+    ) -> Change | None:
+        record_id = known.record_id if known and known.live else None
+        record_id = record_id or (there[0].record_id if there and known else None)
+        if record_id is None:
+            return None
+        return Change(record.ref, record_id, {}, {}, match=record.match, delete=True)
+
+    def _known(self, item: Wanted, known: Known, there: Found | None) -> Change:
+        record = item.record
+        stale = known.version is not None and known.version > item.version
+        changed = _changed(record, known)
+        if stale:
+            changed = {name: value for name, value in changed.items() if name in record.timeless}
+        present = there.values if there else {}
+        fields = {}
+        for name, value in changed.items():
+            allowed = self._allowed(record, name, value, present, known, there is not None)
+            if allowed is not None:
+                fields[name] = allowed.value
+        gone = () if record.ref.object in SHARED or record.borrowed else known.links
+        return Change(
+            record.ref,
+            known.record_id,
+            fields=fields,
+            on_match={},
+            targets=record.links,
+            links=tuple(
+                ref for ref in record.links if ref not in known.links or ref in self.settled.renewed
+            ),
+            unlinks=tuple(ref for ref in gone if ref not in record.links),
+            main_changed=bool(gone) and _mains(record.links) != _mains(known.links),
+            match=record.match,
+            present=present,
+        )
+
+    def _found(self, record: DesiredRecord, there: list[Found]) -> Change | None:
+        several = record.match.several
+        if len(there) > 1 and several is Several.FLAG:
+            ids = ", ".join(item.record_id for item in there)
+            words = f"{len(there)} {record.ref.object} records match by {there[0].by}: {ids}."
+            self.settled.problems[record.ref] = Ambiguous(words)
+            return None
+        found = there[-1] if several is Several.NEWEST else there[0]
+        filled = {name: value for name, value in record.fields.items() if not blank(value)}
+        return Change(
+            record.ref,
+            found.record_id,
+            fields=self._adopted(record, found, filled),
+            on_match={},
+            targets=record.links,
+            links=record.links,
+            match=record.match,
+            adopted=True,
+            present=found.values,
+        )
+
+    def _adopted(
+        self, record: DesiredRecord, found: Found | None, filled: Mapping[str, FieldValue]
+    ) -> dict[str, FieldValue]:
+        """What may be written to a record that was there already.
+
+        A found person keeps the name that stands there, unless an e-mail says that it is the same
+        person and the booking has a whole name: half of one and half of another is nobody's.
+        """
+        whole = record.match.email and not any(blank(record.fields[f]) for f in record.together)
+        owner = self.shape.owner_fields.get(record.ref.object)
+        keeps_owner = record.ref.object in SHARED or record.borrowed
+        kept = {}
+        for name, value in filled.items():
+            rule = record.rules.get(name)
+            if rule is WriteRule.ON_CREATE or (name in record.together and not whole):
+                continue
+            if name == owner and keeps_owner and rule is WriteRule.NEVER_BLANK:
+                continue
+            if found is None:
+                if rule not in READING:
+                    kept[name] = value
+                continue
+            allowed = self._allowed(record, name, value, found.values, None, True)
+            if allowed is not None and not same(found.values.get(name), allowed.value):
+                kept[name] = allowed.value
+        return kept
+
+    def _allowed(
+        self,
+        record: DesiredRecord,
+        name: str,
+        value: FieldValue,
+        present: Mapping[str, FieldValue],
+        known: Known | None,
+        was_read: bool,
+    ) -> _Value | None:
+        """The value to write under a field's rule, or None where what stands there stays."""
+        rule = record.rules.get(name, WriteRule.NEVER_BLANK)
+        if record.borrowed and rule is WriteRule.NEVER_BLANK and known is None:
+            rule = WriteRule.IF_EMPTY
+        if rule not in READING:
+            return _Value(value)
+        if not was_read:
+            return None
+        now = present.get(name)
+        ours = known is not None and is_ours(now, known.hashes.get(name))
+        if blank(now) or (ours and rule is not WriteRule.APPEND):
+            return None if rule is WriteRule.IF_EMPTY and not blank(now) else _Value(value)
+        if rule is WriteRule.APPEND:
+            html = f"{record.ref.object}.{name}" in self.shape.html_fields
+            more = appended(now, value, "<br>" if html else "\n")
+            return None if same(now, more) else _Value(more)
+        if rule is WriteRule.FORWARD and is_later_stage(now, value, self.directory):
+            return _Value(value)
+        if not same(now, value):
+            words = "was filled already" if rule is WriteRule.IF_EMPTY else "was changed by others"
+            self.settled.note(record.ref, f"{record.ref.object}.{name} {words} and stays.")
+        return None
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A value to write, which may be nothing."""
+
+    value: FieldValue
+
+
 def _mains(links: tuple[Ref, ...]) -> list[Ref | None]:
-    """The contact and the company that come first: most CRMs have a place for one of each."""
-    return [next((ref for ref in links if ref.object is name), None) for name in _SHARED]
+    """The person and the company that come first: most CRMs have a place for one of each."""
+    return [next((ref for ref in links if ref.object is name), None) for name in SHARED]
 
 
 def _changed(record: DesiredRecord, known: Known) -> dict[str, FieldValue]:
     """The fields whose value differs from what was written last and may be overwritten."""
     changed = {}
-    for field, value in record.fields.items():
-        rule = record.rules.get(field, WriteRule.NEVER_BLANK)
-        if rule is WriteRule.ON_CREATE or known.hashes.get(field) == content_hash(value):
+    for name, value in record.fields.items():
+        rule = record.rules.get(name, WriteRule.NEVER_BLANK)
+        if rule is WriteRule.ON_CREATE or known.hashes.get(name) == content_hash(value):
             continue
-        if not blank(value) or (rule is WriteRule.ALWAYS and field in known.hashes):
-            changed[field] = value
+        if not blank(value) or (rule is WriteRule.ALWAYS and name in known.hashes):
+            changed[name] = value
     if record.together & set(changed):
-        changed.update({field: record.fields[field] for field in record.together})
+        changed.update({name: record.fields[name] for name in record.together})
     return changed
 
 
 def written(record: DesiredRecord, known: Known | None) -> dict[str, str]:
     """The ledger's hashes after a change went through: of all that the record calls for."""
     before = dict(known.hashes) if known else {}
-    for field, value in record.fields.items():
+    for name, value in record.fields.items():
         if not blank(value):
-            before[field] = content_hash(value)
-        elif field in before and (
-            record.rules.get(field) is WriteRule.ALWAYS or field in record.together
+            before[name] = content_hash(value)
+        elif name in before and (
+            record.rules.get(name) is WriteRule.ALWAYS or name in record.together
         ):
-            del before[field]
+            del before[name]
     return before
 
 
-def blank(value: FieldValue) -> bool:
-    """Whether a value is empty: nothing, empty text or an empty list."""
-    return value is None or value in ("", [])
+def is_ours(now: FieldValue, fingerprint: str | None) -> bool:
+    """Whether what stands in the CRM is what this service wrote last; types may differ."""
+    if fingerprint is None:
+        return False
+    forms: list[FieldValue] = [now]
+    if isinstance(now, str):
+        forms += [{"true": True, "false": False}.get(now.lower(), now)]
+        forms += [int(now)] if now.lstrip("-").isdigit() else []
+        forms += [now.split(";")]
+    else:
+        forms.append(str(now))
+    return any(content_hash(form) == fingerprint for form in forms)
 
 
 def content_hash(value: FieldValue) -> str:

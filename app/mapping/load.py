@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import copy
+import hashlib
 from collections.abc import Mapping as MappingType
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,63 +13,153 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from app.domain.errors import MappingError
-from app.mapping.schema import Mapping, MappingFile, Rules
+from app.mapping.mapping import Mapping, lay_over
+from app.mapping.schema import MappingFile, Rules
 
 Location = tuple[int | str, ...]
+MOST_ROUNDS = 200
+"""How often a file is looked at anew after something wrong was left out."""
+MAX_BYTES = 1_000_000
+"""A file larger than this is no mapping file."""
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """Something wrong with a file: where, and what in one sentence."""
+
+    line: int
+    key: str
+    message: str
+
+
+class MappingText:
+    """A mapping file as text with lines, whatever is wrong with it."""
+
+    def __init__(self, name: str, text: str, crm: str) -> None:
+        """Read a file's text. Raises MappingError where it is not YAML at all."""
+        self.name = name
+        self.version = hashlib.sha256(text.encode()).hexdigest()[:12]
+        self._document = _parse(name, text)
+        self.mistakes: list[Mistake] = []
+        plain = _plain(self._document)
+        self.mapping = self._read(plain, crm)
+        """The mapping without what is wrong in it; None where nothing is left."""
+
+    def _read(self, plain: dict[str, Any], crm: str) -> Mapping | None:
+        file = self._whole(plain, (), MappingFile)
+        if file is None:
+            return None
+        if file.crm != crm:
+            self.note(("crm",), f"this is the file of {crm}, not of {file.crm}")
+        shared = {key: plain[key] for key in Rules.model_fields if key in plain}
+        groups = {key: _table(plain.get(key)) for key in ("meeting_types", "hosts")}
+        for group, overrides in groups.items():
+            for name, override in overrides.items():
+                self._override(shared, override, (group, name))
+        for slug, first in groups["meeting_types"].items():
+            for host, second in groups["hosts"].items():
+                both = lay_over(lay_over(shared, first), second)
+                if not self._fits(both):
+                    self.note(("hosts", host), f"does not fit together with meeting_types.{slug}")
+        return Mapping(file, plain, self.version)
+
+    def _whole(self, plain: dict[str, Any], prefix: Location, model: Any) -> Any:
+        """Validate; leave out what is wrong and validate again, so that the rest can be looked at."""
+        for _ in range(MOST_ROUNDS):
+            try:
+                return model.model_validate(plain)
+            except ValidationError as error:
+                if not self._leave_out(error, plain, prefix):
+                    break
+        return None
+
+    def _override(self, shared: dict[str, Any], override: Any, prefix: Location) -> None:
+        if not isinstance(override, dict):
+            if override is not None:
+                self.note(prefix, "an override holds keys and values")
+            return
+        for _ in range(MOST_ROUNDS):
+            try:
+                Rules.model_validate(lay_over(shared, override))
+                break
+            except ValidationError as error:
+                if not self._leave_out(error, override, prefix):
+                    override.clear()
+
+    def _leave_out(self, error: ValidationError, plain: Any, prefix: Location) -> bool:
+        """Note every mistake and take it out; False where nothing could be taken out."""
+        removed = False
+        for item in error.errors():
+            full = prefix + tuple(item["loc"])
+            location = _in_file(self._document, full)
+            message = str(item["msg"]).removeprefix("Value error, ")
+            if item["type"] == "extra_forbidden":
+                message = "this key is not known here"
+            elif item["type"] == "missing":
+                message = f"{full[-1]} is missing"
+            self.note(location, message)
+            removed = _remove(plain, _whole_entry(location[len(prefix) :])) or removed
+        if removed and not prefix:
+            plain.setdefault("version", 1)
+        return removed
+
+    def _fits(self, rules: Any) -> bool:
+        try:
+            Rules.model_validate(rules)
+        except ValidationError:
+            return False
+        return True
+
+    def note(self, location: Location, message: str) -> None:
+        """Add a mistake at a place of the file; once."""
+        key = ".".join(str(part) for part in location)
+        mistake = Mistake(line_of(self._document, location), key, message)
+        if mistake not in self.mistakes:
+            self.mistakes.append(mistake)
+
+    def lines(self) -> list[str]:
+        """Every mistake as `file:line: key: what is wrong`, in the order of the lines."""
+        ordered = sorted(self.mistakes, key=lambda mistake: mistake.line)
+        return [f"{self.name}:{m.line}: {m.key}: {m.message}" for m in ordered]
 
 
 def load_mapping(path: Path, crm: str) -> Mapping:
     """Read and check one file for a provider. Raises MappingError with one line per problem."""
+    text = read_text(path, crm)
+    if text.mistakes or text.mapping is None:
+        raise MappingError("\n".join(text.lines()))
+    return text.mapping
+
+
+def read_text(path: Path, crm: str) -> MappingText:
+    """Read a file with all its mistakes. Raises MappingError where there is no YAML to look at."""
     try:
-        document = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        content = path.read_bytes()
+        if len(content) > MAX_BYTES:
+            raise MappingError(f"{path.name}:1: the file is larger than {MAX_BYTES:,} bytes")
+        return MappingText(path.name, content.decode("utf-8"), crm)
+    except OSError:
         raise MappingError(f"{path}: there is no such mapping file") from None
-    except (MarkedYAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        problem = getattr(error, "problem", None) or "it is not readable as YAML"
-        raise MappingError(f"{path.name}:{line}: {problem}") from None
-    if not isinstance(document, MappingType):
-        raise MappingError(f"{path.name}:1: the file must hold keys and values")
-    return _check(path.name, document, crm)
+    except UnicodeDecodeError:
+        raise MappingError(f"{path.name}:1: it is not readable as YAML") from None
 
 
-def _check(name: str, document: Any, crm: str) -> Mapping:
-    plain = _plain(document)
-    problems: list[str] = []
-    base: Rules | None = None
+def _parse(name: str, text: str) -> Any:
     try:
-        whole = MappingFile.model_validate(plain)
-        base = whole
-        if whole.crm != crm:
-            line = line_of(document, ("crm",))
-            problems.append(f"{name}:{line}: crm: this is the file of {crm}, not of {whole.crm}")
-    except ValidationError as error:
-        problems += _explain(name, document, error, ())
-    by_slug: dict[str, Rules] = {}
-    overrides = plain.get("meeting_types")
-    shared = {key: plain[key] for key in Rules.model_fields if key in plain}
-    for slug, override in overrides.items() if isinstance(overrides, dict) and base else ():
-        merged = _merge(shared, override)
-        try:
-            by_slug[str(slug)] = Rules.model_validate(merged)
-        except ValidationError as error:
-            problems += _explain(name, document, error, ("meeting_types", slug))
-    if problems or base is None:
-        raise MappingError("\n".join(problems))
-    return Mapping(crm, base, by_slug)
+        document = YAML(typ="rt").load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = mark.line + 1 if mark else 1
+        raise MappingError(f"{name}:{line}: {error.problem or 'it is not YAML'}") from None
+    except (ValueError, RecursionError) as error:
+        raise MappingError(f"{name}:1: it is not readable as YAML ({error})") from None
+    if not isinstance(document, MappingType):
+        raise MappingError(f"{name}:1: the file must hold keys and values")
+    return document
 
 
-def _merge(base: Any, override: Any) -> Any:
-    """Lay an override over the file's own rules: what it does not say is inherited."""
-    if not (isinstance(base, dict) and isinstance(override, dict)):
-        return copy.deepcopy(override)
-    # A field is replaced whole: half of one source and half of another makes no sense.
-    merged = dict(base)
-    for key, value in override.items():
-        whole = key == "fields" and isinstance(value, dict) and isinstance(base.get(key), dict)
-        merged[key] = base[key] | value if whole else _merge(base.get(key), value)
-    return merged
+def _table(raw: Any) -> dict[str, Any]:
+    return raw if isinstance(raw, dict) else {}
 
 
 def _plain(node: Any) -> Any:
@@ -77,16 +168,40 @@ def _plain(node: Any) -> Any:
     return [_plain(item) for item in node] if isinstance(node, list) else node
 
 
-def _explain(name: str, document: Any, error: ValidationError, prefix: Location) -> list[str]:
-    lines = []
-    for item in error.errors():
-        location = prefix + tuple(item["loc"])
-        message = str(item["msg"]).removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "this key is not known here"
-        key = ".".join(str(part) for part in location)
-        lines.append(f"{name}:{line_of(document, location)}: {key}: {message}")
-    return lines
+def _in_file(document: Any, location: Location) -> Location:
+    """A place as pydantic names it, without what stands in the model alone: unions, single deals."""
+    node, kept = document, []
+    for part in location:
+        if isinstance(node, MappingType) and str(part) in {str(key) for key in node}:
+            node = next(value for key, value in node.items() if str(key) == str(part))
+            kept.append(part)
+        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+            node = node[part]
+            kept.append(part)
+    return tuple(kept)
+
+
+def _whole_entry(location: Location) -> Location:
+    """A field with something wrong in it goes as a whole: half of one is another mistake."""
+    if "fields" in location:
+        return location[: location.index("fields") + 2]
+    return location
+
+
+def _remove(plain: Any, location: Location) -> bool:
+    """Take one entry out of a document; False where there is no such entry."""
+    for part in location[:-1]:
+        try:
+            plain = plain[part]
+        except (KeyError, IndexError, TypeError):
+            return False
+    if not location:
+        return False
+    try:
+        del plain[location[-1]]
+    except (KeyError, IndexError, TypeError):
+        return False
+    return True
 
 
 def line_of(document: Any, location: Location) -> int:
@@ -95,10 +210,12 @@ def line_of(document: Any, location: Location) -> int:
     for part in location:
         try:
             if isinstance(node, MappingType):
-                line = node.lc.key(part)[0] + 1  # type: ignore[attr-defined]
+                key = next(key for key in node if str(key) == str(part))
+                line = node.lc.key(key)[0] + 1  # type: ignore[attr-defined]
+                node = node[key]
             else:
                 line = node.lc.item(part)[0] + 1
-            node = node[part]
-        except (KeyError, TypeError, AttributeError, IndexError):
+                node = node[part]
+        except (KeyError, TypeError, AttributeError, IndexError, StopIteration):
             break
     return line

@@ -5,73 +5,147 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from app.domain.booking import Attendee, Booking, Host
+from app.domain.history import History
+from app.domain.records import Kind
+from app.domain.text import clean_text
 
-_ATTENDEE = ("id", "email", "first_name", "last_name", "full_name", "display_name", "phone",
-             "phone_as_given", "timezone", "language", "company_domain")  # fmt: skip
-_BOOKING = ("id", "status", "cancelled", "rescheduled", "start", "end", "minutes", "timezone",
-            "location", "link", "channel", "created_at", "updated_at", "cancel_reason",
-            "cancelled_by")  # fmt: skip
-_HOST = ("id", "email", "first_name", "last_name", "full_name")
-_MEETING_TYPE = ("id", "slug", "name")
-FIXED = frozenset(
-    f"{root}.{name}"
-    for root, names in (
-        ("attendee", _ATTENDEE),
-        ("booking", _BOOKING),
-        ("host", _HOST),
-        ("meeting_type", _MEETING_TYPE),
-    )
-    for name in names
-)
+_ROOTS: dict[str, dict[str, Kind]] = {
+    "attendee": {
+        "id": Kind.TEXT, "email": Kind.TEXT, "email_domain": Kind.TEXT, "first_name": Kind.TEXT,
+        "last_name": Kind.TEXT, "full_name": Kind.TEXT, "display_name": Kind.TEXT,
+        "phone": Kind.TEXT, "phone_as_given": Kind.TEXT, "timezone": Kind.TEXT,
+        "language": Kind.TEXT, "company_domain": Kind.TEXT, "is_booker": Kind.FLAG,
+        "position": Kind.WHOLE,
+    },
+    "booking": {
+        "id": Kind.TEXT, "status": Kind.TEXT, "state": Kind.TEXT, "cancelled": Kind.FLAG,
+        "rescheduled": Kind.FLAG, "start": Kind.MOMENT, "end": Kind.MOMENT, "minutes": Kind.WHOLE,
+        "timezone": Kind.TEXT, "location": Kind.TEXT, "link": Kind.TEXT, "channel": Kind.TEXT,
+        "created_at": Kind.MOMENT, "updated_at": Kind.MOMENT, "cancel_reason": Kind.TEXT,
+        "cancelled_by": Kind.TEXT, "outcome": Kind.TEXT, "source": Kind.TEXT,
+        "company_id": Kind.TEXT, "attendee_names": Kind.CHOICES, "attendee_emails": Kind.CHOICES,
+        "host_names": Kind.CHOICES, "host_emails": Kind.CHOICES,
+    },
+    "cancel": {"reason": Kind.TEXT, "by": Kind.TEXT, "at": Kind.MOMENT},
+    "host": {
+        "id": Kind.TEXT, "email": Kind.TEXT, "email_domain": Kind.TEXT, "first_name": Kind.TEXT,
+        "last_name": Kind.TEXT, "full_name": Kind.TEXT,
+    },
+    "meeting_type": {"id": Kind.TEXT, "slug": Kind.TEXT, "name": Kind.TEXT},
+    "person": {
+        "booked": Kind.WHOLE, "cancelled": Kind.WHOLE, "moved": Kind.WHOLE,
+        "last_meeting": Kind.MOMENT, "next_meeting": Kind.MOMENT, "last_status": Kind.TEXT,
+    },
+}  # fmt: skip
+KINDS = {f"{root}.{name}": kind for root, names in _ROOTS.items() for name, kind in names.items()}
+"""Every fixed path and what stands there."""
+FIXED = frozenset(KINDS)
+ROOTS = frozenset(_ROOTS) | {"answers", "link", "payload"}
+"""What a template may read from."""
+FIXED_ROOTS = frozenset(_ROOTS) - {"meeting_type"}
+"""Roots under which there is nothing but the fixed paths."""
 NAME_PATHS = frozenset(f"attendee.{n}" for n in ("first_name", "last_name", "full_name"))
-_OPEN = re.compile(r"""(answers|meeting_type\.metadata)(?:\.([\w-]+)|\[(["'])(.+)\3\])""")
+_OPEN = re.compile(r"""(answers|meeting_type\.metadata|link)(?:\.([\w-]+)|\[(["'])(.+)\3\])""")
+_PAYLOAD = re.compile(r"payload(?:\.[\w-]+)+")
 
 
 def check_path(path: str) -> str:
     """Give the path back; raise ValueError naming the nearest one where there is no such path."""
-    if path in FIXED or _OPEN.fullmatch(path):
+    if path in FIXED or _OPEN.fullmatch(path) or _PAYLOAD.fullmatch(path):
         return path
     near = difflib.get_close_matches(path, FIXED, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise ValueError(f"there is no path {path!r}{hint}")
 
 
-def build_context(booking: Booking, attendee: Attendee) -> dict[str, Any]:
+def kind_of(path: str) -> Kind:
+    """What stands at a path; for answers and the like nobody knows more than 'text'."""
+    return KINDS.get(path, Kind.TEXT)
+
+
+def answer_label(path: str) -> str | None:
+    """The question that a path asks for, in the form in which labels are compared."""
+    free = _OPEN.fullmatch(path)
+    return plain_label(free[2] or free[4]) if free and free[1] == "answers" else None
+
+
+def build_context(
+    booking: Booking, attendee: Attendee, history: History | None = None
+) -> dict[str, Any]:
     """What templates and paths see: the booking, one attendee, the first host, type and answers."""
     host = booking.hosts[0] if booking.hosts else Host()
     kind = booking.meeting_type
+    people, hosts = booking.attendees, booking.hosts
+    lists = {
+        "attendee_names": [person.display_name for person in people],
+        "attendee_emails": [person.email for person in people if person.email],
+        "host_names": [h.full_name or h.email for h in hosts if h.full_name or h.email],
+        "host_emails": [h.email for h in hosts if h.email],
+    }
     return {
-        "attendee": {name: getattr(attendee, name) for name in _ATTENDEE},
-        "booking": {name: getattr(booking, name) for name in _BOOKING},
-        "host": {name: getattr(host, name) for name in _HOST},
-        "meeting_type": {name: getattr(kind, name) for name in _MEETING_TYPE}
-        | {"metadata": dict(kind.metadata)},
+        "attendee": _read(attendee, "attendee"),
+        "booking": {n: getattr(booking, n) for n in _ROOTS["booking"] if n not in lists} | lists,
+        "cancel": {
+            "reason": booking.cancel_reason,
+            "by": booking.cancelled_by,
+            "at": booking.cancelled_at,
+        },
+        "host": _read(host, "host"),
+        "meeting_type": _read(kind, "meeting_type") | {"metadata": dict(kind.metadata)},
+        "person": _read(history or History(), "person"),
         "answers": all_answers(booking),
+        "link": dict(parse_qsl(urlsplit(booking.link or "").query)),
+        "payload": booking.payload,
     }
 
 
-def all_answers(booking: Booking) -> dict[str, str]:
-    """Every attendee's answers; the first who answered a question counts."""
-    answers: dict[str, str] = {}
+def _read(source: object, root: str) -> dict[str, Any]:
+    return {name: getattr(source, name) for name in _ROOTS[root]}
+
+
+def all_answers(booking: Booking) -> dict[str, str | list[str]]:
+    """Every attendee's answers, several choices as a list; who answered first counts."""
+    answers: dict[str, str | list[str]] = {}
     for person in booking.attendees:
         for label, text in person.answers.items():
-            answers.setdefault(label, text)
+            choices = person.choices.get(label)
+            answers.setdefault(label, list(choices) if choices else text)
     return answers
 
 
 def resolve(path: str, context: Mapping[str, Any]) -> Any:
     """The value at a checked path; None where the booking has none. Labels match in any case."""
-    free = _OPEN.fullmatch(path)
-    if not free:
+    if path in FIXED:
         root, _, name = path.partition(".")
         return context[root][name]
-    table = context["answers"] if free[1] == "answers" else context["meeting_type"]["metadata"]
-    wanted = _plain(free[2] or free[4])
-    return next((value for label, value in table.items() if _plain(label) == wanted), None)
+    free = _OPEN.fullmatch(path)
+    if not free:
+        return _in_payload(path.split(".")[1:], context["payload"])
+    table = context["meeting_type"]["metadata"] if "." in free[1] else context[free[1]]
+    wanted = plain_label(free[2] or free[4])
+    return next((value for label, value in table.items() if plain_label(label) == wanted), None)
 
 
-def _plain(label: str) -> str:
+def _in_payload(parts: list[str], node: Any) -> Any:
+    for part in parts:
+        if isinstance(node, Mapping):
+            node = node.get(part)
+        elif isinstance(node, list) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        else:
+            return None
+    if isinstance(node, list):
+        return [str(item) for item in node if isinstance(item, (str, int, float))]
+    if isinstance(node, str):
+        return clean_text(node)
+    return node if isinstance(node, (str, int, float, bool, datetime, Mapping)) else None
+
+
+def plain_label(label: str) -> str:
+    """A question's label as it is compared: case and blanks do not matter."""
     return " ".join(label.casefold().split())

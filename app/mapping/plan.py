@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping as MappingType
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from app.domain.booking import Attendee, Booking
+from app.domain.booking import Attendee, Booking, BookingStatus
 from app.domain.errors import InvalidRecord
+from app.domain.history import History
+from app.domain.people import normalise_email
 from app.domain.records import (
+    PEOPLE,
     CrmShape,
     DesiredBooking,
     DesiredRecord,
     Directory,
     FieldValue,
+    Key,
     Match,
+    MatchKey,
     ObjectName,
     Pipeline,
     Ref,
@@ -23,13 +28,49 @@ from app.domain.records import (
     WriteRule,
 )
 from app.domain.text import as_html, cut, is_link
-from app.mapping.paths import NAME_PATHS, build_context, resolve
-from app.mapping.schema import KEEP, DealRules, FieldMap, FieldSpec, Mapping, Rules
-from app.mapping.summary import summarise
+from app.mapping.coerce import coerce, plain
+from app.mapping.conditions import holds
+from app.mapping.mapping import Mapping
+from app.mapping.paths import NAME_PATHS, build_context, plain_label, resolve
+from app.mapping.schema import (
+    FIRST,
+    KEEP,
+    CompanyRules,
+    ContactRules,
+    DealRules,
+    FieldKey,
+    FieldMap,
+    LeadRules,
+    MeetingRules,
+    OwnerRules,
+    RecordRules,
+    Rules,
+    Source,
+)
+from app.mapping.summary import list_answers, summarise
 from app.mapping.templates import render
-from app.mapping.transforms import PLAIN, apply_transforms
+from app.mapping.transforms import apply_transforms
 
 _NOBODY = Attendee(position=0)
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a plan depends on beside the booking itself."""
+
+    now: datetime = _LONG_AGO
+    """For what ripens with time: forms without a booking, meetings that have passed (UTC)."""
+    histories: MappingType[str, History] = field(default_factory=dict)
+    """Identity of an attendee -> what all bookings of that person come to."""
+    turn: int = 0
+    """Whose turn it is, where owners take turns."""
+    booked_since: bool = False
+    """Whether the person of a form has booked after all."""
+
+
+class _LeftOut(Exception):
+    """A record is left out because of a field that says so."""
 
 
 @dataclass
@@ -39,10 +80,11 @@ class _Fields:
     values: dict[str, FieldValue]
     rules: dict[str, WriteRule]
     together: frozenset[str] = frozenset()
+    timeless: frozenset[str] = frozenset()
 
-    def set(self, field: str, value: FieldValue, rule: WriteRule = WriteRule.ALWAYS) -> None:
-        self.values[field] = value
-        self.rules[field] = rule
+    def set(self, name: str, value: FieldValue, rule: WriteRule = WriteRule.ALWAYS) -> None:
+        self.values[name] = value
+        self.rules[name] = rule
 
 
 class Planner:
@@ -53,115 +95,408 @@ class Planner:
         self._shape = shape
         self._directory = directory
 
-    def plan(self, booking: Booking) -> DesiredBooking:
+    def plan(self, booking: Booking, around: Surroundings | None = None) -> DesiredBooking:
         """The records for the newest state of a booking.
 
         Raises InvalidRecord where the mapping and the booking do not fit, with the field's name.
         """
-        rules = self._mapping.rules_for(booking.meeting_type.slug)
-        owner = self._owner(booking, rules)
-        people = [person for person in booking.attendees if person.identity]
-        companies = self._companies(rules, booking, people, owner)
-        contacts = self._contacts(rules, booking, people, owner, set(c.ref for c in companies))
-        first = booking.attendees[0] if booking.attendees else _NOBODY
-        links = tuple(record.ref for record in contacts)
-        home = Ref(ObjectName.COMPANY, first.company_domain or "")
-        if home in {company.ref for company in companies}:
+        around = around or Surroundings()
+        host = next((host.email for host in booking.hosts if host.email), None)
+        rules = self._mapping.rules_for(booking.meeting_type.slug, host)
+        draft = _Draft(self._mapping, self._shape, self._directory, rules, booking, around)
+        return draft.form() if booking.form else draft.whole()
+
+
+class _Draft:
+    """The plan of one booking as it is being made."""
+
+    def __init__(
+        self,
+        mapping: Mapping,
+        shape: CrmShape,
+        directory: Directory,
+        rules: Rules,
+        booking: Booking,
+        around: Surroundings,
+    ) -> None:
+        self._mapping, self._rules, self._around = mapping, rules, around
+        self._shape, self._directory = shape, directory
+        self._booking = booking
+        self._notes: list[str] = []
+        self._first = booking.attendees[0] if booking.attendees else _NOBODY
+        self._contexts: dict[tuple[int, str | None], dict[str, Any]] = {}
+        self._owner_id = self._owner(rules.owner)
+
+    def whole(self) -> DesiredBooking:
+        """Everything that the booking calls for."""
+        skip = next(
+            (s for s in self._rules.skip if holds(s.when, self._context(self._first))), None
+        )
+        if skip:
+            return self._done((), skipped=skip.because)
+        people = self._people()
+        companies = self._companies(people)
+        refs = {company.ref for company in companies}
+        persons = self._persons(people, refs)
+        links = _links_to(persons)
+        home = Ref(ObjectName.COMPANY, self._first.company_domain or "")
+        if home in refs:
             links += (home,)
         overflow: dict[str, str] = {}
         work: list[DesiredRecord] = []
-        for name in (ObjectName.DEAL, ObjectName.MEETING):
-            section = getattr(rules, name)
-            if section is None:
-                continue
-            fields = self._evaluate(name, section.fields, booking, first, overflow)
-            self._own(fields, name, owner)
-            self._identify(fields, name, booking)
-            if isinstance(section, DealRules):
-                self._stage(fields, section, booking)
-            ref = Ref(name, booking.key)
-            match = Match(booking_id=booking.key, email=first.email, phone=first.phone)
-            work.append(self._record(ref, fields, links, match))
-            links += (ref,)
-        return DesiredBooking(booking.key, booking.version, (*companies, *contacts, *work))
+        group = ""
+        deal = next((d for d in self._rules.deal if self._applies(d)), None)
+        if deal and deal.per != "none":
+            record = self._try(lambda: self._deal(deal, links, overflow))
+            if record:
+                work.append(record)
+                links += (record.ref,)
+                group = record.match.value(MatchKey.OPEN_DEAL) or ""
+        case = self._rules.case
+        if case and self._applies(case):
+            record = self._try(lambda: self._of_booking(ObjectName.CASE, case, links, overflow))
+            if record:
+                work.append(record)
+                links += (record.ref,)
+        meeting = self._rules.meeting
+        if meeting and self._applies(meeting):
+            work += self._meetings(meeting, links, overflow)
+        return self._done((*companies, *persons, *work), group=group)
 
-    def _companies(
-        self, rules: Rules, booking: Booking, people: list[Attendee], owner: str | None
-    ) -> list[DesiredRecord]:
-        if not rules.company:
+    def form(self) -> DesiredBooking:
+        """A contact or lead of its own, once it is clear that no booking follows the form."""
+        rules = self._mapping.form
+        if rules is None:
+            return self._done((), skipped="the mapping has no form_submission")
+        if self._around.booked_since:
+            return self._done((), skipped="a booking followed the form")
+        ripe = self._booking.start + timedelta(hours=rules.after_hours)
+        if self._around.now < ripe:
+            return replace(self._done(()), wait_until=ripe)
+        name = ObjectName(rules.kind)
+        base = next(iter(self._rules.sections(name)), RecordRules())
+        section = base.model_copy(update={"fields": {**base.fields, **rules.fields}})
+        companies = self._companies(list(self._booking.attendees))
+        record = self._try(
+            lambda: self._person(name, section, self._first, {c.ref for c in companies})
+        )
+        return self._done((*companies, *([record] if record else ())))
+
+    def _done(
+        self, records: tuple[DesiredRecord, ...], skipped: str = "", group: str = ""
+    ) -> DesiredBooking:
+        booking = self._booking
+        return DesiredBooking(
+            booking.key,
+            booking.version,
+            records,
+            skipped=skipped,
+            again_at=self._again_at() if records else None,
+            notes=tuple(self._notes),
+            group=group,
+        )
+
+    def _again_at(self) -> datetime | None:
+        """When something will have ripened: a company made by others, a meeting that passed."""
+        minutes, now = self._mapping.recheck_minutes, self._around.now
+        moments = []
+        if minutes is not None:
+            moments.append(self._booking.version + timedelta(minutes=minutes))
+        if self._mapping.tells_of_people and not self._booking.cancelled:
+            moments.append(self._booking.start + timedelta(seconds=1))
+        return min((moment for moment in moments if moment > now), default=None)
+
+    def _people(self) -> list[Attendee]:
+        chosen = self._rules.attendees
+        people = [person for person in self._booking.attendees if person.identity]
+        if chosen == "booker":
+            return people[:1]
+        if chosen != "all":
+            return [p for p in people if holds(chosen.when, self._context(p))]
+        return people
+
+    def _companies(self, people: list[Attendee]) -> list[DesiredRecord]:
+        section = self._rules.company
+        if not section:
             return []
         by_domain = {p.company_domain: p for p in reversed(people) if p.company_domain}
         records = []
         for domain in dict.fromkeys(p.company_domain for p in people if p.company_domain):
-            fields = self._evaluate(
-                ObjectName.COMPANY, rules.company.fields, booking, by_domain[domain], {}
-            )
-            self._own(fields, ObjectName.COMPANY, owner)
+            person = by_domain[domain]
+            if not self._applies(section, person):
+                continue
             ref = Ref(ObjectName.COMPANY, domain)
-            records.append(self._record(ref, fields, (), Match(domain=domain)))
+            record = self._try(lambda r=ref, p=person: self._company(section, r, p))
+            if record:
+                records.append(record)
         return records
 
-    def _contacts(
-        self,
-        rules: Rules,
-        booking: Booking,
-        people: list[Attendee],
-        owner: str | None,
-        companies: set[Ref],
-    ) -> list[DesiredRecord]:
+    def _company(self, section: CompanyRules, ref: Ref, person: Attendee) -> DesiredRecord:
+        fields = self._evaluate(ref.object, section.fields, person, {})
+        self._own(fields, ref.object)
+        keys = self._keys(section, section.match or ("domain",), person)
+        return self._record(ref, fields, (), section, keys, bool(section.match))
+
+    def _persons(self, people: list[Attendee], companies: set[Ref]) -> list[DesiredRecord]:
         records = []
-        for person in people if rules.contact else ():
-            assert rules.contact is not None  # noqa: S101 - for the type checker
-            fields = self._evaluate(ObjectName.CONTACT, rules.contact.fields, booking, person, {})
-            self._own(fields, ObjectName.CONTACT, owner)
-            company = Ref(ObjectName.COMPANY, person.company_domain or "")
-            links = (company,) if company in companies else ()
-            ref = Ref(ObjectName.CONTACT, person.identity or "")
-            records.append(
-                self._record(ref, fields, links, Match(email=person.email, phone=person.phone))
-            )
+        for person in people:
+            for name in self._kinds():
+                section = self._rules.lead if name is ObjectName.LEAD else self._rules.contact
+                if section is None or not self._applies(section, person):
+                    continue
+                record = self._try(
+                    lambda n=name, s=section, p=person: self._person(n, s, p, companies)
+                )
+                if record:
+                    records.append(record)
         return records
 
-    def _record(
-        self, ref: Ref, fields: _Fields, links: tuple[Ref, ...], match: Match
-    ) -> DesiredRecord:
-        return DesiredRecord(ref, fields.values, fields.rules, links, match, fields.together)
+    def _kinds(self) -> tuple[ObjectName, ...]:
+        kind = self._rules.contact.kind if self._rules.contact else "none"
+        if kind in ("contact", "none"):
+            return (ObjectName.CONTACT,) if self._rules.contact else ()
+        return (ObjectName.LEAD,) if kind == "lead" else PEOPLE
 
-    def _evaluate(
+    def _person(
         self,
         name: ObjectName,
-        specs: FieldMap,
-        booking: Booking,
+        section: ContactRules | LeadRules | RecordRules,
         person: Attendee,
+        companies: set[Ref],
+    ) -> DesiredRecord:
+        fields = self._evaluate(name, section.fields, person, {})
+        self._own(fields, name)
+        company = Ref(ObjectName.COMPANY, person.company_domain or "")
+        links = (company,) if company in companies and name is ObjectName.CONTACT else ()
+        wanted: Any = getattr(section, "match", ())
+        usual = ("email",) if person.email else ("phone",)
+        keys = self._keys(section, wanted or usual, person)
+        record = self._record(
+            Ref(name, person.identity or ""), fields, links, section, keys, bool(wanted)
+        )
+        kind = self._rules.contact.kind if self._rules.contact else "contact"
+        if name is ObjectName.CONTACT and kind != "contact" and not self._booking.form:
+            # A new contact only under an account that is there; else a lead is made.
+            under = kind == "contact_under_account_else_lead" and section.create
+            record = replace(record, match=replace(record.match, create=under, asked=True))
+        return record
+
+    def _deal(
+        self, section: DealRules, links: tuple[Ref, ...], overflow: dict[str, str]
+    ) -> DesiredRecord:
+        record = self._of_booking(ObjectName.DEAL, section, links, overflow)
+        values, rules = dict(record.fields), dict(record.rules)
+        pipeline = find_pipeline(self._directory.pipelines, section.pipeline)
+        stage = self._stage(section, pipeline)
+        free = WriteRule.NEVER_BLANK if section.backwards else None
+        if self._shape.pipeline_field:
+            values[self._shape.pipeline_field] = pipeline.id
+            rules[self._shape.pipeline_field] = free or WriteRule.ON_CREATE
+        label = stage.label if self._shape.stage_by_label else stage.id
+        values[self._shape.stage_field] = label
+        rules[self._shape.stage_field] = free or WriteRule.FORWARD
+        record = replace(record, fields=values, rules=rules)
+        if section.per == "open_deal_of_contact" and self._first.identity:
+            scope = pipeline.id if self._shape.pipeline_field else ""
+            key = Key(MatchKey.OPEN_DEAL, self._first.identity, scope)
+            keys = (*record.match.keys[:-1], key, record.match.keys[-1])
+            record = replace(record, match=replace(record.match, keys=keys, asked=True))
+        borrowed = record.match.asked
+        for name in (self._directory.booking_fields.get(ObjectName.DEAL),) if borrowed else ():
+            if name:
+                rules[name] = WriteRule.ON_CREATE
+        return replace(record, borrowed=borrowed, rules=rules)
+
+    def _of_booking(
+        self,
+        name: ObjectName,
+        section: RecordRules,
+        links: tuple[Ref, ...],
         overflow: dict[str, str],
+        key: str = "",
+    ) -> DesiredRecord:
+        """A record that stands for the booking itself: deal, case, meeting."""
+        ref = Ref(name, key or self._booking.key)
+        fields = self._evaluate(name, section.fields, self._first, overflow)
+        self._own(fields, name)
+        marker = self._directory.booking_fields.get(name)
+        if marker:
+            fields.set(marker, ref.key)
+        wanted: Any = getattr(section, "match", ())
+        keys = self._keys(section, wanted, self._first)
+        return self._record(
+            ref, fields, links, section, (*keys, Key(MatchKey.BOOKING, ref.key)), bool(keys)
+        )
+
+    def _meetings(
+        self, section: MeetingRules, links: tuple[Ref, ...], overflow: dict[str, str]
+    ) -> list[DesiredRecord]:
+        """The meeting, and where the history is kept one for every start that it had before."""
+        booking, records = self._booking, []
+        history = section.on_reschedule == "keep_history"
+        length = booking.end - booking.start
+        for start in booking.earlier if history else ():
+            self._booking = replace(
+                booking, start=start, end=start + length, status=BookingStatus.SCHEDULED
+            )
+            self._contexts.clear()
+            self._moved = True
+            key = f"{booking.key}@{start:%Y%m%dT%H%M%SZ}"
+            record = self._try(
+                lambda k=key: self._of_booking(ObjectName.MEETING, section, links, {}, k)
+            )
+            records += [record] if record else []
+        self._booking, self._moved = booking, False
+        self._contexts.clear()
+        key = f"{booking.key}@{booking.start:%Y%m%dT%H%M%SZ}" if history else ""
+        record = self._try(
+            lambda: self._of_booking(ObjectName.MEETING, section, links, overflow, key)
+        )
+        if record and booking.cancelled and section.on_cancel == "delete":
+            record = replace(record, absent=True)
+        return [*records, *([record] if record else ())]
+
+    _moved = False
+
+    def _record(
+        self,
+        ref: Ref,
+        fields: _Fields,
+        links: tuple[Ref, ...],
+        section: RecordRules,
+        keys: tuple[Key, ...],
+        asked: bool,
+    ) -> DesiredRecord:
+        asked = asked or section.record_id is not None
+        match = Match(keys, section.several, section.create, asked, section.when_deleted)
+        person = ref.key if ref.object in PEOPLE else ""
+        return DesiredRecord(
+            ref, fields.values, fields.rules, links, match, fields.together, fields.timeless,
+            person=person,
+        )  # fmt: skip
+
+    def _keys(self, section: RecordRules, wanted: Any, person: Attendee) -> tuple[Key, ...]:
+        """What a record is looked for by, in the mapping's order; what is empty is left out."""
+        keys = []
+        if section.record_id and "record_id" not in wanted:
+            wanted = ("record_id", *wanted)
+        for kind in wanted:
+            if isinstance(kind, FieldKey):
+                value = self._text(kind.source, person)
+                keys.append(Key(MatchKey.FIELD, value, kind.field))
+            elif kind == "record_id":
+                value = self._text(section.record_id, person) if section.record_id else ""
+                keys.append(Key(MatchKey.RECORD_ID, value))
+            else:
+                there = {
+                    MatchKey.PHONE: person.phone,
+                    MatchKey.DOMAIN: person.company_domain,
+                }
+                value = there.get(MatchKey(kind), person.email) or ""
+                keys.append(Key(MatchKey(kind), value))
+        return tuple(key for key in keys if key.value)
+
+    def _text(self, source: Source, person: Attendee) -> str:
+        value = plain(self._value(source, self._context(person), {}, frozenset()))
+        return str(value).strip() if value is not None else ""
+
+    def _applies(self, section: RecordRules, person: Attendee | None = None) -> bool:
+        return holds(section.when, self._context(person or self._first))
+
+    def _try(self, make: Any) -> DesiredRecord | None:
+        try:
+            record: DesiredRecord = make()
+        except _LeftOut as error:
+            self._notes.append(str(error))
+            return None
+        return record
+
+    def _context(self, person: Attendee) -> dict[str, Any]:
+        key = (person.position, person.identity)
+        if key not in self._contexts:
+            history = self._around.histories.get(person.identity or "")
+            context = build_context(self._booking, person, history)
+            if self._moved:
+                context["booking"] |= {"status": "moved", "state": "moved", "outcome": None}
+            self._contexts[key] = context
+        return self._contexts[key]
+
+    def _evaluate(
+        self, name: ObjectName, specs: FieldMap, person: Attendee, overflow: dict[str, str]
     ) -> _Fields:
-        """Evaluate every field; summaries last, since they take what was too long elsewhere."""
-        context = build_context(booking, person)
+        """Evaluate every field; what tells of other fields comes last."""
+        context = self._context(person)
+        mapped = frozenset(label for spec in self._rules.sources() for label in spec.labels())
         fields = _Fields({}, {})
-        for field in sorted(specs, key=lambda key: specs[key].summary is not None):
-            spec = specs[field]
+        for key in sorted(specs, key=lambda key: specs[key].late):
+            spec = specs[key]
             try:
-                value = _evaluate(spec, booking, context, overflow)
+                value = self._coerced(name, key, self._value(spec, context, overflow, mapped))
+                value = self._fit(name, key, value, overflow)
             except ValueError as error:
-                problem = f"{name}.{field}: {error}"
-                raise InvalidRecord(problem, {field: str(error)}) from None
-            fields.set(field, self._fit(name, field, value, overflow), spec.write)
-        named = {f for f, spec in specs.items() if NAME_PATHS & set(spec.paths)}
-        fields.together = frozenset(named)
+                problem = f"{name}.{key}: {error}"
+                if spec.on_error == "fail":
+                    raise InvalidRecord(problem, {key: str(error)}) from None
+                if spec.on_error == "skip_record":
+                    raise _LeftOut(f"The {name} was left out: {problem}") from None
+                self._notes.append(f"{problem} (left out)")
+                continue
+            fields.set(key, value, WriteRule(spec.write))
+        fields.together = frozenset(
+            key
+            for key, spec in specs.items()
+            if NAME_PATHS & set(spec.paths) and key in fields.values
+        )
+        fields.timeless = frozenset(key for key, spec in specs.items() if spec.personal)
         return fields
 
+    def _value(
+        self,
+        spec: Source,
+        context: MappingType[str, Any],
+        overflow: dict[str, str],
+        mapped: frozenset[str],
+    ) -> Any:
+        if not holds(spec.when, context):
+            return None
+        value: Any
+        if spec.summary:
+            value = summarise(self._booking, overflow)
+        elif spec.answers:
+            taken = mapped if spec.answers == "unmapped" else frozenset()
+            value = list_answers(
+                {q: a for q, a in context["answers"].items() if plain_label(q) not in taken}
+            )
+        elif spec.template is not None:
+            value = render(spec.template, context)
+        elif spec.first_of:
+            found = (resolve(path, context) for path in spec.first_of)
+            value = next((item for item in found if item not in (None, "", [])), None)
+        elif spec.path:
+            value = resolve(spec.path, context)
+        else:
+            value = spec.value
+        return apply_transforms(value, spec.transforms, self._booking.timezone)
+
+    def _coerced(self, name: ObjectName, key: str, value: Any) -> FieldValue:
+        known = self._directory.field(name, key)
+        return coerce(value, known) if known else plain(value)
+
     def _fit(
-        self, name: ObjectName, field: str, value: FieldValue, overflow: dict[str, str]
+        self, name: ObjectName, key: str, value: FieldValue, overflow: dict[str, str]
     ) -> FieldValue:
         """Make text fit its field: cut with a mark, the whole kept for the body; no link is cut."""
         if not isinstance(value, str):
             return value
-        place = f"{name}.{field}"
+        place = f"{name}.{key}"
         encode = as_html if place in self._shape.html_fields else str
-        limit = self._shape.text_limits.get(place)
+        known = self._directory.field(name, key)
+        limit = (known.length if known else None) or self._shape.text_limits.get(place)
         if limit is None or len(encode(value)) <= limit:
             return encode(value)
-        overflow.setdefault(field, value)
+        if normalise_email(value):
+            raise ValueError(f"the address is longer than the {limit} characters of the field")
+        overflow.setdefault(key, value)
         if is_link(value):
             return None
         keep = limit
@@ -169,39 +504,47 @@ class Planner:
             keep -= max(1, (len(encode(cut(value, keep))) - limit) // 6)
         return encode(cut(value, keep))
 
-    def _owner(self, booking: Booking, rules: Rules) -> str | None:
-        emails = [host.email for host in booking.hosts]
-        fallback = rules.owner.fallback
-        wanted = [*filter(None, emails), *([fallback.strip().lower()] if fallback else [])]
-        return next(
-            (self._directory.owners[e] for e in wanted if e in self._directory.owners), None
-        )
+    def _owner(self, owner: OwnerRules) -> str | None:
+        """The user id of whom the rule names, else of the fallback; None where neither is a user."""
+        hosts = [host.email for host in self._booking.hosts if host.email]
+        wanted: list[str | None]
+        if owner.rule == "table":
+            table = {host.strip().lower(): user for host, user in owner.table.items()}
+            wanted = [table[host] for host in hosts if host in table]
+        elif owner.rule == "fixed":
+            wanted = [owner.user]
+        elif owner.rule == "round_robin":
+            turn = self._around.turn
+            wanted = [owner.users[(turn + n) % len(owner.users)] for n in range(len(owner.users))]
+        else:
+            wanted = [*hosts]
+        emails = [email.strip().lower() for email in (*wanted, owner.fallback) if email]
+        owners = self._directory.owners
+        return next((owners[email] for email in emails if email in owners), None)
 
-    def _own(self, fields: _Fields, name: ObjectName, owner: str | None) -> None:
-        field = self._shape.owner_fields.get(name)
-        if field and field not in fields.values:
-            fields.set(field, owner, WriteRule.NEVER_BLANK)
+    def _own(self, fields: _Fields, name: ObjectName) -> None:
+        key, owner = self._shape.owner_fields.get(name), self._rules.owner
+        if key and key not in fields.values:
+            rule = WriteRule(owner.write) if owner.write else WriteRule.NEVER_BLANK
+            fields.set(key, self._owner_id, WriteRule.ON_CREATE if owner.rule == "keep" else rule)
 
-    def _identify(self, fields: _Fields, name: ObjectName, booking: Booking) -> None:
-        field = self._directory.booking_fields.get(name)
-        if field:
-            fields.set(field, booking.key)
-
-    def _stage(self, fields: _Fields, deal: DealRules, booking: Booking) -> None:
-        """Set pipeline and stage for the booking's state; `keep` means as a new booking's."""
+    def _stage(self, deal: DealRules, pipeline: Pipeline) -> Stage:
+        """The stage for the booking's state; `keep` means as a new booking's."""
         wanted = KEEP
-        if booking.cancelled:
+        if self._booking.cancelled:
             wanted = deal.stage.cancelled
-        elif booking.rescheduled:
+        elif self._booking.rescheduled:
             wanted = deal.stage.rescheduled
-        pipeline = find_pipeline(self._directory.pipelines, deal.pipeline)
         wanted = deal.stage.created if wanted == KEEP else wanted
-        stages = pipeline.stages
-        stage = stages[0] if wanted == "first" else _named(stages, wanted, "stage", pipeline.label)
-        if self._shape.pipeline_field:
-            fields.set(self._shape.pipeline_field, pipeline.id)
-        label = stage.label if self._shape.stage_by_label else stage.id
-        fields.set(self._shape.stage_field, label)
+        return find_stage(pipeline, wanted)
+
+
+def _links_to(persons: list[DesiredRecord]) -> tuple[Ref, ...]:
+    """How others link to people: who may be a contact or a lead is linked to as a contact."""
+    refs = {record.ref for record in persons}
+    contacts = (Ref(ObjectName.CONTACT, record.ref.key) for record in persons)
+    pairs = zip(contacts, persons, strict=True)
+    return tuple(dict.fromkeys(c if c in refs else record.ref for c, record in pairs))
 
 
 def find_pipeline(pipelines: tuple[Pipeline, ...], wanted: str) -> Pipeline:
@@ -210,59 +553,23 @@ def find_pipeline(pipelines: tuple[Pipeline, ...], wanted: str) -> Pipeline:
     if not usable:
         message = "the CRM account has no pipeline with a stage"
         raise InvalidRecord(message, {"pipeline": message})
-    return usable[0] if wanted == "first" else _named(usable, wanted, "pipeline", "the account")
+    return usable[0] if wanted == FIRST else _named(usable, wanted, "pipeline", "the account")
+
+
+def find_stage(pipeline: Pipeline, wanted: str) -> Stage:
+    """The stage of that label or id, or the first. Raises InvalidRecord naming what there is."""
+    stages = pipeline.stages
+    return stages[0] if wanted == FIRST else _named(stages, wanted, "stage", pipeline.label)
 
 
 Named = TypeVar("Named", Pipeline, Stage)
 
 
 def _named(items: tuple[Named, ...], wanted: str, kind: str, where: str) -> Named:
-    plain = wanted.strip().casefold()
+    plain_name = wanted.strip().casefold()
     for item in items:
-        if plain in (item.label.casefold(), item.id.casefold()):
+        if plain_name in (item.label.casefold(), item.id.casefold()):
             return item
     there = ", ".join(item.label for item in items)
     message = f"there is no {kind} {wanted!r} in {where}; there are: {there}"
     raise InvalidRecord(message, {kind: message})
-
-
-def _evaluate(
-    spec: FieldSpec, booking: Booking, context: MappingType[str, Any], overflow: dict[str, str]
-) -> FieldValue:
-    if not _holds(spec.when, context):
-        return None
-    if spec.summary:
-        value: Any = summarise(booking, overflow)
-    elif spec.template is not None:
-        value = render(spec.template, context)
-    elif spec.first_of:
-        found = (resolve(path, context) for path in spec.first_of)
-        value = next((item for item in found if item not in (None, "")), None)
-    elif spec.path:
-        value = resolve(spec.path, context)
-    else:
-        value = spec.value
-    return _as_field(apply_transforms(value, spec.transforms))
-
-
-def _as_field(value: Any) -> FieldValue:
-    if isinstance(value, datetime):
-        return str(PLAIN["iso"](value, None))
-    if isinstance(value, str):
-        return str(value) or None
-    return value if isinstance(value, (int, float, bool, list)) else None
-
-
-def _holds(when: MappingType[str, Any], context: MappingType[str, Any]) -> bool:
-    """Whether every condition holds: a value, a list of values, or {not: value}."""
-    return all(_matches(resolve(path, context), wanted) for path, wanted in when.items())
-
-
-def _matches(value: Any, wanted: Any) -> bool:
-    if isinstance(wanted, MappingType) and set(wanted) == {"not"}:
-        return not _matches(value, wanted["not"])
-    if isinstance(wanted, list):
-        return any(_matches(value, item) for item in wanted)
-    if isinstance(wanted, bool) or isinstance(value, bool):
-        return value is wanted
-    return str(value if value is not None else "").casefold() == str(wanted or "").casefold()

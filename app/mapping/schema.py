@@ -2,36 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    field_validator,
+    model_validator,
+)
 
-from app.domain.records import ObjectName, WriteRule
-from app.mapping.paths import check_path
-from app.mapping.templates import check_template
+from app.domain.records import Lost, ObjectName, Several, WriteRule
+from app.mapping.conditions import check_condition, paths_of
+from app.mapping.paths import answer_label, check_path
+from app.mapping.templates import check_template, names_in
 from app.mapping.transforms import check_transform
 
 OFF = "none"
 """What stands in a file in place of an object that is not wanted."""
 KEEP = "keep"
 """A stage that is not changed by this event."""
+FIRST = "first"
+"""The pipeline's, or the stage's, that comes first."""
+FieldRule = Literal[
+    WriteRule.ALWAYS, WriteRule.NEVER_BLANK, WriteRule.ON_CREATE, WriteRule.IF_EMPTY,
+    WriteRule.APPEND, WriteRule.UNTOUCHED,
+]  # fmt: skip
+When = Annotated[dict[str, Any], BeforeValidator(check_condition)]
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-class FieldSpec(_Strict):
-    """Where the value of one CRM field comes from and when it may be written."""
+class Source(_Strict):
+    """Where a value comes from."""
 
-    path: Annotated[str | None, Field(alias="from")] = None
-    value: str | int | float | bool | None = None
-    template: str | None = None
-    first_of: tuple[str, ...] = ()
-    summary: Literal["all"] | None = None
-    transforms: Annotated[tuple[Any, ...], Field(alias="as")] = ()
-    when: dict[str, Any] = Field(default_factory=dict)
-    write: WriteRule = WriteRule.NEVER_BLANK
+    path: Annotated[str | None, Field(alias="from", description="A path, as attendee.email")] = None
+    value: Annotated[
+        str | int | float | bool | list[str] | None, Field(description="A constant")
+    ] = None
+    template: Annotated[str | None, Field(description="A Jinja2 template in a sandbox")] = None
+    first_of: Annotated[
+        tuple[str, ...], Field(description="Paths; the first that holds something counts")
+    ] = ()
+    summary: Annotated[
+        Literal["all"] | None, Field(description="The whole booking as text, nothing cut")
+    ] = None
+    answers: Annotated[
+        Literal["all", "unmapped"] | None,
+        Field(description="Questions and answers as a list: all, or those no other field takes"),
+    ] = None
+    transforms: Annotated[
+        tuple[Any, ...], Field(alias="as", description="Transforms, applied in order")
+    ] = ()
+    when: Annotated[When, Field(description="Only where every line holds")] = {}
 
     @field_validator("transforms", mode="before")
     @classmethod
@@ -55,23 +83,18 @@ class FieldSpec(_Strict):
     def _known_paths(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(check_path(path) for path in value)
 
-    @field_validator("when")
-    @classmethod
-    def _known_condition(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for path in value:
-            check_path(path)
-        return value
-
     @field_validator("template")
     @classmethod
     def _template_compiles(cls, value: str | None) -> str | None:
         return check_template(value) if value is not None else None
 
     @model_validator(mode="after")
-    def _one_source(self) -> FieldSpec:
-        given = self.model_fields_set & {"path", "value", "template", "first_of", "summary"}
-        if len(given) != 1:
-            raise ValueError("give exactly one of: from, value, template, first_of, summary")
+    def _one_source(self) -> Source:
+        sources = {"path", "value", "template", "first_of", "summary", "answers"}
+        if len(self.model_fields_set & sources) != 1:
+            raise ValueError(
+                "give exactly one of: from, value, template, first_of, summary, answers"
+            )
         return self
 
     @property
@@ -79,70 +102,266 @@ class FieldSpec(_Strict):
         """Every path that the value is read from."""
         return ((self.path,) if self.path else ()) + self.first_of
 
+    @property
+    def late(self) -> bool:
+        """Whether it tells of other fields, and so comes after them."""
+        return self.summary is not None or self.answers is not None
+
+    @property
+    def personal(self) -> bool:
+        """Whether it sums up all bookings of a person."""
+        roots = {path.partition(".")[0] for path in self.paths}
+        return "person" in roots | (names_in(self.template) if self.template else frozenset())
+
+    def labels(self) -> Iterator[str]:
+        """The questions whose answers it takes."""
+        for path in self.paths:
+            label = answer_label(path)
+            if label:
+                yield label
+        for name in names_in(self.template) if self.template else ():
+            if name.startswith("answers:"):
+                yield name.partition(":")[2]
+
+    @property
+    def needs_answers(self) -> bool:
+        """Whether it is worth asking meetergo for answers that a webhook lacks."""
+        asked = any(True for _ in self.labels()) or self.answers is not None
+        return asked or any(answer_label(path) for path in paths_of(self.when))
+
+
+class FieldSpec(Source):
+    """Where the value of one CRM field comes from and when it may be written."""
+
+    write: Annotated[FieldRule, Field(description="When it may be overwritten")] = (
+        WriteRule.NEVER_BLANK
+    )
+    on_error: Annotated[
+        Literal["fail", "skip", "skip_record"],
+        Field(description="What a value that cannot be made does: fail the booking (default), "
+              "leave out the field, or leave out the record"),
+    ] = "fail"  # fmt: skip
+
 
 def _field(raw: Any) -> Any:
     return {"from": raw} if isinstance(raw, str) else raw
 
 
-FieldEntry = Annotated[FieldSpec, BeforeValidator(_field)]
+SourceEntry = Annotated[Source, BeforeValidator(_field, json_schema_input_type=str | Source)]
+FieldEntry = Annotated[FieldSpec, BeforeValidator(_field, json_schema_input_type=str | FieldSpec)]
 FieldMap = dict[str, FieldEntry]
 
 
-class ContactRules(_Strict):
+class FieldKey(_Strict):
+    """A field of the CRM by which a record is recognised, and what stands in it."""
+
+    field: str
+    source: Annotated[SourceEntry, Field(alias="from")]
+
+
+class RecordRules(_Strict):
+    """What is common to all objects."""
+
+    when: Annotated[When, Field(description="Only where every line holds")] = {}
+    record_id: Annotated[
+        SourceEntry | None, Field(description="Where a record's id or address may stand")
+    ] = None
+    several: Annotated[Several, Field(description="Which one is taken where several match")] = (
+        Several.OLDEST
+    )
+    create: Annotated[bool, Field(description="Whether one is made where none is found")] = True
+    when_deleted: Annotated[
+        Lost, Field(description="What is done when a person deleted it: make it again, or leave it")
+    ] = Lost.RECREATE
+    fields: FieldMap = {}
+
+
+PersonKey = Literal["record_id", "email", "secondary_email", "phone"]
+
+
+class ContactRules(RecordRules):
     """How an attendee becomes a contact."""
 
-    fields: FieldMap
+    kind: Annotated[
+        Literal["contact", "lead", "contact_then_lead", "contact_under_account_else_lead"],
+        Field(alias="as", description="What the attendee becomes, in CRMs that have leads"),
+    ] = "contact"
+    match: Annotated[
+        tuple[PersonKey | FieldKey, ...],
+        Field(description="By what a contact is recognised, in order"),
+    ] = ()
 
 
-class CompanyRules(_Strict):
+class LeadRules(RecordRules):
+    """How an attendee becomes a lead."""
+
+    match: tuple[PersonKey | FieldKey, ...] = ()
+
+
+class CompanyRules(RecordRules):
     """How the attendee's e-mail domain becomes a company; none for free mail."""
 
-    source: Annotated[Literal["attendee.company_domain"], Field(alias="from")]
-    fields: FieldMap
+    source: Annotated[Literal["attendee.company_domain"], Field(alias="from")] = (
+        "attendee.company_domain"
+    )
+    match: tuple[Literal["record_id", "domain"] | FieldKey, ...] = ()
 
 
 class StageRules(_Strict):
     """The stage for each state of the booking: a label or an id; `first` is the pipeline's first."""
 
-    created: str = "first"
+    created: str = FIRST
     rescheduled: str = KEEP
     cancelled: str = KEEP
 
 
-class DealRules(_Strict):
+class DealRules(RecordRules):
     """How a booking becomes a deal."""
 
-    per: Literal["booking"] = "booking"
-    pipeline: str = "first"
+    per: Annotated[
+        Literal["booking", "open_deal_of_contact", "none"],
+        Field(description="One for each booking, the contact's open deal where there is one, none"),
+    ] = "booking"
+    pipeline: str = FIRST
     stage: StageRules = StageRules()
-    fields: FieldMap
+    backwards: Annotated[
+        bool, Field(description="Whether a stage that a person set may be moved back")
+    ] = False
+    match: tuple[Literal["record_id"] | FieldKey, ...] = ()
 
 
-class MeetingRules(_Strict):
+class CaseRules(RecordRules):
+    """How a booking becomes a case."""
+
+    match: tuple[Literal["record_id"] | FieldKey, ...] = ()
+
+
+class MeetingRules(RecordRules):
     """How a booking becomes a meeting."""
 
-    fields: FieldMap
+    on_reschedule: Annotated[
+        Literal["move", "keep_history"],
+        Field(description="Move the meeting, or leave it marked as moved and make another"),
+    ] = "move"
+    on_cancel: Annotated[
+        Literal["mark", "delete"], Field(description="Mark the meeting, or take it out of the CRM")
+    ] = "mark"
 
 
 class OwnerRules(_Strict):
-    """Who owns the records: the first host who is a user of the CRM, else the fallback."""
+    """Who owns the records."""
 
-    rule: Literal["host_email"] = "host_email"
-    fallback: str | None = None
+    rule: Annotated[
+        Literal["host_email", "table", "fixed", "keep", "round_robin"],
+        Field(description="The host; by a table of hosts; always one; whoever it is; in turn"),
+    ] = "host_email"
+    table: Annotated[dict[str, str], Field(description="Host's e-mail -> the owner's")] = {}
+    user: Annotated[str | None, Field(description="E-mail of the one owner")] = None
+    users: Annotated[tuple[str, ...], Field(description="E-mails of those whose turn it is")] = ()
+    fallback: Annotated[
+        str | None, Field(description="E-mail of the owner where the rule finds no user")
+    ] = None
+    write: Annotated[FieldRule | None, Field(description="When an owner is overwritten")] = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> OwnerRules:
+        needed = {"table": self.table, "fixed": self.user, "round_robin": self.users}
+        key = {"table": "table", "fixed": "user", "round_robin": "users"}.get(self.rule)
+        if key and not needed[self.rule]:
+            raise ValueError(f"the rule {self.rule} needs {key}")
+        return self
+
+    @property
+    def emails(self) -> tuple[str, ...]:
+        """Everybody who is named."""
+        named = (*self.table.values(), self.user, *self.users, self.fallback)
+        return tuple(dict.fromkeys(name for name in named if name))
+
+
+class Skip(_Strict):
+    """Bookings that never reach this CRM."""
+
+    when: When
+    because: str = "the mapping skips it"
+
+
+class Chosen(_Strict):
+    """Which attendees count."""
+
+    when: When
 
 
 def _off(raw: Any) -> Any:
     return None if raw == OFF else raw
 
 
-class Rules(_Strict):
-    """What applies to one meeting type, overrides laid over the file's own."""
+def _deals(raw: Any) -> Any:
+    raw = _off(raw)
+    if raw is None:
+        return ()
+    return raw if isinstance(raw, (list, tuple)) else (raw,)
 
+
+class Rules(_Strict):
+    """What applies to one meeting type and host, overrides laid over the file's own."""
+
+    attendees: Annotated[
+        Literal["all", "booker"] | Chosen, Field(description="Who becomes a contact")
+    ] = "all"
+    skip: Annotated[tuple[Skip, ...], Field(description="Bookings that are left out")] = ()
     owner: OwnerRules = OwnerRules()
-    contact: Annotated[ContactRules | None, BeforeValidator(_off)] = None
-    company: Annotated[CompanyRules | None, BeforeValidator(_off)] = None
-    deal: Annotated[DealRules | None, BeforeValidator(_off)] = None
-    meeting: Annotated[MeetingRules | None, BeforeValidator(_off)] = None
+    contact: Annotated[
+        ContactRules | None,
+        BeforeValidator(_off, json_schema_input_type=ContactRules | Literal["none"]),
+    ] = None
+    company: Annotated[
+        CompanyRules | None,
+        BeforeValidator(_off, json_schema_input_type=CompanyRules | Literal["none"]),
+    ] = None
+    lead: Annotated[
+        LeadRules | None,
+        BeforeValidator(_off, json_schema_input_type=LeadRules | Literal["none"]),
+    ] = None
+    deal: Annotated[
+        tuple[DealRules, ...],
+        BeforeValidator(
+            _deals, json_schema_input_type=DealRules | list[DealRules] | Literal["none"]
+        ),
+        Field(description="One rule, or several of which the first that fits counts"),
+    ] = ()
+    case: Annotated[
+        CaseRules | None,
+        BeforeValidator(_off, json_schema_input_type=CaseRules | Literal["none"]),
+    ] = None
+    meeting: Annotated[
+        MeetingRules | None,
+        BeforeValidator(_off, json_schema_input_type=MeetingRules | Literal["none"]),
+    ] = None
+
+    @model_validator(mode="after")
+    def _leads_have_rules(self) -> Rules:
+        if self.contact and self.contact.kind != "contact" and self.lead is None:
+            raise ValueError(f"contact as {self.contact.kind} needs a section `lead`")
+        return self
+
+    def sections(self, name: ObjectName) -> tuple[RecordRules, ...]:
+        """The sections of an object: several for deals, one or none for the others."""
+        section = getattr(self, name)
+        return section if isinstance(section, tuple) else (section,) if section else ()
+
+    def sources(self) -> Iterator[Source]:
+        """Every value that these rules make."""
+        for name in ObjectName:
+            for section in self.sections(name):
+                yield from section.fields.values()
+
+
+class FormRules(_Strict):
+    """What becomes of a form that nobody followed up with a booking."""
+
+    after_hours: Annotated[float, Field(gt=0, le=720)] = 24
+    kind: Annotated[Literal["contact", "lead"], Field(alias="as")] = "contact"
+    fields: Annotated[FieldMap, Field(description="Laid over the fields of contact or lead")] = {}
 
 
 class MappingFile(Rules):
@@ -150,27 +369,32 @@ class MappingFile(Rules):
 
     version: Literal[1]
     crm: str
-    meeting_types: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    meeting_types: Annotated[
+        dict[str, dict[str, Any] | None], Field(description="Overrides by meeting-type slug")
+    ] = {}
+    hosts: Annotated[
+        dict[str, dict[str, Any] | None], Field(description="Overrides by the host's e-mail")
+    ] = {}
+    recheck_links_after: Annotated[
+        float | None,
+        Field(gt=0, le=10_080, description="Minutes after which missing companies are looked for"),
+    ] = None
+    assignment_rules: Annotated[
+        bool, Field(description="Whether Salesforce's rules may assign new leads and cases")
+    ] = False
+    form_submission: Annotated[
+        FormRules | None,
+        BeforeValidator(_off, json_schema_input_type=FormRules | Literal["none"]),
+    ] = None
 
 
-class Mapping:
-    """A checked mapping file: the rules for each meeting-type slug."""
-
-    def __init__(self, crm: str, base: Rules, by_slug: dict[str, Rules]) -> None:
-        self.crm = crm
-        self._base = base
-        self._by_slug = by_slug
-
-    def rules_for(self, slug: str | None) -> Rules:
-        """The rules for a meeting type; those of the file where it has none of its own."""
-        return self._by_slug.get(slug or "", self._base)
-
-    def objects(self) -> list[ObjectName]:
-        """The objects that the file writes, for some meeting type at least."""
-        every = (self._base, *self._by_slug.values())
-        return [name for name in ObjectName if any(getattr(rules, name) for rules in every)]
-
-    def field_names(self, name: ObjectName) -> set[str]:
-        """Every CRM field that the file writes on an object, over all meeting types."""
-        sections = [getattr(rules, name) for rules in (self._base, *self._by_slug.values())]
-        return {field for section in sections if section for field in section.fields}
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of mapping files: editors complete and check by it."""
+    schema = TypeAdapter(MappingFile).json_schema(by_alias=True, mode="validation")
+    rules = TypeAdapter(Rules).json_schema(by_alias=True, mode="validation")
+    definitions = schema.pop("$defs") | rules.pop("$defs")
+    override = {"anyOf": [rules, {"type": "null"}]}
+    for key in ("meeting_types", "hosts"):
+        schema["properties"][key]["additionalProperties"] = override
+    address = "https://json-schema.org/draft/2020-12/schema"
+    return {"$schema": address, **schema, "title": "meetergo mapping file", "$defs": definitions}

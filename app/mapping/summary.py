@@ -31,6 +31,15 @@ def summarise(booking: Booking, overflow: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
+def list_answers(answers: Mapping[str, str | list[str]]) -> str | None:
+    """Questions and answers, one a line; None where there are none."""
+    lines = [
+        f"{label}: {', '.join(text) if isinstance(text, list) else text}"
+        for label, text in answers.items()
+    ]
+    return "\n".join(lines) or None
+
+
 def when_line(booking: Booking) -> str:
     """Day, time, zone and length, as the attendee's clock shows them."""
     start, end = local(booking.start, booking.timezone), local(booking.end, booking.timezone)

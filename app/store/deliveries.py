@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import exists, func, or_, select, update
@@ -23,7 +24,7 @@ LEASE = timedelta(seconds=120)
 """How long a drainer may be silent before another one takes its connection over."""
 RETRY_CEILINGS = (30, 120, 600, 1800, 7200, 21_600, 43_200, 86_400, 86_400, 129_600)
 """Seconds: the longest wait before each new attempt; the last ends over 96 hours after the first."""
-WORKABLE = (DeliveryState.DUE, DeliveryState.RETRYING)
+WORKABLE = (DeliveryState.DUE, DeliveryState.RETRYING, DeliveryState.WAITING)
 
 
 def want(session: Session, booking: BookingRow, now: datetime) -> list[int]:
@@ -130,13 +131,98 @@ def connections_with_work(session: Session, now: datetime) -> list[int]:
     return list(session.scalars(query))
 
 
-def end_well(session: Session, delivery_id: int, revision: int, calls: int, now: datetime) -> None:
+@dataclass(frozen=True)
+class Ending:
+    """How a delivery ended beside its state."""
+
+    calls: int
+    mapping_version: str
+    notes: tuple[str, ...] = ()
+    again_at: datetime | None = None
+
+
+def end_well(
+    session: Session, delivery_id: int, revision: int, ending: Ending, now: datetime
+) -> None:
     """Note that a revision is in the CRM; a newer one that came meanwhile stays due."""
-    row = session.get_one(DeliveryRow, delivery_id, with_for_update=True)
-    row.synced_revision, row.calls, row.attempts = revision, row.calls + calls, 0
+    row = _ended(session, delivery_id, ending, now)
+    row.synced_revision, row.attempts, row.again_at = revision, 0, ending.again_at
     row.state = DeliveryState.SYNCED if row.wanted_revision == revision else DeliveryState.DUE
     row.error_code = row.error_message = row.error_advice = None
+
+
+def end_skipped(
+    session: Session, delivery_id: int, revision: int, why: str, ending: Ending, now: datetime
+) -> None:
+    """Note that the mapping wants nothing of a revision, and why."""
+    end_well(session, delivery_id, revision, ending, now)
+    row = session.get_one(DeliveryRow, delivery_id)
+    if row.state == DeliveryState.SYNCED:
+        row.state, row.error_message = DeliveryState.SKIPPED, why
+
+
+def put_off(
+    session: Session,
+    delivery_id: int,
+    revision: int,
+    until: datetime,
+    ending: Ending,
+    now: datetime,
+) -> None:
+    """Leave a delivery for later; a newer revision that came meanwhile is looked at at once."""
+    row = _ended(session, delivery_id, ending, now)
+    if row.wanted_revision == revision:
+        row.state, row.next_attempt_at = DeliveryState.WAITING, until
+
+
+def _ended(session: Session, delivery_id: int, ending: Ending, now: datetime) -> DeliveryRow:
+    row = session.get_one(DeliveryRow, delivery_id, with_for_update=True)
+    row.calls += ending.calls
+    row.mapping_version, row.notes = ending.mapping_version, list(ending.notes)
     row.updated_at = now
+    return row
+
+
+def ripen(session: Session, now: datetime) -> None:
+    """Take up again what was to be looked at once more although nothing changed."""
+    session.execute(
+        update(DeliveryRow)
+        .where(DeliveryRow.again_at <= now, DeliveryRow.state == DeliveryState.SYNCED)
+        .values(state=DeliveryState.DUE.value, again_at=None, next_attempt_at=now)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def want_resync(session: Session, connection_id: int, version: str, now: datetime) -> int:
+    """Mark as due what another version of the mapping has planned; give its number."""
+    settled = (DeliveryState.SYNCED, DeliveryState.SKIPPED, DeliveryState.FAILED)
+    changed = session.execute(
+        update(DeliveryRow)
+        .where(
+            DeliveryRow.connection_id == connection_id,
+            DeliveryRow.state.in_(settled),
+            or_(
+                DeliveryRow.mapping_version.is_(None),
+                DeliveryRow.mapping_version != version,
+            ),
+        )
+        .values(state=DeliveryState.DUE.value, attempts=0, next_attempt_at=now, updated_at=now)
+        .returning(DeliveryRow.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(changed.all())
+
+
+def take_turn(session: Session, delivery: DeliveryRow) -> int:
+    """A booking's place in the rotation of owners: the next one, and from then on always that."""
+    if delivery.turn is None:
+        query = select(func.max(DeliveryRow.turn)).where(
+            DeliveryRow.connection_id == delivery.connection_id
+        )
+        last = session.scalar(query)
+        delivery.turn = 0 if last is None else last + 1
+        session.flush()
+    return delivery.turn
 
 
 def end_badly(
@@ -148,6 +234,7 @@ def end_badly(
     """
     row = session.get_one(DeliveryRow, delivery_id, with_for_update=True)
     row.calls += calls
+    row.again_at = None
     row.attempts += 1
     row.error_code, row.error_message = error.code, error.message
     row.error_advice = error.advice

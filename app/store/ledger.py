@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from sqlalchemy import delete, select
+from sqlalchemy import Text, cast, delete, select
 from sqlalchemy.orm import Session
 
 from app.domain.records import Known, ObjectName, Ref
@@ -40,6 +40,7 @@ class Ledger:
                 tuple(tokens[token] for token in row.links if token in tokens),
                 row.version,
                 row.url,
+                row.lost,
             )
             for row in [*rows, *others]
         }
@@ -70,7 +71,7 @@ class Ledger:
         }
         for ref, known in records.items():
             row = rows[self._token(ref)]
-            row.record_id, row.url = known.record_id, known.url
+            row.record_id, row.url, row.lost = known.record_id, known.url, False
             row.hashes, row.version = dict(known.hashes), known.version
             row.links = [self._token(link) for link in known.links]
             row.updated_at = now
@@ -88,8 +89,24 @@ class Ledger:
                 )
             )
 
+    def lose(self, ref: Ref) -> None:
+        """Note that the CRM no longer has a record: what became of it is looked for next time."""
+        for row in self._rows([self._token(ref)]):
+            row.lost, row.links = True, []
+        self.unlink(ref)
+
+    def unlink(self, ref: Ref) -> None:
+        """Take every link to a record away: they are made again to what takes its place."""
+        token = self._token(ref)
+        query = select(RecordLink).where(
+            RecordLink.connection_id == self._connection_id,
+            cast(RecordLink.links, Text).like(f"%{token}%"),
+        )
+        for row in self._session.scalars(query):
+            row.links = [link for link in row.links if link != token]
+
     def forget(self, ref: Ref) -> None:
-        """Drop a record that the CRM no longer has, and every link to it."""
+        """Drop a record that was taken out of the CRM, and every link to it."""
         token = self._token(ref)
         name, key_hash = token.split(":")
         mine = RecordLink.connection_id == self._connection_id
@@ -98,9 +115,7 @@ class Ledger:
                 mine, RecordLink.object == name, RecordLink.key_hash == key_hash
             )
         )
-        for row in self._session.scalars(select(RecordLink).where(mine)):
-            if token in row.links:
-                row.links = [link for link in row.links if link != token]
+        self.unlink(ref)
 
     def _rows(self, tokens: Iterable[str]) -> list[RecordLink]:
         hashes = [token.split(":")[1] for token in tokens]

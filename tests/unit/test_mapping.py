@@ -22,7 +22,7 @@ from app.domain.records import (
     Stage,
 )
 from app.domain.text import cut
-from app.mapping.diff import Wanted, build_plan, merge, written
+from app.mapping.diff import Wanted, merge, settle, written
 from app.mapping.load import load_mapping
 from app.mapping.plan import Planner
 from app.mapping.transforms import apply_transforms
@@ -63,6 +63,10 @@ meeting:
     link: {from: booking.link, write: always}
     body: {summary: all}
 """
+
+
+def build_plan(wanted: Any, ledger: Any, shape: CrmShape) -> Any:
+    return settle(wanted, ledger, shape, DIRECTORY).plan
 
 
 def write(folder: Path, text: str) -> Path:

@@ -1,0 +1,269 @@
+"""Checks a mapping against what a CRM account has: every problem at once, nothing written."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from collections.abc import Mapping as MappingType
+from dataclasses import dataclass
+from typing import Any
+
+from app.domain.errors import InvalidRecord
+from app.domain.records import (
+    CrmField,
+    CrmShape,
+    Directory,
+    Kind,
+    MatchKey,
+    NewField,
+    ObjectName,
+)
+from app.mapping.coerce import coerce
+from app.mapping.mapping import Mapping
+from app.mapping.paths import FIXED, kind_of
+from app.mapping.plan import find_pipeline, find_stage
+from app.mapping.schema import (
+    KEEP,
+    DealRules,
+    FieldKey,
+    FieldSpec,
+    OwnerRules,
+    RecordRules,
+    Rules,
+    Source,
+)
+
+Location = tuple[int | str, ...]
+_AFTER: dict[str, Kind] = {
+    "number": Kind.NUMBER, "date": Kind.DATE, "iso": Kind.MOMENT, "tz": Kind.MOMENT,
+    "add_days": Kind.MOMENT, "lower": Kind.TEXT, "e164": Kind.TEXT, "time": Kind.TIME,
+    "hh_mm": Kind.TIME, "join": Kind.TEXT, "json": Kind.TEXT, "strip_html": Kind.TEXT,
+    "truncate": Kind.TEXT,
+}  # fmt: skip
+"""What stands there after a transform; the others do not change what it is."""
+_FITS: dict[Kind, frozenset[Kind]] = {
+    Kind.TEXT: frozenset(
+        {Kind.TEXT, Kind.CHOICE, Kind.CHOICES, Kind.REFERENCE, Kind.OTHER, Kind.TIME}
+    ),
+    Kind.NUMBER: frozenset({Kind.NUMBER, Kind.WHOLE, Kind.TEXT, Kind.OTHER, Kind.CHOICE}),
+    Kind.WHOLE: frozenset({Kind.NUMBER, Kind.WHOLE, Kind.TEXT, Kind.OTHER, Kind.CHOICE}),
+    Kind.FLAG: frozenset({Kind.FLAG, Kind.TEXT, Kind.CHOICE, Kind.OTHER}),
+    Kind.DATE: frozenset({Kind.DATE, Kind.MOMENT, Kind.TEXT, Kind.OTHER}),
+    Kind.MOMENT: frozenset({Kind.DATE, Kind.MOMENT, Kind.TEXT, Kind.OTHER}),
+    Kind.TIME: frozenset({Kind.TIME, Kind.TEXT, Kind.OTHER}),
+    Kind.CHOICES: frozenset({Kind.CHOICES, Kind.TEXT, Kind.OTHER, Kind.CHOICE}),
+}
+"""What is there -> the kinds of field that take it."""
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """Something that the CRM would refuse, and where it stands in the file."""
+
+    location: Location
+    message: str
+    missing: NewField | None = None
+    """The custom field that would mend it."""
+
+    @property
+    def key(self) -> str:
+        """The place as people read it."""
+        return ".".join(str(part) for part in self.location)
+
+
+def check_against(mapping: Mapping, shape: CrmShape, directory: Directory) -> list[Complaint]:
+    """Every complaint about a mapping, each once, in the order of the file's sections."""
+    found: list[Complaint] = []
+    said: set[tuple[Location, str]] = set()
+    for prefix, slug, host in mapping.places():
+        judge = _Judge(shape, directory, mapping.crm)
+        for complaint in judge.rules(mapping.rules_for(slug, host)):
+            # What an override inherits was complained of where it stands.
+            if (complaint.location, complaint.message) in said:
+                continue
+            said.add((complaint.location, complaint.message))
+            place = (*prefix, *complaint.location)
+            found.append(Complaint(place, complaint.message, complaint.missing))
+    return found + list(_form(mapping, shape, directory))
+
+
+def _form(mapping: Mapping, shape: CrmShape, directory: Directory) -> Iterator[Complaint]:
+    if mapping.form:
+        name = ObjectName(mapping.form.kind)
+        judge = _Judge(shape, directory, mapping.crm)
+        yield from judge.fields(name, mapping.form.fields, ("form_submission",))
+
+
+class _Judge:
+    """Looks at one set of rules."""
+
+    def __init__(self, shape: CrmShape, directory: Directory, crm: str) -> None:
+        self._shape, self._directory, self._crm = shape, directory, crm
+
+    def rules(self, rules: Rules) -> Iterator[Complaint]:
+        """Complaints about everything that one meeting type and host has."""
+        yield from self._owner(rules.owner)
+        for name in ObjectName:
+            sections = rules.sections(name)
+            for number, section in enumerate(sections):
+                several = name is ObjectName.DEAL and len(sections) > 1
+                place: Location = (name.value, number) if several else (name.value,)
+                yield from self._section(name, section, place)
+        leads = ObjectName.LEAD in self._shape.objects
+        if rules.contact and rules.contact.kind != "contact" and not leads:
+            yield Complaint(("contact", "as"), f"{self._crm} has no leads beside contacts")
+
+    def _section(
+        self, name: ObjectName, section: RecordRules, place: Location
+    ) -> Iterator[Complaint]:
+        if name not in self._shape.objects:
+            yield Complaint(place, f"{self._crm} has no {name} here")
+            return
+        if isinstance(section, DealRules) and section.per == "none":
+            return
+        yield from self.fields(name, section.fields, place)
+        yield from self._match(name, getattr(section, "match", ()), place)
+        if section.create:
+            yield from self._required(name, section, place)
+        if isinstance(section, DealRules):
+            yield from self._stages(section, place)
+
+    def fields(
+        self, name: ObjectName, fields: MappingType[str, FieldSpec], place: Location
+    ) -> Iterator[Complaint]:
+        """Complaints about single fields: there at all, writable, of a type that fits."""
+        schema = self._directory.schema.get(name)
+        if schema is None:
+            return
+        for key, spec in fields.items():
+            here = (*place, "fields", key)
+            known = schema.get(key)
+            if known is None:
+                new = NewField(name, key, _kind_to_make(spec))
+                yield Complaint(here, _unknown(key, name, schema), new)
+            elif not known.writable:
+                yield Complaint(here, f"{key} ({known.label}) is read-only in {self._crm}")
+            else:
+                problem = _misfit(spec, known)
+                if problem:
+                    yield Complaint(here, problem)
+
+    def _match(self, name: ObjectName, match: Any, place: Location) -> Iterator[Complaint]:
+        usable = {
+            MatchKey.RECORD_ID,
+            *self._shape.match_keys.get(name, ()),
+            self._shape.native_keys.get(name),
+        }
+        for key in match:
+            if isinstance(key, FieldKey):
+                schema = self._directory.schema.get(name, {})
+                if schema and key.field not in schema:
+                    yield Complaint((*place, "match"), _unknown(key.field, name, schema))
+            elif MatchKey(key) not in usable:
+                words = f"a {name} of {self._crm} cannot be looked for by {key}"
+                yield Complaint((*place, "match"), words)
+
+    def _required(
+        self, name: ObjectName, section: RecordRules, place: Location
+    ) -> Iterator[Complaint]:
+        ours = {self._shape.owner_fields.get(name), self._directory.booking_fields.get(name)}
+        if name is ObjectName.DEAL:
+            ours |= {self._shape.stage_field, self._shape.pipeline_field}
+        for field in self._directory.schema.get(name, {}).values():
+            if field.required and field.name not in section.fields and field.name not in ours:
+                words = f"{self._crm} demands {field.name} ({field.label}) of every {name}"
+                yield Complaint((*place, "fields"), words)
+
+    def _stages(self, deal: DealRules, place: Location) -> Iterator[Complaint]:
+        try:
+            pipeline = find_pipeline(self._directory.pipelines, deal.pipeline)
+        except InvalidRecord as error:
+            yield Complaint((*place, "pipeline"), error.message)
+            return
+        for state, wanted in deal.stage.model_dump().items():
+            if wanted == KEEP:
+                continue
+            try:
+                find_stage(pipeline, wanted)
+            except InvalidRecord as error:
+                labels = [stage.label for stage in pipeline.stages]
+                words = error.message + _near(wanted, labels)
+                yield Complaint((*place, "stage", state), words)
+
+    def _owner(self, owner: OwnerRules) -> Iterator[Complaint]:
+        if not self._directory.owners:
+            return
+        places = {"fallback": owner.fallback, "user": owner.user}
+        named = [(("owner", key), email) for key, email in places.items() if email]
+        named += [(("owner", "users"), email) for email in owner.users]
+        named += [(("owner", "table"), email) for email in owner.table.values()]
+        for place, email in named:
+            if email.strip().lower() not in self._directory.owners:
+                words = f"{email} is no user of this {self._crm} account"
+                yield Complaint(place, words + _near(email, list(self._directory.owners)))
+
+
+def _unknown(key: str, name: ObjectName, schema: MappingType[str, CrmField]) -> str:
+    by_label = {field.label: field.name for field in schema.values()}
+    near = difflib.get_close_matches(key, [*schema, *by_label], 1, cutoff=0.5)
+    hint = f"; did you mean {by_label.get(near[0], near[0])}?" if near else ""
+    return f"the CRM's {name} has no field {key!r}{hint}"
+
+
+def _near(wanted: str, there: list[str]) -> str:
+    near = difflib.get_close_matches(wanted, there, 1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _kinds(spec: Source) -> set[Kind | None]:
+    """What may stand there after all transforms; None where nobody can know beforehand."""
+    kinds: set[Kind | None] = {kind_of(path) if path in FIXED else None for path in spec.paths}
+    if spec.summary or spec.answers:
+        kinds = {Kind.TEXT}
+    for transform in spec.transforms:
+        name = transform if isinstance(transform, str) else next(iter(transform))
+        if name == "map":
+            kinds = {None}
+        elif name in ("date", "time", "datetime") and not isinstance(transform, str):
+            kinds = {Kind.TEXT}
+        elif name in _AFTER:
+            kinds = {_AFTER[name]}
+        elif name == "first_of":
+            kinds = {Kind.TEXT if kind is Kind.CHOICES else kind for kind in kinds}
+    return kinds
+
+
+def _misfit(spec: FieldSpec, field: CrmField) -> str | None:
+    """Why what a field is to hold does not fit its type; None where it does, or may."""
+    try:
+        for value in _constants(spec):
+            coerce(value, field)
+    except ValueError as error:
+        return f"{error} ({field.name} is {field.kind})"
+    for kind in _kinds(spec):
+        if kind is not None and field.kind not in _FITS.get(kind, frozenset(Kind)):
+            return f"{field.name} is {field.kind}, and what stands here is {kind}"
+    return None
+
+
+def _constants(spec: FieldSpec) -> Iterator[Any]:
+    """Values that are known beforehand: the constant, and what a `map` may give."""
+    last = spec.transforms[-1] if spec.transforms else None
+    if spec.value is not None and not spec.transforms:
+        yield spec.value
+    if isinstance(last, MappingType) and "map" in last:
+        yield from last["map"].values()
+
+
+def _kind_to_make(spec: FieldSpec) -> Kind:
+    """The type that a missing custom field should have."""
+    if spec.value is not None:
+        return (
+            Kind.FLAG
+            if isinstance(spec.value, bool)
+            else (Kind.NUMBER if isinstance(spec.value, (int, float)) else Kind.TEXT)
+        )
+    kinds = _kinds(spec)
+    kind = kinds.pop() if len(kinds) == 1 else None
+    usable = (Kind.NUMBER, Kind.WHOLE, Kind.FLAG, Kind.DATE, Kind.MOMENT)
+    return kind if kind in usable else Kind.TEXT

@@ -1,0 +1,114 @@
+"""Makes a value fit the type that a CRM's field has, where that is safe; refuses where it is not."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time
+from typing import Any
+
+from app.domain.records import Choice, CrmField, FieldValue, Kind
+
+_YES, _NO = (
+    {"true", "yes", "ja", "1", "on", "oui", "si"},
+    {"false", "no", "nein", "0", "off", "non"},
+)
+
+
+def plain(value: Any) -> FieldValue:
+    """A value without a field's type to go by: times as ISO in UTC, several choices as one text."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value) or None
+    if isinstance(value, str):
+        return value or None
+    return value if isinstance(value, (int, float, bool)) else None
+
+
+def coerce(value: Any, field: CrmField) -> FieldValue:
+    """The value as a field of this type takes it. Raises ValueError in words where it cannot be."""
+    if value is None or value in ("", []):
+        return None
+    return _BY_KIND.get(field.kind, _text)(value, field)
+
+
+def _text(value: Any, field: CrmField) -> FieldValue:
+    if field.kind is Kind.OTHER and isinstance(value, list):
+        return [str(item) for item in value]
+    if field.kind is Kind.TEXT and isinstance(value, (bool, int, float)):
+        return ("true" if value else "false") if isinstance(value, bool) else str(value)
+    return plain(value)
+
+
+def _number(value: Any, whole: bool) -> float | int:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        text = str(value).strip()
+        if isinstance(value, (bool, list, datetime)) or not re.fullmatch(r"[+-]?\d+(\.\d+)?", text):
+            raise ValueError(f"{value!r} is not a number; `as: number` reads 1.234,50")
+        value = float(text) if "." in text else int(text)
+    if whole and value != int(value):
+        raise ValueError(f"{value!r} is not a whole number")
+    return int(value) if value == int(value) else float(value)
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().casefold()
+    if text in _YES or text in _NO:
+        return text in _YES
+    raise ValueError(f"{value!r} is neither yes nor no")
+
+
+def _moment(value: Any) -> datetime:
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.strip())
+        except ValueError:
+            raise ValueError(f"{value!r} is not a date") from None
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime.combine(value, time())
+    if not isinstance(value, datetime):
+        raise ValueError(f"{value!r} is not a date")
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def _choice(value: Any, options: tuple[Choice, ...]) -> str:
+    if isinstance(value, bool):
+        value = "true" if value else "false"
+    wanted = str(value).strip().casefold()
+    for option in options:
+        if wanted in (option.value.casefold(), option.label.casefold()):
+            return option.value
+    labels = [option.label for option in options]
+    near = difflib.get_close_matches(str(value), labels, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    shown = ", ".join(labels[:12]) + (" …" if len(labels) > 12 else "")
+    raise ValueError(f"{value!r} is none of the options ({shown}){hint}")
+
+
+def _choices(value: Any, options: tuple[Choice, ...]) -> list[str]:
+    if not isinstance(value, list):
+        text = str(value)
+        try:
+            return [_choice(text, options)]  # an option may hold a comma itself
+        except ValueError:
+            value = [part.strip() for part in re.split(r"[;,\n]", text) if part.strip()]
+    return list(dict.fromkeys(_choice(item, options) for item in value))
+
+
+_BY_KIND: dict[Kind, Callable[[Any, CrmField], FieldValue]] = {
+    Kind.NUMBER: lambda value, _: _number(value, whole=False),
+    Kind.WHOLE: lambda value, _: _number(value, whole=True),
+    Kind.FLAG: lambda value, _: _flag(value),
+    Kind.DATE: lambda value, _: _moment(value).strftime("%Y-%m-%d"),
+    Kind.MOMENT: lambda value, _: plain(_moment(value)),
+    Kind.CHOICE: lambda value, field: _choice(_single(value), field.options),
+    Kind.CHOICES: lambda value, field: list(_choices(value, field.options)),
+}
+
+
+def _single(value: Any) -> Any:
+    return value[0] if isinstance(value, list) and len(value) == 1 else value

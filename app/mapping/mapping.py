@@ -1,0 +1,100 @@
+"""A checked mapping file: the rules for each meeting type and host, and what they use."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+from app.domain.records import ObjectName
+from app.mapping.schema import FormRules, MappingFile, RecordRules, Rules
+
+Overrides = dict[str, dict[str, Any]]
+
+
+class Mapping:
+    """One file, one CRM. `version` is a fingerprint of its text."""
+
+    def __init__(self, file: MappingFile, plain: dict[str, Any], version: str) -> None:
+        """`plain` is the file as it was read: overrides are laid over it."""
+        self.crm = file.crm
+        self.version = version
+        self.recheck_minutes = file.recheck_links_after
+        self.assignment_rules = file.assignment_rules
+        self.form: FormRules | None = file.form_submission
+        self._base = file
+        self._shared = {key: plain[key] for key in _section_keys() if key in plain}
+        self._types = _overrides(plain.get("meeting_types"), str)
+        self._hosts = _overrides(plain.get("hosts"), lambda key: str(key).strip().lower())
+        self._made: dict[tuple[str | None, str | None], Rules] = {}
+
+    def rules_for(self, slug: str | None, host: str | None = None) -> Rules:
+        """The rules for a meeting type and host; those of the file where they have none.
+
+        A host's override lies over the meeting type's. Raises pydantic's ValidationError where an
+        override does not fit, which load_mapping has made sure of.
+        """
+        kind = slug if slug in self._types else None
+        person = host if host in self._hosts else None
+        if kind is None and person is None:
+            return self._base
+        if (kind, person) not in self._made:
+            merged = self._shared
+            for override in (self._types.get(kind or ""), self._hosts.get(person or "")):
+                merged = lay_over(merged, override or {})
+            self._made[kind, person] = Rules.model_validate(merged)
+        return self._made[kind, person]
+
+    def places(self) -> Iterator[tuple[tuple[str, ...], str | None, str | None]]:
+        """Where rules stand in the file: the keys above them, the meeting type, the host."""
+        yield (), None, None
+        for slug in self._types:
+            yield ("meeting_types", slug), slug, None
+        for host in self._hosts:
+            yield ("hosts", host), None, host
+
+    def every(self) -> Iterator[Rules]:
+        """All rules, every meeting type with every host."""
+        for slug in (None, *self._types):
+            for host in (None, *self._hosts):
+                yield self.rules_for(slug, host)
+
+    def objects(self) -> list[ObjectName]:
+        """The objects that the file writes, for some meeting type at least."""
+        return [name for name in ObjectName if any(rules.sections(name) for rules in self.every())]
+
+    def field_names(self, name: ObjectName) -> set[str]:
+        """Every CRM field that the file writes on an object, over all meeting types."""
+        sections: list[RecordRules] = [s for rules in self.every() for s in rules.sections(name)]
+        return {field for section in sections for field in section.fields}
+
+    @property
+    def needs_answers(self) -> bool:
+        """Whether answers that a webhook lacks are worth asking meetergo for."""
+        return any(source.needs_answers for rules in self.every() for source in rules.sources())
+
+    @property
+    def tells_of_people(self) -> bool:
+        """Whether it writes what all bookings of a person come to."""
+        return any(source.personal for rules in self.every() for source in rules.sources())
+
+
+def _section_keys() -> list[str]:
+    return list(Rules.model_fields)
+
+
+def _overrides(raw: Any, name: Any) -> Overrides:
+    entries = raw.items() if isinstance(raw, dict) else ()
+    return {name(key): value if isinstance(value, dict) else {} for key, value in entries}
+
+
+def lay_over(base: Any, override: Any) -> Any:
+    """Lay an override over rules: what it does not say is inherited."""
+    if not (isinstance(base, dict) and isinstance(override, dict)):
+        return copy.deepcopy(override)
+    # A field is replaced whole: half of one source and half of another makes no sense.
+    merged = dict(base)
+    for key, value in override.items():
+        whole = key == "fields" and isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = base[key] | value if whole else lay_over(base.get(key), value)
+    return merged

@@ -1,0 +1,76 @@
+"""The mapping files in use: read again when they change, the old one kept where the new is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from app.domain.errors import MappingError
+from app.mapping.load import load_mapping
+from app.mapping.mapping import Mapping
+
+log = structlog.get_logger(__name__)
+Stamp = tuple[int, int, int]
+
+
+@dataclass
+class _File:
+    mapping: Mapping
+    stamp: Stamp
+    problem: str | None = None
+
+
+class MappingFiles:
+    """Every provider's mapping file, named after the provider."""
+
+    def __init__(self, folder: Path, providers: Iterable[str]) -> None:
+        """Read them all. Raises MappingError with every mistake of every file."""
+        self._folder = folder
+        self._files: dict[str, _File] = {}
+        problems = []
+        for provider in providers:
+            path = self.path(provider)
+            try:
+                self._files[provider] = _File(load_mapping(path, provider), _stamp(path))
+            except MappingError as error:
+                problems.append(str(error))
+        if problems:
+            raise MappingError("\n".join(problems))
+
+    def path(self, provider: str) -> Path:
+        """Where a provider's file is."""
+        return self._folder / f"{provider}.yaml"
+
+    def __getitem__(self, provider: str) -> Mapping:
+        """The newest good mapping of a provider; a file that changed is read and checked now."""
+        file = self._files[provider]
+        path = self.path(provider)
+        stamp = _stamp(path)
+        if stamp == file.stamp:
+            return file.mapping
+        file.stamp = stamp
+        try:
+            file.mapping, file.problem = load_mapping(path, provider), None
+            log.info("mapping_reloaded", provider=provider, version=file.mapping.version)
+        except MappingError as error:
+            file.problem = str(error)
+            log.error("mapping_refused", provider=provider, problem=file.problem,
+                      version_in_use=file.mapping.version)  # fmt: skip
+        return file.mapping
+
+    def problem(self, provider: str) -> str | None:
+        """Why the file as it is now was refused; None where it is in use."""
+        _ = self[provider]
+        return self._files[provider].problem
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0, 0)
+    # The inode too: editors put a new file in the place of the old, within one tick of the clock.
+    return (found.st_mtime_ns, found.st_size, found.st_ino)

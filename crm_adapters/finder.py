@@ -1,0 +1,86 @@
+"""The way in which every adapter answers questions: by id first, then key by key, in rounds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from app.domain.records import (
+    WRITE_ORDER,
+    Findings,
+    Found,
+    Key,
+    MatchKey,
+    ObjectName,
+    Question,
+    Ref,
+)
+
+Hit = tuple[Question, Found]
+_ADDRESS = re.compile(r"https?://\S+")
+
+
+class KeyFinder:
+    """Asks for all records of an object together; a key is asked only where none before it hit."""
+
+    def __init__(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> None:
+        self._questions = questions
+        self._ids = ids
+        self.findings = Findings(asked=frozenset(question.ref for question in questions))
+
+    def run(self) -> Findings:
+        """Answer everything."""
+        for name in WRITE_ORDER:
+            mine = [question for question in self._questions if question.ref.object is name]
+            known = {q.record_id: q for q in mine if q.record_id}
+            self._take(self.by_id(name, known) if known else iter(()))
+            # What is no longer there under its id may be there under its keys.
+            open_ = [q for q in mine if q.ref not in self.findings.found and q.keys]
+            for place in range(max((len(q.keys) for q in open_), default=0)):
+                self._round(name, [q for q in open_ if len(q.keys) > place], place)
+        oldest_first(self.findings)
+        return self.findings
+
+    def _round(self, name: ObjectName, questions: list[Question], place: int) -> None:
+        asked = [(q, q.keys[place]) for q in questions if q.ref not in self.findings.found]
+        for kind in dict.fromkeys(key.kind for _, key in asked):
+            part = [(q, key) for q, key in asked if key.kind is kind]
+            if kind is MatchKey.RECORD_ID:
+                ids = {record_id_in(key.value): q for q, key in part}
+                self._take(self.by_id(name, {i: q for i, q in ids.items() if i}))
+            else:
+                self._take(self.by_key(name, kind, part))
+
+    def _take(self, hits: Iterator[Hit]) -> None:
+        for question, found in hits:
+            self.findings.add(question.ref, found)
+
+    def id_of(self, ref: Ref) -> str | None:
+        """The id of a record that is known or was found a moment ago."""
+        return self._ids.get(ref) or self.findings.first(ref)
+
+    def by_id(self, name: ObjectName, wanted: Mapping[str, Question]) -> Iterator[Hit]:
+        """Read records of an object by their ids."""
+        raise NotImplementedError
+
+    def by_key(
+        self, name: ObjectName, kind: MatchKey, asked: list[tuple[Question, Key]]
+    ) -> Iterator[Hit]:
+        """Look for records of an object by one kind of key; each hit compared again by us."""
+        raise NotImplementedError
+
+
+def oldest_first(findings: Findings) -> None:
+    """Put the records that match one question in the order in which they were made."""
+    for there in findings.found.values():
+        there.sort(key=lambda found: (found.made_at, len(found.record_id), found.record_id))
+
+
+def record_id_in(text: str) -> str:
+    """The record id in what a person typed or pasted: the id itself, or the record's address."""
+    text = text.strip()
+    if not _ADDRESS.fullmatch(text):
+        return text
+    parts = [part for part in re.split(r"[/?#&=]", text) if re.search(r"\d", part)]
+    ids = [part for part in parts if re.fullmatch(r"\d+|[a-zA-Z0-9]{15}(?:[a-zA-Z0-9]{3})?", part)]
+    return ids[-1] if ids else ""
