@@ -110,7 +110,9 @@ def bootstrap(
         cipher=cipher,
         tokens=tokens,
         flow=Flow(store, cipher, settings.public_url, settings.oauth_timeout),
-        intake=Intake(settings, store, cipher),
+        intake=Intake(
+            settings, store, cipher, lambda: any(mappings[name].form for name in providers)
+        ),
         connector=Connector(
             store, cipher, tokens, providers, visit, account, settings.http_timeout
         ),

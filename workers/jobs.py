@@ -6,7 +6,7 @@ import structlog
 
 from app.bootstrap import process_services
 from app.domain.errors import CrmError, UnfitPayload
-from app.store.deliveries import connections_with_work
+from app.store.deliveries import connections_with_work, ripen
 from app.store.engine import utcnow
 from app.store.inbox import waiting_events
 from workers.sync import Drainer
@@ -26,6 +26,8 @@ def sync_connection(connection_id: int) -> None:
 def sweep() -> None:
     """Wake whatever is due: a lost or flushed Redis loses nothing."""
     services = process_services()
+    with services.store.write() as session:
+        ripen(session, utcnow())
     with services.store.read() as session:
         due = connections_with_work(session, utcnow())
         held = bool(waiting_events(session, 1))

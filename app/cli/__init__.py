@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 
 import click
 from flask import Flask
@@ -15,12 +14,10 @@ from rich.table import Table
 from sqlalchemy import select
 
 from app.bootstrap import Services
+from app.cli.mappings import mappings_group
 from app.doctor import Verdict, examine
-from app.domain.errors import CrmError, MappingError, UnfitPayload
-from app.domain.events import read_booking, read_event
-from app.domain.records import Directory, Pipeline, Stage
-from app.mapping.load import load_mapping
-from app.mapping.plan import Planner
+from app.domain.booking import Outcome
+from app.domain.errors import CrmError, UnfitPayload
 from app.oauth.flow import Wish
 from app.security.api_keys import key_hash, new_key
 from app.services.connect import OtherAccount, UnfitGrant
@@ -41,7 +38,7 @@ def register_commands(app: Flask, services: Services) -> None:
         _connections(services),
         _events(services),
         _bookings(services),
-        _mappings(services),
+        mappings_group(services),
     ):
         app.cli.add_command(group)
 
@@ -257,48 +254,17 @@ def _bookings(services: Services) -> AppGroup:
             raise click.ClickException(f"There is no booking {key!r}.")
         click.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
 
-    return group
-
-
-def _mappings(services: Services) -> AppGroup:
-    group = AppGroup("mappings", help="Which booking data goes into which CRM field.")
-
-    @group.command("check")
-    def check() -> None:
-        """Check every mapping file; exit 1 with file, line and key of each mistake."""
-        problems = []
-        for name in services.providers:
-            try:
-                load_mapping(services.settings.mappings_dir / f"{name}.yaml", name)
-                click.echo(f"{name}.yaml is good")
-            except MappingError as error:
-                problems.append(str(error))
-        if problems:
-            raise click.ClickException("\n".join(problems))
-
-    @group.command("preview")
-    @click.argument("crm")
-    @click.argument("payload", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-    def preview(crm: str, payload: Path) -> None:
-        """Show what a webhook would put into a CRM's fields; nothing is called."""
-        if crm not in services.providers:
-            raise click.ClickException(f"There is no CRM {crm!r}.")
+    @group.command("outcome")
+    @click.argument("key")
+    @click.argument("outcome", type=click.Choice([*Outcome, "none"]))
+    def outcome_(key: str, outcome: str) -> None:
+        """Say how a meeting went: held, no_show, or none to take it back."""
+        said = Outcome(outcome) if outcome != "none" else None
         try:
-            document = json.loads(payload.read_text(encoding="utf-8"))
-            booking = read_booking(read_event("default", document, utcnow()))
-            shape = services.shape(crm)
-            # Owners and pipelines belong to an account; offline the first stage stands for them.
-            offline = Directory(pipelines=(Pipeline("first", "first", (Stage("first", "first"),)),))
-            desired = Planner(services.mappings[crm], shape, offline).plan(booking)
-        except (ValueError, CrmError) as error:
-            raise click.ClickException(str(error)) from None
-        table = Table("record", "field", "value", "written")
-        for record in desired.records:
-            for field, value in record.fields.items():
-                if value not in (None, ""):
-                    rule = record.rules[field].value
-                    table.add_row(record.ref.object.value, field, str(value), rule)
-            table.add_section()
-        Console().print(table)
+            wake = services.intake.say_outcome(key, said, "cli")
+        except LookupError as error:
+            raise click.ClickException(f"{error}.") from None
+        services.waker.wake(wake)
+        click.echo(f"{outcome}: the CRMs follow")
 
     return group

@@ -40,10 +40,16 @@ class MappingText:
         self.name = name
         self.version = hashlib.sha256(text.encode()).hexdigest()[:12]
         self._document = _parse(name, text)
+        self._crm = crm
         self.mistakes: list[Mistake] = []
-        plain = _plain(self._document)
-        self.mapping = self._read(plain, crm)
+        self.mapping: Mapping | None = None
         """The mapping without what is wrong in it; None where nothing is left."""
+        self.reread()
+
+    def reread(self) -> None:
+        """Look at the file anew, with no mistake noted but its own."""
+        self.mistakes.clear()
+        self.mapping = self._read(_plain(self._document), self._crm)
 
     def _read(self, plain: dict[str, Any], crm: str) -> Mapping | None:
         file = self._whole(plain, (), MappingFile)
@@ -112,6 +118,7 @@ class MappingText:
 
     def note(self, location: Location, message: str) -> None:
         """Add a mistake at a place of the file; once."""
+        location = _in_file(self._document, location)
         key = ".".join(str(part) for part in location)
         mistake = Mistake(line_of(self._document, location), key, message)
         if mistake not in self.mistakes:

@@ -13,16 +13,23 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.domain.booking import Booking
+from app.domain.booking import Booking, Outcome
 from app.domain.errors import UnfitPayload
-from app.domain.events import Event, read_booking, read_event, without_secret
+from app.domain.events import (
+    FORM_EVENT,
+    Event,
+    read_booking,
+    read_event,
+    read_form,
+    without_secret,
+)
 from app.security import signatures
 from app.security.encryption import Cipher
-from app.store.bookings import keep_newest
+from app.store.bookings import keep_newest, set_outcome
 from app.store.deliveries import want
 from app.store.engine import Store, utcnow
 from app.store.inbox import add_event, read_event_row, waiting_events
-from app.store.models import BookingRow, EventRow, EventStatus, Source
+from app.store.models import AuditLog, BookingRow, EventRow, EventStatus, Source
 from config.settings import Settings, SignatureScheme
 
 log = structlog.get_logger(__name__)
@@ -76,8 +83,16 @@ class SourceRules:
 class Intake:
     """The way from a request's bytes to the database; it answers only after the commit."""
 
-    def __init__(self, settings: Settings, store: Store, cipher: Cipher) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        cipher: Cipher,
+        wants_forms: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`wants_forms` says whether some mapping makes something of a submitted form."""
         self._settings = settings
+        self._wants_forms = wants_forms
         self._store = store
         self._cipher = cipher
 
@@ -125,7 +140,7 @@ class Intake:
         now = utcnow()
         try:
             event = read_event(rules.name, document, now)
-            booking = read_booking(event) if event.concerns_booking else None
+            booking = self._read(event)
         except UnfitPayload as error:
             return self._quarantine(rules, document, now, str(error))
         if booking is None:
@@ -136,7 +151,7 @@ class Intake:
             return self._quarantine(
                 rules, document, now, "companyId is not one of the allowed ones"
             )
-        if rules.scheme is SignatureScheme.URL_TOKEN and rules.api_key:
+        if rules.scheme is SignatureScheme.URL_TOKEN and rules.api_key and not booking.form:
             return self._hold(event, booking)
         with self._store.write() as session:
             event_id, new = add_event(
@@ -144,6 +159,11 @@ class Intake:
             )
             wake = self._apply(session, booking, now) if new else []
         return Answer(Verdict.ACCEPTED if new else Verdict.DUPLICATE, event_id, tuple(wake))
+
+    def _read(self, event: Event) -> Booking | None:
+        if event.type == FORM_EVENT and self._wants_forms():
+            return read_form(event)
+        return read_booking(event) if event.concerns_booking else None
 
     def confirm(self, read: Callable[[str, str], Mapping[str, Any]], limit: int = 50) -> list[int]:
         """Re-read held appointments from meetergo and apply what it says; give who to wake.
@@ -172,10 +192,29 @@ class Intake:
             event = read_event_row(row, self._cipher)
         if event.type == "unknown":
             event = read_event(event.source, event.payload, event.received_at)
-        return self._settle(event_id, event) if event.concerns_booking else []
+        wanted = event.concerns_booking or (event.type == FORM_EVENT and self._wants_forms())
+        return self._settle(event_id, event) if wanted else []
+
+    def say_outcome(self, key: str, outcome: Outcome | None, actor: str) -> list[int]:
+        """Note how a meeting went, or take that back; give the connections to wake.
+
+        Raises LookupError where there is no such booking.
+        """
+        now = utcnow()
+        with self._store.write() as session:
+            query = select(BookingRow).where(BookingRow.key.in_((key, f"default:{key}")))
+            row = session.scalars(query.with_for_update()).first()
+            if row is None:
+                raise LookupError(f"there is no booking {key!r}")
+            set_outcome(session, self._cipher, row, outcome, now)
+            said = outcome.value if outcome else "none"
+            session.add(AuditLog(actor=actor, action=f"outcome_{said}", subject=row.key, at=now))
+            return want(session, row, now)
 
     def _settle(self, event_id: int, event: Event) -> list[int]:
-        booking = read_booking(event)
+        booking = read_form(event) if event.type == FORM_EVENT else read_booking(event)
+        if booking is None:
+            return []
         with self._store.write() as session:
             row = session.get_one(EventRow, event_id, with_for_update=True)
             row.status, row.error, row.booking_key = EventStatus.APPLIED, None, booking.key

@@ -1,0 +1,373 @@
+"""`flask mappings …`: check, preview and compare mapping files before they touch a CRM."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+from flask.cli import AppGroup
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from app.bootstrap import Services
+from app.domain.booking import Booking
+from app.domain.errors import CrmError, MappingError
+from app.domain.events import FORM_EVENT, read_booking, read_event, read_form
+from app.domain.records import CrmShape, DesiredBooking, Directory, NewField
+from app.mapping.check import check_against
+from app.mapping.load import MappingText, load_mapping, read_text
+from app.mapping.mapping import Mapping
+from app.mapping.schema import json_schema
+from app.services.preview import BookingPreview, Previewer, describe
+from app.store.deliveries import want_resync
+from app.store.engine import utcnow
+from app.store.inbox import read_event_row
+from app.store.models import AuditLog, ConnectionRow, EventRow
+
+SPANS = {"today": 1, "last-week": 7, "last-month": 30}
+"""Days back from now."""
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def mappings_group(services: Services) -> AppGroup:
+    """The commands about mapping files."""
+    group = AppGroup("mappings", help="Which booking data goes into which CRM field.")
+    _add_check(group, services)
+    _add_preview(group, services)
+    _add_diff(group, services)
+
+    @group.command("schema")
+    def schema() -> None:
+        """Print the JSON Schema of mapping files, for editors."""
+        click.echo(json.dumps(json_schema(), indent=2))
+
+    return group
+
+
+def _add_check(group: AppGroup, services: Services) -> None:
+    @group.command("check")
+    @click.argument("file", type=FILE, required=False)
+    @click.option("--connection", type=int, help="Also check against this CRM account.")
+    @click.option("--provision", is_flag=True, help="Make the custom fields that are missing.")
+    @click.option("--yes", is_flag=True, help="Make them without asking.")
+    @click.option("--resync", is_flag=True, help="Then apply the mapping to past bookings.")
+    def check(
+        file: Path | None, connection: int | None, provision: bool, yes: bool, resync: bool
+    ) -> None:
+        """Check mapping files; exit 1 with file, line and key of every mistake.
+
+        Without FILE and --connection every provider's own file is checked.
+        """
+        if connection is None:
+            if provision or resync:
+                raise click.ClickException("--provision and --resync need --connection.")
+            _check_files(services, file)
+            return
+        row = _connection(services, connection)
+        text = _read(file or services.mappings.path(row.provider), row.provider)
+        _check_account(services, connection, text, provision, yes)
+        if resync:
+            if file and file.resolve() != services.mappings.path(row.provider).resolve():
+                raise click.ClickException("--resync works on the file in use; put yours there.")
+            with services.store.write() as session:
+                number = want_resync(session, connection, text.version, utcnow())
+                audit = AuditLog(actor="cli", action="resync", subject=str(connection), at=utcnow())
+                session.add(audit)
+            services.waker.wake([connection])
+            click.echo(f"{number} bookings are synced again with {text.name} {text.version}")
+
+
+def _check_files(services: Services, file: Path | None) -> None:
+    problems = []
+    if file is not None:
+        crm = _crm_of(file)
+        if crm not in services.providers:
+            raise click.ClickException(f"{file.name}: there is no CRM {crm!r}.")
+        files = {crm: file}
+    else:
+        files = {name: services.mappings.path(name) for name in services.providers}
+    for name, path in files.items():
+        try:
+            load_mapping(path, name)
+            click.echo(f"{path.name} is good")
+        except MappingError as error:
+            problems.append(str(error))
+    if problems:
+        raise click.ClickException("\n".join(problems))
+
+
+def _crm_of(file: Path) -> str:
+    match = re.search(r"^crm:\s*[\"']?(\w+)", file.read_text(encoding="utf-8"), re.M)
+    return match[1] if match else file.stem
+
+
+def _read(path: Path, crm: str) -> MappingText:
+    try:
+        return read_text(path, crm)
+    except MappingError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _check_account(
+    services: Services, connection: int, text: MappingText, provision: bool, yes: bool
+) -> None:
+    try:
+        adapter = services.adapter(connection)
+        directory = adapter.directory()
+        missing = _complain(text, adapter.shape, directory)
+        if missing and provision:
+            click.echo("These custom fields would be made:")
+            for field in missing:
+                click.echo(f"  {field.object}.{field.name} ({field.kind})")
+            if yes or click.confirm("Make them?"):
+                for line in adapter.provision(missing):
+                    click.echo(line)
+                text.mistakes.clear()
+                text.reread()
+                _complain(text, adapter.shape, adapter.directory())
+    except CrmError as error:
+        raise click.ClickException(f"{error.message} {error.advice}") from None
+    if text.mistakes:
+        raise click.ClickException("\n".join(text.lines()))
+    click.echo(f"{text.name} is good for connection {connection}")
+
+
+def _complain(text: MappingText, shape: CrmShape, directory: Directory) -> list[NewField]:
+    """Note what the account speaks against; give the fields that would mend some of it."""
+    if text.mapping is None:
+        return []
+    missing = []
+    for complaint in check_against(text.mapping, shape, directory):
+        text.note(complaint.location, complaint.message)
+        if complaint.missing and complaint.missing not in missing:
+            missing.append(complaint.missing)
+    return missing
+
+
+def _add_preview(group: AppGroup, services: Services) -> None:
+    @group.command("preview")
+    @click.argument("crm")
+    @click.argument("payload", type=FILE, required=False)
+    @click.option("--event", type=int, help="A stored webhook instead of a file.")
+    @click.option("--booking", help="A stored booking, by its key or id.")
+    @click.option("--since", help="Stored bookings: today, last-week, last-month or a date.")
+    @click.option("--connection", type=int, help="Compare with what this CRM account holds.")
+    @click.option("--mapping", "file", type=FILE, help="Another mapping file than the one in use.")
+    @click.option("--json", "as_json", is_flag=True, help="As JSON.")
+    def preview(
+        crm: str, payload: Path | None, event: int | None, booking: str | None,
+        since: str | None, connection: int | None, file: Path | None, as_json: bool,
+    ) -> None:  # fmt: skip
+        """Show what would be created, changed (old and new value) or left alone; nothing is written.
+
+        Without --connection only the fields and their values are shown, and nobody is asked.
+        """
+        if crm not in services.providers:
+            raise click.ClickException(f"There is no CRM {crm!r}.")
+        previewer = Previewer(services.store, services.cipher, utcnow)
+        bookings = _bookings(services, previewer, payload, event, booking, since)
+        mapping = _load(file, crm) if file else services.mappings[crm]
+        if connection is None:
+            pairs = previewer.offline(mapping, services.shape(crm), bookings)
+            _show_offline(pairs, as_json)
+            return
+        row = _connection(services, connection)
+        if row.provider != crm:
+            raise click.ClickException(f"Connection {connection} is one of {row.provider}.")
+        try:
+            with Progress(console=Console(stderr=True), transient=True) as bar:
+                task = bar.add_task("Asking the CRM", total=len(bookings))
+                found = previewer.live(
+                    connection, services.adapter(connection), mapping, bookings,
+                    lambda number: bar.update(task, completed=number),
+                )  # fmt: skip
+        except CrmError as error:
+            raise click.ClickException(f"{error.message} {error.advice}") from None
+        if as_json:
+            click.echo(json.dumps([item.as_json() for item in found], indent=2, ensure_ascii=False))
+        else:
+            _show_live(found)
+
+
+def _load(file: Path, crm: str) -> Mapping:
+    try:
+        return load_mapping(file, crm)
+    except MappingError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _bookings(
+    services: Services,
+    previewer: Previewer,
+    payload: Path | None,
+    event: int | None,
+    booking: str | None,
+    since: str | None,
+) -> list[Booking]:
+    given = [value for value in (payload, event, booking, since) if value is not None]
+    if len(given) != 1:
+        raise click.ClickException("Give one of: a payload file, --event, --booking, --since.")
+    if since is not None:
+        return previewer.since(_moment(since))
+    if booking is not None:
+        found = previewer.stored(booking)
+        if found is None:
+            raise click.ClickException(f"There is no booking {booking!r}.")
+        return [found]
+    try:
+        if payload is not None:
+            document = json.loads(payload.read_text(encoding="utf-8"))
+            message = read_event("default", document, utcnow())
+        else:
+            with services.store.read() as session:
+                row = session.get(EventRow, event)
+            if row is None:
+                raise click.ClickException(f"There is no event {event}.")
+            message = read_event_row(row, services.cipher)
+        made = read_form(message) if message.type == FORM_EVENT else read_booking(message)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    return [made] if made else []
+
+
+def _moment(text: str) -> datetime:
+    if text in SPANS:
+        return utcnow() - timedelta(days=SPANS[text])
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        known = ", ".join(SPANS)
+        raise click.ClickException(f"{text!r} is neither a date nor one of: {known}.") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _show_offline(pairs: list[tuple[Booking, DesiredBooking | CrmError]], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([_plain(*pair) for pair in pairs], indent=2, ensure_ascii=False))
+        return
+    console = Console()
+    for booking, plan in pairs:
+        if isinstance(plan, CrmError):
+            raise click.ClickException(f"{booking.key}: {plan.message}")
+        if plan.skipped:
+            console.print(f"{booking.key}: skipped, {plan.skipped}", markup=False)
+            continue
+        table = Table("record", "field", "value", "written")
+        for record in plan.records:
+            for field, value in record.fields.items():
+                if value not in (None, ""):
+                    rule = record.rules[field].value
+                    table.add_row(record.ref.object.value, field, str(value), rule)
+            table.add_section()
+        console.print(table)
+        for note in plan.notes:
+            console.print(note, markup=False)
+
+
+def _plain(booking: Booking, plan: DesiredBooking | CrmError) -> dict[str, object]:
+    key, title, who = describe(booking)
+    if isinstance(plan, CrmError):
+        return {"key": key, "title": title, "who": who, "problem": plan.message}
+    records = [{"object": r.ref.object.value, "fields": dict(r.fields)} for r in plan.records]
+    return {
+        "key": key, "title": title, "who": who, "skipped": plan.skipped, "records": records,
+        "notes": list(plan.notes),
+    }  # fmt: skip
+
+
+def _show_live(found: list[BookingPreview]) -> None:
+    console = Console()
+    for item in found:
+        console.print(f"{item.title}: {item.who} ({item.key})", style="bold", markup=False)
+        if item.skipped or item.problem:
+            console.print(f"  {item.problem or 'skipped: ' + item.skipped}", markup=False)
+            continue
+        table = Table("record", "what", "field", "now", "then")
+        for record in item.records:
+            first = (record.object, f"{record.action} {record.record_id or ''}".strip())
+            for field in record.fields:
+                table.add_row(*first, field.name, _shown(field.old), _shown(field.new))
+                first = ("", "")
+            for link in record.links:
+                table.add_row(*first, "link to", "", link)
+                first = ("", "")
+            if first[0]:
+                table.add_row(*first)
+            for note in record.notes:
+                table.add_row("", "", "", "", note)
+            table.add_section()
+        console.print(table)
+        for note in item.notes:
+            console.print(note, markup=False)
+
+
+def _shown(value: object) -> str:
+    text = "" if value is None else str(value)
+    return text if len(text) < 200 else text[:199] + "…"
+
+
+def _add_diff(group: AppGroup, services: Services) -> None:
+    @group.command("diff")
+    @click.argument("old", type=FILE)
+    @click.argument("new", type=FILE)
+    @click.option("--events", "since", default="last-week", show_default=True,
+                  help="Which stored bookings: today, last-week, last-month or a date.")  # fmt: skip
+    def diff(old: Path, new: Path, since: str) -> None:
+        """Say which bookings would come out differently; nobody is asked, nothing is written."""
+        crm = _crm_of(new)
+        if crm not in services.providers:
+            raise click.ClickException(f"{new.name}: there is no CRM {crm!r}.")
+        first, second = _load(old, crm), _load(new, crm)
+        previewer = Previewer(services.store, services.cipher, utcnow)
+        bookings, shape = previewer.since(_moment(since)), services.shape(crm)
+        before = previewer.offline(first, shape, bookings)
+        after = previewer.offline(second, shape, bookings)
+        table = Table("booking", "who", "record", "field", "old", "new")
+        different = set()
+        for (booking, one), (_, two) in zip(before, after, strict=True):
+            key, _, who = describe(booking)
+            for row in _differences(one, two):
+                different.add(key)
+                table.add_row(key, who, *row)
+        if different:
+            Console().print(table)
+        click.echo(f"{len(different)} of {len(bookings)} bookings would come out differently")
+
+
+def _differences(
+    one: DesiredBooking | CrmError, two: DesiredBooking | CrmError
+) -> list[tuple[str, str, str, str]]:
+    if isinstance(one, CrmError) or isinstance(two, CrmError):
+        old, new = (side.message if isinstance(side, CrmError) else "works" for side in (one, two))
+        return [("", "", old, new)] if old != new else []
+    if one.skipped != two.skipped:
+        return [("", "skipped", one.skipped, two.skipped)]
+    rows = []
+    first = {record.ref: record for record in one.records}
+    second = {record.ref: record for record in two.records}
+    for ref in dict.fromkeys([*first, *second]):
+        if ref not in first or ref not in second:
+            there = ("none", "made") if ref in second else ("made", "none")
+            rows.append((ref.object.value, "", *there))
+            continue
+        left, right = first[ref], second[ref]
+        for field in dict.fromkeys([*left.fields, *right.fields]):
+            values = (left.fields.get(field), right.fields.get(field))
+            rules = (left.rules.get(field, ""), right.rules.get(field, ""))
+            if values[0] != values[1]:
+                rows.append((ref.object.value, field, _shown(values[0]), _shown(values[1])))
+            elif rules[0] != rules[1]:
+                rows.append((ref.object.value, f"{field} (write)", str(rules[0]), str(rules[1])))
+    return rows
+
+
+def _connection(services: Services, connection_id: int) -> ConnectionRow:
+    with services.store.read() as session:
+        row = session.get(ConnectionRow, connection_id)
+    if row is None:
+        raise click.ClickException(f"There is no connection {connection_id}.")
+    return row
