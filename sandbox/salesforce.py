@@ -373,6 +373,10 @@ class SalesforceSandbox(Sandbox):
                 raise Refused(400, "PROCESSING_HALTED", "between 1 and 25 subrequests")
             if sum("/query" in part["url"] for part in parts) > 5:
                 raise Refused(400, "PROCESSING_HALTED", "at most 5 queries")
+            if all(part["method"] == "GET" for part in parts):
+                # A call that only asks is no write, though it is a POST.
+                self.calls[f"POST {request.path}"] -= 1
+                self.calls[f"POST {request.path}/query"] += 1
             _, answers = self._run(parts, bool(body.get("allOrNone")))
             return make(200, {"compositeResponse": answers})
 

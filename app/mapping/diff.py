@@ -239,7 +239,8 @@ class _Judge:
         if known and known.live and not gone and not moved:
             return self._known(item, known, there[0] if there else None)
         if there:
-            return self._found(record, there)
+            begun = known is not None and known.record_id is None and not record.match.asked
+            return self._found(record, there, begun and ref.object not in SHARED)
         return self._missing(record, known, gone)
 
     def _missing(self, record: DesiredRecord, known: Known | None, gone: bool) -> Change | None:
@@ -299,7 +300,7 @@ class _Judge:
             present=present,
         )
 
-    def _found(self, record: DesiredRecord, there: list[Found]) -> Change | None:
+    def _found(self, record: DesiredRecord, there: list[Found], begun: bool) -> Change | None:
         several = record.match.several
         if len(there) > 1 and several is Several.FLAG:
             ids = ", ".join(item.record_id for item in there)
@@ -311,7 +312,7 @@ class _Judge:
         return Change(
             record.ref,
             found.record_id,
-            fields=self._adopted(record, found, filled),
+            fields=self._adopted(record, found, filled, begun),
             on_match={},
             targets=record.links,
             links=record.links,
@@ -321,9 +322,15 @@ class _Judge:
         )
 
     def _adopted(
-        self, record: DesiredRecord, found: Found | None, filled: Mapping[str, FieldValue]
+        self,
+        record: DesiredRecord,
+        found: Found | None,
+        filled: Mapping[str, FieldValue],
+        begun: bool = False,
     ) -> dict[str, FieldValue]:
         """What may be written to a record that was there already.
+
+        `begun`: this service made it and never heard the answer, so that what stands there is its own.
 
         A found person keeps the name that stands there, unless an e-mail says that it is the same
         person and the booking has a whole name: half of one and half of another is nobody's.
@@ -340,6 +347,10 @@ class _Judge:
                 continue
             if found is None:
                 if rule not in READING:
+                    kept[name] = value
+                continue
+            if begun and rule is WriteRule.UNTOUCHED:
+                if not same(found.values.get(name), value):
                     kept[name] = value
                 continue
             allowed = self._allowed(record, name, value, found.values, None, True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ MOST_ROUNDS = 200
 """How often a file is looked at anew after something wrong was left out."""
 MAX_BYTES = 1_000_000
 """A file larger than this is no mapping file."""
+MAX_NODES = 50_000
+"""Entries that a file may have once its aliases are resolved: a few lines can make billions."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,11 @@ def _parse(name: str, text: str) -> Any:
         raise MappingError(f"{name}:1: it is not readable as YAML ({error})") from None
     if not isinstance(document, MappingType):
         raise MappingError(f"{name}:1: the file must hold keys and values")
+    try:
+        _plain(document, count(1))
+    except (ValueError, RecursionError):
+        words = f"aliases make it larger than {MAX_NODES:,} entries"
+        raise MappingError(f"{name}:1: {words}") from None
     return document
 
 
@@ -169,10 +178,13 @@ def _table(raw: Any) -> dict[str, Any]:
     return raw if isinstance(raw, dict) else {}
 
 
-def _plain(node: Any) -> Any:
+def _plain(node: Any, seen: Iterator[int] = repeat(0)) -> Any:
+    """The document in plain types; raises ValueError where `seen` has counted too many entries."""
+    if next(seen) > MAX_NODES:
+        raise ValueError("too many entries")
     if isinstance(node, MappingType):
-        return {str(key): _plain(value) for key, value in node.items()}
-    return [_plain(item) for item in node] if isinstance(node, list) else node
+        return {str(key): _plain(value, seen) for key, value in node.items()}
+    return [_plain(item, seen) for item in node] if isinstance(node, list) else node
 
 
 def _in_file(document: Any, location: Location) -> Location:
