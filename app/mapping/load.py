@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass
-from itertools import count, repeat
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -178,9 +178,9 @@ def _table(raw: Any) -> dict[str, Any]:
     return raw if isinstance(raw, dict) else {}
 
 
-def _plain(node: Any, seen: Iterator[int] = repeat(0)) -> Any:
+def _plain(node: Any, seen: Iterator[int] | None = None) -> Any:
     """The document in plain types; raises ValueError where `seen` has counted too many entries."""
-    if next(seen) > MAX_NODES:
+    if seen and next(seen) > MAX_NODES:
         raise ValueError("too many entries")
     if isinstance(node, MappingType):
         return {str(key): _plain(value, seen) for key, value in node.items()}

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from app.domain.booking import Booking
-from app.domain.records import ObjectName, Ref
+from app.domain.records import Known, ObjectName, Ref
 from app.security.encryption import Cipher
 from app.store.bookings import read_state
 from app.store.deliveries import count_parked
 from app.store.engine import Store
 from app.store.ledger import Ledger
-from app.store.models import BookingRow, ConnectionRow, DeliveryRow, EventRow
+from app.store.models import (
+    BookingRow,
+    ConnectionRow,
+    DeliveryRow,
+    DeliveryState,
+    EventRow,
+    SyncLog,
+)
+
+MOST_LOG = 50
+"""Lines of the sync log that a booking's page shows, the newest ones."""
+TIMED = (DeliveryState.RETRYING, DeliveryState.WAITING)
+"""The states of which it matters when they are looked at next."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,7 @@ class LinkView:
 class DeliveryView:
     """Where a booking stands in one CRM."""
 
+    connection_id: int
     provider: str
     account: str
     state: str
@@ -39,6 +53,10 @@ class DeliveryView:
     error: str | None
     advice: str | None
     next_attempt_at: str | None
+    mapping_version: str | None
+    """Fingerprint of the mapping file that it was planned by last."""
+    notes: tuple[str, ...]
+    """What was left as it is, and why."""
     links: tuple[LinkView, ...]
 
 
@@ -52,11 +70,33 @@ class BookingView:
     start: str
     timezone: str
     status: str
+    outcome: str | None
+    """held or no_show, where somebody said so."""
     deliveries: tuple[DeliveryView, ...]
 
     def as_json(self) -> dict[str, Any]:
         """As plain data."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class LogView:
+    """What was done to one record, and when."""
+
+    connection_id: int
+    at: datetime
+    object: str
+    record_id: str | None
+    outcome: str
+
+
+@dataclass(frozen=True)
+class BookingDetail:
+    """All that one booking's page shows."""
+
+    view: BookingView
+    booking: Booking
+    log: tuple[LogView, ...]
 
 
 class Overview:
@@ -75,10 +115,30 @@ class Overview:
 
     def booking(self, key: str) -> BookingView | None:
         """One booking by its key (`source:id`), or by its id in the default source."""
+        found = self.detail(key)
+        return found.view if found else None
+
+    def detail(self, key: str) -> BookingDetail | None:
+        """One booking with its facts and what was done for it."""
         keys = (key, f"default:{key}")
         with self._store.read() as session:
             row = session.scalars(select(BookingRow).where(BookingRow.key.in_(keys))).first()
-            return self._booking(session, row) if row else None
+            if row is None:
+                return None
+            booking = read_state(row, self._cipher)
+            return BookingDetail(self._view(session, row, booking), booking, _log(session, row.id))
+
+    def outdated(self, connection_id: int, version: str) -> int:
+        """How many bookings of a connection another version of its mapping has planned."""
+        query = select(func.count()).where(
+            DeliveryRow.connection_id == connection_id,
+            DeliveryRow.state.in_(
+                (DeliveryState.SYNCED, DeliveryState.SKIPPED, DeliveryState.FAILED)
+            ),
+            or_(DeliveryRow.mapping_version.is_(None), DeliveryRow.mapping_version != version),
+        )
+        with self._store.read() as session:
+            return session.scalar(query) or 0
 
     def connections(self) -> list[ConnectionRow]:
         """Every connection, oldest first."""
@@ -97,7 +157,9 @@ class Overview:
             return list(session.scalars(query))
 
     def _booking(self, session: Session, row: BookingRow) -> BookingView:
-        booking = read_state(row, self._cipher)
+        return self._view(session, row, read_state(row, self._cipher))
+
+    def _view(self, session: Session, row: BookingRow, booking: Booking) -> BookingView:
         pairs = session.execute(
             select(DeliveryRow, ConnectionRow)
             .join(ConnectionRow, ConnectionRow.id == DeliveryRow.connection_id)
@@ -106,30 +168,25 @@ class Overview:
         ).all()
         return BookingView(
             key=booking.key,
-            title=booking.meeting_type.name or "Meeting",
+            title=booking.meeting_type.name or ("Form" if booking.form else "Meeting"),
             who=", ".join(person.display_name for person in booking.attendees),
             start=booking.start.isoformat(),
             timezone=booking.timezone,
             status=booking.status.value,
+            outcome=booking.outcome.value if booking.outcome else None,
             deliveries=tuple(self._delivery(session, booking, d, c) for d, c in pairs),
         )
 
     def _delivery(
         self, session: Session, booking: Booking, row: DeliveryRow, connection: ConnectionRow
     ) -> DeliveryView:
-        refs = [
-            Ref(ObjectName.CONTACT, person.identity)
-            for person in booking.attendees
-            if person.identity
-        ]
-        refs += [
-            Ref(ObjectName.COMPANY, person.company_domain)
-            for person in booking.attendees
-            if person.company_domain
-        ]
-        refs += [Ref(ObjectName.DEAL, booking.key), Ref(ObjectName.MEETING, booking.key)]
-        known = Ledger(session, self._cipher, connection.id).read(refs)
+        own, shared = _refs(booking)
+        known = Ledger(session, self._cipher, connection.id).read([*own, *shared])
+        mine = [ref for ref in own if ref in known and known[ref].record_id]
+        if mine or row.state == DeliveryState.SKIPPED:
+            shared = [ref for ref in shared if ref in _linked(mine, known)]
         return DeliveryView(
+            connection_id=connection.id,
             provider=connection.provider,
             account=connection.account,
             state=row.state,
@@ -137,10 +194,46 @@ class Overview:
             attempts=row.attempts,
             error=row.error_message,
             advice=row.error_advice,
-            next_attempt_at=row.next_attempt_at.isoformat() if row.state == "retrying" else None,
+            next_attempt_at=row.next_attempt_at.isoformat() if row.state in TIMED else None,
+            mapping_version=row.mapping_version,
+            notes=tuple(row.notes or ()),
             links=tuple(
                 LinkView(ref.object.value, known[ref].record_id or "", known[ref].url)
-                for ref in dict.fromkeys(refs)
+                for ref in (*shared, *mine)
                 if ref in known and known[ref].record_id
             ),
         )
+
+
+def _refs(booking: Booking) -> tuple[list[Ref], list[Ref]]:
+    """What stands for a booking alone, and what its people and companies may stand under."""
+    own = [Ref(name, booking.key) for name in (ObjectName.DEAL, ObjectName.CASE)]
+    # Where the history of moves is kept, there is a meeting for each start that it had.
+    starts = (*booking.earlier, booking.start)
+    keys = [f"{booking.key}@{start:%Y%m%dT%H%M%SZ}" for start in starts]
+    own += [Ref(ObjectName.MEETING, key) for key in (*keys, booking.key)]
+    people = [person.identity for person in booking.attendees if person.identity]
+    domains = [person.company_domain for person in booking.attendees if person.company_domain]
+    shared = [Ref(name, p) for name in (ObjectName.CONTACT, ObjectName.LEAD) for p in people]
+    shared += [Ref(ObjectName.COMPANY, domain) for domain in domains]
+    return own, list(dict.fromkeys(shared))
+
+
+def _linked(mine: list[Ref], known: dict[Ref, Known]) -> set[Ref]:
+    """What the booking's own records are linked to, and what those are: a contact's company."""
+    near = {link for ref in mine for link in known[ref].links}
+    return near | {link for ref in near if ref in known for link in known[ref].links}
+
+
+def _log(session: Session, booking_id: int) -> tuple[LogView, ...]:
+    query = (
+        select(SyncLog, DeliveryRow.connection_id)
+        .join(DeliveryRow, DeliveryRow.id == SyncLog.delivery_id)
+        .where(DeliveryRow.booking_id == booking_id)
+        .order_by(SyncLog.id.desc())
+        .limit(MOST_LOG)
+    )
+    return tuple(
+        LogView(connection_id, row.at, row.object, row.record_id, row.outcome)
+        for row, connection_id in session.execute(query)
+    )

@@ -93,15 +93,16 @@ class Previewer:
             row = session.scalars(query).first()
             return read_state(row, self._cipher) if row else None
 
-    def since(self, moment: datetime) -> list[Booking]:
-        """The bookings that changed since a moment (UTC), oldest first."""
+    def since(self, moment: datetime, newest: int | None = None) -> list[Booking]:
+        """The bookings that changed since a moment (UTC), oldest first; the `newest` so many of them."""
+        query = (
+            select(BookingRow)
+            .where(BookingRow.updated_at >= moment)
+            .order_by(BookingRow.updated_at.desc(), BookingRow.id.desc())
+            .limit(newest)
+        )
         with self._store.read() as session:
-            query = (
-                select(BookingRow)
-                .where(BookingRow.updated_at >= moment)
-                .order_by(BookingRow.updated_at, BookingRow.id)
-            )
-            return [read_state(row, self._cipher) for row in session.scalars(query)]
+            return [read_state(row, self._cipher) for row in session.scalars(query).all()[::-1]]
 
     def offline(
         self, mapping: FieldMapping, shape: CrmShape, bookings: Iterable[Booking]
@@ -117,9 +118,13 @@ class Previewer:
         mapping: FieldMapping,
         bookings: Sequence[Booking],
         progress: Callable[[int], None] = lambda _: None,
+        directory: Directory | None = None,
     ) -> list[BookingPreview]:
-        """What would be created, changed and left alone in an account. Raises the CRM's errors."""
-        directory = adapter.directory()
+        """What would be created, changed and left alone in an account. Raises the CRM's errors.
+
+        `directory`: where the account has been read already.
+        """
+        directory = directory or adapter.directory()
         planner = Planner(mapping, adapter.shape, directory)
         previews: list[BookingPreview] = []
         for start in range(0, len(bookings), adapter.batch_size):

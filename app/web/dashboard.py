@@ -5,11 +5,13 @@ from __future__ import annotations
 from flask import Blueprint, redirect, render_template, request, session, url_for
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from app.services.overview import Overview
 from app.web.access import services, sign_in, signed_in
+from app.web.lookup import overview
+from app.web.mappings import mapping_problems
 
 blueprint = Blueprint("dashboard", __name__)
 PAGE_SIZE = 50
+MAX_PAGE = 1_000_000
 
 
 @blueprint.get("/sign-in")
@@ -38,13 +40,13 @@ def sign_out() -> WerkzeugResponse:
 @signed_in
 def index() -> str:
     """Connections, then the bookings that changed last."""
-    page = max(0, request.args.get("page", 0, type=int))
-    overview = Overview(services().store, services().cipher)
+    page = min(max(0, request.args.get("page", 0, type=int)), MAX_PAGE)
     return render_template(
         "index.html",
         providers=services().providers,
-        connections=overview.connections(),
-        bookings=overview.bookings(PAGE_SIZE, page * PAGE_SIZE),
+        connections=overview().connections(),
+        bookings=overview().bookings(PAGE_SIZE, page * PAGE_SIZE),
+        problems=mapping_problems(),
         page=page,
         page_size=PAGE_SIZE,
         csrf=session["csrf"],
@@ -55,5 +57,4 @@ def index() -> str:
 @signed_in
 def events() -> str:
     """The webhooks that came last, the quarantined ones with their reason."""
-    overview = Overview(services().store, services().cipher)
-    return render_template("events.html", events=overview.events(100), csrf=session["csrf"])
+    return render_template("events.html", events=overview().events(100), csrf=session["csrf"])

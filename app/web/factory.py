@@ -15,7 +15,7 @@ from app.bootstrap import Services, bootstrap
 from app.cli import register_commands
 from app.domain.errors import MappingError
 from app.store.engine import DATABASE_DOWN
-from app.web import api, connections, dashboard, health, webhooks
+from app.web import api, bookings, connections, dashboard, health, mappings, webhooks
 from config.settings import SettingsError
 
 log = structlog.get_logger(__name__)
@@ -59,7 +59,7 @@ def build_app(services: Services | None = None) -> Flask:
     if hops:
         app.wsgi_app = ProxyFix(app.wsgi_app, hops, hops, hops)  # type: ignore[method-assign]
     app.extensions["services"] = services
-    for module in (webhooks, health, connections, dashboard, api):
+    for module in (webhooks, health, connections, dashboard, bookings, mappings, api):
         app.register_blueprint(module.blueprint)
     app.after_request(_add_headers)
     app.register_error_handler(HTTPException, _http_error)

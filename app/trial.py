@@ -1,0 +1,129 @@
+"""Shows what a mapping, in use or only proposed, would do in an account: it reads, and writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any
+
+from app.bootstrap import Services
+from app.domain.booking import Booking
+from app.domain.errors import CrmError, MappingError
+from app.domain.records import Directory
+from app.mapping.check import check_against
+from app.mapping.load import MappingText
+from app.mapping.mapping import Mapping
+from app.services.preview import BookingPreview, Previewer
+from app.store.engine import utcnow
+from app.store.models import WORKING, ConnectionRow
+from crm_adapters.base import Adapter
+
+MOST_BOOKINGS = 20
+"""Bookings that a trial looks at, the newest ones: each may have to be looked up in the CRM."""
+SPAN = timedelta(days=7)
+"""How far back a trial looks."""
+MAX_TEXT = 100_000
+"""Characters of a file that is tried."""
+
+
+@dataclass(frozen=True)
+class AccountPreview:
+    """What bookings would come to in one account, or why nobody knows."""
+
+    connection: int
+    provider: str
+    account: str
+    mapping_version: str | None = None
+    bookings: tuple[BookingPreview, ...] = ()
+    problem: str | None = None
+    advice: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of trying the text of a mapping file."""
+
+    mistakes: tuple[str, ...] = ()
+    version: str = ""
+    account: AccountPreview | None = None
+
+
+def preview_account(
+    services: Services, row: ConnectionRow, bookings: Sequence[Booking]
+) -> AccountPreview:
+    """What bookings would come to in an account by the mapping in use, or why nobody knows."""
+    problem = _unusable(services, row)
+    if problem:
+        return problem
+    mapping = services.mappings[row.provider]
+    return _live(services, row, bookings, mapping, services.adapter(row.id), None)
+
+
+def try_text(services: Services, provider: str, text: str, row: ConnectionRow | None) -> Trial:
+    """Check a text, and show what it would do to the bookings of last week; nothing is kept."""
+    if len(text) > MAX_TEXT:
+        return Trial((f"The text is longer than {MAX_TEXT:,} characters.",))
+    try:
+        read = MappingText(f"{provider}.yaml", text, provider)
+    except MappingError as error:
+        return Trial((str(error),))
+    account = None
+    if row is not None and read.mapping is not None:
+        account = _unusable(services, row) or _try_live(services, read, read.mapping, row)
+    return Trial(tuple(read.lines()), read.version, account)
+
+
+def _try_live(
+    services: Services, read: MappingText, mapping: Mapping, row: ConnectionRow
+) -> AccountPreview | None:
+    """Let the account speak against a file first; what it would refuse is not shown as a plan."""
+    adapter = services.adapter(row.id)
+    try:
+        directory = adapter.directory()
+    except CrmError as error:
+        return _silent(row, error)
+    for complaint in check_against(mapping, adapter.shape, directory):
+        read.note(complaint.location, complaint.message)
+    if read.mistakes:
+        return None
+    previewer = Previewer(services.store, services.cipher, utcnow)
+    bookings = previewer.since(utcnow() - SPAN, MOST_BOOKINGS)
+    return _live(services, row, bookings, mapping, adapter, directory)
+
+
+def _live(
+    services: Services,
+    row: ConnectionRow,
+    bookings: Sequence[Booking],
+    mapping: Mapping,
+    adapter: Adapter,
+    directory: Directory | None,
+) -> AccountPreview:
+    previewer = Previewer(services.store, services.cipher, utcnow)
+    try:
+        found = previewer.live(row.id, adapter, mapping, bookings, directory=directory)
+    except CrmError as error:
+        return _silent(row, error)
+    return AccountPreview(row.id, row.provider, row.account, mapping.version, tuple(found))
+
+
+def _unusable(services: Services, row: ConnectionRow) -> AccountPreview | None:
+    words, advice = None, None
+    if row.provider not in services.providers:
+        words = f"providers.yaml no longer names {row.provider}."
+    elif row.status not in WORKING:
+        words = f"The connection is {row.status}. {row.last_error or ''}".strip()
+        advice = row.next_step
+    if words is None:
+        return None
+    return AccountPreview(row.id, row.provider, row.account, problem=words, advice=advice)
+
+
+def _silent(row: ConnectionRow, error: CrmError) -> AccountPreview:
+    about = (row.id, row.provider, row.account)
+    return AccountPreview(*about, problem=error.message, advice=error.advice)

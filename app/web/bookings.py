@@ -1,0 +1,91 @@
+"""A booking's page: its facts, where it stands in each CRM, what would change, how it went."""
+
+from __future__ import annotations
+
+from flask import Blueprint, redirect, render_template, request, session, url_for
+from werkzeug.exceptions import BadRequest
+from werkzeug.wrappers import Response as WerkzeugResponse
+
+from app.domain.booking import Booking, Outcome
+from app.domain.events import local
+from app.services.bookings import sync_again
+from app.store.engine import utcnow
+from app.trial import preview_account
+from app.web.access import services, signed_in
+from app.web.lookup import connected, find_booking
+
+blueprint = Blueprint("bookings", __name__, url_prefix="/bookings")
+TAKE_BACK = "none"
+"""What the form sends to take an outcome back."""
+
+
+@blueprint.get("/<path:key>")
+@signed_in
+def show(key: str) -> str:
+    """One booking."""
+    found = find_booking(key)
+    booking = found.booking
+    return render_template(
+        "booking.html",
+        view=found.view,
+        booking=booking,
+        log=found.log,
+        providers=services().providers,
+        accounts={d.connection_id: d.provider for d in found.view.deliveries},
+        when=span(booking),
+        earlier=[local(moment, booking.timezone) for moment in booking.earlier],
+        begun=booking.start <= utcnow(),
+        csrf=session["csrf"],
+    )
+
+
+@blueprint.post("/<path:key>/outcome")
+@signed_in
+def outcome(key: str) -> WerkzeugResponse:
+    """Say how the meeting went, or take it back; the CRMs follow."""
+    booking = find_booking(key).booking
+    said = request.form.get("outcome", "")
+    if booking.form or said not in (*Outcome, TAKE_BACK):
+        raise BadRequest("A meeting was held or a no-show; a form is neither.")
+    meant = None if said == TAKE_BACK else Outcome(said)
+    wake = services().intake.say_outcome(booking.key, meant, str(session["user"]))
+    services().waker.wake(wake)
+    return redirect(url_for("bookings.show", key=booking.key), 303)
+
+
+@blueprint.post("/<path:key>/sync")
+@signed_in
+def sync(key: str) -> WerkzeugResponse:
+    """Bring the booking into every CRM once more."""
+    booking = find_booking(key).booking
+    services().waker.wake(sync_again(services().store, booking.key, str(session["user"])))
+    return redirect(url_for("bookings.show", key=booking.key), 303)
+
+
+@blueprint.get("/<path:key>/preview")
+@signed_in
+def ask_preview(key: str) -> str:
+    """What would be created, changed or left alone in each CRM now; nothing is written."""
+    found = find_booking(key)
+    return render_template(
+        "preview.html",
+        view=found.view,
+        when=span(found.booking),
+        accounts=[preview_account(services(), row, [found.booking]) for row in connected()],
+        providers=services().providers,
+        html_fields=html_fields(),
+    )
+
+
+def html_fields() -> dict[str, frozenset[str]]:
+    """Provider -> `object.field` of what holds HTML there."""
+    return {name: services().shape(name).html_fields for name in services().providers}
+
+
+def span(booking: Booking) -> str:
+    """Day, time, zone and length, on the attendee's clock."""
+    start, end = local(booking.start, booking.timezone), local(booking.end, booking.timezone)
+    if booking.form:
+        return f"{start:%Y-%m-%d %H:%M} ({booking.timezone})"
+    until = f"{end:%H:%M}" if end.date() == start.date() else f"{end:%Y-%m-%d %H:%M}"
+    return f"{start:%A %Y-%m-%d %H:%M}–{until} ({booking.timezone}), {booking.minutes} minutes"

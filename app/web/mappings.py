@@ -1,0 +1,116 @@
+"""The mapping files in use: their versions and problems, and a try of another one before it counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flask import Blueprint, render_template, request, session
+from werkzeug.exceptions import NotFound
+
+from app.store.models import ConnectionRow
+from app.trial import MAX_TEXT, MOST_BOOKINGS, Trial, try_text
+from app.web.access import services, signed_in
+from app.web.bookings import html_fields
+from app.web.lookup import connected, find_connection, overview
+from config.providers import Provider
+
+blueprint = Blueprint("mappings", __name__, url_prefix="/mappings")
+
+
+@dataclass(frozen=True)
+class _Use:
+    """A connection, and how many of its bookings another version of the file has planned."""
+
+    row: ConnectionRow
+    outdated: int
+
+
+@dataclass(frozen=True)
+class MappingProblem:
+    """What is wrong with a mapping file: the CRM, the words, and the account that says so."""
+
+    title: str
+    words: str
+    connection_id: int | None = None
+
+
+@blueprint.get("")
+@signed_in
+def index() -> str:
+    """Each provider's file, its version, and what is wrong with it."""
+    files, rows = services().mappings, connected()
+    uses = {
+        name: [
+            _Use(row, overview().outdated(row.id, files[name].version))
+            for row in rows
+            if row.provider == name
+        ]
+        for name in services().providers
+    }
+    return render_template(
+        "mappings.html", providers=services().providers, files=files, uses=uses,
+        problems=mapping_problems(),
+    )  # fmt: skip
+
+
+@blueprint.get("/<name>/try")
+@signed_in
+def ask(name: str) -> str:
+    """A form with the file in use, to be changed and tried."""
+    provider = _provider(name)
+    try:
+        text = services().mappings.path(name).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        text = ""
+    return _page(provider, text, next((r.id for r in connected() if r.provider == name), None))
+
+
+@blueprint.post("/<name>/try")
+@signed_in
+def try_file(name: str) -> str:
+    """Check a text, and show what it would do to the bookings of last week; nothing is kept."""
+    provider = _provider(name)
+    text = request.form.get("mapping", "").replace("\r\n", "\n")
+    chosen = request.form.get("connection", type=int)
+    row = find_connection(chosen) if chosen else None
+    if row is not None and row.provider != name:
+        raise NotFound("There is no such connection.")
+    return _page(provider, text, chosen, try_text(services(), name, text, row))
+
+
+def mapping_problems() -> list[MappingProblem]:
+    """Files that are broken as they are now, and files that an account speaks against."""
+    titles = {name: provider.title for name, provider in services().providers.items()}
+    found = [
+        MappingProblem(title, problem)
+        for name, title in titles.items()
+        if (problem := services().mappings.problem(name))
+    ]
+    return found + [
+        MappingProblem(f"{titles[row.provider]}, {row.account}", row.mapping_problem, row.id)
+        for row in connected()
+        if row.mapping_problem and row.provider in titles
+    ]
+
+
+def _page(provider: Provider, text: str, chosen: int | None, trial: Trial | None = None) -> str:
+    return render_template(
+        "try.html",
+        provider=provider,
+        providers=services().providers,
+        text=text,
+        rows=[row for row in connected() if row.provider == provider.name],
+        chosen=chosen,
+        trial=trial,
+        most=MOST_BOOKINGS,
+        longest=MAX_TEXT,
+        html_fields=html_fields(),
+        csrf=session["csrf"],
+    )
+
+
+def _provider(name: str) -> Provider:
+    provider = services().providers.get(name)
+    if provider is None:
+        raise NotFound(f"There is no CRM {name!r} here.")
+    return provider
