@@ -47,8 +47,8 @@ KINDS = {f"{root}.{name}": kind for root, names in _ROOTS.items() for name, kind
 FIXED = frozenset(KINDS)
 ROOTS = frozenset(_ROOTS) | {"answers", "link", "payload"}
 """What a template may read from."""
-FIXED_ROOTS = frozenset(_ROOTS) - {"meeting_type"}
-"""Roots under which there is nothing but the fixed paths."""
+FIXED_ROOTS = frozenset(_ROOTS)
+"""Roots under which there is nothing but the fixed paths, and meeting_type.metadata."""
 NAME_PATHS = frozenset(f"attendee.{n}" for n in ("first_name", "last_name", "full_name"))
 _OPEN = re.compile(r"""(answers|meeting_type\.metadata|link)(?:\.([\w-]+)|\[(["'])(.+)\3\])""")
 _PAYLOAD = re.compile(r"payload(?:\.[\w-]+)+")

@@ -2,65 +2,159 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import datetime
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from functools import lru_cache, wraps
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from jinja2 import Template, TemplateError, meta, nodes
+from jinja2 import Template, TemplateError, Undefined, meta, nodes, pass_context
 from jinja2.compiler import CodeGenerator, Frame
+from jinja2.exceptions import SecurityError
 from jinja2.filters import FILTERS
+from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.tests import TESTS
 
+from app.domain.text import cut
 from app.mapping.paths import FIXED_ROOTS, ROOTS, check_path, plain_label
 
 MAX_SOURCE = 4_000
 """Characters that a template may have itself."""
-MAX_RESULT = 20_000
+MAX_RESULT = 100_000
 """Characters that a rendered template may have, and every text on the way there."""
+MAX_WORK = 2_000_000
+"""Characters that may go through filters, sums and methods until a template is rendered."""
+TURN = 200
+"""What each part of a loop's body counts as, at every turn: no more than 10,000 parts in all."""
+MAX_ITEMS = 5_000
+"""Entries of a list."""
+ITEM = 20
+"""What an entry of a list counts as, in characters."""
 MAX_NUMBER = 10**15
 _PLAIN_FILTERS = (
-    "abs", "capitalize", "default", "d", "escape", "e", "first", "float", "int", "last", "length",
-    "count", "list", "lower", "round", "sort", "string", "striptags", "title", "trim", "unique",
-    "upper",
+    "abs", "capitalize", "default", "d", "escape", "e", "first", "float", "last", "length",
+    "count", "list", "lower", "sort", "striptags", "title", "trim", "unique", "upper",
+)  # fmt: skip
+_PLAIN_TESTS = (
+    "defined", "undefined", "none", "boolean", "true", "false", "integer", "float", "number",
+    "string", "mapping", "sequence", "iterable", "lower", "upper", "in", "==", "eq", "equalto",
+    "!=", "ne", ">", "gt", "greaterthan", "ge", ">=", "<", "lt", "lessthan", "<=", "le",
 )  # fmt: skip
 _METHODS = {
     str: {"lower", "upper", "title", "strip", "startswith", "endswith", "split", "capitalize"},
     dict: {"get", "items", "keys", "values"},
 }
-_FORBIDDEN = (
-    nodes.Macro, nodes.CallBlock, nodes.Import, nodes.FromImport, nodes.Include, nodes.Extends,
-    nodes.Block, nodes.Pow,
+_LOOP = {"index", "index0", "first", "last", "length"}
+_ALLOWED = (
+    nodes.Template, nodes.Output, nodes.TemplateData, nodes.For, nodes.If, nodes.Assign,
+    nodes.Name, nodes.Const, nodes.Tuple, nodes.List, nodes.Dict, nodes.Pair, nodes.Keyword,
+    nodes.CondExpr, nodes.Filter, nodes.Test, nodes.Call, nodes.Getattr, nodes.Getitem,
+    nodes.Slice, nodes.Concat, nodes.Add, nodes.Sub, nodes.Mul, nodes.Div, nodes.FloorDiv,
+    nodes.Mod, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos, nodes.Compare, nodes.Operand,
 )  # fmt: skip
+"""What a template may be made of; whatever else Jinja2 has or will have is refused."""
+_FAILURES = (
+    TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError,
+    RecursionError,
+)  # fmt: skip
+_left: ContextVar[list[int]] = ContextVar("_left")
+"""What the rendering that is under way may still spend."""
 
 
-def _bounded(text: str) -> str:
-    if len(text) > MAX_RESULT:
+def _spend(cost: int) -> None:
+    left = _left.get()
+    left[0] -= cost
+    if left[0] < 0:
+        raise ValueError("the template is too much work")
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    return ITEM * len(value) if isinstance(value, (list, tuple, dict)) else 1
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > MAX_RESULT:
         raise ValueError(f"the template gives more than {MAX_RESULT} characters")
-    return text
+    if isinstance(value, list) and len(value) > MAX_ITEMS:
+        raise ValueError(f"a list in a template has at most {MAX_ITEMS} entries")
+    return value
 
 
-def _join(value: Any, separator: str = "") -> str:
-    return _concat([part for item in value for part in (separator, item)][1:])
+def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter, test or method that pays for what goes in and gives no more than is allowed."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        _spend(1 + sum(map(_size, (*args, *kwargs.values()))))
+        result = function(*args, **kwargs)
+        return _bounded(list(result) if isinstance(result, Iterator) else result)
+
+    return call
 
 
-def _concat(parts: Any) -> str:
-    texts = ["" if part is None else str(part) for part in parts]
-    if sum(map(len, texts)) > MAX_RESULT:
+def _text(value: Any) -> str:
+    """A value as people read it; what is no value of a booking is refused."""
+    if value is None or isinstance(value, Undefined):
+        return str(value or "")
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if isinstance(value, (list, tuple)):
+        return _join(value, ", ")
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    raise ValueError(f"a {type(value).__name__} is no text; name what is in it")
+
+
+def _concat(parts: Iterable[Any]) -> str:
+    texts = [_text(part) for part in parts]
+    size = sum(map(len, texts))
+    _spend(size)
+    if size > MAX_RESULT:
         raise ValueError(f"the template gives more than {MAX_RESULT} characters")
     return "".join(texts)
 
 
+def _join(value: Any, separator: str = "") -> str:
+    items = list(value)
+    _spend(len(items))
+    return _concat([part for item in items for part in (separator, item)][1:])
+
+
 def _replace(value: Any, old: str, new: str) -> str:
-    text = str(value)
+    text, old, new = _text(value), _text(old), _text(new)
     if len(text) + (text.count(old) * max(0, len(new) - len(old))) > MAX_RESULT:
         raise ValueError(f"the template gives more than {MAX_RESULT} characters")
     return text.replace(old, new)
 
 
 def _truncate(value: Any, limit: int = 255) -> str:
-    return str(value)[: max(0, int(limit))]
+    return cut(_text(value), max(1, int(limit)))
+
+
+def _int(value: Any, default: int = 0) -> int:
+    # Long texts of digits take long to read.
+    return int(FILTERS["int"](value, default)) if len(str(value)) <= 40 else default
+
+
+def _round(value: Any, places: int = 0) -> float:
+    if not 0 <= int(places) <= 15:
+        raise ValueError("round takes 0 to 15 places")
+    return round(float(value), int(places))
+
+
+def _divides(by: int | None = None) -> Callable[..., bool]:
+    def test(value: Any, number: Any = by) -> bool:
+        if not (isinstance(value, (int, float)) and isinstance(number, (int, float))):
+            raise ValueError("odd, even and divisibleby work on numbers")
+        return bool(value % number == 0)
+
+    return test
 
 
 def _moment(form: str) -> Callable[..., str]:
@@ -72,10 +166,17 @@ def _moment(form: str) -> Callable[..., str]:
             raise ValueError("a form of a date has at most 50 characters")
         try:
             return value.astimezone(ZoneInfo(zone)).strftime(form)
-        except (ZoneInfoNotFoundError, ValueError, OverflowError):
+        except (ZoneInfoNotFoundError, ValueError, OverflowError, OSError):
             raise ValueError(f"there is no time zone {zone!r}, or the form is wrong") from None
 
     return show
+
+
+def _paced(value: Any, weight: int) -> Iterator[Any]:
+    """What a loop goes through, each turn paid for."""
+    for item in value:
+        _spend(weight * TURN)
+        yield item
 
 
 class _Generator(CodeGenerator):
@@ -107,27 +208,80 @@ class _Environment(ImmutableSandboxedEnvironment):
                 raise ValueError("the number is too large")
         return super().call_binop(context, operator, left, right)
 
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """What is in a table; a question may have the name of one of Python's own methods."""
+        if isinstance(obj, dict) and attribute not in _METHODS[dict]:
+            return self.getitem(obj, attribute)
+        return super().getattr(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """What is in a table, a list or a text; never an attribute."""
+        try:
+            return obj[argument]
+        except (TypeError, LookupError):
+            if isinstance(argument, str) and (argument[:2] == "__" or not isinstance(obj, dict)):
+                return self.unsafe_undefined(obj, argument)
+            return self.undefined(obj=obj, name=argument)
+
+    def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
+        """Refuse at once: what is forbidden is not just empty."""
+        raise SecurityError(f"{attribute!r} of a {type(obj).__name__} is not for templates")
+
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Only data, and a few methods of texts and tables."""
-        for kind, names in _METHODS.items():
-            if isinstance(obj, kind):
-                return attr in names
-        return False
+        """Only data, a few methods of texts and tables, and where a loop is."""
+        if isinstance(obj, LoopContext):
+            return attr in _LOOP
+        return any(isinstance(obj, kind) and attr in names for kind, names in _METHODS.items())
+
+    def wrap_str_format(self, value: Any) -> None:
+        """No way to `"{}".format`: it reaches into objects, and widths make it a bomb."""
+
+    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call one of the listed methods, paid for."""
+        owner, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
+        if not __self.is_safe_attribute(owner, name, __obj):
+            raise SecurityError("nothing can be called but the methods of texts and tables")
+        _spend(_size(owner))
+        # Jinja2 gives these to every call inside a loop.
+        own = {key: kwargs[key] for key in kwargs if key not in ("_loop_vars", "_block_vars")}
+        return _counted(__obj)(*args, **own)
+
+    def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
+        for loop in list(source.find_all(nodes.For)):
+            weight = nodes.Const(1 + sum(1 for _ in loop.find_all(nodes.Node)))
+            loop.iter = nodes.Filter(loop.iter, "_paced", [weight], [], None, None)
+        return super()._generate(source, *args, **kwargs)
 
 
-_environment = _Environment(
-    autoescape=False,
-    finalize=lambda value: "" if value is None else value,
-    extensions=(),
-)
+@pass_context
+def _finalize(_: Any, value: Any) -> str:
+    # Taking the context keeps Jinja2 from working constants out when a template is loaded.
+    return _text(value)
+
+
+_environment = _Environment(autoescape=False, finalize=_finalize, extensions=(), optimized=False)
 _environment.globals.clear()
-_environment.filters = {name: FILTERS[name] for name in _PLAIN_FILTERS} | {
-    "join": _join,
-    "replace": _replace,
-    "truncate": _truncate,
-    "date": _moment("%Y-%m-%d"),
-    "time": _moment("%H:%M"),
-    "datetime": _moment("%Y-%m-%d %H:%M"),
+_environment.filters = {
+    name: _counted(function)
+    for name, function in (
+        {name: FILTERS[name] for name in _PLAIN_FILTERS}
+        | {
+            "int": _int,
+            "join": _join,
+            "replace": _replace,
+            "round": _round,
+            "string": _text,
+            "truncate": _truncate,
+            "date": _moment("%Y-%m-%d"),
+            "time": _moment("%H:%M"),
+            "datetime": _moment("%Y-%m-%d %H:%M"),
+        }
+    ).items()
+} | {"_paced": _paced}
+_environment.tests = {name: TESTS[name] for name in _PLAIN_TESTS} | {
+    "even": _divides(2),
+    "odd": lambda value: not _divides(2)(value),
+    "divisibleby": _divides(),
 }
 
 
@@ -142,20 +296,34 @@ def check_template(source: str) -> str:
         raise ValueError(f"a template has at most {MAX_SOURCE} characters")
     try:
         tree = _environment.parse(source)
+        _check_parts(tree)
         _compile(source)
     except TemplateError as error:
         raise ValueError(f"the template does not compile: {error}") from None
-    for node in tree.find_all(_FORBIDDEN):
-        raise ValueError(f"a template has no {type(node).__name__.lower()}")
+    except (RecursionError, SyntaxError, MemoryError):
+        raise ValueError("the template is nested too deeply") from None
+    return source
+
+
+def _check_parts(tree: nodes.Template) -> None:
+    """Raise ValueError for what a template may not be made of, and for names that are not there."""
+    for node in tree.find_all(nodes.Node):
+        if not isinstance(node, _ALLOWED):
+            raise ValueError(f"a template has no {type(node).__name__.lower()}")
+        for kind, known in ((nodes.Filter, _environment.filters), (nodes.Test, _environment.tests)):
+            if isinstance(node, kind) and (node.name not in known or node.name.startswith("_")):
+                there = ", ".join(sorted(n for n in known if n.isalnum()))
+                word = kind.__name__.lower()
+                raise ValueError(f"there is no {word} {node.name!r}; there are: {there}")
     for loop in tree.find_all(nodes.For):
         if loop.recursive or any(True for child in loop.body for _ in _loops(child)):
             raise ValueError("a loop inside a loop is not for a mapping file")
-    for root in sorted(meta.find_undeclared_variables(tree) - ROOTS):
+    names = {node.name for node in tree.find_all(nodes.Name) if node.ctx == "load"}
+    for root in sorted((meta.find_undeclared_variables(tree) | names & {"self"}) - ROOTS):
         raise ValueError(f"there is no {root!r}; there are: {', '.join(sorted(ROOTS))}")
-    for part in tree.find_all(nodes.Getattr):
-        if isinstance(part.node, nodes.Name) and part.node.name in FIXED_ROOTS:
-            check_path(f"{part.node.name}.{part.attr}")
-    return source
+    for root, name in _members(tree):
+        if root in FIXED_ROOTS and (root, name) != ("meeting_type", "metadata"):
+            check_path(f"{root}.{name}")
 
 
 def _loops(node: nodes.Node) -> list[nodes.Node]:
@@ -163,19 +331,29 @@ def _loops(node: nodes.Node) -> list[nodes.Node]:
     return [*own, *node.find_all(nodes.For)]
 
 
+def _members(tree: nodes.Template) -> Iterator[tuple[str, str]]:
+    """What is asked for by name: (`answers`, `Q`) for answers.Q, answers["Q"], answers.get("Q")."""
+    asked: list[tuple[nodes.Node, Any]] = []
+    for attribute in tree.find_all(nodes.Getattr):
+        asked.append((attribute.node, attribute.attr))
+    for item in tree.find_all(nodes.Getitem):
+        asked.append((item.node, item.arg))
+    for call in tree.find_all(nodes.Call):
+        if isinstance(call.node, nodes.Getattr) and call.node.attr == "get" and call.args:
+            asked.append((call.node.node, call.args[0]))
+    for node, name in asked:
+        label = name.value if isinstance(name, nodes.Const) else name
+        if isinstance(node, nodes.Name) and not isinstance(label, nodes.Node):
+            yield node.name, str(label)
+
+
 @lru_cache(maxsize=512)
 def names_in(source: str) -> frozenset[str]:
     """The roots that a template reads from (`attendee`, `person`), and `answers:<label>`."""
     tree = _environment.parse(source)
     found = {node.name for node in tree.find_all(nodes.Name) if node.ctx == "load"}
-    asked = [(part.node, part.attr) for part in tree.find_all(nodes.Getattr)]
-    for part in tree.find_all(nodes.Getitem):
-        if isinstance(part.arg, nodes.Const):
-            asked.append((part.node, str(part.arg.value)))
-    for node, label in asked:
-        if isinstance(node, nodes.Name) and node.name == "answers":
-            found.add(f"answers:{plain_label(label)}")
-    return frozenset(found)
+    asked = [label for root, label in _members(tree) if root == "answers"]
+    return frozenset(found | {f"answers:{plain_label(label)}" for label in asked})
 
 
 def render(source: str, context: Mapping[str, Any]) -> str:
@@ -184,19 +362,15 @@ def render(source: str, context: Mapping[str, Any]) -> str:
     Raises ValueError where the template reaches for something forbidden or grows too long.
     """
     parts, size = [], 0
+    token = _left.set([MAX_WORK])
     try:
         for part in _compile(source).generate(context):
             parts.append(part)
             size += len(part)
             if size > MAX_RESULT:
                 break
-    except (
-        TemplateError,
-        ArithmeticError,
-        TypeError,
-        ValueError,
-        LookupError,
-        AttributeError,
-    ) as e:
+    except _FAILURES as e:
         raise ValueError(f"the template failed: {e}") from None
-    return _bounded("".join(parts))
+    finally:
+        _left.reset(token)
+    return str(_bounded("".join(parts)))
