@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, sync_playwright
@@ -23,18 +25,25 @@ pytestmark = [
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[tuple[Bridge, str]]:
+@contextmanager
+def served(folder: Path, **values: Any) -> Iterator[tuple[Bridge, str]]:
     """The service on a port of its own, nothing connected yet."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", public_url=url)
+    bridge = Bridge(f"sqlite:///{folder}/a.sqlite3", public_url=url, **values)
     server = make_server("127.0.0.1", port, bridge.app, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield bridge, url
     server.shutdown()
     server.server_close()
     bridge.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[tuple[Bridge, str]]:
+    """The service on a port of its own."""
+    with served(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

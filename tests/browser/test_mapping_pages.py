@@ -1,0 +1,122 @@
+"""A booking's page, its preview and its outcome, and mapping files, in Chromium."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page
+
+from config.settings import CONFIG_DIR
+from tests.bridge import Bridge, sample
+from tests.browser.test_pages import CHROMIUM, page, served, sign_in
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed here"),
+]
+__all__ = ["page"]
+PAST = {"start": "2026-11-20T09:00:00+01:00", "end": "2026-11-20T09:30:00+01:00"}
+NARROW = 360
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A copy of the mapping files, to be changed."""
+    return Path(shutil.copytree(CONFIG_DIR / "mappings", tmp_path / "mappings"))
+
+
+@pytest.fixture
+def site(tmp_path: Path, files: Path) -> Iterator[tuple[Bridge, str]]:
+    """The service on a port of its own with all CRMs connected, and a booking of last week."""
+    with served(tmp_path, mappings_dir=files) as (bridge, url):
+        bridge.connect_all()
+        bridge.sync(sample("booking_created", **PAST))
+        yield bridge, url
+
+
+def test_a_person_says_how_a_meeting_went(site: tuple[Bridge, str], page: Page) -> None:
+    """From the list to the booking's page: No-show, then Held, then back, each in the CRM."""
+    bridge, url = site
+    sign_in(page, bridge, url)
+    page.get_by_role("link", name="Discovery Call").click()
+    page.get_by_role("heading", name="How it went").wait_for()
+    assert page.get_by_text("Friday 2026-11-20 09:00–09:30 (Europe/Berlin)").is_visible()
+    (meeting,) = bridge.sandbox("hubspot").records["meetings"].values()
+    for button, words, stands in (
+        ("No-show", "Somebody said: no-show", "NO_SHOW"),
+        ("Held", "Somebody said: held", "COMPLETED"),
+        ("Take it back", "Nobody has said yet", "SCHEDULED"),
+    ):
+        page.get_by_role("button", name=button, exact=True).click()
+        page.get_by_text(words).wait_for()
+        bridge.settle()
+        assert meeting["properties"]["hs_meeting_outcome"] == stands
+    page.reload()
+    assert page.get_by_role("row", name="meeting").get_by_text("updated").count() >= 3
+
+
+def test_a_preview_shows_old_and_new(site: tuple[Bridge, str], page: Page) -> None:
+    """A moved meeting is previewed beside what stands in each CRM, and nothing is written."""
+    bridge, url = site
+    bridge.post(sample("booking_rescheduled"))
+    before = [served.sandbox.writes() for served in bridge.served.values()]
+    sign_in(page, bridge, url)
+    page.get_by_role("link", name="Discovery Call").click()
+    page.get_by_role("link", name="Preview what would change").click()
+    row = page.get_by_role("row", name="hs_meeting_start_time")
+    assert row.get_by_text("2026-11-20T08:00:00Z").is_visible()
+    assert row.get_by_text("2026-12-02T13:00:00Z").is_visible()
+    assert page.get_by_text("Nothing to write.").count() == 9
+    assert [served.sandbox.writes() for served in bridge.served.values()] == before
+    page.get_by_role("link", name="Back to the booking").click()
+    page.get_by_role("button", name="Sync again").click()
+    page.get_by_role("heading", name="In the CRMs").wait_for()
+    bridge.settle()
+    page.get_by_role("link", name="Preview what would change").click()
+    assert page.get_by_text("Nothing to write.").count() == 12
+
+
+def test_a_mapping_is_tried_and_a_broken_one_told(
+    site: tuple[Bridge, str], page: Page, files: Path
+) -> None:
+    """A person tries a change on a page; a file broken on disk is an alert on the dashboard."""
+    bridge, url = site
+    sign_in(page, bridge, url)
+    page.get_by_role("link", name="Mappings").click()
+    page.get_by_role("row", name="HubSpot").get_by_role("link", name="Try a change").click()
+    box = page.get_by_label("Mapping file")
+    text = box.input_value()
+    assert text == (files / "hubspot.yaml").read_text(encoding="utf-8")
+    box.fill(text.replace("phone: attendee.phone", "jobtitel: {value: Boss}"))
+    page.get_by_role("button", name="Check and preview").click()
+    alert = page.get_by_role("alert")
+    assert "did you mean jobtitle?" in alert.inner_text()
+    page.get_by_label("Mapping file").fill(
+        text.replace("phone: attendee.phone", "jobtitle: {value: Boss}")
+    )
+    page.get_by_role("button", name="Check and preview").click()
+    page.get_by_role("row", name="jobtitle").get_by_text("Boss").wait_for()
+    assert page.get_by_role("alert").count() == 0
+    (files / "hubspot.yaml").write_text(text.replace("attendee.phone", "attendee.fone"), "utf-8")
+    page.goto(url)
+    assert "did you mean attendee.phone?" in page.get_by_role("alert").inner_text()
+
+
+def test_pages_fit_a_telephone(site: tuple[Bridge, str], page: Page) -> None:
+    """On a narrow screen the page does not grow beyond it, and every field has its label."""
+    bridge, url = site
+    bridge.post(sample("booking_rescheduled"))
+    sign_in(page, bridge, url)
+    page.set_viewport_size({"width": NARROW, "height": 740})
+    key = sample("booking_created")["id"]
+    for path in ("/", f"/bookings/{key}", f"/bookings/{key}/preview", "/mappings",
+                 "/mappings/hubspot/try", "/events"):  # fmt: skip
+        page.goto(f"{url}{path}")
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= NARROW, (path, width)
+        unnamed = "[...document.querySelectorAll('input:not([type=hidden]),select,textarea')]"
+        assert page.evaluate(f"{unnamed}.filter(e => !e.labels.length).length") == 0, path
+        assert page.evaluate("document.querySelectorAll('h1').length") >= 1, path
