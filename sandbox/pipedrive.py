@@ -107,6 +107,10 @@ class PipedriveSandbox(Sandbox):
         self.burst = Window(80, 2.0)
         self.search_burst = Window(10, 2.0)
         self.spent = 0
+        self.pipelines = [
+            {"id": 1, "name": "Pipeline", "order_nr": 0},
+            {"id": 2, "name": "Renewals", "order_nr": 1},
+        ]
         self.stages = [
             {"id": 1, "name": "Qualified", "pipeline_id": 1, "order_nr": 1},
             {"id": 2, "name": "Contact made", "pipeline_id": 1, "order_nr": 2},
@@ -190,7 +194,8 @@ class PipedriveSandbox(Sandbox):
         with self.lock:
             if request.method == "POST":
                 body = self._checked(kind, new=True)
-                record = {"id": self.new_id(), "is_deleted": False, **self._defaults(kind), **body}
+                made = {"is_deleted": False, "add_time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+                record = {"id": self.new_id(), **made, **self._defaults(kind), **self._placed(body)}
                 self.records[kind][record["id"]] = record
                 return make(200, {"success": True, "data": self._show(kind, record)})
             rows = [r for r in self.records[kind].values() if not r["is_deleted"]]
@@ -209,8 +214,22 @@ class PipedriveSandbox(Sandbox):
     def _defaults(self, kind: str) -> Record:
         me = 1
         if kind == "deals":
-            return {"owner_id": me, "pipeline_id": 1, "stage_id": 1, "status": "open"}
+            first = self.stages[0]
+            place = {"pipeline_id": first["pipeline_id"], "stage_id": first["id"]}
+            return {"owner_id": me, **place, "status": "open"}
         return {"owner_id": me, "done": False} if kind == "activities" else {"owner_id": me}
+
+    def _placed(self, body: Record) -> Record:
+        """The stage says which pipeline it is; a pipeline alone means its first stage."""
+        # https://developers.pipedrive.com/changelog/post/bug-fix-in-the-behavior-of-codepipeline_idcode-and-codestage_idcode-for-put-dealsid
+        if "stage_id" in body:
+            line = next(s["pipeline_id"] for s in self.stages if s["id"] == body["stage_id"])
+            return {**body, "pipeline_id": line}
+        if "pipeline_id" in body:
+            line = body["pipeline_id"]
+            return {**body, "stage_id": next(s["id"] for s in self.stages
+                                             if s["pipeline_id"] == line)}  # fmt: skip
+        return body
 
     def _one(self, kind: str, number: int) -> Response:
         with self.lock:
@@ -222,7 +241,7 @@ class PipedriveSandbox(Sandbox):
             if request.method == "PATCH":
                 body = self._checked(kind, new=False)
                 custom = {**record.get("custom_fields", {}), **body.pop("custom_fields", {})}
-                record.update(body)
+                record.update(self._placed(body))
                 if custom:
                     record["custom_fields"] = custom
             return make(200, {"success": True, "data": self._show(kind, record)})
@@ -263,7 +282,8 @@ class PipedriveSandbox(Sandbox):
             if key not in NULLABLE:
                 raise self._unfit(f"{key}: may not be null")
             return
-        if isinstance(value, bool) is not (expected is bool) or not isinstance(value, expected):
+        types = (int, float) if expected is float else expected
+        if isinstance(value, bool) is not (expected is bool) or not isinstance(value, types):
             raise self._unfit(f"{key}: must be of type {expected.__name__}")
         if key in PATTERNS and not re.fullmatch(PATTERNS[key], value):
             raise self._unfit(f"{key}: has the wrong format")
@@ -377,8 +397,7 @@ class PipedriveSandbox(Sandbox):
             return make(200, {"success": True, "data": field})
 
     def _pipelines(self) -> Response:
-        return self._list([{"id": 1, "name": "Pipeline", "order_nr": 0},
-                           {"id": 2, "name": "Renewals", "order_nr": 1}])  # fmt: skip
+        return self._list(self.pipelines)
 
     def _user_ids(self) -> dict[str, int]:
         return {email: number for number, email in enumerate(self.users, 1)}
@@ -413,6 +432,36 @@ class PipedriveSandbox(Sandbox):
             return make(200, {"success": True, "data": {"id": row_id}})
 
     # For tests and the page
+
+    def merge(self, kind: str, winner: int, loser: int) -> None:
+        """Do what a person does who merges two records: the winner's fields come first."""
+        # https://pipedrive.readme.io/docs/merging-two-persons
+        with self.lock:
+            kept, gone = self.records[kind][winner], self.records[kind][loser]
+            gone["is_deleted"] = True
+            for key, value in gone.items():
+                if key in ("emails", "phones"):
+                    there = {entry["value"] for entry in kept.get(key) or ()}
+                    more = [e for e in value if e["value"] not in there]
+                    kept[key] = [*(kept.get(key) or ()), *({**e, "primary": False} for e in more)]
+                elif key == "custom_fields":
+                    own = {k: v for k, v in (kept.get(key) or {}).items() if v is not None}
+                    kept[key] = {**value, **own}
+                elif kept.get(key) is None:
+                    kept[key] = value
+            self._repoint(kind, winner, loser)
+
+    def _repoint(self, kind: str, winner: int, loser: int) -> None:
+        own = {"persons": "person_id", "organizations": "org_id", "deals": "deal_id"}[kind]
+        for table in self.records.values():
+            for row in table.values():
+                if row.get(own) == loser:
+                    row[own] = winner
+                for entry in row.get("participants") or () if kind == "persons" else ():
+                    if entry["person_id"] == loser:
+                        entry["person_id"] = winner
+        for rows in self.participants.values() if kind == "persons" else ():
+            rows.update({row: winner for row, person in rows.items() if person == loser})
 
     def delete_meetings(self) -> None:
         for record in self.records["activities"].values():

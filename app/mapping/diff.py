@@ -10,6 +10,7 @@ from datetime import datetime
 
 from app.domain.errors import Ambiguous, CrmError
 from app.domain.records import (
+    PEOPLE,
     READING,
     SHARED,
     WRITE_ORDER,
@@ -89,19 +90,20 @@ def ask(
     `thorough` asks for everything that is to be written, for a preview.
     """
     questions = []
+    anchors = set(_people_of_open_deals(wanted, ledger))
     for ref, item in wanted.items():
         record, known = item.record, ledger.get(ref)
         if record.absent and known is None:
             continue
         if known and known.live:
             changed = {} if record.absent else _changed(record, known)
-            reading = {name for name in changed if record.rules.get(name) in READING}
+            reading = {name for name in changed if _rule(record, name, known, shape) in READING}
             if reading or ref.object is ObjectName.LEAD or (thorough and changed):
                 fields = frozenset(changed if thorough else reading)
                 questions.append(_question(item, known.record_id, fields))
         elif thorough or known is not None or _must_look(record):
             told = known is None and not thorough and not _must_read(record)
-            if told and _unique_here(record, shape, directory):
+            if told and ref not in anchors and _unique_here(record, shape, directory):
                 continue
             lost = known.record_id if known and known.lost else None
             questions.append(_question(item, lost, frozenset(record.fields)))
@@ -112,6 +114,29 @@ def _question(item: Wanted, record_id: str | None, fields: frozenset[str]) -> Qu
     record = item.record
     keys = record.match.keys
     return Question(record.ref, record_id, keys, fields, record.links, record.fields)
+
+
+def _people_of_open_deals(wanted: Mapping[Ref, Wanted], ledger: Ledger) -> Iterable[Ref]:
+    """The contacts through which an open deal is to be found: they have to be looked for first."""
+    for ref, item in wanted.items():
+        known = ledger.get(ref)
+        if known is None or not known.live:
+            person = item.record.match.value(MatchKey.OPEN_DEAL)
+            yield from (Ref(name, person) for name in PEOPLE if person)
+
+
+def _rule(record: DesiredRecord, name: str, known: Known | None, shape: CrmShape) -> WriteRule:
+    """When a field may be written; what others have made keeps its owner, a deal all that is filled.
+
+    The ledger does not tell who made a record, but whether what stands there is ours.
+    """
+    rule = record.rules.get(name, WriteRule.NEVER_BLANK)
+    owner = name == shape.owner_fields.get(record.ref.object)
+    if rule is not WriteRule.NEVER_BLANK:
+        return rule
+    if record.borrowed:
+        return WriteRule.IF_EMPTY if known is None else WriteRule.UNTOUCHED
+    return WriteRule.UNTOUCHED if known and owner and record.ref.object in SHARED else rule
 
 
 def _must_look(record: DesiredRecord) -> bool:
@@ -368,9 +393,7 @@ class _Judge:
         was_read: bool,
     ) -> _Value | None:
         """The value to write under a field's rule, or None where what stands there stays."""
-        rule = record.rules.get(name, WriteRule.NEVER_BLANK)
-        if record.borrowed and rule is WriteRule.NEVER_BLANK and known is None:
-            rule = WriteRule.IF_EMPTY
+        rule = _rule(record, name, known, self.shape)
         if rule not in READING:
             return _Value(value)
         if not was_read:
