@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +13,7 @@ from app.meetergo.client import MeetergoClient
 from app.oauth.flow import Flow
 from app.oauth.tokens import FixedToken, TokenService
 from app.security.encryption import Cipher
+from app.services.allowance import BudgetGate, RedisBudget
 from app.services.connect import Connector
 from app.services.intake import Intake
 from app.services.mappings import MappingFiles
@@ -42,6 +43,10 @@ class Services:
     connector: Connector
     waker: Waker
     notifier: Notifier
+    adapter: Callable[[int], Adapter]
+    """An adapter for a connection, with its own session, token source and gate."""
+    meetergo: Callable[[str], MeetergoClient]
+    """A client for a source's API key. Raises Unauthorized where it has none."""
 
     def prepare(self) -> None:
         """Bring the schema up to date and check the encryption keys. Raises SettingsError."""
@@ -55,26 +60,13 @@ class Services:
         """Address of the page that mends a connection."""
         return f"{self.settings.public_url}/connections/{connection_id}"
 
-    def adapter(self, connection_id: int) -> Adapter:
-        """An adapter for one connection, with its own session and token source."""
-        with self.store.read() as session:
-            row = session.get_one(ConnectionRow, connection_id)
-        return _adapter(self.settings, self.providers, self.tokens, row)
-
     def shape(self, provider: str) -> CrmShape:
         """What is the same for every account of a CRM."""
         return load_adapter(self.providers[provider].adapter).shape
 
     def read_appointment(self, source: str, appointment_id: str) -> Mapping[str, Any]:
         """An appointment as meetergo has it now."""
-        rules = self.intake.source(source)
-        client = MeetergoClient(
-            self.settings.meetergo_api_base,
-            rules.api_key,
-            self.settings.meetergo_api_user_id,
-            self.settings.http_timeout,
-        )
-        return client.appointment(appointment_id)
+        return self.meetergo(source).appointment(appointment_id)
 
 
 def bootstrap(
@@ -93,16 +85,30 @@ def bootstrap(
     except ValueError as error:
         raise SettingsError(str(error)) from None
 
+    waker = Waker(settings.redis_url)
+    budget = RedisBudget(waker.redis)
+
     def account(connection_id: int) -> Adapter:
         with store.read() as session:
             row = session.get_one(ConnectionRow, connection_id)
-        return _adapter(settings, providers, tokens, row)
+        provider, by_key = providers[row.provider], row.auth == "key"
+        gate = BudgetGate(budget, f"{row.provider}:{row.id}", settings.keep_free)
+        access = _access(
+            provider, row.api_base, tokens.source(row.id), settings.http_timeout, by_key
+        )
+        return load_adapter(provider.adapter)(replace(access, gate=gate))
+
+    def meetergo(source: str) -> MeetergoClient:
+        key = services.intake.source(source).api_key
+        base, user = settings.meetergo_api_base, settings.meetergo_api_user_id
+        gate = BudgetGate(budget, f"meetergo:{source}", 0)
+        return MeetergoClient(base, key, user, settings.http_timeout, gate)
 
     def visit(provider: Provider, api_base: str, token: str, by_key: bool) -> Adapter:
         access = _access(provider, api_base, FixedToken(token), settings.http_timeout, by_key)
         return load_adapter(provider.adapter)(access)
 
-    return Services(
+    services = Services(
         settings=settings,
         providers=providers,
         mappings=mappings,
@@ -116,24 +122,18 @@ def bootstrap(
         connector=Connector(
             store, cipher, tokens, providers, visit, account, settings.http_timeout
         ),
-        waker=Waker(settings.redis_url),
+        waker=waker,
         notifier=notifier,
+        adapter=account,
+        meetergo=meetergo,
     )
+    return services
 
 
 @lru_cache(maxsize=1)
 def process_services() -> Services:
     """The services of this process, from its environment; a worker's jobs share them."""
     return bootstrap()
-
-
-def _adapter(
-    settings: Settings, providers: Providers, tokens: TokenService, row: ConnectionRow
-) -> Adapter:
-    provider, by_key = providers[row.provider], row.auth == "key"
-    source = tokens.source(row.id)
-    access = _access(provider, row.api_base, source, settings.http_timeout, by_key)
-    return load_adapter(provider.adapter)(access)
 
 
 def _access(

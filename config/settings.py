@@ -71,6 +71,16 @@ class Settings(BaseSettings):
     """Deliveries of one connection that fail in a row before somebody is told."""
     sweep_interval: int = Field(default=10, ge=1, le=60)
     """Seconds between two sweeps that wake whatever is due."""
+    probe_interval: int = Field(default=30, ge=1, le=3600)
+    """Seconds between two looks at a CRM that has been out of order several times in a row."""
+    keep_free: float = Field(default=0.2, ge=0, le=0.9)
+    """Part of every CRM's allowance of calls that is left to the customer's other apps."""
+    reconcile_interval: int = Field(default=3600, ge=0, le=86_400)
+    """Seconds between two looks at meetergo for bookings without a webhook; 0 turns them off."""
+    reconcile_back_days: int = Field(default=7, ge=1, le=365)
+    """Days back over which a scheduled look reads the starts of meetings."""
+    reconcile_ahead_days: int = Field(default=60, ge=1, le=730)
+    """Days ahead likewise."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from threading import Lock
 from typing import ClassVar, Protocol
 
+from app.domain.allowance import Allowance, Gate
 from app.domain.errors import Blocked, CrmError
 from app.domain.records import (
     Account,
@@ -22,6 +24,7 @@ from app.domain.records import (
     Ref,
     Result,
 )
+from crm_adapters.allowance import read_headers
 
 BOOKING_FIELD = "meetergo_booking_id"
 """Name of the custom field that carries the booking's id in every CRM."""
@@ -42,8 +45,19 @@ class CallMeter:
     """Counts the HTTP calls of one adapter, and keeps what the CRM last said of its limits."""
 
     calls: int = 0
+    answered: int = 0
+    """Calls that the CRM answered as a CRM does that is not out of order."""
     limits: dict[str, tuple[int, int | None]] = field(default_factory=dict)
     """Which limit, in words -> (calls left, calls allowed or None where it is not told)."""
+    _lock: Lock = field(default_factory=Lock)
+
+    def count(self, answered: bool = False) -> None:
+        """Count a call that is made, or one that was answered; several threads may call."""
+        with self._lock:
+            if answered:
+                self.answered += 1
+            else:
+                self.calls += 1
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,22 @@ class Access:
     """Where the token goes; another header for some CRMs' hand-made keys."""
     prefix: str = "Bearer "
     meter: CallMeter = field(default_factory=CallMeter)
+    gate: Gate = field(default_factory=Gate)
+
+    def enter(self, allowance: Allowance) -> None:
+        """Wait until a call may be made, and count it. Raises RateLimited."""
+        self.gate.enter(allowance)
+        self.meter.count()
+
+    def answered(self, allowance: Allowance, headers: Mapping[str, str]) -> None:
+        """Keep what an answer says of the limits; to be called before its status is looked at."""
+        short, day = read_headers(headers)
+        short = short if allowance.told else None
+        for label, reading in ((allowance.name, short), ("day", day)):
+            if reading:
+                self.meter.limits[label] = (reading.left, reading.most)
+        if short or day:
+            self.gate.learn(allowance, short, day)
 
     def authorization(self, token: str) -> dict[str, str]:
         """The header that carries the token."""
@@ -100,6 +130,8 @@ class Adapter(Protocol):
     shape: ClassVar[CrmShape]
     batch_size: ClassVar[int]
     """How many bookings are planned together."""
+    allowances: ClassVar[Sequence[Allowance]]
+    """What the CRM allows of calls in short windows, on its smallest plan."""
     access: Access
     """What it was made with; the drainer reads the meter."""
 

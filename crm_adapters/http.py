@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import re
-import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Executor, wait
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import requests
 import structlog
+from requests.adapters import HTTPAdapter
 
+from app.domain.allowance import Allowance
 from app.domain.errors import RateLimited, RetryLater, Unauthorized
-from crm_adapters.base import Access, CallMeter
+from crm_adapters.base import Access
 
 log = structlog.get_logger(__name__)
 Answer = TypeVar("Answer")
+Item = TypeVar("Item")
 MAX_MESSAGE = 300
 """Characters of a CRM's own words that are kept."""
 RENEWALS = 2
 """How often one call may renew: a token that lives for seconds may die on its way to the CRM."""
-LIMIT_HEADERS = (
-    ("short window", "x-hubspot-ratelimit-remaining", "x-hubspot-ratelimit-max"),
-    ("day", "x-hubspot-ratelimit-daily-remaining", "x-hubspot-ratelimit-daily"),
-    ("short window", "x-ratelimit-remaining", "x-ratelimit-limit"),
-    ("day", "x-daily-ratelimit-token-remaining", ""),
-)
-"""Which limit, header with what is left, header with what is allowed."""
-_USAGE = re.compile(r"api-usage=(\d+)/(\d+)")
 _QUOTED_SECRET = re.compile(r"[A-Za-z0-9_\-.!]{40,}")
 _EMAIL = re.compile(r"[^\s@\"'<>]+@[^\s@\"'<>]+")
 
@@ -55,37 +49,29 @@ def with_token(access: Access, call: Callable[[str], Answer]) -> Answer:
         raise Unauthorized(f"The CRM refuses a fresh access token: {error}") from None
 
 
-class Pacer:
-    """Keeps calls under a limit that is known beforehand: waits a moment instead of being refused.
-
-    Exact for one drainer at a time, which is all that a connection has.
-    """
-
-    def __init__(self, limit: int, seconds: float) -> None:
-        """`limit` calls within any `seconds`."""
-        self._limit, self._seconds = limit, seconds
-        self._times: deque[float] = deque(maxlen=limit)
-
-    def wait(self) -> None:
-        """Return when one more call may be made; at most `seconds` later."""
-        if len(self._times) == self._limit:
-            time.sleep(max(0.0, self._times[0] + self._seconds - time.monotonic()))
-        self._times.append(time.monotonic())
-
-
 class ApiSession:
     """A requests session for one account: keep-alive, a timeout on every call, calls counted."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, at_once: int = 1) -> None:
+        """`at_once`: how many threads call together."""
         self.access = access
         self.http = requests.Session()
+        for scheme in ("https://", "http://"):
+            self.http.mount(scheme, HTTPAdapter(pool_maxsize=at_once))
 
-    def request(self, method: str, path: str, headers: Mapping[str, str], **kwargs: Any) -> Any:
+    def request(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        allowance: Allowance,
+        **kwargs: Any,
+    ) -> Any:
         """Call the API and give the response, whatever its status below 500 and other than 429.
 
         Raises RetryLater for what is out of order and RateLimited with the seconds to wait.
         """
-        self.access.meter.calls += 1
+        self.access.enter(allowance)
         try:
             response = self.http.request(
                 method,
@@ -97,27 +83,24 @@ class ApiSession:
             )
         except requests.RequestException as error:
             raise unreachable(error) from None
-        note_limits(self.access.meter, response.headers)
+        self.access.answered(allowance, response.headers)
         raise_for_outage(response.status_code, response.headers, response.text)
+        self.access.meter.count(answered=True)
         return response
 
 
-def note_limits(meter: CallMeter, headers: Mapping[str, str]) -> None:
-    """Keep what an answer's headers say of the limits.
+def together(pool: Executor, work: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:
+    """Do the same for many at once; give the results in order.
 
-    https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines
-    https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting
-    https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/headers_api_usage.htm
+    Where one raises, no further one is begun, those under way are waited for, and it is raised.
     """
-    lowered = {key.lower(): value for key, value in headers.items()}
-    for label, left, allowed in LIMIT_HEADERS:
-        if lowered.get(left, "").isdigit():
-            most = lowered.get(allowed, "")
-            meter.limits[label] = (int(lowered[left]), int(most) if most.isdigit() else None)
-    usage = _USAGE.search(lowered.get("sforce-limit-info", ""))
-    if usage:
-        used, most_calls = int(usage[1]), int(usage[2])
-        meter.limits["24 hours"] = (most_calls - used, most_calls)
+    futures = [pool.submit(work, item) for item in items]
+    done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+    if any(future.exception() for future in done):
+        for future in futures:
+            future.cancel()
+        wait(futures)
+    return [future.result() for future in futures if not future.cancelled()]
 
 
 def unreachable(error: Exception) -> RetryLater:

@@ -12,6 +12,7 @@ import hubspot
 import phonenumbers
 import urllib3
 
+from app.domain.allowance import Allowance
 from app.domain.errors import (
     Conflict,
     CrmError,
@@ -49,9 +50,7 @@ from app.domain.records import (
 from crm_adapters.base import BOOKING_FIELD, Access, Report, unblocked
 from crm_adapters.finder import Hit, KeyFinder
 from crm_adapters.http import (
-    Pacer,
     RefusedToken,
-    note_limits,
     raise_for_outage,
     shorten,
     unreachable,
@@ -108,12 +107,18 @@ KINDS = {
 }  # fmt: skip
 BATCH = 100
 """Most inputs of a batch call."""
+SEARCH_PAGE = 200
+CALLS = Allowance("10 seconds", 110, 10.0)
+"""https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines (OAuth apps)"""
+SEARCHES = Allowance("searches", 5, 1.0, told=False)
+"""https://developers.hubspot.com/docs/api-reference/search/guide#limits; it has no headers."""
 
 
 class HubSpotAdapter:
     """One HubSpot account."""
 
-    batch_size: ClassVar[int] = 50
+    batch_size: ClassVar[int] = 500
+    allowances: ClassVar[Sequence[Allowance]] = (CALLS, SEARCHES)
     shape: ClassVar[CrmShape] = CrmShape(
         owner_fields=dict.fromkeys(ObjectName, "hubspot_owner_id"),
         pipeline_field="pipeline",
@@ -152,8 +157,6 @@ class HubSpotAdapter:
         self._pipelines = client.crm.pipelines.pipelines_api
         self._properties = client.crm.properties.core_api
         self._portal = ""
-        # https://developers.hubspot.com/docs/api-reference/search/guide#limits: 5 a second
-        self._search_pace = Pacer(5, 1.1)
 
     def _api(self, package: Any, api_name: str, _config: object) -> Any:
         """Build one of the client's APIs on the shared pool, with dated paths and our errors."""
@@ -168,9 +171,17 @@ class HubSpotAdapter:
 
             def once(token: str) -> Any:
                 configuration.access_token = token
-                self.access.meter.calls += 1
-                answer = _translate(lambda: original(dated(path), method, *args, **kwargs))
-                note_limits(self.access.meter, client.last_response.getheaders())
+                allowance = SEARCHES if path.endswith("/search") else CALLS
+                self.access.enter(allowance)
+                try:
+                    answer = _translate(lambda: original(dated(path), method, *args, **kwargs))
+                except RetryLater:
+                    raise
+                except (CrmError, RefusedToken):
+                    self.access.meter.count(answered=True)
+                    raise
+                self.access.answered(allowance, client.last_response.getheaders())
+                self.access.meter.count(answered=True)
                 return answer
 
             return with_token(self.access, once)
@@ -321,17 +332,22 @@ class HubSpotAdapter:
         return Finder(self, questions, ids).run()
 
     def search(self, name: ObjectName, groups: list[Any], properties: list[str]) -> list[Any]:
-        """POST search. The index lags writes by seconds."""
-        body = {
-            "filterGroups": [{"filters": [item]} for item in groups],
-            "properties": properties,
-            "limit": BATCH,
-            "after": "0",
-            "sorts": [],
-        }
-        self._search_pace.wait()
-        found: list[Any] = self._search.do_search(PLURAL[name], body).results
-        return found
+        """POST search, every page of it. The index lags writes by seconds."""
+        found: list[Any] = []
+        after = "0"
+        while True:
+            body = {
+                "filterGroups": [{"filters": [item]} for item in groups],
+                "properties": properties,
+                "limit": SEARCH_PAGE,
+                "after": after,
+                "sorts": [],
+            }
+            page = self._search.do_search(PLURAL[name], body)
+            found += page.results
+            if not (page.paging and page.paging.next):
+                return found
+            after = page.paging.next.after
 
     def linked(
         self, name: ObjectName, ids: Sequence[str], target: ObjectName

@@ -12,6 +12,7 @@ from simple_salesforce.api import Salesforce
 from simple_salesforce.exceptions import SalesforceError
 from simple_salesforce.format import format_soql
 
+from app.domain.allowance import Allowance
 from app.domain.errors import (
     Conflict,
     CrmError,
@@ -50,7 +51,6 @@ from crm_adapters.base import BOOKING_FIELD, Access, Report, unblocked
 from crm_adapters.finder import oldest_first, record_id_in
 from crm_adapters.http import (
     RefusedToken,
-    note_limits,
     raise_for_outage,
     shorten,
     unreachable,
@@ -105,6 +105,10 @@ METADATA: dict[Kind, dict[str, Any]] = {
 """How a custom field of each kind is described to the Tooling API."""
 MAX_NODES = 500
 """https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_composite_graph_limits.htm"""
+MAX_GRAPHS = 75
+"""In one call; more than 14 failed ones halt the rest."""
+CALLS = Allowance("a second", 25, 1.0, told=False)
+"""Salesforce has a budget of 24 hours, told in a header, and no limit a second; this one is ours."""
 LIMIT_PAUSE = 900.0
 """Seconds to wait at REQUEST_LIMIT_EXCEEDED: the limit is one of 24 hours, rolling."""
 BUSY = {"UNABLE_TO_LOCK_ROW", "SERVER_UNAVAILABLE", "REQUEST_RUNNING_TOO_LONG", "QUERY_TIMEOUT"}
@@ -115,7 +119,8 @@ Record = dict[str, Any]
 class SalesforceAdapter:
     """One Salesforce org."""
 
-    batch_size: ClassVar[int] = 25
+    batch_size: ClassVar[int] = MAX_GRAPHS
+    allowances: ClassVar[Sequence[Allowance]] = (CALLS,)
     shape: ClassVar[CrmShape] = CrmShape(
         objects=tuple(ObjectName),
         native_keys={ObjectName.DEAL: MatchKey.BOOKING},
@@ -337,14 +342,15 @@ class _Session(requests.Session):
         self._access = access
 
     def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
-        self._access.meter.calls += 1
+        self._access.enter(CALLS)
         kwargs.setdefault("timeout", self._access.timeout)
         kwargs["allow_redirects"] = False
         if self._access.api_base.startswith("http://"):
             url = str(url).replace("https://", "http://", 1)
         response = super().request(method, url, *args, **kwargs)
-        note_limits(self._access.meter, response.headers)
+        self._access.answered(CALLS, response.headers)
         raise_for_outage(response.status_code, response.headers, response.text)
+        self._access.meter.count(answered=True)
         return response
 
 
@@ -701,7 +707,7 @@ def _packed(graphs: list[list[Change]]) -> Iterable[list[list[Change]]]:
     size = 0
     for graph in graphs:
         nodes = sum(1 + len(change.links) + len(change.unlinks) for change in graph)
-        if batch and (size + nodes > MAX_NODES or len(batch) >= 75):
+        if batch and (size + nodes > MAX_NODES or len(batch) >= MAX_GRAPHS):
             yield batch
             batch, size = [], 0
         batch.append(graph)

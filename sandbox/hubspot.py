@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from flask import Response, request
@@ -297,7 +297,8 @@ class HubSpotSandbox(Sandbox):
         for link in item.get("associations") or ():
             for kind_ in link["types"]:
                 pairs.append(self._link_kind(kind, link["to"]["id"], kind_))
-        record = {"id": str(self.new_id()), "properties": properties}
+        now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        record = {"id": str(self.new_id()), "properties": properties, "created": now}
         self.records[kind][record["id"]] = record
         for target, target_id, number in pairs:
             self._connect(kind, record["id"], target, target_id, number)
@@ -481,7 +482,7 @@ class HubSpotSandbox(Sandbox):
             properties["hs_additional_emails"] = ";".join(record["additional"])
         if names:
             properties = {name: properties.get(name) for name in names}
-        times = {"createdAt": "2026-11-24T08:00:00Z", "updatedAt": "2026-11-24T08:00:00Z"}
+        times = {"createdAt": record["created"], "updatedAt": "2026-11-24T08:00:00Z"}
         return {"id": record["id"], "properties": dict(properties), "archived": False, **times}
 
     def _list(self, kind: str) -> Response:
@@ -516,7 +517,13 @@ class HubSpotSandbox(Sandbox):
                 if record["id"] not in self.search_lag
                 and any(all(self._fits(kind, record, f) for f in g["filters"]) for g in groups)
             ]
-            return make(200, {"total": len(found), "results": found[: body.get("limit", 10)]})
+            start, limit = int(body.get("after") or 0), body.get("limit", 10)
+            if limit > 200:
+                raise Refused(400, "VALIDATION_ERROR", "limit must not be larger than 200")
+            answer: Record = {"total": len(found), "results": found[start : start + limit]}
+            if start + limit < len(found):
+                answer["paging"] = {"next": {"after": str(start + limit)}}
+            return make(200, answer)
 
     def _fits(self, kind: str, record: Record, rule: Record) -> bool:
         name, operator = rule["propertyName"], rule["operator"]

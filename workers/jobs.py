@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+
 import structlog
 
 from app.bootstrap import process_services
@@ -9,33 +12,44 @@ from app.domain.errors import CrmError, UnfitPayload
 from app.store.deliveries import connections_with_work, ripen
 from app.store.engine import utcnow
 from app.store.inbox import waiting_events
-from workers.sync import Drainer
+from workers.pool import DrainPool
 
 log = structlog.get_logger(__name__)
-_drainers: dict[int, Drainer] = {}
+
+
+@lru_cache(maxsize=1)
+def process_pool() -> DrainPool:
+    """The drains of this process."""
+    return DrainPool(process_services())
 
 
 def sync_connection(connection_id: int) -> None:
-    """Bring one CRM account up to date."""
-    services = process_services()
-    services.waker.begun(connection_id)
-    drainer = _drainers.setdefault(id(services), Drainer(services))
-    drainer.drain(connection_id)
+    """Bring one CRM account up to date, in a thread: the next wake-up need not wait for it."""
+    process_services().waker.begun(connection_id)
+    process_pool().submit(connection_id)
 
 
 def sweep() -> None:
     """Wake whatever is due: a lost or flushed Redis loses nothing."""
     services = process_services()
-    with services.store.write() as session:
-        ripen(session, utcnow())
+    wake_due(lambda connection_id: services.waker.wake([connection_id]))
     with services.store.read() as session:
-        due = connections_with_work(session, utcnow())
         held = bool(waiting_events(session, 1))
-    services.waker.wake(due)
     if held:
         services.waker.confirm()
     if services.notifier.due():
         services.waker.tell()
+
+
+def wake_due(wake: Callable[[int], object]) -> None:
+    """Wake every connection that has something due, also what has ripened."""
+    services = process_services()
+    with services.store.write() as session:
+        ripen(session, utcnow())
+    with services.store.read() as session:
+        due = connections_with_work(session, utcnow())
+    for connection_id in due:
+        wake(connection_id)
 
 
 def confirm_events() -> None:

@@ -1,17 +1,22 @@
-"""The worker process: RQ's SimpleWorker, whose warm process keeps sessions and directories."""
+"""The worker process: takes wake-ups by RQ's SimpleWorker and drains, also while Redis is away."""
 
 from __future__ import annotations
 
-import time
+import logging
+import os
+import signal
+import threading
 
 import structlog
 from redis.exceptions import RedisError
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
-from app.bootstrap import process_services
+from app.bootstrap import Services, process_services
 from app.domain.errors import MappingError
+from app.store.engine import DATABASE_DOWN
 from config.settings import SettingsError
+from workers.jobs import process_pool, wake_due
 from workers.queue import connect, make_queue
 
 log = structlog.get_logger(__name__)
@@ -20,24 +25,47 @@ REDIS_PAUSE = 2.0
 
 
 def main() -> None:
-    """Work until SIGTERM, which lets the job at hand end; a Redis that is away is waited for."""
+    """Work until SIGTERM: what is under way ends, or is given back, within ten seconds."""
     try:
         services = process_services()
         services.prepare()
     except (SettingsError, MappingError) as error:
         raise SystemExit(f"The worker cannot start:\n{error}") from None
-    while True:
+    stopping = threading.Event()
+    while not stopping.is_set():
+        # RQ puts handlers of its own in their place while it works.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stopping.set())
         try:
-            redis = connect(services.settings.redis_url, read_timeout=None)
-            redis.ping()
-            worker = SimpleWorker([make_queue(redis)], connection=redis, serializer=JSONSerializer)
-            # The longest that RQ itself waits for Redis; after that this loop takes over.
-            worker.max_connection_wait_time = 4
-            worker.work(logging_level="WARNING")
-            return
+            if _take_jobs(services):
+                break
         except (RedisError, OSError) as error:
             log.warning("redis_away", reason=type(error).__name__)
-            time.sleep(REDIS_PAUSE)
+            _work_without_redis()
+        stopping.wait(REDIS_PAUSE)
+    process_pool().stop()
+    logging.shutdown()
+    # What still hangs in a call to a CRM is not waited for: its lease was given back.
+    os._exit(0)
+
+
+def _take_jobs(services: Services) -> bool:
+    """Take jobs; True where the process was told to stop. Raises where Redis goes away."""
+    redis = connect(services.settings.redis_url, read_timeout=None)
+    redis.ping()
+    worker = SimpleWorker([make_queue(redis)], connection=redis, serializer=JSONSerializer)
+    # The longest that RQ itself waits for Redis; after that the caller takes over.
+    worker.max_connection_wait_time = 4
+    worker.work(logging_level="WARNING")
+    return worker._shutdown_requested_date is not None
+
+
+def _work_without_redis() -> None:
+    """Look for work in the database: nobody can say 'now', so somebody has to look."""
+    try:
+        wake_due(process_pool().submit)
+    except DATABASE_DOWN as error:
+        log.error("database_down", reason=type(error).__name__)
 
 
 if __name__ == "__main__":

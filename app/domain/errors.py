@@ -105,3 +105,17 @@ class Blocked(CrmError):
 
     code = "blocked"
     advice = "Mend the record that it names; this one follows."
+
+
+class KilledWorker(CrmError):
+    """The process that synced a booking ended in the middle of it, more than once."""
+
+    code = "killed_worker"
+    advice = "Look at the worker's log, then retry the delivery; other bookings are not held up."
+
+
+class AllowanceUsed(RateLimited):
+    """What may be used of the CRM's allowance is used up; the rest is left to other apps."""
+
+    code = "allowance_used"
+    advice = "Nothing to do: it goes on when the CRM's allowance is renewed."

@@ -1,41 +1,141 @@
-"""Reads appointments from meetergo's REST API: what a webhook that nobody signed is checked by."""
+"""meetergo's REST API: appointments to check and to catch up by, webhooks to register."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
 import requests
 
-from app.domain.errors import Gone, RateLimited, RetryLater, Unauthorized
+from app.domain.allowance import Allowance, Gate
+from app.domain.errors import CrmError, Gone, InvalidRecord, RateLimited, RetryLater, Unauthorized
+
+CALLS = Allowance("minute", 100, 60.0)
+"""For each key. https://developer.meetergo.com"""
+PAGE_SIZE = 100
+"""Appointments on a page; meetergo gives no more."""
+MOST_WEBHOOKS = 6
+"""Webhooks that a company may have."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of appointments and how many there are in all."""
+
+    appointments: tuple[Mapping[str, Any], ...]
+    total: int
 
 
 class MeetergoClient:
     """One API key of one company. https://developer.meetergo.com"""
 
-    def __init__(self, base: str, api_key: str, user_id: str, timeout: float) -> None:
+    def __init__(
+        self,
+        base: str,
+        api_key: str,
+        user_id: str,
+        timeout: float,
+        gate: Gate | None = None,
+    ) -> None:
+        """`timeout`: seconds for one call. `gate`: what keeps all processes to the limit."""
         self._base = base.rstrip("/")
         self._timeout = timeout
+        self._gate = gate or Gate()
         self._http = requests.Session()
         self._http.headers["Authorization"] = f"Bearer {api_key}"
         if api_key.startswith("ak_live") and user_id:
             self._http.headers["x-meetergo-api-user-id"] = user_id
+        self._usable = bool(api_key)
 
     def appointment(self, appointment_id: str) -> Mapping[str, Any]:
         """One appointment. Raises Gone where meetergo no longer has it, which is not a cancel."""
-        path = f"/v4/appointment/{quote(appointment_id, safe='')}"
+        document = self._call("GET", f"/v4/appointment/{quote(appointment_id, safe='')}")
+        return document if isinstance(document, Mapping) else {}
+
+    def appointments(
+        self,
+        page: int,
+        sort: str,
+        descending: bool = False,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> Page:
+        """A page of appointments, from 0; `start` and `end` bound the starts of the meetings (UTC).
+
+        `sort` is start or createdAt. There is no filter by change.
+        """
+        query: dict[str, Any] = {
+            "page": page,
+            "pageSize": PAGE_SIZE,
+            "sortBy": f"appointment.{sort}",
+            "sortDirection": "DESC" if descending else "ASC",
+        }
+        query |= {k: v.isoformat() for k, v in (("start", start), ("end", end)) if v}
+        document = self._call("GET", "/v4/appointment/paginated", params=query)
+        if not isinstance(document, Mapping) or not isinstance(document.get("appointments"), list):
+            raise RetryLater("meetergo's answer is no page of appointments.")
+        rows = tuple(row for row in document["appointments"] if isinstance(row, Mapping))
+        total = document.get("total")
+        return Page(rows, total if isinstance(total, int) else len(rows))
+
+    def webhooks(self) -> list[Mapping[str, Any]]:
+        """The webhooks of the company."""
+        document = self._call("GET", "/webhooks")
+        rows = document if isinstance(document, list) else []
+        return [row for row in rows if isinstance(row, Mapping)]
+
+    def register(self, url: str, events: list[str]) -> Mapping[str, Any]:
+        """Make a webhook. Raises InvalidRecord with meetergo's words where it is refused."""
+        body = {"endpoint": url, "eventTypes": events, "description": "CRM bridge"}
+        document = self._call("POST", "/webhooks", json=body)
+        return document if isinstance(document, Mapping) else {}
+
+    def change(self, webhook_id: str, url: str, events: list[str]) -> None:
+        """Point a webhook elsewhere or at other events."""
+        path = f"/webhooks/{quote(webhook_id, safe='')}"
+        self._call("PATCH", path, json={"endpoint": url, "eventTypes": events})
+
+    def _call(self, method: str, path: str, **kwargs: Any) -> Any:
+        if not self._usable:
+            raise Unauthorized("There is no meetergo API key. Set MEETERGO_API_KEY.")
+        self._gate.enter(CALLS)
         try:
-            answer = self._http.get(self._base + path, timeout=self._timeout, allow_redirects=False)
+            answer = self._http.request(
+                method, self._base + path, timeout=self._timeout, allow_redirects=False, **kwargs
+            )
         except requests.RequestException as error:
             raise RetryLater(f"meetergo could not be reached ({type(error).__name__}).") from None
-        if answer.status_code == 429:
-            raise RateLimited("meetergo's limit of calls is used up.", 60.0)
-        if answer.status_code in (401, 403):
-            raise Unauthorized("meetergo refuses MEETERGO_API_KEY.")
-        if answer.status_code == 404:
-            raise Gone("meetergo no longer has this appointment.", appointment_id)
-        if answer.status_code != 200:
-            raise RetryLater(f"meetergo answered {answer.status_code}.")
-        document = answer.json()
-        return document if isinstance(document, Mapping) else {}
+        if answer.status_code not in (200, 201):
+            raise _refusal(answer)
+        try:
+            return answer.json()
+        except ValueError:
+            raise RetryLater("meetergo's answer is not JSON.") from None
+
+
+def _refusal(answer: requests.Response) -> CrmError:
+    status = answer.status_code
+    if status == 429:
+        wait = answer.headers.get("Retry-After", "")
+        return RateLimited(
+            "meetergo's limit of calls is used up.", float(wait) if wait.isdigit() else 60.0
+        )
+    if status in (401, 403):
+        return Unauthorized("meetergo refuses MEETERGO_API_KEY.")
+    if status == 404:
+        return Gone("meetergo no longer has this appointment.")
+    if status in (400, 409, 422):
+        return InvalidRecord(f"meetergo refuses: {_words(answer)}")
+    return RetryLater(f"meetergo answered {status}.")
+
+
+def _words(answer: requests.Response) -> str:
+    """`message`, which may be a text or a list of texts."""
+    try:
+        message = answer.json().get("message", "")
+    except (ValueError, AttributeError):
+        message = ""
+    return "; ".join(map(str, message)) if isinstance(message, list) else str(message)[:300]

@@ -14,11 +14,13 @@ from sqlalchemy import func, select, update
 from app.store.connections import NoticeKind
 from app.store.deliveries import count_parked
 from app.store.engine import Store, utcnow
-from app.store.models import ConnectionRow, Notice
+from app.store.models import BookingRow, ConnectionRow, DeliveryRow, DeliveryState, Notice
 from config.providers import Providers
 
 log = structlog.get_logger(__name__)
 MOST_TRIES = 12
+MOST_NAMED = 10
+"""Failed bookings that one message lists."""
 WAIT = (30.0, 3600.0)
 """Seconds until a notice that could not be sent is tried again: at first, at most."""
 WORDS = {
@@ -26,6 +28,7 @@ WORDS = {
     NoticeKind.BROKEN: ("is broken", apprise.NotifyType.FAILURE),
     NoticeKind.RESTORED: ("works again", apprise.NotifyType.SUCCESS),
     NoticeKind.FAILING: ("fails to take bookings", apprise.NotifyType.FAILURE),
+    NoticeKind.FAILED: ("did not take some bookings", apprise.NotifyType.FAILURE),
     NoticeKind.PASSING: ("takes bookings again", apprise.NotifyType.SUCCESS),
 }
 
@@ -91,7 +94,11 @@ class Notifier:
         return notice
 
     def _send(self, notice: Notice) -> bool:
-        title, body, kind = self._compose(notice)
+        failed = self._failed(notice)
+        if notice.kind == NoticeKind.FAILED and not failed:
+            self._close(notice, set(), [])
+            return True
+        title, body, kind = self._compose(notice, failed)
         told = set(notice.told)
         for token, target in self.targets.items():
             if token not in told and target.notify(body=body, title=title, notify_type=kind):
@@ -100,12 +107,44 @@ class Notifier:
         given_up = notice.tries >= MOST_TRIES
         if not reached:
             log.warning("notice_not_sent", notice_id=notice.id, tries=notice.tries)
-        values = {"told": sorted(told), **({"next_try_at": None} if reached or given_up else {})}
-        with self._store.write() as session:
-            session.execute(update(Notice).where(Notice.id == notice.id).values(**values))
+        if reached or given_up:
+            self._close(notice, told, failed)
+        else:
+            with self._store.write() as session:
+                told_so_far = {"told": sorted(told)}
+                session.execute(update(Notice).where(Notice.id == notice.id).values(told_so_far))
         return reached
 
-    def _compose(self, notice: Notice) -> tuple[str, str, apprise.NotifyType]:
+    def _close(
+        self, notice: Notice, told: set[str], failed: list[tuple[DeliveryRow, str]]
+    ) -> None:
+        """Everybody has it, or nobody can be reached: it is not sent again."""
+        with self._store.write() as session:
+            done = {"told": sorted(told), "next_try_at": None}
+            session.execute(update(Notice).where(Notice.id == notice.id).values(done))
+            ids = [delivery.id for delivery, _ in failed]
+            session.execute(update(DeliveryRow).where(DeliveryRow.id.in_(ids)).values(told=True))
+
+    def _failed(self, notice: Notice) -> list[tuple[DeliveryRow, str]]:
+        """The deliveries that a notice of failures is about: given up, and nobody told of it yet."""
+        if notice.kind != NoticeKind.FAILED:
+            return []
+        query = (
+            select(DeliveryRow, BookingRow.key)
+            .join(BookingRow, BookingRow.id == DeliveryRow.booking_id)
+            .where(
+                DeliveryRow.connection_id == notice.connection_id,
+                DeliveryRow.state == DeliveryState.FAILED,
+                DeliveryRow.told.is_(False),
+            )
+            .order_by(DeliveryRow.id)
+        )
+        with self._store.read() as session:
+            return [(delivery, key) for delivery, key in session.execute(query)]
+
+    def _compose(
+        self, notice: Notice, failed: list[tuple[DeliveryRow, str]]
+    ) -> tuple[str, str, apprise.NotifyType]:
         with self._store.read() as session:
             row = session.get_one(ConnectionRow, notice.connection_id)
             waiting = count_parked(session, row.id)
@@ -114,6 +153,11 @@ class Notifier:
         name = f"{provider.title if provider else row.provider}: {row.account}"
         lines = [f"{_minute(notice.created_at)}: {name} {words}."]
         lines += [text for text in (notice.reason, notice.next_step) if text]
+        for delivery, key in failed[:MOST_NAMED]:
+            fields = f" ({', '.join(delivery.error_fields)})" if delivery.error_fields else ""
+            lines.append(f"Booking {key}{fields}: {delivery.error_message}")
+        if len(failed) > MOST_NAMED:
+            lines.append(f"... and {len(failed) - MOST_NAMED} more.")
         if waiting:
             lines.append(f"{waiting} bookings wait; none is lost.")
         lines.append(f"{self._public_url}/connections/{row.id}")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.store.deliveries import park, unpark
 from app.store.models import WORKING, ConnectionRow, ConnectionStatus, Notice
+
+COLLECT = timedelta(seconds=60)
+"""How long a notice of failures waits for more of them: one message, not hundreds."""
 
 
 class NoticeKind(StrEnum):
@@ -19,6 +23,8 @@ class NoticeKind(StrEnum):
     RESTORED = "restored"
     FAILING = "failing"
     PASSING = "passing"
+    FAILED = "failed"
+    """Some bookings were given up; which ones is looked up when the notice is sent."""
 
 
 class Problem(StrEnum):
@@ -90,6 +96,15 @@ def count_failures(
         tell(session, row, NoticeKind.FAILING, now, reason)
 
 
+def tell_failures(session: Session, row: ConnectionRow, now: datetime) -> None:
+    """Leave one notice of the deliveries that were given up; it waits a little for more of them."""
+    query = select(Notice.id).where(
+        Notice.connection_id == row.id, Notice.kind == NoticeKind.FAILED, Notice.tries == 0
+    )
+    if session.scalar(query.limit(1)) is None:
+        tell(session, row, NoticeKind.FAILED, now + COLLECT)
+
+
 def tell(
     session: Session,
     row: ConnectionRow,
@@ -98,7 +113,7 @@ def tell(
     reason: str | None = None,
     next_step: str | None = None,
 ) -> None:
-    """Leave a notice, to be sent after this transaction."""
+    """Leave a notice, to be sent after this transaction, not before `now`."""
     session.add(
         Notice(
             connection_id=row.id,

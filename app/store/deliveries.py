@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import exists, func, or_, select, update
+from sqlalchemy import ColumnElement, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from app.domain.errors import Blocked, CrmError, Gone, RetryLater
+from app.domain.errors import Blocked, CrmError, Gone, InvalidRecord, KilledWorker, RetryLater
 from app.store.bookings import insert_ignoring
 from app.store.models import (
     WORKING,
@@ -20,25 +22,47 @@ from app.store.models import (
     DeliveryState,
 )
 
-LEASE = timedelta(seconds=120)
+LEASE = timedelta(seconds=15)
 """How long a drainer may be silent before another one takes its connection over."""
-RETRY_CEILINGS = (30, 120, 600, 1800, 7200, 21_600, 43_200, 86_400, 86_400, 129_600)
-"""Seconds: the longest wait before each new attempt; the last ends over 96 hours after the first."""
+RETRY_CEILINGS = (30, 120, 600, 1800, 7200, 21_600, 28_800)
+"""Seconds: the longest wait before each new attempt (full jitter); the last one stands for the rest."""
+LEAST_ATTEMPTS = 10
+LEAST_TIME = timedelta(hours=96)
+"""A delivery that fails for a passing reason is given up only after so many and so long."""
+FEW = 25
+"""Deliveries in a batch whose members were in one that ended without a word on them."""
+MOST_KILLS = 2
+"""Drainers that may die while they work on a delivery alone; then it is set aside."""
+OPEN_AFTER = 3
+"""Outages in a row after which a CRM is probed with one delivery instead of being worked on."""
 WORKABLE = (DeliveryState.DUE, DeliveryState.RETRYING, DeliveryState.WAITING)
 
 
-def want(session: Session, booking: BookingRow, now: datetime) -> list[int]:
-    """Mark the newest state as due everywhere; give the connections to wake."""
+FRESH: dict[str, Any] = {
+    "attempts": 0, "kills": 0, "failing_since": None, "struck_at": None, "told": False,
+}  # fmt: skip
+"""What a delivery that is wanted anew starts with."""
+
+
+def want(session: Session, booking: BookingRow, now: datetime, backlog: bool = False) -> list[int]:
+    """Mark the newest state as due everywhere; give the connections to wake.
+
+    `backlog`: it is old news and comes after what is live.
+    """
     connections = session.scalars(
         select(ConnectionRow).where(ConnectionRow.status != ConnectionStatus.DISCONNECTED)
     ).all()
     for connection in connections:
-        want_for(session, booking, connection, now)
+        want_for(session, booking, connection, now, backlog)
     return [c.id for c in connections if c.status in WORKING]
 
 
 def want_for(
-    session: Session, booking: BookingRow, connection: ConnectionRow, now: datetime
+    session: Session,
+    booking: BookingRow,
+    connection: ConnectionRow,
+    now: datetime,
+    backlog: bool = False,
 ) -> None:
     """Mark a booking's newest state as due for one connection; a failed delivery gets new tries."""
     active = connection.status in WORKING
@@ -47,9 +71,10 @@ def want_for(
         "connection_id": connection.id,
         "wanted_revision": booking.revision,
         "state": (DeliveryState.DUE if active else DeliveryState.PARKED).value,
-        "attempts": 0,
+        "backlog": backlog,
         "next_attempt_at": now,
         "updated_at": now,
+        **FRESH,
     }
     new = {**values, "synced_revision": 0, "calls": 0}
     session.execute(insert_ignoring(session, DeliveryRow, new, ["booking_id", "connection_id"]))
@@ -100,19 +125,40 @@ def give_lease(session: Session, connection_id: int, fence: int) -> None:
 def due(
     session: Session, connection_id: int, now: datetime, limit: int
 ) -> list[tuple[DeliveryRow, BookingRow]]:
-    """The deliveries to work on now, oldest first."""
+    """The deliveries to work on together now: live before backlog, then in order of their time.
+
+    What was in a batch that ended without a word on it comes after its equals, in a small batch,
+    at last alone: what strikes the CRM or the worker down is found that way, and holds nobody up.
+    """
     query = (
         select(DeliveryRow, BookingRow)
         .join(BookingRow, BookingRow.id == DeliveryRow.booking_id)
-        .where(
-            DeliveryRow.connection_id == connection_id,
-            DeliveryRow.state.in_(WORKABLE),
-            DeliveryRow.next_attempt_at <= now,
+        .join(ConnectionRow, ConnectionRow.id == DeliveryRow.connection_id)
+        .where(DeliveryRow.connection_id == connection_id, *_workable(now))
+        .order_by(
+            DeliveryRow.backlog, DeliveryRow.doubts, DeliveryRow.next_attempt_at, DeliveryRow.id
         )
-        .order_by(DeliveryRow.next_attempt_at, DeliveryRow.id)
         .limit(limit)
     )
-    return [(delivery, booking) for delivery, booking in session.execute(query)]
+    rows = [(delivery, booking) for delivery, booking in session.execute(query)]
+    if not rows:
+        return []
+    first = rows[0][0]
+    most = {0: limit, 1: min(limit, FEW)}.get(first.doubts, 1)
+    kind = (first.backlog, min(first.doubts, 2))
+    return [row for row in rows if (row[0].backlog, min(row[0].doubts, 2)) == kind][:most]
+
+
+def _workable(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    return (
+        DeliveryRow.state.in_(WORKABLE),
+        DeliveryRow.next_attempt_at <= now,
+        or_(
+            DeliveryRow.backlog.is_(False),
+            ConnectionRow.backlog_after.is_(None),
+            ConnectionRow.backlog_after <= now,
+        ),
+    )
 
 
 def connections_with_work(session: Session, now: datetime) -> list[int]:
@@ -121,14 +167,46 @@ def connections_with_work(session: Session, now: datetime) -> list[int]:
         select(DeliveryRow.connection_id)
         .join(ConnectionRow, ConnectionRow.id == DeliveryRow.connection_id)
         .where(
-            DeliveryRow.state.in_(WORKABLE),
-            DeliveryRow.next_attempt_at <= now,
+            *_workable(now),
             ConnectionRow.status.in_(WORKING),
             or_(ConnectionRow.pause_until.is_(None), ConnectionRow.pause_until <= now),
         )
         .distinct()
     )
     return list(session.scalars(query))
+
+
+def hold(session: Session, delivery_ids: Sequence[int], fence: int) -> None:
+    """Mark a batch as being worked on, so that it can be told what a dead drainer left."""
+    session.execute(
+        update(DeliveryRow)
+        .where(DeliveryRow.id.in_(delivery_ids))
+        .values(held_by=fence, held_alone=len(delivery_ids) == 1)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def inherit(session: Session, connection_id: int, fence: int, now: datetime) -> list[int]:
+    """Take over what a drainer before this one left in the middle; give what is set aside.
+
+    A delivery that was alone with a drainer that died, twice, is not tried again by itself.
+    """
+    left = session.scalars(
+        select(DeliveryRow).where(
+            DeliveryRow.connection_id == connection_id,
+            DeliveryRow.held_by.is_not(None),
+            DeliveryRow.held_by != fence,
+        )
+    ).all()
+    aside = []
+    for row in left:
+        row.doubts += 1
+        row.kills += row.held_alone
+        row.held_by = None
+        if row.kills >= MOST_KILLS and row.state in WORKABLE:
+            _fail(row, KilledWorker("The worker ended twice while it synced this booking."), now)
+            aside.append(row.id)
+    return aside
 
 
 @dataclass(frozen=True)
@@ -146,9 +224,12 @@ def end_well(
 ) -> None:
     """Note that a revision is in the CRM; a newer one that came meanwhile stays due."""
     row = _ended(session, delivery_id, ending, now)
-    row.synced_revision, row.attempts, row.again_at = revision, 0, ending.again_at
+    row.synced_revision, row.again_at = revision, ending.again_at
     row.state = DeliveryState.SYNCED if row.wanted_revision == revision else DeliveryState.DUE
+    for name, value in FRESH.items():
+        setattr(row, name, value)
     row.error_code = row.error_message = row.error_advice = None
+    row.error_fields = {}
 
 
 def end_skipped(
@@ -176,10 +257,11 @@ def put_off(
 
 
 def _ended(session: Session, delivery_id: int, ending: Ending, now: datetime) -> DeliveryRow:
-    row = session.get_one(DeliveryRow, delivery_id, with_for_update=True)
+    row = session.get_one(DeliveryRow, delivery_id)
     row.calls += ending.calls
     row.mapping_version, row.notes = ending.mapping_version, list(ending.notes)
     row.updated_at = now
+    row.held_by, row.doubts = None, 0
     return row
 
 
@@ -206,7 +288,13 @@ def want_resync(session: Session, connection_id: int, version: str, now: datetim
                 DeliveryRow.mapping_version != version,
             ),
         )
-        .values(state=DeliveryState.DUE.value, attempts=0, next_attempt_at=now, updated_at=now)
+        .values(
+            state=DeliveryState.DUE.value,
+            backlog=True,
+            next_attempt_at=now,
+            updated_at=now,
+            **FRESH,
+        )
         .returning(DeliveryRow.id)
         .execution_options(synchronize_session=False)
     )
@@ -232,32 +320,118 @@ def end_badly(
 
     True where it was given up.
     """
-    row = session.get_one(DeliveryRow, delivery_id, with_for_update=True)
-    row.calls += calls
-    row.again_at = None
-    row.attempts += 1
-    row.error_code, row.error_message = error.code, error.message
-    row.error_advice = error.advice
-    row.updated_at = now
+    row = _struck(session, delivery_id, error, calls, now)
+    row.again_at, row.doubts = None, 0
     if row.wanted_revision != revision:
         # A newer state came meanwhile and is tried at once: it may mend what failed.
-        row.state, row.attempts = DeliveryState.DUE, 0
+        row.state, row.attempts, row.failing_since = DeliveryState.DUE, 0, None
         return False
-    transient = isinstance(error, (RetryLater, Gone, Blocked))
-    if not transient or row.attempts > len(RETRY_CEILINGS):
-        row.state = DeliveryState.FAILED
+    row.attempts += 1
+    row.failing_since = row.failing_since or now
+    passing = isinstance(error, (RetryLater, Gone, Blocked))
+    tired = row.attempts >= LEAST_ATTEMPTS and now - row.failing_since >= LEAST_TIME
+    if not passing or tired:
+        _fail(row, error, now)
         return True
     row.state = DeliveryState.RETRYING
     row.next_attempt_at = now + _wait(error, row.attempts)
     return False
 
 
+def end_in_doubt(
+    session: Session, delivery_id: int, revision: int, error: CrmError, calls: int, now: datetime
+) -> bool:
+    """Note that the CRM was out of order before there was a word on a delivery.
+
+    It waits without using up an attempt, unless it was alone and the CRM has worked since an outage
+    struck it last: then it is this booking that the CRM cannot take. True where it was given up.
+    """
+    row = session.get_one(DeliveryRow, delivery_id)
+    alive = session.get_one(ConnectionRow, row.connection_id).alive_at
+    alone, before = row.held_alone, row.struck_at
+    if alone and before and alive and alive > before:
+        given_up = end_badly(session, delivery_id, revision, error, calls, now)
+        row.struck_at, row.doubts = now, 2
+        return given_up
+    _struck(session, delivery_id, error, calls, now)
+    row.doubts += 1
+    if alone:
+        # The next probe takes another one.
+        row.struck_at, row.next_attempt_at = now, now
+    return False
+
+
+def let_go(session: Session, delivery_id: int, calls: int) -> None:
+    """Give a delivery back that was not tried: the allowance ended, or the worker has to stop."""
+    row = session.get_one(DeliveryRow, delivery_id)
+    row.held_by, row.calls = None, row.calls + calls
+
+
+def lock(session: Session, delivery_ids: Sequence[int]) -> list[DeliveryRow]:
+    """Lock deliveries and read them as they are now, in one query instead of one for each.
+
+    The session finds them for as long as the caller keeps the list.
+    """
+    query = select(DeliveryRow).where(DeliveryRow.id.in_(delivery_ids)).order_by(DeliveryRow.id)
+    query = query.with_for_update().execution_options(populate_existing=True)
+    return list(session.scalars(query))
+
+
+def _struck(
+    session: Session, delivery_id: int, error: CrmError, calls: int, now: datetime
+) -> DeliveryRow:
+    row = session.get_one(DeliveryRow, delivery_id)
+    row.calls += calls
+    row.held_by = None
+    row.error_code, row.error_message, row.error_advice = error.code, error.message, error.advice
+    row.error_fields = dict(error.fields) if isinstance(error, InvalidRecord) else {}
+    row.updated_at = now
+    return row
+
+
+def _fail(row: DeliveryRow, error: CrmError, now: datetime) -> None:
+    row.state, row.updated_at = DeliveryState.FAILED, now
+    row.error_code, row.error_message, row.error_advice = error.code, error.message, error.advice
+
+
 def _wait(error: CrmError, attempts: int) -> timedelta:
     if isinstance(error, Gone) and attempts == 1:
         return timedelta()  # the ledger has forgotten the record; it is made again at once
     after = error.after if isinstance(error, RetryLater) else None
-    ceiling = RETRY_CEILINGS[attempts - 1]
-    return timedelta(seconds=after or random.uniform(ceiling / 4, ceiling))  # noqa: S311
+    ceiling = RETRY_CEILINGS[min(attempts, len(RETRY_CEILINGS)) - 1]
+    return timedelta(seconds=after or random.uniform(0, ceiling))  # noqa: S311
+
+
+def retry_failed(
+    session: Session,
+    now: datetime,
+    connection_id: int | None = None,
+    delivery_ids: Sequence[int] = (),
+) -> list[int]:
+    """Give failed deliveries new tries, all of them or some; give the connections to wake."""
+    working = exists().where(
+        ConnectionRow.id == DeliveryRow.connection_id, ConnectionRow.status.in_(WORKING)
+    )
+    conditions = [DeliveryRow.state == DeliveryState.FAILED, working]
+    if connection_id is not None:
+        conditions.append(DeliveryRow.connection_id == connection_id)
+    if delivery_ids:
+        conditions.append(DeliveryRow.id.in_(delivery_ids))
+    taken = session.execute(
+        update(DeliveryRow)
+        .where(*conditions)
+        .values(
+            state=DeliveryState.DUE.value,
+            backlog=True,
+            next_attempt_at=now,
+            updated_at=now,
+            doubts=0,
+            **FRESH,
+        )
+        .returning(DeliveryRow.connection_id)
+        .execution_options(synchronize_session=False)
+    )
+    return [row.connection_id for row in taken]
 
 
 def park(session: Session, connection_id: int, now: datetime) -> None:
@@ -281,6 +455,7 @@ def unpark(session: Session, connection_id: int, now: datetime) -> None:
         .values(
             state=DeliveryState.DUE.value,
             wanted_revision=newest.scalar_subquery(),
+            backlog=True,
             next_attempt_at=now,
             updated_at=now,
         )
@@ -326,7 +501,7 @@ def want_missed(
     )
     rows = session.scalars(select(BookingRow).where(wanted, ~settled).order_by(BookingRow.id)).all()
     for row in rows:
-        want_for(session, row, connection, now)
+        want_for(session, row, connection, now, backlog=True)
     return len(rows)
 
 
@@ -343,9 +518,10 @@ def want_again(session: Session, connection_id: int, now: datetime) -> None:
             state=DeliveryState.DUE.value,
             wanted_revision=newest.scalar_subquery(),
             synced_revision=0,
-            attempts=0,
+            backlog=True,
             next_attempt_at=now,
             updated_at=now,
+            **FRESH,
         )
         .execution_options(synchronize_session=False)
     )

@@ -181,7 +181,13 @@ class ConnectionRow(Base):
     failed_in_row: Mapped[int] = mapped_column(Integer, default=0)
     """Deliveries that failed for good since the last one that did not."""
     pause_until: Mapped[datetime | None]
-    """Nothing is tried before: the CRM asked for it."""
+    """Nothing is tried before: the CRM asked for it, or is out of order."""
+    backlog_after: Mapped[datetime | None]
+    """Backlog waits until then, so that what is left of the CRM's allowance goes to live bookings."""
+    outages: Mapped[int] = mapped_column(Integer, default=0)
+    """Times in a row that the CRM was out of order when it was called."""
+    alive_at: Mapped[datetime | None]
+    """When the CRM last answered as it should."""
     drain_fence: Mapped[int] = mapped_column(Integer, default=0)
     drain_until: Mapped[datetime | None]
     refresh_fence: Mapped[int] = mapped_column(Integer, default=0)
@@ -202,6 +208,7 @@ class DeliveryRow(Base):
     __table_args__ = (
         UniqueConstraint("booking_id", "connection_id"),
         Index("ix_deliveries_due", "connection_id", "state", "next_attempt_at"),
+        Index("ix_deliveries_held_by", "connection_id", "held_by"),
     )
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     booking_id: Mapped[int] = mapped_column(ForeignKey("bookings.id"))
@@ -221,9 +228,27 @@ class DeliveryRow(Base):
     """What was left as it is, and why."""
     calls: Mapped[int] = mapped_column(Integer, default=0)
     """Calls to the CRM, those of a batch shared evenly among its bookings."""
+    backlog: Mapped[bool] = mapped_column(Boolean, default=False)
+    """Old news (a backfill, a resync, what waited for a broken connection): live bookings go first."""
+    held_by: Mapped[int | None] = mapped_column(Integer)
+    """Fencing token of the drainer that works on it; left behind where that one was killed."""
+    held_alone: Mapped[bool] = mapped_column(Boolean, default=False)
+    """Whether it was the only one in that drainer's batch."""
+    doubts: Mapped[int] = mapped_column(Integer, default=0)
+    """Batches with it that ended without a word on it: it goes in smaller ones, then alone."""
+    kills: Mapped[int] = mapped_column(Integer, default=0)
+    """Drainers that died while they worked on it alone."""
+    failing_since: Mapped[datetime | None]
+    """When the first of its attempts failed."""
+    struck_at: Mapped[datetime | None]
+    """When an outage last struck it: one that strikes it alone, while the CRM works, is its own fault."""
     error_code: Mapped[str | None] = mapped_column(String(32))
     error_message: Mapped[str | None] = mapped_column(Text)
     error_advice: Mapped[str | None] = mapped_column(Text)
+    error_fields: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    """Field of the CRM -> what the CRM says is wrong with it."""
+    told: Mapped[bool] = mapped_column(Boolean, default=False)
+    """Whether people were told of its failure."""
     updated_at: Mapped[datetime]
 
 
@@ -338,3 +363,50 @@ class EncryptionKey(Base):
     __tablename__ = "encryption_keys"
     key_id: Mapped[str] = mapped_column(String(16), primary_key=True)
     first_used_at: Mapped[datetime]
+
+
+class Backfill(Base):
+    """A walk through meetergo's appointments: how far it is, so that it goes on where it stopped."""
+
+    __tablename__ = "backfills"
+    __table_args__ = (Index("ix_backfills_source", "source", "kind", "ended_at"),)
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    source: Mapped[str] = mapped_column(String(64))
+    kind: Mapped[str] = mapped_column(String(16))
+    """backfill, asked for by a person, or reconcile, by the schedule."""
+    since: Mapped[datetime]
+    until: Mapped[datetime]
+    """Starts of meetings that are looked at, from and to."""
+    phase: Mapped[str] = mapped_column(String(16))
+    """created: from the newest booking backwards; starts: through the window of starts."""
+    page: Mapped[int] = mapped_column(Integer, default=0)
+    total: Mapped[int] = mapped_column(Integer, default=0)
+    """Appointments that meetergo says there are in this phase."""
+    seen: Mapped[int] = mapped_column(Integer, default=0)
+    found: Mapped[int] = mapped_column(Integer, default=0)
+    """Bookings, or newer states of them, of which no webhook had told."""
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+
+
+class WebhookSecret(Base):
+    """A secret that webhooks may be signed with, beside those of the environment."""
+
+    __tablename__ = "webhook_secrets"
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    source: Mapped[str] = mapped_column(String(64), index=True)
+    secret_box: Mapped[str] = mapped_column(Text, info={"purpose": "webhook_secrets.secret"})
+    created_at: Mapped[datetime]
+    ends_at: Mapped[datetime | None]
+    """Not accepted after that; None: until a person ends it."""
+
+
+class SecretUse(Base):
+    """When a secret last verified a webhook, by a fingerprint that gives nothing away."""
+
+    __tablename__ = "secret_uses"
+    source: Mapped[str] = mapped_column(String(64), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(16), primary_key=True)
+    last_used_at: Mapped[datetime]

@@ -1,0 +1,46 @@
+"""What an API allows of calls, and the gate that every call passes before it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """So many calls within any so many seconds."""
+
+    name: str
+    calls: int
+    seconds: float
+    told: bool = True
+    """Whether answers tell of it in their headers, which then correct the figures."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What an answer's headers say of an allowance."""
+
+    left: int
+    most: int | None = None
+    """Calls allowed; None where it is not told."""
+
+
+class Gate:
+    """Lets every call through at once. The service puts one in its place that keeps allowances."""
+
+    def __init__(self) -> None:
+        self.backlog = False
+        """Whether what is being done is old news."""
+        self.may_go_on: Callable[[], None] = lambda: None
+        """Called before each call and while waiting; what it raises ends the wait."""
+
+    def enter(self, allowance: Allowance) -> None:
+        """Return when a call may be made.
+
+        Raises RateLimited with the seconds to wait where that is long.
+        """
+        self.may_go_on()
+
+    def learn(self, allowance: Allowance, short: Reading | None, day: Reading | None) -> None:
+        """Take in what an answer told of a short window and of a day's budget."""

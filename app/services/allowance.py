@@ -1,0 +1,281 @@
+"""Keeps every process together within a CRM's allowance: one budget a connection, in Redis."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import structlog
+from redis import Redis
+from redis.exceptions import RedisError
+
+from app.domain.allowance import Allowance, Gate, Reading
+from app.domain.errors import AllowanceUsed, RateLimited
+
+log = structlog.get_logger(__name__)
+LIVE_MARGIN = 0.08
+"""Part of the allowance in a short window that backlog leaves to live bookings."""
+LIVE_SHARE = 0.5
+"""Part of what is kept free of a day's budget that live bookings may use all the same."""
+LONGEST_WAIT = 20.0
+"""Seconds that a call waits for its window; longer ones are the drainer's affair."""
+DAY_PAUSE = 900.0
+"""Seconds until it is looked again whether a day's budget has been renewed."""
+DAY = 90_000
+"""Seconds that the largest budget ever seen is remembered."""
+FRESH_DAY = 2.0
+"""Seconds that what is known here of a day's budget is taken to be what all know."""
+COOL_DOWN = 5.0
+"""Seconds without asking Redis again after it did not answer."""
+CHECK_EVERY = 0.5
+"""Seconds between two looks, while waiting, at whether the call is still to be made."""
+
+
+@dataclass
+class _Window:
+    """One short window as this process knows it."""
+
+    calls: deque[float] = field(default_factory=deque)
+    limit: int | None = None
+    others: int = 0
+    others_at: float = -1e9
+
+
+def room(limit: int, share: float, backlog: bool) -> int:
+    """Calls of a window that this service may make: what is kept free taken off; at least one."""
+    mine = int(limit * (1 - share))
+    return max(1, mine - int(mine * LIVE_MARGIN) if backlog else mine)
+
+
+class Budget(Protocol):
+    """Counts the calls to a connection."""
+
+    def take(self, key: str, allowance: Allowance, share: float, backlog: bool) -> float:
+        """Count a call, or give the seconds to wait before asking again."""
+
+    def learn(self, key: str, allowance: Allowance, reading: Reading) -> None:
+        """Correct the limit, and what others use of it, by what the CRM says."""
+
+    def note_day(self, key: str, reading: Reading) -> None:
+        """Keep what is left of the day."""
+
+    def day(self, key: str) -> tuple[int, int] | None:
+        """Calls or tokens left of the day, and how many there are; None where nobody told."""
+
+
+class LocalBudget:
+    """The budget of one process: exact while it is the only one that drains a connection."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+        self._windows: dict[str, _Window] = {}
+        self._days: dict[str, tuple[int, int]] = {}
+        self.noted_at: dict[str, float] = {}
+
+    def take(self, key: str, allowance: Allowance, share: float, backlog: bool) -> float:
+        """Count a call, or give the seconds to wait."""
+        with self._lock:
+            window, now = self._window(key, allowance), self._now()
+            limit = window.limit or allowance.calls
+            fresh = now - window.others_at < allowance.seconds
+            others = window.others if fresh else 0
+            if len(window.calls) + others < room(limit, share, backlog):
+                window.calls.append(now)
+                return 0.0
+            ends = [window.others_at + allowance.seconds] if others else []
+            ends += [window.calls[0] + allowance.seconds] if window.calls else []
+            return max(0.001, min(ends) - now)
+
+    def learn(self, key: str, allowance: Allowance, reading: Reading) -> None:
+        """Correct the limit, and what others use of it."""
+        with self._lock:
+            window = self._window(key, allowance)
+            window.limit = reading.most or window.limit
+            limit = window.limit or allowance.calls
+            window.others = max(0, limit - reading.left - len(window.calls))
+            window.others_at = self._now()
+
+    def count(self, key: str, allowance: Allowance) -> None:
+        """Count a call that somebody else has allowed."""
+        with self._lock:
+            self._window(key, allowance).calls.append(self._now())
+
+    def correct(self, key: str, allowance: Allowance, others: int) -> None:
+        """Set what others use of a window, as somebody knows it who sees more."""
+        with self._lock:
+            window = self._window(key, allowance)
+            window.others, window.others_at = others, self._now()
+
+    def _window(self, key: str, allowance: Allowance) -> _Window:
+        window = self._windows.setdefault(f"{key}:{allowance.name}", _Window())
+        while window.calls and window.calls[0] <= self._now() - allowance.seconds:
+            window.calls.popleft()
+        return window
+
+    def note_day(self, key: str, reading: Reading) -> None:
+        """Keep what is left of the day."""
+        with self._lock:
+            most = reading.most or max(reading.left, self._days.get(key, (0, 0))[1])
+            self._days[key] = (reading.left, most)
+            self.noted_at[key] = self._now()
+
+    def day(self, key: str) -> tuple[int, int] | None:
+        """What is left of the day, and of how much."""
+        return self._days.get(key)
+
+
+# The same rules as LocalBudget's, where several processes can keep them together.
+_TAKE = """
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local span = tonumber(ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - span)
+local used = redis.call('ZCARD', KEYS[1])
+local told = redis.call('HMGET', KEYS[2], 'limit', 'others', 'others_at')
+local limit = tonumber(told[1]) or tonumber(ARGV[2])
+local others = 0
+if told[3] and now - tonumber(told[3]) < span then others = tonumber(told[2]) end
+local mine = math.floor(limit * (1 - tonumber(ARGV[3])))
+if ARGV[4] == '1' then mine = mine - math.floor(mine * tonumber(ARGV[5])) end
+if used + others < math.max(1, mine) then
+  redis.call('ZADD', KEYS[1], now, ARGV[6])
+  redis.call('PEXPIRE', KEYS[1], span)
+  return 0
+end
+local ends = now + span
+local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+if first[2] then ends = math.min(ends, tonumber(first[2]) + span) end
+if others > 0 then ends = math.min(ends, tonumber(told[3]) + span) end
+return math.max(1, ends - now)
+"""
+_LEARN = """
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local span = tonumber(ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - span)
+local used = redis.call('ZCARD', KEYS[1])
+local limit = tonumber(ARGV[2])
+if limit > 0 then redis.call('HSET', KEYS[2], 'limit', limit) end
+limit = tonumber(redis.call('HGET', KEYS[2], 'limit')) or tonumber(ARGV[3])
+local others = math.max(0, limit - tonumber(ARGV[4]) - used)
+redis.call('HSET', KEYS[2], 'others', others, 'others_at', now)
+redis.call('EXPIRE', KEYS[2], 86400)
+return others
+"""
+
+
+class RedisBudget:
+    """The budget that all processes share; where Redis is away each one keeps its own."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._take = redis.register_script(_TAKE)
+        self._learn = redis.register_script(_LEARN)
+        self._local = LocalBudget()
+        self._rest_until = 0.0
+
+    def take(self, key: str, allowance: Allowance, share: float, backlog: bool) -> float:
+        """Count a call, or give the seconds to wait."""
+        args: list[str | int | float] = [
+            int(allowance.seconds * 1000), allowance.calls, share, int(backlog), LIVE_MARGIN,
+            uuid.uuid4().hex,
+        ]  # fmt: skip
+        shared = self._quietly(lambda: self._take(keys=_keys(key, allowance.name), args=args))
+        if shared is None:
+            return self._local.take(key, allowance, share, backlog)
+        if int(shared) == 0:
+            # Here too: a Redis that goes away in a moment must not double the rate.
+            self._local.count(key, allowance)
+        return int(shared) / 1000
+
+    def learn(self, key: str, allowance: Allowance, reading: Reading) -> None:
+        """Correct the limit, and what others use of it."""
+        self._local.learn(key, allowance, reading)
+        args = [int(allowance.seconds * 1000), reading.most or 0, allowance.calls, reading.left]
+        others = self._quietly(lambda: self._learn(keys=_keys(key, allowance.name), args=args))
+        if others is not None:
+            # Other processes of ours are no strangers: what all of us use is known there.
+            self._local.correct(key, allowance, int(others))
+
+    def note_day(self, key: str, reading: Reading) -> None:
+        """Keep what is left of the day."""
+        self._local.note_day(key, reading)
+        _, most = self._local.day(key) or (0, 0)
+        name = f"bridge:day:{key}"
+
+        def write() -> None:
+            seen = int(self._redis.hget(name, "most") or 0)
+            values: dict[Any, Any] = {"left": reading.left, "most": reading.most or max(most, seen)}
+            self._redis.hset(name, mapping=values)
+            self._redis.expire(name, DAY)
+
+        self._quietly(write)
+
+    def day(self, key: str) -> tuple[int, int] | None:
+        """What is left of the day, and of how much."""
+        if time.monotonic() - self._local.noted_at.get(key, -1e9) < FRESH_DAY:
+            return self._local.day(key)
+        found = self._quietly(lambda: self._redis.hmget(f"bridge:day:{key}", "left", "most"))
+        if found and found[0] is not None:
+            self._local.note_day(key, Reading(int(found[0]), int(found[1])))
+        return self._local.day(key)
+
+    def _quietly(self, action: Callable[[], Any]) -> Any:
+        if time.monotonic() < self._rest_until:
+            return None
+        try:
+            return action()
+        except (RedisError, OSError) as error:
+            self._rest_until = time.monotonic() + COOL_DOWN
+            log.warning("redis_away", reason=type(error).__name__)
+            return None
+
+
+def _keys(key: str, name: str) -> list[str]:
+    return [f"bridge:calls:{key}:{name}", f"bridge:limits:{key}:{name}"]
+
+
+class BudgetGate(Gate):
+    """Makes calls wait for their turn in a connection's budget, and keeps a share of it free."""
+
+    def __init__(self, budget: Budget, key: str, share: float) -> None:
+        """`share`: the part of every allowance that is left to other apps, 0 to 1."""
+        super().__init__()
+        self._budget, self._key, self._share = budget, key, share
+        self._pause = threading.Event()
+
+    def enter(self, allowance: Allowance) -> None:
+        """Return when a call may be made. Raises RateLimited where that takes long."""
+        self.may_go_on()
+        self._keep_share_of_day()
+        until = time.monotonic() + LONGEST_WAIT
+        while wait := self._budget.take(self._key, allowance, self._share, self.backlog):
+            if time.monotonic() + wait > until:
+                raise RateLimited("The CRM's allowance is used up for the moment.", wait)
+            self._pause.wait(min(wait, CHECK_EVERY))
+            self.may_go_on()
+
+    def _keep_share_of_day(self) -> None:
+        day = self._budget.day(self._key)
+        if day is None:
+            return
+        left, most = day
+        kept = self._share * (1.0 if self.backlog else LIVE_SHARE)
+        if left <= most * kept:
+            words = (
+                f"{left} of {most} calls or tokens are left of the day; they are kept for others."
+            )
+            raise AllowanceUsed(words, DAY_PAUSE)
+
+    def learn(self, allowance: Allowance, short: Reading | None, day: Reading | None) -> None:
+        """Take in what an answer told."""
+        if short:
+            self._budget.learn(self._key, allowance, short)
+        if day:
+            self._budget.note_day(self._key, day)

@@ -1,0 +1,365 @@
+"""One batch of deliveries: planned together, written to the CRM, and noted in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import structlog
+from sqlalchemy.orm import Session
+
+from app.bootstrap import Services
+from app.domain.booking import Booking
+from app.domain.errors import (
+    Blocked,
+    CrmError,
+    Gone,
+    MissingScope,
+    RateLimited,
+    RetryLater,
+    Unauthorized,
+    UnfitPayload,
+)
+from app.domain.events import with_details
+from app.domain.records import SHARED, DesiredBooking, Known, Outcome, Ref
+from app.mapping.diff import Settled, Wanted, merge, written
+from app.mapping.mapping import Mapping
+from app.mapping.plan import Planner, Surroundings
+from app.services.inquiry import inquire
+from app.store import deliveries
+from app.store.bookings import add_details, has_booked_since, histories, read_state
+from app.store.connections import count_failures, tell_failures
+from app.store.engine import Store
+from app.store.ledger import Ledger
+from app.store.models import BookingRow, ConnectionRow, DeliveryRow, SyncLog
+from crm_adapters.base import Report
+from workers.accounts import Account
+from workers.lease import Lease, LeaseLost
+
+log = structlog.get_logger(__name__)
+
+
+class Stopping(Exception):
+    """The process has to end: what is not done yet is left to another worker."""
+
+
+@dataclass
+class _Work:
+    """One delivery in a batch."""
+
+    delivery_id: int
+    revision: int
+    desired: DesiredBooking | None = None
+    problem: CrmError | None = None
+
+
+class Batch:
+    """Deliveries of one connection that are worked on together. The CRM is called outside of any
+    transaction."""
+
+    def __init__(
+        self,
+        services: Services,
+        account: Account,
+        lease: Lease,
+        now: Callable[[], datetime],
+        before_save: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`before_save` is called between the CRM's answer and the ledger: tests break in there."""
+        self._services, self._store, self._cipher = services, services.store, services.cipher
+        self._account, self._lease, self._now = account, lease, now
+        self._before_save = before_save
+        self._id = lease.connection_id
+        self._works: list[_Work] = []
+        self._ledger: dict[Ref, Known] = {}
+        self._intended: set[Ref] = set()
+        self._settled: Settled | None = None
+        """What is to be done; None until the CRM has said what it holds."""
+        self._report = Report()
+
+    def sync(self, rows: list[tuple[DeliveryRow, BookingRow]]) -> None:
+        """Bring the deliveries into the CRM. Raises what ends the drain, after noting what was done.
+
+        That is RetryLater, Unauthorized or MissingScope where the CRM as a whole does not take
+        anything now, Stopping, and LeaseLost, after which nothing is noted.
+        """
+        meter = self._account.meter
+        calls, answered = meter.calls, meter.answered
+        self._account.adapter.access.gate.backlog = rows[0][0].backlog
+        with self._write() as session:
+            deliveries.hold(session, [delivery.id for delivery, _ in rows], self._lease.fence)
+        stopped_by: Exception | None = None
+        try:
+            settled = self._settled = self._plan(rows)
+            self._report.problems.update(settled.problems)
+            if settled.plan.changes:
+                self._account.adapter.apply(settled.plan, self._report)
+        except (RetryLater, Unauthorized, MissingScope, Stopping) as error:
+            stopped_by = error
+        self._before_save()
+        with self._write() as session:
+            row = session.get_one(ConnectionRow, self._id)
+            if meter.answered > answered:
+                row.alive_at, row.outages = self._now(), 0
+            self._save(session)
+            self._end(session, row, rows, stopped_by, meter.calls - calls)
+            if not stopped_by:
+                _recovered(row)
+        if stopped_by:
+            raise stopped_by
+
+    def _write(self) -> AbstractContextManager[Session]:
+        return write_as_holder(self._store, self._lease, self._now)
+
+    def _plan(self, rows: list[tuple[DeliveryRow, BookingRow]]) -> Settled:
+        """Plan the bookings together; note what is about to be made."""
+        account, mapping = self._account, self._account.mapping
+        planner = Planner(mapping, account.adapter.shape, account.directory)
+        groups: set[str] = set()
+        for delivery, row in rows:
+            booking, around = self._surroundings(mapping, delivery, row)
+            work = _Work(delivery.id, row.revision)
+            try:
+                work.desired = planner.plan(booking, around)
+            except CrmError as error:
+                work.problem = error
+            # Two bookings that may fall on one deal go one after the other.
+            group = work.desired.group if work.desired else ""
+            if group and group in groups:
+                continue
+            groups.add(group)
+            self._works.append(work)
+        wanted = merge(work.desired for work in self._works if work.desired)
+        with self._store.read() as session:
+            self._ledger = Ledger(session, self._cipher, self._id).read(wanted)
+        settled = inquire(account.adapter, wanted, self._ledger, account.directory)
+        settled.plan = replace(settled.plan, assign=mapping.assignment_rules)
+        changes = settled.plan.changes
+        new = [c.ref for c in changes if c.record_id is None and c.ref not in self._ledger]
+        if new:
+            with self._write() as session:
+                Ledger(session, self._cipher, self._id).intend(new, self._now())
+        self._intended = set(new)
+        return settled
+
+    def _surroundings(
+        self, mapping: Mapping, delivery: DeliveryRow, row: BookingRow
+    ) -> tuple[Booking, Surroundings]:
+        """A booking and what its plan depends on beside it, as far as the mapping asks for it."""
+        booking = self._details(mapping, row)
+        now = self._now()
+        people = [person.identity for person in booking.attendees if person.identity]
+        rules = mapping.rules_for(
+            booking.meeting_type.slug, next((h.email for h in booking.hosts if h.email), None)
+        )
+        turn, told, booked = 0, {}, False
+        if mapping.tells_of_people or (booking.form and people):
+            with self._store.read() as session:
+                if mapping.tells_of_people:
+                    told = histories(session, self._cipher, people, now)
+                if booking.form and people:
+                    booked = has_booked_since(session, self._cipher, people[0], booking.start)
+        if rules.owner.rule == "round_robin":
+            with self._write() as session:
+                turn = deliveries.take_turn(session, session.get_one(DeliveryRow, delivery.id))
+        return booking, Surroundings(now, told, turn, booked)
+
+    def _details(self, mapping: Mapping, row: BookingRow) -> Booking:
+        """The booking; with meetergo's own word on it where a mapping asks for missing answers."""
+        booking = read_state(row, self._cipher)
+        lacking = not any(person.answers for person in booking.attendees)
+        source = booking.source
+        if not (
+            mapping.needs_answers
+            and lacking
+            and row.details_at is None
+            and not booking.form
+            and self._services.intake.source(source).api_key
+        ):
+            return booking
+        try:
+            fuller = with_details(booking, self._services.read_appointment(source, booking.id))
+        except (CrmError, UnfitPayload) as error:
+            # The booking is worth more than its answers; a later event asks again.
+            log.warning("details_lacking", booking_id=row.id, reason=str(error))
+            return booking
+        with self._write() as session:
+            kept = session.get_one(BookingRow, row.id)
+            if kept.revision == row.revision:
+                add_details(session, self._cipher, kept, fuller, self._now())
+        return fuller
+
+    def _save(self, session: Session) -> None:
+        """Write the ledger and the sync log in the transaction that ends the deliveries."""
+        settled, report, adapter = self._settled, self._report, self._account.adapter
+        if settled is None:
+            return
+        ledger = Ledger(session, self._cipher, self._id)
+        changed = {change.ref for change in settled.plan.changes}
+        records = {}
+        for ref in settled.renewed & set(report.results):
+            ledger.unlink(ref)
+        for ref, item in settled.wanted.items():
+            result = report.results.get(ref)
+            known = None if ref in settled.renewed else self._ledger.get(ref)
+            if result and result.outcome is Outcome.DELETED:
+                ledger.forget(ref)
+                continue
+            if result is None and (ref in changed or known is None):
+                continue
+            record_id = result.record_id if result else (known.record_id if known else None)
+            url = adapter.url_for(ref.object, record_id) if record_id else ""
+            after = _after(item, known, record_id, url)
+            if after != known:
+                records[ref] = after
+        ledger.save(records, self._now())
+        # What was never sent is not in doubt: the next try need not look for it.
+        ledger.withdraw(self._intended - report.begun - set(report.results))
+        for ref, problem in report.problems.items():
+            if isinstance(problem, Gone):
+                ledger.lose(ref)
+        self._log_changes(session)
+
+    def _log_changes(self, session: Session) -> None:
+        report = self._report
+        for work in self._works:
+            for record in work.desired.records if work.desired else ():
+                result = report.results.get(record.ref)
+                if result and result.outcome is not Outcome.UNCHANGED:
+                    session.add(
+                        SyncLog(
+                            delivery_id=work.delivery_id,
+                            object=record.ref.object.value,
+                            record_id=result.record_id,
+                            outcome=result.outcome.value,
+                            at=self._now(),
+                        )
+                    )
+
+    def _end(
+        self,
+        session: Session,
+        row: ConnectionRow,
+        rows: list[tuple[DeliveryRow, BookingRow]],
+        stopped_by: Exception | None,
+        calls: int,
+    ) -> None:
+        """Say of each delivery how it ended; calls are shared evenly."""
+        works = {work.delivery_id: work for work in self._works}
+        _locked = deliveries.lock(session, [delivery.id for delivery, _ in rows])
+        share, rest = divmod(calls, len(rows))
+        given_up = passed = 0
+        for number, (delivery, booking) in enumerate(rows):
+            mine = share + (number < rest)
+            work = works.get(delivery.id)
+            if work is None and self._settled:
+                deliveries.let_go(session, delivery.id, mine)
+                continue
+            work = work or _Work(delivery.id, booking.revision)
+            problem = self._problem(work)
+            if problem is None and self._is_open(work):
+                given_up += self._end_open(session, work, stopped_by, mine)
+            elif problem:
+                given_up += deliveries.end_badly(
+                    session, work.delivery_id, work.revision, problem, mine, self._now()
+                )
+            else:
+                passed += self._end_well(session, work, mine)
+        limit = self._services.settings.notify_after_failures
+        count_failures(session, row, given_up, passed, limit, self._now())
+        if given_up:
+            tell_failures(session, row, self._now())
+
+    def _end_open(
+        self, session: Session, work: _Work, stopped_by: Exception | None, calls: int
+    ) -> bool:
+        """End a delivery on which there is no word; True where it was given up."""
+        now = self._now()
+        if stopped_by is None:
+            lost = RetryLater("The adapter left a record without an answer.")
+            return deliveries.end_badly(session, work.delivery_id, work.revision, lost, calls, now)
+        if isinstance(stopped_by, RetryLater) and not isinstance(stopped_by, RateLimited):
+            return deliveries.end_in_doubt(
+                session, work.delivery_id, work.revision, stopped_by, calls, now
+            )
+        deliveries.let_go(session, work.delivery_id, calls)
+        return False
+
+    def _end_well(self, session: Session, work: _Work, calls: int) -> bool:
+        """End a delivery that went through, or of which nothing is wanted; True for the first."""
+        wanted, now = work.desired, self._now()
+        assert wanted is not None  # noqa: S101 - what was not planned is open
+        ending = deliveries.Ending(
+            calls, self._account.mapping.version, self._notes(wanted), wanted.again_at
+        )
+        numbers = (work.delivery_id, work.revision)
+        if wanted.skipped:
+            deliveries.end_skipped(session, *numbers, wanted.skipped, ending, now)
+        elif wanted.wait_until:
+            deliveries.put_off(session, *numbers, wanted.wait_until, ending, now)
+        else:
+            deliveries.end_well(session, *numbers, ending, now)
+            return True
+        return False
+
+    def _is_open(self, work: _Work) -> bool:
+        """Whether there is no word on some record that the booking calls for."""
+        if self._settled is None or work.desired is None:
+            return True
+        changed = {change.ref for change in self._settled.plan.changes}
+        refs = (record.ref for record in work.desired.records)
+        return any(ref in changed and ref not in self._report.results for ref in refs)
+
+    def _problem(self, work: _Work) -> CrmError | None:
+        """The root of what went wrong: a record of the booking's own before one that waited."""
+        if work.problem:
+            return work.problem
+        records, told = work.desired.records if work.desired else (), self._report.problems
+        problems = [told[record.ref] for record in records if record.ref in told]
+        own = (problem for problem in problems if not isinstance(problem, Blocked))
+        return next(own, problems[0] if problems else None)
+
+    def _notes(self, wanted: DesiredBooking) -> tuple[str, ...]:
+        """What a person should know of a booking that went through."""
+        told = self._settled.notes if self._settled else {}
+        notes = [note for record in wanted.records for note in told.get(record.ref, ())]
+        return tuple(dict.fromkeys([*wanted.notes, *notes]))
+
+
+def write_as_holder(
+    store: Store, lease: Lease, now: Callable[[], datetime]
+) -> AbstractContextManager[Session]:
+    """A transaction that only who holds the lease may make. Raises LeaseLost."""
+
+    @contextmanager
+    def begin() -> Iterator[Session]:
+        with store.write() as session:
+            if not deliveries.hold_lease(session, lease.connection_id, lease.fence, now()):
+                raise LeaseLost
+            yield session
+
+    return begin()
+
+
+def _recovered(row: ConnectionRow) -> None:
+    """Forget an outage that is over, so that nobody reads of it on the dashboard."""
+    row.outages = 0
+    if row.pause_until is not None:
+        row.pause_until = None
+        if row.problem is None:
+            row.last_error = None
+
+
+def _after(item: Wanted, known: Known | None, record_id: str | None, url: str) -> Known:
+    """The ledger's line after a record was brought about."""
+    record = item.record
+    stale = known is not None and known.version is not None and known.version > item.version
+    shared = record.ref.object in SHARED or record.borrowed
+    links = tuple(dict.fromkeys((known.links if known and shared else ()) + record.links))
+    if known is not None and stale:
+        fresh = {name: value for name, value in record.fields.items() if name in record.timeless}
+        hashes = written(replace(record, fields=fresh), known)
+        return Known(record_id, hashes, links, known.version, url)
+    return Known(record_id, written(record, known), links, item.version, url)

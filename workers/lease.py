@@ -1,0 +1,80 @@
+"""The right to drain one connection: renewed while the work goes on, noticed when it is lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from types import TracebackType
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from app.store.deliveries import LEASE, give_lease, hold_lease
+from app.store.engine import DATABASE_DOWN, Store
+
+log = structlog.get_logger(__name__)
+RENEW_EVERY = LEASE.total_seconds() / 4
+"""Seconds between two renewals: three may fail before the lease is lost."""
+
+
+class LeaseLost(Exception):
+    """Another drainer has taken over; what this one still holds must not be written."""
+
+
+class Lease:
+    """One drainer's lease on one connection. As a context manager it is kept until the block ends.
+
+    A process that was stopped for longer than the lease finds it lost before its next call: the
+    clock that is compared goes on while a process stands still.
+    """
+
+    def __init__(
+        self, store: Store, connection_id: int, fence: int, now: Callable[[], datetime]
+    ) -> None:
+        """`fence`: the token that `take_lease` gave a moment ago."""
+        self._store, self._now = store, now
+        self.connection_id, self.fence = connection_id, fence
+        self._held_until = time.monotonic() + LEASE.total_seconds()
+        self._ended = threading.Event()
+        self._lost = False
+        name = f"lease-{connection_id}"
+        self._thread = threading.Thread(target=self._keep, name=name, daemon=True)
+
+    def check(self) -> None:
+        """Raise LeaseLost where the lease may have passed to another drainer."""
+        if self._lost or time.monotonic() > self._held_until:
+            raise LeaseLost
+
+    def __enter__(self) -> Lease:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.give()
+
+    def give(self) -> None:
+        """Let the next drainer in, unless one is in already."""
+        self._ended.set()
+        with self._store.write() as session:
+            give_lease(session, self.connection_id, self.fence)
+
+    def _keep(self) -> None:
+        while not self._ended.wait(RENEW_EVERY):
+            asked = time.monotonic()
+            try:
+                with self._store.write() as session:
+                    held = hold_lease(session, self.connection_id, self.fence, self._now())
+            except (*DATABASE_DOWN, DBAPIError) as error:
+                log.warning("lease_not_renewed", reason=type(error).__name__)
+                continue
+            if not held:
+                self._lost = True
+                return
+            self._held_until = asked + LEASE.total_seconds()

@@ -1,0 +1,83 @@
+"""Drains in a worker process: a thread for each connection at work, so that none waits for another."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+from app.bootstrap import Services
+from app.store.engine import DATABASE_DOWN
+from workers.sync import STOP_GRACE, Drainer
+
+log = structlog.get_logger(__name__)
+MOST_THREADS = 16
+"""Connections that one process drains at the same time; further ones wait for their turn."""
+
+
+class DrainPool:
+    """Takes wake-ups. A connection that is being drained already is looked at once more after it."""
+
+    def __init__(self, services: Services) -> None:
+        self._drainer = Drainer(services)
+        self._lock = threading.Lock()
+        self._again: dict[int, bool] = {}
+        """Connection at work -> whether a wake-up came meanwhile."""
+        self._places = threading.Semaphore(MOST_THREADS)
+        self._ended = threading.Condition(self._lock)
+
+    def submit(self, connection_id: int) -> None:
+        """Drain a connection in a thread of its own; return at once."""
+        with self._lock:
+            if connection_id in self._again:
+                self._again[connection_id] = True
+                return
+            self._again[connection_id] = False
+        name = f"drain-{connection_id}"
+        threading.Thread(target=self._run, args=(connection_id,), name=name, daemon=True).start()
+
+    def _run(self, connection_id: int) -> None:
+        with self._places:
+            while True:
+                _guarded(lambda: self._drainer.drain(connection_id), connection_id)
+                with self._lock:
+                    if not self._again[connection_id]:
+                        del self._again[connection_id]
+                        self._ended.notify_all()
+                        return
+                    self._again[connection_id] = False
+
+    def join(self, seconds: float) -> bool:
+        """Wait until nothing is at work; False where that takes longer."""
+        with self._lock:
+            return self._ended.wait_for(lambda: not self._again, seconds)
+
+    def stop(self, seconds: float = STOP_GRACE + 2.0) -> None:
+        """End within so many seconds: batches finish, or are given back for others to do."""
+        deadline = time.monotonic() + seconds
+        self._drainer.stop()
+        if not self.join(max(0.0, deadline - time.monotonic())):
+            log.warning("drains_abandoned")
+            _guarded(self._drainer.abandon, 0)
+
+
+def _guarded(action: Callable[[], None], connection_id: int) -> None:
+    """The outermost loop of a drain: what nobody foresaw ends the drain, not the worker.
+
+    The deliveries of its batch are found by the next drainer as those of one that died.
+    """
+    try:
+        action()
+    except DATABASE_DOWN as error:
+        log.error("database_down", connection_id=connection_id, reason=type(error).__name__)
+    except Exception as error:
+        # The text may hold a person's data: kind and place must do.
+        trace, place = error.__traceback__, ""
+        while trace:
+            place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+            trace = trace.tb_next
+        log.error(
+            "drain_failed", connection_id=connection_id, kind=type(error).__name__, place=place
+        )
