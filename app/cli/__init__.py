@@ -256,7 +256,7 @@ def _bookings(services: Services) -> AppGroup:
 
     @group.command("outcome")
     @click.argument("key")
-    @click.argument("outcome", type=click.Choice([*Outcome, "none"]))
+    @click.argument("outcome", type=click.Choice([*(item.value for item in Outcome), "none"]))
     def outcome_(key: str, outcome: str) -> None:
         """Say how a meeting went: held, no_show, or none to take it back."""
         said = Outcome(outcome) if outcome != "none" else None

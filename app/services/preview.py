@@ -25,6 +25,7 @@ from app.mapping.diff import Settled, merge
 from app.mapping.mapping import Mapping as FieldMapping
 from app.mapping.plan import Planner, Surroundings
 from app.mapping.present import blank, same
+from app.mapping.schema import FIRST, KEEP
 from app.security.encryption import Cipher
 from app.services.inquiry import inquire
 from app.store.bookings import has_booked_since, histories, read_state
@@ -32,9 +33,6 @@ from app.store.engine import Store
 from app.store.ledger import Ledger
 from app.store.models import BookingRow, DeliveryRow
 from crm_adapters.base import Adapter
-
-OFFLINE = Directory(pipelines=(Pipeline("first", "first", (Stage("first", "first"),)),))
-"""What stands for an account that is not asked: its owners and stages are nobody's guess."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ class Previewer:
         self, mapping: FieldMapping, shape: CrmShape, bookings: Iterable[Booking]
     ) -> list[tuple[Booking, DesiredBooking | CrmError]]:
         """What would be wanted of each booking, without asking anybody."""
-        planner = Planner(mapping, shape, OFFLINE)
+        planner = Planner(mapping, shape, _imagined(mapping))
         return [(booking, self._planned(planner, mapping, booking, 0)) for booking in bookings]
 
     def live(
@@ -167,6 +165,25 @@ class Previewer:
                 .where(DeliveryRow.connection_id == connection_id, BookingRow.key == booking.key)
             )
             return session.scalar(query) or 0
+
+
+def _imagined(mapping: FieldMapping) -> Directory:
+    """What stands for an account that is not asked: it has every pipeline and stage that is named.
+
+    Its owners are nobody's guess.
+    """
+    named: dict[str, dict[str, Stage]] = {FIRST: {}}
+    for rules in mapping.every():
+        for deal in rules.deal:
+            stages = named.setdefault(deal.pipeline, {})
+            wanted = deal.stage.model_dump().values()
+            stages |= {name: Stage(name, name) for name in wanted if name not in (FIRST, KEEP)}
+    first = Stage(FIRST, FIRST)
+    return Directory(
+        pipelines=tuple(
+            Pipeline(name, name, (first, *stages.values())) for name, stages in named.items()
+        )
+    )
 
 
 def describe(booking: Booking) -> tuple[str, str, str]:
