@@ -367,6 +367,9 @@ class _Draft:
         keys: tuple[Key, ...],
         asked: bool,
     ) -> DesiredRecord:
+        if ref.object not in self._shape.objects:
+            words = f"{self._mapping.crm} has no {ref.object} here"
+            raise InvalidRecord(words, {ref.object.value: words})
         asked = asked or section.record_id is not None
         match = Match(keys, section.several, section.create, asked, section.when_deleted)
         person = ref.key if ref.object in PEOPLE else ""
