@@ -162,9 +162,11 @@ def read_time(value: object) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(value.strip())
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
+    except ValueError:
         return None
+    if not 1000 <= moment.year <= 9000:
+        return None  # at the ends of the calendar no other zone has such a time
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def _required_time(data: Json, key: str) -> datetime:
@@ -278,8 +280,12 @@ def _meeting_type(kind: Json, data: Json) -> MeetingType:
         id=one_line(kind.get("id")) or one_line(data.get("meetingTypeId")),
         slug=one_line(kind.get("slug")),
         name=one_line(_object(kind.get("meetingInfo")).get("name")) or one_line(kind.get("name")),
-        metadata={str(k): text for k, v in metadata.items() if (text := clean_text(v))},
+        metadata={str(k): text for k, v in metadata.items() if (text := _metadata(v))},
     )
+
+
+def _metadata(value: object) -> str | None:
+    return str(value).lower() if isinstance(value, bool) else clean_text(value)
 
 
 def _object(value: object) -> Json:

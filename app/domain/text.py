@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import html
 import re
 import unicodedata
+from collections.abc import Iterable
 
 CUT_MARK = "…"
 # Bidi overrides and zero-width characters can make a name read as another one.
@@ -14,12 +16,14 @@ _INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 def clean_text(value: object) -> str | None:
     """Give text without control characters, stripped; None for what is empty or no scalar.
 
-    Line breaks and tabs stay. Lone surrogates, which no database takes, are replaced.
+    Line breaks and tabs stay. Lone surrogates, which no database takes, are replaced. An ö is one
+    character, also where it came as an o with two dots: labels, names and options are compared.
     """
     if value is None or isinstance(value, (dict, list, bool)):
         return None
     text = str(value).encode("utf-8", "replace").decode("utf-8")
     text = _INVISIBLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = unicodedata.normalize("NFC", text)
     text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
     return text.strip() or None
 
@@ -33,6 +37,18 @@ def one_line(value: object) -> str | None:
 def cut(text: str, limit: int) -> str:
     """Cut text to `limit` characters with a mark at the end; shorter text comes back as it is."""
     return text if len(text) <= limit else text[: limit - len(CUT_MARK)].rstrip() + CUT_MARK
+
+
+def did_you_mean(wanted: str, there: Iterable[str]) -> str:
+    """The nearest of what there is, as the end of a sentence; empty where nothing is near."""
+    names = {name.casefold(): name for name in there}
+    near = difflib.get_close_matches(wanted.casefold(), names, 1)
+    return f"; did you mean {names[near[0]]}?" if near else ""
+
+
+def quoted(value: object) -> str:
+    """A value as an error names it: in quotes, and short, since answers may be long."""
+    return repr(cut(str(value), 60))
 
 
 def is_link(text: str) -> bool:

@@ -6,14 +6,12 @@ import difflib
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time
+from math import isfinite
 from typing import Any
 
 from app.domain.records import Choice, CrmField, FieldValue, Kind
-
-_YES, _NO = (
-    {"true", "yes", "ja", "1", "on", "oui", "si"},
-    {"false", "no", "nein", "0", "off", "non"},
-)
+from app.domain.text import quoted
+from app.mapping.transforms import MAX_NUMBER, read_flag, read_moment
 
 
 def plain(value: Any) -> FieldValue:
@@ -24,6 +22,8 @@ def plain(value: Any) -> FieldValue:
         return ", ".join(str(item) for item in value) or None
     if isinstance(value, str):
         return value or None
+    if isinstance(value, float) and not isfinite(value):
+        return None
     return value if isinstance(value, (int, float, bool)) else None
 
 
@@ -45,33 +45,35 @@ def _text(value: Any, field: CrmField) -> FieldValue:
 def _number(value: Any, whole: bool) -> float | int:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         text = str(value).strip()
-        if isinstance(value, (bool, list, datetime)) or not re.fullmatch(r"[+-]?\d+(\.\d+)?", text):
-            raise ValueError(f"{value!r} is not a number; `as: number` reads 1.234,50")
+        if isinstance(value, (bool, list, datetime)) or not re.fullmatch(
+            r"[+-]?\d{1,20}(\.\d{1,20})?", text
+        ):
+            raise ValueError(f"{quoted(value)} is not a number; `as: number` reads 1.234,50")
         value = float(text) if "." in text else int(text)
+    if not abs(value) < MAX_NUMBER:
+        raise ValueError(f"{quoted(value)} is not a number that a CRM can hold")
     if whole and value != int(value):
-        raise ValueError(f"{value!r} is not a whole number")
+        raise ValueError(f"{quoted(value)} is not a whole number")
     return int(value) if value == int(value) else float(value)
 
 
 def _flag(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    text = str(value).strip().casefold()
-    if text in _YES or text in _NO:
-        return text in _YES
-    raise ValueError(f"{value!r} is neither yes nor no")
+    flag = read_flag(value)
+    if flag is not None:
+        return flag
+    raise ValueError(f"{quoted(value)} is neither yes nor no")
 
 
 def _moment(value: Any) -> datetime:
     if isinstance(value, str):
         try:
-            value = datetime.fromisoformat(value.strip())
+            value = read_moment(value)
         except ValueError:
-            raise ValueError(f"{value!r} is not a date") from None
+            raise ValueError(f"{quoted(value)} is not a date") from None
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime.combine(value, time())
     if not isinstance(value, datetime):
-        raise ValueError(f"{value!r} is not a date")
+        raise ValueError(f"{quoted(value)} is not a date")
     return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
@@ -86,7 +88,7 @@ def _choice(value: Any, options: tuple[Choice, ...]) -> str:
     near = difflib.get_close_matches(str(value), labels, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     shown = ", ".join(labels[:12]) + (" …" if len(labels) > 12 else "")
-    raise ValueError(f"{value!r} is none of the options ({shown}){hint}")
+    raise ValueError(f"{quoted(value)} is none of the options ({shown}){hint}")
 
 
 def _choices(value: Any, options: tuple[Choice, ...]) -> list[str]:

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from app.mapping.paths import check_path, resolve
+from app.domain.records import Kind
+from app.domain.text import did_you_mean
+from app.mapping.paths import check_path, kind_of, resolve
+from app.mapping.transforms import read_flag, read_number
 
 Condition = Mapping[str, Any]
 _GROUPS = ("any", "all")
+_VALUES = {
+    "booking.status": ("scheduled", "cancelled", "moved"),
+    "booking.state": ("created", "rescheduled", "cancelled", "moved"),
+    "booking.outcome": ("held", "no_show"),
+}
+"""Paths of which it is known what can stand there: a slip would never hold, and nobody notice."""
 _TESTS = ("not", "contains", "starts_with", "above", "below", "empty")
 
 
@@ -23,25 +32,40 @@ def check_condition(condition: Any) -> dict[str, Any]:
             for part in wanted:
                 check_condition(part)
         else:
-            check_path(str(key))
-            _check_wanted(wanted)
+            _check_wanted(wanted, check_path(str(key)))
     return dict(condition)
 
 
-def _check_wanted(wanted: Any) -> None:
+def _check_wanted(wanted: Any, path: str) -> None:
     if isinstance(wanted, list):
+        if not wanted:
+            raise ValueError("an empty list fits nothing")
         for item in wanted:
-            _check_wanted(item)
+            _check_wanted(item, path)
     elif isinstance(wanted, Mapping):
         name, argument = next(iter(wanted.items()), (None, None))
         if len(wanted) != 1 or name not in _TESTS:
             raise ValueError(f"there is no test {dict(wanted)!r}; there are: {', '.join(_TESTS)}")
-        if name == "not":
-            _check_wanted(argument)
-        elif name == "empty" and not isinstance(argument, bool):
-            raise ValueError("empty takes true or false")
-        elif name in ("above", "below") and not _is_number(argument):
+        _check_test(name, argument, path)
+    elif path in _VALUES and wanted is not None and _plain(wanted) not in ("", *_VALUES[path]):
+        hint = did_you_mean(str(wanted), _VALUES[path])
+        raise ValueError(f"{path} is never {wanted!r}, but {', '.join(_VALUES[path])}{hint}")
+
+
+def _check_test(name: str, argument: Any, path: str) -> None:
+    if name == "not":
+        _check_wanted(argument, path)
+    elif name == "empty" and not isinstance(argument, bool):
+        raise ValueError("empty takes true or false")
+    elif name in ("above", "below"):
+        if not _is_number(argument):
             raise ValueError(f"{name} takes a number")
+        if kind_of(path) in (Kind.MOMENT, Kind.FLAG, Kind.CHOICES):
+            raise ValueError(f"{path} is {kind_of(path)} and never {name} a number")
+    elif name in ("contains", "starts_with"):
+        parts = argument if isinstance(argument, list) else [argument]
+        if not parts or not all(_is_number(p) or (isinstance(p, str) and p.strip()) for p in parts):
+            raise ValueError(f"{name} takes a text, or a list of texts")
 
 
 def _is_number(value: Any) -> bool:
@@ -77,7 +101,7 @@ def _fits(value: Any, wanted: Any) -> bool:
     if isinstance(value, list):
         return any(_fits(item, wanted) for item in value)
     if isinstance(wanted, bool) or isinstance(value, bool):
-        return value is wanted
+        return read_flag(value) is read_flag(wanted)
     return _plain(value) == _plain(wanted)
 
 
@@ -85,15 +109,16 @@ def _passes(value: Any, name: str, argument: Any) -> bool:
     if name == "not":
         return not _fits(value, argument)
     if name == "empty":
-        return (value in (None, "", [])) is argument
-    if name == "contains":
-        texts = value if isinstance(value, list) else [value]
-        return any(_plain(argument) in _plain(text) for text in texts)
-    if name == "starts_with":
-        return _plain(value).startswith(_plain(argument))
+        return (value in (None, "", [], {})) is argument
+    if name in ("contains", "starts_with"):
+        parts = [_plain(part) for part in (argument if isinstance(argument, list) else [argument])]
+        texts = [_plain(text) for text in (value if isinstance(value, list) else [value])]
+        inside = str.__contains__ if name == "contains" else str.startswith
+        return any(inside(text, part) for text in texts for part in parts)
     try:
-        number = float(value)
-    except (TypeError, ValueError):
+        # An answer is a number as people type it: 25.000 € is more than 10000.
+        number = read_number(value)
+    except ValueError:
         return False
     return bool(number > argument if name == "above" else number < argument)
 

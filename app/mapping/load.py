@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass
+from datetime import date
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,10 @@ def _plain(node: Any, seen: Iterator[int] | None = None) -> Any:
         raise ValueError("too many entries")
     if isinstance(node, MappingType):
         return {str(key): _plain(value, seen) for key, value in node.items()}
-    return [_plain(item, seen) for item in node] if isinstance(node, list) else node
+    if isinstance(node, list):
+        return [_plain(item, seen) for item in node]
+    # A day is written without quotes, and what pydantic takes for a number is none.
+    return node.isoformat() if isinstance(node, date) else node
 
 
 def _in_file(document: Any, location: Location) -> Location:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from math import isfinite
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from app.domain.booking import Attendee, Booking, Host
 from app.domain.history import History
 from app.domain.records import Kind
-from app.domain.text import clean_text
+from app.domain.text import clean_text, did_you_mean
 
 _ROOTS: dict[str, dict[str, Kind]] = {
     "attendee": {
@@ -52,15 +51,15 @@ FIXED_ROOTS = frozenset(_ROOTS)
 NAME_PATHS = frozenset(f"attendee.{n}" for n in ("first_name", "last_name", "full_name"))
 _OPEN = re.compile(r"""(answers|meeting_type\.metadata|link)(?:\.([\w-]+)|\[(["'])(.+)\3\])""")
 _PAYLOAD = re.compile(r"payload(?:\.[\w-]+)+")
+PATTERNS = tuple(f"^{pattern.pattern}$" for pattern in (_OPEN, _PAYLOAD))
+"""Paths of which only the form is known."""
 
 
 def check_path(path: str) -> str:
     """Give the path back; raise ValueError naming the nearest one where there is no such path."""
     if path in FIXED or _OPEN.fullmatch(path) or _PAYLOAD.fullmatch(path):
         return path
-    near = difflib.get_close_matches(path, FIXED, 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise ValueError(f"there is no path {path!r}{hint}")
+    raise ValueError(f"there is no path {path!r}{did_you_mean(path, sorted(FIXED))}")
 
 
 def kind_of(path: str) -> Kind:
@@ -108,9 +107,27 @@ def _read(source: object, root: str) -> dict[str, Any]:
     return {name: getattr(source, name) for name in _ROOTS[root]}
 
 
-def all_answers(booking: Booking) -> dict[str, str | list[str]]:
+class Answers(dict[str, str | list[str]]):
+    """Answers by the question's label, whatever its case and blanks: templates ask by it too."""
+
+    def __missing__(self, label: str) -> str | list[str]:
+        wanted = plain_label(str(label))
+        for known, answer in self.items():
+            if plain_label(known) == wanted:
+                return answer
+        raise KeyError(label)
+
+    def get(self, label: str, default: Any = None) -> Any:
+        """The answer, or the default."""
+        try:
+            return self[label]
+        except KeyError:
+            return default
+
+
+def all_answers(booking: Booking) -> Answers:
     """Every attendee's answers, several choices as a list; who answered first counts."""
-    answers: dict[str, str | list[str]] = {}
+    answers = Answers()
     for person in booking.attendees:
         for label, text in person.answers.items():
             choices = person.choices.get(label)
@@ -140,10 +157,24 @@ def _in_payload(parts: list[str], node: Any) -> Any:
         else:
             return None
     if isinstance(node, list):
-        return [str(item) for item in node if isinstance(item, (str, int, float))]
+        return [text for item in node if (text := _entry(item))]
+    return node if isinstance(node, Mapping) else _scalar(node)
+
+
+def _scalar(node: Any) -> Any:
+    """Text without what is harmful in it; infinity and the like, which no CRM takes, are nothing."""
     if isinstance(node, str):
         return clean_text(node)
-    return node if isinstance(node, (str, int, float, bool, datetime, Mapping)) else None
+    if isinstance(node, float) and not isfinite(node):
+        return None
+    return node if isinstance(node, (bool, int, float)) else None
+
+
+def _entry(node: Any) -> str | None:
+    value = _scalar(node)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return None if value is None else str(value)
 
 
 def plain_label(label: str) -> str:

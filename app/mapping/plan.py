@@ -27,7 +27,7 @@ from app.domain.records import (
     Stage,
     WriteRule,
 )
-from app.domain.text import as_html, cut, is_link
+from app.domain.text import as_html, clean_text, cut, is_link, one_line
 from app.mapping.coerce import coerce, plain
 from app.mapping.conditions import holds
 from app.mapping.mapping import Mapping
@@ -129,6 +129,7 @@ class _Draft:
 
     def whole(self) -> DesiredBooking:
         """Everything that the booking calls for."""
+        self._first = self._main()
         skip = next(
             (s for s in self._rules.skip if holds(s.when, self._context(self._first))), None
         )
@@ -205,6 +206,13 @@ class _Draft:
         if self._mapping.tells_of_people and not self._booking.cancelled:
             moments.append(self._booking.start + timedelta(seconds=1))
         return min((moment for moment in moments if moment > now), default=None)
+
+    def _main(self) -> Attendee:
+        """Whom the deal is about: the first attendee who counts, where none does the first of all."""
+        chosen, people = self._rules.attendees, self._booking.attendees
+        if isinstance(chosen, str):
+            return self._first
+        return next((p for p in people if holds(chosen.when, self._context(p))), self._first)
 
     def _people(self) -> list[Attendee]:
         chosen = self._rules.attendees
@@ -385,11 +393,12 @@ class _Draft:
             wanted = ("record_id", *wanted)
         for kind in wanted:
             if isinstance(kind, FieldKey):
-                value = self._text(kind.source, person)
+                value = self._text(kind.source, person, f"match {kind.field}")
                 keys.append(Key(MatchKey.FIELD, value, kind.field))
             elif kind == "record_id":
-                value = self._text(section.record_id, person) if section.record_id else ""
-                keys.append(Key(MatchKey.RECORD_ID, value))
+                if section.record_id:
+                    value = self._text(section.record_id, person, "record_id")
+                    keys.append(Key(MatchKey.RECORD_ID, value))
             else:
                 there = {
                     MatchKey.PHONE: person.phone,
@@ -399,9 +408,13 @@ class _Draft:
                 keys.append(Key(MatchKey(kind), value))
         return tuple(key for key in keys if key.value)
 
-    def _text(self, source: Source, person: Attendee) -> str:
-        value = plain(self._value(source, self._context(person), {}, frozenset()))
-        return str(value).strip() if value is not None else ""
+    def _text(self, source: Source, person: Attendee, place: str) -> str:
+        """What a record is looked for by. Raises InvalidRecord: without it another one is made."""
+        try:
+            value = plain(self._value(source, self._context(person), {}, frozenset()))
+        except ValueError as error:
+            raise InvalidRecord(f"{place}: {error}", {place: str(error)}) from None
+        return one_line(value) or ""
 
     def _applies(self, section: RecordRules, person: Attendee | None = None) -> bool:
         return holds(section.when, self._context(person or self._first))
@@ -482,6 +495,9 @@ class _Draft:
         return apply_transforms(value, spec.transforms, self._booking.timezone)
 
     def _coerced(self, name: ObjectName, key: str, value: Any) -> FieldValue:
+        if isinstance(value, str):
+            # Templates and payload paths bring text that nobody has looked at yet.
+            value = clean_text(value)
         known = self._directory.field(name, key)
         return coerce(value, known) if known else plain(value)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -11,15 +11,16 @@ from pydantic import (
     ConfigDict,
     Field,
     TypeAdapter,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
 from app.domain.records import Lost, ObjectName, Several, WriteRule
 from app.mapping.conditions import check_condition, paths_of
-from app.mapping.paths import answer_label, check_path
+from app.mapping.paths import FIXED, PATTERNS, answer_label, check_path
 from app.mapping.templates import check_template, names_in
-from app.mapping.transforms import check_transform
+from app.mapping.transforms import PLAIN, WITH_ARGUMENT, check_transform
 
 OFF = "none"
 """What stands in a file in place of an object that is not wanted."""
@@ -31,23 +32,33 @@ FieldRule = Literal[
     WriteRule.ALWAYS, WriteRule.NEVER_BLANK, WriteRule.ON_CREATE, WriteRule.IF_EMPTY,
     WriteRule.APPEND, WriteRule.UNTOUCHED,
 ]  # fmt: skip
-When = Annotated[dict[str, Any], BeforeValidator(check_condition)]
+_PART = "part"
+"""In a generated schema: here belongs one of the parts that are written by hand, in _words."""
+Path = Annotated[str, WithJsonSchema({_PART: "Path"})]
+Transforms = Annotated[tuple[Any, ...], WithJsonSchema({_PART: "Transforms"})]
+When = Annotated[
+    dict[str, Any],
+    BeforeValidator(check_condition),
+    WithJsonSchema({_PART: "Condition"}),
+]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Source(_Strict):
     """Where a value comes from."""
 
-    path: Annotated[str | None, Field(alias="from", description="A path, as attendee.email")] = None
+    path: Annotated[Path | None, Field(alias="from", description="A path, as attendee.email")] = (
+        None
+    )
     value: Annotated[
         str | int | float | bool | list[str] | None, Field(description="A constant")
     ] = None
     template: Annotated[str | None, Field(description="A Jinja2 template in a sandbox")] = None
     first_of: Annotated[
-        tuple[str, ...], Field(description="Paths; the first that holds something counts")
+        tuple[Path, ...], Field(description="Paths; the first that holds something counts")
     ] = ()
     summary: Annotated[
         Literal["all"] | None, Field(description="The whole booking as text, nothing cut")
@@ -57,7 +68,7 @@ class Source(_Strict):
         Field(description="Questions and answers as a list: all, or those no other field takes"),
     ] = None
     transforms: Annotated[
-        tuple[Any, ...], Field(alias="as", description="Transforms, applied in order")
+        Transforms, Field(alias="as", description="Transforms, applied in order")
     ] = ()
     when: Annotated[When, Field(description="Only where every line holds")] = {}
 
@@ -147,8 +158,8 @@ def _field(raw: Any) -> Any:
     return {"from": raw} if isinstance(raw, str) else raw
 
 
-SourceEntry = Annotated[Source, BeforeValidator(_field, json_schema_input_type=str | Source)]
-FieldEntry = Annotated[FieldSpec, BeforeValidator(_field, json_schema_input_type=str | FieldSpec)]
+SourceEntry = Annotated[Source, BeforeValidator(_field, json_schema_input_type=Path | Source)]
+FieldEntry = Annotated[FieldSpec, BeforeValidator(_field, json_schema_input_type=Path | FieldSpec)]
 FieldMap = dict[str, FieldEntry]
 
 
@@ -174,6 +185,12 @@ class RecordRules(_Strict):
         Lost, Field(description="What is done when a person deleted it: make it again, or leave it")
     ] = Lost.RECREATE
     fields: FieldMap = {}
+
+    @model_validator(mode="after")
+    def _id_has_a_place(self) -> RecordRules:
+        if "record_id" in getattr(self, "match", ()) and self.record_id is None:
+            raise ValueError("match by record_id needs the key record_id: where the id stands")
+        return self
 
 
 PersonKey = Literal["record_id", "email", "secondary_email", "phone"]
@@ -392,9 +409,73 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema of mapping files: editors complete and check by it."""
     schema = TypeAdapter(MappingFile).json_schema(by_alias=True, mode="validation")
     rules = TypeAdapter(Rules).json_schema(by_alias=True, mode="validation")
-    definitions = schema.pop("$defs") | rules.pop("$defs")
-    override = {"anyOf": [rules, {"type": "null"}]}
+    schema, rules = _pointed(schema), _pointed(rules)
+    definitions = schema.pop("$defs") | rules.pop("$defs") | {"Override": rules} | _words()
+    override = {"anyOf": [{"$ref": "#/$defs/Override"}, {"type": "null"}]}
     for key in ("meeting_types", "hosts"):
         schema["properties"][key]["additionalProperties"] = override
     address = "https://json-schema.org/draft/2020-12/schema"
     return {"$schema": address, **schema, "title": "meetergo mapping file", "$defs": definitions}
+
+
+def _pointed(node: Any) -> Any:
+    """A generated schema that refers to the parts of _words."""
+    if isinstance(node, list):
+        return [_pointed(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        "$ref" if key == _PART else key: f"#/$defs/{value}" if key == _PART else _pointed(value)
+        for key, value in node.items()
+    }
+
+
+def _words() -> dict[str, Any]:
+    """What pydantic sees as any text or table: paths, transforms and conditions."""
+    path: dict[str, Any] = {"anyOf": [{"enum": sorted(FIXED)}, *({"pattern": p} for p in PATTERNS)]}
+    scalar: dict[str, Any] = {"type": ["string", "number", "boolean"]}
+    texts = {"type": "array", "items": {"type": "string"}}
+    arguments: dict[Any, dict[str, Any]] = {
+        int: {"type": "integer"},
+        str: {"type": "string"},
+        Mapping: {"type": "object", "minProperties": 1},
+    }
+    wanted = {"$ref": "#/$defs/Wanted"}
+    some = {"anyOf": [scalar, {"type": "array", "items": scalar, "minItems": 1}]}
+    tests = {
+        "not": wanted, "contains": some, "starts_with": some, "above": {"type": "number"},
+        "below": {"type": "number"}, "empty": {"type": "boolean"},
+    }  # fmt: skip
+    one_of = {"minProperties": 1, "maxProperties": 1, "additionalProperties": False}
+    transform = {
+        "anyOf": [
+            {"enum": list(PLAIN)},
+            {
+                "type": "object",
+                "properties": {
+                    name: arguments.get(kind, {"anyOf": [scalar, texts]})
+                    for name, (kind, _) in WITH_ARGUMENT.items()
+                },
+                **one_of,
+            },
+        ]
+    }
+    conditions = {"type": "array", "items": {"$ref": "#/$defs/Condition"}, "minItems": 1}
+    return {
+        "Path": {"type": "string", **path},
+        "Transforms": {"anyOf": [transform, {"type": "array", "items": transform}]},
+        "Condition": {
+            "type": "object",
+            "properties": {"any": conditions, "all": conditions},
+            "additionalProperties": wanted,
+            "propertyNames": {"anyOf": [{"enum": ["any", "all"]}, {"$ref": "#/$defs/Path"}]},
+        },
+        "Wanted": {
+            "anyOf": [
+                scalar,
+                {"type": "null"},
+                {"type": "array", "items": wanted, "minItems": 1},
+                {"type": "object", "properties": tests, **one_of},
+            ]
+        },
+    }

@@ -11,38 +11,99 @@ from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
 from app.domain.people import normalise_phone
-from app.domain.text import clean_text, cut
+from app.domain.text import clean_text, cut, did_you_mean, quoted
 
 Transform = Callable[[Any, Any], Any]
+MOST_DIGITS = 25
+"""Characters of a number, separators included; more are an account number or a joke."""
+MAX_NUMBER = 1e18
+MOST_DAYS = 36_500
+_YES = {"true", "yes", "ja", "1", "on", "oui", "si", "sí"}
+_NO = {"false", "no", "nein", "0", "off", "non"}
 HERE = "booking"
 """What `tz` takes in place of a zone: the one in which the attendee booked."""
 _ZONES = available_timezones()
+_PLAIN_VALUES = (str, int, float, bool, list)
+
+
+def read_moment(text: str) -> datetime:
+    """Read a time as ISO 8601 or a day as 15.1.2027, in UTC where it says no zone.
+
+    Raises ValueError. Slashes stay out: nobody can tell 1/2/2027 from 2/1/2027.
+    """
+    day = re.fullmatch(r"(\d{1,2})\.\s?(\d{1,2})\.\s?(\d{4})", text.strip())
+    if day:
+        moment = datetime(int(day[3]), int(day[2]), int(day[1]), tzinfo=UTC)
+    else:
+        moment = datetime.fromisoformat(text.strip())
+    if not 1000 <= moment.year <= 9000:
+        raise ValueError("no year of a booking")
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _moment(value: Any) -> datetime:
     if isinstance(value, str):
         try:
-            value = datetime.fromisoformat(value.strip())
+            value = read_moment(value)
         except ValueError:
-            raise ValueError(f"{value!r} is not a time") from None
-        value = value if value.tzinfo else value.replace(tzinfo=UTC)
+            raise ValueError(f"{quoted(value)} is not a time") from None
     if not isinstance(value, datetime):
-        raise ValueError(f"{value!r} is not a time")
+        raise ValueError(f"{quoted(value)} is not a time")
     return value
 
 
-def _number(value: Any, _: Any) -> float | int:
-    text = re.sub(r"[\s'€$£]", "", str(value))
-    # 1.234,50 and 1,234.50: the last separator is the decimal one, if at most two digits follow.
-    match = re.fullmatch(r"([+-]?\d[\d.,]*?)(?:[.,](\d{1,2}))?", text)
-    if not match:
-        raise ValueError(f"{value!r} is not a number")
-    whole = re.sub(r"[.,]", "", match[1])
-    return float(f"{whole}.{match[2]}") if match[2] else int(whole)
+_CURRENCY = re.compile(r"(?i)[\s'’€$£]|(?<![a-z])(?:eur|euros?|usd|chf|gbp)(?![a-z])")
+
+
+def read_number(value: Any) -> float | int:
+    """Read a number as people type it: 1.234,50 €, 1,234.50, 25.000. Raises ValueError.
+
+    One separator before three digits parts thousands, anything else before the last digits is the
+    decimal sign.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not abs(value) < MAX_NUMBER:
+            raise ValueError(f"{quoted(value)} is not a number that a CRM can hold")
+        return value
+    text = _CURRENCY.sub("", str(value))[: MOST_DIGITS + 1]
+    match = re.fullmatch(r"([+-]?)(\d+(?:[.,]\d+)*)", text)
+    if not match or len(text) > MOST_DIGITS:
+        raise ValueError(f"{quoted(value)} is not a number")
+    whole, mark, rest = match[2], "", ""
+    marks = re.findall(r"[.,]", whole)
+    grouped = len(marks) == 1 and re.fullmatch(r"[1-9]\d{0,2}.\d{3}", whole)
+    if marks and not grouped and marks.count(marks[-1]) == 1:
+        whole, mark, rest = whole.rpartition(marks[-1])
+    if re.search(r"[.,]", whole) and not re.fullmatch(r"\d{1,3}(?:([.,])\d{3})(?:\1\d{3})*", whole):
+        raise ValueError(f"{quoted(value)} is not a number")
+    digits = match[1] + re.sub(r"[.,]", "", whole)
+    return float(f"{digits}.{rest}") if mark else int(digits)
+
+
+def read_flag(value: Any) -> bool | None:
+    """Yes or no as people say it; None for what is neither."""
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().casefold()
+    return True if text in _YES else False if text in _NO else None
 
 
 def _hours_minutes(value: Any, _: Any) -> str:
-    return f"{int(value) // 60:02d}:{int(value) % 60:02d}"
+    minutes = int(read_number(value))
+    if not 0 <= minutes < 6000:
+        raise ValueError(f"{quoted(value)} is no number of minutes below 100 hours")
+    return f"{minutes // 60:02d}:{minutes % 60:02d}"
+
+
+def _each(function: Transform) -> Transform:
+    """Several choices are changed one by one."""
+
+    def call(value: Any, argument: Any) -> Any:
+        if not isinstance(value, list):
+            return function(value, argument)
+        return [made for item in value if (made := function(item, argument))]
+
+    return call
 
 
 def _mapped(value: Any, table: Any) -> Any:
@@ -55,13 +116,24 @@ def _mapped(value: Any, table: Any) -> Any:
         name = ("true" if key else "false") if isinstance(key, bool) else str(key)
         if name.casefold().strip() == wanted:
             return result
-    raise ValueError(f"{value!r} is not among {', '.join(map(str, table))}")
+    raise ValueError(f"{quoted(value)} is not among {', '.join(map(str, table))}")
 
 
 def _strip_html(value: Any, _: Any) -> str | None:
     text = re.sub(r"(?i)<br\s*/?>|</p>|</div>|</li>", "\n", str(value))
-    text = re.sub(r"(?is)<(script|style)\b.*?</\1\s*>", "", text)
+    for tag in ("script", "style"):
+        text = _without(text, tag)
     return clean_text(html.unescape(re.sub(r"<[^<>]*>", "", text)))
+
+
+def _without(text: str, tag: str) -> str:
+    """Drop an element with what is in it; in one pass, since strangers write what stands here."""
+    opening, closing = re.compile(rf"(?i)<{tag}\b"), re.compile(rf"(?i)</{tag}\s*>")
+    kept, at = [], 0
+    while (start := opening.search(text, at)) and (end := closing.search(text, start.end())):
+        kept.append(text[at : start.start()])
+        at = end.end()
+    return "".join([*kept, text[at:]])
 
 
 def _first(value: Any, _: Any) -> Any:
@@ -87,7 +159,11 @@ def _iso(value: Any, _: Any) -> str:
 
 
 def _in_zone(value: Any, zone: Any) -> datetime:
-    return _moment(value).astimezone(ZoneInfo(str(zone)))
+    place = ZoneInfo(str(zone))
+    moment = _moment(value)
+    # A day without a time of day is the same day in every zone.
+    bare = isinstance(value, str) and len(value.strip()) <= len("2027-01-15")
+    return moment.replace(tzinfo=place) if bare else moment.astimezone(place)
 
 
 def _shown(value: Any, form: Any) -> str:
@@ -95,10 +171,10 @@ def _shown(value: Any, form: Any) -> str:
 
 
 PLAIN: dict[str, Transform] = {
-    "lower": lambda value, _: str(value).lower(),
-    "strip": lambda value, _: str(value).strip(),
-    "e164": lambda value, _: normalise_phone(value),
-    "number": _number,
+    "lower": _each(lambda value, _: str(value).lower()),
+    "strip": _each(lambda value, _: str(value).strip()),
+    "e164": _each(normalise_phone),
+    "number": lambda value, _: read_number(value),
     "date": lambda value, _: _moment(value).strftime("%Y-%m-%d"),
     "time": lambda value, _: _moment(value).strftime("%H:%M"),
     "datetime": lambda value, _: _moment(value).strftime("%Y-%m-%d %H:%M"),
@@ -106,15 +182,16 @@ PLAIN: dict[str, Transform] = {
     "hh_mm": _hours_minutes,
     "first_of": _first,
     "join": lambda value, _: _joined(value, ", "),
-    "strip_html": _strip_html,
+    "strip_html": _each(_strip_html),
     "json": _json,
 }
-"""Transforms without an argument; dates and times are in UTC unless `tz` came before."""
-WITH_ARGUMENT: dict[str, tuple[type, Transform]] = {
-    "truncate": (int, lambda value, limit: cut(str(value), limit)),
+"""Transforms without an argument; dates and times are in UTC unless `tz` came before, and a phone
+number without a country is one of the country in which the attendee booked."""
+WITH_ARGUMENT: dict[str, tuple[type | tuple[type, ...], Transform]] = {
+    "truncate": (int, _each(lambda value, limit: cut(str(value), limit))),
     "add_days": (int, lambda value, days: _moment(value) + timedelta(days=days)),
     "map": (Mapping, _mapped),
-    "default": (object, lambda value, other: value),
+    "default": (_PLAIN_VALUES, lambda value, other: value),
     "tz": (str, _in_zone),
     "date": (str, _shown),
     "time": (str, _shown),
@@ -130,14 +207,28 @@ def check_transform(spec: Any) -> None:
         return
     if isinstance(spec, Mapping) and len(spec) == 1:
         name, argument = next(iter(spec.items()))
-        if name in WITH_ARGUMENT and isinstance(argument, WITH_ARGUMENT[name][0]):
+        if name in WITH_ARGUMENT and not _fits(argument, WITH_ARGUMENT[name][0]):
+            raise ValueError(f"{name} does not take {argument!r}")
+        if name in WITH_ARGUMENT:
             if name == "tz" and argument != HERE and argument not in _ZONES:
-                raise ValueError(f"there is no time zone {argument!r}")
-            if name == "truncate" and isinstance(argument, int) and argument < 1:
+                raise ValueError(
+                    f"there is no time zone {argument!r}{did_you_mean(argument, _ZONES)}"
+                )
+            if name == "truncate" and argument < 1:
                 raise ValueError("truncate takes a number above 0")
+            if name == "add_days" and abs(argument) > MOST_DAYS:
+                raise ValueError(f"add_days takes at most {MOST_DAYS} days")
             return
     known = ", ".join([*PLAIN, *(f"{{{name}: …}}" for name in WITH_ARGUMENT)])
-    raise ValueError(f"there is no transform {spec!r}; there are: {known}")
+    hint = did_you_mean(str(spec), {*PLAIN, *WITH_ARGUMENT})
+    raise ValueError(f"there is no transform {spec!r}{hint}; there are: {known}")
+
+
+def _fits(argument: Any, kind: type | tuple[type, ...]) -> bool:
+    if isinstance(argument, Mapping):
+        values = [*argument.values()] or [object()]
+        return kind is Mapping and all(v is None or isinstance(v, _PLAIN_VALUES) for v in values)
+    return isinstance(argument, kind) and not (kind is int and isinstance(argument, bool))
 
 
 def apply_transforms(value: Any, specs: tuple[Any, ...], zone: str = "UTC") -> Any:
@@ -150,11 +241,15 @@ def apply_transforms(value: Any, specs: tuple[Any, ...], zone: str = "UTC") -> A
         if value is None or value in ("", []):
             value = argument if name == "default" else None
             continue
-        if name == "tz" and argument == HERE:
+        if name == "e164" or (name == "tz" and argument == HERE):
             argument = zone
         function = PLAIN[name] if isinstance(spec, str) else WITH_ARGUMENT[name][1]
+        if isinstance(value, Mapping) and name != "json":
+            raise ValueError(f"{name} takes a value, and here is a whole table; name what is in it")
         try:
             value = function(value, argument)
-        except (OverflowError, TypeError) as error:
-            raise ValueError(str(error)) from None
+        except (OverflowError, TypeError):
+            raise ValueError(f"{name} cannot make anything of {quoted(value)}") from None
+        except RecursionError:
+            raise ValueError(f"{name}: what stands here is nested too deeply") from None
     return value
