@@ -32,21 +32,27 @@ class RefusedToken(Exception):
     """The CRM answered that the access token is expired or unknown."""
 
 
-def with_token(access: Access, call: Callable[[str], Answer]) -> Answer:
+def with_token(
+    access: Access, call: Callable[[str], Answer], allowance: Allowance | None = None
+) -> Answer:
     """Make a call with a token; where the token is refused, renew it and call again.
 
-    Raises Unauthorized where renewed tokens are refused as well.
+    `allowance`: what the call waits for, before it takes a token: one that lives for seconds would
+    die in the queue. Raises Unauthorized where renewed tokens are refused as well.
     """
-    token = access.tokens.token()
-    for _ in range(RENEWALS):
+    refused: list[str] = []
+    for _ in range(RENEWALS + 1):
+        if allowance:
+            access.enter(allowance)
+        token = access.tokens.token()
+        if token in refused:
+            token = access.tokens.renewed(refused[-1])
         try:
             return call(token)
-        except RefusedToken:
-            token = access.tokens.renewed(token)
-    try:
-        return call(token)
-    except RefusedToken as error:
-        raise Unauthorized(f"The CRM refuses a fresh access token: {error}") from None
+        except RefusedToken as error:
+            refused.append(token)
+            why = error
+    raise Unauthorized(f"The CRM refuses a fresh access token: {why}")
 
 
 class ApiSession:
@@ -71,7 +77,6 @@ class ApiSession:
 
         Raises RetryLater for what is out of order and RateLimited with the seconds to wait.
         """
-        self.access.enter(allowance)
         try:
             response = self.http.request(
                 method,

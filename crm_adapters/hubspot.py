@@ -168,11 +168,10 @@ class HubSpotAdapter:
 
         def call_api(path: str, method: str, *args: Any, **kwargs: Any) -> Any:
             kwargs["_request_timeout"] = self.access.timeout
+            allowance = SEARCHES if path.endswith("/search") else CALLS
 
             def once(token: str) -> Any:
                 configuration.access_token = token
-                allowance = SEARCHES if path.endswith("/search") else CALLS
-                self.access.enter(allowance)
                 try:
                     answer = _translate(lambda: original(dated(path), method, *args, **kwargs))
                 except RetryLater:
@@ -184,7 +183,7 @@ class HubSpotAdapter:
                 self.access.meter.count(answered=True)
                 return answer
 
-            return with_token(self.access, once)
+            return with_token(self.access, once, allowance)
 
         client.call_api = call_api
         return getattr(package, api_name)(api_client=client)

@@ -396,10 +396,11 @@ class PipedriveAdapter:
             params["cursor"] = cursor
 
     def _call(self, method: str, path: str, **kwargs: Any) -> Any:
+        allowance = SEARCHES if path.endswith("/search") else CALLS
+
         def once(token: str) -> Any:
             headers = {**self.access.authorization(token), "Accept": "application/json"}
             try:
-                allowance = SEARCHES if path.endswith("/search") else CALLS
                 response = self._session.request(method, path, headers, allowance, **kwargs)
             except RateLimited as error:
                 raise RateLimited(error.message, error.after or 2.0) from None
@@ -410,7 +411,7 @@ class PipedriveAdapter:
             except ValueError:
                 raise RetryLater("Pipedrive's answer is not JSON.") from None
 
-        return with_token(self.access, once)
+        return with_token(self.access, once, allowance)
 
 
 class Finder(KeyFinder):

@@ -54,8 +54,8 @@ def kinds(crm: Bridge) -> list[str]:
     return [notice.kind for notice in notices(crm)]
 
 
-def test_a_dead_grant_is_told_once_and_resumes_in_order(crm: Bridge, provider: str) -> None:
-    """Parked within one attempt, one notice; after a reconnect every booking is there, in order."""
+def test_a_dead_grant_is_told_once_and_resumes(crm: Bridge, provider: str) -> None:
+    """Parked within one attempt, one notice; after a reconnect every booking is there, once."""
     sandbox = crm.sandbox(provider)
     sandbox.kill_grants()
     for number in range(5):
@@ -73,7 +73,7 @@ def test_a_dead_grant_is_told_once_and_resumes_in_order(crm: Bridge, provider: s
     crm.settle()
     assert {d.state for d in crm.deliveries()} == {"synced"}
     bookings = [deal.booking for deal in sandbox.view().deals]
-    assert sorted(bookings) == bookings and len(bookings) == 5
+    assert sorted(bookings) == [f"default:b{number}" for number in range(5)]
     assert kinds(crm) == [NoticeKind.BROKEN, NoticeKind.RESTORED]
 
 
@@ -281,15 +281,15 @@ def test_notices_reach_mail_slack_and_a_webhook(
 
 
 def test_failures_in_a_row_are_told_once(crm: Bridge, provider: str) -> None:
-    """Five bookings that fail one after the other are one notice; a good one ends it."""
+    """One notice names the bookings that failed, one says that five did in a row; a good one ends it."""
     bad = {"email": f"x@{'y' * 100}.example"}
     for number in range(7):
         payload = sample("booking_created", id=f"bad{number}")
         payload["attendees"] = [{**payload["attendees"][0], **bad}]
         crm.sync(payload)
-    assert kinds(crm) == [NoticeKind.FAILING]
+    assert kinds(crm) == [NoticeKind.FAILED, NoticeKind.FAILING]
     crm.sync(sample("booking_created", id="good"))
-    assert kinds(crm) == [NoticeKind.FAILING, NoticeKind.PASSING]
+    assert kinds(crm) == [NoticeKind.FAILED, NoticeKind.FAILING, NoticeKind.PASSING]
 
 
 def test_a_bad_notification_address_is_a_sentence(tmp_path: Path) -> None:
