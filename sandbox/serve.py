@@ -31,7 +31,9 @@ class Served:
         self.sandbox = sandbox
         self._server = make_server(HOST, port, sandbox.app, threaded=True)
         self.url = f"http://{HOST}:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        # The interval is what stop() waits for: half a second a sandbox is a lot in a test run.
+        serve = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        serve.start()
 
     def environment(self) -> dict[str, str]:
         """The variables that point the service at this sandbox."""

@@ -32,7 +32,7 @@ from app.domain.records import (
     Several,
     WriteRule,
 )
-from app.mapping.present import appended, blank, is_later_stage, same
+from app.mapping.present import appended, as_list, blank, is_later_stage, same
 
 Ledger = Mapping[Ref, Known]
 
@@ -203,8 +203,8 @@ def _choose_people(
         if _is_contact(ref, contact, wanted, ledger, findings):
             del left[ref]
             became = [f for f in findings.found.get(ref, ()) if f.became == contact]
-            if became:
-                findings.found.setdefault(contact, []).extend(became)
+            for hit in became:
+                findings.add(contact, hit)
         else:
             del left[contact]
             swapped[contact] = item.record.ref
@@ -360,7 +360,8 @@ class _Judge:
         A found person keeps the name that stands there, unless an e-mail says that it is the same
         person and the booking has a whole name: half of one and half of another is nobody's.
         """
-        whole = record.match.email and not any(blank(record.fields[f]) for f in record.together)
+        same_person = _is_same_person(record, found)
+        whole = same_person and not any(blank(record.fields[f]) for f in record.together)
         owner = self.shape.owner_fields.get(record.ref.object)
         keeps_owner = record.ref.object in SHARED or record.borrowed
         kept = {}
@@ -368,7 +369,9 @@ class _Judge:
             rule = record.rules.get(name)
             if rule is WriteRule.ON_CREATE or (name in record.together and not whole):
                 continue
-            if name == owner and keeps_owner and rule is WriteRule.NEVER_BLANK:
+            if rule is WriteRule.NEVER_BLANK and (
+                (name == owner and keeps_owner) or _is_kept_address(record, name, found)
+            ):
                 continue
             if found is None:
                 if rule not in READING:
@@ -378,7 +381,9 @@ class _Judge:
                 if not same(found.values.get(name), value):
                     kept[name] = value
                 continue
-            allowed = self._allowed(record, name, value, found.values, None, True)
+            # Of the contact that a lead has become nothing has been read.
+            was_read = found.became is None
+            allowed = self._allowed(record, name, value, found.values, None, was_read)
             if allowed is not None and not same(found.values.get(name), allowed.value):
                 kept[name] = allowed.value
         return kept
@@ -419,6 +424,31 @@ class _Value:
     """A value to write, which may be nothing."""
 
     value: FieldValue
+
+
+def _is_same_person(record: DesiredRecord, found: Found | None) -> bool:
+    """Whether an e-mail says so: the CRM's own key, what it was found by, or what stands there."""
+    address = _address(record)
+    if not address:
+        return False
+    if found is None or found.became or "mail" in found.by.lower():
+        return True
+    names = [name for name, value in record.fields.items() if value == address]
+    there = [entry.lower() for name in names for entry in as_list(found.values.get(name) or "")]
+    return address in there
+
+
+def _is_kept_address(record: DesiredRecord, name: str, found: Found | None) -> bool:
+    """A found person keeps the address that stands there: it is known by another one as well."""
+    if record.ref.object not in PEOPLE or record.fields[name] != _address(record):
+        return False
+    return found is None or found.became is not None or not blank(found.values.get(name))
+
+
+def _address(record: DesiredRecord) -> str:
+    """The e-mail address that a person goes by here; empty for a phone number."""
+    kind, _, address = record.ref.key.partition(":")
+    return address if record.ref.object in PEOPLE and kind == "email" else ""
 
 
 def _mains(links: tuple[Ref, ...]) -> list[Ref | None]:

@@ -48,7 +48,9 @@ ROOTS = frozenset(_ROOTS) | {"answers", "link", "payload"}
 """What a template may read from."""
 FIXED_ROOTS = frozenset(_ROOTS)
 """Roots under which there is nothing but the fixed paths, and meeting_type.metadata."""
-NAME_PATHS = frozenset(f"attendee.{n}" for n in ("first_name", "last_name", "full_name"))
+NAME_PATHS = frozenset(
+    f"attendee.{n}" for n in ("first_name", "last_name", "full_name", "display_name")
+)
 _OPEN = re.compile(r"""(answers|meeting_type\.metadata|link)(?:\.([\w-]+)|\[(["'])(.+)\3\])""")
 _PAYLOAD = re.compile(r"payload(?:\.[\w-]+)+")
 PATTERNS = tuple(f"^{pattern.pattern}$" for pattern in (_OPEN, _PAYLOAD))

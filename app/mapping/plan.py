@@ -457,11 +457,17 @@ class _Draft:
                     raise _LeftOut(f"The {name} was left out: {problem}") from None
                 self._notes.append(f"{problem} (left out)")
                 continue
-            fields.set(key, value, WriteRule(spec.write))
+            rule = WriteRule(spec.write)
+            stands_in = "attendee.display_name" in spec.paths and value == person.display_name
+            nameless = stands_in and not person.full_name
+            if name in PEOPLE and nameless and rule is WriteRule.NEVER_BLANK:
+                # An address that stands in for the name wipes no name.
+                rule = WriteRule.ON_CREATE
+            fields.set(key, value, rule)
         fields.together = frozenset(
             key
             for key, spec in specs.items()
-            if NAME_PATHS & set(spec.paths) and key in fields.values
+            if name in PEOPLE and NAME_PATHS & set(spec.paths) and key in fields.values
         )
         fields.timeless = frozenset(key for key, spec in specs.items() if spec.personal)
         return fields
@@ -538,6 +544,8 @@ class _Draft:
         else:
             wanted = [*hosts]
         emails = [email.strip().lower() for email in (*wanted, owner.fallback) if email]
+        if self._directory.unread:
+            return ", else ".join(dict.fromkeys(emails)) or None
         owners = self._directory.owners
         return next((owners[email] for email in emails if email in owners), None)
 
