@@ -14,6 +14,7 @@ from app.oauth.flow import Flow
 from app.oauth.tokens import FixedToken, TokenService
 from app.security.encryption import Cipher
 from app.services.allowance import BudgetGate, RedisBudget
+from app.services.catch_up import CatchUp
 from app.services.connect import Connector
 from app.services.intake import Intake
 from app.services.mappings import MappingFiles
@@ -40,6 +41,7 @@ class Services:
     tokens: TokenService
     flow: Flow
     intake: Intake
+    catch_up: CatchUp
     connector: Connector
     waker: Waker
     notifier: Notifier
@@ -99,7 +101,7 @@ def bootstrap(
         return load_adapter(provider.adapter)(replace(access, gate=gate))
 
     def meetergo(source: str) -> MeetergoClient:
-        key = services.intake.source(source).api_key
+        key = intake.source(source).api_key
         base, user = settings.meetergo_api_base, settings.meetergo_api_user_id
         gate = BudgetGate(budget, f"meetergo:{source}", 0)
         return MeetergoClient(base, key, user, settings.http_timeout, gate)
@@ -108,6 +110,7 @@ def bootstrap(
         access = _access(provider, api_base, FixedToken(token), settings.http_timeout, by_key)
         return load_adapter(provider.adapter)(access)
 
+    intake = Intake(settings, store, cipher, lambda: any(mappings[name].form for name in providers))
     services = Services(
         settings=settings,
         providers=providers,
@@ -116,9 +119,8 @@ def bootstrap(
         cipher=cipher,
         tokens=tokens,
         flow=Flow(store, cipher, settings.public_url, settings.oauth_timeout),
-        intake=Intake(
-            settings, store, cipher, lambda: any(mappings[name].form for name in providers)
-        ),
+        intake=intake,
+        catch_up=CatchUp(store, intake, meetergo, waker.wake),
         connector=Connector(
             store, cipher, tokens, providers, visit, account, settings.http_timeout
         ),

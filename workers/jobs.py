@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from functools import lru_cache
 
 import structlog
 
 from app.bootstrap import process_services
-from app.domain.errors import CrmError, UnfitPayload
+from app.domain.errors import CrmError, RateLimited, UnfitPayload
+from app.services.catch_up import Kind
 from app.store.deliveries import connections_with_work, ripen
 from app.store.engine import utcnow
 from app.store.inbox import waiting_events
 from workers.pool import DrainPool
 
 log = structlog.get_logger(__name__)
+MINUTE = 60.0
+"""Seconds after which meetergo's limit of calls is renewed."""
 
 
 @lru_cache(maxsize=1)
@@ -75,3 +79,28 @@ def refresh_tokens() -> None:
         except CrmError as error:
             log.warning("refresh_failed", connection_id=connection_id, reason=error.message)
     services.connector.revoke_due()
+
+
+def reconcile() -> None:
+    """Look at meetergo for bookings without a webhook, in a thread: drains need not wait for it."""
+    process_pool().aside("reconcile", _reconcile)
+
+
+def _reconcile() -> None:
+    services, now = process_services(), utcnow()
+    since = now - timedelta(days=services.settings.reconcile_back_days)
+    until = now + timedelta(days=services.settings.reconcile_ahead_days)
+    for source in services.intake.source_names():
+        if not services.intake.source(source).api_key:
+            continue
+        number = services.catch_up.begin(source, Kind.RECONCILE, since, until)
+        while not process_pool().stopping.is_set():
+            try:
+                if services.catch_up.run(number, until=process_pool().stopping.is_set):
+                    break
+            except RateLimited as error:
+                process_pool().stopping.wait(min(error.after or MINUTE, MINUTE))
+            except CrmError as error:
+                # It goes on from its last page at the next time.
+                log.warning("reconcile_postponed", source=source, reason=error.message)
+                break

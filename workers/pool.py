@@ -25,6 +25,9 @@ class DrainPool:
         self._lock = threading.Lock()
         self._again: dict[int, bool] = {}
         """Connection at work -> whether a wake-up came meanwhile."""
+        self._aside: set[str] = set()
+        self.stopping = threading.Event()
+        """Set once the process has to end."""
         self._places = threading.Semaphore(MOST_THREADS)
         self._ended = threading.Condition(self._lock)
 
@@ -49,6 +52,22 @@ class DrainPool:
                         return
                     self._again[connection_id] = False
 
+    def aside(self, name: str, action: Callable[[], None]) -> None:
+        """Do something long in a thread, once at a time; it looks at `stopping` by itself."""
+        with self._lock:
+            if name in self._aside:
+                return
+            self._aside.add(name)
+
+        def run() -> None:
+            try:
+                _guarded(action, 0)
+            finally:
+                with self._lock:
+                    self._aside.discard(name)
+
+        threading.Thread(target=run, name=name, daemon=True).start()
+
     def join(self, seconds: float) -> bool:
         """Wait until nothing is at work; False where that takes longer."""
         with self._lock:
@@ -57,6 +76,7 @@ class DrainPool:
     def stop(self, seconds: float = STOP_GRACE + 2.0) -> None:
         """End within so many seconds: batches finish, or are given back for others to do."""
         deadline = time.monotonic() + seconds
+        self.stopping.set()
         self._drainer.stop()
         if not self.join(max(0.0, deadline - time.monotonic())):
             log.warning("drains_abandoned")

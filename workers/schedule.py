@@ -34,10 +34,14 @@ class UniqueCronJob(CronJob):
             return None
 
 
-def build_scheduler(redis: Redis, sweep_interval: int) -> CronScheduler:
-    """The scheduler with all its jobs; intervals in seconds."""
+def build_scheduler(
+    redis: Redis, sweep_interval: int, reconcile_interval: int = 0
+) -> CronScheduler:
+    """The scheduler with all its jobs; intervals in seconds, 0 for not at all."""
     scheduler = CronScheduler(connection=redis)
-    for function, interval in ((jobs.sweep, sweep_interval), (jobs.refresh_tokens, 30)):
+    every = [(jobs.sweep, sweep_interval), (jobs.refresh_tokens, 30)]
+    every += [(jobs.reconcile, reconcile_interval)] if reconcile_interval else []
+    for function, interval in every:
         scheduler.get_jobs().append(
             UniqueCronJob(queue_name=QUEUE, func=function, interval=interval)
         )
@@ -52,7 +56,8 @@ def main() -> None:
     while True:
         try:
             redis.ping()
-            build_scheduler(redis, settings.sweep_interval).start()  # type: ignore[no-untyped-call]
+            scheduler = build_scheduler(redis, settings.sweep_interval, settings.reconcile_interval)
+            scheduler.start()  # type: ignore[no-untyped-call]
             return
         except (RedisError, OSError) as error:
             log.warning("redis_away", reason=type(error).__name__)

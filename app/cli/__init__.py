@@ -15,6 +15,9 @@ from sqlalchemy import select
 
 from app.bootstrap import Services
 from app.cli.mappings import mappings_group
+from app.cli.meetergo import register_meetergo
+from app.cli.moments import read_moment
+from app.cli.recovery import deliveries_group, secrets_group
 from app.doctor import Verdict, examine
 from app.domain.booking import Outcome
 from app.domain.errors import CrmError, UnfitPayload
@@ -22,6 +25,7 @@ from app.oauth.flow import Wish
 from app.security.api_keys import key_hash, new_key
 from app.services.connect import OtherAccount, UnfitGrant
 from app.services.overview import Overview
+from app.services.replay import Choice, Replayed, count, replay
 from app.store.deliveries import connections_with_work
 from app.store.engine import utcnow
 from app.store.inbox import read_event_row
@@ -39,8 +43,11 @@ def register_commands(app: Flask, services: Services) -> None:
         _events(services),
         _bookings(services),
         mappings_group(services),
+        deliveries_group(services),
+        secrets_group(services),
     ):
         app.cli.add_command(group)
+    register_meetergo(app, services)
 
     @app.cli.command("doctor")
     @click.option("--connection", type=int, help="Only this connection.")
@@ -227,19 +234,57 @@ def _events(services: Services) -> AppGroup:
         click.echo(json.dumps(event.payload, indent=2, ensure_ascii=False))
 
     @group.command("replay")
-    @click.argument("event_ids", type=int, nargs=-1, required=True)
-    def replay(event_ids: tuple[int, ...]) -> None:
+    @click.argument("event_ids", type=int, nargs=-1)
+    @click.option("--all", "everything", is_flag=True, help="Every stored webhook.")
+    @click.option("--since", help="Those that came since: a date, today, last-week, last-month.")
+    @click.option("--quarantined", is_flag=True, help="Those that did not fit when they came.")
+    @click.option("--after", default=0, help="With --all and its like: go on behind this id.")
+    def replay_(
+        event_ids: tuple[int, ...],
+        everything: bool,
+        since: str | None,
+        quarantined: bool,
+        after: int,
+    ) -> None:
         """Take stored webhooks in once more; what is in a CRM already is not written again."""
-        wake: set[int] = set()
-        for event_id in event_ids:
-            try:
-                wake.update(services.intake.replay(event_id))
-            except (LookupError, UnfitPayload) as error:
-                raise click.ClickException(f"Event {event_id}: {error}.") from None
-        services.waker.wake(sorted(wake))
-        click.echo(f"{len(event_ids)} events replayed")
+        if bool(event_ids) == (everything or quarantined or since is not None):
+            raise click.ClickException("Give ids, or one of --all, --since, --quarantined.")
+        if event_ids:
+            _replay_some(services, event_ids)
+        else:
+            moment = read_moment(since) if since else None
+            _replay_many(services, Choice(moment, quarantined, after))
 
     return group
+
+
+def _replay_some(services: Services, event_ids: tuple[int, ...]) -> None:
+    wake: set[int] = set()
+    for event_id in event_ids:
+        try:
+            wake.update(services.intake.replay(event_id))
+        except (LookupError, UnfitPayload) as error:
+            raise click.ClickException(f"Event {event_id}: {error}.") from None
+    services.waker.wake(sorted(wake))
+    click.echo(f"{len(event_ids)} events replayed")
+
+
+def _replay_many(services: Services, choice: Choice) -> None:
+    told = Replayed(last_id=choice.after)
+
+    def show(at: Replayed) -> None:
+        nonlocal told
+        told = at
+        progress.update(task, completed=at.done + at.unfit)
+
+    try:
+        with Progress(console=Console(stderr=True)) as progress:
+            task = progress.add_task("Replaying", total=count(services.store, choice))
+            told = replay(services.store, services.intake, choice, services.waker.wake, show)
+    except KeyboardInterrupt:
+        raise click.ClickException(f"Stopped. Go on with --after {told.last_id}.") from None
+    unfit = f", {told.unfit} still do not fit" if told.unfit else ""
+    click.echo(f"{told.done} events replayed{unfit}")
 
 
 def _bookings(services: Services) -> AppGroup:

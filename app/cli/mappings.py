@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -14,6 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from app.bootstrap import Services
+from app.cli.moments import read_moment
 from app.domain.booking import Booking
 from app.domain.errors import CrmError, MappingError
 from app.domain.events import FORM_EVENT, read_booking, read_event, read_form
@@ -28,8 +28,6 @@ from app.store.engine import utcnow
 from app.store.inbox import read_event_row
 from app.store.models import AuditLog, ConnectionRow, EventRow
 
-SPANS = {"today": 1, "last-week": 7, "last-month": 30}
-"""Days back from now."""
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -212,7 +210,7 @@ def _bookings(
     if len(given) != 1:
         raise click.ClickException("Give one of: a payload file, --event, --booking, --since.")
     if since is not None:
-        return previewer.since(_moment(since))
+        return previewer.since(read_moment(since))
     if booking is not None:
         found = previewer.stored(booking)
         if found is None:
@@ -232,17 +230,6 @@ def _bookings(
     except ValueError as error:
         raise click.ClickException(str(error)) from None
     return [made] if made else []
-
-
-def _moment(text: str) -> datetime:
-    if text in SPANS:
-        return utcnow() - timedelta(days=SPANS[text])
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        known = ", ".join(SPANS)
-        raise click.ClickException(f"{text!r} is neither a date nor one of: {known}.") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _show_offline(pairs: list[tuple[Booking, DesiredBooking | CrmError]], as_json: bool) -> None:
@@ -323,7 +310,7 @@ def _add_diff(group: AppGroup, services: Services) -> None:
             raise click.ClickException(f"{new.name}: there is no CRM {crm!r}.")
         first, second = _load(old, crm), _load(new, crm)
         previewer = Previewer(services.store, services.cipher, utcnow)
-        bookings, shape = previewer.since(_moment(since)), services.shape(crm)
+        bookings, shape = previewer.since(read_moment(since)), services.shape(crm)
         before = previewer.offline(first, shape, bookings)
         after = previewer.offline(second, shape, bookings)
         table = Table("booking", "who", "record", "field", "old", "new")

@@ -66,6 +66,15 @@ def without_secret(value: Any) -> Any:
     return [without_secret(item) for item in value] if isinstance(value, list) else value
 
 
+def kind_of(appointment: Json) -> str:
+    """The event that an appointment's present state would have come with, as the API shows it."""
+    flag = appointment.get("isCancelled")
+    cancelled = flag if isinstance(flag, bool) else bool(_object(appointment.get("cancel")))
+    if cancelled:
+        return "booking_cancelled"
+    return "booking_rescheduled" if appointment.get("rescheduledAt") else "booking_created"
+
+
 def read_booking(event: Event) -> Booking:
     """Make the Booking that an event describes. Raises UnfitPayload naming the field at fault."""
     data = event.payload

@@ -17,23 +17,26 @@ class BadSignature(Exception):
     """The webhook is not signed, or not with a secret that is known here."""
 
 
-def verify_body(secrets: Iterable[str], header: str | None, body: bytes) -> None:
-    """Scheme `body`: `sha256=<hex>` (prefix optional), HMAC-SHA256 of the raw body."""
-    _verify(secrets, header, body)
+def verify_body(secrets: Iterable[str], header: str | None, body: bytes) -> str:
+    """Scheme `body`: `sha256=<hex>` (prefix optional), HMAC-SHA256 of the raw body.
+
+    Like its siblings it gives the secret that fits and raises BadSignature where none does.
+    """
+    return _verify(secrets, header, body)
 
 
 def verify_timestamped(
     secrets: Iterable[str], header: str | None, timestamp: str | None, body: bytes, now: datetime
-) -> None:
+) -> str:
     """Scheme `timestamped`: HMAC of `<unix seconds>.<raw body>`, at most 300 s old or ahead."""
     if not timestamp or not timestamp.isascii() or not timestamp.isdigit() or len(timestamp) > 12:
         raise BadSignature("the timestamp is missing or no number")
     if abs(now.timestamp() - int(timestamp)) > TOLERANCE:
         raise BadSignature("the timestamp is too old or too far ahead")
-    _verify(secrets, header, timestamp.encode() + b"." + body)
+    return _verify(secrets, header, timestamp.encode() + b"." + body)
 
 
-def verify_standard(secrets: Iterable[str], headers: Mapping[str, str], body: bytes) -> None:
+def verify_standard(secrets: Iterable[str], headers: Mapping[str, str], body: bytes) -> str:
     """Scheme `standard-webhooks`, by the reference library.
 
     https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
@@ -41,18 +44,15 @@ def verify_standard(secrets: Iterable[str], headers: Mapping[str, str], body: by
     for secret in secrets:
         try:
             Webhook(secret).verify(body, dict(headers), json_parse=False)
-            return
+            return secret
         except Exception:  # noqa: S112 - the library raises five kinds for malformed input
             continue
     raise BadSignature("no secret fits the signature")
 
 
-def verify_token(secrets: Iterable[str], token: str | None) -> None:
+def verify_token(secrets: Iterable[str], token: str | None) -> str:
     """Scheme `url-token`: the last part of the path is one of the secrets."""
-    given = (token or "").encode()
-    # Every secret is compared, so that the time says nothing of which one was near.
-    if not any([hmac.compare_digest(given, secret.encode()) for secret in secrets]):
-        raise BadSignature("the token in the address is not known")
+    return _the_one([(secret, secret) for secret in secrets], token or "")
 
 
 def sign_body(secret: str, body: bytes) -> str:
@@ -60,8 +60,16 @@ def sign_body(secret: str, body: bytes) -> str:
     return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
-def _verify(secrets: Iterable[str], header: str | None, message: bytes) -> None:
-    given = (header or "").strip().removeprefix("sha256=").lower().encode("utf-8", "replace")
-    expected = [hmac.new(s.encode(), message, hashlib.sha256).hexdigest() for s in secrets]
-    if not any([hmac.compare_digest(given, digest.encode()) for digest in expected]):
-        raise BadSignature("no secret fits the signature")
+def _verify(secrets: Iterable[str], header: str | None, message: bytes) -> str:
+    given = (header or "").strip().removeprefix("sha256=").lower()
+    digests = [(s, hmac.new(s.encode(), message, hashlib.sha256).hexdigest()) for s in secrets]
+    return _the_one(digests, given)
+
+
+def _the_one(expected: list[tuple[str, str]], given: str) -> str:
+    """The secret whose text was given. Every one is compared: the time says nothing of which."""
+    sent = given.encode("utf-8", "replace")
+    fits = [secret for secret, text in expected if hmac.compare_digest(sent, text.encode())]
+    if not fits:
+        raise BadSignature("no secret fits")
+    return fits[0]

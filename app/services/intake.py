@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -18,6 +18,7 @@ from app.domain.errors import UnfitPayload
 from app.domain.events import (
     FORM_EVENT,
     Event,
+    kind_of,
     read_booking,
     read_event,
     read_form,
@@ -25,7 +26,8 @@ from app.domain.events import (
 )
 from app.security import signatures
 from app.security.encryption import Cipher
-from app.store.bookings import keep_newest, set_outcome
+from app.services.secrets import WebhookSecrets
+from app.store.bookings import keep_newest, read_state, set_outcome
 from app.store.deliveries import want
 from app.store.engine import Store, utcnow
 from app.store.inbox import add_event, read_event_row, waiting_events
@@ -91,6 +93,7 @@ class Intake:
         wants_forms: Callable[[], bool] = lambda: False,
     ) -> None:
         """`wants_forms` says whether some mapping makes something of a submitted form."""
+        self.secrets = WebhookSecrets(store, cipher)
         self._settings = settings
         self._wants_forms = wants_forms
         self._store = store
@@ -118,21 +121,24 @@ class Intake:
             key,
         )
 
+    def source_names(self) -> list[str]:
+        """Every source that webhooks may come from."""
+        with self._store.read() as session:
+            return [DEFAULT_SOURCE, *session.scalars(select(Source.name).order_by(Source.name))]
+
     def verify(
         self, rules: SourceRules, headers: Mapping[str, str], body: bytes, token: str | None
     ) -> None:
         """Check the raw bytes. Raises BadSignature."""
-        lowered = {key.lower(): value for key, value in headers.items()}
-        header = lowered.get(rules.header.lower())
-        if rules.scheme is SignatureScheme.URL_TOKEN:
-            signatures.verify_token(rules.secrets, token)
-        elif rules.scheme is SignatureScheme.STANDARD_WEBHOOKS:
-            signatures.verify_standard(rules.secrets, lowered, body)
-        elif rules.scheme is SignatureScheme.TIMESTAMPED:
-            stamp = lowered.get("x-meetergo-timestamp")
-            signatures.verify_timestamped(rules.secrets, header, stamp, body, utcnow())
-        else:
-            signatures.verify_body(rules.secrets, header, body)
+        try:
+            secret = _verify(rules, self._secrets(rules), headers, body, token)
+        except signatures.BadSignature:
+            # It may be signed with a secret that was added a moment ago.
+            secret = _verify(rules, self._secrets(rules, anew=True), headers, body, token)
+        self.secrets.used(rules.name, secret)
+
+    def _secrets(self, rules: SourceRules, anew: bool = False) -> tuple[str, ...]:
+        return (*rules.secrets, *self.secrets.of(rules.name, anew))
 
     def accept(self, rules: SourceRules, body: bytes) -> Answer:
         """Store an authentic webhook. Raises NotJson; anything else is kept, if only aside."""
@@ -142,14 +148,14 @@ class Intake:
             event = read_event(rules.name, document, now)
             booking = self._read(event)
         except UnfitPayload as error:
-            return self._quarantine(rules, document, now, str(error))
+            return self._quarantine(rules.name, document, now, str(error))
         if booking is None:
             with self._store.write() as session:
                 event_id, new = add_event(session, self._cipher, event, EventStatus.IGNORED)
             return Answer(Verdict.IGNORED if new else Verdict.DUPLICATE, event_id)
         if rules.company_ids and booking.company_id not in rules.company_ids:
             return self._quarantine(
-                rules, document, now, "companyId is not one of the allowed ones"
+                rules.name, document, now, "companyId is not one of the allowed ones"
             )
         if rules.scheme is SignatureScheme.URL_TOKEN and rules.api_key and not booking.form:
             return self._hold(event, booking)
@@ -180,7 +186,30 @@ class Intake:
             wake.update(self._settle(event_id, true_event))
         return sorted(wake)
 
-    def replay(self, event_id: int) -> list[int]:
+    def adopt(self, source: str, appointment: Mapping[str, Any]) -> list[int] | None:
+        """Take in an appointment that meetergo's API shows; None where it is no news.
+
+        Gives the connections to wake. One that does not describe a booking is quarantined, once.
+        """
+        now, safe = utcnow(), without_secret(appointment)
+        event = Event(source, kind_of(safe), safe, now)
+        try:
+            booking = read_booking(event)
+        except UnfitPayload as error:
+            self._quarantine(source, safe, now, str(error))
+            return None
+        with self._store.write() as session:
+            query = select(BookingRow).where(BookingRow.key == booking.key).with_for_update()
+            row = session.scalars(query).first()
+            if row is not None and not _is_news(read_state(row, self._cipher), booking):
+                return None
+            kept = keep_newest(session, self._cipher, booking, now)
+            if kept is None:
+                return None
+            add_event(session, self._cipher, event, EventStatus.APPLIED, booking.key)
+            return want(session, kept, now, backlog=True)
+
+    def replay(self, event_id: int, backlog: bool = False) -> list[int]:
         """Take a stored event in once more, as the first time; give the connections to wake.
 
         Raises LookupError where there is no such event and UnfitPayload where it still does not fit.
@@ -193,7 +222,7 @@ class Intake:
         if event.type == "unknown":
             event = read_event(event.source, event.payload, event.received_at)
         wanted = event.concerns_booking or (event.type == FORM_EVENT and self._wants_forms())
-        return self._settle(event_id, event) if wanted else []
+        return self._settle(event_id, event, backlog) if wanted else []
 
     def say_outcome(self, key: str, outcome: Outcome | None, actor: str) -> list[int]:
         """Note how a meeting went, or take that back; give the connections to wake.
@@ -211,22 +240,27 @@ class Intake:
             session.add(AuditLog(actor=actor, action=f"outcome_{said}", subject=row.key, at=now))
             return want(session, row, now)
 
-    def _settle(self, event_id: int, event: Event) -> list[int]:
+    def _settle(self, event_id: int, event: Event, backlog: bool = False) -> list[int]:
         booking = read_form(event) if event.type == FORM_EVENT else read_booking(event)
         if booking is None:
             return []
         with self._store.write() as session:
             row = session.get_one(EventRow, event_id, with_for_update=True)
             row.status, row.error, row.booking_key = EventStatus.APPLIED, None, booking.key
-            return self._apply(session, booking, utcnow(), again=True)
+            return self._apply(session, booking, utcnow(), again=True, backlog=backlog)
 
     def _apply(
-        self, session: Session, booking: Booking, now: datetime, again: bool = False
+        self,
+        session: Session,
+        booking: Booking,
+        now: datetime,
+        again: bool = False,
+        backlog: bool = False,
     ) -> list[int]:
         row = keep_newest(session, self._cipher, booking, now)
         if row is None and again:
             row = session.scalars(select(BookingRow).where(BookingRow.key == booking.key)).one()
-        return want(session, row, now) if row is not None else []
+        return want(session, row, now, backlog) if row is not None else []
 
     def _hold(self, event: Event, booking: Booking) -> Answer:
         with self._store.write() as session:
@@ -235,15 +269,53 @@ class Intake:
             )
         return Answer(Verdict.ACCEPTED if new else Verdict.DUPLICATE, event_id, confirm=new)
 
-    def _quarantine(self, rules: SourceRules, document: Any, now: datetime, why: str) -> Answer:
+    def _quarantine(self, source: str, document: Any, now: datetime, why: str) -> Answer:
         safe = without_secret(document)
-        event = Event(rules.name, "unknown", safe, now)
+        event = Event(source, "unknown", safe, now)
         with self._store.write() as session:
             event_id, new = add_event(
                 session, self._cipher, event, EventStatus.QUARANTINED, error=why
             )
         log.warning("webhook_quarantined", event_id=event_id, reason=why)
         return Answer(Verdict.QUARANTINED if new else Verdict.DUPLICATE, event_id)
+
+
+def _verify(
+    rules: SourceRules,
+    secrets: tuple[str, ...],
+    headers: Mapping[str, str],
+    body: bytes,
+    token: str | None,
+) -> str:
+    lowered = {key.lower(): value for key, value in headers.items()}
+    header = lowered.get(rules.header.lower())
+    if rules.scheme is SignatureScheme.URL_TOKEN:
+        return signatures.verify_token(secrets, token)
+    if rules.scheme is SignatureScheme.STANDARD_WEBHOOKS:
+        return signatures.verify_standard(secrets, lowered, body)
+    if rules.scheme is SignatureScheme.TIMESTAMPED:
+        stamp = lowered.get("x-meetergo-timestamp")
+        return signatures.verify_timestamped(secrets, header, stamp, body, utcnow())
+    return signatures.verify_body(secrets, header, body)
+
+
+def _is_news(known: Booking, found: Booking) -> bool:
+    """Whether what meetergo's API says now tells more than what is known.
+
+    Where both carry updatedAt it decides; the same state in the API's shape is no news.
+    """
+    if known.updated_at and found.updated_at:
+        return (found.updated_at, found.cancelled) > (known.updated_at, known.cancelled)
+    return _content(known) != _content(found)
+
+
+def _content(booking: Booking) -> Booking:
+    """A booking without what depends on how and when it came."""
+    people = tuple(replace(person, answers={}, choices={}, id=None) for person in booking.attendees)
+    return replace(
+        booking, received_at=booking.start, updated_at=None, created_at=None, rescheduled=False,
+        payload={}, earlier=(), outcome=None, attendees=people, company_id=None,
+    )  # fmt: skip
 
 
 def parse_json(body: bytes) -> Any:

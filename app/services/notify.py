@@ -115,9 +115,7 @@ class Notifier:
                 session.execute(update(Notice).where(Notice.id == notice.id).values(told_so_far))
         return reached
 
-    def _close(
-        self, notice: Notice, told: set[str], failed: list[tuple[DeliveryRow, str]]
-    ) -> None:
+    def _close(self, notice: Notice, told: set[str], failed: list[tuple[DeliveryRow, str]]) -> None:
         """Everybody has it, or nobody can be reached: it is not sent again."""
         with self._store.write() as session:
             done = {"told": sorted(told), "next_try_at": None}

@@ -150,6 +150,22 @@ class Overview:
         with self._store.read() as session:
             return count_parked(session, connection_id)
 
+    def deliveries(
+        self, state: DeliveryState, connection_id: int | None = None, limit: int = 50
+    ) -> list[tuple[DeliveryRow, str]]:
+        """Deliveries in a state, the newest first, each with its booking's key."""
+        query = (
+            select(DeliveryRow, BookingRow.key)
+            .join(BookingRow, BookingRow.id == DeliveryRow.booking_id)
+            .where(DeliveryRow.state == state)
+            .order_by(DeliveryRow.updated_at.desc(), DeliveryRow.id.desc())
+            .limit(limit)
+        )
+        if connection_id is not None:
+            query = query.where(DeliveryRow.connection_id == connection_id)
+        with self._store.read() as session:
+            return [(row, key) for row, key in session.execute(query)]
+
     def events(self, limit: int = 50) -> list[EventRow]:
         """The webhooks that came last."""
         with self._store.read() as session:

@@ -1,0 +1,173 @@
+"""`flask backfill | reconcile | webhooks …`: what is done at meetergo itself."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+import click
+from flask import Flask
+from flask.cli import AppGroup
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from app.bootstrap import Services
+from app.cli.moments import read_moment
+from app.domain.errors import CrmError, RateLimited
+from app.domain.events import BOOKING_EVENTS, FORM_EVENT
+from app.meetergo.client import MOST_WEBHOOKS
+from app.services.catch_up import Kind, Progress
+from app.services.intake import DEFAULT_SOURCE, UnknownSource
+from app.store.engine import utcnow
+from config.settings import SignatureScheme
+
+SOURCE = click.option("--source", default=DEFAULT_SOURCE, show_default=True, help="Workspace.")
+Answer = TypeVar("Answer")
+LONGEST_WAIT = 60.0
+"""Seconds: meetergo counts by the minute."""
+FAR_AHEAD = timedelta(days=730)
+"""How far ahead a backfill looks for meetings."""
+
+
+def register_meetergo(app: Flask, services: Services) -> None:
+    """Add the commands about meetergo to an application."""
+
+    @app.cli.command("backfill")
+    @click.option("--since", required=True, help="A date, or today, last-week, last-month.")
+    @click.option("--until", help="Starts of meetings up to then; two years ahead by default.")
+    @SOURCE
+    def backfill(since: str, until: str | None, source: str) -> None:
+        """Bring in the bookings that were made, or are held, since a date.
+
+        Broken off, it goes on where it was when it is called again with the same date.
+        """
+        ends = read_moment(until) if until else utcnow() + FAR_AHEAD
+        _walk(services, source, Kind.BACKFILL, read_moment(since), ends)
+
+    @app.cli.command("reconcile")
+    @SOURCE
+    def reconcile(source: str) -> None:
+        """Look once for bookings whose webhook never came, as the schedule does by itself."""
+        settings, now = services.settings, utcnow()
+        since = now - timedelta(days=settings.reconcile_back_days)
+        until = now + timedelta(days=settings.reconcile_ahead_days)
+        _walk(services, source, Kind.RECONCILE, since, until)
+
+    app.cli.add_command(_webhooks(services))
+
+
+def _walk(services: Services, source: str, kind: Kind, since: datetime, until: datetime) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    found = 0
+    try:
+        number = services.catch_up.begin(source, kind, since, until)
+        with Bars(*columns, console=Console(stderr=True)) as bars:
+            task = bars.add_task("Asking meetergo", total=None)
+
+            def show(at: Progress) -> None:
+                nonlocal found
+                found = at.found
+                words = {"created": "Newest bookings first", "starts": "Meetings by their start"}
+                bars.update(
+                    task, description=words[at.phase], completed=at.seen, total=at.total
+                )  # fmt: skip
+
+            while not _run(services, number, show):
+                bars.update(task, description="meetergo's minute is used up, waiting")
+    except UnknownSource:
+        raise click.ClickException(f"There is no source {source!r}.") from None
+    except CrmError as error:
+        raise click.ClickException(f"{error.message} Call it again to go on.") from None
+    click.echo(f"{found} bookings found that no webhook had told of; workers sync them now")
+
+
+def _run(services: Services, number: int, show: Callable[[Progress], None]) -> bool:
+    """Walk to the end; False after a wait for meetergo's limit of calls."""
+    try:
+        return services.catch_up.run(number, show)
+    except RateLimited as error:
+        time.sleep(min(error.after or LONGEST_WAIT, LONGEST_WAIT))
+        return False
+
+
+def _client_call(call: Callable[[], Answer]) -> Answer:
+    try:
+        return call()
+    except CrmError as error:
+        raise click.ClickException(error.message) from None
+
+
+def _webhooks(services: Services) -> AppGroup:
+    group = AppGroup("webhooks", help="The webhooks that meetergo has registered.")
+
+    @group.command("list")
+    @SOURCE
+    def list_(source: str) -> None:
+        """Show the company's webhooks; tokens in addresses are hidden."""
+        table = Table("id", "address", "events", "ours")
+        ours = _address(services, source)
+        for row in _client_call(lambda: services.meetergo(source).webhooks()):
+            address = str(row.get("endpoint", ""))
+            mark = "yes" if address == ours else ""
+            events = ", ".join(map(str, row.get("eventTypes") or ()))
+            table.add_row(str(row.get("id", "")), _hidden(services, address), events, mark)
+        Console().print(table)
+
+    @group.command("register")
+    @SOURCE
+    @click.option("--forms", is_flag=True, help="Also submitted forms.")
+    def register(source: str, forms: bool) -> None:
+        """Make the webhook that fits MEETERGO_SIGNATURE_SCHEME, or mend the one that is there."""
+        address = _address(services, source)
+        if not address.startswith("https://"):
+            raise click.ClickException("meetergo posts to https only: set PUBLIC_URL.")
+        events = sorted(BOOKING_EVENTS) + ([FORM_EVENT] if forms else [])
+        client = services.meetergo(source)
+        there = _client_call(client.webhooks)
+        mine = next((row for row in there if row.get("endpoint") == address), None)
+        if mine is None and len(there) >= MOST_WEBHOOKS:
+            raise click.ClickException(
+                f"meetergo allows {MOST_WEBHOOKS} webhooks a company, and {len(there)} are there."
+                " Delete one that nobody needs (`webhooks list` shows them) and call this again."
+            )
+        if mine is None:
+            made = _client_call(lambda: client.register(address, events))
+            click.echo(f"Registered as {made.get('id', '?')}: {_hidden(services, address)}")
+        elif set(mine.get("eventTypes") or ()) >= set(events):
+            click.echo(f"It is registered already as {mine.get('id')}.")
+        else:
+            _client_call(lambda: client.change(str(mine.get("id")), address, events))
+            click.echo(f"Webhook {mine.get('id')} now sends: {', '.join(events)}")
+        if services.intake.source(source).scheme is not SignatureScheme.URL_TOKEN:
+            click.echo(
+                "Mind: meetergo itself signs nothing. A proxy has to sign what it posts, or set"
+                " MEETERGO_SIGNATURE_SCHEME=url-token and register again."
+            )
+
+    return group
+
+
+def _address(services: Services, source: str) -> str:
+    """Where meetergo is to post to; with url-token the newest secret is its last part."""
+    try:
+        rules = services.intake.source(source)
+    except UnknownSource:
+        raise click.ClickException(f"There is no source {source!r}.") from None
+    base = f"{services.settings.public_url}/webhooks/meetergo"
+    if rules.scheme is not SignatureScheme.URL_TOKEN:
+        return base if source == DEFAULT_SOURCE else f"{base}/{source}"
+    secrets = (*services.intake.secrets.of(source, anew=True), *rules.secrets)
+    if not secrets:
+        raise click.ClickException("There is no secret yet: `flask --app app secrets add`.")
+    return f"{base}/{source}/{secrets[0]}"
+
+
+def _hidden(services: Services, address: str) -> str:
+    """An address without the token that may stand in it."""
+    own = re.escape(services.settings.public_url)
+    return re.sub(rf"^({own}/webhooks/meetergo/[^/]+/).+", r"\1…", address)

@@ -1,0 +1,118 @@
+"""`flask deliveries … | secrets …`: what failed and is tried again, and what webhooks are signed with."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timedelta
+
+import click
+from flask.cli import AppGroup
+from rich.console import Console
+from rich.table import Table
+
+from app.bootstrap import Services
+from app.services.intake import DEFAULT_SOURCE, UnknownSource
+from app.services.overview import Overview
+from app.store.deliveries import retry_failed
+from app.store.engine import utcnow
+from app.store.models import AuditLog, DeliveryState
+
+SOURCE = click.option("--source", default=DEFAULT_SOURCE, show_default=True, help="Workspace.")
+STATES = click.Choice([state.value for state in DeliveryState])
+
+
+def deliveries_group(services: Services) -> AppGroup:
+    """The commands about bookings on their way into CRMs."""
+    group = AppGroup("deliveries", help="Bookings on their way into the CRMs.")
+
+    @group.command("list")
+    @click.option("--state", type=STATES, default="failed", show_default=True)
+    @click.option("--connection", type=int)
+    @click.option("--limit", default=50, show_default=True)
+    def list_(state: str, connection: int | None, limit: int) -> None:
+        """What failed, and why; or what is in another state."""
+        table = Table("id", "booking", "connection", "attempts", "fields", "why", "what to do")
+        overview = Overview(services.store, services.cipher)
+        for row, key in overview.deliveries(DeliveryState(state), connection, limit):
+            fields = ", ".join(row.error_fields)
+            why, step = row.error_message or "", row.error_advice or ""
+            numbers = (str(row.connection_id), str(row.attempts))
+            table.add_row(str(row.id), key, *numbers, fields, why, step)
+        Console().print(table)
+
+    @group.command("retry")
+    @click.argument("delivery_ids", type=int, nargs=-1)
+    @click.option("--all", "everything", is_flag=True, help="Everything that failed.")
+    @click.option("--connection", type=int, help="Only what failed there.")
+    def retry(delivery_ids: tuple[int, ...], everything: bool, connection: int | None) -> None:
+        """Give failed deliveries new tries, some or all of them."""
+        if bool(delivery_ids) == everything:
+            raise click.ClickException("Give the ids of deliveries, or --all.")
+        with services.store.write() as session:
+            taken = retry_failed(session, utcnow(), connection, delivery_ids)
+            subject = ", ".join(map(str, delivery_ids[:20])) or "all"
+            session.add(AuditLog(actor="cli", action="retry", subject=subject, at=utcnow()))
+        services.waker.wake(sorted(set(taken)))
+        click.echo(f"{len(taken)} deliveries are tried again")
+
+    return group
+
+
+def secrets_group(services: Services) -> AppGroup:
+    """The commands about the secrets of webhooks."""
+    group = AppGroup("secrets", help="What webhooks are signed with; any number may be valid.")
+
+    @group.command("list")
+    @SOURCE
+    def list_(source: str) -> None:
+        """Every secret by its fingerprint, with its end and its last use."""
+        table = Table("fingerprint", "kept in", "since", "ends", "last used (UTC)")
+        for view in services.intake.secrets.views(source, _environment(services, source)):
+            times = (view.created_at, view.ends_at, view.last_used_at)
+            table.add_row(view.fingerprint, view.kept_in, *map(_shown, times))
+        Console().print(table)
+
+    @group.command("add")
+    @SOURCE
+    @click.option("--stdin", is_flag=True, help="Read the secret instead of making one.")
+    @click.option("--old-end-in", type=float, help="Hours until those before it end.")
+    def add(source: str, stdin: bool, old_end_in: float | None) -> None:
+        """Accept one more secret from now on, and show it, this once."""
+        _environment(services, source)
+        given = sys.stdin.readline().strip() if stdin else None
+        if stdin and len(given or "") < 16:
+            raise click.ClickException("A secret has at least 16 characters.")
+        end = None if old_end_in is None else timedelta(hours=old_end_in)
+        made = services.intake.secrets.add(source, given, end)
+        _note(services, "secret_add", source)
+        if not stdin:
+            click.echo(made)
+
+    @group.command("end")
+    @click.argument("fingerprint")
+    @SOURCE
+    @click.option("--in", "hours", type=float, default=0.0, help="Hours until it ends.")
+    def end(fingerprint: str, source: str, hours: float) -> None:
+        """Stop accepting a secret; one of the environment ends when it is taken out there."""
+        if not services.intake.secrets.end(source, fingerprint, timedelta(hours=hours)):
+            raise click.ClickException(f"The database has no secret {fingerprint} of {source}.")
+        _note(services, "secret_end", source)
+        click.echo("It ends " + (f"in {hours:g} hours" if hours else "now"))
+
+    return group
+
+
+def _environment(services: Services, source: str) -> tuple[str, ...]:
+    try:
+        return services.intake.source(source).secrets
+    except UnknownSource:
+        raise click.ClickException(f"There is no source {source!r}.") from None
+
+
+def _note(services: Services, action: str, subject: str) -> None:
+    with services.store.write() as session:
+        session.add(AuditLog(actor="cli", action=action, subject=subject, at=utcnow()))
+
+
+def _shown(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M}" if moment else ""

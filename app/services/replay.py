@@ -1,0 +1,83 @@
+"""Takes stored webhooks in once more: any number of any age, behind live traffic, resumably."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, func, select
+
+from app.domain.errors import UnfitPayload
+from app.services.intake import Intake
+from app.store.engine import Store
+from app.store.models import EventRow, EventStatus
+
+CHUNK = 200
+"""Events between two looks at the inbox."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which events."""
+
+    since: datetime | None = None
+    """Received at or after that (UTC)."""
+    quarantined: bool = False
+    """Only those that did not fit when they came."""
+    after: int = 0
+    """Only those with a larger id: where a replay that was broken off goes on."""
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """As SQL."""
+        wanted = [EventRow.id > self.after]
+        if self.since is not None:
+            wanted.append(EventRow.received_at >= self.since)
+        if self.quarantined:
+            wanted.append(EventRow.status == EventStatus.QUARANTINED)
+        else:
+            wanted.append(EventRow.status.in_((EventStatus.APPLIED, EventStatus.QUARANTINED)))
+        return wanted
+
+
+@dataclass
+class Replayed:
+    """How far a replay is."""
+
+    done: int = 0
+    unfit: int = 0
+    """Events that still do not fit."""
+    last_id: int = 0
+
+
+def count(store: Store, choice: Choice) -> int:
+    """How many events are chosen."""
+    with store.read() as session:
+        return session.scalar(select(func.count(EventRow.id)).where(*choice.conditions())) or 0
+
+
+def replay(
+    store: Store,
+    intake: Intake,
+    choice: Choice,
+    wake: Callable[[list[int]], object],
+    progress: Callable[[Replayed], None] = lambda _: None,
+) -> Replayed:
+    """Replay the chosen events, oldest first; what is in a CRM already is not written again."""
+    told = Replayed(last_id=choice.after)
+    while True:
+        with store.read() as session:
+            query = select(EventRow.id).where(*choice.conditions(), EventRow.id > told.last_id)
+            ids = session.scalars(query.order_by(EventRow.id).limit(CHUNK)).all()
+        if not ids:
+            return told
+        due: set[int] = set()
+        for event_id in ids:
+            try:
+                due.update(intake.replay(event_id, backlog=True))
+                told.done += 1
+            except UnfitPayload:
+                told.unfit += 1
+            told.last_id = event_id
+        wake(sorted(due))
+        progress(told)

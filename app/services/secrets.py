@@ -1,0 +1,135 @@
+"""The secrets that webhooks are signed with: any number, with an end, and when each was last used."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from secrets import token_urlsafe
+
+import structlog
+from sqlalchemy import or_, select, update
+
+from app.security.encryption import Cipher
+from app.store.bookings import insert_ignoring
+from app.store.engine import DATABASE_DOWN, Store, utcnow
+from app.store.models import SecretUse, WebhookSecret
+
+log = structlog.get_logger(__name__)
+PURPOSE = "webhook_secrets.secret"
+REMEMBERED = 2.0
+"""Seconds that the secrets of a source are taken to stay as they are; an unknown one looks anew."""
+NOTE_EVERY = 60.0
+"""Seconds between two notes that a secret is in use."""
+
+
+@dataclass(frozen=True)
+class SecretView:
+    """A secret without itself."""
+
+    fingerprint: str
+    kept_in: str
+    """environment or database."""
+    created_at: datetime | None
+    ends_at: datetime | None
+    last_used_at: datetime | None
+
+
+class WebhookSecrets:
+    """Secrets in the database, beside those that the environment holds."""
+
+    def __init__(self, store: Store, cipher: Cipher) -> None:
+        self._store, self._cipher = store, cipher
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[float, tuple[str, ...]]] = {}
+        self._noted: dict[tuple[str, str], float] = {}
+
+    def of(self, source: str, anew: bool = False) -> tuple[str, ...]:
+        """The secrets of a source that have not ended, newest first; `anew` remembers nothing."""
+        with self._lock:
+            at, secrets = self._known.get(source, (-1e9, ()))
+            if not anew and time.monotonic() - at < REMEMBERED:
+                return secrets
+        with self._store.read() as session:
+            rows = session.scalars(
+                select(WebhookSecret)
+                .where(
+                    WebhookSecret.source == source,
+                    or_(WebhookSecret.ends_at.is_(None), WebhookSecret.ends_at > utcnow()),
+                )
+                .order_by(WebhookSecret.id.desc())
+            ).all()
+        secrets = tuple(self._cipher.decrypt(row.secret_box, PURPOSE) for row in rows)
+        with self._lock:
+            self._known[source] = (time.monotonic(), secrets)
+        return secrets
+
+    def used(self, source: str, secret: str) -> None:
+        """Note, now and then, that a secret verified a webhook; never at the webhook's cost."""
+        token = fingerprint(secret)
+        with self._lock:
+            if time.monotonic() - self._noted.get((source, token), -1e9) < NOTE_EVERY:
+                return
+            self._noted[source, token] = time.monotonic()
+        values = {"source": source, "fingerprint": token, "last_used_at": utcnow()}
+        try:
+            with self._store.write() as session:
+                unique = ["source", "fingerprint"]
+                session.execute(insert_ignoring(session, SecretUse, values, unique))
+                same = (SecretUse.source == source, SecretUse.fingerprint == token)
+                session.execute(update(SecretUse).where(*same).values(last_used_at=utcnow()))
+        except DATABASE_DOWN as error:
+            log.warning("secret_use_not_noted", reason=type(error).__name__)
+
+    def add(self, source: str, secret: str | None = None, old_end: timedelta | None = None) -> str:
+        """Accept one more secret from now on; give it. `old_end`: when those before it end."""
+        now, secret = utcnow(), secret or token_urlsafe(32)
+        with self._store.write() as session:
+            if old_end is not None:
+                before = (WebhookSecret.source == source, WebhookSecret.ends_at.is_(None))
+                session.execute(update(WebhookSecret).where(*before).values(ends_at=now + old_end))
+            box = self._cipher.encrypt(secret, PURPOSE)
+            session.add(WebhookSecret(source=source, secret_box=box, created_at=now))
+        self.of(source, anew=True)
+        return secret
+
+    def end(self, source: str, token: str, after: timedelta) -> int:
+        """Stop accepting the secrets of a fingerprint after a while; give their number."""
+        with self._store.write() as session:
+            rows = session.scalars(select(WebhookSecret).where(WebhookSecret.source == source))
+            meant = [
+                row
+                for row in rows
+                if fingerprint(self._cipher.decrypt(row.secret_box, PURPOSE)).startswith(token)
+            ]
+            for row in meant:
+                row.ends_at = utcnow() + after
+        self.of(source, anew=True)
+        return len(meant)
+
+    def views(self, source: str, environment: tuple[str, ...]) -> list[SecretView]:
+        """Every secret of a source, those of the environment first."""
+        with self._store.read() as session:
+            uses = {
+                row.fingerprint: row.last_used_at
+                for row in session.scalars(select(SecretUse).where(SecretUse.source == source))
+            }
+            rows = session.scalars(
+                select(WebhookSecret).where(WebhookSecret.source == source).order_by("id")
+            ).all()
+        views = [
+            SecretView(token, "environment", None, None, uses.get(token))
+            for token in map(fingerprint, environment)
+        ]
+        for row in rows:
+            token = fingerprint(self._cipher.decrypt(row.secret_box, PURPOSE))
+            at = (row.created_at, row.ends_at, uses.get(token))
+            views.append(SecretView(token, "database", *at))
+        return views
+
+
+def fingerprint(secret: str) -> str:
+    """What tells secrets apart in lists without giving one away."""
+    return hashlib.sha256(f"webhook-secret\0{secret}".encode()).hexdigest()[:12]
