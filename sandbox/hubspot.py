@@ -15,6 +15,7 @@ from sandbox.core import (
     Contact,
     Deal,
     Grant,
+    Index,
     Meeting,
     Record,
     Sandbox,
@@ -119,6 +120,9 @@ class HubSpotSandbox(Sandbox):
         self.schema = _schema()
         self.records: dict[str, dict[str, Record]] = {name: {} for name in self.schema}
         self.links: dict[tuple[str, str, str, str], set[int]] = {}
+        self.emails = Index(lambda r: [r["properties"].get("email", ""), *r.get("additional", ())])
+        self.unique: dict[tuple[str, str], Index] = {}
+        """(object, property with unique values) -> where each value is."""
         self.window = Window(110, 10.0)
         self.search_window = Window(5, 1.0)
         self.search_lag: set[str] = set()
@@ -247,12 +251,14 @@ class HubSpotSandbox(Sandbox):
             self.records[kind].pop(loser)
             record["id"] = new
             self.records[kind][new] = record
+            self._note(kind, record)
             for key in list(self.links):
                 parts = list(key)
                 for place in (0, 2):
                     if parts[place] == kind and parts[place + 1] in (winner, loser):
                         parts[place + 1] = new
-                self.links.setdefault(tuple(parts), set()).update(self.links.pop(key))
+                kinds = self.links.pop(key)
+                self.links.setdefault(tuple(parts), set()).update(kinds)
             for old in (winner, loser):
                 self.merged[kind, old] = new
             return new
@@ -341,8 +347,8 @@ class HubSpotSandbox(Sandbox):
             self._check_contact(clean, new, own)
         for name, spec in self.schema[kind].items():
             if spec["hasUniqueValue"] and clean.get(name):
-                for other in self.records[kind].values():
-                    if other["id"] != own and other["properties"].get(name) == clean[name]:
+                for other in self._by_unique(kind, name, clean[name]):
+                    if other["id"] != own:
                         raise Refused(
                             400, "VALIDATION_ERROR",
                             f"Cannot set PropertyValueCoordinates{{portalId=4711, propertyName={name}}}"
@@ -409,10 +415,24 @@ class HubSpotSandbox(Sandbox):
         )  # fmt: skip
 
     def _by_email(self, email: str) -> Record | None:
-        for record in self.records["contacts"].values():
-            if email in (record["properties"].get("email"), *record.get("additional", ())):
-                return record
-        return None
+        return next(iter(self.emails.find(self.records["contacts"], email)), None)
+
+    def _note(self, kind: str, record: Record) -> None:
+        """Let a record be found by its unique values."""
+        if kind == "contacts":
+            self.emails.note(record["id"], record)
+        for (name, _), index in self.unique.items():
+            if name == kind:
+                index.note(record["id"], record)
+
+    def _by_unique(self, kind: str, name: str, value: str) -> list[Record]:
+        index = self.unique.get((kind, name))
+        if index is None:
+            index = Index(lambda r: [r["properties"].get(name, "")])
+            for record in self.records[kind].values():
+                index.note(record["id"], record)
+            self.unique[kind, name] = index
+        return index.find(self.records[kind], value)
 
     def _read(self, kind: str, table: Any, inputs: list[Record], body: Record) -> Response:
         key = body.get("idProperty")
@@ -421,15 +441,19 @@ class HubSpotSandbox(Sandbox):
         results, missing = [], []
         for item in inputs:
             wanted = str(item["id"])
-            found = (
-                next((r for r in table.values() if r["properties"].get(key) == wanted), None)
-                if key else table.get(wanted)
-            )  # fmt: skip
+            found = self._find(kind, key, wanted)
             if found:
                 results.append(self._show(found, body.get("properties")))
             else:
                 missing.append(wanted)
         return self._answer(results, self._missing(kind, missing), 200)
+
+    def _find(self, kind: str, key: str | None, wanted: str) -> Record | None:
+        if not key:
+            return self.records[kind].get(wanted)
+        if key == "email":
+            return self._by_email(wanted)
+        return next(iter(self._by_unique(kind, key, wanted)), None)
 
     def _missing(self, kind: str, ids: list[str]) -> list[Record]:
         if not ids:
@@ -452,6 +476,7 @@ class HubSpotSandbox(Sandbox):
         ]
         for record, properties in checked:
             record["properties"].update(properties)
+            self._note(kind, record)
         missing = [item for item in ids if item not in table]
         return self._answer([self._show(r) for r, _ in checked], self._missing(kind, missing), 200)
 
@@ -468,6 +493,7 @@ class HubSpotSandbox(Sandbox):
             record = self._by_email(item["id"].lower())
             if record:
                 record["properties"].update(self._checked(kind, given, False, record["id"]))
+                self._note(kind, record)
             new = record is None
             record = record or self._insert(kind, {"properties": given})
             results.append({**self._show(record), "new": new})

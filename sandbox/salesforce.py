@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable
 from datetime import datetime
@@ -12,7 +11,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from flask import Response, request
 
 from sandbox import soql
-from sandbox.core import Company, Contact, Deal, Meeting, Record, Sandbox, View, make
+from sandbox.core import Company, Contact, Deal, Index, Meeting, Record, Sandbox, View, make
 
 VERSION = "68.0"
 DATA = f"/services/data/v{VERSION}"
@@ -104,6 +103,9 @@ class SalesforceSandbox(Sandbox):
         self.daily_limit = 15_000
         self.rules: list[Callable[[str, Record], None]] = []
         """An admin's validation rules: called with object and record, raise Refused."""
+        self._undo: list[Callable[[], object]] = []
+        """What takes the changes of the running transaction back, in the order of the changes."""
+        self._unique: dict[tuple[str, str], Index] = {}
         self._seed()
         self.app.register_error_handler(Refused, lambda error: make(error.status, error.body))
         add = self.app.add_url_rule
@@ -171,8 +173,37 @@ class SalesforceSandbox(Sandbox):
     def _store(self, sobject: str, values: Record) -> Record:
         number = self.new_id()
         record = {"Id": f"{PREFIXES[sobject]}{number:012d}AAA", "CreatedDate": number, **values}
-        self.tables[sobject][record["Id"]] = record
+        table = self.tables[sobject]
+        table[record["Id"]] = record
+        self._undo.append(lambda: table.pop(record["Id"]))
+        self._note(sobject, record)
         return record
+
+    def _change(self, sobject: str, record: Record, body: Record) -> None:
+        before = dict(record)
+
+        def undo() -> None:
+            record.clear()
+            record.update(before)
+
+        self._undo.append(undo)
+        record.update(body)
+        self._note(sobject, record)
+
+    def _note(self, sobject: str, record: Record) -> None:
+        """Let a record be found by its unique values."""
+        for (name, _), index in self._unique.items():
+            if name == sobject:
+                index.note(record["Id"], record)
+
+    def _by_unique(self, sobject: str, field: str, value: str) -> list[Record]:
+        index = self._unique.get((sobject, field))
+        if index is None:
+            index = Index(lambda r: [r.get(field) or ""])
+            for record in self.tables[sobject].values():
+                index.note(record["Id"], record)
+            self._unique[sobject, field] = index
+        return index.find(self.tables[sobject], value)
 
     def _names(self, sobject: str) -> set[str]:
         custom = {n for n in self.custom[sobject] if (sobject, n) not in self.hidden}
@@ -212,9 +243,10 @@ class SalesforceSandbox(Sandbox):
         for rule in self.rules:
             rule(sobject, whole)
         for name, spec in self.custom[sobject].items():
-            for other in self.tables[sobject].values():
-                taken = spec.get("unique") and values.get(name) and other["Id"] != record_id
-                if taken and other.get(name) == values[name]:
+            if not (spec.get("unique") and values.get(name)):
+                continue
+            for other in self._by_unique(sobject, name, values[name]):
+                if other["Id"] != record_id:
                     message = f"duplicate value found: {name} duplicates value on record with id: {other['Id']}"  # fmt: skip
                     raise Refused(400, "DUPLICATE_VALUE", message)
 
@@ -287,10 +319,12 @@ class SalesforceSandbox(Sandbox):
             raise Refused(404, "NOT_FOUND", "Provided external ID field does not exist or is not accessible")  # fmt: skip
         if method == "PATCH":
             self._check(sobject, body, rest)
-            table[rest].update(body)
+            self._change(sobject, table[rest], body)
             return 204, None
         if method == "DELETE":
-            self.deleted[sobject][rest] = {**table.pop(rest), "MasterRecordId": None}
+            gone = table.pop(rest)
+            self.deleted[sobject][rest] = {**gone, "MasterRecordId": None}
+            self._undo.append(lambda: (table.update({rest: gone}), self.deleted[sobject].pop(rest)))
             return 204, None
         return 200, {"attributes": {"type": sobject}, **table[rest]}
 
@@ -298,12 +332,12 @@ class SalesforceSandbox(Sandbox):
         if not self.custom[sobject].get(field, {}).get("externalId"):
             raise Refused(404, "NOT_FOUND", f"{field} is not an external id of {sobject}")
         value = unquote(value)
-        found = [r for r in self.tables[sobject].values() if r.get(field) == value]
+        found = self._by_unique(sobject, field, value)
         if field in body:
             raise Refused(400, "INVALID_FIELD", f"{field} may not be in the body as well", [field])
         if found:
             self._check(sobject, body, found[0]["Id"])
-            found[0].update(body)
+            self._change(sobject, found[0], body)
             return 200, {"id": found[0]["Id"], "success": True, "created": False, "errors": []}
         self._check(sobject, {**body, field: value}, None)
         record = self._store(sobject, {**body, field: value})
@@ -415,7 +449,7 @@ class SalesforceSandbox(Sandbox):
         return {"referenceId": part["referenceId"], "httpStatusCode": 400, "body": body}
 
     def _run(self, parts: list[Record], all_or_none: bool) -> tuple[bool, list[Record]]:
-        before = copy.deepcopy(self.tables) if all_or_none else None
+        self._undo.clear()
         answers: list[Record] = []
         made: dict[str, Any] = {}
         for number, part in enumerate(parts):
@@ -430,8 +464,9 @@ class SalesforceSandbox(Sandbox):
                 answers.append(
                     {"referenceId": name, "httpStatusCode": error.status, "body": error.body}
                 )
-                if before is not None:
-                    self.tables = before
+                if all_or_none:
+                    for undo in reversed(self._undo):
+                        undo()
                     halted = [self._halted(p) for p in parts]
                     halted[number] = answers[-1]
                     return False, halted
@@ -450,7 +485,9 @@ class SalesforceSandbox(Sandbox):
                 {"name": name, "label": name, "nillable": name not in required,
                  "defaultedOnCreate": False, "createable": (sobject, name) not in READ_ONLY,
                  "unique": bool(self.custom[sobject].get(name, {}).get("unique")),
-                 "custom": name in self.custom[sobject], **self._type_of(sobject, name)}
+                 "custom": name in self.custom[sobject], **self._type_of(sobject, name),
+                 # Long texts are not indexed, and no query may ask for what stands in them.
+                 "filterable": FIELDS[sobject].get(name) != 32_000}
                 for name in sorted(self._names(sobject))
             ]  # fmt: skip
             return make(200, {"name": sobject, "fields": rows})

@@ -144,11 +144,12 @@ def _hash(identity: str) -> str:
 
 
 def insert_ignoring(
-    session: Session, model: Any, values: dict[str, Any], unique: list[str]
+    session: Session,
+    model: Any,
+    values: dict[str, Any] | list[dict[str, Any]],
+    unique: list[str],
 ) -> postgresql.Insert | sqlite.Insert:
-    """An INSERT that does nothing where the unique columns are taken, on either database."""
+    """An INSERT, of one row or several, that skips those whose unique columns are taken."""
     if session.get_bind().dialect.name == "postgresql":
-        return (
-            postgresql.insert(model).values(**values).on_conflict_do_nothing(index_elements=unique)
-        )
-    return sqlite.insert(model).values(**values).on_conflict_do_nothing(index_elements=unique)
+        return postgresql.insert(model).values(values).on_conflict_do_nothing(index_elements=unique)
+    return sqlite.insert(model).values(values).on_conflict_do_nothing(index_elements=unique)

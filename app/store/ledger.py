@@ -15,6 +15,8 @@ from app.store.bookings import insert_ignoring
 from app.store.models import RecordLink
 
 PURPOSE = "record_links.key"
+CHUNK = 500
+"""Rows of one statement: SQLite takes 32,766 values."""
 
 
 class Ledger:
@@ -47,28 +49,34 @@ class Ledger:
 
     def intend(self, refs: Iterable[Ref], now: datetime) -> None:
         """Note creates before they are sent: a crash in between is then found, not repeated."""
+        rows = []
         for ref in refs:
             name, key_hash = self._token(ref).split(":")
-            values = {
-                "connection_id": self._connection_id,
-                "object": name,
-                "key_hash": key_hash,
-                "key_box": self._cipher.encrypt(ref.key, PURPOSE),
-                "url": "",
-                "hashes": {},
-                "links": [],
-                "updated_at": now,
-            }
-            unique = ["connection_id", "object", "key_hash"]
-            self._session.execute(insert_ignoring(self._session, RecordLink, values, unique))
+            rows.append(
+                {
+                    "connection_id": self._connection_id,
+                    "object": name,
+                    "key_hash": key_hash,
+                    "key_box": self._cipher.encrypt(ref.key, PURPOSE),
+                    "url": "",
+                    "hashes": {},
+                    "links": [],
+                    "updated_at": now,
+                }
+            )
+        unique = ["connection_id", "object", "key_hash"]
+        for start in range(0, len(rows), CHUNK):
+            part = rows[start : start + CHUNK]
+            self._session.execute(insert_ignoring(self._session, RecordLink, part, unique))
 
     def save(self, records: Mapping[Ref, Known], now: datetime) -> None:
         """Write what a drain has brought about."""
-        self.intend(records, now)
-        rows = {
-            f"{row.object}:{row.key_hash}": row
-            for row in self._rows({self._token(ref) for ref in records})
-        }
+        tokens = {self._token(ref): ref for ref in records}
+        rows = {f"{row.object}:{row.key_hash}": row for row in self._rows(tokens)}
+        missing = [ref for token, ref in tokens.items() if token not in rows]
+        if missing:
+            self.intend(missing, now)
+            rows = {f"{row.object}:{row.key_hash}": row for row in self._rows(tokens)}
         for ref, known in records.items():
             row = rows[self._token(ref)]
             row.record_id, row.url, row.lost = known.record_id, known.url, False
@@ -78,16 +86,9 @@ class Ledger:
 
     def withdraw(self, refs: Iterable[Ref]) -> None:
         """Take back intents whose create was never sent."""
-        for ref in refs:
-            name, key_hash = self._token(ref).split(":")
-            self._session.execute(
-                delete(RecordLink).where(
-                    RecordLink.connection_id == self._connection_id,
-                    RecordLink.object == name,
-                    RecordLink.key_hash == key_hash,
-                    RecordLink.record_id.is_(None),
-                )
-            )
+        for row in self._rows([self._token(ref) for ref in refs]):
+            if row.record_id is None:
+                self._session.delete(row)
 
     def lose(self, ref: Ref) -> None:
         """Note that the CRM no longer has a record: what became of it is looked for next time."""
@@ -118,13 +119,16 @@ class Ledger:
         self.unlink(ref)
 
     def _rows(self, tokens: Iterable[str]) -> list[RecordLink]:
-        hashes = [token.split(":")[1] for token in tokens]
-        if not hashes:
-            return []
-        query = select(RecordLink).where(
-            RecordLink.connection_id == self._connection_id, RecordLink.key_hash.in_(hashes)
-        )
-        return list(self._session.scalars(query))
+        wanted = set(tokens)
+        hashes = sorted({token.split(":")[1] for token in wanted})
+        rows: list[RecordLink] = []
+        for start in range(0, len(hashes), CHUNK):
+            query = select(RecordLink).where(
+                RecordLink.connection_id == self._connection_id,
+                RecordLink.key_hash.in_(hashes[start : start + CHUNK]),
+            )
+            rows += self._session.scalars(query)
+        return [row for row in rows if f"{row.object}:{row.key_hash}" in wanted]
 
     def _token(self, ref: Ref) -> str:
         """`object:hash`: e-mail addresses do not stand in the ledger in clear."""
