@@ -88,6 +88,7 @@ https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting"""
 SEARCHES = Allowance("searches", 10, 2.0, told=False)
 AT_ONCE = 8
 """Calls under way together: it has no batches, so only several at a time use what it allows."""
+SEARCHABLE = {"address", "varchar", "text", "varchar_auto", "double", "monetary", "phone"}
 Body = dict[str, Any]
 
 
@@ -115,6 +116,14 @@ class PipedriveAdapter:
             ObjectName.COMPANY: (MatchKey.DOMAIN,),
             ObjectName.DEAL: (MatchKey.OPEN_DEAL,),
         },
+        needs={
+            ObjectName.COMPANY: ("name",),
+            ObjectName.CONTACT: ("name",),
+            ObjectName.DEAL: ("title",),
+            ObjectName.MEETING: ("subject",),
+        },
+        # Activities take no custom fields.
+        new_fields=dict.fromkeys((ObjectName.COMPANY, ObjectName.CONTACT, ObjectName.DEAL), ".+"),
     )
 
     def __init__(self, access: Access) -> None:
@@ -246,20 +255,24 @@ class PipedriveAdapter:
     def _person(self, change: Change, ids: dict[Ref, str]) -> Result:
         companies = _ids_of(ObjectName.COMPANY, change.links, ids)
         # An organization that a colleague chose stays.
-        taken = change.adopted and change.present.get("org_id")
+        taken = change.present.get("org_id")
         link = {"org_id": companies[0]} if companies and not taken else {}
         return self._save(change, {**change.fields, **link})
 
     def _deal(self, change: Change, ids: dict[Ref, str]) -> Result:
         people = _ids_of(ObjectName.CONTACT, change.targets, ids)
-        fields = dict(change.fields)
-        if change.relinked:
+        companies = _ids_of(ObjectName.COMPANY, change.targets, ids)
+        fields, fresh = dict(change.fields), not change.record_id or change.adopted
+        if change.relinked and (fresh or change.main_changed):
             fields["person_id"] = people[0] if people else None
-            companies = _ids_of(ObjectName.COMPANY, change.targets, ids)
             fields["org_id"] = companies[0] if companies else None
-        if not change.record_id or change.adopted:
+        elif _ids_of(ObjectName.COMPANY, change.links, ids):
+            fields["org_id"] = companies[0]
+        if fresh:
             there = {name for name in ("person_id", "org_id") if change.present.get(name)}
             fields = {k: v for k, v in fields.items() if v is not None and k not in there}
+        elif _chosen_by_others(change, ids):
+            fields.pop("org_id", None)
         result = self._save(change, fields)
         main = change.present.get("person_id") if change.adopted else None
         if main:
@@ -557,6 +570,9 @@ def _field(item: Body) -> CrmField:
         KINDS.get(item["field_type"], Kind.OTHER),
         options=tuple(Choice(str(o["id"]), str(o["label"])) for o in options),
         custom=custom,
+        # Only custom fields can be searched, and not all types of them:
+        # https://developers.pipedrive.com/docs/api/v1/Persons#searchPersons
+        searchable=custom and item["field_type"] in SEARCHABLE,
     )
 
 
@@ -565,6 +581,12 @@ _NATIVE = frozenset({"name", "title", "subject", "owner_id", "note", "type"})
 
 def _ids_of(name: ObjectName, refs: tuple[Ref, ...], ids: Mapping[Ref, str]) -> list[str]:
     return [ids[ref] for ref in refs if ref.object is name and ref in ids]
+
+
+def _chosen_by_others(change: Change, ids: Mapping[Ref, str]) -> bool:
+    """Whether an organization stands there that is none of those that are to be taken away."""
+    there = change.present.get("org_id")
+    return bool(there) and str(there) not in _ids_of(ObjectName.COMPANY, change.unlinks, ids)
 
 
 def _pipeline(item: Body, stages: list[Body]) -> Pipeline:

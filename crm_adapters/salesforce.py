@@ -130,6 +130,7 @@ class SalesforceAdapter:
             ObjectName.COMPANY: (MatchKey.DOMAIN,),
             ObjectName.DEAL: (MatchKey.OPEN_DEAL,),
         },
+        new_fields=dict.fromkeys(SOBJECTS, r"[A-Za-z]\w*__c"),
         owner_fields=dict.fromkeys(ObjectName, "OwnerId"),
         pipeline_field=None,
         stage_field="StageName",
@@ -585,13 +586,27 @@ class _Graph:
             who = self._id(main) if main else None
             points = {"WhoId": who, "WhatId": None if by_lead else what}
         for field, target in points.items():
-            taken = change.adopted and change.present.get(field)
+            if self._stands(change, field):
+                continue
             empty = target is None and (
                 change.ref.object is ObjectName.CONTACT or not change.record_id
             )
-            # What a person linked a record to that was there before stays.
-            if not taken and not empty and not (change.adopted and target is None):
+            if not empty and not (change.adopted and target is None):
                 fields[field] = target
+
+    def _stands(self, change: Change, field: str) -> bool:
+        """Whether what a record points to is to stay: a person's choice, or nothing new."""
+        there = change.present.get(field)
+        if not change.record_id or change.adopted:
+            return bool(there)
+        if change.ref.object is ObjectName.MEETING or change.main_changed:
+            new = True
+        else:
+            links = {ref.object for ref in change.links}
+            new = field == "AccountId" and ObjectName.COMPANY in links
+        ours = [self._links.ids.get(ref) for ref in change.unlinks]
+        others = field == "AccountId" and bool(there) and there not in ours
+        return others or not new
 
     def _unjoin(self, change: Change, known: str | None) -> None:
         """Take away who left, and who is to become a meeting's main person."""
@@ -743,6 +758,7 @@ def _field(item: Record) -> CrmField:
         options=tuple(Choice(o["value"], o.get("label") or o["value"]) for o in options),
         length=item.get("length") or None,
         custom=bool(item.get("custom")),
+        searchable=bool(item.get("filterable", True)),
     )
 
 

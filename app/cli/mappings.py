@@ -140,6 +140,8 @@ def _complain(text: MappingText, shape: CrmShape, directory: Directory) -> list[
         return []
     missing = []
     for complaint in check_against(text.mapping, shape, directory):
+        if text.left_out(complaint.location):
+            continue
         text.note(complaint.location, complaint.message)
         if complaint.missing and complaint.missing not in missing:
             missing.append(complaint.missing)

@@ -360,6 +360,8 @@ class CrmField:
     length: int | None = None
     """The most characters that it takes; None: not told."""
     custom: bool = False
+    searchable: bool = True
+    """Whether records can be looked for by what stands in it."""
 
 
 @dataclass(frozen=True)
@@ -412,6 +414,8 @@ class Directory:
     """The booking-id field of an object, only where the account has it."""
     schema: Mapping[ObjectName, Mapping[str, CrmField]] = field(default_factory=dict)
     """The fields of each object by name; an object that is not in it was not read."""
+    unread: bool = False
+    """Nobody was asked: an owner is named by e-mail, with whom stands in for whom."""
 
     def field(self, name: ObjectName, field: str) -> CrmField | None:
         """What is known of a field."""
@@ -437,3 +441,7 @@ class CrmShape:
     """The key that the CRM itself lets no two records share: a create by it needs no look."""
     match_keys: Mapping[ObjectName, tuple[MatchKey, ...]] = field(default_factory=dict)
     """By what else the records of an object can be found."""
+    needs: Mapping[ObjectName, tuple[str, ...]] = field(default_factory=dict)
+    """One of these fields must be written of every new record, which the schema does not tell."""
+    new_fields: Mapping[ObjectName, str] = field(default_factory=dict)
+    """Objects that take custom fields -> how the names of those look, as a regular expression."""

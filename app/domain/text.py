@@ -42,7 +42,7 @@ def cut(text: str, limit: int) -> str:
 def did_you_mean(wanted: str, there: Iterable[str]) -> str:
     """The nearest of what there is, as the end of a sentence; empty where nothing is near."""
     names = {name.casefold(): name for name in there}
-    near = difflib.get_close_matches(wanted.casefold(), names, 1)
+    near = difflib.get_close_matches(wanted.casefold(), names, 1, cutoff=0.65)
     return f"; did you mean {names[near[0]]}?" if near else ""
 
 

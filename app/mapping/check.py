@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from app.domain.records import (
     NewField,
     ObjectName,
 )
+from app.domain.text import did_you_mean
 from app.mapping.coerce import coerce
 from app.mapping.mapping import Mapping
 from app.mapping.paths import FIXED, kind_of
@@ -27,6 +29,7 @@ from app.mapping.schema import (
     DealRules,
     FieldKey,
     FieldSpec,
+    FormRules,
     OwnerRules,
     RecordRules,
     Rules,
@@ -75,23 +78,19 @@ def check_against(mapping: Mapping, shape: CrmShape, directory: Directory) -> li
     """Every complaint about a mapping, each once, in the order of the file's sections."""
     found: list[Complaint] = []
     said: set[tuple[Location, str]] = set()
+    judge = _Judge(shape, directory, mapping.crm)
     for prefix, slug, host in mapping.places():
-        judge = _Judge(shape, directory, mapping.crm)
         for complaint in judge.rules(mapping.rules_for(slug, host)):
             # What an override inherits was complained of where it stands.
-            if (complaint.location, complaint.message) in said:
+            own = mapping.says(prefix, complaint.location)
+            if (complaint.location, complaint.message) in said and not own:
                 continue
             said.add((complaint.location, complaint.message))
             place = (*prefix, *complaint.location)
             found.append(Complaint(place, complaint.message, complaint.missing))
-    return found + list(_form(mapping, shape, directory))
-
-
-def _form(mapping: Mapping, shape: CrmShape, directory: Directory) -> Iterator[Complaint]:
     if mapping.form:
-        name = ObjectName(mapping.form.kind)
-        judge = _Judge(shape, directory, mapping.crm)
-        yield from judge.fields(name, mapping.form.fields, ("form_submission",))
+        found += judge.form(mapping.form, mapping.rules_for(None))
+    return list(dict.fromkeys(found))
 
 
 class _Judge:
@@ -139,8 +138,10 @@ class _Judge:
             here = (*place, "fields", key)
             known = schema.get(key)
             if known is None:
+                pattern = self._shape.new_fields.get(name)
                 new = NewField(name, key, _kind_to_make(spec))
-                yield Complaint(here, _unknown(key, name, schema), new)
+                usable = pattern is not None and re.fullmatch(pattern, key)
+                yield Complaint(here, _unknown(key, name, schema), new if usable else None)
             elif not known.writable:
                 yield Complaint(here, f"{key} ({known.label}) is read-only in {self._crm}")
             else:
@@ -154,14 +155,31 @@ class _Judge:
             *self._shape.match_keys.get(name, ()),
             self._shape.native_keys.get(name),
         }
-        for key in match:
+        for number, key in enumerate(match):
+            here = (*place, "match", number)
+            words = f"a {name} of {self._crm} cannot be looked for by "
             if isinstance(key, FieldKey):
                 schema = self._directory.schema.get(name, {})
-                if schema and key.field not in schema:
-                    yield Complaint((*place, "match"), _unknown(key.field, name, schema))
+                known = schema.get(key.field)
+                if schema and not known:
+                    yield Complaint(here, _unknown(key.field, name, schema))
+                elif known and not known.searchable:
+                    yield Complaint(here, f"{words}{key.field} ({known.label})")
             elif MatchKey(key) not in usable:
-                words = f"a {name} of {self._crm} cannot be looked for by {key}"
-                yield Complaint((*place, "match"), words)
+                there = ", ".join(kind for kind in MatchKey if kind in usable)
+                yield Complaint(here, f"{words}{key}, but by {there} and by fields")
+
+    def form(self, form: FormRules, rules: Rules) -> Iterator[Complaint]:
+        """Complaints about what becomes of a form that no booking follows."""
+        name, place = ObjectName(form.kind), ("form_submission",)
+        if name not in self._shape.objects:
+            yield Complaint((*place, "as"), f"{self._crm} has no {name} here")
+            return
+        yield from self.fields(name, form.fields, place)
+        base = next(iter(rules.sections(name)), RecordRules())
+        if base.create:
+            every = base.model_copy(update={"fields": {**base.fields, **form.fields}})
+            yield from self._required(name, every, place)
 
     def _required(
         self, name: ObjectName, section: RecordRules, place: Location
@@ -169,16 +187,22 @@ class _Judge:
         ours = {self._shape.owner_fields.get(name), self._directory.booking_fields.get(name)}
         if name is ObjectName.DEAL:
             ours |= {self._shape.stage_field, self._shape.pipeline_field}
+        there = {*section.fields, *ours}
         for field in self._directory.schema.get(name, {}).values():
-            if field.required and field.name not in section.fields and field.name not in ours:
+            if field.required and field.name not in there:
                 words = f"{self._crm} demands {field.name} ({field.label}) of every {name}"
-                yield Complaint((*place, "fields"), words)
+                yield Complaint((*place, "fields", field.name), words)
+        needed = self._shape.needs.get(name, ())
+        if needed and not there & set(needed):
+            words = f"{self._crm} demands {' or '.join(needed)} of every {name}"
+            yield Complaint((*place, "fields", needed[0]), words)
 
     def _stages(self, deal: DealRules, place: Location) -> Iterator[Complaint]:
         try:
             pipeline = find_pipeline(self._directory.pipelines, deal.pipeline)
         except InvalidRecord as error:
-            yield Complaint((*place, "pipeline"), error.message)
+            near = did_you_mean(deal.pipeline, [item.label for item in self._directory.pipelines])
+            yield Complaint((*place, "pipeline"), error.message + near)
             return
         for state, wanted in deal.stage.model_dump().items():
             if wanted == KEEP:
@@ -187,32 +211,31 @@ class _Judge:
                 find_stage(pipeline, wanted)
             except InvalidRecord as error:
                 labels = [stage.label for stage in pipeline.stages]
-                words = error.message + _near(wanted, labels)
+                words = error.message + did_you_mean(wanted, labels)
                 yield Complaint((*place, "stage", state), words)
 
     def _owner(self, owner: OwnerRules) -> Iterator[Complaint]:
         if not self._directory.owners:
             return
         places = {"fallback": owner.fallback, "user": owner.user}
-        named = [(("owner", key), email) for key, email in places.items() if email]
-        named += [(("owner", "users"), email) for email in owner.users]
-        named += [(("owner", "table"), email) for email in owner.table.values()]
+        named: list[tuple[Location, str]] = [
+            (("owner", key), email) for key, email in places.items() if email
+        ]
+        named += [(("owner", "users", n), email) for n, email in enumerate(owner.users)]
+        named += [(("owner", "table", host), email) for host, email in owner.table.items()]
         for place, email in named:
             if email.strip().lower() not in self._directory.owners:
                 words = f"{email} is no user of this {self._crm} account"
-                yield Complaint(place, words + _near(email, list(self._directory.owners)))
+                yield Complaint(place, words + did_you_mean(email, list(self._directory.owners)))
 
 
 def _unknown(key: str, name: ObjectName, schema: MappingType[str, CrmField]) -> str:
     by_label = {field.label: field.name for field in schema.values()}
-    near = difflib.get_close_matches(key, [*schema, *by_label], 1, cutoff=0.5)
-    hint = f"; did you mean {by_label.get(near[0], near[0])}?" if near else ""
+    names = {n.casefold(): n for n in (*by_label, *schema)}
+    near = difflib.get_close_matches(key.casefold(), names, 1, cutoff=0.5)
+    found = names[near[0]] if near else ""
+    hint = f"; did you mean {by_label.get(found, found)}?" if near else ""
     return f"the CRM's {name} has no field {key!r}{hint}"
-
-
-def _near(wanted: str, there: list[str]) -> str:
-    near = difflib.get_close_matches(wanted, there, 1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _kinds(spec: Source) -> set[Kind | None]:

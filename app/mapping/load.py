@@ -16,10 +16,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from app.domain.errors import MappingError
+from app.mapping.explain import Location, explain, in_document
 from app.mapping.mapping import Mapping, lay_over
 from app.mapping.schema import MappingFile, Rules
 
-Location = tuple[int | str, ...]
 MOST_ROUNDS = 200
 """How often a file is looked at anew after something wrong was left out."""
 MAX_BYTES = 1_000_000
@@ -47,6 +47,10 @@ class MappingText:
         self._document = _parse(name, text)
         self._crm = crm
         self.mistakes: list[Mistake] = []
+        self._gone: dict[Location, list[int]] = {}
+        """Lists -> the entries that were left out of them."""
+        self._wrong: set[Location] = set()
+        """What was left out elsewhere."""
         self.mapping: Mapping | None = None
         """The mapping without what is wrong in it; None where nothing is left."""
         self.reread()
@@ -54,6 +58,8 @@ class MappingText:
     def reread(self) -> None:
         """Look at the file anew, with no mistake noted but its own."""
         self.mistakes.clear()
+        self._gone.clear()
+        self._wrong.clear()
         self.mapping = self._read(_plain(self._document), self._crm)
 
     def _read(self, plain: dict[str, Any], crm: str) -> Mapping | None:
@@ -99,19 +105,25 @@ class MappingText:
 
     def _leave_out(self, error: ValidationError, plain: Any, prefix: Location) -> bool:
         """Note every mistake and take it out; False where nothing could be taken out."""
-        removed = False
-        for item in error.errors():
-            full = prefix + tuple(item["loc"])
-            location = _in_file(self._document, full)
-            message = str(item["msg"]).removeprefix("Value error, ")
-            if item["type"] == "extra_forbidden":
-                message = "this key is not known here"
-            elif item["type"] == "missing":
-                message = f"{full[-1]} is missing"
-            self.note(location, message)
-            removed = _remove(plain, _whole_entry(location[len(prefix) :])) or removed
-        if removed and not prefix:
-            plain.setdefault("version", 1)
+        entries = set()
+        for location, message in explain(error, plain):
+            self.note(prefix + location, message)
+            entries.add(_whole_entry(location))
+        if not prefix:
+            # What the file lacks is noted; with it the rest can be looked at.
+            for key, value in (("version", 1), ("crm", self._crm)):
+                if plain.get(key) is None or (key,) in entries:
+                    plain[key] = value
+                    entries.discard((key,))
+                    entries.add(())
+        removed = () in entries and not prefix
+        # The last of a list first, so that the others keep their places.
+        for entry in sorted(filter(None, entries), key=_number_in_list, reverse=True):
+            if _remove(plain, entry):
+                removed = True
+                self._wrong.add(prefix + entry)
+                if isinstance(entry[-1], int):
+                    self._gone.setdefault(prefix + entry[:-1], []).append(entry[-1])
         return removed
 
     def _fits(self, rules: Any) -> bool:
@@ -121,9 +133,23 @@ class MappingText:
             return False
         return True
 
+    def left_out(self, location: Location) -> bool:
+        """Whether there was a mistake at a place, so that nothing more can be said of it."""
+        return any(location[: len(part)] == part for part in self._wrong)
+
+    def _original(self, location: Location) -> Location:
+        """A place as it was before anything was taken out of a list above it."""
+        for place, part in enumerate(location):
+            if isinstance(part, int):
+                number = part
+                for gone in sorted(self._gone.get(location[:place], ())):
+                    number += gone <= number
+                location = (*location[:place], number, *location[place + 1 :])
+        return location
+
     def note(self, location: Location, message: str) -> None:
         """Add a mistake at a place of the file; once."""
-        location = _in_file(self._document, location)
+        location = in_document(self._document, self._original(location))
         key = ".".join(str(part) for part in location)
         mistake = Mistake(line_of(self._document, location), key, message)
         if mistake not in self.mistakes:
@@ -191,24 +217,15 @@ def _plain(node: Any, seen: Iterator[int] | None = None) -> Any:
     return node.isoformat() if isinstance(node, date) else node
 
 
-def _in_file(document: Any, location: Location) -> Location:
-    """A place as pydantic names it, without what stands in the model alone: unions, single deals."""
-    node, kept = document, []
-    for part in location:
-        if isinstance(node, MappingType) and str(part) in {str(key) for key in node}:
-            node = next(value for key, value in node.items() if str(key) == str(part))
-            kept.append(part)
-        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
-            node = node[part]
-            kept.append(part)
-    return tuple(kept)
-
-
 def _whole_entry(location: Location) -> Location:
     """A field with something wrong in it goes as a whole: half of one is another mistake."""
     if "fields" in location:
         return location[: location.index("fields") + 2]
     return location
+
+
+def _number_in_list(entry: Location) -> int:
+    return entry[-1] if isinstance(entry[-1], int) else -1
 
 
 def _remove(plain: Any, location: Location) -> bool:

@@ -24,8 +24,10 @@ class Mapping:
         self.form: FormRules | None = file.form_submission
         self._base = file
         self._shared = {key: plain[key] for key in _section_keys() if key in plain}
+        self._plain = plain
         self._types = _overrides(plain.get("meeting_types"), str)
-        self._hosts = _overrides(plain.get("hosts"), lambda key: str(key).strip().lower())
+        self._hosts = _overrides(plain.get("hosts"), _address)
+        self._host_keys = {_address(key): key for key in plain.get("hosts") or ()}
         self._made: dict[tuple[str | None, str | None], Rules] = {}
 
     def rules_for(self, slug: str | None, host: str | None = None) -> Rules:
@@ -51,7 +53,18 @@ class Mapping:
         for slug in self._types:
             yield ("meeting_types", slug), slug, None
         for host in self._hosts:
-            yield ("hosts", host), None, host
+            for kind in (None, *self._types):
+                yield ("hosts", self._host_keys[host]), kind, host
+
+    def says(self, prefix: tuple[str, ...], location: tuple[int | str, ...]) -> bool:
+        """Whether the rules at that place of the file say a thing themselves."""
+        node: Any = self._plain
+        for part in (*prefix, *location):
+            try:
+                node = node[part]
+            except (KeyError, IndexError, TypeError):
+                return False
+        return True
 
     def every(self) -> Iterator[Rules]:
         """All rules, every meeting type with every host."""
@@ -81,6 +94,10 @@ class Mapping:
 
 def _section_keys() -> list[str]:
     return list(Rules.model_fields)
+
+
+def _address(key: str) -> str:
+    return key.strip().lower()
 
 
 def _overrides(raw: Any, name: Any) -> Overrides:

@@ -405,6 +405,14 @@ class MappingFile(Rules):
     ] = None
 
 
+_MODELS: tuple[type[BaseModel], ...] = (
+    FieldSpec, FieldKey, ContactRules, CompanyRules, DealRules, MeetingRules, StageRules,
+    OwnerRules, Skip, FormRules, MappingFile,
+)  # fmt: skip
+KEYS = sorted({f.alias or name for model in _MODELS for name, f in model.model_fields.items()})
+"""Every key of the language, for naming the nearest."""
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of mapping files: editors complete and check by it."""
     schema = TypeAdapter(MappingFile).json_schema(by_alias=True, mode="validation")

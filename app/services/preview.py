@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from itertools import count
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from app.domain.booking import Booking
 from app.domain.errors import CrmError
@@ -17,6 +18,7 @@ from app.domain.records import (
     DesiredBooking,
     Directory,
     FieldValue,
+    ObjectName,
     Pipeline,
     Ref,
     Stage,
@@ -124,22 +126,24 @@ class Previewer:
         """
         directory = directory or adapter.directory()
         planner = Planner(mapping, adapter.shape, directory)
-        previews: list[BookingPreview] = []
-        for start in range(0, len(bookings), adapter.batch_size):
-            part = bookings[start : start + adapter.batch_size]
-            plans = [
-                self._planned(planner, mapping, booking, self._turn(connection_id, booking))
-                for booking in part
-            ]
-            wanted = merge(plan for plan in plans if isinstance(plan, DesiredBooking))
-            with self._store.read() as session:
-                known = Ledger(session, self._cipher, connection_id).read(wanted)
-            settled = inquire(adapter, wanted, known, directory, thorough=True)
-            ids = {ref: line.record_id for ref, line in known.items()}
-            for booking, plan in zip(part, plans, strict=True):
-                previews.append(_preview(booking, plan, settled, ids, adapter))
-            progress(len(previews))
-        return previews
+        turns = self._turns(connection_id, bookings)
+        plans = [
+            self._planned(planner, mapping, booking, turns[booking.key]) for booking in bookings
+        ]
+
+        def parts() -> Iterator[list[Ref]]:
+            for start in range(0, len(plans), adapter.batch_size):
+                part = plans[start : start + adapter.batch_size]
+                yield [r.ref for p in part if isinstance(p, DesiredBooking) for r in p.records]
+                progress(start + len(part))
+
+        wanted = merge(plan for plan in plans if isinstance(plan, DesiredBooking))
+        with self._store.read() as session:
+            known = Ledger(session, self._cipher, connection_id).read(wanted)
+        # All of them at once: what one booking makes, the next one finds.
+        settled = inquire(adapter, wanted, known, directory, thorough=True, parts=parts())
+        told = _Teller(adapter, settled, {ref: line.record_id for ref, line in known.items()})
+        return [told.booking(*pair) for pair in zip(bookings, plans, strict=True)]
 
     def _planned(
         self, planner: Planner, mapping: FieldMapping, booking: Booking, turn: int
@@ -157,21 +161,24 @@ class Previewer:
         except CrmError as error:
             return error
 
-    def _turn(self, connection_id: int, booking: Booking) -> int:
+    def _turns(self, connection_id: int, bookings: Iterable[Booking]) -> dict[str, int]:
+        """Whose turn it is at each booking: what it has already, or what comes next."""
+        mine = DeliveryRow.connection_id == connection_id
         with self._store.read() as session:
-            query = (
-                select(DeliveryRow.turn)
-                .join(BookingRow, BookingRow.id == DeliveryRow.booking_id)
-                .where(DeliveryRow.connection_id == connection_id, BookingRow.key == booking.key)
+            query = select(BookingRow.key, DeliveryRow.turn).join(
+                DeliveryRow, BookingRow.id == DeliveryRow.booking_id
             )
-            return session.scalar(query) or 0
+            taken = {key: turn for key, turn in session.execute(query.where(mine))}
+            last = session.scalar(select(func.max(DeliveryRow.turn)).where(mine))
+        free = count(0 if last is None else last + 1)
+        return {
+            booking.key: next(free) if (turn := taken.get(booking.key)) is None else turn
+            for booking in bookings
+        }
 
 
 def _imagined(mapping: FieldMapping) -> Directory:
-    """What stands for an account that is not asked: it has every pipeline and stage that is named.
-
-    Its owners are nobody's guess.
-    """
+    """What stands for an account that is not asked: it has every pipeline and stage that is named."""
     named: dict[str, dict[str, Stage]] = {FIRST: {}}
     for rules in mapping.every():
         for deal in rules.deal:
@@ -180,9 +187,10 @@ def _imagined(mapping: FieldMapping) -> Directory:
             stages |= {name: Stage(name, name) for name in wanted if name not in (FIRST, KEEP)}
     first = Stage(FIRST, FIRST)
     return Directory(
+        unread=True,
         pipelines=tuple(
             Pipeline(name, name, (first, *stages.values())) for name, stages in named.items()
-        )
+        ),
     )
 
 
@@ -193,57 +201,98 @@ def describe(booking: Booking) -> tuple[str, str, str]:
     return booking.key, title, who
 
 
-def _preview(
-    booking: Booking,
-    plan: DesiredBooking | CrmError,
-    settled: Settled,
-    ids: Mapping[Ref, str | None],
-    adapter: Adapter,
-) -> BookingPreview:
-    if isinstance(plan, CrmError):
-        return BookingPreview(*describe(booking), problem=plan.message)
-    changes = {change.ref: change for change in settled.plan.changes}
-    records = [
-        _record(record.ref, changes.get(record.ref), settled, ids, adapter)
-        for record in plan.records
-        if record.ref in settled.wanted or record.ref in settled.notes
-    ]
-    skipped = plan.skipped
-    if plan.wait_until:
-        skipped = f"waits until {plan.wait_until:%Y-%m-%d %H:%M} UTC for a booking to follow"
-    return BookingPreview(*describe(booking), tuple(records), skipped, notes=plan.notes)
+class _Teller:
+    """Tells what becomes of each record, once, however many bookings share it."""
+
+    def __init__(self, adapter: Adapter, settled: Settled, ids: Mapping[Ref, str | None]) -> None:
+        self._adapter = adapter
+        self._settled = settled
+        self._ids = ids
+        self._changes = {change.ref: change for change in settled.plan.changes}
+        self._blocked = _blocked(settled)
+        self._told: dict[Ref, str] = {}
+        """Record -> the booking that it was told with."""
+        self._makes: dict[str, str] = {}
+        """Person whose open deal is used -> the booking that makes one."""
+        self._set: dict[tuple[str, str | None], dict[str, FieldValue]] = {}
+        """What bookings before have changed of a record that is there."""
+
+    def booking(self, booking: Booking, plan: DesiredBooking | CrmError) -> BookingPreview:
+        """One booking with its records, in write order."""
+        if isinstance(plan, CrmError):
+            return BookingPreview(*describe(booking), problem=plan.message)
+        records = []
+        for record in plan.records:
+            ref = record.ref
+            if ref in self._settled.wanted or ref in self._settled.notes:
+                first = self._told.setdefault(ref, plan.booking_key)
+                deal = ref.object is ObjectName.DEAL
+                if first != plan.booking_key:
+                    records.append(self._left(ref, f"As booking {first} has it."))
+                elif deal and plan.group and self._is_new(ref) and plan.group in self._makes:
+                    made = self._makes[plan.group]
+                    records.append(self._left(ref, f"Falls on the deal that booking {made} makes."))
+                else:
+                    records.append(self._record(ref))
+                    if deal and plan.group and self._is_new(ref):
+                        self._makes[plan.group] = plan.booking_key
+        skipped = plan.skipped
+        if plan.wait_until:
+            skipped = f"waits until {plan.wait_until:%Y-%m-%d %H:%M} UTC for a booking to follow"
+        return BookingPreview(*describe(booking), tuple(records), skipped, notes=plan.notes)
+
+    def _is_new(self, ref: Ref) -> bool:
+        change = self._changes.get(ref)
+        return change is not None and change.record_id is None
+
+    def _left(self, ref: Ref, *notes: str) -> RecordView:
+        known = self._ids.get(ref)
+        return RecordView(ref.object.value, "leave", known, self._url(ref, known), (), (), notes)
+
+    def _url(self, ref: Ref, record_id: str | None) -> str:
+        return self._adapter.url_for(ref.object, record_id) if record_id else ""
+
+    def _record(self, ref: Ref) -> RecordView:
+        notes = tuple(self._settled.notes.get(ref, ()))
+        problem = self._settled.problems.get(ref)
+        words = problem.message if problem else self._blocked.get(ref)
+        if words:
+            return replace(self._left(ref, *notes, words), action="problem")
+        change = self._changes.get(ref)
+        if change is None:
+            return self._left(ref, *notes)
+        record_id = change.record_id
+        fields = tuple(self._fields(change))
+        links = tuple(dict.fromkeys(link.object.value for link in change.links))
+        action = "create" if record_id is None else "change" if fields or links else "leave"
+        return RecordView(
+            ref.object.value,
+            "delete" if change.delete else action,
+            record_id,
+            self._url(ref, record_id),
+            fields,
+            links,
+            notes,
+        )
+
+    def _fields(self, change: Change) -> Iterator[FieldView]:
+        key = (change.ref.object.value, change.record_id)
+        now = {**change.present, **self._set.get(key, {})}
+        for name, value in change.fields.items():
+            if change.record_id is None:
+                if not blank(value):
+                    yield FieldView(name, None, value)
+            elif not (name in now and same(now[name], value)):
+                yield FieldView(name, now.get(name), value)
+                self._set.setdefault(key, {})[name] = value
 
 
-def _record(
-    ref: Ref,
-    change: Change | None,
-    settled: Settled,
-    ids: Mapping[Ref, str | None],
-    adapter: Adapter,
-) -> RecordView:
-    notes = tuple(settled.notes.get(ref, ()))
-    problem = settled.problems.get(ref)
-    known = ids.get(ref)
-    if problem or change is None:
-        action = "problem" if problem else "leave"
-        words = (*notes, *([problem.message] if problem else ()))
-        url = adapter.url_for(ref.object, known) if known else ""
-        return RecordView(ref.object.value, action, known, url, (), (), words)
-    fields = tuple(
-        FieldView(name, change.present.get(name), value)
-        for name, value in change.fields.items()
-        if not (blank(value) and change.record_id is None)
-        and not (change.record_id and name in change.present and same(change.present[name], value))
-    )
-    new_links = tuple(dict.fromkeys(link.object.value for link in change.links))
-    action = "create" if change.record_id is None else "change" if fields or new_links else "leave"
-    record_id = change.record_id
-    return RecordView(
-        ref.object.value,
-        "delete" if change.delete else action,
-        record_id,
-        adapter.url_for(ref.object, record_id) if record_id else "",
-        fields,
-        new_links,
-        notes,
-    )
+def _blocked(settled: Settled) -> dict[Ref, str]:
+    """Records that wait for one that cannot be written, as an adapter leaves them out."""
+    blocked: dict[Ref, str] = {}
+    for change in settled.plan.changes:
+        for ref in change.targets:
+            if ref in settled.problems or ref in blocked:
+                blocked[change.ref] = f"The {ref.object} has to be written first, and cannot be."
+                break
+    return blocked
