@@ -5,9 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from app.mapping.load import load_mapping
-from app.mapping.paths import FIXED
-from app.mapping.transforms import PLAIN, WITH_ARGUMENT
 from config.settings import Settings
 from tests.bridge import PROVIDERS
 
@@ -22,22 +19,6 @@ def test_every_setting_is_documented() -> None:
     """docs/settings.md names every variable."""
     for name in Settings.model_fields:
         assert f"`{name.upper()}`" in text("docs/settings.md")
-
-
-def test_every_transform_and_path_is_documented() -> None:
-    """docs/mappings.md names every transform and every path."""
-    page = text("docs/mappings.md")
-    assert all(f"`{name}`" in page for name in PLAIN)
-    assert all(f"{{{name}:" in page for name in WITH_ARGUMENT)
-    assert all(path.partition(".")[2] in page for path in FIXED)
-
-
-def test_the_example_of_the_guide_loads(tmp_path: Path) -> None:
-    """The mapping file in docs/mappings.md is a good one."""
-    (example,) = re.findall(r"```yaml\n(.*?)```", text("docs/mappings.md"), re.S)
-    path = tmp_path / "hubspot.yaml"
-    path.write_text(example, encoding="utf-8")
-    assert load_mapping(path, "hubspot").rules_for("support-call").deal == ()
 
 
 def test_every_dependency_has_its_reason() -> None:
