@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from textwrap import dedent
 
+from app.mapping.load import MappingText
 from config.settings import Settings
+from tests import guide
 from tests.bridge import PROVIDERS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -19,6 +22,12 @@ def test_every_setting_is_documented() -> None:
     """docs/settings.md names every variable."""
     for name in Settings.model_fields:
         assert f"`{name.upper()}`" in text("docs/settings.md")
+
+
+def test_the_piece_of_a_mapping_in_the_readme_is_good() -> None:
+    """What the README shows of a mapping file works, laid over the default one."""
+    (piece,) = re.findall(r"A piece of one:\n\n((?:    .*\n)+)", text("README.md"))
+    assert MappingText("x.yaml", guide.whole(dedent(piece)), "hubspot").lines() == []
 
 
 def test_every_dependency_has_its_reason() -> None:
