@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -11,13 +12,22 @@ from flask.cli import AppGroup
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from app.bootstrap import Services
 from app.cli.moments import read_moment
 from app.domain.booking import Booking
 from app.domain.errors import CrmError, MappingError
 from app.domain.events import FORM_EVENT, read_booking, read_event, read_form
-from app.domain.records import CrmShape, DesiredBooking, Directory, NewField
+from app.domain.records import (
+    CrmShape,
+    DesiredBooking,
+    DesiredRecord,
+    Directory,
+    FieldValue,
+    NewField,
+)
+from app.domain.text import cut
 from app.mapping.check import check_against
 from app.mapping.load import MappingText, load_mapping, read_text
 from app.mapping.mapping import Mapping
@@ -99,7 +109,7 @@ def _check_files(services: Services, file: Path | None) -> None:
 
 
 def _crm_of(file: Path) -> str:
-    match = re.search(r"^crm:\s*[\"']?(\w+)", file.read_text(encoding="utf-8"), re.M)
+    match = re.search(r"^crm:\s*[\"']?(\w+)", file.read_text("utf-8", errors="replace"), re.M)
     return match[1] if match else file.stem
 
 
@@ -191,6 +201,7 @@ def _add_preview(group: AppGroup, services: Services) -> None:
             click.echo(json.dumps([item.as_json() for item in found], indent=2, ensure_ascii=False))
         else:
             _show_live(found)
+        _fail_on([item.key for item in found if item.fails])
 
 
 def _load(file: Path, crm: str) -> Mapping:
@@ -220,8 +231,7 @@ def _bookings(
         return [found]
     try:
         if payload is not None:
-            document = json.loads(payload.read_text(encoding="utf-8"))
-            message = read_event("default", document, utcnow())
+            message = read_event("default", _document(payload), utcnow())
         else:
             with services.store.read() as session:
                 row = session.get(EventRow, event)
@@ -231,30 +241,52 @@ def _bookings(
         made = read_form(message) if message.type == FORM_EVENT else read_booking(message)
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    return [made] if made else []
+    if made is None:
+        raise click.ClickException("The form names nobody: no e-mail and no phone number.")
+    return [made]
+
+
+def _document(payload: Path) -> object:
+    """A file's JSON. Raises ValueError in words."""
+    try:
+        return json.loads(payload.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise ValueError(f"{payload.name} is not JSON.") from None
 
 
 def _show_offline(pairs: list[tuple[Booking, DesiredBooking | CrmError]], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_plain(*pair) for pair in pairs], indent=2, ensure_ascii=False))
+    else:
+        for booking, plan in pairs:
+            _show_plan(Console(), booking, plan)
+    _fail_on([plan.message for _, plan in pairs if isinstance(plan, CrmError)])
+
+
+def _show_plan(console: Console, booking: Booking, plan: DesiredBooking | CrmError) -> None:
+    key, title, who = describe(booking)
+    console.print(f"{title}: {who} ({key})", style="bold", markup=False)
+    if isinstance(plan, CrmError) or plan.skipped:
+        words = plan.message if isinstance(plan, CrmError) else f"skipped: {plan.skipped}"
+        console.print(f"  {words}", markup=False)
         return
-    console = Console()
-    for booking, plan in pairs:
-        if isinstance(plan, CrmError):
-            raise click.ClickException(f"{booking.key}: {plan.message}")
-        if plan.skipped:
-            console.print(f"{booking.key}: skipped, {plan.skipped}", markup=False)
-            continue
-        table = Table("record", "field", "value", "written")
-        for record in plan.records:
-            for field, value in record.fields.items():
-                if value not in (None, ""):
-                    rule = record.rules[field].value
-                    table.add_row(record.ref.object.value, field, str(value), rule)
-            table.add_section()
-        console.print(table)
-        for note in plan.notes:
-            console.print(note, markup=False)
+    table = Table("record", "field", "value", "written")
+    for record in plan.records:
+        for field, value in record.fields.items():
+            if value not in (None, ""):
+                rule = record.rules[field].value
+                table.add_row(record.ref.object.value, Text(field), _shown(value), rule)
+        table.add_section()
+    console.print(table)
+    for note in plan.notes:
+        console.print(note, markup=False)
+
+
+def _fail_on(problems: Sequence[str]) -> None:
+    """End with exit code 1 where a booking would fail, once everything has been shown."""
+    if problems:
+        click.echo(f"{len(problems)} of the bookings would fail.", err=True)
+        raise SystemExit(1)
 
 
 def _plain(booking: Booking, plan: DesiredBooking | CrmError) -> dict[str, object]:
@@ -279,7 +311,7 @@ def _show_live(found: list[BookingPreview]) -> None:
         for record in item.records:
             first = (record.object, f"{record.action} {record.record_id or ''}".strip())
             for field in record.fields:
-                table.add_row(*first, field.name, _shown(field.old), _shown(field.new))
+                table.add_row(*first, Text(field.name), _shown(field.old), _shown(field.new))
                 first = ("", "")
             for link in record.links:
                 table.add_row(*first, "link to", "", link)
@@ -287,16 +319,16 @@ def _show_live(found: list[BookingPreview]) -> None:
             if first[0]:
                 table.add_row(*first)
             for note in record.notes:
-                table.add_row("", "", "", "", note)
+                table.add_row("", "", "", "", Text(note))
             table.add_section()
         console.print(table)
         for note in item.notes:
             console.print(note, markup=False)
 
 
-def _shown(value: object) -> str:
-    text = "" if value is None else str(value)
-    return text if len(text) < 200 else text[:199] + "…"
+def _shown(value: object) -> Text:
+    """A value as it is: what strangers typed is no markup of a table."""
+    return Text(cut("" if value is None else str(value), 200))
 
 
 def _add_diff(group: AppGroup, services: Services) -> None:
@@ -321,7 +353,7 @@ def _add_diff(group: AppGroup, services: Services) -> None:
             key, _, who = describe(booking)
             for row in _differences(one, two):
                 different.add(key)
-                table.add_row(key, who, *row)
+                table.add_row(Text(key), Text(who), *map(_shown, row))
         if different:
             Console().print(table)
         click.echo(f"{len(different)} of {len(bookings)} bookings would come out differently")
@@ -335,23 +367,52 @@ def _differences(
         return [("", "", old, new)] if old != new else []
     if one.skipped != two.skipped:
         return [("", "skipped", one.skipped, two.skipped)]
-    rows = []
+    rows: list[tuple[str, str, str, str]] = []
     first = {record.ref: record for record in one.records}
     second = {record.ref: record for record in two.records}
     for ref in dict.fromkeys([*first, *second]):
         if ref not in first or ref not in second:
             there = ("none", "made") if ref in second else ("made", "none")
             rows.append((ref.object.value, "", *there))
-            continue
-        left, right = first[ref], second[ref]
-        for field in dict.fromkeys([*left.fields, *right.fields]):
-            values = (left.fields.get(field), right.fields.get(field))
-            rules = (left.rules.get(field, ""), right.rules.get(field, ""))
-            if values[0] != values[1]:
-                rows.append((ref.object.value, field, _shown(values[0]), _shown(values[1])))
-            elif rules[0] != rules[1]:
-                rows.append((ref.object.value, f"{field} (write)", str(rules[0]), str(rules[1])))
+        else:
+            pairs = _record_differences(first[ref], second[ref])
+            rows += [(ref.object.value, *pair) for pair in pairs]
     return rows
+
+
+def _record_differences(
+    left: DesiredRecord, right: DesiredRecord
+) -> Iterator[tuple[str, str, str]]:
+    for field in dict.fromkeys([*left.fields, *right.fields]):
+        old, new = left.fields.get(field), right.fields.get(field)
+        rules = (left.rules.get(field, ""), right.rules.get(field, ""))
+        if old != new:
+            yield field, _words(old), _words(new)
+        elif rules[0] != rules[1]:
+            yield f"{field} (write)", str(rules[0]), str(rules[1])
+    for name, say in (("(on cancel)", _ending), ("(linked to)", _links), ("(found by)", _finding)):
+        if say(left) != say(right):
+            yield name, say(left), say(right)
+
+
+def _words(value: FieldValue) -> str:
+    return "" if value is None else str(value)
+
+
+def _ending(record: DesiredRecord) -> str:
+    return "taken out" if record.absent else "kept"
+
+
+def _links(record: DesiredRecord) -> str:
+    return ", ".join(f"{link.object} {link.key}" for link in record.links)
+
+
+def _finding(record: DesiredRecord) -> str:
+    match = record.match
+    keys = ", ".join(" ".join(filter(None, (key.kind, key.field, key.value))) for key in match.keys)
+    made = "made where none is found" if match.create else "never made"
+    lost = f"where deleted: {match.lost}"
+    return f"{keys}; the {match.several} of several; {made}; {lost}"
 
 
 def _connection(services: Services, connection_id: int) -> ConnectionRow:

@@ -73,6 +73,11 @@ class BookingPreview:
     problem: str = ""
     notes: tuple[str, ...] = ()
 
+    @property
+    def fails(self) -> bool:
+        """Whether it, or a record of it, could not be written."""
+        return bool(self.problem) or any(record.action == "problem" for record in self.records)
+
     def as_json(self) -> dict[str, Any]:
         """As plain data."""
         return asdict(self)
