@@ -73,7 +73,8 @@ def _words(item: ErrorDetails) -> str:
         return f"this key is not known here{did_you_mean(str(item['loc'][-1]), KEYS)}"
     if item["type"] == "missing":
         return f"{item['loc'][-1]} is missing"
-    return str(item["msg"]).removeprefix("Value error, ")
+    words = str(item["msg"]).removeprefix("Value error, ")
+    return words.replace("Input should", "this should", 1)
 
 
 def in_document(document: Any, location: Location) -> Location:

@@ -42,6 +42,8 @@ _PLAIN_TESTS = (
     "string", "mapping", "sequence", "iterable", "lower", "upper", "in", "==", "eq", "equalto",
     "!=", "ne", ">", "gt", "greaterthan", "ge", ">=", "<", "lt", "lessthan", "<=", "le",
 )  # fmt: skip
+_ONE_BY_ONE = tuple(FILTERS[name] for name in ("list", "sort", "unique"))
+"""Filters that look at every character of a text for itself."""
 _METHODS = {
     str: {"lower", "upper", "title", "strip", "startswith", "endswith", "split", "capitalize"},
     dict: {"get", "items", "keys", "values"},
@@ -87,9 +89,11 @@ def _bounded(value: Any) -> Any:
 def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
     """A filter, test or method that pays for what goes in and gives no more than is allowed."""
 
+    each = ITEM if function in _ONE_BY_ONE else 1
+
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        _spend(1 + sum(map(_size, (*args, *kwargs.values()))))
+        _spend(1 + each * sum(map(_size, (*args, *kwargs.values()))))
         result = function(*args, **kwargs)
         return _bounded(list(result) if isinstance(result, Iterator) else result)
 
