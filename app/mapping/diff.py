@@ -98,7 +98,8 @@ def ask(
         if known and known.live:
             changed = {} if record.absent else _changed(record, known)
             reading = {name for name in changed if _rule(record, name, known, shape) in READING}
-            if reading or ref.object is ObjectName.LEAD or (thorough and changed):
+            looks = ref.object is ObjectName.LEAD or _has_new_company(record, known)
+            if reading or looks or (thorough and changed):
                 fields = frozenset(changed if thorough else reading)
                 questions.append(_question(item, known.record_id, fields))
         elif thorough or known is not None or _must_look(record):
@@ -137,6 +138,13 @@ def _rule(record: DesiredRecord, name: str, known: Known | None, shape: CrmShape
     if record.borrowed:
         return WriteRule.IF_EMPTY if known is None else WriteRule.UNTOUCHED
     return WriteRule.UNTOUCHED if known and owner and record.ref.object in SHARED else rule
+
+
+def _has_new_company(record: DesiredRecord, known: Known) -> bool:
+    """Whether a company is to be linked only now: a colleague may have linked another one before."""
+    if record.absent or record.ref.object not in (ObjectName.CONTACT, ObjectName.DEAL):
+        return False
+    return any(r.object is ObjectName.COMPANY and r not in known.links for r in record.links)
 
 
 def _must_look(record: DesiredRecord) -> bool:
@@ -265,7 +273,8 @@ class _Judge:
             return self._known(item, known, there[0] if there else None)
         if there:
             begun = known is not None and known.record_id is None and not record.match.asked
-            return self._found(record, there, begun and ref.object not in SHARED)
+            mine = known is not None and known.record_id is not None
+            return self._found(record, there, begun and ref.object not in SHARED, mine)
         return self._missing(record, known, gone)
 
     def _missing(self, record: DesiredRecord, known: Known | None, gone: bool) -> Change | None:
@@ -309,7 +318,7 @@ class _Judge:
             allowed = self._allowed(record, name, value, present, known, there is not None)
             if allowed is not None:
                 fields[name] = allowed.value
-        gone = () if record.ref.object in SHARED or record.borrowed else known.links
+        ours = record.ref.object not in SHARED and not record.borrowed
         return Change(
             record.ref,
             known.record_id,
@@ -319,13 +328,15 @@ class _Judge:
             links=tuple(
                 ref for ref in record.links if ref not in known.links or ref in self.settled.renewed
             ),
-            unlinks=tuple(ref for ref in gone if ref not in record.links),
-            main_changed=bool(gone) and _mains(record.links) != _mains(known.links),
+            unlinks=tuple(ref for ref in known.links if ours and ref not in record.links),
+            main_changed=ours and _mains(record.links) != _mains(known.links),
             match=record.match,
             present=present,
         )
 
-    def _found(self, record: DesiredRecord, there: list[Found], begun: bool) -> Change | None:
+    def _found(
+        self, record: DesiredRecord, there: list[Found], begun: bool, mine: bool
+    ) -> Change | None:
         several = record.match.several
         if len(there) > 1 and several is Several.FLAG:
             ids = ", ".join(item.record_id for item in there)
@@ -337,7 +348,7 @@ class _Judge:
         return Change(
             record.ref,
             found.record_id,
-            fields=self._adopted(record, found, filled, begun),
+            fields=self._adopted(record, found, filled, begun, mine),
             on_match={},
             targets=record.links,
             links=record.links,
@@ -352,15 +363,17 @@ class _Judge:
         found: Found | None,
         filled: Mapping[str, FieldValue],
         begun: bool = False,
+        mine: bool = False,
     ) -> dict[str, FieldValue]:
         """What may be written to a record that was there already.
 
         `begun`: this service made it and never heard the answer, so that what stands there is its own.
+        `mine`: it was known before, and merged into this one.
 
         A found person keeps the name that stands there, unless an e-mail says that it is the same
         person and the booking has a whole name: half of one and half of another is nobody's.
         """
-        same_person = _is_same_person(record, found)
+        same_person = mine or _is_same_person(record, found)
         whole = same_person and not any(blank(record.fields[f]) for f in record.together)
         owner = self.shape.owner_fields.get(record.ref.object)
         keeps_owner = record.ref.object in SHARED or record.borrowed

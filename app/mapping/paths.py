@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -76,9 +76,12 @@ def answer_label(path: str) -> str | None:
 
 
 def build_context(
-    booking: Booking, attendee: Attendee, history: History | None = None
+    booking: Booking, attendee: Attendee, history: History | None = None, own: bool = False
 ) -> dict[str, Any]:
-    """What templates and paths see: the booking, one attendee, the first host, type and answers."""
+    """What templates and paths see: the booking, one attendee, the first host, type and answers.
+
+    `own`: no answers but the attendee's; what one guest answered is nothing to another's contact.
+    """
     host = booking.hosts[0] if booking.hosts else Host()
     kind = booking.meeting_type
     people, hosts = booking.attendees, booking.hosts
@@ -99,7 +102,7 @@ def build_context(
         "host": _read(host, "host"),
         "meeting_type": _read(kind, "meeting_type") | {"metadata": dict(kind.metadata)},
         "person": _read(history or History(), "person"),
-        "answers": all_answers(booking),
+        "answers": answers_of([attendee] if own else people),
         "link": dict(parse_qsl(urlsplit(booking.link or "").query)),
         "payload": booking.payload,
     }
@@ -127,10 +130,10 @@ class Answers(dict[str, str | list[str]]):
             return default
 
 
-def all_answers(booking: Booking) -> Answers:
-    """Every attendee's answers, several choices as a list; who answered first counts."""
+def answers_of(people: Iterable[Attendee]) -> Answers:
+    """The answers of some attendees, several choices as a list; who answered first counts."""
     answers = Answers()
-    for person in booking.attendees:
+    for person in people:
         for label, text in person.answers.items():
             choices = person.choices.get(label)
             answers.setdefault(label, list(choices) if choices else text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -48,7 +49,7 @@ from app.mapping.schema import (
     Source,
 )
 from app.mapping.summary import list_answers, summarise
-from app.mapping.templates import render
+from app.mapping.templates import names_in, render
 from app.mapping.transforms import apply_transforms
 
 _NOBODY = Attendee(position=0)
@@ -124,15 +125,13 @@ class _Draft:
         self._booking = booking
         self._notes: list[str] = []
         self._first = booking.attendees[0] if booking.attendees else _NOBODY
-        self._contexts: dict[tuple[int, str | None], dict[str, Any]] = {}
+        self._contexts: dict[tuple[int, bool], dict[str, Any]] = {}
         self._owner_id = self._owner(rules.owner)
 
     def whole(self) -> DesiredBooking:
         """Everything that the booking calls for."""
         self._first = self._main()
-        skip = next(
-            (s for s in self._rules.skip if holds(s.when, self._context(self._first))), None
-        )
+        skip = next((s for s in self._rules.skip if holds(s.when, self._context())), None)
         if skip:
             return self._done((), skipped=skip.because)
         people = self._people()
@@ -325,13 +324,13 @@ class _Draft:
     ) -> DesiredRecord:
         """A record that stands for the booking itself: deal, case, meeting."""
         ref = Ref(name, key or self._booking.key)
-        fields = self._evaluate(name, section.fields, self._first, overflow)
+        fields = self._evaluate(name, section.fields, None, overflow)
         self._own(fields, name)
         marker = self._directory.booking_fields.get(name)
         if marker:
             fields.set(marker, ref.key)
         wanted: Any = getattr(section, "match", ())
-        keys = self._keys(section, wanted, self._first)
+        keys = self._keys(section, wanted)
         return self._record(
             ref, fields, links, section, (*keys, Key(MatchKey.BOOKING, ref.key)), bool(keys)
         )
@@ -386,29 +385,39 @@ class _Draft:
             person=person,
         )  # fmt: skip
 
-    def _keys(self, section: RecordRules, wanted: Any, person: Attendee) -> tuple[Key, ...]:
+    def _keys(
+        self, section: RecordRules, wanted: Any, person: Attendee | None = None
+    ) -> tuple[Key, ...]:
         """What a record is looked for by, in the mapping's order; what is empty is left out."""
-        keys = []
+        keys, who = [], person or self._first
         if section.record_id and "record_id" not in wanted:
             wanted = ("record_id", *wanted)
         for kind in wanted:
             if isinstance(kind, FieldKey):
-                value = self._text(kind.source, person, f"match {kind.field}")
-                keys.append(Key(MatchKey.FIELD, value, kind.field))
+                if self._tells_of(kind.source, person):
+                    value = self._text(kind.source, person, f"match {kind.field}")
+                    keys.append(Key(MatchKey.FIELD, value, kind.field))
             elif kind == "record_id":
-                if section.record_id:
+                if section.record_id and self._tells_of(section.record_id, person):
                     value = self._text(section.record_id, person, "record_id")
                     keys.append(Key(MatchKey.RECORD_ID, value))
             else:
                 there = {
-                    MatchKey.PHONE: person.phone,
-                    MatchKey.DOMAIN: person.company_domain,
+                    MatchKey.PHONE: who.phone,
+                    MatchKey.DOMAIN: who.company_domain,
                 }
-                value = there.get(MatchKey(kind), person.email) or ""
+                value = there.get(MatchKey(kind), who.email) or ""
                 keys.append(Key(MatchKey(kind), value))
         return tuple(key for key in keys if key.value)
 
-    def _text(self, source: Source, person: Attendee, place: str) -> str:
+    def _tells_of(self, source: Source, person: Attendee | None) -> bool:
+        """Whether a key is this person's: what a link names is one record, not each guest's."""
+        roots = {re.split(r"[.\[]", path)[0] for path in source.paths}
+        roots |= names_in(source.template) if source.template else set()
+        first = person is None or person.position == self._first.position
+        return first or bool({"attendee", "answers"} & roots)
+
+    def _text(self, source: Source, person: Attendee | None, place: str) -> str:
         """What a record is looked for by. Raises InvalidRecord: without it another one is made."""
         try:
             value = plain(self._value(source, self._context(person), {}, frozenset()))
@@ -417,7 +426,7 @@ class _Draft:
         return one_line(value) or ""
 
     def _applies(self, section: RecordRules, person: Attendee | None = None) -> bool:
-        return holds(section.when, self._context(person or self._first))
+        return holds(section.when, self._context(person))
 
     def _try(self, make: Any) -> DesiredRecord | None:
         try:
@@ -427,18 +436,20 @@ class _Draft:
             return None
         return record
 
-    def _context(self, person: Attendee) -> dict[str, Any]:
-        key = (person.position, person.identity)
+    def _context(self, person: Attendee | None = None) -> dict[str, Any]:
+        """What paths see of one attendee and the own answers, or of the booking as a whole."""
+        who = person or self._first
+        key = (who.position, person is None)
         if key not in self._contexts:
-            history = self._around.histories.get(person.identity or "")
-            context = build_context(self._booking, person, history)
+            history = self._around.histories.get(who.identity or "")
+            context = build_context(self._booking, who, history, own=person is not None)
             if self._moved:
                 context["booking"] |= {"status": "moved", "state": "moved", "outcome": None}
             self._contexts[key] = context
         return self._contexts[key]
 
     def _evaluate(
-        self, name: ObjectName, specs: FieldMap, person: Attendee, overflow: dict[str, str]
+        self, name: ObjectName, specs: FieldMap, person: Attendee | None, overflow: dict[str, str]
     ) -> _Fields:
         """Evaluate every field; what tells of other fields comes last."""
         context = self._context(person)
@@ -458,9 +469,9 @@ class _Draft:
                 self._notes.append(f"{problem} (left out)")
                 continue
             rule = WriteRule(spec.write)
-            stands_in = "attendee.display_name" in spec.paths and value == person.display_name
-            nameless = stands_in and not person.full_name
-            if name in PEOPLE and nameless and rule is WriteRule.NEVER_BLANK:
+            stands_in = "attendee.display_name" in spec.paths
+            nameless = person and not person.full_name and value == person.display_name
+            if name in PEOPLE and stands_in and nameless and rule is WriteRule.NEVER_BLANK:
                 # An address that stands in for the name wipes no name.
                 rule = WriteRule.ON_CREATE
             fields.set(key, value, rule)
