@@ -525,6 +525,23 @@ BOMB = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
 )
 
 
+def test_an_object_that_the_crm_has_not_fails_in_words(tmp_path: Path, files: Path) -> None:
+    """A file that makes leads of HubSpot's contacts fails each booking with a sentence, and no more."""
+    edit(
+        files,
+        "hubspot",
+        "contact:\n",
+        "lead: {fields: {email: attendee.email}}\ncontact:\n  as: lead\n",
+    )
+    bridge = Bridge(f"sqlite:///{tmp_path}/b.sqlite3", ("hubspot",), mappings_dir=files)
+    bridge.connect_all()
+    bridge.sync(sample("booking_created"))
+    assert bridge.delivery("hubspot").state == "failed"
+    assert "hubspot has no lead here" in text_of(see(bridge, f"/bookings/{KEY}"))
+    assert "It would fail: hubspot has no lead" in text_of(see(bridge, f"/bookings/{KEY}/preview"))
+    bridge.close()
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
