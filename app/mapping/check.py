@@ -270,12 +270,14 @@ def _misfit(spec: FieldSpec, field: CrmField) -> str | None:
 
 
 def _constants(spec: FieldSpec) -> Iterator[Any]:
-    """Values that are known beforehand: the constant, and what a `map` may give."""
+    """Values that are known beforehand: the constant, a default, and what a `map` may give."""
     last = spec.transforms[-1] if spec.transforms else None
     if spec.value is not None and not spec.transforms:
         yield spec.value
     if isinstance(last, MappingType) and "map" in last:
         yield from last["map"].values()
+    if isinstance(last, MappingType) and "default" in last:
+        yield last["default"]
 
 
 def _kind_to_make(spec: FieldSpec) -> Kind:

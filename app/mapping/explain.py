@@ -64,7 +64,8 @@ def _sentences(items: list[ErrorDetails], meant: bool) -> Iterator[str]:
         yield f"there is no {quoted(given)} here{did_you_mean(given, choices)}; there are: {there}"
     else:
         forms = [*dict.fromkeys(shapes), *([f"one of: {there}"] if choices else [])]
-        shown = "" if isinstance(given, (MappingType, list)) else f", not {quoted(given)}"
+        plain = given is not None and not isinstance(given, (MappingType, list))
+        shown = f", not {quoted(given)}" if plain else ""
         yield f"here belongs {' or '.join(forms)}{shown}"
 
 

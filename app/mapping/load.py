@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from app.domain.errors import MappingError
 from app.mapping.explain import Location, explain, in_document
@@ -119,11 +119,12 @@ class MappingText:
         removed = () in entries and not prefix
         # The last of a list first, so that the others keep their places.
         for entry in sorted(filter(None, entries), key=_number_in_list, reverse=True):
+            place = self._original(prefix + entry)
             if _remove(plain, entry):
                 removed = True
-                self._wrong.add(prefix + entry)
-                if isinstance(entry[-1], int):
-                    self._gone.setdefault(prefix + entry[:-1], []).append(entry[-1])
+                self._wrong.add(place)
+                if isinstance(place[-1], int):
+                    self._gone.setdefault(place[:-1], []).append(place[-1])
         return removed
 
     def _fits(self, rules: Any) -> bool:
@@ -135,7 +136,8 @@ class MappingText:
 
     def left_out(self, location: Location) -> bool:
         """Whether there was a mistake at a place, so that nothing more can be said of it."""
-        return any(location[: len(part)] == part for part in self._wrong)
+        place = self._original(location)
+        return any(place[: len(part)] == part for part in self._wrong)
 
     def _original(self, location: Location) -> Location:
         """A place as it was before anything was taken out of a list above it."""
@@ -158,7 +160,8 @@ class MappingText:
     def lines(self) -> list[str]:
         """Every mistake as `file:line: key: what is wrong`, in the order of the lines."""
         ordered = sorted(self.mistakes, key=lambda mistake: mistake.line)
-        return [f"{self.name}:{m.line}: {m.key}: {m.message}" for m in ordered]
+        named = ((m, f"{m.key}: " if m.key else "") for m in ordered)
+        return [f"{self.name}:{m.line}: {key}{m.message}" for m, key in named]
 
 
 def load_mapping(path: Path, crm: str) -> Mapping:
@@ -189,8 +192,9 @@ def _parse(name: str, text: str) -> Any:
         mark = error.problem_mark
         line = mark.line + 1 if mark else 1
         raise MappingError(f"{name}:{line}: {error.problem or 'it is not YAML'}") from None
-    except (ValueError, RecursionError) as error:
-        raise MappingError(f"{name}:1: it is not readable as YAML ({error})") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        words = str(error).partition("\n")[0]
+        raise MappingError(f"{name}:1: it is not readable as YAML ({words})") from None
     if not isinstance(document, MappingType):
         raise MappingError(f"{name}:1: the file must hold keys and values")
     try:
@@ -221,7 +225,9 @@ def _whole_entry(location: Location) -> Location:
     """A field with something wrong in it goes as a whole: half of one is another mistake."""
     if "fields" in location:
         return location[: location.index("fields") + 2]
-    return location
+    # So does one of a list, but for deals: what is right in one of those is looked at.
+    numbers = [place for place, part in enumerate(location) if isinstance(part, int)]
+    return location[: numbers[0] + 1] if numbers and location[0] != "deal" else location
 
 
 def _number_in_list(entry: Location) -> int:

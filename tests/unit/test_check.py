@@ -1,0 +1,379 @@
+"""Checking a mapping file: every mistake once, on its own line, with what there is instead."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.errors import MappingError
+from app.domain.records import (
+    Choice,
+    CrmField,
+    CrmShape,
+    Directory,
+    Kind,
+    MatchKey,
+    NewField,
+    ObjectName,
+    Pipeline,
+    Stage,
+)
+from app.mapping.check import check_against
+from app.mapping.load import MappingText
+
+HEAD = "version: 1\ncrm: test\n"
+SHAPE = CrmShape(
+    owner_fields=dict.fromkeys(ObjectName, "owner"),
+    pipeline_field="pipe",
+    stage_field="stage",
+    stage_by_label=False,
+    text_limits={},
+    objects=(ObjectName.CONTACT, ObjectName.COMPANY, ObjectName.DEAL, ObjectName.MEETING),
+    native_keys={ObjectName.CONTACT: MatchKey.EMAIL},
+    match_keys={ObjectName.CONTACT: (MatchKey.PHONE,), ObjectName.COMPANY: (MatchKey.DOMAIN,)},
+    needs={ObjectName.CONTACT: ("mail", "name")},
+    new_fields={ObjectName.CONTACT: "[a-z_]+"},
+)
+OPTIONS = (Choice("LEAD", "A lead"), Choice("CUSTOMER", "A customer"))
+FIELDS = {
+    field.name: field
+    for field in (
+        CrmField("mail", "E-mail"),
+        CrmField("name", "Full name"),
+        CrmField("score", "Score", Kind.NUMBER),
+        CrmField("seats", "Seats", Kind.WHOLE),
+        CrmField("optin", "Opt-in", Kind.FLAG),
+        CrmField("day", "Day", Kind.DATE),
+        CrmField("at", "At", Kind.MOMENT),
+        CrmField("clock", "Clock", Kind.TIME),
+        CrmField("stage_of_life", "Lifecycle", Kind.CHOICE, options=OPTIONS),
+        CrmField("tags", "Tags", Kind.CHOICES, options=OPTIONS),
+        CrmField("other", "Other", Kind.OTHER),
+        CrmField("parent", "Parent", Kind.REFERENCE),
+        CrmField("made", "Made", Kind.MOMENT, writable=False),
+        CrmField("blob", "Blob", searchable=False),
+    )
+}
+DIRECTORY = Directory(
+    owners={"john@acme.example": "1", "mary@acme.example": "2"},
+    pipelines=(
+        Pipeline("p1", "Sales", (Stage("s1", "New"), Stage("s2", "Won", closed=True))),
+        Pipeline("p2", "Renewals", (Stage("r1", "Due"), Stage("r2", "Talks"))),
+    ),
+    schema={
+        ObjectName.CONTACT: FIELDS,
+        ObjectName.DEAL: {
+            "title": CrmField("title", "Title", required=True),
+            "owner": CrmField("owner", "Owner", required=True),
+            "stage": CrmField("stage", "Stage", required=True),
+        },
+    },
+)
+
+
+def said(text: str, directory: Directory = DIRECTORY) -> list[str]:
+    """What is wrong with a file, as `line: words`."""
+    document = MappingText("f.yaml", HEAD + text, "test")
+    if document.mapping:
+        for complaint in check_against(document.mapping, SHAPE, directory):
+            if not document.left_out(complaint.location):
+                document.note(complaint.location, complaint.message)
+    return [line.removeprefix("f.yaml:") for line in document.lines()]
+
+
+def test_a_good_file_has_nothing_said_of_it() -> None:
+    """Names and labels of pipelines and stages, several rules, overrides: all good."""
+    text = """
+owner: {rule: table, table: {a@x.example: JOHN@acme.example}, fallback: mary@acme.example}
+contact:
+  match: [record_id, email, phone, {field: name, from: attendee.full_name}]
+  record_id: meeting_type.metadata.contact
+  fields:
+    mail: attendee.email
+    score: {from: answers.Score, as: number}
+    day: booking.start
+    at: {value: 2026-12-01}
+    optin: attendee.is_booker
+    stage_of_life: {value: a LEAD}
+    tags: {value: [LEAD, a customer]}
+deal:
+  - when: {booking.minutes: {above: 30}}
+    pipeline: p2
+    stage: {created: due, cancelled: R2}
+    fields: {title: meeting_type.name}
+  - fields: {title: meeting_type.name}
+meeting_types:
+  demo: {deal: none}
+  empty:
+"""
+    assert said(text) == []
+
+
+KINDS = [
+    ("score", "attendee.email", True), ("score", "booking.minutes", False),
+    ("score", "booking.start", True), ("score", "answers.Score", False),
+    ("seats", "attendee.position", False), ("seats", "booking.cancelled", True),
+    ("optin", "booking.cancelled", False), ("optin", "attendee.email", True),
+    ("day", "booking.start", False), ("day", "booking.minutes", True),
+    ("day", "{from: booking.start, as: date}", False),
+    ("day", "{from: booking.start, as: time}", True),
+    ("at", "{from: booking.start, as: iso}", False), ("at", "meeting_type.name", True),
+    ("at", "{from: booking.start, as: {add_days: 3}}", False),
+    ("clock", "{from: booking.start, as: time}", False), ("clock", "booking.start", True),
+    ("clock", "{from: booking.minutes, as: hh_mm}", False),
+    ("tags", "booking.host_names", False), ("tags", "booking.start", True),
+    ("stage_of_life", "{from: booking.start, as: {date: '%Y'}}", False),
+    ("parent", "booking.start", True), ("parent", "attendee.id", False),
+    ("other", "booking.start", False),
+    ("score", "{first_of: [booking.minutes, attendee.email]}", True),
+    ("score", "{from: booking.minutes, as: {map: {'30': 5}}}", False),
+    ("score", "{from: booking.minutes, as: {map: {'30': five}}}", True),
+    ("score", "{from: answers.X, as: [number, {default: none}]}", True),
+    ("score", "{value: 5}", False), ("score", "{value: '5'}", False), ("score", "{value: x}", True),
+    ("seats", "{value: 5.5}", True), ("optin", "{value: true}", False),
+    ("day", "{value: soon}", True), ("day", "{value: 2026-12-24}", False),
+    ("stage_of_life", "{value: boss}", True),
+    ("score", "{summary: all}", True), ("score", "{template: '{{ booking.minutes }}'}", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "source", "wrong"), KINDS)
+def test_types(name: str, source: str, wrong: bool) -> None:
+    """What can never fit a field's type is said beforehand; what only the booking shows is not."""
+    found = said(f"contact:\n  fields:\n    mail: attendee.email\n    {name}: {source}\n")
+    assert len(found) == wrong
+    if wrong:
+        assert found[0].startswith(f"6: contact.fields.{name}")
+
+
+def test_every_mistake_of_a_list_has_its_own_line() -> None:
+    """Mistakes in one list do not hide one another, nor what the CRM says of the rest."""
+    text = """contact:
+  match:
+    - emial
+    - email
+    - {field: nope, from: attendee.email}
+    - {feild: name, from: attendee.email}
+    - {field: blob, from: attendee.email}
+    - fone
+  fields: {mail: attendee.email}
+skip:
+  - {when: {attendee.email: a}}
+  - {when: {attendee.emial: a}}
+  - {because: x}
+  - {when: {booking.state: done}}
+"""
+    assert [line.split(":")[0] for line in said(text)] == ["5", "7", "8", "8", "9", "10", "14", "15", "16"]  # fmt: skip
+    assert "9: contact.match.4: a contact of test cannot be looked for by blob (Blob)" in said(text)
+
+
+def test_one_slip_is_one_mistake() -> None:
+    """Where several forms may stand, only the one that was meant is complained of."""
+    text = (
+        "contact:\n  match: [emial]\n  fields:\n    mail: [attendee.email]\nattendees: {wen: {}}\n"
+    )
+    assert said(text) == [
+        "4: contact.match.0: there is no 'emial' here; did you mean email?; there are: record_id, "
+        "email, secondary_email, phone",
+        "6: contact.fields.mail: here belongs keys and values",
+        "7: attendees: when is missing",
+        "7: attendees.wen: this key is not known here; did you mean when?",
+    ]
+
+
+def test_a_mistake_is_no_lacking_field() -> None:
+    """A demanded field that is there, but wrong, is not also said to be lacking."""
+    assert said("deal: {fields: {title: meeting_type.nme}}") == [
+        "3: deal.fields.title: there is no path 'meeting_type.nme'; did you mean meeting_type.name?"
+    ]
+    assert said("deal:\n  fields: {}\n") == [
+        "4: deal.fields: test demands title (Title) of every deal"
+    ]
+    assert said("deal: {create: false, fields: {}}") == []
+    assert said("contact:\n  fields: {day: booking.start}\n") == [
+        "4: contact.fields: test demands mail or name of every contact"
+    ]
+
+
+def test_version_and_crm_are_asked_for() -> None:
+    """A file that lacks them has the rest checked all the same."""
+    document = MappingText("f.yaml", "contact: {fields: {mail: attendee.emial}}\n", "test")
+    assert sorted(document.lines()) == [
+        "f.yaml:1: contact.fields.mail: there is no path 'attendee.emial'; did you mean attendee.email?",
+        "f.yaml:1: crm is missing",
+        "f.yaml:1: version is missing",
+    ]
+    other = MappingText("f.yaml", "version: 3\ncrm: other\n", "test")
+    assert [line[:8] for line in other.lines()] == ["f.yaml:1", "f.yaml:2"]
+
+
+def test_what_is_inherited_is_said_once() -> None:
+    """An override says only what is wrong in itself, also where it repeats a mistake."""
+    text = """contact:
+  fields:
+    mail: attendee.email
+    nope: attendee.email
+meeting_types:
+  a: {contact: {fields: {score: booking.minutes}}}
+  b: {contact: {fields: {nope: attendee.email}}}
+hosts:
+  X@acme.example: {contact: {fields: {nope: attendee.phone}}}
+"""
+    assert [line.split(":")[:2] for line in said(text)] == [
+        ["6", " contact.fields.nope"],
+        ["9", " meeting_types.b.contact.fields.nope"],
+        ["11", " hosts.X@acme.example.contact.fields.nope"],
+    ]
+
+
+def test_a_type_and_a_host_together_are_checked() -> None:
+    """A stage that is there in one pipeline is not there in the other one's override."""
+    text = """deal:
+  fields: {title: meeting_type.name}
+meeting_types:
+  renewal: {deal: {pipeline: Renewals}}
+hosts:
+  mary@acme.example:
+    deal:
+      stage: {created: Won}
+"""
+    assert said(text) == [
+        "10: hosts.mary@acme.example.deal.stage.created: there is no stage 'Won' in Renewals; "
+        "there are: Due, Talks"
+    ]
+
+
+def test_owners_are_users() -> None:
+    """Each person who is named has to be one of the CRM's users, where those are known."""
+    text = """owner:
+  rule: table
+  table:
+    a@x.example: jon@acme.example
+    b@x.example: mary@acme.example
+  fallback: nobody
+"""
+    found = said(text)
+    assert found == [
+        "6: owner.table.a@x.example: jon@acme.example is no user of this test account; "
+        "did you mean john@acme.example?",
+        "8: owner.fallback: nobody is no user of this test account",
+    ]
+    assert said(text, Directory()) == []
+
+
+def test_owner_rules_need_their_key() -> None:
+    """A rule without what it goes by is refused where it stands."""
+    assert said("owner: {rule: fixed}") == ["3: owner: the rule fixed needs user"]
+    assert said("contact: {match: [record_id], fields: {mail: attendee.email}}") == [
+        "3: contact: match by record_id needs the key record_id: where the id stands"
+    ]
+
+
+def test_forms_are_checked() -> None:
+    """What becomes of a form is held to the CRM's schema as well."""
+    assert said("form_submission: {as: lead}") == ["3: form_submission.as: test has no lead here"]
+    assert said(
+        "form_submission:\n  fields:\n    mail: attendee.email\n    nam: attendee.email\n"
+    ) == ["6: form_submission.fields.nam: the CRM's contact has no field 'nam'; did you mean name?"]
+    assert said("form_submission: {fields: {score: booking.minutes}}") == [
+        "3: form_submission.fields: test demands mail or name of every contact"
+    ]
+
+
+def test_which_fields_can_be_made() -> None:
+    """A missing field is offered with the type of what goes into it, where the CRM takes it."""
+    text = """contact:
+  fields:
+    mail: attendee.email
+    a: {value: 5}
+    b: {value: true}
+    c: booking.start
+    d: {from: booking.start, as: date}
+    e: booking.minutes
+    f: booking.cancelled
+    g: answers.X
+    h: {from: answers.X, as: number}
+    Not Usable: attendee.email
+deal: {fields: {title: meeting_type.name, i: attendee.email}}
+"""
+    document = MappingText("f.yaml", HEAD + text, "test")
+    assert document.mapping
+    made = [c.missing for c in check_against(document.mapping, SHAPE, DIRECTORY) if c.missing]
+    kinds = [Kind.NUMBER, Kind.FLAG, Kind.MOMENT, Kind.DATE, Kind.WHOLE, Kind.FLAG, Kind.TEXT,
+             Kind.NUMBER]  # fmt: skip
+    assert made == [
+        NewField(ObjectName.CONTACT, name, kind)
+        for name, kind in zip("abcdefgh", kinds, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("contact: {a: 1, a: 2}", "3: found duplicate key"),
+        ("contact: [", "3: "),
+        ("contact: &a {fields: *a}", "keys and values"),
+        ("a: &a [x, x, x, x, x, x, x, x]\n" + "".join(f"{n}: &{n} [{', '.join([f'*{p}'] * 8)}]\n" for p, n in zip("abcdefg", "bcdefgh", strict=True)), "aliases"),
+        ("contact: !!python/object:os.system {}", "3: "),
+        ("contact: {fields: {mail: !env x}}", ""),
+    ],
+)  # fmt: skip
+def test_odd_yaml_is_refused(text: str, words: str) -> None:
+    """Doubled keys, loops of aliases, tags: a sentence with a line."""
+    try:
+        found = said(text)
+    except MappingError as error:
+        found = [str(error).removeprefix("f.yaml:")]
+    assert found and any(words in line for line in found)
+
+
+def test_days_need_no_quotes() -> None:
+    """A day in YAML is a text like any other."""
+    text = "contact: {fields: {mail: attendee.email, name: {value: 2026-12-01}}}\n"
+    document = MappingText("f.yaml", HEAD + text, "test")
+    assert document.lines() == []
+    assert document.mapping
+    contact = document.mapping.rules_for(None).contact
+    assert contact and contact.fields["name"].value == "2026-12-01"
+
+
+WORDS = """version crm contact company deal meeting lead case owner skip attendees fields match when
+record_id several create as from value template first_of summary answers write on_error rule user
+users table fallback pipeline stage created rescheduled cancelled per backwards on_reschedule
+on_cancel meeting_types hosts recheck_links_after assignment_rules form_submission after_hours
+because field any all not above contains"""
+keys = st.sampled_from(WORDS.split())
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8)
+    | st.sampled_from(["attendee.email", "none", "first", "keep", "email", "{{ x }}", "always"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(keys | st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(st.dictionaries(keys, values, max_size=6))
+def test_any_document_is_a_mapping_or_has_mistakes(document: dict[str, Any]) -> None:
+    """Whatever stands in a file: a good mapping, or mistakes in words, each with its line."""
+    text = json.dumps({"version": 1, "crm": "test", **document}, indent=1)
+    found = MappingText("f.yaml", text, "test")
+    for mistake in found.mistakes:
+        assert mistake.message and 1 <= mistake.line <= text.count("\n") + 1
+        assert "Input should" not in mistake.message
+    if not found.mistakes:
+        assert found.mapping
+        check_against(found.mapping, SHAPE, DIRECTORY)
+
+
+@given(st.text() | st.binary().map(lambda data: data.decode("latin-1")))
+def test_any_text_is_read(text: str) -> None:
+    """Whatever the file is, the answer is mistakes or a MappingError with file and line."""
+    try:
+        MappingText("f.yaml", text, "test")
+    except MappingError as error:
+        assert str(error).startswith("f.yaml:")
