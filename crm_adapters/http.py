@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Executor, wait
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import requests
@@ -22,6 +23,8 @@ Answer = TypeVar("Answer")
 Item = TypeVar("Item")
 MAX_MESSAGE = 300
 """Characters of a CRM's own words that are kept."""
+PATIENCE = 3.0
+"""Seconds of a pause that a CRM asks for and that is waited for in the middle of a batch."""
 RENEWALS = 2
 """How often one call may renew: a token that lives for seconds may die on its way to the CRM."""
 _QUOTED_SECRET = re.compile(r"[A-Za-z0-9_\-.!]{40,}")
@@ -48,11 +51,26 @@ def with_token(
         if token in refused:
             token = access.tokens.renewed(refused[-1])
         try:
-            return call(token)
+            return _patiently(access, partial(call, token))
         except RefusedToken as error:
             refused.append(token)
             why = error
     raise Unauthorized(f"The CRM refuses a fresh access token: {why}")
+
+
+def _patiently(access: Access, call: Callable[[], Answer]) -> Answer:
+    """Make a call; where the CRM asks for a short pause, make it once more after that.
+
+    What a batch has read so far would be lost otherwise, and read again, and refused again.
+    """
+    try:
+        return call()
+    except RateLimited as error:
+        if not error.after or error.after > PATIENCE:
+            raise
+        access.gate.rest(error.after)
+    access.meter.count()
+    return call()
 
 
 class ApiSession:

@@ -272,6 +272,7 @@ class SalesforceAdapter:
         answer = self.call(_post("composite/graph", body, assign))
         by_id = {entry["graphId"]: entry for entry in answer["graphs"]}
         again: list[Change] = []
+        halted = 0
         for graph in busy:
             entry = by_id[graph.body["graphId"]]
             nodes = {n["referenceId"]: n for n in entry["graphResponse"]["compositeResponse"]}
@@ -279,7 +280,10 @@ class SalesforceAdapter:
                 graph.finish(report, nodes)
                 continue
             graph.blame(report, nodes)
+            halted += graph.halted
             again += [change for change in graph.changes if change.ref not in report.problems]
+        if halted == len(busy):
+            raise RetryLater("Salesforce halted the whole batch.")
         return again
 
     def query(self, soql: str) -> list[Record]:
@@ -540,6 +544,8 @@ class _Graph:
         self._refs: dict[str, Ref] = {}
         self._made: dict[Ref, str] = {}
         self.nodes: list[Record] = []
+        self.halted = False
+        """Whether it was not tried, since too many others had failed."""
         for change in changes:
             self._add(change)
         self.body = {"graphId": f"g{number}", "compositeRequest": self.nodes}
@@ -679,10 +685,7 @@ class _Graph:
             report.results[change.ref] = result
 
     def blame(self, report: Report, answers: Mapping[str, Record]) -> None:
-        """Find the record that a graph failed for.
-
-        Raises RetryLater where it only came after too many other failures.
-        """
+        """Find the record that a graph failed for, if it did not fail for others' sake."""
         for name, ref in self._refs.items():
             node = answers.get(name)
             if node is None or node["httpStatusCode"] < 300:
@@ -697,7 +700,8 @@ class _Graph:
                 error.record_id = self._links.ids.get(ref, "")
             report.problems[ref] = error
             return
-        raise RetryLater("Salesforce halted the batch.")
+        # It only came after too many others had failed: those are sent without it first.
+        self.halted = True
 
 
 def _connected(changes: list[Change], known: set[Ref]) -> list[list[Change]]:
@@ -716,12 +720,21 @@ def _connected(changes: list[Change], known: set[Ref]) -> list[list[Change]]:
     return list({id(members): members for members in group.values()}.values())
 
 
+def _size(change: Change) -> int:
+    """The most nodes that a change takes: itself, and a row for everybody whom it links or unlinks."""
+    if change.ref.object not in JOINS:
+        return 1
+    people = sum(ref.object is ObjectName.CONTACT for ref in change.targets)
+    rows = people * (2 if change.record_id else 1) + len(change.unlinks)
+    return 1 + rows - (change.ref.object is ObjectName.MEETING and not change.record_id)
+
+
 def _packed(graphs: list[list[Change]]) -> Iterable[list[list[Change]]]:
     """Fill calls with graphs up to the limits of nodes and graphs."""
     batch: list[list[Change]] = []
     size = 0
     for graph in graphs:
-        nodes = sum(1 + len(change.links) + len(change.unlinks) for change in graph)
+        nodes = sum(map(_size, graph))
         if batch and (size + nodes > MAX_NODES or len(batch) >= MAX_GRAPHS):
             yield batch
             batch, size = [], 0

@@ -150,6 +150,8 @@ class Sandbox:
         self.codes: dict[str, Record] = {}
         self.calls: Counter[str] = Counter()
         self.log: list[str] = []
+        self.refused = 0
+        """Calls that were answered with 429."""
         self.faults: list[Fault] = []
         self.next_id = 1000
         self.app = Flask(f"sandbox.{self.name}")
@@ -263,6 +265,7 @@ class Sandbox:
             return self.refuse_token() if scopes is None else self.guard(scopes)
 
     def _after(self, response: Response) -> Response:
+        self.refused += response.status_code == 429
         if request.environ.get("sandbox.drop"):
             # The work is done; the line goes dead before the answer.
             connection = request.environ.get("werkzeug.socket")
@@ -408,7 +411,12 @@ class Sandbox:
     # For people and tests
 
     def _calls(self) -> Response:
-        return jsonify(total=self.total_calls, writes=self.writes(), by_path=dict(self.calls))
+        return jsonify(
+            total=self.total_calls,
+            writes=self.writes(),
+            refused=self.refused,
+            by_path=dict(self.calls),
+        )
 
     def _set_faults(self) -> Response:
         with self.lock:

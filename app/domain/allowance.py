@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+CHECK_EVERY = 0.5
+"""Seconds between two looks, while waiting, at whether a call is still to be made."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,14 @@ class Gate:
 
         Raises RateLimited with the seconds to wait where that is long.
         """
+        self.may_go_on()
+
+    def rest(self, seconds: float) -> None:
+        """Wait, and look now and then whether the call is still to be made."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self.may_go_on()
+            time.sleep(min(left, CHECK_EVERY))
         self.may_go_on()
 
     def learn(self, allowance: Allowance, short: Reading | None, day: Reading | None) -> None:

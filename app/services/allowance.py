@@ -20,6 +20,9 @@ from app.domain.errors import AllowanceUsed, RateLimited
 log = structlog.get_logger(__name__)
 LIVE_MARGIN = 0.08
 """Part of the allowance in a short window that backlog leaves to live bookings."""
+BURST = 4
+"""What part of a window's calls may be made at once, as its reciprocal; the rest is spread evenly:
+calls reach a CRM later than they are counted here, and not all equally late."""
 LIVE_SHARE = 0.5
 """Part of what is kept free of a day's budget that live bookings may use all the same."""
 LONGEST_WAIT = 20.0
@@ -32,8 +35,6 @@ FRESH_DAY = 2.0
 """Seconds that what is known here of a day's budget is taken to be what all know."""
 COOL_DOWN = 5.0
 """Seconds without asking Redis again after it did not answer."""
-CHECK_EVERY = 0.5
-"""Seconds between two looks, while waiting, at whether the call is still to be made."""
 
 
 @dataclass
@@ -41,6 +42,8 @@ class _Window:
     """One short window as this process knows it."""
 
     calls: deque[float] = field(default_factory=deque)
+    next_at: float = 0.0
+    """When the next call would be due if all were spread evenly."""
     limit: int | None = None
     others: int = 0
     others_at: float = -1e9
@@ -85,12 +88,21 @@ class LocalBudget:
             limit = window.limit or allowance.calls
             fresh = now - window.others_at < allowance.seconds
             others = window.others if fresh else 0
-            if len(window.calls) + others < room(limit, share, backlog):
-                window.calls.append(now)
+            mine = room(limit, share, backlog)
+            step = allowance.seconds / mine
+            early = max(window.next_at, now) - now - (max(1, mine // BURST) - 1) * step
+            if len(window.calls) + others < mine and early <= 0:
+                self._count(window, now, step)
                 return 0.0
+            if early > 0 and len(window.calls) + others < mine:
+                return max(0.001, early)
             ends = [window.others_at + allowance.seconds] if others else []
             ends += [window.calls[0] + allowance.seconds] if window.calls else []
             return max(0.001, min(ends) - now)
+
+    def _count(self, window: _Window, now: float, step: float) -> None:
+        window.calls.append(now)
+        window.next_at = max(window.next_at, now) + step
 
     def learn(self, key: str, allowance: Allowance, reading: Reading) -> None:
         """Correct the limit, and what others use of it."""
@@ -104,7 +116,8 @@ class LocalBudget:
     def count(self, key: str, allowance: Allowance) -> None:
         """Count a call that somebody else has allowed."""
         with self._lock:
-            self._window(key, allowance).calls.append(self._now())
+            step = allowance.seconds / allowance.calls
+            self._count(self._window(key, allowance), self._now(), step)
 
     def correct(self, key: str, allowance: Allowance, others: int) -> None:
         """Set what others use of a window, as somebody knows it who sees more."""
@@ -137,15 +150,22 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local span = tonumber(ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - span)
 local used = redis.call('ZCARD', KEYS[1])
-local told = redis.call('HMGET', KEYS[2], 'limit', 'others', 'others_at')
+local told = redis.call('HMGET', KEYS[2], 'limit', 'others', 'others_at', 'next_at')
 local limit = tonumber(told[1]) or tonumber(ARGV[2])
 local others = 0
 if told[3] and now - tonumber(told[3]) < span then others = tonumber(told[2]) end
 local mine = math.floor(limit * (1 - tonumber(ARGV[3])))
 if ARGV[4] == '1' then mine = mine - math.floor(mine * tonumber(ARGV[5])) end
-if used + others < math.max(1, mine) then
+mine = math.max(1, mine)
+local step = span / mine
+local next_at = math.max(tonumber(told[4]) or 0, now)
+local early = next_at - now - (math.max(1, math.floor(mine / tonumber(ARGV[7]))) - 1) * step
+if used + others < mine then
+  if early > 0 then return math.max(1, math.ceil(early)) end
   redis.call('ZADD', KEYS[1], now, ARGV[6])
   redis.call('PEXPIRE', KEYS[1], span)
+  redis.call('HSET', KEYS[2], 'next_at', next_at + step)
+  redis.call('EXPIRE', KEYS[2], 86400)
   return 0
 end
 local ends = now + span
@@ -184,7 +204,7 @@ class RedisBudget:
         """Count a call, or give the seconds to wait."""
         args: list[str | int | float] = [
             int(allowance.seconds * 1000), allowance.calls, share, int(backlog), LIVE_MARGIN,
-            uuid.uuid4().hex,
+            uuid.uuid4().hex, BURST,
         ]  # fmt: skip
         shared = self._quietly(lambda: self._take(keys=_keys(key, allowance.name), args=args))
         if shared is None:
@@ -248,7 +268,6 @@ class BudgetGate(Gate):
         """`share`: the part of every allowance that is left to other apps, 0 to 1."""
         super().__init__()
         self._budget, self._key, self._share = budget, key, share
-        self._pause = threading.Event()
 
     def enter(self, allowance: Allowance) -> None:
         """Return when a call may be made. Raises RateLimited where that takes long."""
@@ -258,8 +277,7 @@ class BudgetGate(Gate):
         while wait := self._budget.take(self._key, allowance, self._share, self.backlog):
             if time.monotonic() + wait > until:
                 raise RateLimited("The CRM's allowance is used up for the moment.", wait)
-            self._pause.wait(min(wait, CHECK_EVERY))
-            self.may_go_on()
+            self.rest(wait)
 
     def _keep_share_of_day(self) -> None:
         day = self._budget.day(self._key)

@@ -1,0 +1,50 @@
+"""A sandbox CRM in a process of its own: what is measured shares no interpreter with it."""
+
+from __future__ import annotations
+
+import multiprocessing
+from multiprocessing.connection import Connection
+from typing import Any
+
+import requests
+
+from sandbox.serve import Served, load_sandbox
+
+
+def _serve(name: str, settings: dict[str, Any], pipe: Connection) -> None:
+    sandbox = load_sandbox(name)()
+    for key, value in settings.items():
+        setattr(sandbox, key, value)
+    served = Served(sandbox)
+    pipe.send((served.url, served.environment()))
+    pipe.recv()
+
+
+class Apart:
+    """The sandbox of one provider, reached by HTTP only."""
+
+    def __init__(self, name: str, **settings: Any) -> None:
+        """`settings`: attributes of the sandbox to set first."""
+        self._pipe, other = multiprocessing.Pipe()
+        # A fork would carry this process's threads and database handles along.
+        context = multiprocessing.get_context("spawn")
+        self._process = context.Process(target=_serve, args=(name, settings, other), daemon=True)
+        self._process.start()
+        self.url, self._environment = self._pipe.recv()
+
+    def environment(self) -> dict[str, str]:
+        """The variables that point the service at it."""
+        found: dict[str, str] = self._environment
+        return found
+
+    def told(self) -> dict[str, Any]:
+        """Its own count: calls, writes, refusals for too many calls."""
+        answer: dict[str, Any] = requests.get(f"{self.url}/_sandbox/calls", timeout=30).json()
+        return answer
+
+    def stop(self) -> None:
+        """End the process."""
+        self._pipe.send("stop")
+        self._process.join(10)
+        if self._process.is_alive():
+            self._process.kill()
