@@ -547,6 +547,7 @@ def test_an_object_that_the_crm_has_not_fails_in_words(tmp_path: Path, files: Pa
     [
         ("", "must hold keys and values"),
         ("a: [", "hubspot.yaml:"),
+        ("a: \x00", "hubspot.yaml:"),
         (BOMB, "aliases make it larger"),
         ("contact: &c {fields: *c}", "hubspot.yaml:"),
         ("x" * (MAX_TEXT + 1), "longer than"),
