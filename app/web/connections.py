@@ -14,8 +14,8 @@ from app.domain.errors import CrmError
 from app.oauth.flow import FlowError, Wish, own_path
 from app.services.connect import OtherAccount, UnfitGrant
 from app.services.overview import Overview
-from app.store.models import ConnectionRow
 from app.web.access import services, signed_in
+from app.web.lookup import find_connection
 from config.providers import Provider
 
 log = structlog.get_logger(__name__)
@@ -96,7 +96,7 @@ def show(connection_id: int) -> Answer:
 @signed_in
 def check(connection_id: int) -> Answer:
     """Examine a connection end to end and show what to fix."""
-    row = _row(connection_id)
+    row = find_connection(connection_id)
     return _page(connection_id, findings=list(examine_connection(services(), row)))
 
 
@@ -104,7 +104,7 @@ def check(connection_id: int) -> Answer:
 @signed_in
 def resume(connection_id: int) -> Answer:
     """Renew the access of a connection and take its work up again."""
-    row = _row(connection_id)
+    row = find_connection(connection_id)
     try:
         services().connector.resume(row.id, str(session["user"]))
     except CrmError as error:
@@ -117,7 +117,7 @@ def resume(connection_id: int) -> Answer:
 @signed_in
 def ask_disconnect(connection_id: int) -> Answer:
     """Ask what is to become of the bookings that wait."""
-    row = _row(connection_id)
+    row = find_connection(connection_id)
     return render_template(
         "disconnect.html", row=row, provider=_provider(row.provider), csrf=session["csrf"],
         parked=_overview().parked(row.id),
@@ -128,7 +128,7 @@ def ask_disconnect(connection_id: int) -> Answer:
 @signed_in
 def disconnect(connection_id: int) -> Answer:
     """Erase the tokens and tell the provider."""
-    row = _row(connection_id)
+    row = find_connection(connection_id)
     discard = request.form.get("parked") == "discard"
     services().connector.disconnect(row.id, str(session["user"]), discard)
     return redirect(url_for("connections.show", connection_id=row.id), 303)
@@ -162,14 +162,6 @@ def _provider(name: str) -> Provider:
     if provider is None:
         raise NotFound(f"There is no CRM {name!r} here.")
     return provider
-
-
-def _row(connection_id: int) -> ConnectionRow:
-    with services().store.read() as db:
-        row = db.get(ConnectionRow, connection_id)
-    if row is None:
-        raise NotFound("There is no such connection.")
-    return row
 
 
 def _session_id() -> str:
@@ -207,7 +199,7 @@ def _not_connected(provider: Provider, error: Exception, wish: Wish) -> tuple[st
 def _page(
     connection_id: int, findings: Any = None, problem: str | None = None, status: int = 200
 ) -> tuple[str, int]:
-    row = _row(connection_id)
+    row = find_connection(connection_id)
     provider = _provider(row.provider)
     page = render_template(
         "connection.html",

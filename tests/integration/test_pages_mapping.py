@@ -148,6 +148,7 @@ def test_numbers_that_no_database_takes(database_url: str) -> None:
     for number in (0, -1, 99, 10**30):
         ask(bridge, f"bookings/{KEY}/preview?connection={number}", 404)
         press(bridge, "/mappings/hubspot/try", 404 if number else 200, connection=number)
+    see(bridge, f"/connections/{10**30}", 404)
     ask(bridge, f"bookings/{KEY}/preview?connection=one", 400)
     bridge.close()
 
