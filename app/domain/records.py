@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,6 +12,12 @@ from typing import NamedTuple
 
 FieldValue = str | int | float | bool | list[str] | None
 Fields = Mapping[str, FieldValue]
+
+
+def content_hash(value: FieldValue) -> str:
+    """A short fingerprint of a value: the ledger tells changes apart without holding data."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 class ObjectName(StrEnum):
@@ -158,7 +166,7 @@ class DesiredRecord:
     absent: bool = False
     """The record is to be taken out of the CRM."""
     borrowed: bool = False
-    """A deal that belongs to others as well: it keeps its owner, its links and what is filled."""
+    """A deal or case that may be others': it keeps its owner, its links and what is filled."""
     person: str = ""
     """Contact and lead of one attendee carry the same: only one of the two is wanted."""
 
@@ -193,6 +201,8 @@ class Known:
     url: str = ""
     lost: bool = False
     """The CRM said that it no longer has the record: look what became of it."""
+    age: float | None = None
+    """Seconds since it was written last, or since its create was begun; None where nobody asked."""
 
     @property
     def live(self) -> bool:
@@ -285,7 +295,9 @@ class Question:
     anchors: tuple[Ref, ...] = ()
     """What it would be linked to: records without a key of their own are found through these."""
     content: Fields = field(default_factory=dict)
-    """What it would be made of: records without a key of their own are told by it."""
+    """What it would be made of."""
+    begun: Mapping[str, str] = field(default_factory=dict)
+    """Fingerprints of what a create was begun with whose answer never came."""
 
 
 @dataclass(frozen=True)
@@ -441,6 +453,8 @@ class CrmShape:
     """The key that the CRM itself lets no two records share: a create by it needs no look."""
     match_keys: Mapping[ObjectName, tuple[MatchKey, ...]] = field(default_factory=dict)
     """By what else the records of an object can be found."""
+    lag: Mapping[ObjectName, float] = field(default_factory=dict)
+    """Seconds after which a search shows a new record, where only a search can find it."""
     needs: Mapping[ObjectName, tuple[str, ...]] = field(default_factory=dict)
     """One of these fields must be written of every new record, which the schema does not tell."""
     new_fields: Mapping[ObjectName, str] = field(default_factory=dict)

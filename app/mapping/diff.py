@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from app.domain.errors import Ambiguous, CrmError
+from app.domain.errors import Ambiguous, CrmError, RetryLater
 from app.domain.records import (
     PEOPLE,
     READING,
@@ -31,6 +29,7 @@ from app.domain.records import (
     Ref,
     Several,
     WriteRule,
+    content_hash,
 )
 from app.mapping.present import appended, as_list, blank, is_later_stage, same
 
@@ -87,10 +86,10 @@ def ask(
 ) -> list[Question]:
     """What has to be read of the CRM before anything is written; nothing that a write tells anyway.
 
-    `thorough` asks for everything that is to be written, for a preview.
+    `thorough` asks for what a write would tell as well, and for all present values: for a preview.
     """
     questions = []
-    anchors = set(_people_of_open_deals(wanted, ledger))
+    through = set(_people_of_open_deals(wanted, ledger))
     for ref, item in wanted.items():
         record, known = item.record, ledger.get(ref)
         if record.absent and known is None:
@@ -102,12 +101,19 @@ def ask(
             if reading or looks or (thorough and changed):
                 fields = frozenset(changed if thorough else reading)
                 questions.append(_question(item, known.record_id, fields))
-        elif thorough or known is not None or _must_look(record):
+            continue
+        unique = _unique_here(record, shape, directory)
+        if known is not None or _must_look(record) or (thorough and unique):
             told = known is None and not thorough and not _must_read(record)
-            if told and ref not in anchors and _unique_here(record, shape, directory):
+            if told and ref not in through and unique:
                 continue
             lost = known.record_id if known and known.lost else None
-            questions.append(_question(item, lost, frozenset(record.fields)))
+            question = _question(item, lost, frozenset(record.fields))
+            if known is not None and known.record_id is None:
+                # It may hang on what the booking called for when it was begun.
+                anchors = tuple(dict.fromkeys((*record.links, *known.links)))
+                question = replace(question, anchors=anchors, begun=known.hashes)
+            questions.append(question)
     return questions
 
 
@@ -127,17 +133,16 @@ def _people_of_open_deals(wanted: Mapping[Ref, Wanted], ledger: Ledger) -> Itera
 
 
 def _rule(record: DesiredRecord, name: str, known: Known | None, shape: CrmShape) -> WriteRule:
-    """When a field may be written; what others have made keeps its owner, a deal all that is filled.
-
-    The ledger does not tell who made a record, but whether what stands there is ours.
+    """When a field may be written. The ledger does not tell who made a record, but whether what
+    stands there is ours: whom a colleague made the owner stays that, and all of a borrowed record.
     """
     rule = record.rules.get(name, WriteRule.NEVER_BLANK)
-    owner = name == shape.owner_fields.get(record.ref.object)
     if rule is not WriteRule.NEVER_BLANK:
         return rule
-    if record.borrowed:
-        return WriteRule.IF_EMPTY if known is None else WriteRule.UNTOUCHED
-    return WriteRule.UNTOUCHED if known and owner and record.ref.object in SHARED else rule
+    if record.borrowed and known is None:
+        return WriteRule.IF_EMPTY
+    owner = name == shape.owner_fields.get(record.ref.object)
+    return WriteRule.UNTOUCHED if known and (owner or record.borrowed) else rule
 
 
 def _has_new_company(record: DesiredRecord, known: Known) -> bool:
@@ -274,7 +279,9 @@ class _Judge:
         if there:
             begun = known is not None and known.record_id is None and not record.match.asked
             mine = known is not None and known.record_id is not None
-            return self._found(record, there, begun and ref.object not in SHARED, mine)
+            if begun and known and ref.object not in SHARED:
+                return self._begun(record, known, there[0])
+            return self._found(record, there, mine)
         return self._missing(record, known, gone)
 
     def _missing(self, record: DesiredRecord, known: Known | None, gone: bool) -> Change | None:
@@ -284,6 +291,11 @@ class _Judge:
             return None
         if not record.match.create:
             self.settled.note(ref, f"The CRM has no such {ref.object}, and none is to be made.")
+            return None
+        unseen = self._unseen(record, known)
+        if unseen > 0:
+            words = f"A {ref.object} was begun before; the CRM's search may not show it yet."
+            self.settled.problems[ref] = RetryLater(words, unseen)
             return None
         filled = {name: value for name, value in record.fields.items() if not blank(value)}
         return Change(
@@ -296,6 +308,14 @@ class _Judge:
             match=record.match,
             uncertain=known is not None,
         )
+
+    def _unseen(self, record: DesiredRecord, known: Known | None) -> float:
+        """Seconds for which a record that was begun may be there although the search found none."""
+        if known is None or known.record_id is not None or known.age is None:
+            return 0.0
+        if _unique_here(record, self.shape, self.directory):
+            return 0.0
+        return self.shape.lag.get(record.ref.object, 0.0) - known.age
 
     def _absent(
         self, record: DesiredRecord, known: Known | None, there: list[Found] | None
@@ -334,9 +354,30 @@ class _Judge:
             present=present,
         )
 
-    def _found(
-        self, record: DesiredRecord, there: list[Found], begun: bool, mine: bool
-    ) -> Change | None:
+    def _begun(self, record: DesiredRecord, known: Known, found: Found) -> Change:
+        """A record that this service made and never heard of: it holds an older state of its own."""
+        filled = {name: value for name, value in record.fields.items() if not blank(value)}
+        cleared = {
+            name: value
+            for name, value in record.fields.items()
+            if record.rules.get(name) is WriteRule.ALWAYS
+            and blank(value)
+            and not blank(found.values.get(name))
+        }
+        return Change(
+            record.ref,
+            found.record_id,
+            fields=self._adopted(record, found, filled, begun=True) | cleared,
+            on_match={},
+            targets=record.links,
+            links=record.links,
+            unlinks=tuple(ref for ref in known.links if ref not in record.links),
+            main_changed=True,
+            match=record.match,
+            present=found.values,
+        )
+
+    def _found(self, record: DesiredRecord, there: list[Found], mine: bool) -> Change | None:
         several = record.match.several
         if len(there) > 1 and several is Several.FLAG:
             ids = ", ".join(item.record_id for item in there)
@@ -348,7 +389,7 @@ class _Judge:
         return Change(
             record.ref,
             found.record_id,
-            fields=self._adopted(record, found, filled, begun, mine),
+            fields=self._adopted(record, found, filled, mine=mine),
             on_match={},
             targets=record.links,
             links=record.links,
@@ -496,6 +537,11 @@ def written(record: DesiredRecord, known: Known | None) -> dict[str, str]:
     return before
 
 
+def fingerprints(fields: Mapping[str, FieldValue]) -> dict[str, str]:
+    """What tells later whether a record was made of these fields."""
+    return {name: content_hash(value) for name, value in fields.items()}
+
+
 def is_ours(now: FieldValue, fingerprint: str | None) -> bool:
     """Whether what stands in the CRM is what this service wrote last; types may differ."""
     if fingerprint is None:
@@ -508,9 +554,3 @@ def is_ours(now: FieldValue, fingerprint: str | None) -> bool:
     else:
         forms.append(str(now))
     return any(content_hash(form) == fingerprint for form in forms)
-
-
-def content_hash(value: FieldValue) -> str:
-    """A short fingerprint of a value: the ledger tells changes apart without holding data."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]

@@ -156,7 +156,7 @@ class _Draft:
         if case and self._applies(case):
             record = self._try(lambda: self._of_booking(ObjectName.CASE, case, links, overflow))
             if record:
-                work.append(record)
+                work.append(self._borrowed(record))
                 links += (record.ref,)
         meeting = self._rules.meeting
         if meeting and self._applies(meeting):
@@ -308,11 +308,15 @@ class _Draft:
             key = Key(MatchKey.OPEN_DEAL, self._first.identity, scope)
             keys = (*record.match.keys[:-1], key, record.match.keys[-1])
             record = replace(record, match=replace(record.match, keys=keys, asked=True))
-        borrowed = record.match.asked
-        for name in (self._directory.booking_fields.get(ObjectName.DEAL),) if borrowed else ():
-            if name:
-                rules[name] = WriteRule.ON_CREATE
-        return replace(record, borrowed=borrowed, rules=rules)
+        return self._borrowed(record)
+
+    def _borrowed(self, record: DesiredRecord) -> DesiredRecord:
+        """A deal or case that is looked for may be one of others: it is not marked as ours."""
+        if not record.match.asked:
+            return record
+        marker = self._directory.booking_fields.get(record.ref.object)
+        rules = {**record.rules, **({marker: WriteRule.ON_CREATE} if marker else {})}
+        return replace(record, borrowed=True, rules=rules)
 
     def _of_booking(
         self,

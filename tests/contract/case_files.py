@@ -1,0 +1,286 @@
+"""Reads the files of tests/cases, strictly: a typo must not make an expectation vanish."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from datetime import date, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from ruamel.yaml import YAML
+
+from app.mapping.mapping import lay_over
+from config.settings import CONFIG_DIR
+from tests.bridge import DATA, PROVIDERS
+from tests.contract.desk import CustomField, load_desks
+
+CASES = Path(__file__).parents[1] / "cases"
+PIPELINES = {"Sales": ["New", "Demo booked", "Demo held", "Offer"]}
+"""What every CRM of a case has where the file says nothing; won and lost come after."""
+DESKS = load_desks()
+OBJECTS = ("contact", "company", "lead", "deal", "case", "meeting")
+PLURALS = {"companies": "company", **{f"{name}s": name for name in OBJECTS if name != "company"}}
+SAMPLES = tuple(
+    sorted(p.stem for p in DATA.glob("*.json") if "webhookType" in p.read_text(encoding="utf-8"))
+)
+FREE = {"notes", "metadata", "answers"}
+"""Parts of a webhook in which the company's own words are keys."""
+
+
+class BadCase(ValueError):
+    """A case file says something that cannot be understood."""
+
+
+def _known_keys() -> dict[str, set[str]]:
+    """Key of a webhook -> the keys that stand under it in one sample at least."""
+    known: dict[str, set[str]] = {}
+
+    def walk(name: str, node: Any) -> None:
+        if isinstance(node, list):
+            for item in node:
+                walk(name, item)
+        elif isinstance(node, dict):
+            known.setdefault(name, set()).update(node)
+            for key, value in node.items():
+                walk(key, value)
+
+    for name in SAMPLES:
+        walk("", json.loads((DATA / f"{name}.json").read_text(encoding="utf-8")))
+    known["cancel"] = {"actionSource", "actionAt", "actionBy", "reason"}
+    return known
+
+
+KNOWN_KEYS = _known_keys()
+
+
+def check_payload(change: Any, add: Mapping[str, Any]) -> None:
+    """Raise BadCase where a change names what no webhook has, or an addition what they have."""
+
+    def walk(name: str, node: Any) -> None:
+        for item in node if isinstance(node, list) else [node]:
+            if not isinstance(item, dict) or name in FREE:
+                continue
+            unknown = set(item) - KNOWN_KEYS.get(name, set())
+            if unknown:
+                raise BadCase(f"no webhook has {name or 'at its top'}: {', '.join(unknown)}")
+            for key, value in item.items():
+                walk(key, value)
+
+    walk("", change)
+    known = set(add) & KNOWN_KEYS[""] - {"meetingType"}
+    if known:
+        raise BadCase(f"{', '.join(known)} is no addition: change it")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _one_record(raw: Any) -> Any:
+    if not isinstance(raw, Mapping) or len(raw) != 1 or next(iter(raw)) not in OBJECTS:
+        raise ValueError(f"name one of {', '.join(OBJECTS)}: {raw!r}")
+    if not next(iter(raw.values())):
+        raise ValueError("say something of the record")
+    return raw
+
+
+OneRecord = Annotated[dict[str, dict[str, Any] | str], BeforeValidator(_one_record)]
+Filled = Annotated[dict[str, Any], Field(min_length=1)]
+Booking = Annotated[str, Field(pattern=r"^[\w-]+$")]
+
+
+class Webhook(_Strict):
+    """meetergo sends a webhook."""
+
+    webhook: Literal[SAMPLES]  # type: ignore[valid-type]
+    booking: Booking = "booking-1"
+    change: dict[str, Any] = {}
+    add: dict[str, Any] = {}
+    hold: bool = False
+    """The workers do not look at it before the next step."""
+
+    @model_validator(mode="after")
+    def _is_a_webhook(self) -> Webhook:
+        check_payload(self.change, self.add)
+        return self
+
+
+class Makes(_Strict):
+    """A colleague makes a record."""
+
+    colleague_makes: OneRecord
+    called: str = ""
+
+
+class Changes(_Strict):
+    """A colleague changes a record."""
+
+    colleague_changes: OneRecord
+    to: Filled
+
+
+class Deletes(_Strict):
+    """A colleague deletes a record."""
+
+    colleague_deletes: OneRecord
+
+
+class Merges(_Strict):
+    """A colleague merges one record into another."""
+
+    colleague_merges: OneRecord
+    into: OneRecord
+
+
+class Converts(_Strict):
+    """A colleague converts a lead."""
+
+    colleague_converts: OneRecord
+
+
+class Says(_Strict):
+    """Somebody says how a meeting went, by the page, the API or the command line."""
+
+    outcome: Literal["held", "no_show", "none"]
+    booking: Booking = "booking-1"
+
+
+class Waits(_Strict):
+    """Time passes."""
+
+    wait: Annotated[str, Field(pattern=r"^\d+ (minute|hour|day)s?$")]
+
+
+class Knows(_Strict):
+    """meetergo's own API tells more of a booking than its webhook."""
+
+    meetergo_knows: Filled
+    booking: Booking = "booking-1"
+
+
+Count = Annotated[int, Field(ge=0)]
+Records = Count | list[Filled]
+
+
+class Expected(_Strict):
+    """What stands in the CRM, and what the service says of it."""
+
+    contacts: Records | None = None
+    companies: Records | None = None
+    leads: Records | None = None
+    deals: Records | None = None
+    cases: Records | None = None
+    meetings: Records | None = None
+    deliveries: str | Annotated[dict[str, str], Field(min_length=1)] | None = None
+    notes: list[str] | None = None
+    calls: Count | None = None
+    writes: Count | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Expected:
+        if not any(getattr(self, name) is not None for name in type(self).model_fields):
+            raise ValueError("expect something")
+        return self
+
+
+class Looks(_Strict):
+    """We look at what stands there."""
+
+    expect: Expected
+
+
+STEPS: dict[str, type[_Strict]] = {
+    next(iter(model.model_fields)): model
+    for model in (Webhook, Makes, Changes, Deletes, Merges, Converts, Says, Waits, Knows, Looks)
+}
+
+
+def _step(raw: Any) -> Any:
+    kinds = [key for key in raw if key in STEPS] if isinstance(raw, Mapping) else []
+    if len(kinds) != 1:
+        raise ValueError(f"a step is one of {', '.join(STEPS)}: {raw!r}")
+    return STEPS[kinds[0]].model_validate(raw)
+
+
+class Case(_Strict):
+    """One file as one CRM sees it."""
+
+    title: Annotated[str, Field(min_length=5)]
+    wanted: Annotated[str, Field(min_length=20)]
+    mapping: dict[str, Any] = {}
+    not_for: dict[str, Annotated[str, Field(min_length=10)]] = {}
+    together: bool = False
+    """All CRMs are connected to one service, instead of each to its own."""
+    users: list[str] = []
+    assignment_rule: str | None = None
+    """Whom Salesforce's own rules would give new leads and cases to."""
+    pipelines: dict[str, list[str]] = PIPELINES
+    custom_fields: dict[Literal[OBJECTS], dict[str, CustomField]] = {}  # type: ignore[valid-type]
+    before: list[Makes] = []
+    steps: Annotated[list[Annotated[Any, BeforeValidator(_step)]], Field(min_length=1)]
+    then: Expected
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A file's content; dates as text, as the CRMs have them."""
+    return _texts(YAML(typ="safe").load(path.read_text(encoding="utf-8")))
+
+
+def _texts(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _texts(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_texts(item) for item in node]
+    return node.isoformat() if isinstance(node, (date, datetime)) else node
+
+
+def crms_of(raw: Mapping[str, Any]) -> list[str]:
+    """The CRMs that a file is for. Raises BadCase where it names one that there is not."""
+    named = {*raw.get("mapping", {}), *raw.get("not_for", {})} - {"all"}
+    if named - set(PROVIDERS):
+        raise BadCase(f"there is no CRM {', '.join(named - set(PROVIDERS))}")
+    out = set(raw.get("not_for", {}))
+    if out & set(raw.get("mapping", {})):
+        raise BadCase("a CRM is in mapping and in not_for")
+    return [name for name in DESKS if name not in out]
+
+
+def case_for(raw: Mapping[str, Any], crm: str) -> Case:
+    """What a file means for one CRM: values by CRM are picked. Raises ValidationError."""
+    whole = ("mapping", "not_for")
+    picked = {key: value if key in whole else _picked(value, crm) for key, value in raw.items()}
+    return Case.model_validate(
+        {key: value for key, value in picked.items() if value is not _NOTHING}
+    )
+
+
+_NOTHING = object()
+
+
+def _picked(node: Any, crm: str) -> Any:
+    if isinstance(node, dict):
+        if node and set(node) <= set(PROVIDERS):
+            return _picked(node[crm], crm) if crm in node else _NOTHING
+        made = {key: _picked(value, crm) for key, value in node.items()}
+        return {key: value for key, value in made.items() if value is not _NOTHING}
+    if isinstance(node, list):
+        return [item for item in (_picked(i, crm) for i in node) if item is not _NOTHING]
+    return node
+
+
+@lru_cache
+def _default_mapping(crm: str) -> Any:
+    text = (CONFIG_DIR / "mappings" / f"{crm}.yaml").read_text(encoding="utf-8")
+    return YAML(typ="safe").load(text)
+
+
+def mapping_text(case: Case, crm: str) -> str:
+    """The mapping file of a CRM: what the case says laid over the one that comes with it."""
+    base = copy.deepcopy(_default_mapping(crm))
+    for part in (case.mapping.get("all", {}), case.mapping.get(crm, {})):
+        base = copy.deepcopy(part) if "version" in part else lay_over(base, part)
+    return json.dumps(base, ensure_ascii=False, indent=1)  # which is YAML too

@@ -1,0 +1,182 @@
+"""Somebody who works in Pipedrive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sandbox.core import plain
+from sandbox.pipedrive import BODIES
+from tests.contract.desk import LOST, WON, CustomField, Desk, Values
+
+
+class PipedriveDesk(Desk):
+    """Works in a company account."""
+
+    kinds: ClassVar = {"contact": "persons", "company": "organizations", "deal": "deals",
+             "meeting": "activities"}  # fmt: skip
+    names: ClassVar = {
+        "contact": {"name": "name"},
+        "company": {"name": "name"},
+        "deal": {"title": "title", "amount": "value", "close_date": "expected_close_date"},
+        "meeting": {"title": "subject"},
+    }
+    refs: ClassVar = {"company": "org_id", "deal": "deal_id"}
+
+    def set_pipelines(self, pipelines: Mapping[str, list[str]]) -> None:
+        self.sandbox.pipelines = [
+            {"id": number, "name": label, "order_nr": number}
+            for number, label in enumerate(pipelines, 1)
+        ]
+        every = [(line, stage) for line, stages in enumerate(pipelines.values(), 1)
+                 for stage in stages]  # fmt: skip
+        self.sandbox.stages = [
+            {"id": number, "name": stage, "pipeline_id": line, "order_nr": number}
+            for number, (line, stage) in enumerate(every, 11)
+        ]
+
+    def add_field(self, name: str, field: str, spec: CustomField) -> None:
+        kinds = {"text": "varchar", "number": "double", "flag": "enum", "date": "date",
+                 "moment": "varchar", "choice": "enum", "choices": "set"}  # fmt: skip
+        labels = ["Yes", "No"] if spec.kind == "flag" else spec.options
+        body = {"field_name": field, "field_type": kinds[spec.kind]}
+        options = {"options": [{"label": label} for label in labels]} if labels else {}
+        plural = {"contact": "person", "company": "organization"}.get(name, name)
+        with self.sandbox.app.test_request_context(method="POST", json={**body, **options}):
+            self.sandbox._fields(f"{plural}Fields")
+
+    def own_fields(self, name: str) -> set[str]:
+        kind = self.kinds[name]
+        custom = {spec["field_name"] for spec in self.sandbox.custom[kind].values()}
+        return set(BODIES[kind]) | custom
+
+    def make(self, name: str, values: Values) -> str:
+        with self.sandbox.app.test_request_context(method="POST", json=self._body(name, values)):
+            answer = self.sandbox._many(self.kinds[name]).get_json()
+        record_id = answer["data"]["id"]
+        self._beside(name, record_id, values)
+        return str(record_id)
+
+    def change(self, name: str, record_id: str, values: Values) -> None:
+        body = self._body(name, values)
+        with self.sandbox.app.test_request_context(method="PATCH", json=body):
+            self.sandbox._one(self.kinds[name], int(record_id))
+        self._beside(name, int(record_id), values)
+
+    def _body(self, name: str, values: Values) -> dict[str, Any]:
+        values = dict(values)
+        if name == "contact" and "first" in values:
+            values["name"] = f"{values.pop('first')} {values.pop('last')}"
+        custom = self.sandbox.custom[self.kinds[name]]
+        keys = {spec["field_name"]: key for key, spec in custom.items()}
+        body: dict[str, Any] = {}
+        for key, value in values.items():
+            if key in keys:
+                written = _written(custom[keys[key]], value)
+                body.setdefault("custom_fields", {})[keys[key]] = written
+            elif key == "stage":
+                body |= self._stage(value, values.get("pipeline"))
+            elif key in ("email", "emails", "phone"):
+                items = value if isinstance(value, list) else [value] if value else []
+                body["phones" if key == "phone" else "emails"] = [
+                    {"value": item, "primary": number == 0, "label": "work"}
+                    for number, item in enumerate(items)
+                ]
+            elif key != "pipeline":
+                body |= self._plain(name, key, value)
+        return body
+
+    def _stage(self, stage: str, pipeline: str | None) -> dict[str, Any]:
+        if stage in (WON, LOST):
+            return {"status": stage.lower()}
+        lines = {p["id"] for p in self.sandbox.pipelines if pipeline in (None, p["name"])}
+        (found,) = (
+            s["id"] for s in self.sandbox.stages if s["name"] == stage and s["pipeline_id"] in lines
+        )
+        return {"stage_id": found}
+
+    def _plain(self, name: str, key: str, value: Any) -> dict[str, Any]:
+        if key == "owner":
+            return {"owner_id": self.sandbox._user_ids()[value]}
+        if key == "contacts":
+            return {"person_id": int(self.id_of("contact", value[0]))}
+        if key in self.refs:
+            return {self.refs[key]: int(self.id_of(key, value)) if value else None}
+        return {self.names[name].get(key, key): value}
+
+    def _beside(self, name: str, record_id: int, values: Values) -> None:
+        if name == "deal" and "contacts" in values:
+            others = [int(self.id_of("contact", item)) for item in values["contacts"][1:]]
+            self.sandbox.participants[record_id] = {self.sandbox.new_id(): p for p in others}
+
+    def delete(self, name: str, record_id: str) -> None:
+        self.sandbox.records[self.kinds[name]][int(record_id)]["is_deleted"] = True
+
+    def merge(self, name: str, loser: str, winner: str) -> str:
+        self.sandbox.merge(self.kinds[name], int(winner), int(loser))
+        return winner
+
+    def shown(self, name: str, record_id: str) -> tuple[str, ...]:
+        record = self.sandbox.records[self.kinds[name]][int(record_id)]
+        emails = [entry["value"] for entry in record.get("emails") or ()]
+        return (*emails[:1], record.get("name") or record.get("title") or record.get("subject"))
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        return [self._row(name, record)
+                for record in self.sandbox.records[self.kinds[name]].values()
+                if not record["is_deleted"]]  # fmt: skip
+
+    def _row(self, name: str, record: Any) -> dict[str, Any]:
+        kind = self.kinds[name]
+        own = {key: record.get(key) for key in BODIES[kind]}
+        custom = record.get("custom_fields") or {}
+        for key, spec in self.sandbox.custom[kind].items():
+            own[spec["field_name"]] = _value(spec, custom.get(key))
+        users = {number: email for email, number in self.sandbox._user_ids().items()}
+        row = {"id": str(record["id"]), **own,
+               **{word: own[key] for word, key in self.names[name].items()},
+               "owner": users.get(record["owner_id"]),
+               "company": self.link("company", record.get("org_id"))}  # fmt: skip
+        if name == "contact":
+            emails = [entry["value"] for entry in record.get("emails") or ()]
+            phones = [entry["value"] for entry in record.get("phones") or ()]
+            row |= {"emails": emails, "email": next(iter(emails), None),
+                    "phone": next(iter(phones), None)}  # fmt: skip
+        if name == "deal":
+            stages = {stage["id"]: stage["name"] for stage in self.sandbox.stages}
+            lines = {p["id"]: p["name"] for p in self.sandbox.pipelines}
+            ended = {"won": WON, "lost": LOST}.get(record["status"])
+            people = [record.get("person_id"),
+                      *self.sandbox.participants.get(record["id"], {}).values()]  # fmt: skip
+            row |= {"stage": ended or stages[record["stage_id"]],
+                    "pipeline": lines[record["pipeline_id"]],
+                    "contacts": [self.link("contact", p) for p in people if p]}  # fmt: skip
+        if name == "meeting":
+            start = datetime.fromisoformat(f"{record['due_date']}T{record['due_time']}+00:00")
+            hours, minutes = (int(part) for part in record["duration"].split(":")[:2])
+            row |= {"start": start.isoformat(), "minutes": hours * 60 + minutes,
+                    "where": (record.get("location") or {}).get("value"),
+                    "body": plain(record.get("note") or ""),
+                    "contacts": [self.link("contact", p["person_id"])
+                                 for p in record.get("participants") or ()],
+                    "deal": self.link("deal", record.get("deal_id"))}  # fmt: skip
+        return row
+
+
+def _written(spec: Any, value: Any) -> Any:
+    ids = {option["label"]: option["id"] for option in spec.get("options") or ()}
+    if not ids or value is None:
+        return value
+    if isinstance(value, bool):
+        return ids["Yes" if value else "No"]
+    return [ids[item] for item in value] if isinstance(value, list) else ids[value]
+
+
+def _value(spec: Any, value: Any) -> Any:
+    labels = {option["id"]: option["label"] for option in spec.get("options") or ()}
+    if not labels or value is None:
+        return value
+    if isinstance(value, list):
+        return [labels[item] for item in value]
+    return {"Yes": True, "No": False}.get(labels[value], labels[value])

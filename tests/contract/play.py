@@ -1,0 +1,334 @@
+"""Plays a case through the whole service, as meetergo, the clock and the colleagues would."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from sqlalchemy import select
+from time_machine import Traveller
+
+from app.domain.booking import Outcome
+from app.mapping.check import check_against
+from app.store.deliveries import ripen
+from app.store.engine import Store, utcnow
+from app.store.models import BookingRow, ConnectionRow, DeliveryRow
+from sandbox.meetergo import API_KEY, MeetergoSandbox
+from sandbox.serve import Served
+from tests.bridge import PROVIDERS, Bridge, sample
+from tests.contract.case_files import (
+    DESKS,
+    PLURALS,
+    Case,
+    Changes,
+    Converts,
+    Deletes,
+    Expected,
+    Knows,
+    Looks,
+    Makes,
+    Merges,
+    Says,
+    Waits,
+    Webhook,
+    mapping_text,
+)  # fmt: skip
+from tests.contract.compare import fits, paired, shown
+from tests.contract.desk import Desk
+
+START = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+"""A Monday morning, a week before the meeting of the sample webhooks."""
+UNITS = {"minute": 60, "hour": 3600, "day": 86_400}
+
+
+@lru_cache
+def _empty_database() -> bytes:
+    """A database with its tables: to make them anew for every case takes longer than the case."""
+    with TemporaryDirectory() as folder:
+        store = Store(f"sqlite:///{folder}/empty.sqlite3")
+        store.migrate()
+        store.close()
+        return Path(folder, "empty.sqlite3").read_bytes()
+
+
+class Play:
+    """One case as it is played, for one CRM or for all together."""
+
+    def __init__(self, cases: Mapping[str, Case], folder: Path, clock: Traveller) -> None:
+        self._cases, self._clock = cases, clock
+        case = next(iter(cases.values()))
+        values: dict[str, Any] = {}
+        self._meetergo = None
+        if any(isinstance(step, Knows) for step in case.steps):
+            self._meetergo = Served(MeetergoSandbox())
+            values = {"meetergo_api_key": API_KEY, "meetergo_api_base": self._meetergo.url,
+                      "meetergo_api_user_id": "u1"}  # fmt: skip
+        mappings = folder / "mappings"
+        mappings.mkdir()
+        for crm in PROVIDERS:
+            mine = cases.get(crm)
+            text = mapping_text(mine, crm) if mine else f"version: 1\ncrm: {crm}\n"
+            (mappings / f"{crm}.yaml").write_text(text, encoding="utf-8")
+        database = folder / "case.sqlite3"
+        database.write_bytes(_empty_database())
+        self.bridge = Bridge(f"sqlite:///{database}", tuple(cases), mappings_dir=mappings, **values)
+        self.desks: dict[str, Desk] = {}
+        for crm, mine in cases.items():
+            desk = self.desks[crm] = DESKS[crm](self.bridge.sandbox(crm))
+            desk.lift_limits()
+            desk.add_users(mine.users)
+            desk.set_pipelines(mine.pipelines)
+            if mine.assignment_rule:
+                desk.assign_to(mine.assignment_rule)
+            for name, fields in mine.custom_fields.items():
+                for field, spec in fields.items():
+                    desk.add_field(name, field, spec)
+        self._payloads: dict[str, dict[str, Any]] = {}
+
+    def close(self) -> None:
+        """Stop everything."""
+        self.bridge.close()
+        if self._meetergo:
+            self._meetergo.stop()
+
+    def run(self) -> None:
+        """Play every step and look at the end; then once more, which must change nothing."""
+        self.bridge.connect_all()
+        self.check_mappings()
+        steps = zip(*(self._all_steps(case) for case in self._cases.values()), strict=True)
+        for step in steps:
+            self._clock.shift(timedelta(minutes=1))
+            self._do(dict(zip(self._cases, step, strict=True)))
+        self.settle()
+        for crm, case in self._cases.items():
+            self.look(crm, case.then, "then")
+        self.again()
+
+    def _all_steps(self, case: Case) -> Iterator[Any]:
+        yield from (*case.before, *case.steps)
+
+    def check_mappings(self) -> None:
+        """The mapping passes what `mappings check --connection` looks at."""
+        for crm in self._cases:
+            account = self.bridge.drainer._account(self.bridge.connection(crm).id)
+            found = check_against(account.mapping, account.adapter.shape, account.directory)
+            assert not found, [f"{crm}: {item.key}: {item.message}" for item in found]
+            self.bridge.sandbox(crm).calls.clear()
+
+    def _do(self, steps: Mapping[str, Any]) -> None:
+        crm, step = next(iter(steps.items()))
+        if isinstance(step, Webhook):
+            self._send(step)
+        elif isinstance(step, Knows):
+            assert self._meetergo
+            base = self._payloads.get(step.booking) or self._payload(
+                "booking_created", step.booking
+            )
+            told = merged(base, step.meetergo_knows)
+            self._meetergo.sandbox.book(told)
+        elif isinstance(step, Says):
+            said = None if step.outcome == "none" else Outcome(step.outcome)
+            self.bridge.services.intake.say_outcome(step.booking, said, "tester")
+            self.settle()
+        elif isinstance(step, Waits):
+            number, unit = step.wait.split()
+            self._clock.shift(timedelta(seconds=int(number) * UNITS[unit.rstrip("s")]))
+            with self.bridge.services.store.write() as session:
+                ripen(session, utcnow())
+            self.settle()
+        for crm, step in steps.items():
+            if isinstance(step, Looks):
+                self.look(crm, step.expect, "expect")
+            elif not isinstance(step, (Webhook, Knows, Says, Waits)):
+                self._at_the_desk(crm, step)
+
+    def _at_the_desk(self, crm: str, step: Any) -> None:
+        desk = self.desks[crm]
+        with desk.sandbox.lock:
+            if isinstance(step, Makes):
+                name, values = next(iter(step.colleague_makes.items()))
+                record_id = desk.make(name, values)
+                if step.called:
+                    desk.aliases[step.called] = record_id
+                return
+            name, record_id = self._meant(crm, next(iter(step.model_dump().values())))
+            if isinstance(step, Changes):
+                desk.change(name, record_id, step.to)
+            elif isinstance(step, Deletes):
+                desk.delete(name, record_id)
+            elif isinstance(step, Converts):
+                self._now_called(desk, record_id, desk.convert(record_id))
+            elif isinstance(step, Merges):
+                _, winner = self._meant(crm, step.into)
+                left = desk.merge(name, record_id, winner)
+                self._now_called(desk, record_id, left)
+                self._now_called(desk, winner, left)
+
+    def _now_called(self, desk: Desk, old: str, new: str) -> None:
+        for alias, record_id in desk.aliases.items():
+            if record_id == old:
+                desk.aliases[alias] = new
+
+    def _meant(self, crm: str, one: Mapping[str, Any]) -> tuple[str, str]:
+        """The one record that a step means."""
+        name, how = next(iter(one.items()))
+        desk = self.desks[crm]
+        if isinstance(how, str):
+            return name, desk.id_of(name, how)
+        self._check_words(crm, name, how)
+        found = [row["id"] for row in desk.records(name) if self._fits_row(desk, row, how)]
+        assert len(found) == 1, f"{len(found)} {name} records are {how}: {desk.records(name)}"
+        return name, str(found[0])
+
+    # Webhooks
+
+    def _payload(self, kind: str, booking: str) -> dict[str, Any]:
+        """The next state of a booking: what was changed before stays."""
+        fresh = sample(kind)
+        now = f"{utcnow():%Y-%m-%dT%H:%M:%SZ}"
+        base = self._payloads.get(booking)
+        if base is None:
+            base = {**fresh, "id": booking, "createdAt": now}
+        else:
+            own = {"webhookType", "isCancelled", "cancel"}
+            own |= {"start", "end"} if kind == "booking_rescheduled" else set()
+            base = {key: value for key, value in base.items() if key != "cancel"}
+            base |= {key: value for key, value in fresh.items() if key in own}
+        if "updatedAt" in fresh:
+            base["updatedAt"] = now
+        if kind == "booking_rescheduled":
+            base["rescheduledAt"] = now
+        return base
+
+    def _send(self, step: Webhook) -> None:
+        payload = merged(merged(self._payload(step.webhook, step.booking), step.change), step.add)
+        payload = _filled(payload, self.desks)
+        self._payloads[step.booking] = payload
+        answer = self.bridge.post(payload)
+        assert answer.status_code == 202, answer.get_data(as_text=True)
+        assert answer.get_json()["status"] == "accepted", answer.get_json()
+        if not step.hold:
+            self.settle()
+
+    def settle(self) -> None:
+        """Work until nothing is to be done now; pauses of a CRM are waited for on our clock."""
+        ended = {"synced", "failed", "parked", "skipped", "waiting"}
+        for _ in range(20):
+            self.bridge.drain()
+            if all(delivery.state in ended for delivery in self.bridge.deliveries()):
+                return
+            self._clock.shift(timedelta(minutes=1))
+        raise AssertionError([(d.state, d.error_message) for d in self.bridge.deliveries()])
+
+    # Expectations
+
+    def look(self, crm: str, expected: Expected, where: str) -> None:
+        """Compare all that a file says with what is there; calls count from the last look."""
+        sandbox, desk = self.bridge.sandbox(crm), self.desks[crm]
+        made = (sandbox.total_calls, sandbox.writes(), dict(sandbox.calls))
+        sandbox.calls.clear()
+        self._look_at_deliveries(crm, expected, where)
+        for plural, name in PLURALS.items():
+            wanted = getattr(expected, plural)
+            if wanted is not None:
+                self._look_at_records(crm, desk, name, wanted, where)
+        if expected.calls is not None:
+            assert made[0] <= expected.calls, f"{where}: {made[0]} calls: {made[2]}"
+        if expected.writes is not None:
+            assert made[1] == expected.writes, f"{where}: {made[1]} writes: {made[2]}"
+
+    def _look_at_records(self, crm: str, desk: Desk, name: str, wanted: Any, where: str) -> None:
+        there = desk.records(name)
+        if isinstance(wanted, int):
+            assert len(there) == wanted, f"{where}: {len(there)} {name} records: {shown(there)}"
+            return
+        for entry in wanted:
+            self._check_words(crm, name, entry)
+        left = paired(wanted, there, lambda row, how: self._fits_row(desk, row, how))
+        if left is None and len(wanted) == len(there):
+            return
+        keys = sorted({key for entry in wanted for key in entry})
+        called = {record_id: alias for alias, record_id in desk.aliases.items()}
+        seen = [{key: row.get(key, called.get(row["id"])) for key in keys} for row in there]
+        assert not left and len(wanted) == len(there), (
+            f"{where}: {name}: not there: {left}\nthere are:\n" + "\n".join(map(repr, seen))
+        )
+
+    def _check_words(self, crm: str, name: str, entry: Mapping[str, Any]) -> None:
+        unknown = set(entry) - self.desks[crm].words(name) - {"is"}
+        assert not unknown, f"{crm} says nothing of a {name}'s {', '.join(sorted(unknown))}"
+
+    def _fits_row(self, desk: Desk, row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+        for key, value in wanted.items():
+            if key == "is":
+                if row["id"] != desk.aliases[value]:
+                    return False
+            elif not fits(row.get(key), value, desk.aliases):
+                return False
+        return True
+
+    def _look_at_deliveries(self, crm: str, expected: Expected, where: str) -> None:
+        with self.bridge.services.store.read() as session:
+            query = (
+                select(BookingRow.key, DeliveryRow)
+                .join(DeliveryRow, DeliveryRow.booking_id == BookingRow.id)
+                .join(ConnectionRow, ConnectionRow.id == DeliveryRow.connection_id)
+                .where(ConnectionRow.provider == crm)
+            )
+            rows = {key.partition(":")[2].removeprefix("form-"): row
+                    for key, row in session.execute(query)}  # fmt: skip
+        wanted = expected.deliveries
+        if isinstance(wanted, str):
+            wanted = dict.fromkeys(rows, wanted)
+        for booking, how in (wanted or {}).items():
+            assert booking in rows, f"{where}: there is no delivery of {booking}"
+            row = rows[booking]
+            state, _, words = how.partition(":")
+            seen = f"{booking} is {row.state}: {row.error_message}"
+            assert row.state == state.strip(), f"{where}: {seen}"
+            assert words.strip() in (row.error_message or ""), f"{where}: {seen}"
+        notes = [str(note) for row in rows.values() for note in row.notes or ()]
+        if expected.notes == []:
+            assert not notes, f"{where}: {notes}"
+        for words in expected.notes or ():
+            assert any(words in note for note in notes), f"{where}: {words!r} is not in {notes}"
+
+    def again(self) -> None:
+        """The same once more changes nothing: each webhook replayed, every delivery done anew."""
+        for crm in self._cases:
+            self.bridge.sandbox(crm).calls.clear()
+        for event in self.bridge.events():
+            self.bridge.services.intake.replay(event.id)
+        self.settle()
+        for crm, case in self._cases.items():
+            sandbox = self.bridge.sandbox(crm)
+            assert sandbox.writes() == 0, f"again: {dict(sandbox.calls)}"
+            # Notes tell of the last time alone, and then nothing was left as it is.
+            last = dict.fromkeys(("calls", "writes", "notes"))
+            later = case.then.model_copy(update=last)
+            self.look(crm, later, "again")
+
+
+def merged(base: Any, change: Any) -> Any:
+    """A change laid over a payload: objects are merged, lists and values replaced."""
+    if isinstance(base, dict) and isinstance(change, dict):
+        return {**base, **{key: merged(base.get(key), value) for key, value in change.items()}}
+    return copy.deepcopy(change)
+
+
+def _filled(node: Any, desks: Mapping[str, Desk]) -> Any:
+    """Ids of records in a text, as `{id of old deal}`: what a link from the CRM carries."""
+    if isinstance(node, dict):
+        return {key: _filled(value, desks) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_filled(item, desks) for item in node]
+    if not isinstance(node, str):
+        return node
+    desk = next(iter(desks.values()))
+    return re.sub(r"\{id of ([\w -]+)\}", lambda match: desk.aliases[match[1]], node)

@@ -1,0 +1,177 @@
+"""Every case of tests/cases for every CRM that it is for, through the whole service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import time_machine
+from pydantic import ValidationError
+
+from app.services.allowance import BudgetGate
+from tests.contract.case_files import CASES, DESKS, BadCase, case_for, check_payload, crms_of, read
+from tests.contract.compare import fits
+from tests.contract.desk import Link
+from tests.contract.play import START, Play
+
+FILES = {path.stem: read(path) for path in sorted(CASES.glob("*.yaml"))}
+RUNS = [
+    pytest.param(name, crms, id=f"{name}-{'+'.join(crms)}")
+    for name, raw in FILES.items()
+    for crms in ([crms_of(raw)] if raw.get("together") else [[crm] for crm in crms_of(raw)])
+]
+
+
+@pytest.fixture(autouse=True)
+def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeping allowances has tests of its own; here nobody waits for a window to open."""
+    monkeypatch.setattr(BudgetGate, "enter", lambda self, allowance: self.may_go_on())
+
+
+@pytest.mark.parametrize(("name", "crms"), RUNS)
+def test_case(name: str, crms: list[str], tmp_path: Path) -> None:
+    """A company gets what its file says, and the same webhooks once more change nothing."""
+    cases = {crm: case_for(FILES[name], crm) for crm in crms}
+    with time_machine.travel(START, tick=True) as clock:
+        play = Play(cases, tmp_path, clock)
+        try:
+            play.run()
+        finally:
+            play.close()
+
+
+def test_there_are_cases_for_every_crm() -> None:
+    """At least twenty companies, and twenty for every CRM."""
+    for crm in DESKS:
+        assert sum(crm in crms_of(raw) for raw in FILES.values()) >= 20, crm
+
+
+SMALL: dict[str, Any] = {
+    "title": "A small case",
+    "wanted": "A case that is there to be broken.",
+    "steps": [{"webhook": "booking_created"}],
+    "then": {"contacts": [{"email": "jane.van.der.berg@example.com"}]},
+}
+NOT_CASES = [
+    ({"then": {}}, "expect something"),
+    ({"then": None}, "then"),
+    ({"then": {"contact": 1}}, "contact"),
+    ({"then": {"contacts": [{}]}}, "contacts"),
+    ({"then": {"deliveries": {}}}, "deliveries"),
+    ({"then": {"notes": "a text"}}, "notes"),
+    ({"then": {"writes": -1}}, "writes"),
+    ({"then": {"pipedrive": {"contacts": 1}}}, "then"),
+    ({"steps": []}, "steps"),
+    ({"steps": [{"webhook": "booking_creatd"}]}, "webhook"),
+    ({"steps": [{"webhook": "booking_created", "chnage": {}}]}, "chnage"),
+    ({"steps": [{"colleague_makes": {"person": {"name": "Kim"}}}]}, "name one of"),
+    ({"steps": [{"colleague_changes": {"contact": "Kim"}, "to": {}}]}, "to"),
+    ({"steps": [{"webhook": "booking_created", "change": {"atendees": []}}]}, "atendees"),
+    ({"steps": [{"wait": "a while"}]}, "wait"),
+    ({"steps": [{"expect": {"contcts": 1}}]}, "contcts"),
+    ({"steps": [{"expect": {}}]}, "expect something"),
+    ({"tilte": "A title"}, "tilte"),
+    ({"wanted": ""}, "wanted"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), NOT_CASES, ids=[str(c) for c, _ in NOT_CASES])
+def test_what_cannot_be_understood_is_refused(change: dict[str, Any], words: str) -> None:
+    """A typo, an unknown key or a missing expectation is an error, never a test that passes."""
+    assert case_for(SMALL, "hubspot").then.contacts
+    with pytest.raises(ValidationError, match=words):
+        case_for(SMALL | change, "hubspot")
+
+
+def test_no_expectation_is_refused() -> None:
+    """A file without `then` is no case."""
+    with pytest.raises(ValidationError, match="then"):
+        case_for({key: value for key, value in SMALL.items() if key != "then"}, "hubspot")
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        {"contacts": []},
+        {"contacts": 2},
+        {"contacts": [{"email": "somebody@else.example"}]},
+        {"contacts": [{"email": None}]},
+        {"contacts": [{"emial": "jane.van.der.berg@example.com"}]},
+        {"contacts": [{"email": {"contians": "jane"}}]},
+        {"contacts": [{"email": {"lacks": "jane"}}]},
+        {"contacts": [{"owner": "mary@acme.example"}]},
+        {"contacts": [{"email": "jane.van.der.berg@example.com"}] * 2},
+        {"deals": [{"contacts": []}]},
+        {"meetings": [{"start": "2026-12-01 09:00Z"}]},
+        {"meetings": [{"minutes": 31}]},
+        {"deliveries": "failed"},
+        {"deliveries": {"booking-2": "synced"}},
+        {"notes": ["something"]},
+        {"calls": 2},
+        {"writes": 0},
+    ],
+    ids=str,
+)
+def test_a_wrong_expectation_fails(then: dict[str, Any], tmp_path: Path) -> None:
+    """What is not so, is not there or has no such field makes a case fail."""
+    with time_machine.travel(START, tick=True) as clock:
+        play = Play({"hubspot": case_for(SMALL | {"then": then}, "hubspot")}, tmp_path, clock)
+        try:
+            with pytest.raises(AssertionError):
+                play.run()
+        finally:
+            play.close()
+
+
+def test_crms_are_named_or_left_out_with_a_reason() -> None:
+    """A case is for every CRM but those that it leaves out; a CRM that there is not is an error."""
+    assert crms_of(SMALL) == list(DESKS)
+    assert crms_of({"not_for": {"hubspot": "It has no such thing."}}) == list(DESKS)[1:]
+    for raw in ({"mapping": {"hubspt": {}}}, {"not_for": {"hubspt": "a reason"}},
+                {"mapping": {"hubspot": {}}, "not_for": {"hubspot": "a reason"}}):  # fmt: skip
+        with pytest.raises(BadCase):
+            crms_of(raw)
+    with pytest.raises(ValidationError, match="not_for"):
+        case_for(SMALL | {"not_for": {"pipedrive": ""}}, "hubspot")
+
+
+def test_changes_of_a_webhook_are_parts_of_one() -> None:
+    """A misspelt part of a webhook would change nothing: it is an error, as is a known addition."""
+    check_payload({"attendees": [{"notes": {"Anything": "goes"}}], "cancel": {"reason": "x"}}, {})
+    for change, add in (({"atendees": []}, {}), ({"attendees": [{"mail": "x"}]}, {}),
+                        ({"meetingInfo": {"link": "x"}}, {}), ({}, {"attendees": []})):  # fmt: skip
+        with pytest.raises(BadCase):
+            check_payload(change, add)
+
+
+@pytest.mark.parametrize(
+    ("actual", "wanted", "fit"),
+    [
+        ("5.0", 5, True),
+        (5, 5.0, True),
+        ("5", 6, False),
+        ("5 apples", 5, False),
+        (None, [], True),
+        ("", None, True),
+        (0, None, False),
+        (False, None, False),
+        (True, 1, False),
+        (["b", "a"], ["a", "b"], True),
+        (["a", "a"], ["a", "b"], False),
+        (["a"], ["a", "b"], False),
+        ("2026-12-01T08:00:00+00:00", "2026-12-01 09:00+01:00", True),
+        ("2026-12-01T00:00:00Z", "2026-12-01", True),
+        ("2026-12-01T08:00:00Z", "2026-12-01", False),
+        ("2026-12-01", "2026-12-01", True),
+        (Link("7", ("kim@x.example", "Kim")), "Kim", True),
+        (Link("7", ("kim@x.example", "Kim")), "the old one", True),
+        (Link("7", ("kim@x.example", "Kim")), "Kimm", False),
+        (None, "Kim", False),
+        ("Red doors", {"contains": ["Red", "doors"], "lacks": "blue"}, True),
+        ("Red doors", {"contains": ["Red", "blue"]}, False),
+    ],
+)
+def test_values_are_compared_as_people_read_them(actual: Any, wanted: Any, fit: bool) -> None:
+    """Empty is empty, numbers and times are compared as such, records go by their names."""
+    assert fits(actual, wanted, {"the old one": "7"}) is fit
