@@ -26,11 +26,13 @@ from app.domain.records import (
     Directory,
     FieldValue,
     NewField,
+    WriteRule,
 )
 from app.domain.text import cut
 from app.mapping.check import check_against
 from app.mapping.load import MappingText, load_mapping, read_text
 from app.mapping.mapping import Mapping
+from app.mapping.present import blank
 from app.mapping.schema import json_schema
 from app.services.preview import BookingPreview, Previewer, describe
 from app.store.deliveries import want_resync
@@ -386,9 +388,11 @@ def _record_differences(
     for field in dict.fromkeys([*left.fields, *right.fields]):
         old, new = left.fields.get(field), right.fields.get(field)
         rules = (left.rules.get(field, ""), right.rules.get(field, ""))
-        if old != new:
+        # Nothing is written of a field that is empty, unless it may wipe one.
+        idle = blank(old) and blank(new) and WriteRule.ALWAYS not in rules
+        if old != new and not idle:
             yield field, _words(old), _words(new)
-        elif rules[0] != rules[1]:
+        elif rules[0] != rules[1] and not idle:
             yield f"{field} (write)", str(rules[0]), str(rules[1])
     for name, say in (("(on cancel)", _ending), ("(linked to)", _links), ("(found by)", _finding)):
         if say(left) != say(right):

@@ -67,7 +67,7 @@ class MappingText:
         if file is None:
             return None
         if file.crm != crm:
-            self.note(("crm",), f"this is the file of {crm}, not of {file.crm}")
+            self.note(("crm",), f"a file for {crm} is wanted, and this one is for {file.crm}")
         shared = {key: plain[key] for key in Rules.model_fields if key in plain}
         groups = {key: _table(plain.get(key)) for key in ("meeting_types", "hosts")}
         for group, overrides in groups.items():

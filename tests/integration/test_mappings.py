@@ -1,0 +1,681 @@
+"""Mapping files by command line and reload: check, provision, preview, diff, resync."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from app.mapping.mapping import lay_over
+from app.mapping.present import same
+from app.mapping.schema import json_schema
+from app.store.engine import utcnow
+from config.settings import CONFIG_DIR
+from crm_adapters.base import Access
+from sandbox.core import Window
+from tests.bridge import DATA, PROVIDERS, Bridge, sample
+
+SHIPPED = CONFIG_DIR / "mappings"
+STORES = ("records", "tables", "links", "participants", "custom", "schema", "deleted", "hidden")
+"""Where the sandboxes keep what they hold."""
+SPOT = "default:6f0f7c1e-3a55-4c0e-9d58-0d2f7f0a11c1"
+
+
+def run(bridge: Bridge, *words: str, code: int = 0, answer: str = "") -> str:
+    """What a command prints; the exit code has to be the one expected."""
+    runner = bridge.app.test_cli_runner(env={"COLUMNS": "240"})
+    result = runner.invoke(args=["mappings", *words], input=answer or None)
+    assert result.exit_code == code, (result.output, result.exception)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return str(result.stdout if "--json" in words else result.output)
+
+
+def state(sandbox: Any) -> dict[str, Any]:
+    """All that a sandbox holds, to be compared."""
+    return {
+        name: copy.deepcopy(getattr(sandbox, name)) for name in STORES if hasattr(sandbox, name)
+    }
+
+
+def shipped(provider: str) -> dict[str, Any]:
+    """The default mapping of a provider."""
+    text = (SHIPPED / f"{provider}.yaml").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
+    return loaded
+
+
+def write(folder: Path, provider: str, changes: dict[str, Any], name: str = "") -> Path:
+    """A mapping file: the default one with changes laid over it."""
+    path = folder / (name or f"{provider}.yaml")
+    text = json.dumps(lay_over(shipped(provider), changes), indent=1)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Allowances are tested elsewhere; here nobody waits for his turn."""
+    monkeypatch.setattr(Access, "enter", lambda access, _: access.meter.count())
+    monkeypatch.setattr(Window, "take", lambda _: True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the default mapping files, to be changed."""
+    return Path(shutil.copytree(SHIPPED, tmp_path / "mappings"))
+
+
+@pytest.fixture
+def account(provider: str, folder: Path, tmp_path: Path) -> Iterator[Bridge]:
+    """One CRM, connected, with mapping files of its own."""
+    url = f"sqlite:///{tmp_path}/bridge.sqlite3"
+    made = Bridge(url, (provider,), mappings_dir=folder).connect_all()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module", params=PROVIDERS)
+def still(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bridge, str]]:  # fmt: skip
+    """One CRM for tests that only read."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('still')}/bridge.sqlite3"
+    made = Bridge(url, (request.param,)).connect_all()
+    yield made, request.param
+    made.close()
+
+
+def person(number: int | str, **more: Any) -> dict[str, Any]:
+    """An attendee who is told from others by a number."""
+    return {
+        "email": f"p{number}@globex.example",
+        "firstname": f"P{number}",
+        "lastname": "Test",
+        **more,
+    }
+
+
+# The schema
+
+
+def test_schema_is_printed(still: tuple[Bridge, str]) -> None:
+    """`mappings schema` prints the JSON Schema for editors."""
+    assert json.loads(run(still[0], "schema")) == json_schema()
+
+
+# Check
+
+WRONG = re.compile(r"# wrong: (.+)$")
+
+
+def planted(provider: str) -> dict[int, str]:
+    """Line -> what the check has to say of it."""
+    text = (DATA / "mistakes" / f"{provider}.yaml").read_text(encoding="utf-8")
+    lines = enumerate(text.splitlines(), 1)
+    return {number: match[1] for number, line in lines if (match := WRONG.search(line))}
+
+
+def test_every_planted_mistake_is_reported_in_one_run(still: tuple[Bridge, str]) -> None:
+    """A dozen and more mistakes: file, own line, key, and what the CRM has instead; nothing else."""
+    bridge, provider = still
+    wanted = planted(provider)
+    assert len(wanted) >= 12
+    file = DATA / "mistakes" / f"{provider}.yaml"
+    before = state(bridge.sandbox(provider))
+    output = run(bridge, "check", str(file), "--connection", "1", code=1)
+    lines = output.removeprefix("Error: ").splitlines()
+    found = [re.fullmatch(rf"{provider}\.yaml:(\d+): ([\w.@]+): (.+)", line) for line in lines]
+    assert all(found), output
+    assert [int(match[1]) for match in found if match] == sorted(wanted)
+    for match in found:
+        assert match and wanted[int(match[1])] in match[3], match and match[0]
+    assert bridge.sandbox(provider).writes() == 0
+    assert state(bridge.sandbox(provider)) == before
+
+
+def test_without_an_account_the_language_alone_is_checked(still: tuple[Bridge, str]) -> None:
+    """Nobody is asked, and what only the account knows is not said."""
+    bridge, provider = still
+    calls = bridge.sandbox(provider).total_calls
+    file = DATA / "mistakes" / f"{provider}.yaml"
+    output = run(bridge, "check", str(file), code=1)
+    assert "there is no path" in output and "there is no stage" not in output
+    assert len(output.splitlines()) < len(planted(provider))
+    assert bridge.sandbox(provider).total_calls == calls
+
+
+def test_good_files_pass(still: tuple[Bridge, str], tmp_path: Path) -> None:
+    """The default file, and one that uses what the account has, exit with 0."""
+    bridge, provider = still
+    assert "is good for connection 1" in run(bridge, "check", "--connection", "1")
+    stage = {"hubspot": "Demo booked", "pipedrive": "contact made", "salesforce": "Negotiation"}
+    rich = {
+        "owner": {"rule": "host_email", "fallback": "mary@acme.example", "write": "if_empty"},
+        "skip": [{"when": {"attendee.email_domain": ["acme.example"]}, "because": "internal"}],
+        "contact": {"match": ["email", "phone"], "several": "newest"},
+        "deal": {"per": "open_deal_of_contact"},
+        "meeting_types": {"demo": {"deal": {"stage": {"created": stage[provider]}}}},
+        "hosts": {"mary@acme.example": {"deal": "none"}},
+    }
+    file = write(tmp_path, provider, rich)
+    assert "is good" in run(bridge, "check", str(file), "--connection", "1")
+    assert f"{provider}.yaml is good" in run(bridge, "check", str(file))
+    assert bridge.sandbox(provider).writes() == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["check", "--provision"], "need --connection"),
+        (["check", "--resync"], "need --connection"),
+        (["check", "--connection", "99"], "There is no connection 99"),
+        (["preview", "zoho"], "There is no CRM 'zoho'"),
+        (["preview", "CRM"], "Give one of"),
+        (["preview", "CRM", "--event", "99"], "There is no event 99"),
+        (["preview", "CRM", "--booking", "nope"], "There is no booking 'nope'"),
+        (["preview", "CRM", "--since", "lately"], "neither a date nor one of"),
+        (["preview", "CRM", "--since", "today", "--booking", "x"], "Give one of"),
+        (["preview", "CRM", "--since", "today", "--connection", "99"], "There is no connection 99"),
+        (["preview", "CRM", "BROKEN"], "broken.json is not JSON"),
+        (["preview", "CRM", "EMPTY"], "webhookType"),
+        (["preview", "CRM", "FORM"], "names nobody"),
+        (["preview", "CRM", "BOOKING", "--mapping", "BROKEN"], "broken.json:1"),
+        (["preview", "CRM", "BOOKING", "--mapping", "OTHER"], "this one is for other"),
+        (["check", "OTHER"], "there is no CRM 'other'"),
+        (["check", "BINARY"], "not readable"),
+        (["diff", "OTHER", "OTHER"], "there is no CRM 'other'"),
+        (["diff", "SHIPPED", "SHIPPED", "--events", "lately"], "neither a date nor one of"),
+    ],
+)
+def test_errors_are_sentences(
+    still: tuple[Bridge, str], tmp_path: Path, words: list[str], sentence: str
+) -> None:
+    """What cannot be done is said in a sentence, with exit code 1 and no traceback."""
+    bridge, provider = still
+    files = {
+        "BROKEN": ("broken.json", b"{"),
+        "EMPTY": ("empty.json", b"{}"),
+        "FORM": ("form.json", b'{"webhookType": "form_submission", "id": 5}'),
+        "OTHER": ("other.yaml", b"version: 1\ncrm: other\n"),
+        "BINARY": (f"{provider}.yaml", b"\xff\xfe\x00crm: \x80"),
+    }
+    for name, content in files.values():
+        (tmp_path / name).write_bytes(content)
+    paths = {key: str(tmp_path / name) for key, (name, _) in files.items()}
+    paths |= {"CRM": provider, "BOOKING": str(DATA / "booking_created.json")}
+    paths["SHIPPED"] = str(SHIPPED / f"{provider}.yaml")
+    output = run(bridge, *(paths.get(word, word) for word in words), code=1)
+    assert sentence in output and "Traceback" not in output
+
+
+# Provision
+
+CUSTOM: dict[str, dict[str, Any]] = {
+    "hubspot": {
+        "contact": {"fields": {"demo_goal": "answers.Goal", "vip": {"value": True},
+                               "seats": {"from": "answers.Seats", "as": "number"},
+                               "first_seen": {"from": "booking.start", "as": "date"}}},
+        "deal": {"fields": {"meeting_host": "host.full_name"}},
+    },
+    "pipedrive": {
+        "contact": {"fields": {"Demo goal": "answers.Goal", "VIP": {"value": True},
+                               "Seats": {"from": "answers.Seats", "as": "number"},
+                               "First seen": {"from": "booking.start", "as": "date"}}},
+        "deal": {"fields": {"Host of the meeting": "host.full_name"}},
+    },
+    "salesforce": {
+        "contact": {"fields": {"Demo_goal__c": "answers.Goal", "Vip__c": {"value": True},
+                               "Seats__c": {"from": "answers.Seats", "as": "number"},
+                               "First_seen__c": {"from": "booking.start", "as": "date"}}},
+        "deal": {"fields": {"Meeting_host__c": "host.full_name"}},
+    },
+}  # fmt: skip
+
+
+def raw(sandbox: Any) -> dict[tuple[str, str], dict[str, Any]]:
+    """(object, id) -> every field of a living record, under the names of mapping files."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    if hasattr(sandbox, "tables"):
+        names = {"Account": "company", "Contact": "contact", "Lead": "lead", "Opportunity": "deal",
+                 "Case": "case", "Event": "meeting"}  # fmt: skip
+        for table, name in names.items():
+            found |= {(name, row["Id"]): dict(row) for row in sandbox.tables[table].values()}
+        return found
+    names = {"companies": "company", "contacts": "contact", "deals": "deal", "meetings": "meeting",
+             "persons": "contact", "organizations": "company", "activities": "meeting"}  # fmt: skip
+    for table, rows in sandbox.records.items():
+        for row in rows.values():
+            if "properties" in row:
+                found[names[table], row["id"]] = dict(row["properties"])
+            elif not row["is_deleted"]:
+                labels = {k: f["field_name"] for k, f in sandbox.custom[table].items()}
+                plain = {k: v for k, v in row.items() if k not in ("custom_fields", "id")}
+                for key in ("emails", "phones"):
+                    plain |= {key: [e["value"] for e in row[key]]} if row.get(key) else {}
+                if isinstance(plain.get("location"), dict):
+                    plain["location"] = plain["location"]["value"]
+                custom = {labels[k]: v for k, v in row.get("custom_fields", {}).items()}
+                found[names[table], str(row["id"])] = plain | custom
+    return found
+
+
+NEW_FIELD = r"POST .*(/properties/.*|Fields|/CustomField)$"
+"""The calls that make a custom field."""
+
+
+def test_provision_shows_asks_and_makes(account: Bridge, provider: str, folder: Path) -> None:
+    """What is missing is shown and made once somebody said yes; then the check passes, and a
+    booking is synced with the new fields."""
+    write(folder, provider, CUSTOM[provider])
+    sandbox = account.sandbox(provider)
+    names = [name for part in CUSTOM[provider].values() for name in part["fields"]]
+    plain = run(account, "check", "--connection", "1", code=1)
+    assert all(f"has no field {name!r}" in plain for name in names)
+    before = state(sandbox)
+    words = ("check", "--connection", "1", "--provision")
+    no = run(account, *words, answer="n\n", code=1)
+    assert "These custom fields would be made:" in no and "Make them?" in no
+    assert all(f".{name} (" in no for name in names)
+    assert "seats (number)" in no.lower().replace("seats__c", "seats")
+    assert (sandbox.writes(), state(sandbox)) == (0, before)
+    begun = len(sandbox.log)
+    yes = run(account, *words, answer="y\n")
+    assert f"{provider}.yaml is good for connection 1" in yes
+    made = [call for call in sandbox.log[begun:] if re.match(NEW_FIELD, call)]
+    assert len(made) == len(names)
+    sandbox.calls.clear()
+    again = run(account, *words)
+    assert "would be made" not in again and sandbox.writes() == 0
+    notes = {"Goal": "Growth", "Seats": "1.200"}
+    account.sync(sample("booking_created", attendees=[person(1, notes=notes)]))
+    assert account.delivery(provider).state == "synced", account.delivery(provider).error_message
+    (contact,) = (row for key, row in raw(sandbox).items() if key[0] == "contact")
+    goal, vip, seats, seen = CUSTOM[provider]["contact"]["fields"]
+    assert contact[goal] == "Growth" and same(contact[seats], 1200)
+    assert contact[seen] == "2026-12-01" and same(contact[vip], True)
+
+
+def test_provision_with_yes_does_not_ask(account: Bridge, provider: str, folder: Path) -> None:
+    """--yes makes the fields at once, and without --provision it makes nothing."""
+    write(folder, provider, CUSTOM[provider])
+    sandbox = account.sandbox(provider)
+    run(account, "check", "--connection", "1", "--yes", code=1)
+    assert sandbox.writes() == 0
+    output = run(account, "check", "--connection", "1", "--provision", "--yes")
+    assert "Make them?" not in output and "is good" in output
+
+
+def test_provision_leaves_mistakes_alone(account: Bridge, provider: str, folder: Path) -> None:
+    """A slip that no field would mend is still a mistake, and a field that cannot be is not offered."""
+    fields = {"hubspot": "Not Usable", "pipedrive": "anything", "salesforce": "No_suffix"}
+    section = "meeting" if provider == "pipedrive" else "contact"
+    extra = {section: {"fields": {fields[provider]: "attendee.email"}}}
+    write(folder, provider, extra)
+    sandbox = account.sandbox(provider)
+    output = run(account, "check", "--connection", "1", "--provision", "--yes", code=1)
+    assert f"has no field {fields[provider]!r}" in output and "would be made" not in output
+    assert sandbox.writes() == 0
+
+
+# Preview
+
+
+def live(bridge: Bridge, provider: str, *words: str, code: int = 0) -> list[dict[str, Any]]:
+    """What a preview against the account says, read from JSON; nothing may have been written."""
+    sandbox = bridge.sandbox(provider)
+    before, writes, calls = state(sandbox), sandbox.writes(), sandbox.total_calls
+    output = run(bridge, "preview", provider, *words, "--connection", "1", "--json", code=code)
+    assert (state(sandbox), sandbox.writes()) == (before, writes)
+    assert sandbox.total_calls > calls
+    found: list[dict[str, Any]] = json.loads(output)
+    for item in found:
+        assert set(item) == {"key", "title", "who", "records", "skipped", "problem", "notes"}
+        for record in item["records"]:
+            assert set(record) == {
+                "object",
+                "action",
+                "record_id",
+                "url",
+                "fields",
+                "links",
+                "notes",
+            }
+            assert record["action"] in ("create", "change", "delete", "leave", "problem")
+            assert all(set(entry) == {"name", "old", "new"} for entry in record["fields"])
+    return found
+
+
+def actions(item: dict[str, Any]) -> dict[str, str]:
+    """Object -> what is to be done to it."""
+    return {record["object"]: record["action"] for record in item["records"]}
+
+
+def save(tmp_path: Path, payload: dict[str, Any]) -> str:
+    path = tmp_path / "payload.json"
+    path.write_text(json.dumps(payload), encoding="utf-8")
+    return str(path)
+
+
+def test_preview_of_a_file_without_an_account(still: tuple[Bridge, str]) -> None:
+    """Every field with its value and write rule, as a table and as JSON; nobody is asked."""
+    bridge, provider = still
+    calls = bridge.sandbox(provider).total_calls
+    file = str(DATA / "booking_created.json")
+    table = run(bridge, "preview", provider, file)
+    assert "Discovery Call: Jane van der Berg" in table and "on_create" in table
+    assert "john@acme.example" in table
+    (found,) = json.loads(run(bridge, "preview", provider, file, "--json"))
+    assert set(found) == {"key", "title", "who", "skipped", "records", "notes"}
+    assert [record["object"] for record in found["records"]] == [
+        "company",
+        "contact",
+        "deal",
+        "meeting",
+    ]
+    assert bridge.sandbox(provider).total_calls == calls
+
+
+def test_preview_takes_every_source(account: Bridge, provider: str, tmp_path: Path) -> None:
+    """A file, a stored webhook, a stored booking by key or id, and all of last week: all the same."""
+    account.post(sample("booking_created"))
+    (from_file,) = live(account, provider, str(DATA / "booking_created.json"))
+    assert from_file["key"] == SPOT
+    spot_id = SPOT.partition(":")[2]
+    for words in (
+        ["--event", "1"], ["--booking", SPOT], ["--booking", spot_id], ["--since", "last-week"],
+        ["--since", "today"], ["--since", (utcnow() - timedelta(days=1)).date().isoformat()],
+    ):  # fmt: skip
+        assert live(account, provider, *words) == [from_file]
+    assert live(account, provider, "--since", (utcnow() + timedelta(days=1)).isoformat()) == []
+
+
+def test_preview_says_create_change_and_leave(
+    account: Bridge, provider: str, tmp_path: Path
+) -> None:
+    """A new booking is created; once it is synced nothing is to be done; a move shows old and new."""
+    file = str(DATA / "booking_created.json")
+    (new,) = live(account, provider, file)
+    assert set(actions(new).values()) == {"create"}
+    assert set(actions(new)) == {"company", "contact", "deal", "meeting"}
+    account.sync(sample("booking_created"))
+    (same_again,) = live(account, provider, file)
+    assert set(actions(same_again).values()) == {"leave"}
+    assert all(r["record_id"] and r["url"].startswith("http") for r in same_again["records"])
+    moved = save(tmp_path, sample("booking_rescheduled"))
+    (change,) = live(account, provider, moved)
+    expected = {"company": "leave", "contact": "leave", "deal": "leave", "meeting": "change"}
+    assert actions(change) == expected
+    fields = {f["name"]: (f["old"], f["new"]) for f in change["records"][-1]["fields"]}
+    start = {"hubspot": "hs_timestamp", "pipedrive": "due_date", "salesforce": "StartDateTime"}[provider]  # fmt: skip
+    old, new_value = fields[start]
+    assert old.startswith("2026-12-01") and new_value.startswith("2026-12-02")
+    table = run(account, "preview", provider, moved, "--connection", "1")
+    assert "change" in table and "2026-12-01" in table and "2026-12-02" in table
+
+
+def test_preview_shows_what_a_colleague_has_changed(account: Bridge, provider: str) -> None:
+    """The old value is the one that stands in the CRM now, not the one that was written."""
+    account.sync(sample("booking_created"))
+    sandbox = account.sandbox(provider)
+    title = {"hubspot": "hs_meeting_title", "pipedrive": "subject", "salesforce": "Subject"}[
+        provider
+    ]
+    table = sandbox.tables["Event"] if provider == "salesforce" else sandbox.records[
+        "meetings" if provider == "hubspot" else "activities"]  # fmt: skip
+    (row,) = table.values()
+    row.get("properties", row)[title] = "Talk with Jane"
+    account.post(sample("booking_cancelled"))
+    (found,) = live(account, provider, "--booking", SPOT)
+    fields = {f["name"]: f for f in found["records"][-1]["fields"]}
+    if title in fields:
+        assert fields[title]["old"] == "Talk with Jane"
+    assert fields and all(f["old"] != f["new"] for f in fields.values())
+
+
+def test_preview_with_another_file(
+    account: Bridge, provider: str, folder: Path, tmp_path: Path
+) -> None:
+    """--mapping looks through another file than the one in use."""
+    other = write(tmp_path, provider, {"deal": "none", "skip": []}, "draft.yaml")
+    words = (str(DATA / "booking_created.json"), "--mapping", str(other))
+    (found,) = live(account, provider, *words)
+    assert "deal" not in actions(found)
+    skipping = write(
+        tmp_path,
+        provider,
+        {"skip": [{"when": {"booking.minutes": 30}, "because": "short"}]},
+        "s.yaml",
+    )
+    (skipped,) = live(account, provider, words[0], "--mapping", str(skipping))
+    assert (skipped["skipped"], skipped["records"]) == ("short", [])
+    assert "skipped: short" in run(
+        account, "preview", provider, words[0], "--mapping", str(skipping)
+    )
+
+
+def test_preview_says_which_bookings_fail(account: Bridge, provider: str, tmp_path: Path) -> None:
+    """A booking that cannot be planned does not hide the others; the exit code is 1."""
+    broken = {"meeting": {"fields": {"x": {"from": "answers.Seats", "as": "number"}}}}
+    name = {"hubspot": "hs_meeting_location", "pipedrive": "location", "salesforce": "Location"}
+    broken["meeting"]["fields"] = {name[provider]: broken["meeting"]["fields"]["x"]}
+    file = write(tmp_path, provider, broken, "draft.yaml")
+    account.post(sample("booking_created", id="1", attendees=[person(1, notes={"Seats": "many"})]))
+    account.post(sample("booking_created", id="2", attendees=[person(2, notes={"Seats": "5"})]))
+    words = ("--since", "today", "--mapping", str(file))
+    first, second = live(account, provider, *words, code=1)
+    assert "'many' is not a number" in first["problem"] and first["records"] == []
+    assert second["problem"] == "" and set(actions(second).values()) == {"create"}
+    for extra in ((), ("--connection", "1")):
+        table = run(account, "preview", provider, *words, *extra, code=1)
+        assert "'many' is not a number" in table and "default:2" in table
+        assert "1 of the bookings would fail" in table
+    offline = json.loads(run(account, "preview", provider, *words, "--json", code=1))
+    assert "problem" in offline[0] and "problem" not in offline[1]
+
+
+def test_preview_says_what_blocks(account: Bridge, provider: str, tmp_path: Path) -> None:
+    """Several records match where a person has to look: the contact is a problem, and what hangs
+    on it is not said to be created."""
+    account.sync(
+        sample("booking_created", id="1", attendees=[person(1, phone="+4915112345678")]),
+        sample("booking_created", id="2", attendees=[person(2, phone="+4915112345678")]),
+    )
+    rules = {"contact": {"match": ["phone"], "several": "flag"}, "company": "none"}
+    file = write(tmp_path, provider, rules, "draft.yaml")
+    stranger = save(tmp_path, sample("booking_created", id="3", attendees=[person(3, phone="+4915112345678")]))  # fmt: skip
+    (found,) = live(account, provider, stranger, "--mapping", str(file), code=1)
+    assert set(actions(found).values()) == {"problem"}
+    assert "2 contact records match" in found["records"][0]["notes"][0]
+    assert "contact has to be written first" in found["records"][1]["notes"][0]
+
+
+NASTY = "[red]x[/] [/nope] \\[b] {{ 7*7 }} <b>"
+
+
+def test_preview_shows_no_secret_and_takes_text_for_text(
+    account: Bridge, provider: str, tmp_path: Path
+) -> None:
+    """The webhook's credential and tokens never show; brackets and braces in names are text."""
+    spy = {"meeting": {"fields": {
+        {"hubspot": "hs_meeting_location", "pipedrive": "location", "salesforce": "Location"}[provider]:
+        {"template": "{{ payload.secret }}{{ payload.get('secret') }}{% for k in payload %}{{ k }} {% endfor %}"},
+    }}}  # fmt: skip
+    file = write(tmp_path, provider, spy, "draft.yaml")
+    people = [
+        {"email": "a@globex.example", "firstname": NASTY, "lastname": NASTY, "fullname": NASTY}
+    ]
+    payload = save(tmp_path, sample("booking_created", attendees=people))
+    account.post(sample("booking_created", attendees=people))
+    grant = account.sandbox(provider).grants[0]
+    for words in ([payload], ["--booking", SPOT], ["--event", "1"]):
+        for extra in ([], ["--connection", "1"]):
+            for form in ([], ["--json"]):
+                shown = run(
+                    account, "preview", provider, *words, *extra, *form, "--mapping", str(file)
+                )
+                assert "cancel-token-do-not-store" not in shown and "secret" not in shown
+                assert grant.refresh_token not in shown
+                assert not any(token in shown for token in grant.access_tokens)
+                assert "[/nope]" in shown and "{{ 7*7 }}" in shown
+
+
+# What preview says is what happens
+
+
+def colleague(sandbox: Any, provider: str) -> None:
+    """Somebody made a contact and a company by hand before."""
+    mail = "p1@globex.example"
+    if provider == "hubspot":
+        sandbox._insert("companies", {"properties": {"name": "Globex", "domain": "globex.example"}})
+        theirs = {"email": mail, "lastname": "Old", "hubspot_owner_id": "52"}
+        sandbox._insert("contacts", {"properties": theirs})
+    elif provider == "pipedrive":
+        theirs = {"is_deleted": False, "owner_id": 2, "add_time": "2026-01-01T00:00:00Z"}
+        sandbox.records["organizations"][5] = {"id": 5, "name": "globex.example", **theirs}
+        entry = {"value": mail, "primary": True, "label": "work"}
+        sandbox.records["persons"][6] = {"id": 6, "name": "Old", "emails": [entry], **theirs}
+    else:
+        sandbox._store("Account", {"Name": "Globex", "Website": "www.globex.example"})
+        sandbox._store("Contact", {"LastName": "Old", "Email": mail})
+
+
+def told(previews: list[dict[str, Any]]) -> tuple[list[Any], dict[tuple[str, str], dict[str, Any]]]:
+    """What is to be created, and what is to be changed, over all bookings."""
+    created, changed = [], {}
+    for item in previews:
+        for record in item["records"]:
+            values = {f["name"]: (f["old"], f["new"]) for f in record["fields"]}
+            if record["action"] == "create":
+                created.append((record["object"], {name: new for name, (_, new) in values.items()}))
+            elif record["action"] == "change":
+                changed.setdefault((record["object"], record["record_id"]), {}).update(values)
+    return created, changed
+
+
+def fits(row: dict[str, Any], values: dict[str, Any]) -> bool:
+    return all(same(row.get(name), value) for name, value in values.items())
+
+
+def compare(bridge: Bridge, provider: str) -> None:
+    """Preview all that is stored, sync it, and hold what was said to what then changed."""
+    sandbox = bridge.sandbox(provider)
+    before = raw(sandbox)
+    created, changed = told(live(bridge, provider, "--since", "today"))
+    bridge.settle()
+    assert {d.state for d in bridge.deliveries()} == {"synced"}
+    after = raw(sandbox)
+    new = {key: row for key, row in after.items() if key not in before}
+    for name, values in created:
+        there = [key for key, row in new.items() if key[0] == name and fits(row, values)]
+        assert there, (name, values, [row for key, row in new.items() if key[0] == name])
+        del new[there[0]]
+    assert new == {}
+    for key, row in before.items():
+        said = changed.pop(key, {})
+        for name, (old, value) in said.items():
+            assert same(row.get(name), old), (key, name)
+            assert same(after[key].get(name), value), (key, name)
+        links = {"AccountId", "WhoId", "WhatId", "org_id", "person_id", "deal_id", "participants"}
+        moved = {
+            n for n in row.keys() | after[key].keys() if not same(row.get(n), after[key].get(n))
+        }
+        assert moved - links <= set(said), key
+    assert changed == {}
+
+
+def test_what_preview_says_then_happens(account: Bridge, provider: str) -> None:
+    """New people, known ones, a colleague's contact, groups, a phone alone, moves and cancels: each
+    record is created or changed as it was said, and no other."""
+    colleague(account.sandbox(provider), provider)
+    account.sync(sample("booking_created"))
+    account.post(sample("booking_rescheduled"))
+    account.post(sample("booking_created", id="11", attendees=[person(1, phone="+4915112345678")]))
+    account.post(sample("booking_created", id="12", attendees=[person(1), person(2)]))
+    account.post(sample("booking_created", id="13", attendees=[person(2, firstname="Zoe")],
+                        updatedAt="2026-11-25T00:00:00Z"))  # fmt: skip
+    account.post(sample("group_booking_created", id="14"))
+    account.post(sample("phone_only_created", id="15"))
+    account.post(sample("booking_cancelled", id="16", attendees=[person(3)]))
+    account.post(sample("booking_created", id="17", attendees=[]))
+    compare(account, provider)
+    # And once more, with what is known by now.
+    account.post(sample("booking_cancelled"))
+    account.post(sample("booking_rescheduled", id="11", attendees=[person(1), person(4)],
+                        updatedAt="2026-11-26T00:00:00Z"))  # fmt: skip
+    account.post(sample("booking_created", id="18", attendees=[person(3, lastname="New")],
+                        updatedAt="2026-11-27T00:00:00Z"))  # fmt: skip
+    compare(account, provider)
+
+
+def test_more_than_a_batch_is_previewed_as_one(account: Bridge, provider: str) -> None:
+    """Whom a booking of an earlier batch makes is not made again by a later one."""
+    size = account.services.adapter(1).batch_size
+    for number in range(size + 5):
+        account.post(sample("booking_created", id=str(number), attendees=[person(number % 3)]))
+    found = live(account, provider, "--since", "today")
+    made = [r["object"] for item in found for r in item["records"] if r["action"] == "create"]
+    assert (made.count("contact"), made.count("company")) == (3, 1)
+    assert made.count("deal") == made.count("meeting") == size + 5
+    assert "As booking default:0 has it." in found[-1]["records"][0]["notes"]
+    compare(account, provider)
+
+
+def everywhere(changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The same changes for every CRM."""
+    return {name: changes for name in PROVIDERS}
+
+
+RULES: dict[str, dict[str, Any]] = {
+    "rules": {"hubspot": {"contact": {"fields": {
+        "phone": {"from": "attendee.phone", "write": "if_empty"},
+        "jobtitle": {"from": "answers.Job", "write": "append"},
+        "lastname": {"from": "attendee.last_name", "write": "untouched"},
+        "lifecyclestage": {"value": "lead", "write": "on_create"}}}},
+        "pipedrive": {"contact": {"fields": {
+            "phones": {"from": "attendee.phone", "write": "if_empty"},
+            "name": {"from": "attendee.display_name", "write": "untouched"}}}},
+        "salesforce": {"contact": {"fields": {
+            "Phone": {"from": "attendee.phone", "write": "if_empty"},
+            "Title": {"from": "answers.Job", "write": "append"},
+            "LastName": {"from": "attendee.last_name", "write": "untouched"}}}}},
+    "open deals": everywhere({"deal": {"per": "open_deal_of_contact"}}),
+    "in turn": everywhere({"owner": {
+        "rule": "round_robin", "users": ["john@acme.example", "mary@acme.example"]}}),
+    "history": everywhere({"meeting": {
+        "on_reschedule": "keep_history", "on_cancel": "delete"}}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rules", RULES)
+def test_preview_keeps_to_rules(account: Bridge, provider: str, folder: Path, rules: str) -> None:
+    """Write rules, open deals, owners in turn, kept histories: said as they are then done."""
+    write(folder, provider, RULES[rules][provider])
+    colleague(account.sandbox(provider), provider)
+    job = {"Job": "CEO"}
+    account.post(
+        sample("booking_created", id="1", attendees=[person(1, phone="+4915112345678", notes=job)])
+    )
+    account.post(sample("booking_created", id="2", attendees=[person(2, phone="+4915112345679")]))
+    compare(account, provider)
+    account.post(
+        sample(
+            "booking_rescheduled",
+            id="1",
+            attendees=[person(1, phone="+4915112345000", lastname="Next", notes={"Job": "CFO"})],
+        )
+    )
+    account.post(
+        sample(
+            "booking_created",
+            id="3",
+            attendees=[person(2, notes=job)],
+            updatedAt="2026-11-28T00:00:00Z",
+        )
+    )
+    compare(account, provider)
