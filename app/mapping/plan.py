@@ -342,27 +342,34 @@ class _Draft:
     def _meetings(
         self, section: MeetingRules, links: tuple[Ref, ...], overflow: dict[str, str]
     ) -> list[DesiredRecord]:
-        """The meeting, and where the history is kept one for every start that it had before."""
+        """The meeting, and where the history is kept one for every start that it had before.
+
+        The earliest goes by the booking's own key: a meeting that was made before the file asked for
+        a history is not made again.
+        """
         booking, records = self._booking, []
-        history = section.on_reschedule == "keep_history"
+        earlier = booking.earlier if section.on_reschedule == "keep_history" else ()
         length = booking.end - booking.start
-        for start in booking.earlier if history else ():
+
+        first = min((*earlier, booking.start))
+
+        def make(start: datetime, overflow: dict[str, str]) -> DesiredRecord | None:
+            key = booking.key if start == first else f"{booking.key}@{start:%Y%m%dT%H%M%SZ}"
+            return self._try(
+                lambda: self._of_booking(ObjectName.MEETING, section, links, overflow, key)
+            )
+
+        for start in earlier:
             self._booking = replace(
                 booking, start=start, end=start + length, status=BookingStatus.SCHEDULED
             )
             self._contexts.clear()
             self._moved = True
-            key = f"{booking.key}@{start:%Y%m%dT%H%M%SZ}"
-            record = self._try(
-                lambda k=key: self._of_booking(ObjectName.MEETING, section, links, {}, k)
-            )
+            record = make(start, {})
             records += [record] if record else []
         self._booking, self._moved = booking, False
         self._contexts.clear()
-        key = f"{booking.key}@{booking.start:%Y%m%dT%H%M%SZ}" if history else ""
-        record = self._try(
-            lambda: self._of_booking(ObjectName.MEETING, section, links, overflow, key)
-        )
+        record = make(booking.start, overflow)
         if record and booking.cancelled and section.on_cancel == "delete":
             record = replace(record, absent=True)
         return [*records, *([record] if record else ())]
