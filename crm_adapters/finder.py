@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from app.domain.records import (
     WRITE_ORDER,
+    Fields,
     Findings,
     Found,
     Key,
@@ -14,6 +15,7 @@ from app.domain.records import (
     ObjectName,
     Question,
     Ref,
+    content_hash,
 )
 
 Hit = tuple[Question, Found]
@@ -68,6 +70,22 @@ class KeyFinder:
     ) -> Iterator[Hit]:
         """Look for records of an object by one kind of key; each hit compared again by us."""
         raise NotImplementedError
+
+
+def is_begun(
+    question: Question, key: Key, values: Fields, marker: str, body: str, title: str
+) -> bool:
+    """Whether a record is the one whose create was begun.
+
+    It is told by the booking-id field where there is one, else by the booking's number at the end of
+    its text, else by its title; `marker`, `body` and `title` name these fields.
+    """
+    if marker in question.content:
+        return values.get(marker) == key.value
+    number = key.value.partition(":")[2].partition("@")[0]
+    if str(values.get(body) or "").rstrip().endswith(f"meetergo booking {number}"):
+        return True
+    return title in question.begun and content_hash(values.get(title)) == question.begun[title]
 
 
 def oldest_first(findings: Findings) -> None:

@@ -30,7 +30,6 @@ from app.domain.records import (
     CrmField,
     CrmShape,
     Directory,
-    Fields,
     FieldValue,
     Findings,
     Found,
@@ -48,7 +47,7 @@ from app.domain.records import (
     Stage,
 )
 from crm_adapters.base import BOOKING_FIELD, Access, Report, unblocked
-from crm_adapters.finder import Hit, KeyFinder
+from crm_adapters.finder import Hit, KeyFinder, is_begun
 from crm_adapters.http import (
     RefusedToken,
     raise_for_outage,
@@ -527,18 +526,29 @@ class Finder(KeyFinder):
         if name is ObjectName.DEAL and any(BOOKING_FIELD in q.content for q, _ in asked):
             yield from self._read_by(name, BOOKING_FIELD, asked)
             return
-        for question, _ in asked:
-            anchor = next((r for r in reversed(question.anchors) if self.id_of(r)), None)
-            if anchor is None:
+        body, title = ("hs_meeting_body", "hs_meeting_title")
+        if name is ObjectName.DEAL:
+            body, title = ("description", "dealname")
+        for question, key in asked:
+            fields = sorted({BOOKING_FIELD, body, title, *question.fields})
+            for record in self._linked_to(name, question.anchors, fields):
+                found = _found(record, "booking id")
+                if is_begun(question, key, found.values, BOOKING_FIELD, body, title):
+                    yield question, found
+
+    def _linked_to(
+        self, name: ObjectName, anchors: Sequence[Ref], fields: list[str]
+    ) -> Iterator[Any]:
+        """Records of an object that hang on any of the anchors that exist."""
+        seen: set[str] = set()
+        for anchor in reversed(anchors):
+            start = self.id_of(anchor)
+            if start is None or (name, anchor.object) not in LINK_TYPES:
                 continue
-            start = self.id_of(anchor) or ""
             ids = self._api.linked(anchor.object, [start], name).get(start, [])
-            marked = BOOKING_FIELD in question.content
-            keys = [BOOKING_FIELD] if marked else _title_fields(question.content)
-            for chunk in _chunks(ids):
-                for record in self._api.read(name, chunk, sorted({*keys, *question.fields})):
-                    if all(record.properties.get(k) == question.content[k] for k in keys):
-                        yield question, _found(record, "booking id")
+            for chunk in _chunks([item for item in ids if item not in seen]):
+                yield from self._api.read(name, chunk, fields)
+            seen.update(ids)
 
 
 def _found(record: Any, by: str) -> Found:
@@ -746,11 +756,6 @@ def _text(value: FieldValue) -> str:
     if isinstance(value, list):
         return ";".join(value)
     return "" if value is None else str(value)
-
-
-def _title_fields(content: Fields) -> list[str]:
-    names = ("hs_meeting_title", "hs_timestamp", "dealname")
-    return [name for name in names if name in content]
 
 
 def _told_by(chunk: list[Change], key: str, record: Any) -> Change:

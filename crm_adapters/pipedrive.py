@@ -45,7 +45,7 @@ from app.domain.records import (
     Stage,
 )
 from crm_adapters.base import BOOKING_FIELD, Access, Report, unblocked
-from crm_adapters.finder import Hit, KeyFinder
+from crm_adapters.finder import Hit, KeyFinder, is_begun
 from crm_adapters.http import ApiSession, RefusedToken, shorten, together, with_token
 
 log = structlog.get_logger(__name__)
@@ -501,37 +501,29 @@ class Finder(KeyFinder):
     def _begun(self, question: Question, key: Key) -> Iterator[Body]:
         """What was begun before: lists do not lag, the search does."""
         name = question.ref.object
-        people = [self.id_of(r) for r in question.anchors if r.object is ObjectName.CONTACT]
-        deals = [self.id_of(r) for r in question.anchors if r.object is ObjectName.DEAL]
-        anchor: Body = {}
-        if name is ObjectName.MEETING and deals and deals[0]:
-            anchor = {"deal_id": deals[0]}
-        elif people and people[0]:
-            anchor = {"person_id": people[0]}
-        if anchor:
-            candidates = self._api.many(name, anchor)
-        elif name is ObjectName.DEAL:
-            candidates = (
-                item
-                for hit in self._api.search(name, {"term": key.value, "fields": "custom_fields"})
-                if (item := self._api.get(name, str(hit["id"])))
-            )
-        else:
-            return
-        for item in candidates:
-            if self._is_begun(question, key, item):
+        body, title = ("note", "subject") if name is ObjectName.MEETING else ("", "title")
+        for item in self._candidates(name, question, key):
+            values = self._api.values(name, item)
+            if is_begun(question, key, values, BOOKING_FIELD, body, title):
                 yield item
                 return
 
-    def _is_begun(self, question: Question, key: Key, item: Body) -> bool:
-        if question.ref.object is ObjectName.DEAL:
-            field = self._api.key_of(ObjectName.DEAL, BOOKING_FIELD)
-            return bool((item.get("custom_fields") or {}).get(field) == key.value)
-        mark = f"meetergo booking {key.value.partition(':')[2].partition('@')[0]}"
-        same = ("subject", "due_date", "due_time")
-        return mark in (item.get("note") or "") or all(
-            item.get(field) == question.content.get(field) for field in same
-        )
+    def _candidates(self, name: ObjectName, question: Question, key: Key) -> Iterator[Body]:
+        """What hangs on the deal or the people that it was, or is to be, linked to."""
+        ids = {ref: i for ref in question.anchors if (i := self.id_of(ref))}
+        deals = [i for ref, i in ids.items() if ref.object is ObjectName.DEAL]
+        people = [i for ref, i in ids.items() if ref.object is ObjectName.CONTACT]
+        companies = [i for ref, i in ids.items() if ref.object is ObjectName.COMPANY]
+        lists = [{"deal_id": i} for i in deals if name is ObjectName.MEETING]
+        lists += [{"person_id": i} for i in people] if not lists else []
+        lists += [{"org_id": i} for i in companies] if not lists else []
+        for query in lists:
+            yield from self._api.many(name, query)
+        if not lists and name is ObjectName.DEAL:
+            for hit in self._api.search(name, {"term": key.value, "fields": "custom_fields"}):
+                item = self._api.get(name, str(hit["id"]))
+                if item:
+                    yield item
 
 
 def _is_meant(kind: MatchKey, term: str, key: Key, hit: Body) -> bool:

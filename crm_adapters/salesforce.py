@@ -48,7 +48,7 @@ from app.domain.records import (
     Stage,
 )
 from crm_adapters.base import BOOKING_FIELD, Access, Report, unblocked
-from crm_adapters.finder import oldest_first, record_id_in
+from crm_adapters.finder import is_begun, oldest_first, record_id_in
 from crm_adapters.http import (
     RefusedToken,
     raise_for_outage,
@@ -375,11 +375,11 @@ class _Finder:
     def run(self) -> Findings:
         """Answer everything."""
         while True:
-            # An open deal is found through its contact, so that one is looked for first.
-            people = any(keys and ref.object in PEOPLE for ref, keys in self._left.items())
             asked: dict[tuple[ObjectName, MatchKey, str], list[tuple[Question, Key]]] = {}
+            people = any(keys and ref.object in PEOPLE for ref, keys in self._left.items())
+            waiting = {ref for ref, keys in self._left.items() if keys}
             for ref, keys in self._left.items():
-                if not keys or (keys[0].kind is MatchKey.OPEN_DEAL and people):
+                if not keys or self._waits(self._questions[ref], keys[0], people, waiting):
                     continue
                 key = keys.pop(0)
                 field = key.field if key.kind is MatchKey.FIELD else ""
@@ -392,6 +392,13 @@ class _Finder:
                 self._left[ref] = []
         oldest_first(self.findings)
         return self.findings
+
+    def _waits(self, question: Question, key: Key, people: bool, waiting: set[Ref]) -> bool:
+        """Whether a record is found through others that are still being looked for."""
+        if key.kind is MatchKey.OPEN_DEAL:
+            return people
+        marked = key.kind is not MatchKey.BOOKING or KEY in question.content
+        return not marked and any(ref in waiting for ref in question.anchors)
 
     def _ask(
         self, asked: Mapping[tuple[ObjectName, MatchKey, str], list[tuple[Question, Key]]]
@@ -413,7 +420,7 @@ class _Finder:
         for query, rows in self._api.queries(soql).items():
             name, kind, part = parts[query]
             for question, key in part:
-                hits = [row for row in rows if self._is_meant(kind, key, row)]
+                hits = [row for row in rows if self._is_meant(question, kind, key, row)]
                 for row in hits:
                     self._note(question, kind, row)
                 if kind is MatchKey.RECORD_ID and not hits and name in MERGEABLE:
@@ -443,7 +450,22 @@ class _Finder:
         elif kind is MatchKey.BOOKING:
             condition = f"{KEY} IN {{}}"
             found = [key.value for question, key in part if KEY in question.content]
+            if not found:
+                condition, found = self._around(name, part)
         return str(format_soql(condition, found)) if found else ""
+
+    def _around(
+        self, name: ObjectName, part: list[tuple[Question, Key]]
+    ) -> tuple[str, list[str]]:
+        """What hangs on the records that a begun one was linked to: there is no booking-id field."""
+        refs = dict.fromkeys(ref for question, _ in part for ref in question.anchors)
+        ids = {ref: i for ref in refs if (i := self._id_of(ref))}
+        people = [i for ref, i in ids.items() if ref.object in PEOPLE]
+        if name is ObjectName.DEAL:
+            return "Id IN {}", self._deals_of([r.key for r in ids if r.object in PEOPLE])
+        if name is ObjectName.CASE:
+            return "ContactId IN {}", people
+        return "WhatId IN {0} OR WhoId IN {0}", list(ids.values())
 
     def _deals_of(self, identities: list[str]) -> list[str]:
         people = [i for v in identities if (i := self._id_of(Ref(ObjectName.CONTACT, v)))]
@@ -454,8 +476,11 @@ class _Finder:
             self._roles = self._api.query(format_soql(text, people))
         return sorted({row["OpportunityId"] for row in self._roles})
 
-    def _is_meant(self, kind: MatchKey, key: Key, row: Record) -> bool:
+    def _is_meant(self, question: Question, kind: MatchKey, key: Key, row: Record) -> bool:
         """Compared again by us, since one query asks for many."""
+        if kind is MatchKey.BOOKING:
+            title = "Name" if question.ref.object is ObjectName.DEAL else "Subject"
+            return is_begun(question, key, row, KEY, "Description", title)
         if kind is MatchKey.OPEN_DEAL:
             person = self._id_of(Ref(ObjectName.CONTACT, key.value))
             return (row["Id"], person) in {
@@ -467,7 +492,6 @@ class _Finder:
             MatchKey.PHONE: phones,
             MatchKey.DOMAIN: [_site_domain(row.get("Website") or "")],
             MatchKey.FIELD: [str(row.get(key.field) or "").lower()],
-            MatchKey.BOOKING: [row.get(KEY)],
             MatchKey.RECORD_ID: [str(row["Id"])[:15]],
         }
         value = key.value.lower() if kind is MatchKey.FIELD else key.value

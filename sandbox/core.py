@@ -180,6 +180,10 @@ class Sandbox:
         """Do what a person does who deletes every meeting."""
         raise NotImplementedError
 
+    def drop_booking_fields(self) -> None:
+        """Do what an admin does who deletes the booking-id fields, or never allowed them."""
+        raise NotImplementedError
+
     def guard(self, scopes: list[str]) -> Response | None:
         """Check scopes and rate limits of an API call; a response refuses it."""
         raise NotImplementedError

@@ -676,6 +676,10 @@ class HubSpotSandbox(Sandbox):
 
     # For tests and the page
 
+    def drop_booking_fields(self) -> None:
+        for kind in self.schema:
+            self.schema[kind].pop("meetergo_booking_id", None)
+
     def delete_meetings(self) -> None:
         for record_id in list(self.records["meetings"]):
             self._erase("meetings", record_id)

@@ -463,6 +463,11 @@ class PipedriveSandbox(Sandbox):
         for rows in self.participants.values() if kind == "persons" else ():
             rows.update({row: winner for row, person in rows.items() if person == loser})
 
+    def drop_booking_fields(self) -> None:
+        for fields in self.custom.values():
+            for key in [k for k, f in fields.items() if f["field_name"] == "meetergo_booking_id"]:
+                del fields[key]
+
     def delete_meetings(self) -> None:
         for record in self.records["activities"].values():
             record["is_deleted"] = True

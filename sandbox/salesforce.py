@@ -529,6 +529,10 @@ class SalesforceSandbox(Sandbox):
 
     # For tests and the page
 
+    def drop_booking_fields(self) -> None:
+        for fields in self.custom.values():
+            fields.pop("meetergo_booking_id__c", None)
+
     def delete_meetings(self) -> None:
         self.tables["Event"].clear()
         self.tables["EventRelation"].clear()

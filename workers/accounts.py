@@ -85,8 +85,11 @@ class Accounts:
         adapter: Adapter,
         directory: Directory,
     ) -> Mapping:
-        """The mapping to go by: the newest, unless the CRM's own schema says that it cannot work."""
-        if known is None or latest.version == known.mapping.version:
+        """The mapping to go by: the newest, unless the CRM's own schema says that it cannot work.
+
+        Where there is none before it, it has to do: each booking then fails on its own, in words.
+        """
+        if known and latest.version == known.mapping.version:
             self._say(connection_id, None)
             return latest
         mistakes = check_against(latest, adapter.shape, directory)
@@ -96,11 +99,12 @@ class Accounts:
             log.info("mapping_taken", connection_id=connection_id, version=latest.version)
             return latest
         words = "; ".join(f"{mistake.key}: {mistake.message}" for mistake in mistakes)
+        in_use = known.mapping if known else latest
         self._refused[connection_id] = latest.version
         self._say(connection_id, words)
         log.error("mapping_refused", connection_id=connection_id, problem=words,
-                  version_in_use=known.mapping.version)  # fmt: skip
-        return known.mapping
+                  version_in_use=in_use.version)  # fmt: skip
+        return in_use
 
     def _say(self, connection_id: int, problem: str | None) -> None:
         """Show on the connection's page that a changed mapping file is not in use."""

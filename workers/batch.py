@@ -24,7 +24,7 @@ from app.domain.errors import (
 )
 from app.domain.events import with_details
 from app.domain.records import SHARED, DesiredBooking, Known, Outcome, Ref
-from app.mapping.diff import Settled, Wanted, merge, written
+from app.mapping.diff import Settled, Wanted, fingerprints, merge, written
 from app.mapping.mapping import Mapping
 from app.mapping.plan import Planner, Surroundings
 from app.services.inquiry import inquire
@@ -32,7 +32,7 @@ from app.store import deliveries
 from app.store.bookings import add_details, has_booked_since, histories, read_state
 from app.store.connections import count_failures, tell_failures
 from app.store.engine import Store
-from app.store.ledger import Ledger
+from app.store.ledger import Intent, Ledger
 from app.store.models import BookingRow, ConnectionRow, DeliveryRow, SyncLog
 from crm_adapters.base import Report
 from workers.accounts import Account
@@ -133,16 +133,26 @@ class Batch:
             self._works.append(work)
         wanted = merge(work.desired for work in self._works if work.desired)
         with self._store.read() as session:
-            self._ledger = Ledger(session, self._cipher, self._id).read(wanted)
-        settled = inquire(account.adapter, wanted, self._ledger, account.directory)
+            self._ledger = Ledger(session, self._cipher, self._id).read(wanted, self._now())
+        settled = inquire(
+            account.adapter, wanted, self._ledger, account.directory, claimed=self._claimed
+        )
         settled.plan = replace(settled.plan, assign=mapping.assignment_rules)
         changes = settled.plan.changes
-        new = [c.ref for c in changes if c.record_id is None and c.ref not in self._ledger]
-        if new:
+        creates = {
+            change.ref: Intent(change.targets, fingerprints(change.fields))
+            for change in changes
+            if change.record_id is None
+        }
+        if creates:
             with self._write() as session:
-                Ledger(session, self._cipher, self._id).intend(new, self._now())
-        self._intended = set(new)
+                Ledger(session, self._cipher, self._id).intend(creates, self._now())
+        self._intended = set(creates) - set(self._ledger)
         return settled
+
+    def _claimed(self, ref: Ref, record_id: str) -> bool:
+        with self._store.read() as session:
+            return Ledger(session, self._cipher, self._id).claimed(ref, record_id)
 
     def _surroundings(
         self, mapping: Mapping, delivery: DeliveryRow, row: BookingRow
@@ -204,6 +214,8 @@ class Batch:
         for ref, item in settled.wanted.items():
             result = report.results.get(ref)
             known = None if ref in settled.renewed else self._ledger.get(ref)
+            if result and result.outcome is Outcome.CREATED:
+                known = None
             if result and result.outcome is Outcome.DELETED:
                 ledger.forget(ref)
                 continue

@@ -63,7 +63,7 @@ class Settled:
 
 
 def merge(bookings: Iterable[DesiredBooking]) -> dict[Ref, Wanted]:
-    """One entry a record: fields of the newest booking, links of all."""
+    """One entry a record: the newest booking says what stands in it, the links are those of all."""
     merged: dict[Ref, Wanted] = {}
     for booking in bookings:
         for record in booking.records:
@@ -72,9 +72,31 @@ def merge(bookings: Iterable[DesiredBooking]) -> dict[Ref, Wanted]:
                 merged[record.ref] = Wanted(record, booking.version)
                 continue
             links = tuple(dict.fromkeys(other.record.links + record.links))
-            newest = Wanted(record, booking.version) if booking.version >= other.version else other
-            merged[record.ref] = replace(newest, record=replace(newest.record, links=links))
+            pair = [other, Wanted(record, booking.version)]
+            older, newest = pair if booking.version >= other.version else pair[::-1]
+            whole = replace(_laid_over(older.record, newest.record), links=links)
+            merged[record.ref] = replace(newest, record=whole)
     return dict(sorted(merged.items(), key=lambda pair: WRITE_ORDER.index(pair[0].object)))
+
+
+def _laid_over(older: DesiredRecord, newest: DesiredRecord) -> DesiredRecord:
+    """What two bookings come to when one is written after the other: what is empty wipes nothing."""
+    fields, rules = dict(newest.fields), dict(newest.rules)
+    nameless = all(
+        blank(fields.get(name)) or rules.get(name) is WriteRule.ON_CREATE
+        for name in newest.together
+    )
+    for name, value in older.fields.items():
+        rule = older.rules.get(name, WriteRule.NEVER_BLANK)
+        if name in newest.together | older.together:
+            take = nameless and rule is not WriteRule.ON_CREATE
+        else:
+            take = blank(fields.get(name)) and rules.get(name) is not WriteRule.ALWAYS
+        if take and not blank(value):
+            fields[name], rules[name] = value, rule
+        elif rule is WriteRule.APPEND and not blank(value):
+            fields[name] = appended(value, fields[name], "\n")
+    return replace(newest, fields=fields, rules=rules)
 
 
 def ask(

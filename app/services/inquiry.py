@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from app.domain.records import Directory, Findings, Known, Ref
+from app.domain.records import SHARED, Directory, Findings, Known, Ref
 from app.mapping.diff import Settled, Wanted, ask, settle
 from crm_adapters.base import Adapter
 
@@ -16,10 +16,12 @@ def inquire(
     directory: Directory,
     thorough: bool = False,
     parts: Iterable[Iterable[Ref]] = (),
+    claimed: Callable[[Ref, str], bool] = lambda ref, record_id: False,
 ) -> Settled:
     """Read what is needed and settle what is to be done. Raises the CRM's errors; writes nothing.
 
-    `parts` says what is asked together, where all of it is too much for one call.
+    `parts` says what is asked together, where all of it is too much for one call; `claimed` whether
+    a record stands for something else already, so that no create that was begun takes it for its own.
     """
     shape = adapter.shape
     questions = {q.ref: q for q in ask(wanted, ledger, shape, directory, thorough)}
@@ -29,6 +31,9 @@ def inquire(
         mine = [questions.pop(ref) for ref in dict.fromkeys(part) if ref in questions]
         if mine:
             found = adapter.find(mine, ids).found
+            for ref, there in found.items():
+                if ref in ledger and ledger[ref].record_id is None and ref.object not in SHARED:
+                    found[ref] = [hit for hit in there if not claimed(ref, hit.record_id)]
             findings.found |= found
             ids |= {ref: there[0].record_id for ref, there in found.items() if there}
     return settle(wanted, ledger, shape, directory, findings)

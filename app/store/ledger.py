@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import Text, cast, delete, select
@@ -19,6 +20,14 @@ CHUNK = 500
 """Rows of one statement: SQLite takes 32,766 values."""
 
 
+@dataclass(frozen=True)
+class Intent:
+    """What a create is begun with: what it links, and fingerprints of what stands in it."""
+
+    links: tuple[Ref, ...] = ()
+    hashes: Mapping[str, str] = field(default_factory=dict)
+
+
 class Ledger:
     """The ledger of one connection inside one session."""
 
@@ -27,7 +36,7 @@ class Ledger:
         self._cipher = cipher
         self._connection_id = connection_id
 
-    def read(self, refs: Iterable[Ref]) -> dict[Ref, Known]:
+    def read(self, refs: Iterable[Ref], now: datetime | None = None) -> dict[Ref, Known]:
         """What is known of these records and of those that they are linked to now."""
         tokens = {self._token(ref): ref for ref in refs}
         rows = self._rows(tokens)
@@ -43,15 +52,25 @@ class Ledger:
                 row.version,
                 row.url,
                 row.lost,
+                (now - row.updated_at).total_seconds() if now else None,
             )
             for row in [*rows, *others]
         }
 
-    def intend(self, refs: Iterable[Ref], now: datetime) -> None:
+    def intend(self, creates: Mapping[Ref, Intent], now: datetime) -> None:
         """Note creates before they are sent: a crash in between is then found, not repeated."""
+        tokens = {self._token(ref): ref for ref in creates}
+        there = {f"{row.object}:{row.key_hash}": row for row in self._rows(tokens)}
         rows = []
-        for ref in refs:
-            name, key_hash = self._token(ref).split(":")
+        for token, ref in tokens.items():
+            intent = creates[ref]
+            links = [self._token(target) for target in intent.links]
+            if token in there:
+                row = there[token]
+                row.links = list(dict.fromkeys([*row.links, *links]))
+                row.hashes, row.updated_at = dict(intent.hashes), now
+                continue
+            name, key_hash = token.split(":")
             rows.append(
                 {
                     "connection_id": self._connection_id,
@@ -59,8 +78,8 @@ class Ledger:
                     "key_hash": key_hash,
                     "key_box": self._cipher.encrypt(ref.key, PURPOSE),
                     "url": "",
-                    "hashes": {},
-                    "links": [],
+                    "hashes": dict(intent.hashes),
+                    "links": links,
                     "updated_at": now,
                 }
             )
@@ -69,13 +88,23 @@ class Ledger:
             part = rows[start : start + CHUNK]
             self._session.execute(insert_ignoring(self._session, RecordLink, part, unique))
 
+    def claimed(self, ref: Ref, record_id: str) -> bool:
+        """Whether a record stands for another booking or person already."""
+        query = select(RecordLink.key_hash).where(
+            RecordLink.connection_id == self._connection_id,
+            RecordLink.object == ref.object.value,
+            RecordLink.record_id == record_id,
+        )
+        mine = self._token(ref).split(":")[1]
+        return any(key_hash != mine for key_hash in self._session.scalars(query))
+
     def save(self, records: Mapping[Ref, Known], now: datetime) -> None:
         """Write what a drain has brought about."""
         tokens = {self._token(ref): ref for ref in records}
         rows = {f"{row.object}:{row.key_hash}": row for row in self._rows(tokens)}
         missing = [ref for token, ref in tokens.items() if token not in rows]
         if missing:
-            self.intend(missing, now)
+            self.intend(dict.fromkeys(missing, Intent()), now)
             rows = {f"{row.object}:{row.key_hash}": row for row in self._rows(tokens)}
         for ref, known in records.items():
             row = rows[self._token(ref)]

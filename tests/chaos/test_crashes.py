@@ -1,0 +1,99 @@
+"""A process killed at any commit and at any call leaves the CRM as if nothing had happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.bootstrap import Services
+from app.store.models import DeliveryState
+from tests.bridge import PROVIDERS, sample
+from tests.chaos.crashes import LATER, Stage, deliver, drain, states
+from tests.postgres import postgres_url
+
+JANE = {"email": "jane@globex.example", "firstname": "Jane", "lastname": "Berg", "phone": "+4915123456789"}  # fmt: skip
+OMAR = {"email": "omar@gmail.com", "firstname": "Omar", "lastname": "Haddad"}
+FIRST = [
+    sample("booking_created", id="a", attendees=[JANE, OMAR]),
+    sample("booking_created", id="b", attendees=[OMAR], hosts=[]),
+]
+SECOND = [
+    sample(
+        "booking_rescheduled",
+        id="a",
+        attendees=[OMAR, JANE],
+        hosts=[{"email": "mary@acme.example"}],
+    ),
+    sample("booking_cancelled", id="b", attendees=[OMAR], hosts=[]),
+]
+
+
+def day(services: Services, acknowledged: Path) -> None:
+    """Two bookings are made and synced, then one is moved with its people in another order, one cancelled."""
+    deliver(services, FIRST, acknowledged)
+    drain(services)
+    deliver(services, FIRST + SECOND, acknowledged)
+    drain(services)
+
+
+def aftermath(services: Services, acknowledged: Path) -> None:
+    """meetergo posts again what was not answered; another worker goes on an hour later."""
+    deliver(services, FIRST + SECOND, acknowledged)
+    for hours in (1, 2, 3):
+        drain(services, LATER * hours)
+    ended = states(services)
+    assert [state for state, _ in ended] == [DeliveryState.SYNCED] * 2, ended
+
+
+def replay(services: Services, acknowledged: Path) -> None:
+    """Every stored webhook is taken in once more."""
+    from app.services.replay import Choice
+    from app.services.replay import replay as replay_all
+
+    told = replay_all(services.store, services.intake, Choice(), services.waker.wake)
+    assert told.done >= len(FIRST + SECOND)
+    drain(services, LATER * 5)
+
+
+@pytest.fixture(params=[*((name, "sqlite") for name in PROVIDERS), (PROVIDERS[0], "postgresql")],
+                ids=lambda param: f"{param[0]} {param[1]}")  # fmt: skip
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    """One CRM connected, on one database."""
+    provider, database = request.param
+    with ExitStack() as stack:
+        url = stack.enter_context(postgres_url()) if database == "postgresql" else None
+        made = Stage(tmp_path, provider, url)
+        yield made
+        made.served.stop()
+
+
+def one_run(stage: Stage, tmp_path: Path, url: str, deadly: Any) -> Any:
+    """A run to the end, or to a death and what comes after it."""
+    (tmp_path / "acknowledged").unlink(missing_ok=True)
+    ended = stage.run(url, day, deadly)
+    assert ended.good or ended.killed
+    if ended.killed:
+        assert stage.run(url, aftermath, None).good
+    return ended
+
+
+def test_killed_at_every_commit_and_every_call(stage: Stage, tmp_path: Path) -> None:
+    """Whatever the point, the records are those of a run without a death, and none is doubled."""
+    with stage.fresh() as url:
+        points = one_run(stage, tmp_path, url, None).points
+        expected = stage.picture()
+    assert expected["counts"] == (2, 2) and len(expected["people"]) == 2
+    assert len([p for p in points if p.kind == "commit"]) > 10
+    assert len([p for p in points if p.kind == "call"]) > 5
+    for point in points:
+        with stage.fresh() as url:
+            assert one_run(stage, tmp_path, url, point).killed, f"never died {point}"
+            assert stage.picture() == expected, f"killed {point}"
+            # What is in the CRM already is not written again, however it came there.
+            writes = stage.served.sandbox.writes()
+            assert stage.run(url, replay, None).good
+            assert stage.served.sandbox.writes() == writes, f"replayed after a death {point}"
