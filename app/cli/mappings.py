@@ -111,7 +111,7 @@ def _check_files(services: Services, file: Path | None) -> None:
 
 
 def _crm_of(file: Path) -> str:
-    match = re.search(r"^crm:\s*[\"']?(\w+)", file.read_text("utf-8", errors="replace"), re.M)
+    match = re.search(r"^\W*crm\W+(\w+)", file.read_text("utf-8", errors="replace"), re.M)
     return match[1] if match else file.stem
 
 

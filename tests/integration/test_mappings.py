@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
+from sqlalchemy import select
+from structlog.testing import capture_logs
 
 from app.mapping.mapping import lay_over
 from app.mapping.present import same
 from app.mapping.schema import json_schema
 from app.store.engine import utcnow
+from app.store.models import BookingRow, DeliveryRow
 from config.settings import CONFIG_DIR
 from crm_adapters.base import Access
 from sandbox.core import Window
@@ -58,6 +61,10 @@ def write(folder: Path, provider: str, changes: dict[str, Any], name: str = "") 
     text = json.dumps(lay_over(shipped(provider), changes), indent=1)
     path.write_text(text, encoding="utf-8")
     return path
+
+
+one = pytest.mark.parametrize("provider", PROVIDERS[:1], indirect=True)
+"""For what is the same whatever the CRM."""
 
 
 @pytest.fixture(autouse=True)
@@ -193,6 +200,7 @@ def test_good_files_pass(still: tuple[Bridge, str], tmp_path: Path) -> None:
         (["diff", "SHIPPED", "SHIPPED", "--events", "lately"], "neither a date nor one of"),
     ],
 )
+@pytest.mark.parametrize("still", PROVIDERS[:1], indirect=True)
 def test_errors_are_sentences(
     still: tuple[Bridge, str], tmp_path: Path, words: list[str], sentence: str
 ) -> None:
@@ -301,6 +309,7 @@ def test_provision_shows_asks_and_makes(account: Bridge, provider: str, folder: 
     assert contact[seen] == "2026-12-01" and same(contact[vip], True)
 
 
+@one
 def test_provision_with_yes_does_not_ask(account: Bridge, provider: str, folder: Path) -> None:
     """--yes makes the fields at once, and without --provision it makes nothing."""
     write(folder, provider, CUSTOM[provider])
@@ -438,6 +447,7 @@ def test_preview_shows_what_a_colleague_has_changed(account: Bridge, provider: s
     assert fields and all(f["old"] != f["new"] for f in fields.values())
 
 
+@one
 def test_preview_with_another_file(
     account: Bridge, provider: str, folder: Path, tmp_path: Path
 ) -> None:
@@ -679,3 +689,376 @@ def test_preview_keeps_to_rules(account: Bridge, provider: str, folder: Path, ru
         )
     )
     compare(account, provider)
+
+
+# Diff
+
+
+def different(bridge: Bridge, old: Path, new: Path, *words: str) -> set[str]:
+    """The ids of the bookings that a diff names; nobody may have been asked."""
+    (sandbox,) = (served.sandbox for served in bridge.served.values())
+    calls, before = sandbox.total_calls, state(sandbox)
+    output = run(bridge, "diff", str(old), str(new), *words)
+    assert (sandbox.total_calls, state(sandbox)) == (calls, before)
+    named = set(re.findall(r"│ default:(\S+)", output))
+    number = re.search(r"(\d+) of \d+ bookings would come out differently", output)
+    assert number and int(number[1]) == len(named), output
+    return named
+
+
+TITLES = {"hubspot": ("dealname", "hs_meeting_location", "email", "lastname"),
+          "pipedrive": ("title", "location", "emails", "name"),
+          "salesforce": ("Name", "Location", "Email", "LastName")}  # fmt: skip
+EVERY = {"new", "cancelled", "support", "long", "mary", "moved"}
+DIFFERENCES: list[tuple[str, Any, set[str]]] = [
+    ("nothing", {}, set()),
+    ("what is said already", {"deal": {"per": "booking"}}, set()),
+    ("a title", {"deal": {"fields": {"$deal": "meeting_type.slug"}}}, EVERY),
+    ("a stage for cancelled ones", {"deal": {"stage": {"cancelled": "Closed lost"}}}, {"cancelled"}),
+    ("a meeting type", {"meeting_types": {"support-call": {"deal": "none"}}}, {"support"}),
+    ("a host", {"hosts": {"mary@acme.example": {"company": "none"}}}, {"mary"}),
+    ("bookings that are left out", {"skip": [{"when": {"booking.minutes": {"above": 60}}}]}, {"long"}),
+    ("what a cancel does", {"meeting": {"on_cancel": "delete"}}, {"cancelled"}),
+    ("what a move does", {"meeting": {"on_reschedule": "keep_history"}}, {"moved"}),
+    ("an owner who stands in", {"owner": {"fallback": "sales@acme.example"}}, EVERY),
+    ("an owner by table", {"owner": {"rule": "table", "table": {"mary@acme.example": "boss@acme.example"}}}, EVERY),
+    ("a write rule", {"contact": {"fields": {"$mail": {"from": "attendee.email", "write": "if_empty"}}}}, EVERY),
+    ("an answer that one booking has", {"meeting": {"fields": {"$place": "answers.Place"}}}, EVERY),
+    ("a field that one booking fills", {"deal": {"fields": {"x": "answers.Place"}}}, {"long"}),
+    ("a field that fails for one", {"deal": {"fields": {"x": {"from": "answers.Place", "as": "number"}}}}, {"long"}),
+    ("how contacts with a phone are found", {"contact": {"match": ["phone", "email"]}}, EVERY - {"new", "long"}),
+    ("who is a contact", {"attendees": {"when": {"attendee.email_domain": {"not": "new.example"}}}}, {"new"}),
+]  # fmt: skip
+
+
+def bookings(bridge: Bridge) -> None:
+    """One booking of each sort, named by its id."""
+    mary = [{"email": "mary@acme.example", "givenName": "Mary", "familyName": "Major"}]
+    kind = {"id": "mt2", "slug": "support-call", "meetingInfo": {"name": "Support"}}
+    long = sample("booking_created", id="long", end="2026-12-01T11:00:00+01:00")
+    long["attendees"] = [person("long", notes={"Place": "Room 7"})]
+    for name, payload in {
+        "new": sample("booking_created", attendees=[person("new", email="ann@new.example")]),
+        "cancelled": sample("booking_cancelled"),
+        "support": sample("booking_created", meetingType=kind),
+        "long": long,
+        "mary": sample("booking_created", hosts=mary),
+        "moved": sample("booking_created"),
+    }.items():
+        bridge.post({**payload, "id": name})
+    moved = {"start": "2026-12-03T10:00:00Z", "end": "2026-12-03T10:30:00Z"}
+    bridge.post(sample("booking_rescheduled", id="moved", **moved))
+
+
+def named(changes: Any, provider: str) -> Any:
+    """Changes with the fields' names in one CRM."""
+    deal, place, mail, _ = TITLES[provider]
+    text = (
+        json.dumps(changes).replace("$deal", deal).replace("$place", place).replace("$mail", mail)
+    )
+    return json.loads(text)
+
+
+def test_diff_names_exactly_what_comes_out_differently(
+    account: Bridge, provider: str, tmp_path: Path
+) -> None:
+    """For each change of a file: the bookings that it concerns, and no other."""
+    bookings(account)
+    old = SHIPPED / f"{provider}.yaml"
+    for number, (what, changes, expected) in enumerate(DIFFERENCES):
+        new = write(tmp_path, provider, named(changes, provider), f"new{number}.yaml")
+        found = different(account, *((old, new) if number % 2 else (new, old)))
+        assert found == expected, (what, found)
+
+
+@one
+def test_diff_looks_at_the_span_that_is_asked_for(
+    account: Bridge, provider: str, tmp_path: Path
+) -> None:
+    """--events takes last-week, today, last-month or a date; last week is the default."""
+    account.post(sample("booking_created", id="old"))
+    account.post(sample("booking_created", id="new"))
+    with account.services.store.write() as session:
+        query = select(BookingRow).where(BookingRow.key == "default:old")
+        session.scalars(query).one().updated_at = utcnow() - timedelta(days=10)
+    old = SHIPPED / f"{provider}.yaml"
+    new = write(tmp_path, provider, {"deal": "none"}, "new.yaml")
+    assert different(account, old, new) == {"new"}
+    assert different(account, old, new, "--events", "last-week") == {"new"}
+    assert different(account, old, new, "--events", "last-month") == {"new", "old"}
+    day = (utcnow() - timedelta(days=11)).date().isoformat()
+    assert different(account, old, new, "--events", day) == {"new", "old"}
+    tomorrow = (utcnow() + timedelta(days=1)).isoformat()
+    assert different(account, old, new, "--events", tomorrow) == set()
+
+
+# Reload and resync
+
+
+def title_of(bridge: Bridge, provider: str, number: str) -> str | None:
+    """The title of a booking's deal."""
+    deals = bridge.sandbox(provider).view().deals
+    return next((deal.title for deal in deals if deal.booking == f"default:{number}"), None)
+
+
+def book(bridge: Bridge, number: int | str) -> None:
+    """A booking that is posted and worked on."""
+    bridge.sync(sample("booking_created", id=str(number), attendees=[person(number)]))
+
+
+def versions(bridge: Bridge) -> dict[str, str | None]:
+    """Booking id -> the mapping version that it was planned by."""
+    with bridge.services.store.read() as session:
+        query = select(BookingRow.key, DeliveryRow.mapping_version).join(
+            DeliveryRow, DeliveryRow.booking_id == BookingRow.id
+        )
+        return {key.partition(":")[2]: version for key, version in session.execute(query)}
+
+
+@one
+def test_a_changed_file_counts_from_the_next_batch(
+    account: Bridge, provider: str, folder: Path
+) -> None:
+    """No restart: the same worker plans the next batch by the new file, and says by which."""
+    book(account, 1)
+    old = account.services.mappings[provider].version
+    title = TITLES[provider][0]
+    write(folder, provider, {"deal": {"fields": {title: {"value": "By the new file"}}}})
+    book(account, 2)
+    assert title_of(account, provider, "1") == "Discovery Call: P1 Test"
+    assert title_of(account, provider, "2") == "By the new file"
+    new = account.services.mappings[provider].version
+    assert versions(account) == {"1": old, "2": new} and old != new
+    assert account.connection(provider).mapping_problem is None
+
+
+@one
+def test_a_change_takes_effect_within_one_backlog(
+    account: Bridge, provider: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that changes while a backlog is worked on counts between two of its batches."""
+    account.drain(warm_only=True)
+    adapter = type(account.services.adapter(1))
+    monkeypatch.setattr(adapter, "batch_size", 2)
+    applied: list[int] = []
+    original = adapter.apply
+
+    def apply(self: Any, plan: Any, report: Any) -> None:
+        original(self, plan, report)
+        applied.append(len(plan.changes))
+        if len(applied) == 1:
+            changes = {"deal": {"fields": {TITLES[provider][0]: {"value": "Changed"}}}}
+            write(folder, provider, changes)
+
+    for number in range(6):
+        account.post(sample("booking_created", id=str(number), attendees=[person(number)]))
+    monkeypatch.setattr(adapter, "apply", apply)
+    account.settle()
+    titles = [title_of(account, provider, str(number)) for number in range(6)]
+    assert len(applied) >= 3
+    assert titles == [f"Discovery Call: P{n} Test" for n in (0, 1)] + ["Changed"] * 4
+
+
+BROKEN = {
+    "no yaml": "contact: [",
+    "an unknown key": "version: 1\ncrm: CRM\ncontcat: none\n",
+    "an unknown path": "version: 1\ncrm: CRM\ncontact: {fields: {x: attendee.nope}}\n",
+    "a template that reaches out": 'version: 1\ncrm: CRM\ncontact: {fields: {x: {template: "{{ self }}"}}}\n',
+    "another CRM's": "version: 1\ncrm: other\n",
+    "gone": "",
+}  # fmt: skip
+
+
+@one
+def test_a_broken_file_is_refused_loudly(account: Bridge, provider: str, folder: Path) -> None:
+    """The one before stays in use; the log, the dashboard and the check say so until it is mended."""
+    book(account, "first")
+    good = account.services.mappings[provider].version
+    path = folder / f"{provider}.yaml"
+    for what, text in BROKEN.items():
+        path.write_text(text.replace("CRM", provider), encoding="utf-8")
+        if not text:
+            path.unlink()
+        with capture_logs() as logs:
+            book(account, what)
+        refused = [entry for entry in logs if entry["event"] == "mapping_refused"]
+        assert refused and refused[0]["log_level"] == "error"
+        assert refused[0]["version_in_use"] == good and f"{provider}.yaml" in refused[0]["problem"]
+        assert title_of(account, provider, what) == f"Discovery Call: P{what} Test"
+        assert versions(account)[what] == good
+        problem = account.services.mappings.problem(provider)
+        assert problem and problem in run(account, "check", code=1)
+        assert f"{provider}.yaml" in account.client.get("/").get_data(as_text=True)
+    shutil.copy(SHIPPED / f"{provider}.yaml", path)
+    book(account, "last")
+    assert account.services.mappings.problem(provider) is None
+    run(account, "check")
+
+
+def test_a_file_that_the_crm_speaks_against_is_refused_loudly(
+    account: Bridge, provider: str, folder: Path
+) -> None:
+    """A field that the account lacks: the old file stays in use, the connection says why, and a
+    mended file is taken."""
+    book(account, 1)
+    good = account.services.mappings[provider].version
+    path = write(folder, provider, {"deal": {"fields": {"no_such_field": "attendee.email"}}})
+    with capture_logs() as logs:
+        book(account, 2)
+    refused = [entry for entry in logs if entry["event"] == "mapping_refused"]
+    assert refused and refused[0]["log_level"] == "error" and refused[0]["version_in_use"] == good
+    assert versions(account) == {"1": good, "2": good}
+    assert title_of(account, provider, "2") == "Discovery Call: P2 Test"
+    problem = account.connection(provider).mapping_problem
+    assert problem and "has no field 'no_such_field'" in problem
+    page = account.client.get("/connections/1").get_data(as_text=True)
+    assert "no_such_field" in page
+    assert "no_such_field" in run(account, "check", str(path), "--connection", "1", code=1)
+    # Once refused it is not looked at again with every batch.
+    calls = account.sandbox(provider).calls.copy()
+    with capture_logs() as logs:
+        book(account, 1)
+    assert not [entry for entry in logs if entry["event"] == "mapping_refused"]
+    assert account.sandbox(provider).calls == calls
+    title = TITLES[provider][0]
+    write(folder, provider, {"deal": {"fields": {title: {"value": "Mended"}}}})
+    book(account, 3)
+    assert title_of(account, provider, "3") == "Mended"
+    assert account.connection(provider).mapping_problem is None
+
+
+def test_resync_applies_a_new_file_to_past_bookings(
+    account: Bridge, provider: str, folder: Path
+) -> None:
+    """Only what another version has planned is looked at again, and only what differs is written;
+    the same version once more makes no call."""
+    for number in (1, 2, 3):
+        book(account, number)
+    sandbox = account.sandbox(provider)
+    old = account.services.mappings[provider].version
+    words = ("check", "--connection", "1", "--resync")
+    sandbox.calls.clear()
+    assert "0 bookings are synced again" in run(account, *words)
+    asked = sandbox.total_calls
+    account.settle()
+    assert sandbox.total_calls == asked and sandbox.writes() == 0
+    title = TITLES[provider][0]
+    slug = {"template": "{{ meeting_type.slug }} {{ attendee.first_name }}"}
+    write(folder, provider, {"deal": {"fields": {title: slug}}})
+    book(account, 4)
+    new = account.services.mappings[provider].version
+    assert versions(account) == {"1": old, "2": old, "3": old, "4": new}
+    before = raw(sandbox)
+    output = run(account, *words)
+    assert f"3 bookings are synced again with {provider}.yaml {new}" in output
+    sandbox.calls.clear()
+    account.settle()
+    assert versions(account) == dict.fromkeys("1234", new)
+    assert [title_of(account, provider, n) for n in "1234"] == [
+        f"discovery-call P{n}" for n in "1234"
+    ]
+    after = raw(sandbox)
+    assert after.keys() == before.keys()
+    touched = {key for key in after if after[key] != before[key]}
+    assert len(touched) == 3 and {name for name, _ in touched} == {"deal"}
+    assert 0 < sandbox.writes() <= 3
+    sandbox.calls.clear()
+    assert "0 bookings are synced again" in run(account, *words)
+    read = sandbox.total_calls
+    account.settle()
+    assert sandbox.total_calls == read and sandbox.writes() == 0
+
+
+@one
+def test_resync_takes_in_what_was_skipped_or_had_failed(
+    account: Bridge, provider: str, folder: Path
+) -> None:
+    """A booking that the old file left out, or failed for, is made by the new one."""
+    name = TITLES[provider][1]
+    strict = {"meeting": {"fields": {name: {"from": "answers.Seats", "as": "number"}}}}
+    write(folder, provider, {**strict, "skip": [{"when": {"attendee.first_name": "P1"}}]})
+    account.drain(warm_only=True)
+    many = sample("booking_created", id="2", attendees=[person(2, notes={"Seats": "many"})])
+    account.post(sample("booking_created", id="1", attendees=[person(1)]))
+    account.post(many)
+    account.drain()
+    assert sorted(d.state for d in account.deliveries()) == ["failed", "skipped"]
+    assert account.sandbox(provider).view().deals == []
+    shutil.copy(SHIPPED / f"{provider}.yaml", folder / f"{provider}.yaml")
+    assert "2 bookings are synced again" in run(account, "check", "--connection", "1", "--resync")
+    account.settle()
+    assert {d.state for d in account.deliveries()} == {"synced"}
+    assert len(account.sandbox(provider).view().deals) == 2
+
+
+@one
+def test_resync_works_on_the_file_in_use(account: Bridge, provider: str, tmp_path: Path) -> None:
+    """Another file than the one in use is not applied, nor one with mistakes."""
+    book(account, 1)
+    other = write(tmp_path, provider, {"deal": "none"}, "other.yaml")
+    words = ("check", str(other), "--connection", "1", "--resync")
+    assert "works on the file in use" in run(account, *words, code=1)
+    account.settings.mappings_dir.joinpath(f"{provider}.yaml").write_text("version: 1\n")
+    run(account, "check", "--connection", "1", "--resync", code=1)
+    assert {d.state for d in account.deliveries()} == {"synced"}
+
+
+# Reads that write rules need
+
+PHONES = {"hubspot": "phone", "salesforce": "Phone"}
+
+
+@pytest.mark.parametrize("provider", PHONES, indirect=True)
+def test_reads_for_if_empty_are_batched(account: Bridge, provider: str, folder: Path) -> None:
+    """Whatever the number of contacts: one read a batch, for new ones and for known ones."""
+    phone = PHONES[provider]
+    rules = {"contact": {"fields": {phone: {"from": "attendee.phone", "write": "if_empty"}}},
+             "company": "none"}  # fmt: skip
+    write(folder, provider, rules)
+    account.drain(warm_only=True)
+    sandbox = account.sandbox(provider)
+    number = min(account.services.adapter(1).batch_size, 60)
+    reading = (
+        ("/contacts/batch/read", "/contacts/search")
+        if provider == "hubspot"
+        else ("/composite/query",)
+    )
+
+    def reads() -> int:
+        return sum(n for call, n in sandbox.calls.items() if call.endswith(reading))
+
+    def mobile(index: int, digit: int) -> str:
+        return f"+49151{digit}{index:06d}"
+
+    for index in range(number):
+        theirs = {"email": f"p{index}@globex.example", "lastname": "Old"}
+        if provider == "hubspot":
+            sandbox._insert(
+                "contacts",
+                {"properties": {**theirs, "phone": mobile(index, 1)} if index % 2 else theirs},
+            )
+        else:
+            row = {
+                "Email": theirs["email"],
+                "LastName": "Old",
+                "Phone": mobile(index, 1) if index % 2 else None,
+            }
+            sandbox._store("Contact", row)
+    sandbox.calls.clear()
+    for index in range(number):
+        people = [person(index, phone=mobile(index, 2))]
+        account.post(sample("booking_created", id=str(index), attendees=people))
+    account.settle()
+    assert reads() == 1, sandbox.calls
+    contacts = {c.email: c.phone for c in sandbox.view().contacts}
+    assert contacts == {f"p{i}@globex.example": mobile(i, 1 if i % 2 else 2) for i in range(number)}
+    sandbox.calls.clear()
+    for index in range(number):
+        later = {
+            "updatedAt": "2026-11-26T00:00:00Z",
+            "attendees": [person(index, phone=mobile(index, 3))],
+        }
+        account.post(sample("booking_created", id=str(index), **later))
+    account.settle()
+    assert reads() == 1, sandbox.calls
+    assert {c.email: c.phone for c in sandbox.view().contacts} == contacts
