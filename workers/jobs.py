@@ -29,7 +29,6 @@ def process_pool() -> DrainPool:
 
 def sync_connection(connection_id: int) -> None:
     """Bring one CRM account up to date, in a thread: the next wake-up need not wait for it."""
-    process_services().waker.begun(connection_id)
     process_pool().submit(connection_id)
 
 

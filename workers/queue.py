@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterable
 
 import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue
-from rq.exceptions import DuplicateJobError
 from rq.serializers import JSONSerializer
 
 log = structlog.get_logger(__name__)
@@ -50,31 +50,15 @@ class Waker:
 
     def confirm(self) -> bool:
         """Queue the re-reading of held webhooks; False where Redis did not take it."""
-        return self._quietly(lambda: self._enqueue(CONFIRM_JOB, "confirm", ()))
+        return self._quietly(lambda: enqueue_once(self._queue, CONFIRM_JOB, "confirm"))
 
     def tell(self) -> bool:
         """Queue the sending of notices; False where Redis did not take it."""
-        return self._quietly(lambda: self._enqueue(NOTICE_JOB, "notices", ()))
-
-    def begun(self, connection_id: int) -> None:
-        """Say that a drain has started: from now on a wake-up is a new job, so none is lost."""
-        self._quietly(lambda: self.redis.incr(_counter(connection_id)))
+        return self._quietly(lambda: enqueue_once(self._queue, NOTICE_JOB, "notices"))
 
     def _wake_all(self, connection_ids: Iterable[int]) -> None:
         for connection_id in connection_ids:
-            self._wake(connection_id)
-
-    def _wake(self, connection_id: int) -> None:
-        number = int(self.redis.get(_counter(connection_id)) or 0)
-        self._enqueue(SYNC_JOB, f"sync-{connection_id}-{number}", (connection_id,))
-
-    def _enqueue(self, function: str, job_id: str, args: tuple[int, ...]) -> None:
-        try:
-            self._queue.enqueue(
-                function, args=args, job_id=job_id, unique=True, result_ttl=0, failure_ttl=0
-            )
-        except DuplicateJobError:
-            log.debug("already_queued", job=job_id)
+            enqueue_once(self._queue, SYNC_JOB, f"sync-{connection_id}", (connection_id,))
 
     def _quietly(self, action: Callable[[], object]) -> bool:
         if time.monotonic() < self._rest_until:
@@ -88,5 +72,16 @@ class Waker:
         return True
 
 
-def _counter(connection_id: int) -> str:
-    return f"bridge:drains:{connection_id}"
+def enqueue_once(queue: Queue, function: str, name: str, args: tuple[int, ...] = ()) -> bool:
+    """Queue a job unless one of that name waits already; False where one does.
+
+    Only what waits counts: a job that a worker took may be past the point at which it looks, or the
+    worker may be dead, while RQ goes on to know the job. Two that get in at the same moment do no
+    harm: the lease, and in one process the pool, let one drain at a time.
+    """
+    if any(job_id.startswith(f"{name}-") for job_id in queue.get_job_ids()):
+        return False
+    queue.enqueue(
+        function, args=args, job_id=f"{name}-{uuid.uuid4().hex}", result_ttl=0, failure_ttl=0
+    )
+    return True

@@ -8,12 +8,11 @@ import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 from rq.cron import CronJob, CronScheduler
-from rq.exceptions import DuplicateJobError
 
 from config.logging import configure_logging
 from config.settings import load_settings
 from workers import jobs
-from workers.queue import QUEUE, connect, make_queue
+from workers.queue import QUEUE, connect, enqueue_once, make_queue
 
 log = structlog.get_logger(__name__)
 REDIS_PAUSE = 2.0
@@ -26,12 +25,7 @@ class UniqueCronJob(CronJob):
     def enqueue(self, connection: Redis) -> object:  # type: ignore[override]  # nobody reads it
         """Queue the job unless it waits already; RQ's own would use pickle and pile up."""
         name = self.func_name.rpartition(".")[2]
-        try:
-            return make_queue(connection).enqueue(
-                self.func_name, job_id=f"cron-{name}", unique=True, result_ttl=0, failure_ttl=0
-            )
-        except DuplicateJobError:
-            return None
+        return enqueue_once(make_queue(connection), self.func_name, f"cron-{name}")
 
 
 def build_scheduler(
