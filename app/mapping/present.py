@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 from app.domain.records import Directory, FieldValue, Stage
@@ -42,11 +43,14 @@ def as_list(value: FieldValue) -> list[str]:
 
 
 def appended(now: FieldValue, value: FieldValue, between: str) -> FieldValue:
-    """What stands there with a value added at the end, unless it is in there already."""
+    """What stands there with a value added at the end, each line that is not in there already."""
     if isinstance(value, list):
         return list(dict.fromkeys([*as_list(now), *map(str, value)]))
     text = str(now)
-    return text if str(value) in text else f"{text}{between}{value}"
+    for line in re.split(r"\n|<br>", str(value)):
+        if line.strip() not in text:
+            text += f"{between}{line}"
+    return text
 
 
 def is_later_stage(now: FieldValue, wanted: FieldValue, directory: Directory) -> bool:

@@ -15,9 +15,9 @@ Values = Mapping[str, Any]
 WON, LOST = "Won", "Lost"
 """How a deal ends: stages in HubSpot and Salesforce, a status in Pipedrive."""
 COMMON: dict[str, tuple[str, ...]] = {
-    "contact": ("name", "first", "last", "email", "emails", "phone", "job_title", "company", "owner"),
+    "contact": ("name", "email", "emails", "phone", "job_title", "company", "owner"),
     "company": ("name", "domain", "owner"),
-    "lead": ("name", "first", "last", "email", "phone", "company_name", "status", "converted", "owner"),
+    "lead": ("name", "email", "phone", "company_name", "status", "converted", "owner"),
     "deal": ("title", "stage", "pipeline", "amount", "close_date", "contacts", "company", "owner"),
     "case": ("subject", "status", "origin", "contact", "company", "owner"),
     "meeting": ("title", "start", "minutes", "where", "body", "contacts", "deal", "case", "company",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,20 @@ import time_machine
 from pydantic import ValidationError
 
 from app.services.allowance import BudgetGate
-from tests.contract.case_files import CASES, DESKS, BadCase, case_for, check_payload, crms_of, read
-from tests.contract.compare import fits
-from tests.contract.desk import Link
+from tests.contract.case_files import (
+    CASES,
+    DESKS,
+    STEPS,
+    BadCase,
+    Case,
+    Expected,
+    case_for,
+    check_payload,
+    crms_of,
+    read,
+)  # fmt: skip
+from tests.contract.compare import MATCHERS, fits
+from tests.contract.desk import COMMON, Link
 from tests.contract.play import START, Play
 
 FILES = {path.stem: read(path) for path in sorted(CASES.glob("*.yaml"))}
@@ -122,6 +134,18 @@ def test_a_wrong_expectation_fails(then: dict[str, Any], tmp_path: Path) -> None
                 play.run()
         finally:
             play.close()
+
+
+def test_the_readme_names_everything() -> None:
+    """Every key, step, expectation and word that a file may hold is in tests/cases/README.md."""
+    text = (CASES / "README.md").read_text(encoding="utf-8")
+    keys = {*Case.model_fields, *STEPS, *Expected.model_fields, *MATCHERS, *COMMON}
+    for model in STEPS.values():
+        keys |= set(model.model_fields)
+    words = {word for words in COMMON.values() for word in words} - {"first", "last"}
+    named = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"`([^`]+)`", text))))
+    assert not (keys | words) - named - set(COMMON)
+    assert set(COMMON) <= set(re.findall(r"^\| (\w+) \|", text, re.M))
 
 
 def test_crms_are_named_or_left_out_with_a_reason() -> None:
