@@ -107,6 +107,7 @@ class PipedriveSandbox(Sandbox):
         self.burst = Window(80, 2.0)
         self.search_burst = Window(10, 2.0)
         self.spent = 0
+        self.daily_budget = DAILY_BUDGET
         self.pipelines = [
             {"id": 1, "name": "Pipeline", "order_nr": 0},
             {"id": 2, "name": "Renewals", "order_nr": 1},
@@ -151,7 +152,7 @@ class PipedriveSandbox(Sandbox):
 
     def _after(self, response: Response) -> Response:
         if request.path.startswith(("/api/", "/v1/")):
-            left = max(0, DAILY_BUDGET - self.spent)
+            left = max(0, self.daily_budget - self.spent)
             response.headers["x-ratelimit-limit"] = str(self.burst.limit)
             response.headers["x-ratelimit-remaining"] = str(self.burst.left)
             response.headers["x-ratelimit-reset"] = "2"
@@ -163,7 +164,7 @@ class PipedriveSandbox(Sandbox):
         cost = 20 if searching else COSTS[request.method]
         self.spent += cost * (2 if request.path.startswith("/v1") else 1)
         window = self.search_burst if searching else self.burst
-        if not window.take() or self.spent > DAILY_BUDGET:
+        if not window.take() or self.spent > self.daily_budget:
             return make(429, {"success": False, "error": "request over limit", "code": 429})
         if self._scope() not in scopes:
             return Refused(403, "Scope and URL mismatch").response()

@@ -1,0 +1,225 @@
+"""Bugs planted on purpose, each by name: what the tests of this folder are for has to catch them.
+
+As a module it is the worker process, and its `create_app` the web process, of a chaos run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Flask
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A bug, and the tests of which at least one has to fail for it."""
+
+    plant: Callable[[], None]
+    tests: tuple[str, ...]
+
+
+CRASHES = "tests/chaos/test_crashes.py::test_killed_at_every_commit_and_every_call"
+FENCE = "tests/integration/test_queue.py::test_a_drainer_that_lost_its_lease_writes_nothing"
+LATE = "tests/integration/test_queue.py::test_a_wake_up_that_found_the_lease_taken_is_made_up_for"
+ADAPTERS = "tests/contract/test_adapters.py"
+OUTAGES = "tests/integration/test_outages.py"
+
+
+def _no_unique_key() -> None:
+    """Every webhook is new, also one that came before."""
+    from app.domain.events import Event
+
+    Event.dedupe_key = property(lambda event: uuid.uuid4().hex * 2)
+
+
+def _ledger_before_the_call() -> None:
+    """What is about to be written is noted as written, then the CRM is called."""
+    from workers.batch import Batch
+
+    apply_first = Batch._plan
+
+    def plan(batch: Any, rows: Any) -> Any:
+        settled = apply_first(batch, rows)
+        with batch._write() as session:
+            for delivery, booking in rows:
+                row = session.get_one(type(delivery), delivery.id)
+                row.state, row.synced_revision = "synced", booking.revision
+        return settled
+
+    Batch._plan = plan
+
+
+def _no_intent() -> None:
+    """Creates are not noted before they are sent."""
+    from app.store.ledger import Ledger
+
+    intend = Ledger.intend
+
+    def only_when_saving(ledger: Any, creates: Any, now: Any) -> None:
+        if not any(intent.hashes for intent in creates.values()):
+            intend(ledger, creates, now)
+
+    Ledger.intend = only_when_saving
+
+
+def _lease_not_fenced() -> None:
+    """Whoever held the lease once may write for ever."""
+    from app.store import deliveries
+
+    deliveries.hold_lease = lambda session, connection_id, fence, now: True
+
+
+def _lease_never_ends() -> None:
+    """A dead drainer keeps its connection."""
+    from datetime import timedelta
+
+    from app.store import deliveries
+
+    deliveries.LEASE = timedelta(days=365)
+
+
+def _wake_up_lost() -> None:
+    """A drainer does not look once more after it has let go."""
+    from workers import sync
+
+    sync.deliveries.connections_with_work = lambda session, now: []
+
+
+def _pause_ignored() -> None:
+    """A CRM that asked for a pause is called at once."""
+    from workers.sync import Drainer
+
+    Drainer._pause = lambda drainer, lease, error, backlog: None
+
+
+def _last_to_arrive_wins() -> None:
+    """The newest state is the one that came last."""
+    from app.store import bookings
+
+    bookings.is_newer = lambda candidate, known: True
+
+
+def _failed_search_is_nobody() -> None:
+    """A search that failed is taken for one that found nobody."""
+    from app.domain.errors import RetryLater
+    from app.domain.records import Findings
+    from app.services import inquiry
+
+    settle = inquiry.settle
+
+    def inquire(adapter: Any, *args: Any, **kwargs: Any) -> Any:
+        find = adapter.find
+
+        def hopeful(questions: Any, ids: Any) -> Any:
+            try:
+                return find(questions, ids)
+            except RetryLater:
+                return Findings()
+
+        adapter.find = hopeful
+        try:
+            return original(adapter, *args, **kwargs)
+        finally:
+            adapter.find = find
+
+    original = inquiry.inquire
+    assert settle is not None
+    from workers import batch
+
+    batch.inquire = inquire
+
+
+def _outage_uses_attempts() -> None:
+    """Waiting for a CRM that is down uses up a booking's attempts."""
+    from app.store import deliveries
+
+    deliveries.end_in_doubt = deliveries.end_badly
+
+
+def _answer_before_commit() -> None:
+    """A webhook is answered when it is in memory, and stored with the next one."""
+    from app.services.intake import Answer, Intake, Verdict
+
+    accept = Intake.accept
+    kept: list[tuple[Any, bytes]] = []
+
+    def hasty(intake: Any, rules: Any, body: bytes) -> Any:
+        json.loads(body)
+        kept.append((rules, body))
+        if len(kept) > 1:
+            return accept(intake, *kept.pop(0))
+        return Answer(Verdict.ACCEPTED, 0)
+
+    Intake.accept = hasty
+
+
+def _allowance_ignored() -> None:
+    """Calls do not wait for the CRM's allowance."""
+    from app.services.allowance import BudgetGate
+
+    BudgetGate.enter = lambda gate, allowance: None
+
+
+def _poison_fails_its_batch() -> None:
+    """One record that a CRM refuses fails everything that was sent with it."""
+    from app.domain.errors import InvalidRecord
+    from workers.batch import Batch
+
+    problem = Batch._problem
+
+    def any_problem(batch: Any, work: Any) -> Any:
+        refused = [p for p in batch._report.problems.values() if isinstance(p, InvalidRecord)]
+        return refused[0] if refused else problem(batch, work)
+
+    Batch._problem = any_problem
+
+
+MUTANTS: dict[str, Mutant] = {
+    "no unique key": Mutant(
+        _no_unique_key,
+        ("tests/integration/test_webhooks.py::test_fifty_posts_by_eight_clients_are_one_event",),
+    ),
+    "ledger written before the call": Mutant(_ledger_before_the_call, (CRASHES,)),
+    "create without an intent": Mutant(_no_intent, (CRASHES,)),
+    "lease not fenced": Mutant(_lease_not_fenced, (FENCE,)),
+    "lease never ends": Mutant(_lease_never_ends, ("tests/chaos/test_leases.py",)),
+    "wake-up lost": Mutant(_wake_up_lost, (LATE,)),
+    "cooldown ignored": Mutant(_pause_ignored, (ADAPTERS,)),
+    "last to arrive wins": Mutant(_last_to_arrive_wins, (ADAPTERS,)),
+    "failed search is nobody": Mutant(_failed_search_is_nobody, (ADAPTERS,)),
+    "outage uses up attempts": Mutant(_outage_uses_attempts, (OUTAGES,)),
+    "answer before the commit": Mutant(_answer_before_commit, (CRASHES,)),
+    "allowance ignored": Mutant(_allowance_ignored, ("tests/integration/test_allowance.py",)),
+    "poison fails its batch": Mutant(_poison_fails_its_batch, (ADAPTERS,)),
+}
+
+
+def plant(name: str) -> None:
+    """Plant a bug in this process; nothing for an empty name."""
+    if name:
+        MUTANTS[name].plant()
+
+
+def create_app() -> Flask:
+    """The web process, with the bug of BRIDGE_MUTANT."""
+    from app import create_app as make
+
+    plant(os.environ.get("BRIDGE_MUTANT", ""))
+    return make()
+
+
+def main() -> None:
+    """The worker process, likewise."""
+    plant(os.environ.get("BRIDGE_MUTANT", ""))
+    from workers.worker import main as work
+
+    work()
+
+
+if __name__ == "__main__":
+    main()

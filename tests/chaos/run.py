@@ -1,0 +1,212 @@
+"""`make chaos SEED=.. BOOKINGS=..`: bookings into three CRMs while everything fails, then the count.
+
+The records have to be those of a run without a fault: nothing lost, doubled or stale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.bridge import PROVIDERS, Bridge, wait_for
+from tests.chaos.faults import Faults
+from tests.chaos.history import History, make
+from tests.chaos.system import SWEEP, System, lift_limits
+from tests.contract.test_convergence import picture
+from tests.postgres import postgres_url
+
+POSTERS = 4
+MOSTLY = 0.7
+"""Part of the work that is done while faults strike."""
+PATIENCE = 900.0
+"""Seconds that the system has to settle once nothing fails any more."""
+console = Console(width=110)
+
+
+@dataclass
+class Verdict:
+    """What a run came to."""
+
+    struck: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    calls: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def good(self) -> bool:
+        """Whether everything is as without a fault."""
+        return not self.wrong
+
+
+def run(folder: Path, database_url: str, seed: int, bookings: int, mutant: str = "") -> Verdict:
+    """One run. Deterministic in what is posted; when faults strike depends on the machine too."""
+    started = time.monotonic()
+    history = make(seed, bookings)
+    expected = oracle(folder, history)
+    verdict = Verdict()
+    with ExitStack() as stack:
+        system = System(folder, database_url, console.print, mutant)
+        stack.callback(system.stop)
+        for served in system.served.values():
+            served.sandbox.calls.clear()
+        faults = Faults(system, seed)
+        faults.start()
+        with ThreadPoolExecutor(POSTERS) as pool:
+            for _ in pool.map(system.post, history.posts):
+                pass
+        # Most of the work is still ahead of the workers.
+        most = MOSTLY * bookings * len(PROVIDERS)
+        wait_for(lambda: system.states().get("synced", 0) >= most, PATIENCE)
+        faults.stop()
+        verdict.struck = faults.struck
+        verdict.wrong += [
+            f"{name} never struck" for name in faults.kinds if not faults.struck[name]
+        ]
+        settle(system, bookings, verdict)
+        for provider in PROVIDERS:
+            verdict.wrong += compare(system, provider, expected[provider], history)
+        outlast(system, verdict, "two sweeps", lambda: time.sleep(2 * SWEEP + 1))
+        for turn in ("a replay of everything", "a second one"):
+            outlast(system, verdict, turn, lambda: replay(system, bookings, verdict))
+        verdict.calls = {name: s.sandbox.total_calls for name, s in system.served.items()}
+    verdict.seconds = time.monotonic() - started
+    return verdict
+
+
+def oracle(folder: Path, history: History) -> dict[str, dict[str, Any]]:
+    """What stands in each CRM when only the newest states come, and nothing fails."""
+    bridge = Bridge(f"sqlite:///{folder}/oracle.sqlite3")
+    for served in bridge.served.values():
+        lift_limits(served.sandbox)
+    bridge.connect_all()
+    for state in history.newest:
+        bridge.post(state)
+    bridge.settle(PATIENCE)
+    seen = {provider: picture(bridge, provider) for provider in PROVIDERS}
+    bridge.close()
+    return seen
+
+
+def settle(system: System, bookings: int, verdict: Verdict) -> None:
+    """Wait until every booking is in every CRM."""
+    wanted = {"synced": bookings * len(PROVIDERS)}
+    until, before = time.monotonic() + PATIENCE, 0.0
+    while system.states() != wanted:
+        if time.monotonic() > until:
+            verdict.wrong.append(f"not everything is synced in the end: {system.states()}")
+            return
+        if time.monotonic() - before > 10:
+            before = time.monotonic()
+            console.print(f"  {system.states()}", highlight=False)
+        time.sleep(0.3)
+
+
+def compare(system: Any, provider: str, expected: dict[str, Any], history: History) -> list[str]:
+    """What is lost, doubled or stale in a CRM."""
+    view = SandboxView(system).sandbox(provider).view()
+    wrong = []
+    for kind, records in (("deal", view.deals), ("meeting", view.meetings)):
+        if len(records) != len(history.newest):
+            wrong.append(f"{provider}: {len(records)} {kind}s for {len(history.newest)} bookings")
+    emails = Counter(contact.email for contact in view.contacts)
+    wrong += [f"{provider}: contact {e} {n} times" for e, n in emails.items() if n > 1]
+    newest = {p["email"] for state in history.newest for p in state["attendees"]}
+    wrong += [f"{provider}: contact {email} is lost" for email in sorted(newest - set(emails))]
+    wrong += [f"{provider}: who is {email}?" for email in sorted(set(emails) - history.people)]
+    domains = Counter(company.domain for company in view.companies)
+    wrong += [f"{provider}: company {d} {n} times" for d, n in domains.items() if n > 1]
+    if wrong:
+        return wrong
+    seen = picture(SandboxView(system), provider)
+    for kind in ("deals", "meetings"):
+        for key, record in expected[kind].items():
+            if seen[kind].get(key) != record:
+                wrong.append(
+                    f"{provider}: {kind} of {key} stale: {seen[kind].get(key)} != {record}"
+                )
+    return wrong
+
+
+class SandboxView:
+    """What `picture` wants of a bridge."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+
+    def sandbox(self, provider: str) -> Any:
+        """The sandbox of a provider."""
+        return self._system.served[provider].sandbox
+
+
+def outlast(system: System, verdict: Verdict, what: str, action: Any) -> None:
+    """Nothing is written any more, whatever happens that brings no news."""
+    before = {name: len(s.sandbox.log) for name, s in system.served.items()}
+    writes = system.writes()
+    action()
+    if system.writes() != writes:
+        calls = [
+            f"{name} {call}"
+            for name, served in system.served.items()
+            for call in served.sandbox.log[before[name] :]
+        ]
+        number = system.writes() - writes
+        verdict.wrong.append(f"{number} calls wrote something after {what}: {calls[:12]}")
+
+
+def replay(system: System, bookings: int, verdict: Verdict) -> None:
+    """Replay every stored webhook and wait until all is synced again."""
+    system.command("events", "replay", "--all")
+    settle(system, bookings, verdict)
+
+
+def main() -> int:
+    """Run, print, give the exit code."""
+    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--bookings", type=int, default=200)
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--mutant", default="")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        url = f"sqlite:///{folder}/bridge.sqlite3"
+        if given.database == "postgresql":
+            url = stack.enter_context(postgres_url())
+        verdict = run(Path(folder), url, given.seed, given.bookings, given.mutant)
+        show(verdict, given.seed, given.bookings)
+        if not verdict.good:
+            kept = Path(tempfile.gettempdir()) / f"chaos-{given.seed}.log"
+            kept.write_bytes((Path(folder) / "log").read_bytes())
+            console.print(f"What the processes printed: {kept}")
+    return 0 if verdict.good else 1
+
+
+def show(verdict: Verdict, seed: int, bookings: int) -> None:
+    """Print what struck and what is wrong."""
+    table = Table("fault", "struck", title=f"Seed {seed}, {bookings} bookings")
+    for name, number in sorted(verdict.struck.items()):
+        table.add_row(name, str(number))
+    console.print(table)
+    for line in verdict.wrong[:40]:
+        console.print(line, style="red", markup=False, highlight=False)
+    if len(verdict.wrong) > 40:
+        console.print(f"... and {len(verdict.wrong) - 40} more")
+    calls = ", ".join(f"{name} {number}" for name, number in verdict.calls.items())
+    end = "0 lost, 0 doubled, 0 stale" if verdict.good else f"{len(verdict.wrong)} things are wrong"
+    console.print(f"{end}, {verdict.seconds:.0f} s, calls: {calls}")
+
+
+if __name__ == "__main__":
+    threading.excepthook = lambda args: console.print(f"{args.exc_type.__name__} in a thread")
+    sys.exit(main())

