@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from app.domain.errors import Gone, InvalidRecord
 from app.domain.records import (
     WRITE_ORDER,
     Fields,
@@ -13,10 +14,12 @@ from app.domain.records import (
     Key,
     MatchKey,
     ObjectName,
+    Plan,
     Question,
     Ref,
     content_hash,
 )
+from crm_adapters.base import Report, unblocked
 
 Hit = tuple[Question, Found]
 _ADDRESS = re.compile(r"https?://\S+")
@@ -86,6 +89,38 @@ def is_begun(
     if str(values.get(body) or "").rstrip().endswith(f"meetergo booking {number}"):
         return True
     return title in question.begun and content_hash(values.get(title)) == question.begun[title]
+
+
+def note_lost_targets(
+    find: Callable[[Sequence[Question], Mapping[Ref, str]], Findings], plan: Plan, report: Report
+) -> None:
+    """Where a write failed, look whether what it was to be linked to is still there.
+
+    A person may have merged or deleted it: then that is what is noted as gone, to be followed or
+    made again, and the record that hangs on it waits. Whatever words the CRM has for it.
+    """
+    failed = [
+        change
+        for change in plan.changes
+        if isinstance(report.problems.get(change.ref), (InvalidRecord, Gone))
+    ]
+    suspects = {
+        ref: plan.ids[ref]
+        for change in failed
+        for ref in change.targets
+        if ref in plan.ids and ref not in report.results and ref not in report.problems
+    }
+    if not suspects:
+        return
+    there = find([Question(ref, record_id) for ref, record_id in suspects.items()], {}).found
+    for ref, record_id in suspects.items():
+        if not any(found.record_id == record_id for found in there.get(ref, ())):
+            words = f"The {ref.object} {record_id} was deleted, or merged into another one."
+            report.problems[ref] = Gone(words, record_id)
+    for change in failed:
+        if report.blocked_by(change.targets):
+            del report.problems[change.ref]
+    unblocked(failed, report)
 
 
 def oldest_first(findings: Findings) -> None:

@@ -47,7 +47,7 @@ from app.domain.records import (
     Stage,
 )
 from crm_adapters.base import BOOKING_FIELD, Access, Report, unblocked
-from crm_adapters.finder import Hit, KeyFinder, is_begun
+from crm_adapters.finder import Hit, KeyFinder, is_begun, note_lost_targets
 from crm_adapters.http import (
     RefusedToken,
     raise_for_outage,
@@ -106,6 +106,9 @@ KINDS = {
 }  # fmt: skip
 BATCH = 100
 """Most inputs of a batch call."""
+Pair = tuple[ObjectName, ObjectName]
+Links = dict[Ref, list[tuple[str, str]]]
+"""Whose links -> the ids at both ends."""
 SEARCH_PAGE = 200
 CALLS = Allowance("10 seconds", 110, 10.0)
 """https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines (OAuth apps)"""
@@ -295,6 +298,7 @@ class HubSpotAdapter:
         writer = _Writer(self, plan, report)
         for name in self.shape.objects:
             writer.write(name, plan.of(name))
+        note_lost_targets(self.find, plan, report)
 
     # What the writer calls: one method, one endpoint.
 
@@ -368,14 +372,16 @@ class HubSpotAdapter:
                 found[str(result._from.id)] = [str(to.to_object_id) for to in result.to]
         return found
 
-    def link(self, pair: tuple[ObjectName, ObjectName], ids: list[tuple[str, str]]) -> None:
+    def link(self, pair: Pair, ids: list[tuple[str, str]]) -> None:
         """POST associations batch/create."""
         kind = {"associationCategory": "HUBSPOT_DEFINED", "associationTypeId": LINK_TYPES[pair]}
         for chunk in _chunks(ids):
             inputs = [{"from": {"id": a}, "to": {"id": b}, "types": [kind]} for a, b in chunk]
-            self._links.create(PLURAL[pair[0]], PLURAL[pair[1]], {"inputs": inputs})
+            answer = self._links.create(PLURAL[pair[0]], PLURAL[pair[1]], {"inputs": inputs})
+            for error in _errors(answer):
+                raise InvalidRecord(shorten(str(error.message)))
 
-    def unlink(self, pair: tuple[ObjectName, ObjectName], ids: list[tuple[str, str]]) -> None:
+    def unlink(self, pair: Pair, ids: list[tuple[str, str]]) -> None:
         """POST associations batch/archive."""
         for chunk in _chunks(ids):
             inputs = [{"from": {"id": a}, "to": [{"id": b}]} for a, b in chunk]
@@ -708,19 +714,33 @@ class _Writer:
 
     def _relink(self, changes: list[Change]) -> None:
         """Make and take away links of existing records, one call for each pair of objects."""
-        made: dict[tuple[ObjectName, ObjectName], list[tuple[str, str]]] = {}
-        gone: dict[tuple[ObjectName, ObjectName], list[tuple[str, str]]] = {}
+        made: dict[Pair, Links] = {}
+        gone: dict[Pair, Links] = {}
         for change in changes:
-            source = (change.ref.object, change.record_id or "")
             for table, refs in ((made, change.links), (gone, change.unlinks)):
                 for ref in refs:
                     if ref in self._ids:
-                        pair = (source[0], ref.object)
-                        table.setdefault(pair, []).append((source[1], self._ids[ref]))
-        for pair, ids in made.items():
-            self._api.link(pair, ids)
-        for pair, ids in gone.items():
-            self._api.unlink(pair, ids)
+                        links = table.setdefault((change.ref.object, ref.object), {})
+                        ends = (change.record_id or "", self._ids[ref])
+                        links.setdefault(change.ref, []).append(ends)
+        for pair, links in made.items():
+            self._connect(self._api.link, pair, links)
+        for pair, links in gone.items():
+            self._connect(self._api.unlink, pair, links)
+
+    def _connect(
+        self, make: Callable[[Pair, list[tuple[str, str]]], None], pair: Pair, links: Links
+    ) -> None:
+        """Make links together; where one is refused, those of each record alone."""
+        try:
+            make(pair, [ends for mine in links.values() for ends in mine])
+        except (InvalidRecord, Conflict, Gone) as error:
+            for ref, mine in links.items():
+                if len(links) > 1:
+                    self._connect(make, pair, {ref: mine})
+                    continue
+                self._report.results.pop(ref, None)
+                self._report.problems[ref] = error
 
     def _done(self, change: Change, record_id: str, outcome: Outcome) -> None:
         self._ids[change.ref] = record_id

@@ -45,7 +45,7 @@ from app.domain.records import (
     Stage,
 )
 from crm_adapters.base import BOOKING_FIELD, Access, Report, unblocked
-from crm_adapters.finder import Hit, KeyFinder, is_begun
+from crm_adapters.finder import Hit, KeyFinder, is_begun, note_lost_targets
 from crm_adapters.http import ApiSession, RefusedToken, shorten, together, with_token
 
 log = structlog.get_logger(__name__)
@@ -237,6 +237,7 @@ class PipedriveAdapter:
         for name in self.shape.objects:
             # What the next object is linked to has to be there first.
             together(self.pool, write, unblocked(plan.of(name), report))
+        note_lost_targets(self.find, plan, report)
 
     def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
         """Search persons and organizations, list what hangs on them."""

@@ -48,7 +48,7 @@ from app.domain.records import (
     Stage,
 )
 from crm_adapters.base import BOOKING_FIELD, Access, Report, unblocked
-from crm_adapters.finder import is_begun, oldest_first, record_id_in
+from crm_adapters.finder import is_begun, note_lost_targets, oldest_first, record_id_in
 from crm_adapters.http import (
     RefusedToken,
     raise_for_outage,
@@ -251,6 +251,7 @@ class SalesforceAdapter:
             waiting = []
             for batch in _packed(graphs):
                 waiting += self._send(batch, links, report, plan.assign)
+        note_lost_targets(self.find, plan, report)
 
     def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
         """Ask everything about all objects in one call, and again where a key found nothing."""
@@ -454,9 +455,7 @@ class _Finder:
                 condition, found = self._around(name, part)
         return str(format_soql(condition, found)) if found else ""
 
-    def _around(
-        self, name: ObjectName, part: list[tuple[Question, Key]]
-    ) -> tuple[str, list[str]]:
+    def _around(self, name: ObjectName, part: list[tuple[Question, Key]]) -> tuple[str, list[str]]:
         """What hangs on the records that a begun one was linked to: there is no booking-id field."""
         refs = dict.fromkeys(ref for question, _ in part for ref in question.anchors)
         ids = {ref: i for ref in refs if (i := self._id_of(ref))}

@@ -373,8 +373,14 @@ class _Judge:
             unlinks=tuple(ref for ref in known.links if ours and ref not in record.links),
             main_changed=ours and _mains(record.links) != _mains(known.links),
             match=record.match,
-            present=present,
+            present=self._still_there(present),
         )
+
+    def _still_there(self, values: Mapping[str, FieldValue]) -> dict[str, FieldValue]:
+        """What was read, without references to records that are gone: those are nobody's choice."""
+        known = (self.ledger.get(ref) for ref in self.settled.renewed)
+        gone = {line.record_id for line in known if line}
+        return {name: value for name, value in values.items() if str(value) not in gone}
 
     def _begun(self, record: DesiredRecord, known: Known, found: Found) -> Change:
         """A record that this service made and never heard of: it holds an older state of its own."""
@@ -417,7 +423,7 @@ class _Judge:
             links=record.links,
             match=record.match,
             adopted=True,
-            present=found.values,
+            present=self._still_there(found.values),
         )
 
     def _adopted(

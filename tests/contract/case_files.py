@@ -162,6 +162,12 @@ class Knows(_Strict):
     booking: Booking = "booking-1"
 
 
+class Replays(_Strict):
+    """Every webhook is replayed: all bookings are looked at once more."""
+
+    replay: Literal["everything"]
+
+
 Count = Annotated[int, Field(ge=0)]
 Records = Count | list[Filled]
 
@@ -195,7 +201,19 @@ class Looks(_Strict):
 
 STEPS: dict[str, type[_Strict]] = {
     next(iter(model.model_fields)): model
-    for model in (Webhook, Makes, Changes, Deletes, Merges, Converts, Says, Waits, Knows, Looks)
+    for model in (
+        Webhook,
+        Makes,
+        Changes,
+        Deletes,
+        Merges,
+        Converts,
+        Says,
+        Waits,
+        Knows,
+        Replays,
+        Looks,
+    )
 }
 
 

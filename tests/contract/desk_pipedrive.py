@@ -119,6 +119,8 @@ class PipedriveDesk(Desk):
 
     def shown(self, name: str, record_id: str) -> tuple[str, ...]:
         record = self.sandbox.records[self.kinds[name]][int(record_id)]
+        if record["is_deleted"]:
+            return (f"{record_id}, deleted",)
         emails = [entry["value"] for entry in record.get("emails") or ()]
         return (*emails[:1], record.get("name") or record.get("title") or record.get("subject"))
 

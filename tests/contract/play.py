@@ -34,6 +34,7 @@ from tests.contract.case_files import (
     Looks,
     Makes,
     Merges,
+    Replays,
     Says,
     Waits,
     Webhook,
@@ -142,10 +143,12 @@ class Play:
             with self.bridge.services.store.write() as session:
                 ripen(session, utcnow())
             self.settle()
+        elif isinstance(step, Replays):
+            self._replay()
         for crm, step in steps.items():
             if isinstance(step, Looks):
                 self.look(crm, step.expect, "expect")
-            elif not isinstance(step, (Webhook, Knows, Says, Waits)):
+            elif not isinstance(step, (Webhook, Knows, Replays, Says, Waits)):
                 self._at_the_desk(crm, step)
 
     def _at_the_desk(self, crm: str, step: Any) -> None:
@@ -302,13 +305,16 @@ class Play:
         for words in expected.notes or ():
             assert any(words in note for note in notes), f"{where}: {words!r} is not in {notes}"
 
+    def _replay(self) -> None:
+        for event in self.bridge.events():
+            self.bridge.services.intake.replay(event.id)
+        self.settle()
+
     def again(self) -> None:
         """The same once more changes nothing: each webhook replayed, every delivery done anew."""
         for crm in self._cases:
             self.bridge.sandbox(crm).calls.clear()
-        for event in self.bridge.events():
-            self.bridge.services.intake.replay(event.id)
-        self.settle()
+        self._replay()
         for crm, case in self._cases.items():
             sandbox = self.bridge.sandbox(crm)
             assert sandbox.writes() == 0, f"again: {dict(sandbox.calls)}"
