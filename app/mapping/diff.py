@@ -179,8 +179,10 @@ def _must_look(record: DesiredRecord) -> bool:
 
 
 def _must_read(record: DesiredRecord) -> bool:
+    """Whether a create that the CRM may refuse tells too little, or must not be sent at all."""
     reading = (rule in READING for rule in record.rules.values())
-    return record.match.asked or (record.ref.object in SHARED and any(reading))
+    asked = record.match.asked or not record.match.create
+    return asked or (record.ref.object in SHARED and any(reading))
 
 
 def _unique_here(record: DesiredRecord, shape: CrmShape, directory: Directory) -> bool:
