@@ -115,6 +115,8 @@ class Drainer:
                 account = self._account(lease.connection_id, lease)
                 if not warm:
                     continue
+                if broken:
+                    self._probe(lease, account)
                 Batch(self._services, account, lease, self._now, self._before_save).sync(batch)
             except RetryLater as error:
                 self._pause(lease, error, batch[0][0].backlog)
@@ -122,6 +124,15 @@ class Drainer:
             except (UnauthorizedError, MissingScope) as error:
                 self._break(lease, error)
                 return
+
+    def _probe(self, lease: Lease, account: Account) -> None:
+        """See by one harmless call whether a CRM that was out of order answers. Raises RetryLater.
+
+        Where it does, what fails next is the fault of the one booking that is tried.
+        """
+        account.adapter.check(account.adapter.shape.objects[0])
+        with write_as_holder(self._store, lease, self._now) as session:
+            session.get_one(ConnectionRow, lease.connection_id).alive_at = self._now()
 
     def _account(self, connection_id: int, lease: Lease | None = None) -> Account:
         account = self._accounts.get(connection_id)

@@ -1,0 +1,315 @@
+"""A CRM that is down is probed, not hammered; what waits for it uses no attempt; nobody else feels it."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from app.domain.errors import InvalidRecord, RetryLater
+from app.store import deliveries
+from app.store.deliveries import FEW, LEAST_ATTEMPTS, LEAST_TIME, OPEN_AFTER, RETRY_CEILINGS
+from app.store.engine import utcnow
+from app.store.models import ConnectionRow, DeliveryRow, DeliveryState
+from sandbox import hubspot as sandbox_hubspot
+from sandbox import pipedrive as sandbox_pipedrive
+from sandbox import salesforce as sandbox_salesforce
+from sandbox.core import Fault
+from tests.bridge import PROVIDERS, Bridge, sample
+from tests.contract.test_adapters import REFUSED_EMAIL, only, person
+from workers.sync import Drainer
+
+
+class Clock:
+    """The time, and what a test adds to it."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return utcnow() + self.ahead
+
+    def forward(self, seconds: float) -> None:
+        """Let time pass."""
+        self.ahead += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def clock(crm: Bridge) -> Clock:
+    """The time that the drainer of `crm` goes by."""
+    made = Clock()
+    crm.drainer = Drainer(crm.services, now=made)
+    return made
+
+
+def down(crm: Bridge) -> Any:
+    """Put the CRM out of order."""
+    sandbox = only(crm)
+    sandbox.faults[:] = [Fault(status=503, body="maintenance", times=10**9)]
+    return sandbox
+
+
+def struck(sandbox: Any) -> int:
+    """How many calls the outage has answered."""
+    return 10**9 - sandbox.faults[0].times
+
+
+def test_a_dead_crm_sees_two_probes_a_minute(crm: Bridge, clock: Clock) -> None:
+    """An hour of outage costs a handful of calls at first, then at most two a minute, no attempt."""
+    sandbox = down(crm)
+    for number in range(5):
+        crm.post(sample("booking_created", id=f"b{number}"))
+    per_minute = []
+    for _ in range(60):
+        before = struck(sandbox)
+        for _ in range(60):
+            crm.drain()
+            clock.forward(1)
+        per_minute.append(struck(sandbox) - before)
+    assert per_minute[0] <= OPEN_AFTER + 2
+    assert set(per_minute[1:]) <= {1, 2}
+    assert {(d.state, d.attempts) for d in crm.deliveries()} == {("due", 0)}
+    connection = crm.connection(next(iter(crm.served)))
+    assert connection.outages >= OPEN_AFTER and "503" in (connection.last_error or "")
+    sandbox.faults.clear()
+    clock.forward(60)
+    crm.drain()
+    assert {d.state for d in crm.deliveries()} == {"synced"}
+    connection = crm.connection(next(iter(crm.served)))
+    assert (connection.outages, connection.last_error) == (0, None)
+
+
+def test_the_other_crms_do_not_feel_it(tmp_path: Path) -> None:
+    """While one CRM is down the others take every booking at once."""
+    crm = Bridge(f"sqlite:///{tmp_path}/a.sqlite3").connect_all()
+    crm.sandbox(PROVIDERS[0]).faults.append(Fault(status=500, times=10**9))
+    for number in range(5):
+        crm.post(sample("booking_created", id=f"b{number}"))
+    crm.drain()
+    states = {name: set() for name in PROVIDERS}
+    with crm.services.store.read() as session:
+        for row in crm.deliveries():
+            provider = session.get_one(ConnectionRow, row.connection_id).provider
+            states[provider].add(row.state)
+    assert states == {name: {"due" if name == PROVIDERS[0] else "synced"} for name in PROVIDERS}
+    crm.close()
+
+
+def test_a_retry_after_is_kept_exactly(crm: Bridge, clock: Clock) -> None:
+    """A CRM that asks for 100 seconds is left alone for 100 seconds and called after them."""
+    only(crm).faults.append(Fault(status=503, headers={"Retry-After": "100"}))
+    crm.post(sample("booking_created"))
+    crm.drain()
+    calls = only(crm).total_calls
+    clock.forward(99)
+    crm.drain()
+    assert only(crm).total_calls == calls
+    clock.forward(2)
+    crm.drain()
+    assert {d.state for d in crm.deliveries()} == {"synced"}
+
+
+def test_a_booking_that_the_crm_breaks_on_holds_nobody_up(crm: Bridge, clock: Clock) -> None:
+    """500 on one booking alone, always: the others are synced, and only that one uses up attempts."""
+    sandbox = only(crm)
+    evil = "evil@corp.example"
+    for number in range(FEW + 5):
+        email = evil if number == 3 else f"p{number}@gmail.com"
+        crm.post(sample("booking_created", id=f"b{number}", attendees=[person(email)]))
+    break_on(sandbox, evil)
+    for _ in range(200):
+        crm.drain()
+        clock.forward(20)
+        states = [d.state for d in crm.deliveries()]
+        if states.count("synced") == FEW + 4:
+            break
+    assert states.count("synced") == FEW + 4
+    for _ in range(40):
+        crm.drain()
+        clock.forward(3600)
+    (left,) = [d for d in crm.deliveries() if d.state != "synced"]
+    assert left.attempts > 3 and left.error_code == "unavailable"
+
+
+def break_on(sandbox: Any, word: str) -> None:
+    """Answer 500 to every call that carries a word, whatever it asks."""
+    from flask import Response, request
+
+    def fail() -> Response | None:
+        carried = request.get_data(as_text=True) + request.full_path
+        hit = word in carried or word.replace("@", "%40") in carried
+        return Response("internal error", 500) if hit else None
+
+    sandbox.app.before_request_funcs[None].insert(0, fail)
+
+
+def test_a_refusal_names_the_field_and_is_told_once(crm: Bridge, provider: str) -> None:
+    """Failed: the CRM's words and the field, one notice; a newer event mends it."""
+    bad = [person(REFUSED_EMAIL)]
+    crm.sync(sample("booking_created", attendees=bad))
+    failed = crm.delivery(provider)
+    assert failed.state == "failed" and failed.error_message
+    assert any("mail" in field.lower() for field in failed.error_fields)
+    notices = []
+    target = next(iter(crm.services.notifier.targets), None)
+    assert target is None  # nobody is to be told here: the notice is looked at itself
+    with crm.services.store.read() as session:
+        from sqlalchemy import select
+
+        from app.store.models import Notice
+
+        notices = [n for n in session.scalars(select(Notice)) if n.kind == "failed"]
+    assert len(notices) == 1
+    title, body, _ = crm.services.notifier._compose(
+        notices[0], crm.services.notifier._failed(notices[0])
+    )
+    assert "did not take some bookings" in title
+    assert failed.error_message in body and "y" * 20 not in body
+    crm.sync(sample("booking_rescheduled"))
+    assert crm.delivery(provider).state == "synced"
+    assert crm.delivery(provider).error_fields == {}
+
+
+def test_what_failed_is_listed_and_tried_again_in_bulk(
+    crm: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`deliveries list` shows it, `deliveries retry --all` gives it new tries."""
+    for number in range(3):
+        crm.post(sample("booking_created", id=f"b{number}", attendees=[person(REFUSED_EMAIL)]))
+    crm.settle()
+    runner = crm.app.test_cli_runner()
+    listed = runner.invoke(args=["deliveries", "list"], env={"COLUMNS": "250"})
+    assert listed.exit_code == 0 and listed.output.count("default:b") == 3
+    assert runner.invoke(args=["deliveries", "retry"]).exit_code == 1
+    monkeypatch.setattr(sandbox_hubspot, "LONGEST_EMAIL", 1000)
+    monkeypatch.setattr(sandbox_pipedrive, "LONGEST_EMAIL", 1000)
+    monkeypatch.setitem(sandbox_salesforce.FIELDS["Contact"], "Email", 1000)
+    crm.drainer = Drainer(crm.services)
+    again = runner.invoke(args=["deliveries", "retry", "--all"])
+    assert "3 deliveries are tried again" in again.output
+    crm.settle()
+    assert {d.state for d in crm.deliveries()} == {"synced"}
+
+
+def test_at_least_ten_attempts_over_four_days(tmp_path: Path) -> None:
+    """A passing fault of one booking is tried ten times or more, with full jitter, for 96 hours."""
+    crm = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", PROVIDERS[:1]).connect_all()
+    crm.post(sample("booking_created"))
+    (delivery,) = crm.deliveries()
+    begun = now = utcnow()
+    waits, given_up = [], False
+    while not given_up:
+        with crm.services.store.write() as session:
+            lost = RetryLater("No answer.")
+            given_up = deliveries.end_badly(session, delivery.id, 1, lost, 0, now)
+            row = session.get_one(DeliveryRow, delivery.id)
+            if not given_up:
+                waits.append((row.next_attempt_at - now).total_seconds())
+                now = row.next_attempt_at
+    assert row.state == DeliveryState.FAILED
+    assert len(waits) + 1 >= LEAST_ATTEMPTS and now - begun >= LEAST_TIME
+    ceilings = [RETRY_CEILINGS[min(n, len(RETRY_CEILINGS) - 1)] for n in range(len(waits))]
+    assert all(0 <= wait <= most for wait, most in zip(waits, ceilings, strict=True))
+    assert len({round(wait) for wait in waits}) > len(waits) / 2
+    crm.close()
+
+
+def test_a_refusal_is_not_tried_again(tmp_path: Path) -> None:
+    """What the CRM refuses for good is failed at once."""
+    crm = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", PROVIDERS[:1]).connect_all()
+    crm.post(sample("booking_created"))
+    (delivery,) = crm.deliveries()
+    with crm.services.store.write() as session:
+        refused = InvalidRecord("No.", {"amount": "No."})
+        assert deliveries.end_badly(session, delivery.id, 1, refused, 0, utcnow())
+    assert crm.deliveries()[0].error_fields == {"amount": "No."}
+    crm.close()
+
+
+def test_one_poisoned_among_a_hundred(crm: Bridge, provider: str) -> None:
+    """99 synced, one failed with the field named, at most 2*log2(100)+3 calls more than without."""
+    sandbox = only(crm)
+    only(crm).calls.clear()
+
+    def book(prefix: str, poisoned: int | None) -> int:
+        before = sandbox.total_calls
+        for number in range(100):
+            email = REFUSED_EMAIL if number == poisoned else f"{prefix}{number}@gmail.com"
+            payload = sample("booking_created", id=f"{prefix}{number}", attendees=[person(email)])
+            crm.post(payload)
+        for window in ("window", "search_window", "burst", "search_burst"):
+            if hasattr(sandbox, window):
+                getattr(sandbox, window).limit = 10**6
+        crm.settle(120)
+        return sandbox.total_calls - before
+
+    plain = book("a", None)
+    poisoned = book("b", 50)
+    assert poisoned - plain <= 2 * 7 + 3, (plain, poisoned)
+    states = sorted(d.state for d in crm.deliveries())
+    assert states == ["failed"] + ["synced"] * 199
+    (failed,) = [d for d in crm.deliveries() if d.state == "failed"]
+    assert any("mail" in field.lower() for field in failed.error_fields)
+
+
+def test_what_kills_its_worker_twice_is_set_aside(crm: Bridge, clock: Clock, provider: str) -> None:
+    """A booking that ends the process is found alone and set aside; the others are synced."""
+
+    class Died(BaseException):
+        pass
+
+    for number in range(4):
+        crm.post(
+            sample("booking_created", id=f"b{number}", attendees=[person(f"p{number}@x.example")])
+        )
+    apply = type(crm.drainer._account(1).adapter).apply
+
+    def deadly(adapter: Any, plan: Any, report: Any) -> None:
+        if any("b2" in change.ref.key for change in plan.changes):
+            raise Died
+        apply(adapter, plan, report)
+
+    adapter_class = type(crm.drainer._account(1).adapter)
+    adapter_class.apply = deadly
+    try:
+        for _ in range(8):
+            crm.drainer = Drainer(crm.services, now=clock)
+            with contextlib.suppress(Died):
+                crm.drain()
+            clock.forward(60)
+    finally:
+        adapter_class.apply = apply
+    by_key = {}
+    with crm.services.store.read() as session:
+        from app.store.models import BookingRow
+
+        for row in crm.deliveries():
+            by_key[session.get_one(BookingRow, row.booking_id).key] = row
+    assert {key for key, row in by_key.items() if row.state == "synced"} == {
+        "default:b0", "default:b1", "default:b3",
+    }  # fmt: skip
+    aside = by_key["default:b2"]
+    assert (aside.state, aside.error_code, aside.kills) == ("failed", "killed_worker", 2)
+
+
+def test_live_bookings_go_before_backlog(crm: Bridge, clock: Clock) -> None:
+    """A booking that comes while old ones wait is synced in the first batch, alone."""
+    for number in range(60):
+        crm.post(
+            sample("booking_created", id=f"old{number}", attendees=[person(f"o{number}@gmail.com")])
+        )
+    with crm.services.store.write() as session:
+        session.execute(update(DeliveryRow).values(backlog=True))
+    crm.post(sample("booking_created", id="live"))
+    with crm.services.store.read() as session:
+        batch = deliveries.due(session, 1, clock(), 500)
+    assert [booking.key for _, booking in batch] == ["default:live"]
+    with crm.services.store.write() as session:
+        session.get_one(ConnectionRow, 1).backlog_after = clock() + timedelta(minutes=15)
+    crm.drain()
+    states = [d.state for d in crm.deliveries()]
+    assert states.count("synced") == 1 and states.count("due") == 60
