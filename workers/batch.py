@@ -138,16 +138,16 @@ class Batch:
             account.adapter, wanted, self._ledger, account.directory, claimed=self._claimed
         )
         settled.plan = replace(settled.plan, assign=mapping.assignment_rules)
-        changes = settled.plan.changes
-        creates = {
+        intents = {
             change.ref: Intent(change.targets, fingerprints(change.fields))
-            for change in changes
-            if change.record_id is None
+            for change in settled.plan.changes
+            if not change.delete
         }
-        if creates:
+        if intents:
             with self._write() as session:
-                Ledger(session, self._cipher, self._id).intend(creates, self._now())
-        self._intended = set(creates) - set(self._ledger)
+                Ledger(session, self._cipher, self._id).intend(intents, self._now())
+        self._intended = {c.ref for c in settled.plan.changes if c.record_id is None}
+        self._intended -= set(self._ledger)
         return settled
 
     def _claimed(self, ref: Ref, record_id: str) -> bool:
@@ -224,7 +224,8 @@ class Batch:
             record_id = result.record_id if result else (known.record_id if known else None)
             url = adapter.url_for(ref.object, record_id) if record_id else ""
             after = _after(item, known, record_id, url)
-            if after != known:
+            # What was sent stands in doubt in the ledger until it is said that it went through.
+            if result or known is None or after != replace(known, age=None):
                 records[ref] = after
         ledger.save(records, self._now())
         # What was never sent is not in doubt: the next try need not look for it.

@@ -20,6 +20,11 @@ def content_hash(value: FieldValue) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
+def in_doubt(before: str | None, after: str) -> str:
+    """The fingerprint of a field that may have been written: the answer to that never came."""
+    return "|".join(dict.fromkeys([*(before.split("|") if before else ["?"]), after]))
+
+
 class ObjectName(StrEnum):
     """What a booking becomes, in the order in which it is written."""
 

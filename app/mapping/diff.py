@@ -373,10 +373,15 @@ class _Judge:
                 ref for ref in record.links if ref not in known.links or ref in self.settled.renewed
             ),
             unlinks=tuple(ref for ref in known.links if ours and ref not in record.links),
-            main_changed=ours and _mains(record.links) != _mains(known.links),
+            main_changed=ours and self._has_new_main(record, known),
             match=record.match,
             present=self._still_there(present),
         )
+
+    def _has_new_main(self, record: DesiredRecord, known: Known) -> bool:
+        """Whether somebody else comes first than before, or the same under another id."""
+        mains = _mains(record.links)
+        return mains != _mains(known.links) or any(ref in self.settled.renewed for ref in mains)
 
     def _still_there(self, values: Mapping[str, FieldValue]) -> dict[str, FieldValue]:
         """What was read, without references to records that are gone: those are nobody's choice."""
@@ -583,4 +588,5 @@ def is_ours(now: FieldValue, fingerprint: str | None) -> bool:
         forms += [now.split(";")]
     else:
         forms.append(str(now))
-    return any(content_hash(form) == fingerprint for form in forms)
+    # Where the last answer never came, what stood there before or what was sent.
+    return any(content_hash(form) in fingerprint.split("|") for form in forms)

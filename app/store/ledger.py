@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import Text, cast, delete, select
 from sqlalchemy.orm import Session
 
-from app.domain.records import Known, ObjectName, Ref
+from app.domain.records import Known, ObjectName, Ref, in_doubt
 from app.security.encryption import Cipher
 from app.store.bookings import insert_ignoring
 from app.store.models import RecordLink
@@ -22,7 +22,7 @@ CHUNK = 500
 
 @dataclass(frozen=True)
 class Intent:
-    """What a create is begun with: what it links, and fingerprints of what stands in it."""
+    """What is about to be sent: what it links, and fingerprints of what it writes."""
 
     links: tuple[Ref, ...] = ()
     hashes: Mapping[str, str] = field(default_factory=dict)
@@ -57,18 +57,26 @@ class Ledger:
             for row in [*rows, *others]
         }
 
-    def intend(self, creates: Mapping[Ref, Intent], now: datetime) -> None:
-        """Note creates before they are sent: a crash in between is then found, not repeated."""
-        tokens = {self._token(ref): ref for ref in creates}
+    def intend(self, intents: Mapping[Ref, Intent], now: datetime) -> None:
+        """Note what is about to be sent: the answer to it may never come.
+
+        A create that was begun is then found, not repeated; what an update may have written or
+        linked is written again, or taken away, by whatever comes next.
+        """
+        tokens = {self._token(ref): ref for ref in intents}
         there = {f"{row.object}:{row.key_hash}": row for row in self._rows(tokens)}
         rows = []
         for token, ref in tokens.items():
-            intent = creates[ref]
+            intent = intents[ref]
             links = [self._token(target) for target in intent.links]
             if token in there:
                 row = there[token]
                 row.links = list(dict.fromkeys([*row.links, *links]))
-                row.hashes, row.updated_at = dict(intent.hashes), now
+                if row.record_id is None:
+                    row.hashes, row.updated_at = dict(intent.hashes), now
+                else:
+                    told = {k: in_doubt(row.hashes.get(k), v) for k, v in intent.hashes.items()}
+                    row.hashes = {**row.hashes, **told}
                 continue
             name, key_hash = token.split(":")
             rows.append(
