@@ -623,9 +623,12 @@ def test_what_preview_says_then_happens(account: Bridge, provider: str) -> None:
     compare(account, provider)
 
 
-def test_more_than_a_batch_is_previewed_as_one(account: Bridge, provider: str) -> None:
+def test_more_than_a_batch_is_previewed_as_one(
+    account: Bridge, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whom a booking of an earlier batch makes is not made again by a later one."""
-    size = account.services.adapter(1).batch_size
+    size = 4
+    monkeypatch.setattr(type(account.services.adapter(1)), "batch_size", size)
     for number in range(size + 5):
         account.post(sample("booking_created", id=str(number), attendees=[person(number % 3)]))
     found = live(account, provider, "--since", "today")
