@@ -275,19 +275,18 @@ class PipedriveAdapter:
         elif _chosen_by_others(change, ids):
             fields.pop("org_id", None)
         result = self._save(change, fields)
+        # Whom a colleague made the deal's person stays that; ours stand beside.
         main = change.present.get("person_id") if change.adopted else None
-        if main:
-            # Whom a colleague made the deal's person stays that; ours stand beside.
-            people = [str(main), *(person for person in people if person != str(main))]
-        self._participants(change, result.record_id, people, ids)
+        first = people[0] if people and (fresh or change.main_changed or change.unlinks) else ""
+        self._participants(change, result.record_id, str(main or first), people, ids)
         return result
 
     def _participants(
-        self, change: Change, deal_id: str, people: list[str], ids: dict[Ref, str]
+        self, change: Change, deal_id: str, main: str, people: list[str], ids: dict[Ref, str]
     ) -> None:
-        """Attendees after the first stand beside the deal as participants (v1 only)."""
+        """Whoever is not the deal's own person stands beside it as a participant (v1 only)."""
         path = f"{V1}/deals/{deal_id}/participants"
-        wanted = people[1:]
+        wanted = [person for person in people if person != main]
         if not (change.unlinks or change.main_changed or change.adopted):
             new = _ids_of(ObjectName.CONTACT, change.links, ids)
             rows: list[Body] = []
@@ -301,7 +300,7 @@ class PipedriveAdapter:
             if person not in there:
                 self._call("POST", path, json={"person_id": int(person)})
         # Who became the deal's own person is no longer one of the others.
-        for person in [*_ids_of(ObjectName.CONTACT, change.unlinks, ids), *people[:1]]:
+        for person in [*_ids_of(ObjectName.CONTACT, change.unlinks, ids), main]:
             if person in there:
                 self._call("DELETE", f"{path}/{there[person]}")
 

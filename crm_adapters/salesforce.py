@@ -659,6 +659,9 @@ class _Graph:
         if name is ObjectName.MEETING and any(r.object is ObjectName.LEAD for r in change.targets):
             # An event takes one lead or many contacts.
             people = people[:1]
+        # The main person of a deal that others have made is theirs to choose.
+        chosen = change.record_id and not change.main_changed
+        chosen = chosen and (not change.adopted or any(r == known for r, _ in self._links.joins))
         for number, ref in enumerate(people):
             person = self._id(ref)
             row = self._links.joins.get((known or "", person))
@@ -671,7 +674,7 @@ class _Graph:
                 continue
             record = known or f"@{{{self._made[change.ref]}.id}}"
             body = (
-                {"OpportunityId": record, "ContactId": person, "IsPrimary": number == 0}
+                {"OpportunityId": record, "ContactId": person, "IsPrimary": not (number or chosen)}
                 if name is ObjectName.DEAL
                 else {"EventId": record, "RelationId": person, "IsParent": True, "IsWhat": False}
             )

@@ -9,6 +9,7 @@ from datetime import datetime
 from app.domain.errors import Ambiguous, CrmError, RetryLater
 from app.domain.records import (
     PEOPLE,
+    DOUBT,
     READING,
     SHARED,
     WRITE_ORDER,
@@ -370,7 +371,9 @@ class _Judge:
             on_match={},
             targets=record.links,
             links=tuple(
-                ref for ref in record.links if ref not in known.links or ref in self.settled.renewed
+                ref
+                for ref in record.links
+                if known.doubtful or ref not in known.links or ref in self.settled.renewed
             ),
             unlinks=tuple(ref for ref in known.links if ours and ref not in record.links),
             main_changed=ours and self._has_new_main(record, known),
@@ -381,6 +384,8 @@ class _Judge:
     def _has_new_main(self, record: DesiredRecord, known: Known) -> bool:
         """Whether somebody else comes first than before, or the same under another id."""
         mains = _mains(record.links)
+        if known.doubtful:
+            return True
         return mains != _mains(known.links) or any(ref in self.settled.renewed for ref in mains)
 
     def _still_there(self, values: Mapping[str, FieldValue]) -> dict[str, FieldValue]:
@@ -562,6 +567,7 @@ def _changed(record: DesiredRecord, known: Known) -> dict[str, FieldValue]:
 def written(record: DesiredRecord, known: Known | None) -> dict[str, str]:
     """The ledger's hashes after a change went through: of all that the record calls for."""
     before = dict(known.hashes) if known else {}
+    before.pop(DOUBT, None)
     for name, value in record.fields.items():
         if not blank(value):
             before[name] = content_hash(value)

@@ -153,7 +153,8 @@ class PipedriveDesk(Desk):
                       *self.sandbox.participants.get(record["id"], {}).values()]  # fmt: skip
             row |= {"stage": ended or stages[record["stage_id"]],
                     "pipeline": lines[record["pipeline_id"]],
-                    "contacts": [self.link("contact", p) for p in people if p]}  # fmt: skip
+                    "contacts": [self.link("contact", p) for p in people if p],
+                "main_contact": self.link("contact", people[0])}  # fmt: skip
         if name == "meeting":
             start = datetime.fromisoformat(f"{record['due_date']}T{record['due_time']}+00:00")
             hours, minutes = (int(part) for part in record["duration"].split(":")[:2])

@@ -142,6 +142,8 @@ class SalesforceDesk(Desk):
             mine = [r for r in roles if r["OpportunityId"] == record["Id"]]
             mine.sort(key=lambda role: not role.get("IsPrimary"))
             row["contacts"] = [self.link("contact", r["ContactId"]) for r in mine]
+            main = [self.link("contact", r["ContactId"]) for r in mine if r.get("IsPrimary")]
+            row["main_contact"] = main[0] if len(main) == 1 else None
         if name == "meeting":
             row |= self._meeting(record)
         return row
