@@ -191,11 +191,14 @@ def _add_preview(group: AppGroup, services: Services) -> None:
         if row.provider != crm:
             raise click.ClickException(f"Connection {connection} is one of {row.provider}.")
         try:
+            adapter = services.adapter(connection)
+            directory = adapter.directory()
+            _must_fit(mapping, file, adapter.shape, directory)
             with Progress(console=Console(stderr=True), transient=True) as bar:
                 task = bar.add_task("Asking the CRM", total=len(bookings))
                 found = previewer.live(
-                    connection, services.adapter(connection), mapping, bookings,
-                    lambda number: bar.update(task, completed=number),
+                    connection, adapter, mapping, bookings,
+                    lambda number: bar.update(task, completed=number), directory,
                 )  # fmt: skip
         except CrmError as error:
             raise click.ClickException(f"{error.message} {error.advice}") from None
@@ -204,6 +207,19 @@ def _add_preview(group: AppGroup, services: Services) -> None:
         else:
             _show_live(found)
         _fail_on([item.key for item in found if item.fails])
+
+
+def _must_fit(mapping: Mapping, file: Path | None, shape: CrmShape, directory: Directory) -> None:
+    """What the account would refuse is said instead of being shown as a plan."""
+    if file:
+        text = _read(file, mapping.crm)
+        _complain(text, shape, directory)
+        mistakes = text.lines()
+    else:
+        found = check_against(mapping, shape, directory)
+        mistakes = [f"{complaint.key}: {complaint.message}" for complaint in found]
+    if mistakes:
+        raise click.ClickException("\n".join(mistakes))
 
 
 def _load(file: Path, crm: str) -> Mapping:

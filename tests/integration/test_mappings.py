@@ -505,6 +505,19 @@ def test_preview_says_what_blocks(account: Bridge, provider: str, tmp_path: Path
     assert "contact has to be written first" in found["records"][1]["notes"][0]
 
 
+def test_preview_shows_no_plan_that_the_account_would_refuse(
+    account: Bridge, provider: str, tmp_path: Path
+) -> None:
+    """A file that the CRM's schema speaks against is told so, with lines, instead of previewed."""
+    wrong = {"contact": {"fields": {"no_such_field": "attendee.email"}}}
+    file = write(tmp_path, provider, wrong, "draft.yaml")
+    words = (provider, str(DATA / "booking_created.json"))
+    output = run(account, "preview", *words, "--connection", "1", "--mapping", str(file), code=1)
+    assert re.search(r"draft\.yaml:\d+: contact\.fields\.no_such_field: the CRM's contact", output)
+    assert "create" not in output
+    assert "no_such_field" in run(account, "preview", *words, "--mapping", str(file))
+
+
 NASTY = "[red]x[/] [/nope] \\[b] {{ 7*7 }} <b>"
 
 

@@ -23,14 +23,16 @@ from app.domain.records import Choice, CrmField, CrmShape, Directory, Kind, Obje
 from app.mapping.coerce import coerce
 from app.mapping.conditions import check_condition, holds
 from app.mapping.load import MappingText, load_mapping
+from app.mapping.mapping import lay_over
 from app.mapping.paths import FIXED, build_context, check_path, resolve
 from app.mapping.plan import Planner
 from app.mapping.schema import json_schema
 from app.mapping.templates import MAX_RESULT, check_template, render
 from app.mapping.transforms import PLAIN, WITH_ARGUMENT, apply_transforms, check_transform
 from config.settings import CONFIG_DIR
-from tests.bridge import DATA, sample
+from tests.bridge import DATA, PROVIDERS, sample
 
+CASES = Path(__file__).parents[1] / "cases"
 NOW = datetime(2026, 11, 24, 8, 30, tzinfo=UTC)
 SHAPE = CrmShape(
     owner_fields={}, pipeline_field=None, stage_field="stage", stage_by_label=False, text_limits={}
@@ -938,10 +940,6 @@ def load_yaml(text: str) -> Any:
     return YAML(typ="safe", pure=True).load(text)
 
 
-def fixtures() -> list[Path]:
-    return [*sorted((CONFIG_DIR / "mappings").glob("*.yaml")), *sorted(DATA.glob("mapping_*.yaml"))]
-
-
 def test_the_schema_is_one() -> None:
     """What `mappings schema` prints is a JSON Schema of the draft that it names."""
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
@@ -949,12 +947,33 @@ def test_the_schema_is_one() -> None:
     json.dumps(SCHEMA)
 
 
-@pytest.mark.parametrize("path", fixtures(), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((CONFIG_DIR / "mappings").glob("*.yaml")), ids=lambda path: path.name
+)
 def test_every_shipped_file_fits_the_schema(path: Path) -> None:
     """Editors find no fault with what is shipped, and neither does the loader."""
     text = path.read_text(encoding="utf-8")
     assert [error.message for error in VALIDATOR.iter_errors(load_yaml(text))] == []
     assert MappingText(path.name, text, load_yaml(text)["crm"]).lines() == []
+
+
+@pytest.mark.parametrize("path", sorted(CASES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_case_fits_the_schema(path: Path) -> None:
+    """What the cases of tests/cases use of the language, editors take for good."""
+    said = load_yaml(path.read_text(encoding="utf-8")).get("mapping") or {}
+    for provider in {"all", *said} & {"all", *PROVIDERS}:
+        base = load_yaml((CONFIG_DIR / "mappings" / f"{PROVIDERS[0]}.yaml").read_text("utf-8"))
+        plain = lay_over(lay_over(base, said.get("all") or {}), said.get(provider) or {})
+        plain = json.loads(json.dumps(plain, default=str))
+        assert [error.message for error in VALIDATOR.iter_errors(plain)] == []
+
+
+@pytest.mark.parametrize(
+    "path", sorted((DATA / "mistakes").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_a_file_of_mistakes_does_not_fit_the_schema(path: Path) -> None:
+    """Editors mark mistakes of the language before anything is run."""
+    assert list(VALIDATOR.iter_errors(load_yaml(path.read_text(encoding="utf-8"))))
 
 
 SLIPS = [
