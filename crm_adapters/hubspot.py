@@ -601,11 +601,13 @@ class _Writer:
     def _update(self, changes: list[Change]) -> None:
         for chunk in _chunks([change for change in changes if change.fields]):
             self._update_chunk(chunk)
-        for change in changes:
+        good = [change for change in changes if change.ref not in self._report.problems]
+        self._relink(good)
+        # Only now: what is done is not tried again, and its links are a part of it.
+        for change in good:
             if change.ref not in self._report.problems:
                 outcome = Outcome.UPDATED if change.fields else Outcome.UNCHANGED
                 self._done(change, change.record_id or "", outcome)
-        self._relink([change for change in changes if change.ref in self._report.results])
 
     def _update_chunk(self, chunk: list[Change]) -> None:
         inputs = [{"id": c.record_id, "properties": _properties(c.fields)} for c in chunk]
@@ -739,7 +741,6 @@ class _Writer:
                 if len(links) > 1:
                     self._connect(make, pair, {ref: mine})
                     continue
-                self._report.results.pop(ref, None)
                 self._report.problems[ref] = error
 
     def _done(self, change: Change, record_id: str, outcome: Outcome) -> None:

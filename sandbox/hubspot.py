@@ -306,6 +306,7 @@ class HubSpotSandbox(Sandbox):
         now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         record = {"id": str(self.new_id()), "properties": properties, "created": now}
         self.records[kind][record["id"]] = record
+        self._note(kind, record)
         for target, target_id, number in pairs:
             self._connect(kind, record["id"], target, target_id, number)
         return record

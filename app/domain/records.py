@@ -20,6 +20,11 @@ def content_hash(value: FieldValue) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
+DOUBT = "~"
+"""Stands among a record's fingerprints while the answer to a write has not come: of its links
+nobody knows which there are."""
+
+
 def in_doubt(before: str | None, after: str) -> str:
     """The fingerprint of a field that may have been written: the answer to that never came."""
     return "|".join(dict.fromkeys([*(before.split("|") if before else ["?"]), after]))
@@ -208,6 +213,11 @@ class Known:
     """The CRM said that it no longer has the record: look what became of it."""
     age: float | None = None
     """Seconds since it was written last, or since its create was begun; None where nobody asked."""
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether something was sent to it whose answer never came."""
+        return DOUBT in self.hashes
 
     @property
     def live(self) -> bool:

@@ -590,9 +590,9 @@ class _Draft:
 
 
 def _tie(key: str) -> timedelta:
-    """Less than a millisecond, another for each booking: of two that changed at the same moment one
-    is always the newer, so that what they share does not change with the order of their work."""
-    return timedelta(microseconds=zlib.crc32(key.encode()) % 1000)
+    """Less than a second, another for each booking: of two that changed at the same moment one is
+    always the newer, so that what they share does not change with the order of their work."""
+    return timedelta(microseconds=zlib.crc32(key.encode()) % 1_000_000)
 
 
 def _links_to(persons: list[DesiredRecord]) -> tuple[Ref, ...]:

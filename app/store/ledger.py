@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import Text, cast, delete, select
 from sqlalchemy.orm import Session
 
-from app.domain.records import Known, ObjectName, Ref, in_doubt
+from app.domain.records import DOUBT, Known, ObjectName, Ref, in_doubt
 from app.security.encryption import Cipher
 from app.store.bookings import insert_ignoring
 from app.store.models import RecordLink
@@ -76,7 +76,7 @@ class Ledger:
                     row.hashes, row.updated_at = dict(intent.hashes), now
                 else:
                     told = {k: in_doubt(row.hashes.get(k), v) for k, v in intent.hashes.items()}
-                    row.hashes = {**row.hashes, **told}
+                    row.hashes = {**row.hashes, **told, DOUBT: "?"}
                 continue
             name, key_hash = token.split(":")
             rows.append(
