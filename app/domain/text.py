@@ -9,6 +9,8 @@ import unicodedata
 from collections.abc import Iterable
 
 CUT_MARK = "…"
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Control characters (category Cc) but for line breaks and tabs."""
 # Bidi overrides and zero-width characters can make a name read as another one.
 _INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 
@@ -24,8 +26,7 @@ def clean_text(value: object) -> str | None:
     text = str(value).encode("utf-8", "replace").decode("utf-8")
     text = _INVISIBLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
     text = unicodedata.normalize("NFC", text)
-    text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
-    return text.strip() or None
+    return _CONTROL.sub("", text).strip() or None
 
 
 def one_line(value: object) -> str | None:

@@ -8,8 +8,8 @@ from datetime import datetime
 
 from app.domain.errors import Ambiguous, CrmError, RetryLater
 from app.domain.records import (
-    PEOPLE,
     DOUBT,
+    PEOPLE,
     READING,
     SHARED,
     WRITE_ORDER,

@@ -432,7 +432,7 @@ class _Draft:
     def _text(self, source: Source, person: Attendee | None, place: str) -> str:
         """What a record is looked for by. Raises InvalidRecord: without it another one is made."""
         try:
-            value = plain(self._value(source, self._context(person), {}, frozenset()))
+            value = plain(self._value(source, self._context(person), {}))
         except ValueError as error:
             raise InvalidRecord(f"{place}: {error}", {place: str(error)}) from None
         return one_line(value) or ""
@@ -465,12 +465,11 @@ class _Draft:
     ) -> _Fields:
         """Evaluate every field; what tells of other fields comes last."""
         context = self._context(person)
-        mapped = frozenset(label for spec in self._rules.sources() for label in spec.labels())
         fields = _Fields({}, {})
         for key in sorted(specs, key=lambda key: specs[key].late):
             spec = specs[key]
             try:
-                value = self._coerced(name, key, self._value(spec, context, overflow, mapped))
+                value = self._coerced(name, key, self._value(spec, context, overflow))
                 value = self._fit(name, key, value, overflow)
             except ValueError as error:
                 problem = f"{name}.{key}: {error}"
@@ -500,7 +499,6 @@ class _Draft:
         spec: Source,
         context: MappingType[str, Any],
         overflow: dict[str, str],
-        mapped: frozenset[str],
     ) -> Any:
         if not holds(spec.when, context):
             return None
@@ -508,7 +506,7 @@ class _Draft:
         if spec.summary:
             value = summarise(self._booking, overflow)
         elif spec.answers:
-            taken = mapped if spec.answers == "unmapped" else frozenset()
+            taken = self._mapped() if spec.answers == "unmapped" else frozenset()
             value = list_answers(
                 {q: a for q, a in context["answers"].items() if plain_label(q) not in taken}
             )
@@ -522,6 +520,10 @@ class _Draft:
         else:
             value = spec.value
         return apply_transforms(value, spec.transforms, self._booking.timezone)
+
+    def _mapped(self) -> frozenset[str]:
+        """The questions whose answers some field takes."""
+        return frozenset(label for spec in self._rules.sources() for label in spec.labels())
 
     def _coerced(self, name: ObjectName, key: str, value: Any) -> FieldValue:
         if isinstance(value, str):

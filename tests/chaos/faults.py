@@ -25,7 +25,9 @@ LAG = 2.0
 class Faults:
     """Strikes at random until it is told to stop; every fault at least once."""
 
-    def __init__(self, system: System, seed: int) -> None:
+    def __init__(self, system: System, seed: int, pause: float) -> None:
+        """`pause`: seconds between two faults, on average."""
+        self._pause = pause
         self._system = system
         self._dice = random.Random(seed)
         self.struck: Counter[str] = Counter()
@@ -77,7 +79,7 @@ class Faults:
             except Exception as error:
                 # A fault that could not strike, since another one is at it, is not counted.
                 self._system.say(f"{name} did not strike ({type(error).__name__})")
-            time.sleep(self._dice.uniform(0.1, 0.9))
+            time.sleep(self._dice.uniform(0.2, 1.8) * self._pause)
 
     def _crm(self) -> Any:
         return self._dice.choice(list(self._system.served.values())).sandbox

@@ -61,7 +61,7 @@ def run(folder: Path, database_url: str, seed: int, bookings: int, mutant: str =
         stack.callback(system.stop)
         for served in system.served.values():
             served.sandbox.calls.clear()
-        faults = Faults(system, seed)
+        faults = Faults(system, seed, 0.5 if bookings < 100 else 3.0)
         faults.start()
         with ThreadPoolExecutor(POSTERS) as pool:
             for _ in pool.map(system.post, history.posts):

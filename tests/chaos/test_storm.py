@@ -1,0 +1,62 @@
+"""Faults between every two calls, in one process and with a clock that jumps: fast, many seeds."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from app.services.replay import Choice, replay
+from sandbox.core import Fault
+from tests.bridge import PROVIDERS, Bridge
+from tests.chaos.history import make
+from tests.chaos.run import compare, oracle
+from tests.chaos.system import lift_limits
+from tests.integration.test_outages import Clock
+from workers.sync import Drainer
+
+FAULTS = (
+    lambda dice: Fault(status=500, times=dice.randint(1, 3)),
+    lambda dice: Fault(drop_after_commit=True, times=dice.randint(1, 3)),
+    lambda dice: Fault(times=dice.randint(1, 3)),
+    lambda dice: Fault(status=429, times=2, headers={"Retry-After": "5"}),
+)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_storm_of_faults_leaves_no_trace(seed: int, tmp_path: Path) -> None:
+    """Answers lost, refused and late at random: nothing lost, doubled, stale, and no write after it."""
+    history, dice, clock = make(seed, 60), random.Random(seed), Clock()
+    expected = oracle(tmp_path, history)
+    bridge = Bridge(f"sqlite:///{tmp_path}/bridge.sqlite3")
+    for served in bridge.served.values():
+        lift_limits(served.sandbox)
+    bridge.connect_all()
+    bridge.drainer = Drainer(bridge.services, now=clock)
+    struck = 0
+    for state in history.posts:
+        bridge.post(state)
+        if dice.random() < 0.4:
+            sandbox = dice.choice(list(bridge.served.values())).sandbox
+            sandbox.faults.append(dice.choice(FAULTS)(dice))
+            struck += 1
+        if dice.random() < 0.3:
+            bridge.drain()
+            clock.forward(dice.choice([1, 30, 60, 3600]))
+    assert struck > 10
+    for served in bridge.served.values():
+        served.sandbox.faults.clear()
+    for _ in range(12):
+        clock.forward(12 * 3600)
+        bridge.drain()
+    assert {d.state for d in bridge.deliveries()} == {"synced"}
+    for provider in PROVIDERS:
+        assert compare(bridge, provider, expected[provider], history) == []
+    writes = {name: bridge.sandbox(name).writes() for name in PROVIDERS}
+    for _ in range(2):
+        replay(bridge.services.store, bridge.services.intake, Choice(), lambda ids: None)
+        clock.forward(60)
+        bridge.drain()
+    assert {name: bridge.sandbox(name).writes() for name in PROVIDERS} == writes
+    bridge.close()
