@@ -469,6 +469,22 @@ def test_preview_with_another_file(
     )
 
 
+@one
+def test_preview_of_a_form(account: Bridge, provider: str, tmp_path: Path) -> None:
+    """A form waits for a booking to follow, is skipped without rules, and then makes a contact."""
+    form = sample("form_submission_assumed")
+    rules = {"form_submission": {"after_hours": 2, "as": "contact"}}
+    file = write(tmp_path, provider, rules, "forms.yaml")
+    new = save(tmp_path, {**form, "createdAt": utcnow().isoformat()})
+    (none,) = live(account, provider, new)
+    assert none["skipped"] == "the mapping has no form_submission"
+    (waits,) = live(account, provider, new, "--mapping", str(file))
+    assert waits["skipped"].startswith("waits until") and waits["records"] == []
+    old = save(tmp_path, {**form, "createdAt": (utcnow() - timedelta(hours=3)).isoformat()})
+    (ripe,) = live(account, provider, old, "--mapping", str(file))
+    assert actions(ripe)["contact"] == "create"
+
+
 def test_preview_says_which_bookings_fail(account: Bridge, provider: str, tmp_path: Path) -> None:
     """A booking that cannot be planned does not hide the others; the exit code is 1."""
     broken = {"meeting": {"fields": {"x": {"from": "answers.Seats", "as": "number"}}}}
