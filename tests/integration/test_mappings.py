@@ -23,7 +23,7 @@ from app.store.engine import utcnow
 from app.store.models import BookingRow, DeliveryRow
 from config.settings import CONFIG_DIR
 from crm_adapters.base import Access
-from sandbox.core import Window
+from sandbox.core import Fault, Window
 from tests.bridge import DATA, PROVIDERS, Bridge, sample
 
 SHIPPED = CONFIG_DIR / "mappings"
@@ -220,6 +220,23 @@ def test_errors_are_sentences(
     paths["SHIPPED"] = str(SHIPPED / f"{provider}.yaml")
     output = run(bridge, *(paths.get(word, word) for word in words), code=1)
     assert sentence in output and "Traceback" not in output
+
+
+def test_a_crm_that_does_not_answer_is_told_of(account: Bridge, provider: str) -> None:
+    """An outage and a dead grant end check and preview in a sentence that says what to do."""
+    sandbox = account.sandbox(provider)
+    commands = (
+        ["check", "--connection", "1"],
+        ["preview", provider, str(DATA / "booking_created.json"), "--connection", "1"],
+    )
+    for words in commands:
+        sandbox.faults.append(Fault(status=503, body="away"))
+        output = run(account, *words, code=1)
+        assert output.startswith("Error: ") and "503" in output and "tried again" in output
+        sandbox.faults.clear()
+    sandbox.kill_grants()
+    for words in commands:
+        assert "onnect" in run(account, *words, code=1)
 
 
 # Provision
