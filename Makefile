@@ -1,7 +1,7 @@
 # `make demo` and `make test` are all that a new machine needs; see README.md.
 VENV := .venv
 PY := $(VENV)/bin/python
-.PHONY: demo test check bench format clean
+.PHONY: demo test check bench chaos chaos-mutants format clean
 
 demo: $(VENV)/.runtime ## Run everything on this machine and show it (ARGS=--once: and stop)
 	@$(PY) -m sandbox.demo $(ARGS)
@@ -17,6 +17,15 @@ check: $(VENV)/.dev ## Lint, types, layers
 
 bench: $(VENV)/.dev ## Measure and print
 	@$(PY) -m tests.bench $(ARGS)
+
+SEED := 1
+BOOKINGS := 200
+DATABASE := sqlite
+chaos: $(VENV)/.dev ## Bookings while everything fails (SEED=.. BOOKINGS=.. DATABASE=sqlite|postgresql)
+	@$(PY) -m tests.chaos.run --seed $(SEED) --bookings $(BOOKINGS) --database $(DATABASE)
+
+chaos-mutants: $(VENV)/.dev ## Plant bugs, each by name, and see that the tests catch them
+	@$(PY) -m tests.chaos.hunt $(ARGS)
 
 format: $(VENV)/.dev
 	$(VENV)/bin/ruff check --fix .

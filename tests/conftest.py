@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,13 @@ settings.register_profile(
     "bridge", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("bridge")
+
+
+def pytest_configure() -> None:
+    """Plant the bug that `make chaos-mutants` names."""
+    from tests.chaos.mutants import plant
+
+    plant(os.environ.get("BRIDGE_MUTANT", ""))
 
 
 @pytest.fixture

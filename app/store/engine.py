@@ -20,6 +20,10 @@ from sqlalchemy.orm import Session
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 5
 """How long a writer waits for another one before the caller is told to come back."""
+LOCK_SECONDS = 10
+"""How long a statement waits for a row that another process has locked (PostgreSQL)."""
+STILL_SECONDS = 15
+"""After that PostgreSQL ends a transaction whose process stands still, and lets go of its locks."""
 MIGRATION_LOCK = 0x6D656574
 DATABASE_DOWN = (OperationalError, PoolTimeout)
 """What a database that cannot take a write raises."""
@@ -83,7 +87,11 @@ def _make_engine(url: str) -> Engine:
             parsed.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,
             pool_timeout=BUSY_SECONDS,
-            connect_args={"connect_timeout": BUSY_SECONDS},
+            connect_args={
+                "connect_timeout": BUSY_SECONDS,
+                "options": f"-c lock_timeout={LOCK_SECONDS}s"
+                f" -c idle_in_transaction_session_timeout={STILL_SECONDS}s",
+            },
         )
     engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS})
     event.listen(engine, "connect", _tune_sqlite)

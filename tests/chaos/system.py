@@ -35,10 +35,15 @@ UNLIMITED = 100_000
 class System:
     """Web, two workers, scheduler, Valkey and the sandboxes of all CRMs."""
 
-    workers = ("worker-1", "worker-2")
-
-    def __init__(self, folder: Path, database_url: str, say: Any = print, mutant: str = "") -> None:
-        self.folder, self.say = folder, say
+    def __init__(
+        self,
+        folder: Path,
+        database_url: str,
+        say: Any = print,
+        mutant: str = "",
+        workers: tuple[str, ...] = ("worker-1", "worker-2"),
+    ) -> None:
+        self.folder, self.say, self.workers = folder, say, workers
         self.database_url = database_url
         self.can_cut = database_url.startswith("postgresql")
         self.served = {name: Served(load_sandbox(name)()) for name in PROVIDERS}
@@ -60,7 +65,7 @@ class System:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._ending = threading.Event()
         for name in ("web", "scheduler", *self.workers):
-            self._start(name)
+            self.start(name)
         self._keeper = threading.Thread(target=self._keep_running, daemon=True)
         self._keeper.start()
         wait_for(self.ready, 60)
@@ -86,7 +91,8 @@ class System:
             own.update(served.environment())
         return {**os.environ, **own}
 
-    def _start(self, name: str) -> None:
+    def start(self, name: str) -> None:
+        """Start a process of the service."""
         command = {
             "web": [sys.executable, "-m", "gunicorn", "--config", "config/gunicorn.py",
                     "tests.chaos.mutants:create_app()"],
@@ -102,7 +108,7 @@ class System:
         while not self._ending.wait(0.2):
             for name, process in list(self.processes.items()):
                 if process.poll() is not None and not self._ending.is_set():
-                    self._start(name)
+                    self.start(name)
 
     def kill(self, name: str) -> None:
         """SIGKILL a process and its children."""

@@ -1,0 +1,119 @@
+"""A worker that dies, stands still or is told to stop while it holds a lease, as real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+
+from app.store.models import ConnectionRow, DeliveryRow, RecordLink
+from sandbox.core import Fault
+from tests.bridge import PROVIDERS, sample, wait_for
+from tests.chaos.system import System
+
+SLOW = 4.0
+"""Seconds that a call takes in which the worker is caught."""
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Iterator[System]:
+    """The service with one worker, caught in a call to the first CRM."""
+    made = System(tmp_path, f"sqlite:///{tmp_path}/a.sqlite3", workers=("worker-1",))
+    # Warm: what a worker reads of an account for the first time is not what it is caught in.
+    made.post(sample("booking_created", id="first"))
+    wait_for(lambda: made.states() == {"synced": len(PROVIDERS)}, 60)
+    for served in made.served.values():
+        served.sandbox.faults.append(Fault(latency=SLOW, method="POST", times=2))
+    made.post(sample("booking_created", id="caught"))
+    wait_for(lambda: made.states().get("synced") != 2 * len(PROVIDERS) and held(made) > 0, 20)
+    yield made
+    made.stop()
+
+
+def held(system: System) -> int:
+    """How many deliveries a drainer has in its hands."""
+    with system.store.read() as session:
+        query = select(DeliveryRow.id).where(DeliveryRow.held_by.is_not(None))
+        return len(session.scalars(query).all())
+
+
+def rows(system: System) -> list[Any]:
+    """Ledger and deliveries as they are."""
+    with system.store.read() as session:
+        ledger = session.scalars(select(RecordLink).order_by(RecordLink.id))
+        lines = [(r.record_id, r.hashes, r.links, r.updated_at) for r in ledger]
+        every = session.scalars(select(DeliveryRow).order_by(DeliveryRow.id))
+        return lines + [(r.state, r.synced_revision, r.calls, r.updated_at) for r in every]
+
+
+def stands_still(system: System, pid: int) -> bool:
+    """Stop a process, unless it is in the middle of a write, which holds all others of SQLite up."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with system.store.write():
+            return True
+    except OperationalError:
+        os.kill(pid, signal.SIGCONT)
+        return False
+
+
+def one_of_each(system: System) -> bool:
+    """Whether each CRM holds two deals and two meetings, and no more."""
+    views = [served.sandbox.view() for served in system.served.values()]
+    return all((len(view.deals), len(view.meetings)) == (2, 2) for view in views)
+
+
+def test_the_work_of_a_killed_worker_is_done_within_thirty_seconds(system: System) -> None:
+    """SIGKILL in the middle of a call: another worker does the work, once, in at most 30 seconds."""
+    system.kill("worker-1")
+    died = time.monotonic()
+    wait_for(lambda: system.states() == {"synced": 2 * len(PROVIDERS)}, 30)
+    assert time.monotonic() - died <= 30
+    assert one_of_each(system)
+
+
+def test_a_worker_that_stood_still_writes_nothing(system: System) -> None:
+    """SIGSTOP for longer than the lease, another one does the work, SIGCONT: not one row changes."""
+    sleeper = system.processes["worker-1"]
+    wait_for(lambda: stands_still(system, sleeper.pid), 30)
+    system.start("worker-2")
+    wait_for(lambda: system.states() == {"synced": 2 * len(PROVIDERS)}, 40)
+    wait_for(lambda: held(system) == 0, 10)
+    before, writes = rows(system), system.writes()
+    os.kill(sleeper.pid, signal.SIGCONT)
+    log = system.folder / "log"
+    wait_for(lambda: "lease_lost" in log.read_text(errors="replace"), 30)
+    assert rows(system) == before
+    assert system.writes() == writes
+    assert one_of_each(system)
+
+
+def test_a_worker_that_is_told_to_stop_ends_within_ten_seconds(system: System) -> None:
+    """SIGTERM: the batch ends or is given back, no lease stays, nothing is in doubt or lost."""
+    worker = system.processes.pop("worker-1")
+    told = time.monotonic()
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(12) == 0
+    assert time.monotonic() - told <= 10
+    with system.store.read() as session:
+        ends = session.scalars(select(ConnectionRow.drain_until)).all()
+    assert set(ends) == {None}
+    system.start("worker-2")
+    wait_for(lambda: system.states() == {"synced": 2 * len(PROVIDERS)}, 40)
+    assert one_of_each(system)
+
+
+def test_the_web_process_ends_its_requests(system: System) -> None:
+    """SIGTERM while webhooks are posted: every one that was answered is stored."""
+    for number in range(20):
+        if number == 5:
+            system.processes["web"].send_signal(signal.SIGTERM)
+        system.post(sample("booking_created", id=f"w{number}"))
+    wait_for(lambda: sum(system.states().values()) == 22 * len(PROVIDERS), 30)
