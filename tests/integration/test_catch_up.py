@@ -1,0 +1,192 @@
+"""Bookings whose webhook never came, or came garbled, are found through meetergo's API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from app.domain.errors import RateLimited, RetryLater
+from app.services.catch_up import Kind
+from app.store.models import Backfill, BookingRow, EventRow
+from sandbox.core import Window
+from sandbox.meetergo import API_KEY, MeetergoSandbox
+from sandbox.serve import Served
+from tests.bridge import PROVIDERS, Bridge, sample
+
+SINCE, UNTIL = datetime(2026, 11, 1, tzinfo=UTC), datetime(2027, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def meetergo() -> Iterator[Served]:
+    """meetergo's API."""
+    served = Served(MeetergoSandbox())
+    yield served
+    served.stop()
+
+
+@pytest.fixture
+def crm(meetergo: Served, tmp_path: Path) -> Iterator[Bridge]:
+    """The service with one CRM and an API key of meetergo."""
+    made = Bridge(
+        f"sqlite:///{tmp_path}/a.sqlite3", PROVIDERS[:1], meetergo_api_base=meetergo.url,
+        meetergo_api_key=API_KEY, meetergo_api_user_id="u1", public_url="http://127.0.0.1:8000",
+    ).connect_all()  # fmt: skip
+    yield made
+    made.close()
+
+
+def booking(number: int, **changes: Any) -> dict[str, Any]:
+    """One of many bookings, each made and starting at another time."""
+    start = datetime(2026, 12, 1, 8, tzinfo=UTC) + timedelta(hours=number)
+    made = datetime(2026, 11, 20, tzinfo=UTC) + timedelta(minutes=number)
+    values = {
+        "id": f"b{number}", "start": start.isoformat(), "createdAt": made.isoformat(),
+        "end": (start + timedelta(minutes=30)).isoformat(), "updatedAt": made.isoformat(),
+        "attendees": [{"email": f"p{number % 50}@gmail.com", "firstname": "P", "lastname": "T"}],
+    }  # fmt: skip
+    return sample("booking_created", **{**values, **changes})
+
+
+def walk(crm: Bridge, kind: Kind = Kind.RECONCILE) -> int:
+    """Walk to the end; give what was found."""
+    number = crm.services.catch_up.begin("default", kind, SINCE, UNTIL)
+    assert crm.services.catch_up.run(number)
+    with crm.services.store.read() as session:
+        return session.get_one(Backfill, number).found
+
+
+def test_two_hundred_withheld_webhooks_are_found_in_one_pass(crm: Bridge, meetergo: Served) -> None:
+    """Created, moved and cancelled: 200 of 200 that never came; a second pass finds nothing."""
+    known = [booking(number) for number in range(200, 300)]
+    for payload in known:
+        meetergo.sandbox.book(payload)
+        crm.post(payload)
+    for number in range(100):
+        meetergo.sandbox.book(booking(number))
+    later = "2026-11-23T00:00:00+00:00"
+    for number in range(200, 300):
+        changed = {"updatedAt": later, "rescheduledAt": later}
+        if number % 2:
+            changed = {"updatedAt": later, "isCancelled": True, "cancel": {"reason": "ill"}}
+        meetergo.sandbox.book(booking(number, **changed))
+    assert walk(crm) == 200
+    with crm.services.store.read() as session:
+        rows = session.scalars(select(BookingRow)).all()
+    assert len(rows) == 200
+    assert sum(row.status == "cancelled" for row in rows) == 50
+    assert all(d.backlog for d in crm.deliveries() if d.state == "due")
+    crm.settle(120)
+    assert {d.state for d in crm.deliveries()} == {"synced"}
+    assert walk(crm) == 0
+    writes = crm.sandbox(PROVIDERS[0]).writes()
+    crm.settle()
+    assert crm.sandbox(PROVIDERS[0]).writes() == writes
+
+
+def test_not_found_is_not_cancelled(crm: Bridge, meetergo: Served) -> None:
+    """What meetergo no longer has stays as it is."""
+    crm.sync(booking(1))
+    assert walk(crm) == 0
+    with crm.services.store.read() as session:
+        assert session.scalars(select(BookingRow)).one().status == "scheduled"
+
+
+def test_the_same_state_in_the_apis_shape_is_no_news(crm: Bridge, meetergo: Served) -> None:
+    """A booking known by its webhook is not taken in again, with updatedAt and without."""
+    for payload in (booking(1), booking(2, updatedAt=None)):
+        crm.sync(payload)
+        meetergo.sandbox.book(payload)
+    assert walk(crm) == 0
+
+
+def test_a_garbled_one_is_set_aside_and_the_rest_taken(crm: Bridge, meetergo: Served) -> None:
+    """An appointment that is none is quarantined with its reason, once."""
+    meetergo.sandbox.appointments["x"] = {"id": "x", "start": "soon", "createdAt": "2026-11-22"}
+    meetergo.sandbox.book(booking(1))
+    assert walk(crm) == 1
+    walk(crm)
+    with crm.services.store.read() as session:
+        aside = [e for e in session.scalars(select(EventRow)) if e.status == "quarantined"]
+    assert [e.error for e in aside] == ["start is missing or not a time"]
+
+
+def test_a_walk_that_was_broken_off_goes_on_where_it_was(crm: Bridge, meetergo: Served) -> None:
+    """An outage of meetergo in the middle costs no page twice."""
+    for number in range(350):
+        meetergo.sandbox.book(booking(number))
+    number = crm.services.catch_up.begin("default", Kind.BACKFILL, SINCE, UNTIL)
+    pages = []
+
+    def show(progress: Any) -> None:
+        pages.append((progress.phase, progress.seen))
+        if len(pages) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        crm.services.catch_up.run(number, show)
+    meetergo.sandbox.down = True
+    with pytest.raises(RetryLater):
+        crm.services.catch_up.run(number)
+    meetergo.sandbox.down = False
+    assert crm.services.catch_up.begin("default", Kind.BACKFILL, SINCE, UNTIL) == number
+    assert crm.services.catch_up.run(number, lambda p: pages.append((p.phase, p.seen)))
+    assert [seen for phase, seen in pages if phase == "created"] == [100, 200, 300, 350]
+    with crm.services.store.read() as session:
+        assert session.get_one(Backfill, number).found == 350
+
+
+def test_it_keeps_to_a_hundred_calls_a_minute(crm: Bridge, meetergo: Served) -> None:
+    """meetergo's limit is never met: calls wait for their turn, or the caller is told to."""
+    meetergo.sandbox.window = Window(100, 60.0)
+    client = crm.services.meetergo("default")
+    made = 0
+    with pytest.raises(RateLimited):
+        for _ in range(150):
+            client.appointments(0, "start")
+            made += 1
+            if made >= 30:
+                raise RateLimited("enough seen", 1.0)
+    assert meetergo.sandbox.refused == 0
+
+
+def test_backfill_by_the_command_line(crm: Bridge, meetergo: Served) -> None:
+    """`backfill --since` and `reconcile` say what they found; a missing key is a sentence."""
+    for number in range(5):
+        meetergo.sandbox.book(booking(number))
+    runner = crm.app.test_cli_runner()
+    told = runner.invoke(args=["backfill", "--since", "2026-11-01"])
+    assert told.exit_code == 0, told.output
+    assert "5 bookings found" in told.output
+    assert "0 bookings found" in runner.invoke(args=["reconcile"]).output
+    assert runner.invoke(args=["backfill", "--since", "tomorrowish"]).exit_code == 1
+    crm.services.intake._settings.meetergo_api_key = ""
+    told = runner.invoke(args=["reconcile"])
+    assert told.exit_code == 1 and "MEETERGO_API_KEY" in told.output
+
+
+def test_webhooks_are_registered_once_and_shown(crm: Bridge, meetergo: Served) -> None:
+    """The one that fits the scheme; again is no second one; six are the most, said in words."""
+    runner = crm.app.test_cli_runner()
+    assert "https" in runner.invoke(args=["webhooks", "register"]).output
+    crm.services.settings.public_url = "https://bridge.example"
+    told = runner.invoke(args=["webhooks", "register"])
+    assert told.exit_code == 0 and "signs nothing" in told.output
+    (made,) = meetergo.sandbox.webhooks.values()
+    assert made["endpoint"] == "https://bridge.example/webhooks/meetergo"
+    assert set(made["eventTypes"]) == {
+        "booking_created", "booking_rescheduled", "booking_cancelled",
+    }  # fmt: skip
+    assert "already" in runner.invoke(args=["webhooks", "register"]).output
+    assert "now sends" in runner.invoke(args=["webhooks", "register", "--forms"]).output
+    shown = runner.invoke(args=["webhooks", "list"], env={"COLUMNS": "200"})
+    assert "yes" in shown.output
+    meetergo.sandbox.webhooks.clear()
+    for number in range(6):
+        meetergo.sandbox.webhooks[number] = {"id": number, "endpoint": "https://x.example"}
+    told = runner.invoke(args=["webhooks", "register"])
+    assert told.exit_code == 1 and "6 webhooks a company" in told.output

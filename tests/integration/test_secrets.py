@@ -1,0 +1,72 @@
+"""Webhook secrets come and go without one webhook refused; each shows its end and its last use."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from app.services import secrets as secrets_module
+from tests.bridge import PROVIDERS, SECRET, Bridge, sample, wait_for
+
+
+@pytest.fixture
+def crm(tmp_path: Path) -> Iterator[Bridge]:
+    """The service without a CRM."""
+    made = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", PROVIDERS[:1])
+    yield made
+    made.close()
+
+
+def test_three_rotations_under_load(crm: Bridge) -> None:
+    """Twenty posts a second while secrets are added and old ones end: none is refused."""
+    secrets, refused, posted, over = [SECRET], [], [], threading.Event()
+
+    def send() -> None:
+        while not over.is_set():
+            answer = crm.post(sample("booking_created", id=str(len(posted))), secret=secrets[-1])
+            posted.append(answer.status_code)
+            refused.extend([answer.status_code] if answer.status_code != 202 else [])
+            over.wait(0.05)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    for _ in range(3):
+        made = crm.services.intake.secrets.add("default", None, timedelta(seconds=1))
+        secrets.append(made)
+        enough = len(posted) + 24  # more than a second, after which the old one has ended
+        wait_for(lambda enough=enough: len(posted) >= enough)
+    over.set()
+    sender.join()
+    assert refused == [] and len(posted) > 40
+    for old in secrets[1:-1]:
+        crm.services.intake.secrets.of("default", anew=True)
+        assert crm.post(sample("booking_created", id="late"), secret=old).status_code == 401
+
+
+def test_a_new_secret_counts_at_once(crm: Bridge) -> None:
+    """Also in a process that has remembered the old ones a moment ago."""
+    assert crm.post(sample("booking_created"), secret="brand-new-secret-1").status_code == 401
+    other = secrets_module.WebhookSecrets(crm.services.store, crm.services.cipher)
+    other.add("default", "brand-new-secret-1")
+    assert crm.post(sample("booking_created"), secret="brand-new-secret-1").status_code == 202
+
+
+def test_secrets_by_the_command_line(crm: Bridge) -> None:
+    """Added, listed by fingerprint with its last use, ended; the secret itself is shown once."""
+    runner = crm.app.test_cli_runner()
+    made = runner.invoke(args=["secrets", "add"]).output.strip()
+    assert crm.post(sample("booking_created"), secret=made).status_code == 202
+    shown = runner.invoke(args=["secrets", "list"], env={"COLUMNS": "200"}).output
+    assert made not in shown and SECRET not in shown
+    token = secrets_module.fingerprint(made)
+    (line,) = [row for row in shown.splitlines() if token in row]
+    assert "database" in line and line.count("20") >= 2
+    assert shown.count("environment") == 2
+    assert "ends now" in runner.invoke(args=["secrets", "end", token[:8]]).output
+    assert crm.post(sample("booking_created", id="2"), secret=made).status_code == 401
+    assert runner.invoke(args=["secrets", "end", "nope"]).exit_code == 1
+    assert runner.invoke(args=["secrets", "add", "--stdin"], input="short\n").exit_code == 1
