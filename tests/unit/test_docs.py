@@ -10,6 +10,7 @@ from app.mapping.load import MappingText
 from config.settings import Settings
 from tests import guide
 from tests.bridge import PROVIDERS
+from tests.chaos.mutants import MUTANTS
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -62,3 +63,33 @@ def test_every_test_that_the_security_tables_name_exists() -> None:
     assert {name for name in named if f"def {name}(" not in code} == set()
     rows = re.findall(r"^\| (\d+) \| .*`test_\w+`.* \|$", page, re.M)
     assert rows == [str(number) for number in range(1, 20)]
+
+
+def test_every_crash_point_has_its_test() -> None:
+    """docs/reliability.md names for each point a test, or a command, that is there."""
+    page = text("docs/reliability.md")
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    table = page.partition("## Crash points")[2].partition("`make chaos SEED")[0]
+    rows = [line for line in table.splitlines() if line.startswith("|")][2:]
+    assert len(rows) >= 15
+    for row in rows:
+        named = re.findall(r"`(test_\w+)`", row)
+        assert named, row
+        assert all(f"def {name}(" in code for name in named), row
+    number = {13: "thirteen"}[len(MUTANTS)]
+    assert f"plants {number} bugs" in " ".join(page.split())
+
+
+def test_every_command_is_documented() -> None:
+    """Each command of the command line stands in the README or in docs."""
+    pages = text("README.md") + "".join(p.read_text("utf-8") for p in (ROOT / "docs").glob("*.md"))
+    groups = {
+        "connections": ["list", "add-token"], "mappings": ["check", "preview", "diff", "schema"],
+        "events": ["replay"], "webhooks": ["register", "list"], "secrets": ["add", "list", "end"],
+        "deliveries": ["list", "retry"], "keys": ["create", "rotate"], "bookings": ["outcome"],
+    }  # fmt: skip
+    for group, names in groups.items():
+        for name in names:
+            assert f"{group} {name}" in pages, f"{group} {name}"
+    for name in ("doctor", "backfill", "reconcile"):
+        assert f"app {name}" in pages, name
