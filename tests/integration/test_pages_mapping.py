@@ -552,7 +552,7 @@ def test_an_object_that_the_crm_has_not_fails_in_words(tmp_path: Path, files: Pa
         (BOMB, "aliases make it larger"),
         ("contact: &c {fields: *c}", "hubspot.yaml:"),
         ("x" * (MAX_TEXT + 1), "longer than"),
-        ("version: 1\ncrm: salesforce\n", "this is the file of hubspot"),
+        ("version: 1\ncrm: salesforce\n", "this one is for salesforce"),
     ],
 )
 def test_any_text_ends_in_words(mapped: Bridge, text: str, words: str) -> None:
