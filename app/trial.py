@@ -88,7 +88,8 @@ def _try_live(
     except CrmError as error:
         return _silent(row, error)
     for complaint in check_against(mapping, adapter.shape, directory):
-        read.note(complaint.location, complaint.message)
+        if not read.left_out(complaint.location):
+            read.note(complaint.location, complaint.message)
     if read.mistakes:
         return None
     previewer = Previewer(services.store, services.cipher, utcnow)

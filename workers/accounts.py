@@ -70,11 +70,11 @@ class Accounts:
     def _is_fresh(
         self, connection_id: int, known: Account, row: ConnectionRow, latest: Mapping
     ) -> bool:
-        in_use = (known.mapping.version, self._refused.get(connection_id))
         return (
             known.status_since == row.status_since
             and time.monotonic() - known.read_at < DIRECTORY_TTL
-            and latest.version in in_use
+            # One that was refused is not looked at again; where the old file is back, that is said.
+            and latest.version == self._refused.get(connection_id, known.mapping.version)
         )
 
     def _chosen(
@@ -90,6 +90,7 @@ class Accounts:
         Where there is none before it, it has to do: each booking then fails on its own, in words.
         """
         if known and latest.version == known.mapping.version:
+            self._refused.pop(connection_id, None)
             self._say(connection_id, None)
             return latest
         mistakes = check_against(latest, adapter.shape, directory)

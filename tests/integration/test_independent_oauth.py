@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import pytest
 import requests
 
+from app.domain.allowance import Allowance
 from app.domain.errors import Unauthorized
 from app.domain.records import Account, CrmShape, Directory, ObjectName
 from config.settings import CONFIG_DIR
@@ -43,11 +44,15 @@ independent:
 """
 
 
+CALLS = Allowance("calls", 100, 1.0)
+
+
 class IndependentAdapter:
     """As much of a CRM as the server is: it tells whose token it is shown."""
 
     shape: ClassVar[CrmShape] = HubSpotAdapter.shape
     batch_size: ClassVar[int] = 1
+    allowances: ClassVar[tuple[Allowance, ...]] = (CALLS,)
 
     def __init__(self, access: Access) -> None:
         self.access = access
@@ -55,12 +60,13 @@ class IndependentAdapter:
 
     def whoami(self) -> Account:
         def once(token: str) -> Any:
-            answer = self._session.request("GET", "/me", self.access.authorization(token))
+            headers = self.access.authorization(token)
+            answer = self._session.request("GET", "/me", headers, CALLS)
             if answer.status_code == 401:
                 raise RefusedToken("expired")
             return answer.json()
 
-        subject = with_token(self.access, once)["sub"]
+        subject = with_token(self.access, once, CALLS)["sub"]
         return Account(subject, f"user {subject}")
 
     def check(self, name: ObjectName) -> None:
