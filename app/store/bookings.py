@@ -117,13 +117,14 @@ def histories(
 
 
 def has_booked_since(session: Session, cipher: Cipher, identity: str, since: datetime) -> bool:
-    """Whether a person has a booking that was made, or is to be held, after a moment (UTC)."""
+    """Whether a person has made a booking after a moment (UTC); moving an older one is none."""
     query = (
         select(BookingRow)
         .join(BookingPerson, BookingPerson.booking_id == BookingRow.id)
         .where(BookingPerson.person_hash == _hash(identity), BookingRow.version >= since)
     )
-    return any(not _stored(row, cipher).form for row in session.scalars(query))
+    found = (_stored(row, cipher) for row in session.scalars(query))
+    return any(not b.form and (b.created_at or b.version) >= since for b in found)
 
 
 def _note_people(session: Session, booking_id: int, booking: Booking) -> None:

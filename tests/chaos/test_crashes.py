@@ -89,10 +89,15 @@ def test_killed_at_every_commit_and_every_call(stage: Stage, tmp_path: Path) -> 
     assert expected["counts"] == (2, 2) and len(expected["people"]) == 2
     assert len([p for p in points if p.kind == "commit"]) > 10
     assert len([p for p in points if p.kind == "call"]) > 5
+    if url.startswith("postgresql"):
+        # What a CRM is left with does not depend on the database; what is on disk does.
+        points = [point for point in points if point.kind == "commit"]
     for point in points:
         with stage.fresh() as url:
             assert one_run(stage, tmp_path, url, point).killed, f"never died {point}"
             assert stage.picture() == expected, f"killed {point}"
+            if not point.after or point.kind != "call":
+                continue
             # What is in the CRM already is not written again, however it came there.
             writes = stage.served.sandbox.writes()
             assert stage.run(url, replay, None).good

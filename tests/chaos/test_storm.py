@@ -24,10 +24,10 @@ FAULTS = (
 )
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_storm_of_faults_leaves_no_trace(seed: int, tmp_path: Path) -> None:
     """Answers lost, refused and late at random: nothing lost, doubled, stale, and no write after it."""
-    history, dice, clock = make(seed, 60), random.Random(seed), Clock()
+    history, dice, clock = make(seed, 40), random.Random(seed), Clock()
     expected = oracle(tmp_path, history)
     bridge = Bridge(f"sqlite:///{tmp_path}/bridge.sqlite3")
     for served in bridge.served.values():
