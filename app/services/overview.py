@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.domain.booking import Booking
@@ -106,9 +106,16 @@ class Overview:
         self._store = store
         self._cipher = cipher
 
-    def bookings(self, limit: int = 50, offset: int = 0) -> list[BookingView]:
-        """The bookings that changed last."""
+    def bookings(
+        self, limit: int = 50, offset: int = 0, state: DeliveryState | None = None
+    ) -> list[BookingView]:
+        """The bookings that changed last; with `state` those that stand so in some CRM."""
         query = select(BookingRow).order_by(BookingRow.updated_at.desc(), BookingRow.id.desc())
+        if state is not None:
+            stands = exists().where(
+                DeliveryRow.booking_id == BookingRow.id, DeliveryRow.state == state
+            )
+            query = query.where(stands)
         with self._store.read() as session:
             rows = session.scalars(query.limit(limit).offset(offset)).all()
             return [self._booking(session, row) for row in rows]

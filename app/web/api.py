@@ -8,6 +8,7 @@ from flask import Blueprint, Response, jsonify, request
 from werkzeug.exceptions import BadRequest
 
 from app.domain.booking import Outcome
+from app.store.models import DeliveryState
 from app.trial import preview_account
 from app.web.access import bearer, services
 from app.web.lookup import connected, find_booking, find_connection, overview
@@ -22,10 +23,15 @@ ACTOR = "api"
 @blueprint.get("/bookings")
 @bearer
 def bookings() -> Response:
-    """The bookings that changed last, with their deliveries and records."""
+    """The bookings that changed last, all or those in one state, with deliveries and records."""
     limit = min(max(request.args.get("limit", 50, type=int), 1), MAX_LIMIT)
     offset = min(max(request.args.get("offset", 0, type=int), 0), MAX_OFFSET)
-    return jsonify(bookings=[item.as_json() for item in overview().bookings(limit, offset)])
+    asked = request.args.get("state")
+    if asked is not None and asked not in list(DeliveryState):
+        known = ", ".join(DeliveryState)
+        raise BadRequest(f"state is one of: {known}.")
+    state = DeliveryState(asked) if asked else None
+    return jsonify(bookings=[item.as_json() for item in overview().bookings(limit, offset, state)])
 
 
 @blueprint.get("/bookings/<path:key>")
@@ -126,6 +132,14 @@ def _operation(
     }
 
 
+_STATE: dict[str, Any] = {
+    "name": "state",
+    "in": "query",
+    "description": "Only bookings that stand so in some CRM",
+    "schema": {"type": "string", "enum": [state.value for state in DeliveryState]},
+}
+
+
 def _number(name: str, most: int | None = None) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "integer", "minimum": 0}
     if most:
@@ -196,7 +210,7 @@ _OPENAPI: dict[str, Any] = {
     "paths": {
         "/api/v1/bookings": {
             "get": _operation(
-                "Bookings that changed last", _number("limit", MAX_LIMIT), _number("offset")
+                "Bookings that changed last", _number("limit", MAX_LIMIT), _number("offset"), _STATE
             )
         },
         "/api/v1/bookings/{key}": {"get": _operation("One booking", _KEY, answer="Booking")},

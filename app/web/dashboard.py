@@ -5,10 +5,16 @@ from __future__ import annotations
 from flask import Blueprint, redirect, render_template, request, session, url_for
 from werkzeug.wrappers import Response as WerkzeugResponse
 
+from app.store.models import DeliveryState
 from app.web.access import services, sign_in, signed_in
 from app.web.lookup import overview
 from app.web.mappings import mapping_problems
 
+LISTED = (
+    DeliveryState.FAILED, DeliveryState.RETRYING, DeliveryState.DUE, DeliveryState.PARKED,
+    DeliveryState.SKIPPED, DeliveryState.SYNCED,
+)  # fmt: skip
+"""The states that bookings may be listed by, what needs a person first."""
 blueprint = Blueprint("dashboard", __name__)
 PAGE_SIZE = 50
 MAX_PAGE = 1_000_000
@@ -39,13 +45,17 @@ def sign_out() -> WerkzeugResponse:
 @blueprint.get("/")
 @signed_in
 def index() -> str:
-    """Connections, then the bookings that changed last."""
+    """Connections, then the bookings that changed last, all or those in one state."""
+    asked = request.args.get("state", "")
+    state = DeliveryState(asked) if asked in list(DeliveryState) else None
     page = min(max(0, request.args.get("page", 0, type=int)), MAX_PAGE)
     return render_template(
         "index.html",
         providers=services().providers,
         connections=overview().connections(),
-        bookings=overview().bookings(PAGE_SIZE, page * PAGE_SIZE),
+        bookings=overview().bookings(PAGE_SIZE, page * PAGE_SIZE, state),
+        state=state,
+        states=LISTED,
         problems=mapping_problems(),
         page=page,
         page_size=PAGE_SIZE,

@@ -117,3 +117,11 @@ def test_the_web_process_ends_its_requests(system: System) -> None:
             system.processes["web"].send_signal(signal.SIGTERM)
         system.post(sample("booking_created", id=f"w{number}"))
     wait_for(lambda: sum(system.states().values()) == 22 * len(PROVIDERS), 30)
+
+
+def test_without_redis_workers_look_themselves(system: System) -> None:
+    """Valkey is gone and stays away: what is posted meanwhile is synced all the same."""
+    system.kill_valkey()
+    system.post(sample("booking_created", id="meanwhile"))
+    wait_for(lambda: system.states() == {"synced": 3 * len(PROVIDERS)}, 60)
+    assert system._valkey is None

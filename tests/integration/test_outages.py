@@ -185,6 +185,14 @@ def test_what_failed_is_listed_and_tried_again_in_bulk(
     listed = runner.invoke(args=["deliveries", "list"], env={"COLUMNS": "250"})
     assert listed.exit_code == 0 and listed.output.count("default:b") == 3
     assert runner.invoke(args=["deliveries", "retry"]).exit_code == 1
+    page = crm.client.get("/?state=failed").get_data(as_text=True)
+    assert page.count('class="state failed"') == 3
+    assert "No booking is synced" in crm.client.get("/?state=synced").get_data(as_text=True)
+    headers = {"Authorization": f"Bearer {crm.key}"}
+    told = crm.app.test_client().get("/api/v1/bookings?state=failed", headers=headers)
+    assert len(told.get_json()["bookings"]) == 3
+    wrong = crm.app.test_client().get("/api/v1/bookings?state=x", headers=headers)
+    assert wrong.status_code == 400 and "failed" in wrong.get_json()["error"]["message"]
     monkeypatch.setattr(sandbox_hubspot, "LONGEST_EMAIL", 1000)
     monkeypatch.setattr(sandbox_pipedrive, "LONGEST_EMAIL", 1000)
     monkeypatch.setitem(sandbox_salesforce.FIELDS["Contact"], "Email", 1000)
