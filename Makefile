@@ -6,8 +6,8 @@ PY := $(VENV)/bin/python
 demo: $(VENV)/.runtime ## Run everything on this machine and show it (ARGS=--once: and stop)
 	@$(PY) -m sandbox.demo $(ARGS)
 
-test: $(VENV)/.dev ## Run the tests, three at a time: most of them wait for processes
-	@$(PY) -m pytest -n 3 --dist worksteal $(ARGS)
+test: $(VENV)/.dev ## Run the tests, five at a time: most of them wait for processes
+	@$(PY) -m pytest -n 5 --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev ## Lint, types, layers
 	$(VENV)/bin/ruff check .

@@ -182,7 +182,7 @@ def _poison_fails_its_batch() -> None:
 MUTANTS: dict[str, Mutant] = {
     "no unique key": Mutant(
         _no_unique_key,
-        ("tests/integration/test_webhooks.py::test_fifty_posts_by_eight_clients_are_one_event",),
+        ("tests/integration/test_webhooks.py::test_fifty_at_once_are_one_event",),
     ),
     "ledger written before the call": Mutant(_ledger_before_the_call, (CRASHES,)),
     "create without an intent": Mutant(_no_intent, (CRASHES,)),

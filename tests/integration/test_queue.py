@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -85,12 +86,15 @@ def test_a_wake_up_that_found_the_lease_taken_is_made_up_for(tmp_path: Path) -> 
     bridge.post(sample("booking_created"))
     posted = []
 
-    def arrive_late() -> None:
+    work = bridge.drainer._work
+
+    def work_then_arrive(lease: Any, deadline: float) -> None:
+        work(lease, deadline)
         if not posted:
             posted.append(bridge.post(sample("booking_created", id="late")))
             bridge.drain()  # another worker, woken by it, finds the lease taken
 
-    bridge.drainer._before_save = arrive_late
+    bridge.drainer._work = work_then_arrive
     bridge.drain()
     assert {d.state for d in bridge.deliveries()} == {"synced"}
     assert len(bridge.deliveries()) == 2

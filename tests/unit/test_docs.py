@@ -76,6 +76,14 @@ def test_every_crash_point_has_its_test() -> None:
         named = re.findall(r"`(test_\w+)`", row)
         assert named, row
         assert all(f"def {name}(" in code for name in named), row
+    for mutant in MUTANTS.values():
+        for test in mutant.tests:
+            path, _, name = test.partition("::")
+            assert (
+                f"def {name}(" in (ROOT / path).read_text("utf-8")
+                if name
+                else (ROOT / path).exists()
+            )
     number = {13: "thirteen"}[len(MUTANTS)]
     assert f"plants {number} bugs" in " ".join(page.split())
 
