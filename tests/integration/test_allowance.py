@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +53,8 @@ def spend(budget: LocalBudget | RedisBudget, seconds: float, backlog: bool = Fal
 def most_in_a_window(moments: list[float], seconds: float) -> int:
     """The most calls that fall within any window."""
     moments = sorted(moments)
-    return max(sum(0 <= other - first < seconds for other in moments) for first in moments)
+    ends = (bisect_left(moments, first + seconds) for first in moments)
+    return max(end - number for number, end in enumerate(ends))
 
 
 def test_no_window_sees_more_than_its_share_and_most_of_it_is_used(
