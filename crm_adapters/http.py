@@ -50,6 +50,8 @@ def with_token(
         token = access.tokens.token()
         if token in refused:
             token = access.tokens.renewed(refused[-1])
+        # The last look before the call: time may have stood still since the one at the gate.
+        access.gate.may_go_on()
         try:
             return _patiently(access, partial(call, token))
         except RefusedToken as error:

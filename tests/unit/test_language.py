@@ -337,9 +337,9 @@ def test_transforms_never_break(value: Any, specs: list[Any]) -> None:
 )
 def test_long_answers_cost_no_more_than_they_are_long(text: str) -> None:
     """What a stranger types cannot make strip_html work for minutes."""
-    began = time.monotonic()
+    began = time.process_time()
     apply_transforms(text, ("strip_html",))
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 # Conditions
@@ -690,10 +690,10 @@ def test_templates_cannot_reach_python(source: str) -> None:
     """An attack is refused at load or fails as a field's error, soon and in little memory."""
     here = context(long=LONG, custom={"x": 1})
     tracemalloc.start()
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(ValueError, match=r"."):
         render(check_template(source), here)
-    spent = time.monotonic() - began
+    spent = time.process_time() - began
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert spent < 2
@@ -819,7 +819,7 @@ STATEMENTS = st.one_of(
 def test_any_template_is_refused_or_gives_bounded_text(source: str) -> None:
     """Whatever is written as a template: an error in words, or the same bounded text twice."""
     here = context(long="ab " * 3000)
-    began = time.monotonic()
+    began = time.process_time()
     try:
         made = render(check_template(source), here)
     except ValueError as error:
@@ -828,7 +828,7 @@ def test_any_template_is_refused_or_gives_bounded_text(source: str) -> None:
         assert isinstance(made, str) and len(made) <= MAX_RESULT
         assert made == render(source, here)
         assert " object at 0x" not in made
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 # Fields: what an error does, and what nobody mapped
