@@ -19,7 +19,7 @@ from app.services.connect import Connector
 from app.services.intake import Intake
 from app.services.mappings import MappingFiles
 from app.services.notify import Notifier
-from app.store.engine import Store
+from app.store.engine import DBAPIError, Store
 from app.store.models import ConnectionRow
 from app.store.rekey import MissingKey, check_keys
 from config.logging import configure_logging
@@ -52,11 +52,15 @@ class Services:
 
     def prepare(self) -> None:
         """Bring the schema up to date and check the encryption keys. Raises SettingsError."""
-        self.store.migrate()
         try:
+            self.store.migrate()
             check_keys(self.store, self.cipher)
         except MissingKey as error:
             raise SettingsError(str(error)) from None
+        except DBAPIError as error:
+            raise SettingsError(
+                f"The database of DATABASE_URL does not answer ({type(error.orig).__name__})."
+            ) from None
 
     def public(self, connection_id: int) -> str:
         """Address of the page that mends a connection."""

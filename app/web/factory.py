@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import structlog
 from flask import Flask, Response, jsonify, render_template, request
-from sqlalchemy.exc import DatabaseError
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -41,11 +40,6 @@ def build_app(services: Services | None = None) -> Flask:
         services.prepare()
     except (SettingsError, MappingError) as error:
         raise SystemExit(f"The service cannot start:\n{error}") from None
-    except DatabaseError as error:
-        raise SystemExit(
-            f"The service cannot start: the database of DATABASE_URL does not answer"
-            f" ({type(error.orig).__name__})."
-        ) from None
     app = Flask(__name__)
     app.config.update(
         SECRET_KEY=services.settings.secret_key,

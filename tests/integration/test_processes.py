@@ -74,13 +74,18 @@ def test_webhooks_reach_every_crm_and_survive_a_lost_redis(
     ],
     ids=["no keys", "plain http", "no mappings", "no database"],
 )  # fmt: skip
+@pytest.mark.parametrize(
+    "program",
+    ["from app import create_app; create_app()", "from workers.worker import main; main()"],
+    ids=["web", "worker"],
+)
 def test_a_bad_set_up_is_a_sentence(
-    tmp_path: Path, variables: dict[str, str], words: list[str]
+    tmp_path: Path, variables: dict[str, str], words: list[str], program: str
 ) -> None:
     """A service that cannot start names the variable or the file, without a traceback."""
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **variables}
     ended = subprocess.run(
-        [sys.executable, "-c", "from app import create_app; create_app()"],
+        [sys.executable, "-c", program],
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ended.returncode == 1
