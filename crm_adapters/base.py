@@ -49,7 +49,14 @@ class CallMeter:
     """Calls that the CRM answered as a CRM does that is not out of order."""
     limits: dict[str, tuple[int, int | None]] = field(default_factory=dict)
     """Which limit, in words -> (calls left, calls allowed or None where it is not told)."""
+    _told: int = 0
     _lock: Lock = field(default_factory=Lock)
+
+    def since(self) -> int:
+        """Calls since this was last asked for."""
+        with self._lock:
+            new, self._told = self.calls - self._told, self.calls
+            return new
 
     def count(self, answered: bool = False) -> None:
         """Count a call that is made, or one that was answered; several threads may call."""
@@ -130,6 +137,9 @@ class Adapter(Protocol):
     shape: ClassVar[CrmShape]
     batch_size: ClassVar[int]
     """How many bookings are planned together."""
+    asks_ahead: ClassVar[bool]
+    """Whether the next batch is asked about while one is written: `find` and `apply` are then called
+    by two threads at once. It pays where the CRM counts searches apart from other calls."""
     allowances: ClassVar[Sequence[Allowance]]
     """What the CRM allows of calls in short windows, on its smallest plan."""
     access: Access

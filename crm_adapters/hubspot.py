@@ -120,6 +120,7 @@ class HubSpotAdapter:
     """One HubSpot account."""
 
     batch_size: ClassVar[int] = 500
+    asks_ahead: ClassVar[bool] = False
     allowances: ClassVar[Sequence[Allowance]] = (CALLS, SEARCHES)
     shape: ClassVar[CrmShape] = CrmShape(
         owner_fields=dict.fromkeys(ObjectName, "hubspot_owner_id"),

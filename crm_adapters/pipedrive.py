@@ -87,7 +87,8 @@ CALLS = Allowance("2 seconds", 80, 2.0)
 https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting"""
 SEARCHES = Allowance("searches", 10, 2.0, told=False)
 AT_ONCE = 8
-"""Calls under way together: it has no batches, so only several at a time use what it allows."""
+"""Questions, and beside them writes, under way together: it has no batches, so only several at a
+time use what it allows."""
 SEARCHABLE = {"address", "varchar", "text", "varchar_auto", "double", "monetary", "phone"}
 Body = dict[str, Any]
 
@@ -95,7 +96,8 @@ Body = dict[str, Any]
 class PipedriveAdapter:
     """One Pipedrive company account."""
 
-    batch_size: ClassVar[int] = 40
+    batch_size: ClassVar[int] = 20
+    asks_ahead: ClassVar[bool] = True
     allowances: ClassVar[Sequence[Allowance]] = (CALLS, SEARCHES)
     shape: ClassVar[CrmShape] = CrmShape(
         owner_fields=dict.fromkeys(ObjectName, "owner_id"),
@@ -128,8 +130,10 @@ class PipedriveAdapter:
 
     def __init__(self, access: Access) -> None:
         self.access = access
-        self._session = ApiSession(access, AT_ONCE)
-        self.pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="pipedrive")
+        self._session = ApiSession(access, 2 * AT_ONCE)
+        # Apart, so that what is written does not queue up behind what is looked for.
+        self.asking = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="pipedrive-asks")
+        self._writing = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="pipedrive-writes")
         self._keys: dict[str, str] | None = None
         self._numbered: set[str] = set()
         """Custom fields whose options go by numbers."""
@@ -236,7 +240,7 @@ class PipedriveAdapter:
 
         for name in self.shape.objects:
             # What the next object is linked to has to be there first.
-            together(self.pool, write, unblocked(plan.of(name), report))
+            together(self._writing, write, unblocked(plan.of(name), report))
         note_lost_targets(self.find, plan, report)
 
     def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
@@ -443,7 +447,7 @@ class Finder(KeyFinder):
     def by_id(self, name: ObjectName, wanted: Mapping[str, Question]) -> Iterator[Hit]:
         """One call each: a list costs as much as ten of them."""
         ids = [record_id for record_id in wanted if record_id.isdigit()]
-        items = together(self._api.pool, lambda record_id: self._api.get(name, record_id), ids)
+        items = together(self._api.asking, lambda record_id: self._api.get(name, record_id), ids)
         for record_id, item in zip(ids, items, strict=True):
             if item:
                 yield self._hit(wanted[record_id], item, "record id")
@@ -461,7 +465,9 @@ class Finder(KeyFinder):
                 return list(self._begun(question, key))
             return list(self._searched(name, kind, question, key))
 
-        for (question, _), found in zip(asked, together(self._api.pool, look, asked), strict=True):
+        for (question, _), found in zip(
+            asked, together(self._api.asking, look, asked), strict=True
+        ):
             for item in found:
                 yield self._hit(question, item, kind.replace("_", " "))
 

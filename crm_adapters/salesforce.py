@@ -120,6 +120,7 @@ class SalesforceAdapter:
     """One Salesforce org."""
 
     batch_size: ClassVar[int] = MAX_GRAPHS
+    asks_ahead: ClassVar[bool] = False
     allowances: ClassVar[Sequence[Allowance]] = (CALLS,)
     shape: ClassVar[CrmShape] = CrmShape(
         objects=tuple(ObjectName),

@@ -21,13 +21,18 @@ from app.store.engine import utcnow
 from app.store.models import ApiKey, ConnectionRow, DeliveryRow, EventRow
 from config.providers import load_providers
 from config.settings import Settings
+from crm_adapters.base import load_adapter
 from sandbox.core import Sandbox
 from sandbox.serve import Served, load_sandbox
 from workers.sync import Drainer
 
 DATA = Path(__file__).parent / "data"
 SECRET = "webhook-secret-1"
-PROVIDERS = tuple(load_providers(Settings.model_fields["providers_file"].default, {}))
+_ENTRIES = load_providers(Settings.model_fields["providers_file"].default, {})
+PROVIDERS = tuple(_ENTRIES)
+ADAPTERS = {name: load_adapter(entry.adapter) for name, entry in _ENTRIES.items()}
+ASKED_AHEAD = [name for name, adapter in ADAPTERS.items() if adapter.asks_ahead]
+"""CRMs that are asked about the next batch while one is written."""
 NO_REDIS = "redis://127.0.0.1:1/0"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -23,7 +23,7 @@ from app.domain.errors import (
     UnfitPayload,
 )
 from app.domain.events import with_details
-from app.domain.records import SHARED, DesiredBooking, Known, Outcome, Ref
+from app.domain.records import SHARED, DesiredBooking, Known, Outcome, Plan, Ref
 from app.mapping.diff import Settled, Wanted, fingerprints, merge, written
 from app.mapping.mapping import Mapping
 from app.mapping.plan import Planner, Surroundings
@@ -39,10 +39,15 @@ from workers.accounts import Account
 from workers.lease import Lease, LeaseLost
 
 log = structlog.get_logger(__name__)
+Rows = list[tuple[DeliveryRow, BookingRow]]
+"""Deliveries with the bookings that they are of."""
 
 
 class Stopping(Exception):
     """The process has to end: what is not done yet is left to another worker."""
+
+
+ENDS_DRAIN = (RetryLater, Unauthorized, MissingScope, Stopping)
 
 
 @dataclass
@@ -72,53 +77,85 @@ class Batch:
         self._account, self._lease, self._now = account, lease, now
         self._before_save = before_save
         self._id = lease.connection_id
+        self._rows: Rows = []
         self._works: list[_Work] = []
         self._ledger: dict[Ref, Known] = {}
         self._intended: set[Ref] = set()
         self._settled: Settled | None = None
         """What is to be done; None until the CRM has said what it holds."""
         self._report = Report()
+        self._stopped_by: Exception | None = None
+        self._answered = 0
+        self._marks: set[Hashable] = set()
+        """What nobody else may work on meanwhile."""
 
-    def sync(self, rows: list[tuple[DeliveryRow, BookingRow]]) -> None:
+    def ask(self, rows: Rows, beside: Batch | None = None) -> None:
+        """Take deliveries in hand, and ask the CRM what has to be known of them.
+
+        What touches the records of `beside`, which is being written meanwhile, is left for later.
+        Raises LeaseLost; what else goes wrong is dealt with when the batch is written.
+        """
+        self._rows = rows
+        meter = self._account.meter
+        if beside is None:
+            # Nobody is billed for the calls between two batches.
+            meter.since()
+        self._answered = meter.answered
+        self._account.adapter.access.gate.backlog = rows[0][0].backlog
+        with self._write() as session:
+            deliveries.hold(session, [delivery.id for delivery, _ in rows], self._lease.fence)
+        try:
+            self._settled = self._plan(beside._marks if beside else set())
+        except ENDS_DRAIN as error:
+            self._stopped_by = error
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the CRM did not answer what was asked."""
+        return self._stopped_by is not None
+
+    def leave(self) -> None:
+        """Put the deliveries back as they were: there is no use in writing them now."""
+        with self._write() as session:
+            for delivery, _ in self._rows:
+                deliveries.let_go(session, delivery.id, 0)
+
+    def write(self) -> None:
         """Bring the deliveries into the CRM. Raises what ends the drain, after noting what was done.
 
         That is RetryLater, Unauthorized or MissingScope where the CRM as a whole does not take
         anything now, Stopping, and LeaseLost, after which nothing is noted.
         """
-        meter = self._account.meter
-        calls, answered = meter.calls, meter.answered
-        self._account.adapter.access.gate.backlog = rows[0][0].backlog
-        with self._write() as session:
-            deliveries.hold(session, [delivery.id for delivery, _ in rows], self._lease.fence)
-        stopped_by: Exception | None = None
+        settled, meter = self._settled, self._account.meter
         try:
-            settled = self._settled = self._plan(rows)
-            self._report.problems.update(settled.problems)
-            if settled.plan.changes:
+            if settled:
+                self._report.problems.update(settled.problems)
+            if settled and settled.plan.changes:
+                self._note_intents(settled.plan)
                 self._account.adapter.apply(settled.plan, self._report)
-        except (RetryLater, Unauthorized, MissingScope, Stopping) as error:
-            stopped_by = error
+        except ENDS_DRAIN as error:
+            self._stopped_by = error
         self._before_save()
         with self._write() as session:
             row = session.get_one(ConnectionRow, self._id)
-            if meter.answered > answered:
+            if meter.answered > self._answered:
                 row.alive_at, row.outages = self._now(), 0
             self._save(session)
-            self._end(session, row, rows, stopped_by, meter.calls - calls)
-            if not stopped_by:
+            self._end(session, row, meter.since())
+            if not self._stopped_by:
                 _recovered(row)
-        if stopped_by:
-            raise stopped_by
+        if self._stopped_by:
+            raise self._stopped_by
 
     def _write(self) -> AbstractContextManager[Session]:
         return write_as_holder(self._store, self._lease, self._now)
 
-    def _plan(self, rows: list[tuple[DeliveryRow, BookingRow]]) -> Settled:
-        """Plan the bookings together; note what is about to be made."""
+    def _plan(self, taken: set[Hashable]) -> Settled:
+        """Plan the bookings together; those with one of the marks that are taken are left out."""
         account, mapping = self._account, self._account.mapping
         planner = Planner(mapping, account.adapter.shape, account.directory)
         groups: set[str] = set()
-        for delivery, row in rows:
+        for delivery, row in self._rows:
             booking, around = self._surroundings(mapping, delivery, row)
             work = _Work(delivery.id, row.revision)
             try:
@@ -127,9 +164,11 @@ class Batch:
                 work.problem = error
             # Two bookings that may fall on one deal go one after the other.
             group = work.desired.group if work.desired else ""
-            if group and group in groups:
+            marks = work.desired.marks if work.desired else frozenset()
+            if (group and group in groups) or not taken.isdisjoint(marks):
                 continue
             groups.add(group)
+            self._marks |= marks
             self._works.append(work)
         wanted = merge(work.desired for work in self._works if work.desired)
         with self._store.read() as session:
@@ -138,17 +177,20 @@ class Batch:
             account.adapter, wanted, self._ledger, account.directory, claimed=self._claimed
         )
         settled.plan = replace(settled.plan, assign=mapping.assignment_rules)
+        return settled
+
+    def _note_intents(self, plan: Plan) -> None:
+        """Note what is about to be made and changed, before the CRM hears of it."""
         intents = {
             change.ref: Intent(change.targets, fingerprints(change.fields))
-            for change in settled.plan.changes
+            for change in plan.changes
             if not change.delete
         }
         if intents:
             with self._write() as session:
                 Ledger(session, self._cipher, self._id).intend(intents, self._now())
-        self._intended = {c.ref for c in settled.plan.changes if c.record_id is None}
+        self._intended = {c.ref for c in plan.changes if c.record_id is None}
         self._intended -= set(self._ledger)
-        return settled
 
     def _claimed(self, ref: Ref, record_id: str) -> bool:
         with self._store.read() as session:
@@ -255,16 +297,14 @@ class Batch:
         self,
         session: Session,
         row: ConnectionRow,
-        rows: list[tuple[DeliveryRow, BookingRow]],
-        stopped_by: Exception | None,
         calls: int,
     ) -> None:
         """Say of each delivery how it ended; calls are shared evenly."""
         works = {work.delivery_id: work for work in self._works}
-        _locked = deliveries.lock(session, [delivery.id for delivery, _ in rows])
-        share, rest = divmod(calls, len(rows))
+        _locked = deliveries.lock(session, [delivery.id for delivery, _ in self._rows])
+        share, rest = divmod(calls, len(self._rows))
         given_up = passed = 0
-        for number, (delivery, booking) in enumerate(rows):
+        for number, (delivery, booking) in enumerate(self._rows):
             mine = share + (number < rest)
             work = works.get(delivery.id)
             if work is None and self._settled:
@@ -273,7 +313,7 @@ class Batch:
             work = work or _Work(delivery.id, booking.revision)
             problem = self._problem(work)
             if problem is None and self._is_open(work):
-                given_up += self._end_open(session, work, stopped_by, mine)
+                given_up += self._end_open(session, work, mine)
             elif problem:
                 given_up += deliveries.end_badly(
                     session, work.delivery_id, work.revision, problem, mine, self._now()
@@ -285,11 +325,9 @@ class Batch:
         if given_up:
             tell_failures(session, row, self._now())
 
-    def _end_open(
-        self, session: Session, work: _Work, stopped_by: Exception | None, calls: int
-    ) -> bool:
+    def _end_open(self, session: Session, work: _Work, calls: int) -> bool:
         """End a delivery on which there is no word; True where it was given up."""
-        now = self._now()
+        now, stopped_by = self._now(), self._stopped_by
         if stopped_by is None:
             lost = RetryLater("The adapter left a record without an answer.")
             return deliveries.end_badly(session, work.delivery_id, work.revision, lost, calls, now)

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 import structlog
@@ -18,7 +19,7 @@ from app.store.connections import Problem, set_status, tell_failures
 from app.store.engine import utcnow
 from app.store.models import WORKING, ConnectionRow, ConnectionStatus
 from workers.accounts import Account, Accounts
-from workers.batch import Batch, Stopping, write_as_holder
+from workers.batch import ENDS_DRAIN, Batch, Rows, Stopping, write_as_holder
 from workers.lease import Lease, LeaseLost
 
 log = structlog.get_logger(__name__)
@@ -101,29 +102,44 @@ class Drainer:
         return Lease(self._store, connection_id, fence, self._now)
 
     def _work(self, lease: Lease, deadline: float) -> None:
+        try:
+            with ThreadPoolExecutor(1, thread_name_prefix="writes") as writer:
+                self._run(lease, deadline, Lane(writer))
+        except RetryLater as error:
+            self._pause(lease, error)
+        except (UnauthorizedError, MissingScope) as error:
+            self._break(lease, error)
+
+    def _run(self, lease: Lease, deadline: float, lane: Lane) -> None:
+        """Take batch after batch, while there is something due and time for it.
+
+        Where the CRM is asked ahead, a batch is asked about while the one before it is written.
+        """
         account: Account | None = None
         while time.monotonic() < deadline and not self._stopping.is_set():
             with self._store.read() as session:
                 row = session.get_one(ConnectionRow, lease.connection_id)
                 broken = row.outages >= deliveries.OPEN_AFTER
                 limit = account.adapter.batch_size if account and not broken else 1
-                batch = deliveries.due(session, lease.connection_id, self._now(), limit)
-            if not batch:
-                return
-            try:
-                warm = account is not None
-                account = self._account(lease.connection_id, lease)
-                if not warm:
-                    continue
-                if broken:
-                    self._probe(lease, account)
-                Batch(self._services, account, lease, self._now, self._before_save).sync(batch)
-            except RetryLater as error:
-                self._pause(lease, error, batch[0][0].backlog)
-                return
-            except (UnauthorizedError, MissingScope) as error:
-                self._break(lease, error)
-                return
+                rows = deliveries.due(session, lease.connection_id, self._now(), limit)
+            if lane.writes and (not rows or is_suspect(rows)):
+                lane.end()
+                continue
+            if not rows:
+                break
+            warm = account is not None
+            account = self._account(lease.connection_id, lease)
+            if not warm:
+                continue
+            if broken:
+                self._probe(lease, account)
+            batch = Batch(self._services, account, lease, self._now, self._before_save)
+            batch.ask(rows, beside=lane.writes)
+            lane.write(batch)
+            last = len(rows) < limit or is_suspect(rows)
+            if not account.adapter.asks_ahead or last or batch.stopped:
+                lane.end()
+        lane.end()
 
     def _probe(self, lease: Lease, account: Account) -> None:
         """See by one harmless call whether a CRM that was out of order answers. Raises RetryLater.
@@ -146,7 +162,7 @@ class Drainer:
         if self._stopping.is_set() and time.monotonic() > self._stop_at:
             raise Stopping
 
-    def _pause(self, lease: Lease, error: RetryLater, backlog: bool) -> None:
+    def _pause(self, lease: Lease, error: RetryLater) -> None:
         """Leave a CRM alone for as long as it asked, or by how often it was out of order."""
         with write_as_holder(self._store, lease, self._now) as session:
             row = session.get_one(ConnectionRow, lease.connection_id)
@@ -155,7 +171,7 @@ class Drainer:
                 row.outages += 1
                 seconds = error.after or self._outage_pause(row.outages)
             until = self._now() + timedelta(seconds=seconds)
-            if isinstance(error, AllowanceUsed) and backlog:
+            if isinstance(error, AllowanceUsed) and error.backlog:
                 row.backlog_after = until
             else:
                 row.pause_until = until
@@ -184,3 +200,32 @@ class Drainer:
                 step = f"{error.advice} Or press 'Check and resume' once the CRM allows it."
             set_status(session, row, status, self._now(), problem, error.message, step)
         log.warning("connection_broken", connection_id=lease.connection_id, code=error.code)
+
+
+class Lane:
+    """The one batch that is being written, in a thread of its own."""
+
+    def __init__(self, writer: ThreadPoolExecutor) -> None:
+        self._writer = writer
+        self._ending: Future[None] | None = None
+        self.writes: Batch | None = None
+
+    def write(self, batch: Batch) -> None:
+        """Write a batch after the one before it; raise what has ended that one, and write nothing."""
+        try:
+            self.end()
+        except ENDS_DRAIN:
+            batch.leave()
+            raise
+        self.writes, self._ending = batch, self._writer.submit(batch.write)
+
+    def end(self) -> None:
+        """Wait for what is under way, and raise what has ended it."""
+        ending, self.writes, self._ending = self._ending, None, None
+        if ending:
+            ending.result()
+
+
+def is_suspect(rows: Rows) -> bool:
+    """Whether a batch has to have the CRM to itself: it is looked for what strikes others down."""
+    return len(rows) == 1 or rows[0][0].doubts > 0

@@ -119,3 +119,8 @@ class AllowanceUsed(RateLimited):
 
     code = "allowance_used"
     advice = "Nothing to do: it goes on when the CRM's allowance is renewed."
+
+    def __init__(self, message: str, after: float, backlog: bool) -> None:
+        """`backlog`: it is used up for what is old news only."""
+        super().__init__(message, after)
+        self.backlog = backlog

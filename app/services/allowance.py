@@ -284,12 +284,13 @@ class BudgetGate(Gate):
         if day is None:
             return
         left, most = day
-        kept = self._share * (1.0 if self.backlog else LIVE_SHARE)
+        backlog = self.backlog
+        kept = self._share * (1.0 if backlog else LIVE_SHARE)
         if left <= most * kept:
             words = (
                 f"{left} of {most} calls or tokens are left of the day; they are kept for others."
             )
-            raise AllowanceUsed(words, DAY_PAUSE)
+            raise AllowanceUsed(words, DAY_PAUSE, backlog)
 
     def learn(self, allowance: Allowance, short: Reading | None, day: Reading | None) -> None:
         """Take in what an answer told."""

@@ -129,12 +129,17 @@ def due(
 
     What was in a batch that ended without a word on it comes after its equals, in a small batch,
     at last alone: what strikes the CRM or the worker down is found that way, and holds nobody up.
+    What is in a drainer's hands already is left out.
     """
     query = (
         select(DeliveryRow, BookingRow)
         .join(BookingRow, BookingRow.id == DeliveryRow.booking_id)
         .join(ConnectionRow, ConnectionRow.id == DeliveryRow.connection_id)
-        .where(DeliveryRow.connection_id == connection_id, *_workable(now))
+        .where(
+            DeliveryRow.connection_id == connection_id,
+            DeliveryRow.held_by.is_(None),
+            *_workable(now),
+        )
         .order_by(
             DeliveryRow.backlog, DeliveryRow.doubts, DeliveryRow.next_attempt_at, DeliveryRow.id
         )

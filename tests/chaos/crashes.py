@@ -31,6 +31,7 @@ from app.services.intake import DEFAULT_SOURCE
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow, DeliveryRow
 from tests.bridge import Bridge, make_settings
+from tests.chaos.system import lift_limits
 from tests.contract.test_convergence import picture
 from workers.sync import Drainer
 
@@ -100,11 +101,21 @@ class Stage:
         bridge = Bridge(url, (provider,)).connect_all()
         self.served = bridge.served[provider]
         bridge.services.store.close()
+        self._state: dict[str, Any] = {}
+        self._keep()
+
+    def _keep(self) -> None:
+        """Remember how the sandbox is now: every run begins like that."""
         self._state = {
             name: copy.deepcopy(value)
             for name, value in vars(self.served.sandbox).items()
             if name not in UNCOPIED
         }
+
+    def unlimited(self) -> None:
+        """Let the CRM take any number of calls in every run."""
+        lift_limits(self.served.sandbox)
+        self._keep()
 
     @contextmanager
     def fresh(self) -> Iterator[str]:

@@ -27,6 +27,7 @@ CRASHES = "tests/chaos/test_crashes.py::test_killed_at_every_commit_and_every_ca
 FENCE = "tests/integration/test_queue.py::test_a_drainer_that_lost_its_lease_writes_nothing"
 LATE = "tests/integration/test_queue.py::test_a_wake_up_that_found_the_lease_taken_is_made_up_for"
 ADAPTERS = "tests/contract/test_adapters.py"
+AHEAD = "tests/integration/test_ahead.py::test_what_two_batches_share_is_made_once"
 OUTAGES = "tests/integration/test_outages.py"
 
 
@@ -41,12 +42,12 @@ def _ledger_before_the_call() -> None:
     """What is about to be written is noted as written, then the CRM is called."""
     from workers.batch import Batch
 
-    apply_first = Batch._plan
+    plan_only = Batch._plan
 
-    def plan(batch: Any, rows: Any) -> Any:
-        settled = apply_first(batch, rows)
+    def plan(batch: Any, taken: Any) -> Any:
+        settled = plan_only(batch, taken)
         with batch._write() as session:
-            for delivery, booking in rows:
+            for delivery, booking in batch._rows:
                 row = session.get_one(type(delivery), delivery.id)
                 row.state, row.synced_revision = "synced", booking.revision
         return settled
@@ -94,7 +95,14 @@ def _pause_ignored() -> None:
     """A CRM that asked for a pause is called at once."""
     from workers.sync import Drainer
 
-    Drainer._pause = lambda drainer, lease, error, backlog: None
+    Drainer._pause = lambda drainer, lease, error: None
+
+
+def _batches_not_kept_apart() -> None:
+    """What is asked about while a batch is written may be what that batch makes."""
+    from app.domain.records import DesiredBooking
+
+    DesiredBooking.marks = frozenset()
 
 
 def _last_to_arrive_wins() -> None:
@@ -109,8 +117,6 @@ def _failed_search_is_nobody() -> None:
     from app.domain.errors import RetryLater
     from app.domain.records import Findings
     from app.services import inquiry
-
-    settle = inquiry.settle
 
     def inquire(adapter: Any, *args: Any, **kwargs: Any) -> Any:
         find = adapter.find
@@ -128,7 +134,6 @@ def _failed_search_is_nobody() -> None:
             adapter.find = find
 
     original = inquiry.inquire
-    assert settle is not None
     from workers import batch
 
     batch.inquire = inquire
@@ -190,6 +195,7 @@ MUTANTS: dict[str, Mutant] = {
     "lease never ends": Mutant(_lease_never_ends, ("tests/chaos/test_leases.py",)),
     "wake-up lost": Mutant(_wake_up_lost, (LATE,)),
     "cooldown ignored": Mutant(_pause_ignored, (ADAPTERS,)),
+    "batches not kept apart": Mutant(_batches_not_kept_apart, (AHEAD,)),
     "last to arrive wins": Mutant(_last_to_arrive_wins, (ADAPTERS,)),
     "failed search is nobody": Mutant(_failed_search_is_nobody, (ADAPTERS,)),
     "outage uses up attempts": Mutant(_outage_uses_attempts, (OUTAGES,)),

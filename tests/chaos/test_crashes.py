@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from app.bootstrap import Services
+from app.services.allowance import BudgetGate
 from app.store.models import DeliveryState
-from tests.bridge import PROVIDERS, sample
-from tests.chaos.crashes import LATER, Stage, deliver, drain, states
+from tests.bridge import ADAPTERS, ASKED_AHEAD, PROVIDERS, sample
+from tests.chaos.crashes import LATER, Ended, Point, Stage, deliver, drain, states
 from tests.postgres import postgres_url
 
 JANE = {"email": "jane@globex.example", "firstname": "Jane", "lastname": "Berg", "phone": "+4915123456789"}  # fmt: skip
@@ -30,6 +31,18 @@ SECOND = [
     ),
     sample("booking_cancelled", id="b", attendees=[OMAR], hosts=[]),
 ]
+
+
+CROWD = [
+    sample(
+        "booking_created",
+        id=f"c{number}",
+        attendees=[{"email": f"p{number}@{domain}", "firstname": "Pat", "lastname": f"No{number}"}],
+    )
+    for number, domain in enumerate(("a.example", "b.example", "a.example", "c.example"))
+]
+EACH = 3
+"""Every how many-th point a run with two batches dies at."""
 
 
 def day(services: Services, acknowledged: Path) -> None:
@@ -79,6 +92,55 @@ def one_run(stage: Stage, tmp_path: Path, url: str, deadly: Any) -> Any:
     if ended.killed:
         assert stage.run(url, aftermath, None).good
     return ended
+
+
+def crowd(services: Services, acknowledged: Path) -> None:
+    """Four bookings of different people, two of which work at one company, are made and synced."""
+    deliver(services, CROWD, acknowledged)
+    drain(services)
+
+
+def crowd_aftermath(services: Services, acknowledged: Path) -> None:
+    """meetergo posts again what was not answered; another worker goes on hours later."""
+    deliver(services, CROWD, acknowledged)
+    for hours in (1, 2, 3):
+        drain(services, LATER * hours)
+    ended = states(services)
+    assert [state for state, _ in ended] == [DeliveryState.SYNCED] * len(CROWD), ended
+
+
+@pytest.mark.parametrize("provider", ASKED_AHEAD)
+def test_killed_with_two_batches_in_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    """One batch is written and the next one asked about: a death loses and doubles neither."""
+    stage = Stage(tmp_path, provider)
+    adapter = ADAPTERS[provider]
+    monkeypatch.setattr(adapter, "batch_size", 2)
+    # Each point is a run of its own: none waits for the CRM's limits.
+    monkeypatch.setattr(BudgetGate, "enter", lambda gate, _: gate.may_go_on())
+    stage.unlimited()
+
+    def one(url: str, deadly: Point | None) -> Ended:
+        (tmp_path / "acknowledged").unlink(missing_ok=True)
+        ended = stage.run(url, crowd, deadly)
+        assert ended.good or ended.killed
+        if ended.killed:
+            assert stage.run(url, crowd_aftermath, None).good
+        return ended
+
+    with stage.fresh() as url:
+        points = one(url, None).points
+        expected = stage.picture()
+    assert expected["counts"] == (4, 4) and len(expected["companies"]) == 3
+    struck = 0
+    for point in points[::EACH]:
+        with stage.fresh() as url:
+            # Two threads: which call is the last one differs from run to run.
+            struck += one(url, point).killed
+            assert stage.picture() == expected, f"killed {point}"
+    assert struck > len(points[::EACH]) * 0.8
+    stage.served.stop()
 
 
 def test_killed_at_every_commit_and_every_call(stage: Stage, tmp_path: Path) -> None:

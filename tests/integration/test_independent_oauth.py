@@ -52,6 +52,7 @@ class IndependentAdapter:
 
     shape: ClassVar[CrmShape] = HubSpotAdapter.shape
     batch_size: ClassVar[int] = 1
+    asks_ahead: ClassVar[bool] = False
     allowances: ClassVar[tuple[Allowance, ...]] = (CALLS,)
 
     def __init__(self, access: Access) -> None:
