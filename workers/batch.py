@@ -23,8 +23,8 @@ from app.domain.errors import (
     UnfitPayload,
 )
 from app.domain.events import with_details
-from app.domain.records import SHARED, DesiredBooking, Known, Outcome, Plan, Ref
-from app.mapping.diff import Settled, Wanted, fingerprints, merge, written
+from app.domain.records import DesiredBooking, Known, Outcome, Plan, Ref
+from app.mapping.diff import Settled, fingerprints, known_after, merge
 from app.mapping.mapping import Mapping
 from app.mapping.plan import Planner, Surroundings
 from app.services.inquiry import inquire
@@ -265,7 +265,7 @@ class Batch:
                 continue
             record_id = result.record_id if result else (known.record_id if known else None)
             url = adapter.url_for(ref.object, record_id) if record_id else ""
-            after = _after(item, known, record_id, url)
+            after = known_after(item, known, record_id, url)
             # What was sent stands in doubt in the ledger until it is said that it went through.
             if result or known is None or after != replace(known, age=None):
                 records[ref] = after
@@ -401,16 +401,3 @@ def _recovered(row: ConnectionRow) -> None:
         row.pause_until = None
         if row.problem is None:
             row.last_error = None
-
-
-def _after(item: Wanted, known: Known | None, record_id: str | None, url: str) -> Known:
-    """The ledger's line after a record was brought about."""
-    record = item.record
-    stale = known is not None and known.version is not None and known.version > item.version
-    shared = record.ref.object in SHARED or record.borrowed
-    links = tuple(dict.fromkeys((known.links if known and shared else ()) + record.links))
-    if known is not None and stale:
-        fresh = {name: value for name, value in record.fields.items() if name in record.timeless}
-        hashes = written(replace(record, fields=fresh), known)
-        return Known(record_id, hashes, links, known.version, url)
-    return Known(record_id, written(record, known), links, item.version, url)

@@ -219,6 +219,12 @@ class Known:
     """The CRM said that it no longer has the record: look what became of it."""
     age: float | None = None
     """Seconds since it was written last, or since its create was begun; None where nobody asked."""
+    versions: Mapping[str, datetime] = field(default_factory=dict)
+    """Fields whose value is an older booking's: the newest one left them empty."""
+
+    def version_of(self, name: str) -> datetime | None:
+        """Which state of a booking a field's value is from."""
+        return self.versions.get(name, self.version)
 
     @property
     def doubtful(self) -> bool:

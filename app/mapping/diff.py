@@ -35,6 +35,8 @@ from app.domain.records import (
 from app.mapping.present import appended, as_list, blank, is_later_stage, same
 
 Ledger = Mapping[Ref, Known]
+FILLING = frozenset({WriteRule.NEVER_BLANK, WriteRule.IF_EMPTY, WriteRule.UNTOUCHED})
+"""The rules under which an older booking fills what a newer one left empty."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,12 @@ class Wanted:
 
     record: DesiredRecord
     version: datetime
+    versions: Mapping[str, datetime] = field(default_factory=dict)
+    """Fields that are an older booking's, since the newest one left them empty."""
+
+    def version_of(self, name: str) -> datetime:
+        """Which state of a booking a field's value is from."""
+        return self.versions.get(name, self.version)
 
 
 @dataclass
@@ -66,38 +74,49 @@ class Settled:
 def merge(bookings: Iterable[DesiredBooking]) -> dict[Ref, Wanted]:
     """One entry a record: the newest booking says what stands in it, the links are those of all."""
     merged: dict[Ref, Wanted] = {}
-    for booking in bookings:
+    for booking in sorted(bookings, key=lambda booking: booking.version):
         for record in booking.records:
-            other = merged.get(record.ref)
-            if other is None:
+            older = merged.get(record.ref)
+            if older is None:
                 merged[record.ref] = Wanted(record, booking.version)
                 continue
-            links = tuple(dict.fromkeys(other.record.links + record.links))
-            pair = [other, Wanted(record, booking.version)]
-            older, newest = pair if booking.version >= other.version else pair[::-1]
-            whole = replace(_laid_over(older.record, newest.record), links=links)
-            merged[record.ref] = replace(newest, record=whole)
+            links = tuple(dict.fromkeys(older.record.links + record.links))
+            whole, taken = _laid_over(older.record, record)
+            merged[record.ref] = Wanted(
+                replace(whole, links=links),
+                booking.version,
+                {name: older.version_of(name) for name in taken},
+            )
     return dict(sorted(merged.items(), key=lambda pair: WRITE_ORDER.index(pair[0].object)))
 
 
-def _laid_over(older: DesiredRecord, newest: DesiredRecord) -> DesiredRecord:
-    """What two bookings come to when one is written after the other: what is empty wipes nothing."""
+def _laid_over(older: DesiredRecord, newest: DesiredRecord) -> tuple[DesiredRecord, frozenset[str]]:
+    """What two bookings come to when one is written after the other: what is empty wipes nothing.
+
+    Gives beside it the fields that are the older one's.
+    """
     fields, rules = dict(newest.fields), dict(newest.rules)
-    nameless = all(
-        blank(fields.get(name)) or rules.get(name) is WriteRule.ON_CREATE
+    taken = set()
+    # Half a name that fits is the same name, written shorter.
+    fits = all(
+        blank(fields.get(name))
+        or rules.get(name) is WriteRule.ON_CREATE
+        or fields[name] == older.fields.get(name)
         for name in newest.together
     )
     for name, value in older.fields.items():
         rule = older.rules.get(name, WriteRule.NEVER_BLANK)
         if name in newest.together | older.together:
-            take = nameless and rule is not WriteRule.ON_CREATE
+            take = fits and rule is not WriteRule.ON_CREATE
         else:
             take = blank(fields.get(name)) and rules.get(name) is not WriteRule.ALWAYS
         if take and not blank(value):
+            if fields.get(name) != value:
+                taken.add(name)
             fields[name], rules[name] = value, rule
         elif rule is WriteRule.APPEND and not blank(value):
             fields[name] = appended(value, fields[name], "\n")
-    return replace(newest, fields=fields, rules=rules)
+    return replace(newest, fields=fields, rules=rules), frozenset(taken)
 
 
 def ask(
@@ -353,10 +372,7 @@ class _Judge:
 
     def _known(self, item: Wanted, known: Known, there: Found | None) -> Change:
         record = item.record
-        stale = known.version is not None and known.version > item.version
-        changed = _changed(record, known)
-        if stale:
-            changed = {name: value for name, value in changed.items() if name in record.timeless}
+        changed = _changed(still_said(item, known), known)
         present = there.values if there else {}
         fields = {}
         for name, value in changed.items():
@@ -562,6 +578,51 @@ def _changed(record: DesiredRecord, known: Known) -> dict[str, FieldValue]:
     if record.together & set(changed):
         changed.update({name: record.fields[name] for name in record.together})
     return changed
+
+
+def known_after(item: Wanted, known: Known | None, record_id: str | None, url: str) -> Known:
+    """The ledger's line after a record was brought about."""
+    record = item.record
+    shared = record.ref.object in SHARED or record.borrowed
+    links = tuple(dict.fromkeys((known.links if known and shared else ()) + record.links))
+    said = still_said(item, known) if known else record
+    hashes = written(said, known)
+    newest = max(item.version, known.version) if known and known.version else item.version
+    versions = {}
+    for name in hashes:
+        moments = [item.version_of(name)] if not blank(said.fields.get(name)) else []
+        if known and name in known.hashes:
+            moments += [moment for moment in [known.version_of(name)] if moment]
+        if moments and max(moments) < newest:
+            versions[name] = max(moments)
+    return Known(record_id, hashes, links, newest, url, versions=versions)
+
+
+def still_said(item: Wanted, known: Known) -> DesiredRecord:
+    """What a booking says of a record that a newer booking may have written already.
+
+    Of an older one that is what tells of all bookings, and what no newer one has filled: the
+    record comes to the same as if the bookings had come in their order.
+    """
+    record = item.record
+    named = record.together & set(known.hashes)
+    # Half a name that a newer booking has written is filled by the whole one.
+    fits = all(known.hashes[name] == content_hash(record.fields.get(name)) for name in named)
+
+    def says(name: str) -> bool:
+        if name in record.timeless:
+            return True
+        there = (named if name in record.together else set()) or {name} & set(known.hashes)
+        if there:
+            moments = [known.version_of(other) for other in there]
+            newest = all(m is None or m <= item.version_of(name) for m in moments)
+            return newest or (name in record.together and fits)
+        rule = record.rules.get(name, WriteRule.NEVER_BLANK)
+        late = known.version is not None and known.version > item.version
+        return not late or rule in FILLING
+
+    fields = {name: value for name, value in record.fields.items() if says(name)}
+    return replace(record, fields=fields, together=record.together & set(fields))
 
 
 def written(record: DesiredRecord, known: Known | None) -> dict[str, str]:

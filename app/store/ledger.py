@@ -53,6 +53,7 @@ class Ledger:
                 row.url,
                 row.lost,
                 (now - row.updated_at).total_seconds() if now else None,
+                {name: datetime.fromisoformat(moment) for name, moment in row.versions.items()},
             )
             for row in [*rows, *others]
         }
@@ -88,6 +89,7 @@ class Ledger:
                     "url": "",
                     "hashes": dict(intent.hashes),
                     "links": links,
+                    "versions": {},
                     "updated_at": now,
                 }
             )
@@ -118,6 +120,7 @@ class Ledger:
             row = rows[self._token(ref)]
             row.record_id, row.url, row.lost = known.record_id, known.url, False
             row.hashes, row.version = dict(known.hashes), known.version
+            row.versions = {name: moment.isoformat() for name, moment in known.versions.items()}
             row.links = [self._token(link) for link in known.links]
             row.updated_at = now
 

@@ -269,6 +269,8 @@ class RecordLink(Base):
     links: Mapped[list[Any]] = mapped_column(JSON, default=list)
     """`object:hash of key` of every record that it is linked to."""
     version: Mapped[datetime | None]
+    versions: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
+    """Field -> the moment (ISO 8601) that its value is from, where that is before `version`."""
     lost: Mapped[bool] = mapped_column(Boolean, default=False)
     """The CRM said that the record is gone: what became of it is looked for next time."""
     updated_at: Mapped[datetime]

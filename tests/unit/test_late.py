@@ -1,0 +1,105 @@
+"""Bookings of one person that arrive in any order come to what they come to in their own order."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from app.domain.records import (
+    CrmShape,
+    DesiredBooking,
+    DesiredRecord,
+    Directory,
+    Known,
+    ObjectName,
+    Ref,
+    WriteRule,
+)
+from app.mapping.diff import known_after, merge, settle
+
+REF = Ref(ObjectName.CONTACT, "email:jane@globex.example")
+EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
+SHAPE = CrmShape({}, None, "", False, {})
+RULES = {
+    "first": WriteRule.NEVER_BLANK,
+    "last": WriteRule.NEVER_BLANK,
+    "phone": WriteRule.NEVER_BLANK,
+    "title": WriteRule.ALWAYS,
+    "source": WriteRule.ON_CREATE,
+}
+VALUES = st.sampled_from([None, "x", "y", "z"])
+NAMES = st.sampled_from([(None, None), ("Jane", "Berg"), ("Omar", "Haddad"), ("Mary", None)])
+"""Halves of one another are another test: of three such names nobody knows what is meant."""
+REST = st.fixed_dictionaries(dict.fromkeys(("phone", "title"), VALUES))
+STATES = st.lists(
+    st.builds(lambda name, rest: state(*name, **rest), NAMES, REST), min_size=2, max_size=5
+)
+
+
+def state(first: str | None = None, last: str | None = None, **rest: Any) -> dict[str, Any]:
+    """What a booking says of Jane."""
+    return {**dict.fromkeys(RULES), "first": first, "last": last, **rest}
+
+
+def booking(number: int, fields: dict[str, Any]) -> DesiredBooking:
+    """The booking that was changed last as the so many-th, about Jane."""
+    record = DesiredRecord(REF, fields, RULES, together=frozenset({"first", "last"}))
+    return DesiredBooking(str(number), EPOCH + timedelta(days=number), (record,))
+
+
+def arrive(batches: list[list[DesiredBooking]]) -> dict[str, Any]:
+    """What stands in the CRM after the batches; the second time each changes nothing."""
+    stands: dict[str, Any] = {}
+    ledger: dict[Ref, Known] = {}
+    for batch in batches:
+        for again in (False, True):
+            wanted = merge(batch)
+            settled = settle(wanted, ledger, SHAPE, Directory())
+            assert not (again and settled.plan.changes)
+            for change in settled.plan.changes:
+                stands.update(change.fields)
+            ledger[REF] = known_after(wanted[REF], ledger.get(REF), "1", "")
+    return {name: value for name, value in stands.items() if value is not None}
+
+
+@given(STATES, st.data())
+@example(  # An older one fills what the newest left empty, one between them fills it better.
+    [state(phone="x"), state(phone="y"), state()], None
+)
+def test_the_order_of_arrival_does_not_matter(states: list[dict[str, Any]], data: Any) -> None:
+    """Any order, in any batches: what is written of the values is that of the newest that has one."""
+    told = [booking(n, state) for n, state in enumerate(states)]
+    in_order = arrive([[one] for one in told])
+    mixed = data.draw(st.permutations(told)) if data else [told[2], told[0], told[1]]
+    marks = data.draw(st.sets(st.integers(1, len(mixed) - 1))) if data else {1, 2}
+    cuts = [0, *sorted(marks), len(mixed)]
+    assert arrive([mixed[a:b] for a, b in pairwise(cuts)]) == in_order
+
+
+def test_only_the_first_writes_what_is_for_a_create() -> None:
+    """A field for new records is left alone by whatever comes later, older or newer."""
+    old, middle, new = (booking(n, state(source=value)) for n, value in enumerate("xyz"))
+    assert arrive([[middle], [new], [old]]) == {"source": "y"}
+
+
+@pytest.mark.parametrize("batches", [[[0], [1]], [[1], [0]], [[0, 1]], [[1, 0]]])
+@pytest.mark.parametrize("half", [("Jane", None), (None, "Berg")])
+def test_half_a_name_takes_nothing_from_the_whole_one(
+    batches: list[list[int]], half: tuple[str | None, str | None]
+) -> None:
+    """Who writes less of the same name is called as before, in whatever order it is heard."""
+    told = [booking(0, state("Jane", "Berg")), booking(1, state(*half))]
+    stands = arrive([[told[n] for n in batch] for batch in batches])
+    assert stands == {"first": "Jane", "last": "Berg"}
+
+
+@pytest.mark.parametrize("batches", [[[0], [1]], [[1], [0]], [[0, 1]]])
+def test_another_name_is_written_whole(batches: list[list[int]]) -> None:
+    """Half of another name leaves nothing of the old one."""
+    told = [booking(0, state("Jane", "Berg")), booking(1, state("Mary"))]
+    assert arrive([[told[n] for n in batch] for batch in batches]) == {"first": "Mary"}
