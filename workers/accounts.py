@@ -16,6 +16,8 @@ from app.store.models import ConnectionRow
 from crm_adapters.base import Adapter, CallMeter
 
 log = structlog.get_logger(__name__)
+KEPT = "The one before it stays in use until this is mended"
+TAKEN = "It is in use all the same, since this worker knows none before it; bookings fail on it"
 DIRECTORY_TTL = 600.0
 """Seconds that owners, pipelines and fields of an account are taken to stay as they are."""
 
@@ -102,7 +104,7 @@ class Accounts:
         words = "; ".join(f"{mistake.key}: {mistake.message}" for mistake in mistakes)
         in_use = known.mapping if known else latest
         self._refused[connection_id] = latest.version
-        self._say(connection_id, words)
+        self._say(connection_id, f"{KEPT if known else TAKEN}; {words}")
         log.error("mapping_refused", connection_id=connection_id, problem=words,
                   version_in_use=in_use.version)  # fmt: skip
         return in_use
