@@ -24,9 +24,11 @@ from app.domain.errors import (
 )
 from app.domain.events import with_details
 from app.domain.records import DesiredBooking, Known, Outcome, Plan, Ref
-from app.mapping.diff import Settled, fingerprints, known_after, merge
+from app.mapping.diff import Settled
+from app.mapping.known import fingerprints, known_after
 from app.mapping.mapping import Mapping
 from app.mapping.plan import Planner, Surroundings
+from app.mapping.wanted import merge
 from app.services.inquiry import inquire
 from app.store import deliveries
 from app.store.bookings import add_details, has_booked_since, histories, read_state

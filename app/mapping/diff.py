@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 
 from app.domain.errors import Ambiguous, CrmError, RetryLater
 from app.domain.records import (
-    DOUBT,
     PEOPLE,
     READING,
     SHARED,
-    WRITE_ORDER,
     Change,
     CrmShape,
-    DesiredBooking,
     DesiredRecord,
     Directory,
     FieldValue,
@@ -23,34 +19,16 @@ from app.domain.records import (
     Found,
     Known,
     Lost,
-    MatchKey,
     ObjectName,
     Plan,
-    Question,
     Ref,
     Several,
     WriteRule,
-    content_hash,
 )
+from app.mapping.ask import Ledger, is_unique, rule_of
+from app.mapping.known import changed_fields, is_ours, still_said
 from app.mapping.present import appended, as_list, blank, is_later_stage, same
-
-Ledger = Mapping[Ref, Known]
-FILLING = frozenset({WriteRule.NEVER_BLANK, WriteRule.IF_EMPTY, WriteRule.UNTOUCHED})
-"""The rules under which an older booking fills what a newer one left empty."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A record over all bookings of a batch: the newest booking says what stands in it."""
-
-    record: DesiredRecord
-    version: datetime
-    versions: Mapping[str, datetime] = field(default_factory=dict)
-    """Fields that are an older booking's, since the newest one left them empty."""
-
-    def version_of(self, name: str) -> datetime:
-        """Which state of a booking a field's value is from."""
-        return self.versions.get(name, self.version)
+from app.mapping.wanted import Wanted
 
 
 @dataclass
@@ -69,151 +47,6 @@ class Settled:
     def note(self, ref: Ref, words: str) -> None:
         """Remember a sentence about a record."""
         self.notes.setdefault(ref, []).append(words)
-
-
-def merge(bookings: Iterable[DesiredBooking]) -> dict[Ref, Wanted]:
-    """One entry a record: the newest booking says what stands in it, the links are those of all."""
-    merged: dict[Ref, Wanted] = {}
-    for booking in sorted(bookings, key=lambda booking: booking.version):
-        for record in booking.records:
-            older = merged.get(record.ref)
-            if older is None:
-                merged[record.ref] = Wanted(record, booking.version)
-                continue
-            links = tuple(dict.fromkeys(older.record.links + record.links))
-            whole, taken = _laid_over(older.record, record)
-            merged[record.ref] = Wanted(
-                replace(whole, links=links),
-                booking.version,
-                {name: older.version_of(name) for name in taken},
-            )
-    return dict(sorted(merged.items(), key=lambda pair: WRITE_ORDER.index(pair[0].object)))
-
-
-def _laid_over(older: DesiredRecord, newest: DesiredRecord) -> tuple[DesiredRecord, frozenset[str]]:
-    """What two bookings come to when one is written after the other: what is empty wipes nothing.
-
-    Gives beside it the fields that are the older one's.
-    """
-    fields, rules = dict(newest.fields), dict(newest.rules)
-    taken = set()
-    # Half a name that fits is the same name, written shorter.
-    fits = all(
-        blank(fields.get(name))
-        or rules.get(name) is WriteRule.ON_CREATE
-        or fields[name] == older.fields.get(name)
-        for name in newest.together
-    )
-    for name, value in older.fields.items():
-        rule = older.rules.get(name, WriteRule.NEVER_BLANK)
-        if name in newest.together | older.together:
-            take = fits and rule is not WriteRule.ON_CREATE
-        else:
-            take = blank(fields.get(name)) and rules.get(name) is not WriteRule.ALWAYS
-        if take and not blank(value):
-            if fields.get(name) != value:
-                taken.add(name)
-            fields[name], rules[name] = value, rule
-        elif rule is WriteRule.APPEND and not blank(value):
-            fields[name] = appended(value, fields[name], "\n")
-    return replace(newest, fields=fields, rules=rules), frozenset(taken)
-
-
-def ask(
-    wanted: Mapping[Ref, Wanted],
-    ledger: Ledger,
-    shape: CrmShape,
-    directory: Directory,
-    thorough: bool = False,
-) -> list[Question]:
-    """What has to be read of the CRM before anything is written; nothing that a write tells anyway.
-
-    `thorough` asks for what a write would tell as well, and for all present values: for a preview.
-    """
-    questions = []
-    through = set(_people_of_open_deals(wanted, ledger))
-    for ref, item in wanted.items():
-        record, known = item.record, ledger.get(ref)
-        if record.absent and known is None:
-            continue
-        if known and known.live:
-            changed = {} if record.absent else _changed(record, known)
-            reading = {name for name in changed if _rule(record, name, known, shape) in READING}
-            looks = ref.object is ObjectName.LEAD or _has_new_company(record, known)
-            if reading or looks or (thorough and changed):
-                fields = frozenset(changed if thorough else reading)
-                questions.append(_question(item, known.record_id, fields))
-            continue
-        unique = _unique_here(record, shape, directory)
-        if known is not None or _must_look(record) or (thorough and unique):
-            told = known is None and not thorough and not _must_read(record)
-            if told and ref not in through and unique:
-                continue
-            lost = known.record_id if known and known.lost else None
-            question = _question(item, lost, frozenset(record.fields))
-            if known is not None and known.record_id is None:
-                # It may hang on what the booking called for when it was begun.
-                anchors = tuple(dict.fromkeys((*record.links, *known.links)))
-                question = replace(question, anchors=anchors, begun=known.hashes)
-            questions.append(question)
-    return questions
-
-
-def _question(item: Wanted, record_id: str | None, fields: frozenset[str]) -> Question:
-    record = item.record
-    keys = record.match.keys
-    return Question(record.ref, record_id, keys, fields, record.links, record.fields)
-
-
-def _people_of_open_deals(wanted: Mapping[Ref, Wanted], ledger: Ledger) -> Iterable[Ref]:
-    """The contacts through which an open deal is to be found: they have to be looked for first."""
-    for ref, item in wanted.items():
-        known = ledger.get(ref)
-        if known is None or not known.live:
-            person = item.record.match.value(MatchKey.OPEN_DEAL)
-            yield from (Ref(name, person) for name in PEOPLE if person)
-
-
-def _rule(record: DesiredRecord, name: str, known: Known | None, shape: CrmShape) -> WriteRule:
-    """When a field may be written. The ledger does not tell who made a record, but whether what
-    stands there is ours: whom a colleague made the owner stays that, and all of a borrowed record.
-    """
-    rule = record.rules.get(name, WriteRule.NEVER_BLANK)
-    if rule is not WriteRule.NEVER_BLANK:
-        return rule
-    if record.borrowed and known is None:
-        return WriteRule.IF_EMPTY
-    owner = name == shape.owner_fields.get(record.ref.object)
-    return WriteRule.UNTOUCHED if known and (owner or record.borrowed) else rule
-
-
-def _has_new_company(record: DesiredRecord, known: Known) -> bool:
-    """Whether a company is to be linked only now: a colleague may have linked another one before."""
-    if record.absent or record.ref.object not in (ObjectName.CONTACT, ObjectName.DEAL):
-        return False
-    return any(r.object is ObjectName.COMPANY and r not in known.links for r in record.links)
-
-
-def _must_look(record: DesiredRecord) -> bool:
-    return record.ref.object in SHARED or record.match.asked
-
-
-def _must_read(record: DesiredRecord) -> bool:
-    """Whether a create that the CRM may refuse tells too little, or must not be sent at all."""
-    reading = (rule in READING for rule in record.rules.values())
-    asked = record.match.asked or not record.match.create
-    return asked or (record.ref.object in SHARED and any(reading))
-
-
-def _unique_here(record: DesiredRecord, shape: CrmShape, directory: Directory) -> bool:
-    """Whether the CRM itself refuses a second record with this one's key."""
-    kind = shape.native_keys.get(record.ref.object)
-    if kind is None or not record.match.value(kind):
-        return False
-    if kind is not MatchKey.BOOKING:
-        return True
-    spec = directory.field(record.ref.object, directory.booking_fields.get(record.ref.object, ""))
-    return bool(spec and spec.unique)
 
 
 def settle(
@@ -357,7 +190,7 @@ class _Judge:
         """Seconds for which a record that was begun may be there although the search found none."""
         if known is None or known.record_id is not None or known.age is None:
             return 0.0
-        if _unique_here(record, self.shape, self.directory):
+        if is_unique(record, self.shape, self.directory):
             return 0.0
         return self.shape.lag.get(record.ref.object, 0.0) - known.age
 
@@ -372,7 +205,7 @@ class _Judge:
 
     def _known(self, item: Wanted, known: Known, there: Found | None) -> Change:
         record = item.record
-        changed = _changed(still_said(item, known), known)
+        changed = changed_fields(still_said(item, known), known)
         present = there.values if there else {}
         fields = {}
         for name, value in changed.items():
@@ -508,7 +341,7 @@ class _Judge:
         was_read: bool,
     ) -> _Value | None:
         """The value to write under a field's rule, or None where what stands there stays."""
-        rule = _rule(record, name, known, self.shape)
+        rule = rule_of(record, name, known, self.shape)
         if rule not in READING:
             return _Value(value)
         if not was_read:
@@ -564,96 +397,3 @@ def _address(record: DesiredRecord) -> str:
 def _mains(links: tuple[Ref, ...]) -> list[Ref | None]:
     """The person and the company that come first: most CRMs have a place for one of each."""
     return [next((ref for ref in links if ref.object is name), None) for name in SHARED]
-
-
-def _changed(record: DesiredRecord, known: Known) -> dict[str, FieldValue]:
-    """The fields whose value differs from what was written last and may be overwritten."""
-    changed = {}
-    for name, value in record.fields.items():
-        rule = record.rules.get(name, WriteRule.NEVER_BLANK)
-        if rule is WriteRule.ON_CREATE or known.hashes.get(name) == content_hash(value):
-            continue
-        if not blank(value) or (rule is WriteRule.ALWAYS and name in known.hashes):
-            changed[name] = value
-    if record.together & set(changed):
-        changed.update({name: record.fields[name] for name in record.together})
-    return changed
-
-
-def known_after(item: Wanted, known: Known | None, record_id: str | None, url: str) -> Known:
-    """The ledger's line after a record was brought about."""
-    record = item.record
-    shared = record.ref.object in SHARED or record.borrowed
-    links = tuple(dict.fromkeys((known.links if known and shared else ()) + record.links))
-    said = still_said(item, known) if known else record
-    hashes = written(said, known)
-    newest = max(item.version, known.version) if known and known.version else item.version
-    versions = {}
-    for name in hashes:
-        moments = [item.version_of(name)] if not blank(said.fields.get(name)) else []
-        if known and name in known.hashes:
-            moments += [moment for moment in [known.version_of(name)] if moment]
-        if moments and max(moments) < newest:
-            versions[name] = max(moments)
-    return Known(record_id, hashes, links, newest, url, versions=versions)
-
-
-def still_said(item: Wanted, known: Known) -> DesiredRecord:
-    """What a booking says of a record that a newer booking may have written already.
-
-    Of an older one that is what tells of all bookings, and what no newer one has filled: the
-    record comes to the same as if the bookings had come in their order.
-    """
-    record = item.record
-    named = record.together & set(known.hashes)
-    # Half a name that a newer booking has written is filled by the whole one.
-    fits = all(known.hashes[name] == content_hash(record.fields.get(name)) for name in named)
-
-    def says(name: str) -> bool:
-        if name in record.timeless:
-            return True
-        there = (named if name in record.together else set()) or {name} & set(known.hashes)
-        if there:
-            moments = [known.version_of(other) for other in there]
-            newest = all(m is None or m <= item.version_of(name) for m in moments)
-            return newest or (name in record.together and fits)
-        rule = record.rules.get(name, WriteRule.NEVER_BLANK)
-        late = known.version is not None and known.version > item.version
-        return not late or rule in FILLING
-
-    fields = {name: value for name, value in record.fields.items() if says(name)}
-    return replace(record, fields=fields, together=record.together & set(fields))
-
-
-def written(record: DesiredRecord, known: Known | None) -> dict[str, str]:
-    """The ledger's hashes after a change went through: of all that the record calls for."""
-    before = dict(known.hashes) if known else {}
-    before.pop(DOUBT, None)
-    for name, value in record.fields.items():
-        if not blank(value):
-            before[name] = content_hash(value)
-        elif name in before and (
-            record.rules.get(name) is WriteRule.ALWAYS or name in record.together
-        ):
-            del before[name]
-    return before
-
-
-def fingerprints(fields: Mapping[str, FieldValue]) -> dict[str, str]:
-    """What tells later whether a record was made of these fields."""
-    return {name: content_hash(value) for name, value in fields.items()}
-
-
-def is_ours(now: FieldValue, fingerprint: str | None) -> bool:
-    """Whether what stands in the CRM is what this service wrote last; types may differ."""
-    if fingerprint is None:
-        return False
-    forms: list[FieldValue] = [now]
-    if isinstance(now, str):
-        forms += [{"true": True, "false": False}.get(now.lower(), now)]
-        forms += [int(now)] if now.lstrip("-").isdigit() else []
-        forms += [now.split(";")]
-    else:
-        forms.append(str(now))
-    # Where the last answer never came, what stood there before or what was sent.
-    return any(content_hash(form) in fingerprint.split("|") for form in forms)

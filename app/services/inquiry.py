@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from app.domain.records import SHARED, Directory, Findings, Known, Ref
-from app.mapping.diff import Settled, Wanted, ask, settle
+from app.mapping.ask import ask
+from app.mapping.diff import Settled, settle
+from app.mapping.wanted import Wanted
 from crm_adapters.base import Adapter
 
 

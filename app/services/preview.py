@@ -23,11 +23,12 @@ from app.domain.records import (
     Ref,
     Stage,
 )
-from app.mapping.diff import Settled, merge
+from app.mapping.diff import Settled
 from app.mapping.mapping import Mapping as FieldMapping
 from app.mapping.plan import Planner, Surroundings
 from app.mapping.present import blank, same
 from app.mapping.schema import FIRST, KEEP
+from app.mapping.wanted import merge
 from app.security.encryption import Cipher
 from app.services.inquiry import inquire
 from app.store.bookings import has_booked_since, histories, read_state

@@ -13,6 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from app.domain.records import (
+    DesiredRecord,
     Directory,
     FieldValue,
     Findings,
@@ -24,11 +25,12 @@ from app.domain.records import (
     ObjectName,
     Ref,
     WriteRule,
+    content_hash,
 )
 from app.mapping import conditions, templates
 from app.mapping.check import _Judge
 from app.mapping.conditions import check_condition, holds
-from app.mapping.diff import DesiredRecord, Wanted, content_hash, settle
+from app.mapping.diff import settle
 from app.mapping.load import MappingText
 from app.mapping.paths import FIXED, NAME_PATHS, build_context, check_path, resolve
 from app.mapping.schema import (
@@ -46,6 +48,7 @@ from app.mapping.schema import (
 )
 from app.mapping.templates import check_template, render
 from app.mapping.transforms import PLAIN, WITH_ARGUMENT, apply_transforms, check_transform
+from app.mapping.wanted import Wanted
 from config.providers import load_providers
 from config.settings import CONFIG_DIR
 from crm_adapters.base import load_adapter

@@ -20,7 +20,9 @@ from app.domain.records import (
     Ref,
     WriteRule,
 )
-from app.mapping.diff import known_after, merge, settle
+from app.mapping.diff import settle
+from app.mapping.known import known_after
+from app.mapping.wanted import merge
 
 REF = Ref(ObjectName.CONTACT, "email:jane@globex.example")
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC)

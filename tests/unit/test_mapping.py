@@ -22,10 +22,12 @@ from app.domain.records import (
     Stage,
 )
 from app.domain.text import cut
-from app.mapping.diff import Wanted, merge, settle, written
+from app.mapping.diff import settle
+from app.mapping.known import written
 from app.mapping.load import load_mapping
 from app.mapping.plan import Planner
 from app.mapping.transforms import apply_transforms
+from app.mapping.wanted import Wanted, merge
 from config.providers import load_providers
 from config.settings import CONFIG_DIR
 from crm_adapters.base import load_adapter

@@ -35,13 +35,16 @@ from app.domain.records import (
     Ref,
     Stage,
 )
+from app.mapping.ask import ask
 from app.mapping.check import check_against
-from app.mapping.diff import Settled, ask, merge, settle, written
+from app.mapping.diff import Settled, settle
+from app.mapping.known import written
 from app.mapping.load import MappingText
 from app.mapping.mapping import Mapping as FieldMapping
 from app.mapping.paths import FIXED
 from app.mapping.plan import Planner, Surroundings
 from app.mapping.schema import json_schema
+from app.mapping.wanted import merge
 from config.providers import load_providers
 from config.settings import CONFIG_DIR
 from crm_adapters.base import load_adapter

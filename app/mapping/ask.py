@@ -1,0 +1,122 @@
+"""What has to be read of a CRM before anything is written to it: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from app.domain.records import (
+    PEOPLE,
+    READING,
+    SHARED,
+    CrmShape,
+    DesiredRecord,
+    Directory,
+    Known,
+    MatchKey,
+    ObjectName,
+    Question,
+    Ref,
+    WriteRule,
+)
+from app.mapping.known import changed_fields
+from app.mapping.wanted import Wanted
+
+Ledger = Mapping[Ref, Known]
+
+
+def ask(
+    wanted: Mapping[Ref, Wanted],
+    ledger: Ledger,
+    shape: CrmShape,
+    directory: Directory,
+    thorough: bool = False,
+) -> list[Question]:
+    """What has to be read of the CRM before anything is written; nothing that a write tells anyway.
+
+    `thorough` asks for what a write would tell as well, and for all present values: for a preview.
+    """
+    questions = []
+    through = set(_people_of_open_deals(wanted, ledger))
+    for ref, item in wanted.items():
+        record, known = item.record, ledger.get(ref)
+        if record.absent and known is None:
+            continue
+        if known and known.live:
+            changed = {} if record.absent else changed_fields(record, known)
+            reading = {name for name in changed if rule_of(record, name, known, shape) in READING}
+            looks = ref.object is ObjectName.LEAD or _has_new_company(record, known)
+            if reading or looks or (thorough and changed):
+                fields = frozenset(changed if thorough else reading)
+                questions.append(_question(item, known.record_id, fields))
+            continue
+        unique = is_unique(record, shape, directory)
+        if known is not None or _must_look(record) or (thorough and unique):
+            told = known is None and not thorough and not _must_read(record)
+            if told and ref not in through and unique:
+                continue
+            lost = known.record_id if known and known.lost else None
+            question = _question(item, lost, frozenset(record.fields))
+            if known is not None and known.record_id is None:
+                # It may hang on what the booking called for when it was begun.
+                anchors = tuple(dict.fromkeys((*record.links, *known.links)))
+                question = replace(question, anchors=anchors, begun=known.hashes)
+            questions.append(question)
+    return questions
+
+
+def _question(item: Wanted, record_id: str | None, fields: frozenset[str]) -> Question:
+    record = item.record
+    keys = record.match.keys
+    return Question(record.ref, record_id, keys, fields, record.links, record.fields)
+
+
+def _people_of_open_deals(wanted: Mapping[Ref, Wanted], ledger: Ledger) -> Iterable[Ref]:
+    """The contacts through which an open deal is to be found: they have to be looked for first."""
+    for ref, item in wanted.items():
+        known = ledger.get(ref)
+        if known is None or not known.live:
+            person = item.record.match.value(MatchKey.OPEN_DEAL)
+            yield from (Ref(name, person) for name in PEOPLE if person)
+
+
+def rule_of(record: DesiredRecord, name: str, known: Known | None, shape: CrmShape) -> WriteRule:
+    """When a field may be written. The ledger does not tell who made a record, but whether what
+    stands there is ours: whom a colleague made the owner stays that, and all of a borrowed record.
+    """
+    rule = record.rules.get(name, WriteRule.NEVER_BLANK)
+    if rule is not WriteRule.NEVER_BLANK:
+        return rule
+    if record.borrowed and known is None:
+        return WriteRule.IF_EMPTY
+    owner = name == shape.owner_fields.get(record.ref.object)
+    return WriteRule.UNTOUCHED if known and (owner or record.borrowed) else rule
+
+
+def _has_new_company(record: DesiredRecord, known: Known) -> bool:
+    """Whether a company is to be linked only now: a colleague may have linked another one before."""
+    if record.absent or record.ref.object not in (ObjectName.CONTACT, ObjectName.DEAL):
+        return False
+    return any(r.object is ObjectName.COMPANY and r not in known.links for r in record.links)
+
+
+def _must_look(record: DesiredRecord) -> bool:
+    return record.ref.object in SHARED or record.match.asked
+
+
+def _must_read(record: DesiredRecord) -> bool:
+    """Whether a create that the CRM may refuse tells too little, or must not be sent at all."""
+    reading = (rule in READING for rule in record.rules.values())
+    asked = record.match.asked or not record.match.create
+    return asked or (record.ref.object in SHARED and any(reading))
+
+
+def is_unique(record: DesiredRecord, shape: CrmShape, directory: Directory) -> bool:
+    """Whether the CRM itself refuses a second record with this one's key."""
+    kind = shape.native_keys.get(record.ref.object)
+    if kind is None or not record.match.value(kind):
+        return False
+    if kind is not MatchKey.BOOKING:
+        return True
+    spec = directory.field(record.ref.object, directory.booking_fields.get(record.ref.object, ""))
+    return bool(spec and spec.unique)

@@ -1,0 +1,78 @@
+"""What several bookings call for together: one entry a record, pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from app.domain.records import (
+    WRITE_ORDER,
+    DesiredBooking,
+    DesiredRecord,
+    Ref,
+    WriteRule,
+)
+from app.mapping.present import appended, blank
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A record over all bookings of a batch: the newest booking says what stands in it."""
+
+    record: DesiredRecord
+    version: datetime
+    versions: Mapping[str, datetime] = field(default_factory=dict)
+    """Fields that are an older booking's, since the newest one left them empty."""
+
+    def version_of(self, name: str) -> datetime:
+        """Which state of a booking a field's value is from."""
+        return self.versions.get(name, self.version)
+
+
+def merge(bookings: Iterable[DesiredBooking]) -> dict[Ref, Wanted]:
+    """One entry a record: the newest booking says what stands in it, the links are those of all."""
+    merged: dict[Ref, Wanted] = {}
+    for booking in sorted(bookings, key=lambda booking: booking.version):
+        for record in booking.records:
+            older = merged.get(record.ref)
+            if older is None:
+                merged[record.ref] = Wanted(record, booking.version)
+                continue
+            links = tuple(dict.fromkeys(older.record.links + record.links))
+            whole, taken = _laid_over(older.record, record)
+            merged[record.ref] = Wanted(
+                replace(whole, links=links),
+                booking.version,
+                {name: older.version_of(name) for name in taken},
+            )
+    return dict(sorted(merged.items(), key=lambda pair: WRITE_ORDER.index(pair[0].object)))
+
+
+def _laid_over(older: DesiredRecord, newest: DesiredRecord) -> tuple[DesiredRecord, frozenset[str]]:
+    """What two bookings come to when one is written after the other: what is empty wipes nothing.
+
+    Gives beside it the fields that are the older one's.
+    """
+    fields, rules = dict(newest.fields), dict(newest.rules)
+    taken = set()
+    # Half a name that fits is the same name, written shorter.
+    fits = all(
+        blank(fields.get(name))
+        or rules.get(name) is WriteRule.ON_CREATE
+        or fields[name] == older.fields.get(name)
+        for name in newest.together
+    )
+    for name, value in older.fields.items():
+        rule = older.rules.get(name, WriteRule.NEVER_BLANK)
+        if name in newest.together | older.together:
+            take = fits and rule is not WriteRule.ON_CREATE
+        else:
+            take = blank(fields.get(name)) and rules.get(name) is not WriteRule.ALWAYS
+        if take and not blank(value):
+            if fields.get(name) != value:
+                taken.add(name)
+            fields[name], rules[name] = value, rule
+        elif rule is WriteRule.APPEND and not blank(value):
+            fields[name] = appended(value, fields[name], "\n")
+    return replace(newest, fields=fields, rules=rules), frozenset(taken)
