@@ -7,7 +7,7 @@ import hashlib
 import secrets
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import escape
@@ -150,6 +150,8 @@ class Sandbox:
         self.codes: dict[str, Record] = {}
         self.calls: Counter[str] = Counter()
         self.log: list[str] = []
+        self.written: deque[str] = deque(maxlen=20)
+        """The last calls that may have changed something, with what they said."""
         self.refused = 0
         """Calls that were answered with 429."""
         self.faults: list[Fault] = []
@@ -212,12 +214,7 @@ class Sandbox:
 
     def writes(self) -> int:
         """API calls that changed or may have changed something."""
-        reads = ("/search", "/batch/read", "/query")
-        return sum(
-            number
-            for key, number in self.calls.items()
-            if not key.startswith("GET") and not key.endswith(reads)
-        )
+        return sum(number for call, number in self.calls.items() if not _reads(call))
 
     def become(self, account_id: str, account_name: str) -> None:
         """Be another account from now on."""
@@ -261,7 +258,10 @@ class Sandbox:
             return None
         with self.lock:
             self.calls[f"{request.method} {path}"] += 1
-            self.log.append(f"{request.method} {path}")
+            call = f"{request.method} {path}"
+            self.log.append(call)
+            if not _reads(call):
+                self.written.append(f"{call} {request.get_data(as_text=True)[:2000]}")
             scopes = self._scopes_of_key()
             if scopes is None:
                 grant = self._grant_of(request.headers.get("Authorization", ""))
@@ -521,3 +521,8 @@ th,td{border-bottom:1px solid #ddd;text-align:left;padding:.3rem .6rem;vertical-
 {% for d in view.deals %}<tr><td>{{ d.id }}</td><td>{{ d.title }}</td><td>{{ d.stage }}</td><td>{% for i in d.contact_ids %}{{ names.get(i, i) }}{{ ', ' if not loop.last }}{% endfor %}</td><td>{{ d.owner or '' }}</td></tr>{% endfor %}</table>
 <h2>Meetings ({{ view.meetings|length }})</h2><table><tr><th>Id</th><th>Title</th><th>Start</th><th>Minutes</th><th>State</th><th>People</th><th>Body</th></tr>
 {% for m in view.meetings %}<tr><td>{{ m.id }}</td><td>{{ m.title }}</td><td>{{ m.start }}</td><td>{{ m.minutes }}</td><td>{{ 'cancelled' if m.cancelled else 'scheduled' }}</td><td>{% for i in m.contact_ids %}{{ names.get(i, i) }}{{ ', ' if not loop.last }}{% endfor %}</td><td style="white-space:pre-line">{{ m.body }}</td></tr>{% endfor %}</table>"""
+
+
+def _reads(call: str) -> bool:
+    """Whether a call, method and path, only looks."""
+    return call.startswith("GET") or call.endswith(("/search", "/batch/read", "/query"))

@@ -23,7 +23,7 @@ from app.domain.errors import (
     UnfitPayload,
 )
 from app.domain.events import with_details
-from app.domain.records import DesiredBooking, Known, Outcome, Plan, Ref
+from app.domain.records import CrmShape, DesiredBooking, Known, MatchKey, ObjectName, Outcome, Ref
 from app.mapping.diff import Settled
 from app.mapping.known import fingerprints, known_after
 from app.mapping.mapping import Mapping
@@ -37,6 +37,7 @@ from app.store.engine import Store
 from app.store.ledger import Intent, Ledger
 from app.store.models import BookingRow, ConnectionRow, DeliveryRow, SyncLog
 from crm_adapters.base import Report
+from crm_adapters.finder import record_id_in
 from workers.accounts import Account
 from workers.lease import Lease, LeaseLost
 
@@ -107,7 +108,7 @@ class Batch:
         with self._write() as session:
             deliveries.hold(session, [delivery.id for delivery, _ in rows], self._lease.fence)
         try:
-            self._settled = self._plan(beside._marks if beside else set())
+            self._settled = self._plan(beside)
         except ENDS_DRAIN as error:
             self._stopped_by = error
 
@@ -133,7 +134,7 @@ class Batch:
             if settled:
                 self._report.problems.update(settled.problems)
             if settled and settled.plan.changes:
-                self._note_intents(settled.plan)
+                self._note_intents(settled)
                 self._account.adapter.apply(settled.plan, self._report)
         except ENDS_DRAIN as error:
             self._stopped_by = error
@@ -152,8 +153,8 @@ class Batch:
     def _write(self) -> AbstractContextManager[Session]:
         return write_as_holder(self._store, self._lease, self._now)
 
-    def _plan(self, taken: set[Hashable]) -> Settled:
-        """Plan the bookings together; those with one of the marks that are taken are left out."""
+    def _plan(self, beside: Batch | None) -> Settled:
+        """Plan the bookings together; those that may meet what is written meanwhile are left out."""
         account, mapping = self._account, self._account.mapping
         planner = Planner(mapping, account.adapter.shape, account.directory)
         groups: set[str] = set()
@@ -166,8 +167,10 @@ class Batch:
                 work.problem = error
             # Two bookings that may fall on one deal go one after the other.
             group = work.desired.group if work.desired else ""
-            marks = work.desired.marks if work.desired else frozenset()
-            if (group and group in groups) or not taken.isdisjoint(marks):
+            if group and group in groups:
+                continue
+            marks = marks_of(work.desired, account.adapter.shape) if work.desired else set()
+            if beside and (not beside._marks.isdisjoint(marks) or self._is_begun(work)):
                 continue
             groups.add(group)
             self._marks |= marks
@@ -181,10 +184,15 @@ class Batch:
         settled.plan = replace(settled.plan, assign=mapping.assignment_rules)
         return settled
 
-    def _note_intents(self, plan: Plan) -> None:
+    def _note_intents(self, settled: Settled) -> None:
         """Note what is about to be made and changed, before the CRM hears of it."""
+        plan, wanted = settled.plan, settled.wanted
         intents = {
-            change.ref: Intent(change.targets, fingerprints(change.fields))
+            change.ref: Intent(
+                change.targets,
+                fingerprints(change.fields),
+                {name: wanted[change.ref].version_of(name) for name in change.fields},
+            )
             for change in plan.changes
             if not change.delete
         }
@@ -193,6 +201,13 @@ class Batch:
                 Ledger(session, self._cipher, self._id).intend(intents, self._now())
         self._intended = {c.ref for c in plan.changes if c.record_id is None}
         self._intended -= set(self._ledger)
+
+    def _is_begun(self, work: _Work) -> bool:
+        """Whether a record was begun before: it is looked for among other people's records too."""
+        refs = [record.ref for record in work.desired.records] if work.desired else []
+        with self._store.read() as session:
+            known = Ledger(session, self._cipher, self._id).read(refs)
+        return any(ref in known and not known[ref].live for ref in refs)
 
     def _claimed(self, ref: Ref, record_id: str) -> bool:
         with self._store.read() as session:
@@ -403,3 +418,17 @@ def _recovered(row: ConnectionRow) -> None:
         row.pause_until = None
         if row.problem is None:
             row.last_error = None
+
+
+def marks_of(desired: DesiredBooking, shape: CrmShape) -> set[Hashable]:
+    """Where a booking may meet another one: its records, and by what these may be found."""
+    marks: set[Hashable] = {record.ref for record in desired.records}
+    for record in desired.records:
+        for key in record.match.keys:
+            by_id = key.kind is MatchKey.RECORD_ID
+            marks.add(record_id_in(key.value) if by_id else key.value.casefold())
+        if record.ref.object is ObjectName.COMPANY:
+            # Some CRMs know no domain and look for a company by its name.
+            named = shape.needs.get(record.ref.object, ())
+            marks |= {str(record.fields.get(name)).casefold() for name in named}
+    return marks

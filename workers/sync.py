@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import structlog
@@ -16,10 +17,11 @@ from app.domain.errors import AllowanceUsed, CrmError, MissingScope, RateLimited
 from app.domain.errors import Unauthorized as UnauthorizedError
 from app.store import deliveries
 from app.store.connections import Problem, set_status, tell_failures
-from app.store.engine import utcnow
+from app.store.engine import DATABASE_DOWN, utcnow
+from app.store.ledger import Ledger
 from app.store.models import WORKING, ConnectionRow, ConnectionStatus
 from workers.accounts import Account, Accounts
-from workers.batch import ENDS_DRAIN, Batch, Rows, Stopping, write_as_holder
+from workers.batch import Batch, Rows, Stopping, write_as_holder
 from workers.lease import Lease, LeaseLost
 
 log = structlog.get_logger(__name__)
@@ -104,7 +106,13 @@ class Drainer:
     def _work(self, lease: Lease, deadline: float) -> None:
         try:
             with ThreadPoolExecutor(1, thread_name_prefix="writes") as writer:
-                self._run(lease, deadline, Lane(writer))
+                lane = Lane(writer)
+                try:
+                    self._run(lease, deadline, lane)
+                except Exception:
+                    # What ended the write comes first: the CRM may have asked for a pause.
+                    lane.end()
+                    raise
         except RetryLater as error:
             self._pause(lease, error)
         except (UnauthorizedError, MissingScope) as error:
@@ -140,6 +148,24 @@ class Drainer:
             if not account.adapter.asks_ahead or last or batch.stopped:
                 lane.end()
         lane.end()
+        self._settle_doubts(lease)
+
+    def _settle_doubts(self, lease: Lease) -> None:
+        """Once nothing is to be tried any more, look at the bookings of whoever is still in doubt.
+
+        That is a person whose update got no answer, and who took part no longer when the booking
+        was tried again.
+        """
+        with self._store.read() as session:
+            if deliveries.has_due(session, lease.connection_id):
+                return
+            ledger = Ledger(session, self._services.cipher, lease.connection_id)
+            if not ledger.has_doubts():
+                return
+        with write_as_holder(self._store, lease, self._now) as session:
+            ledger = Ledger(session, self._services.cipher, lease.connection_id)
+            people = [ref.key for ref in ledger.abandoned()]
+            deliveries.want_people_again(session, lease.connection_id, people, self._now())
 
     def _probe(self, lease: Lease, account: Account) -> None:
         """See by one harmless call whether a CRM that was out of order answers. Raises RetryLater.
@@ -214,8 +240,9 @@ class Lane:
         """Write a batch after the one before it; raise what has ended that one, and write nothing."""
         try:
             self.end()
-        except ENDS_DRAIN:
-            batch.leave()
+        except Exception:
+            with suppress(LeaseLost, *DATABASE_DOWN):
+                batch.leave()
             raise
         self.writes, self._ending = batch, self._writer.submit(batch.write)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -198,12 +198,6 @@ class DesiredBooking:
     """What a person should know: a field that was left out, and why."""
     group: str = ""
     """Bookings with the same may fall on the same deal: one of them a batch."""
-
-    @property
-    def marks(self) -> frozenset[Hashable]:
-        """What it may meet another booking at: its records, and by what they may be found."""
-        refs = {record.ref for record in self.records}
-        return frozenset(refs | {key.value for record in self.records for key in record.match.keys})
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,11 @@ def written(record: DesiredRecord, known: Known | None) -> dict[str, str]:
     before = dict(known.hashes) if known else {}
     before.pop(DOUBT, None)
     for name, value in record.fields.items():
-        if not blank(value):
+        if name in record.together and record.rules.get(name) is WriteRule.ON_CREATE:
+            # What stands in for a name is none: whoever says one fills it.
+            if before.get(name) == content_hash(value):
+                del before[name]
+        elif not blank(value):
             before[name] = content_hash(value)
         elif name in before and (
             record.rules.get(name) is WriteRule.ALWAYS or name in record.together

@@ -108,7 +108,7 @@ def histories(
         query = (
             select(BookingRow)
             .join(BookingPerson, BookingPerson.booking_id == BookingRow.id)
-            .where(BookingPerson.person_hash == _hash(identity))
+            .where(BookingPerson.person_hash == hash_of(identity))
             .order_by(BookingRow.start.desc())
             .limit(MOST_BOOKINGS)
         )
@@ -121,14 +121,14 @@ def has_booked_since(session: Session, cipher: Cipher, identity: str, since: dat
     query = (
         select(BookingRow)
         .join(BookingPerson, BookingPerson.booking_id == BookingRow.id)
-        .where(BookingPerson.person_hash == _hash(identity), BookingRow.version >= since)
+        .where(BookingPerson.person_hash == hash_of(identity), BookingRow.version >= since)
     )
     found = (_stored(row, cipher) for row in session.scalars(query))
     return any(not b.form and (b.created_at or b.version) >= since for b in found)
 
 
 def _note_people(session: Session, booking_id: int, booking: Booking) -> None:
-    hashes = {_hash(person.identity) for person in booking.attendees if person.identity}
+    hashes = {hash_of(person.identity) for person in booking.attendees if person.identity}
     session.execute(
         delete(BookingPerson).where(
             BookingPerson.booking_id == booking_id, BookingPerson.person_hash.not_in(hashes)
@@ -140,7 +140,8 @@ def _note_people(session: Session, booking_id: int, booking: Booking) -> None:
         session.execute(insert_ignoring(session, BookingPerson, dict(values), unique))
 
 
-def _hash(identity: str) -> str:
+def hash_of(identity: str) -> str:
+    """What stands for a person in the tables."""
     return hashlib.sha256(f"person\0{identity}".encode()).hexdigest()
 
 

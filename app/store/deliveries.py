@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,9 +12,10 @@ from sqlalchemy import ColumnElement, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.domain.errors import Blocked, CrmError, Gone, InvalidRecord, KilledWorker, RetryLater
-from app.store.bookings import insert_ignoring
+from app.store.bookings import hash_of, insert_ignoring
 from app.store.models import (
     WORKING,
+    BookingPerson,
     BookingRow,
     ConnectionRow,
     ConnectionStatus,
@@ -30,7 +31,7 @@ LEAST_ATTEMPTS = 10
 LEAST_TIME = timedelta(hours=96)
 """A delivery that fails for a passing reason is given up only after so many and so long."""
 FEW = 25
-"""Deliveries in a batch whose members were in one that ended without a word on them."""
+"""The most deliveries of a batch whose members were in one that ended without a word on them."""
 MOST_KILLS = 2
 """Drainers that may die while they work on a delivery alone; then it is set aside."""
 OPEN_AFTER = 3
@@ -149,7 +150,7 @@ def due(
     if not rows:
         return []
     first = rows[0][0]
-    most = {0: limit, 1: min(limit, FEW)}.get(first.doubts, 1)
+    most = {0: limit, 1: min(FEW, max(1, limit // 4))}.get(first.doubts, 1)
     kind = (first.backlog, min(first.doubts, 2))
     return [row for row in rows if (row[0].backlog, min(row[0].doubts, 2)) == kind][:most]
 
@@ -276,6 +277,32 @@ def ripen(session: Session, now: datetime) -> None:
         update(DeliveryRow)
         .where(DeliveryRow.again_at <= now, DeliveryRow.state == DeliveryState.SYNCED)
         .values(state=DeliveryState.DUE.value, again_at=None, next_attempt_at=now)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def has_due(session: Session, connection_id: int) -> bool:
+    """Whether anything is to be tried, now or later."""
+    query = select(DeliveryRow.id).where(
+        DeliveryRow.connection_id == connection_id, DeliveryRow.state == DeliveryState.DUE
+    )
+    return session.scalars(query.limit(1)).first() is not None
+
+
+def want_people_again(
+    session: Session, connection_id: int, identities: Iterable[str], now: datetime
+) -> None:
+    """Look once more at the bookings of some people: what is known of these may be wrong."""
+    hashes = [hash_of(identity) for identity in identities]
+    theirs = select(BookingPerson.booking_id).where(BookingPerson.person_hash.in_(hashes))
+    session.execute(
+        update(DeliveryRow)
+        .where(
+            DeliveryRow.connection_id == connection_id,
+            DeliveryRow.state == DeliveryState.SYNCED,
+            DeliveryRow.booking_id.in_(theirs),
+        )
+        .values(state=DeliveryState.DUE.value, backlog=True, next_attempt_at=now)
         .execution_options(synchronize_session=False)
     )
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import Text, cast, delete, select
+from sqlalchemy import Select, Text, cast, delete, select
 from sqlalchemy.orm import Session
 
-from app.domain.records import DOUBT, Known, ObjectName, Ref, in_doubt
+from app.domain.records import DOUBT, PEOPLE, Known, ObjectName, Ref, in_doubt
 from app.security.encryption import Cipher
 from app.store.bookings import insert_ignoring
 from app.store.models import RecordLink
@@ -26,6 +26,8 @@ class Intent:
 
     links: tuple[Ref, ...] = ()
     hashes: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, datetime] = field(default_factory=dict)
+    """Which state of a booking each field is from."""
 
 
 class Ledger:
@@ -76,8 +78,11 @@ class Ledger:
                 if row.record_id is None:
                     row.hashes, row.updated_at = dict(intent.hashes), now
                 else:
+                    # Who fills a field first may fill it again if the answer is lost.
+                    first = {k: v for k, v in intent.versions.items() if k not in row.hashes}
+                    row.versions = {**row.versions, **_told(first)}
                     told = {k: in_doubt(row.hashes.get(k), v) for k, v in intent.hashes.items()}
-                    row.hashes = {**row.hashes, **told, DOUBT: "?"}
+                    row.hashes, row.in_doubt = {**row.hashes, **told, DOUBT: "?"}, True
                 continue
             name, key_hash = token.split(":")
             rows.append(
@@ -90,6 +95,7 @@ class Ledger:
                     "hashes": dict(intent.hashes),
                     "links": links,
                     "versions": {},
+                    "in_doubt": False,
                     "updated_at": now,
                 }
             )
@@ -120,7 +126,7 @@ class Ledger:
             row = rows[self._token(ref)]
             row.record_id, row.url, row.lost = known.record_id, known.url, False
             row.hashes, row.version = dict(known.hashes), known.version
-            row.versions = {name: moment.isoformat() for name, moment in known.versions.items()}
+            row.versions, row.in_doubt = _told(known.versions), False
             row.links = [self._token(link) for link in known.links]
             row.updated_at = now
 
@@ -129,6 +135,28 @@ class Ledger:
         for row in self._rows([self._token(ref) for ref in refs]):
             if row.record_id is None:
                 self._session.delete(row)
+
+    def has_doubts(self) -> bool:
+        """Whether there is a record on which an answer never came."""
+        return self._session.scalars(self._doubtful().limit(1)).first() is not None
+
+    def _doubtful(self) -> Select[RecordLink]:
+        return select(RecordLink).where(
+            RecordLink.connection_id == self._connection_id, RecordLink.in_doubt
+        )
+
+    def abandoned(self) -> list[Ref]:
+        """The people of records on which an answer never came, and is waited for by nobody any more.
+
+        To be called once nothing is to be tried again. Each record is told of once.
+        """
+        rows = list(self._session.scalars(self._doubtful()))
+        companies = [row for row in rows if row.object == ObjectName.COMPANY]
+        for row in rows:
+            row.in_doubt = False
+        for row in companies:
+            rows += self._session.scalars(self._linking(f"{row.object}:{row.key_hash}"))
+        return [self._ref(row) for row in rows if row.object in PEOPLE]
 
     def lose(self, ref: Ref) -> None:
         """Note that the CRM no longer has a record: what became of it is looked for next time."""
@@ -139,12 +167,15 @@ class Ledger:
     def unlink(self, ref: Ref) -> None:
         """Take every link to a record away: they are made again to what takes its place."""
         token = self._token(ref)
-        query = select(RecordLink).where(
+        for row in self._session.scalars(self._linking(token)):
+            row.links = [link for link in row.links if link != token]
+
+    def _linking(self, token: str) -> Select[RecordLink]:
+        """The records that are linked to one."""
+        return select(RecordLink).where(
             RecordLink.connection_id == self._connection_id,
             cast(RecordLink.links, Text).like(f"%{token}%"),
         )
-        for row in self._session.scalars(query):
-            row.links = [link for link in row.links if link != token]
 
     def forget(self, ref: Ref) -> None:
         """Drop a record that was taken out of the CRM, and every link to it."""
@@ -177,3 +208,7 @@ class Ledger:
 
     def _ref(self, row: RecordLink) -> Ref:
         return Ref(ObjectName(row.object), self._cipher.decrypt(row.key_box, PURPOSE))
+
+
+def _told(versions: Mapping[str, datetime]) -> dict[str, str]:
+    return {name: moment.isoformat() for name, moment in versions.items()}

@@ -256,7 +256,10 @@ class RecordLink(Base):
     """The ledger: which record stands for what, and fingerprints of what was written to it last."""
 
     __tablename__ = "record_links"
-    __table_args__ = (UniqueConstraint("connection_id", "object", "key_hash"),)
+    __table_args__ = (
+        UniqueConstraint("connection_id", "object", "key_hash"),
+        Index("ix_record_links_in_doubt", "connection_id", "in_doubt"),
+    )
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     connection_id: Mapped[int] = mapped_column(ForeignKey("connections.id"))
     object: Mapped[str] = mapped_column(String(16))
@@ -271,6 +274,8 @@ class RecordLink(Base):
     version: Mapped[datetime | None]
     versions: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
     """Field -> the moment (ISO 8601) that its value is from, where that is before `version`."""
+    in_doubt: Mapped[bool] = mapped_column(Boolean, default=False)
+    """Something was sent to it whose answer has not come."""
     lost: Mapped[bool] = mapped_column(Boolean, default=False)
     """The CRM said that the record is gone: what became of it is looked for next time."""
     updated_at: Mapped[datetime]

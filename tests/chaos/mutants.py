@@ -44,8 +44,8 @@ def _ledger_before_the_call() -> None:
 
     plan_only = Batch._plan
 
-    def plan(batch: Any, taken: Any) -> Any:
-        settled = plan_only(batch, taken)
+    def plan(batch: Any, beside: Any) -> Any:
+        settled = plan_only(batch, beside)
         with batch._write() as session:
             for delivery, booking in batch._rows:
                 row = session.get_one(type(delivery), delivery.id)
@@ -100,9 +100,9 @@ def _pause_ignored() -> None:
 
 def _batches_not_kept_apart() -> None:
     """What is asked about while a batch is written may be what that batch makes."""
-    from app.domain.records import DesiredBooking
+    from workers import batch
 
-    DesiredBooking.marks = frozenset()
+    batch.marks_of = lambda desired, shape: set()
 
 
 def _last_to_arrive_wins() -> None:

@@ -152,17 +152,13 @@ class SandboxView:
 
 def outlast(system: System, verdict: Verdict, what: str, action: Any) -> None:
     """Nothing is written any more, whatever happens that brings no news."""
-    before = {name: len(s.sandbox.log) for name, s in system.served.items()}
-    writes = system.writes()
+    before = {name: served.sandbox.writes() for name, served in system.served.items()}
     action()
-    if system.writes() != writes:
-        calls = [
-            f"{name} {call}"
-            for name, served in system.served.items()
-            for call in served.sandbox.log[before[name] :]
-        ]
-        number = system.writes() - writes
-        verdict.wrong.append(f"{number} calls wrote something after {what}: {calls[:12]}")
+    for name, served in system.served.items():
+        number = served.sandbox.writes() - before[name]
+        if number:
+            said = "\n".join(list(served.sandbox.written)[-min(number, 5) :])
+            verdict.wrong.append(f"{number} calls to {name} wrote something after {what}:\n{said}")
 
 
 def replay(system: System, bookings: int, verdict: Verdict) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from app.domain.records import DesiredBooking, DesiredRecord, Key, Match, MatchKey, ObjectName, Ref
 from app.store.engine import utcnow
+from config.settings import CONFIG_DIR
 from sandbox.core import Fault
-from tests.bridge import ASKED_AHEAD, Bridge, sample
+from tests.bridge import ADAPTERS, ASKED_AHEAD, Bridge, sample
 from tests.contract.test_adapters import only, person
+from workers.batch import Batch, marks_of
 
 PATIENCE = 10.0
 """Seconds that two threads wait for each other before the test has failed."""
@@ -92,16 +95,24 @@ def test_what_two_batches_share_is_made_once(ahead: Bridge, shared: str) -> None
     assert len(view.companies) == {"person": 3, "company": 1}[shared]
 
 
-def test_two_bookings_meet_where_one_may_be_found_as_the_other() -> None:
-    """Another e-mail address and the same phone number: in some mappings that is one person."""
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Key(MatchKey.PHONE, "+4930901820"), Key(MatchKey.PHONE, "+4930901820")),
+        (Key(MatchKey.FIELD, "Acme", "tag"), Key(MatchKey.FIELD, "acme", "tag")),
+        (Key(MatchKey.RECORD_ID, "17"), Key(MatchKey.RECORD_ID, "https://crm.example/deal/17")),
+    ],
+    ids=["phone", "case", "record"],
+)
+def test_two_bookings_meet_where_one_may_be_found_as_the_other(one: Key, other: Key) -> None:
+    """Other people, and all the same the record of the one may be the record of the other."""
 
-    def booking(email: str) -> DesiredBooking:
-        keys = (Key(MatchKey.EMAIL, email), Key(MatchKey.PHONE, "+4930901820"))
-        ref = Ref(ObjectName.CONTACT, f"email:{email}")
-        record = DesiredRecord(ref, {}, {}, match=Match(keys))
-        return DesiredBooking(email, utcnow(), (record,))
+    def marks(email: str, key: Key) -> set[Hashable]:
+        match = Match((Key(MatchKey.EMAIL, email), key))
+        record = DesiredRecord(Ref(ObjectName.CONTACT, f"email:{email}"), {}, {}, match=match)
+        return marks_of(DesiredBooking(email, utcnow(), (record,)), ADAPTERS["pipedrive"].shape)
 
-    assert booking("a@x.example").marks & booking("b@x.example").marks == {"+4930901820"}
+    assert len(marks("a@x.example", one) & marks("b@x.example", other)) == 1
 
 
 def test_a_write_that_fails_leaves_the_next_batch_as_it_was(
@@ -123,3 +134,143 @@ def test_a_write_that_fails_leaves_the_next_batch_as_it_was(
     ahead.settle()
     view = sandbox.view()
     assert (len(view.contacts), len(view.companies), len(view.deals)) == (6, 6, 6)
+
+
+def files(folder: Path, **changes: str) -> Path:
+    """The default mapping files, with some words of Pipedrive's changed."""
+    for path in (CONFIG_DIR / "mappings").glob("*.yaml"):
+        text = path.read_text("utf-8")
+        if path.stem == "pipedrive":
+            for old, new in changes.items():
+                assert WORDS[old] in text
+                text = text.replace(WORDS[old], new)
+        (folder / path.name).write_text(text, "utf-8")
+    return folder
+
+
+WORDS = {
+    "deals": "per: booking",
+    "company": "name: {from: attendee.company_domain, write: on_create}",
+    "subject": 'attendee.display_name }}"}\n    type',
+}
+
+
+@pytest.fixture
+def settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Makes the service with Pipedrive, asked ahead in batches of two, with a changed mapping."""
+    made: list[Bridge] = []
+
+    def make(**changes: str) -> Bridge:
+        folder = files(tmp_path, **changes)
+        url = f"sqlite:///{tmp_path}/bridge.sqlite3"
+        made.append(Bridge(url, ("pipedrive",), mappings_dir=folder).connect_all())
+        monkeypatch.setattr(type(made[-1].services.adapter(1)), "batch_size", 2)
+        return made[-1]
+
+    yield make
+    for bridge in made:
+        bridge.close()
+
+
+def ask_between_write_and_note(monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
+    """Ask about the first batch that is asked ahead once the one before is in the CRM, unnoted."""
+    wrote, asked = threading.Event(), threading.Event()
+    ask, apply = Batch.ask, kind.apply
+
+    def asks(batch: Batch, rows: Any, beside: Batch | None = None) -> None:
+        if beside:
+            wrote.wait(PATIENCE)
+        ask(batch, rows, beside)
+        if beside:
+            asked.set()
+
+    def applies(adapter: Any, plan: Any, report: Any) -> None:
+        apply(adapter, plan, report)
+        if not wrote.is_set():
+            wrote.set()
+            asked.wait(PATIENCE)
+
+    monkeypatch.setattr(Batch, "ask", asks)
+    monkeypatch.setattr(kind, "apply", applies)
+
+
+def test_a_meeting_that_was_just_made_is_nobody_elses(
+    settled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A meeting was begun for two people, one of whom left; the next booking of that one is written
+    while it is looked for: it does not take that one's meeting for its own."""
+    crm = settled(deals="per: none", subject="'call' }}\"}\n    type")
+    sandbox = only(crm)
+    sandbox.faults.append(
+        Fault(method="POST", path="activities", status=400, body='{"error":"no"}')
+    )
+    both = [person("xaver@one.example"), person("yves@two.example")]
+    crm.post(sample("booking_created", id="B", updatedAt="2030-01-01T00:00:00Z", attendees=both))
+    crm.settle()
+    assert [row.state for row in crm.deliveries()] == ["failed"]
+    ask_between_write_and_note(monkeypatch, type(crm.services.adapter(1)))
+    post(crm, 1, "xaver@one.example")
+    post(crm, 2, "f@f.example")
+    crm.post(
+        sample("booking_created", id="B", updatedAt="2030-01-02T00:00:00Z", attendees=both[1:])
+    )
+    post(crm, 3, "g@g.example")
+    crm.settle()
+    assert {row.state for row in crm.deliveries()} == {"synced"}
+    assert len(sandbox.view().meetings) == 4
+
+
+def test_a_company_that_goes_by_its_name_is_made_once(settled: Any) -> None:
+    """Two domains, one name: Pipedrive looks for a company by that."""
+    crm = settled(company="name: {value: Acme Group, write: on_create}")
+    only(crm).faults.append(Fault(method="POST", path="organizations", latency=1.0))
+    for number, domain in enumerate(("acme.com", "gmail.com", "acme.de", "gmail.com")):
+        post(crm, number, f"p{number}@{domain}")
+    crm.settle()
+    assert len(only(crm).view().companies) == 1
+
+
+def test_a_database_that_fails_in_a_write_casts_no_suspicion(
+    ahead: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was only asked about is as it was; and the write's own failure is what comes out."""
+    for number in range(6):
+        post(ahead, number, f"p{number}@corp{number}.example")
+    seen = overlapping(ahead, monkeypatch)
+    save, struck = Batch._save, []
+
+    def fails_once(batch: Batch, session: Any) -> None:
+        if not struck:
+            struck.append(True)
+            raise OperationalError("COMMIT", {}, Exception("disk I/O error"))
+        save(batch, session)
+
+    monkeypatch.setattr(Batch, "_save", fails_once)
+    with pytest.raises(OperationalError):
+        ahead.drain()
+    assert seen == [True]
+    # Who drains next suspects what is still in a dead hand, and that is the first batch.
+    assert sum(row.held_by is not None for row in ahead.deliveries()) == 2
+    ahead.settle()
+    view = only(ahead).view()
+    assert (len(view.contacts), len(view.companies), len(view.deals)) == (6, 6, 6)
+
+
+def test_a_pause_is_kept_whatever_else_happens(
+    ahead: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CRM asks for a pause while the database fails for the batch that is asked about."""
+    for number in range(6):
+        post(ahead, number, f"p{number}@corp{number}.example")
+    only(ahead).faults.append(Fault(method="POST", status=429, headers={"Retry-After": "300"}))
+    plan = Batch._plan
+
+    def fails_ahead(batch: Batch, beside: Batch | None) -> Any:
+        if beside:
+            raise OperationalError("SELECT", {}, Exception("locked"))
+        return plan(batch, beside)
+
+    monkeypatch.setattr(Batch, "_plan", fails_ahead)
+    ahead.drain()
+    (name,) = ahead.served
+    assert ahead.connection(name).pause_until

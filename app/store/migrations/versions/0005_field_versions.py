@@ -1,4 +1,4 @@
-"""which booking a field of a shared record is from"""
+"""which booking a field of a shared record is from, and which records are in doubt"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,8 +12,14 @@ depends_on = None
 def upgrade() -> None:
     with op.batch_alter_table("record_links") as table:
         table.add_column(sa.Column("versions", sa.JSON(), nullable=False, server_default="{}"))
+        table.add_column(
+            sa.Column("in_doubt", sa.Boolean(), nullable=False, server_default=sa.false())
+        )
+        table.create_index("ix_record_links_in_doubt", ["connection_id", "in_doubt"])
 
 
 def downgrade() -> None:
     with op.batch_alter_table("record_links") as table:
+        table.drop_index("ix_record_links_in_doubt")
+        table.drop_column("in_doubt")
         table.drop_column("versions")
