@@ -35,6 +35,8 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     latency: float = 0.0
     """Seconds to wait first."""
+    until: threading.Event = field(default_factory=threading.Event)
+    """Once this is set nothing waits any longer."""
     drop_after_commit: bool = False
     """Do what was asked, then close the connection without an answer."""
     times: int = 1
@@ -247,8 +249,7 @@ class Sandbox:
             return None
         fault = self._strike(path)
         if fault:
-            if fault.latency:
-                time.sleep(fault.latency)
+            fault.until.wait(fault.latency)
             if fault.status:
                 return Response(fault.body, fault.status, fault.headers)
             request.environ["sandbox.drop"] = fault.drop_after_commit

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
+import threading
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select
-from sqlalchemy.exc import OperationalError
 
 from app.store.deliveries import LEASE
 from app.store.models import ConnectionRow, DeliveryRow, RecordLink
@@ -27,18 +30,29 @@ SLOW = 4.0
 
 
 @pytest.fixture
-def system(tmp_path: Path) -> Iterator[System]:
-    """The service with one worker, caught in a call to the first CRM."""
+def idle(tmp_path: Path) -> Iterator[System]:
+    """The service with one worker, which has synced one booking."""
     made = System(tmp_path, f"sqlite:///{tmp_path}/a.sqlite3", workers=("worker-1",))
     # Warm: what a worker reads of an account for the first time is not what it is caught in.
     made.post(sample("booking_created", id="first"))
     wait_for(lambda: made.states() == {"synced": len(PROVIDERS)}, 60)
-    for served in made.served.values():
-        served.sandbox.faults.append(Fault(latency=SLOW, method="POST", times=2))
-    made.post(sample("booking_created", id="caught"))
-    wait_for(lambda: made.states().get("synced") != 2 * len(PROVIDERS) and held(made) > 0, 20)
     yield made
     made.stop()
+
+
+@pytest.fixture
+def system(idle: System) -> System:
+    """The service with its worker caught in a slow call to each CRM."""
+    catch(idle, Fault(latency=SLOW, method="POST", times=2))
+    return idle
+
+
+def catch(system: System, fault: Fault) -> None:
+    """Post a second booking, whose calls meet a fault; return once the worker is at it."""
+    for served in system.served.values():
+        served.sandbox.faults.append(replace(fault))
+    system.post(sample("booking_created", id="caught"))
+    wait_for(lambda: held(system) > 0, 20)
 
 
 def held(system: System) -> int:
@@ -67,17 +81,18 @@ def stands_still(system: System, pid: int) -> bool:
 
     A signal stops each thread when the kernel comes to it: only a process of which the kernel says
     that it stands can be looked at, since a thread could otherwise begin a write after the look.
+    The look does not wait for the writer: the slow calls would end meanwhile.
     """
     os.kill(pid, signal.SIGSTOP)
     os.waitpid(pid, os.WUNTRACED)
-    try:
-        with system.store.write() as session:
-            # A transaction begins with its first statement.
-            session.execute(select(1))
+    path = system.store.engine.url.database
+    with closing(sqlite3.connect(str(path), timeout=0, isolation_level=None)) as look:
+        try:
+            look.execute("BEGIN IMMEDIATE")
             return True
-    except OperationalError:
-        os.kill(pid, signal.SIGCONT)
-        return False
+        except sqlite3.OperationalError:
+            os.kill(pid, signal.SIGCONT)
+            return False
 
 
 def one_of_each(system: System) -> bool:
@@ -98,10 +113,15 @@ def test_the_work_of_a_killed_worker_is_done_within_thirty_seconds(system: Syste
     assert one_of_each(system)
 
 
-def test_a_worker_that_stood_still_writes_nothing(system: System) -> None:
+def test_a_worker_that_stood_still_writes_nothing(idle: System) -> None:
     """SIGSTOP for longer than the lease, another one does the work, SIGCONT: not one row changes."""
+    system, stopped = idle, threading.Event()
+    # Shorter than the worker's own patience: it is not the call that is to fail.
+    catch(system, Fault(latency=8, until=stopped, method="POST", times=2))
     sleeper = system.processes["worker-1"]
     wait_for(lambda: stands_still(system, sleeper.pid), 30)
+    assert held(system) > 0, "the worker was done before it stood still"
+    stopped.set()
     system.start("worker-2")
     wait_for(lambda: system.states() == {"synced": 2 * len(PROVIDERS)}, PATIENCE)
     wait_for(lambda: held(system) == 0, 10)
