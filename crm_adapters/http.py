@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 import requests
 import structlog
-from requests.adapters import HTTPAdapter
 
 from app.domain.allowance import Allowance
 from app.domain.errors import RateLimited, RetryLater, Unauthorized
 from crm_adapters.base import Access
+from crm_adapters.wire import WatchedTransport
 
 log = structlog.get_logger(__name__)
 Answer = TypeVar("Answer")
@@ -50,8 +50,6 @@ def with_token(
         token = access.tokens.token()
         if token in refused:
             token = access.tokens.renewed(refused[-1])
-        # The last look before the call: time may have stood still since the one at the gate.
-        access.gate.may_go_on()
         try:
             return _patiently(access, partial(call, token))
         except RefusedToken as error:
@@ -83,7 +81,7 @@ class ApiSession:
         self.access = access
         self.http = requests.Session()
         for scheme in ("https://", "http://"):
-            self.http.mount(scheme, HTTPAdapter(pool_maxsize=at_once))
+            self.http.mount(scheme, WatchedTransport(access.gate, at_once))
 
     def request(
         self,

@@ -55,6 +55,7 @@ from crm_adapters.http import (
     unreachable,
     with_token,
 )
+from crm_adapters.wire import watch
 
 API_VERSION = "2026-09"
 """The one place for the version; https://developers.hubspot.com/docs/developer-tooling/platform/versioning"""
@@ -158,6 +159,7 @@ class HubSpotAdapter:
         self.access = access
         # No retries here: the drainer decides what is tried again, and when.
         self._pool = urllib3.PoolManager(maxsize=4, retries=urllib3.Retry(0, read=False))
+        watch(self._pool, access.gate)
         client = hubspot.Client.create(api_factory=self._api)
         self._batch = client.crm.objects.batch_api
         self._records = client.crm.objects.basic_api

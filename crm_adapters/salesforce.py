@@ -56,6 +56,7 @@ from crm_adapters.http import (
     unreachable,
     with_token,
 )
+from crm_adapters.wire import WatchedTransport
 
 API_VERSION = "68.0"
 """The one place for the version (Autumn 2026)."""
@@ -347,6 +348,8 @@ class _Session(requests.Session):
     def __init__(self, access: Access) -> None:
         super().__init__()
         self._access = access
+        for scheme in ("https://", "http://"):
+            self.mount(scheme, WatchedTransport(access.gate))
 
     def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
         self._access.enter(CALLS)

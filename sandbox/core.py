@@ -244,6 +244,8 @@ class Sandbox:
     # Requests
 
     def _before(self) -> Response | None:
+        # Before any lock: a client that stands still in the middle of a request holds nobody up.
+        request.get_data()
         path = request.path
         if path == "/" or path.startswith("/_sandbox"):
             return None

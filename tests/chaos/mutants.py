@@ -24,6 +24,7 @@ class Mutant:
 
 
 CRASHES = "tests/chaos/test_crashes.py::test_killed_at_every_commit_and_every_call"
+STILL = "tests/contract/test_adapters.py::test_who_stood_still_right_before_a_call_does_not_make_it"
 FENCE = "tests/integration/test_queue.py::test_a_drainer_that_lost_its_lease_writes_nothing"
 LATE = "tests/integration/test_queue.py::test_a_wake_up_that_found_the_lease_taken_is_made_up_for"
 ADAPTERS = "tests/contract/test_adapters.py"
@@ -73,6 +74,13 @@ def _lease_not_fenced() -> None:
     from app.store import deliveries
 
     deliveries.hold_lease = lambda session, connection_id, fence, now: True
+
+
+def _last_look_too_early() -> None:
+    """The lease is looked at when a call's turn has come, and not when the call goes out."""
+    from crm_adapters import wire
+
+    wire._watched = lambda kind, gate: kind
 
 
 def _lease_never_ends() -> None:
@@ -192,6 +200,7 @@ MUTANTS: dict[str, Mutant] = {
     "ledger written before the call": Mutant(_ledger_before_the_call, (CRASHES,)),
     "create without an intent": Mutant(_no_intent, (CRASHES,)),
     "lease not fenced": Mutant(_lease_not_fenced, (FENCE,)),
+    "last look too early": Mutant(_last_look_too_early, (STILL,)),
     "lease never ends": Mutant(_lease_never_ends, ("tests/chaos/test_leases.py",)),
     "wake-up lost": Mutant(_wake_up_lost, (LATE,)),
     "cooldown ignored": Mutant(_pause_ignored, (ADAPTERS,)),

@@ -6,12 +6,20 @@ A new CRM is taken in by its entry in providers.yaml: nothing here names one.
 from __future__ import annotations
 
 import itertools
+import math
+import socket
+import threading
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from sqlalchemy import update
+from urllib3.connection import HTTPConnection
 
 from app.domain.records import ObjectName
+from app.store.engine import utcnow
+from app.store.models import ConnectionRow, DeliveryRow, RecordLink
 from sandbox.core import Fault
 from tests.bridge import Bridge, sample, wait_for
 from workers.sync import Drainer
@@ -302,11 +310,6 @@ def test_an_outage_makes_no_doubles(crm: Bridge, provider: str) -> None:
 
 def hurry(crm: Bridge) -> None:
     """Let the time for the next try have come."""
-    from sqlalchemy import update
-
-    from app.store.engine import utcnow
-    from app.store.models import ConnectionRow, DeliveryRow, RecordLink
-
     with crm.services.store.write() as session:
         session.execute(update(ConnectionRow).values(pause_until=None))
         session.execute(update(DeliveryRow).values(next_attempt_at=utcnow()))
@@ -345,6 +348,62 @@ def test_every_lost_answer_is_made_up_for(crm: Bridge, provider: str, marked: bo
         assert all(len(set(d.contact_ids)) == len(d.contact_ids) == 2 for d in seen.deals), key
         if not struck:
             return
+
+
+def test_who_stood_still_right_before_a_call_does_not_make_it(
+    crm: Bridge, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before each call in turn time stands still for one worker, and another one does the work.
+
+    It is the last moment there is: the request is about to be put on the wire.
+    """
+    sandbox, connection = only(crm), crm.connection(provider).id
+    first, put = crm.drainer, HTTPConnection.putrequest
+    left = -1
+
+    def stand_still(wire: HTTPConnection, *args: Any, **more: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left == -1:
+            first._leases[connection]._held_until = -math.inf
+            lose_lease(crm)
+            crm.drainer = Drainer(crm.services)
+            hurry(crm)
+            crm.settle()
+            sandbox.calls.clear()
+        put(wire, *args, **more)
+
+    monkeypatch.setattr(HTTPConnection, "putrequest", stand_still)
+    for number in itertools.count():
+        crm.post(sample("booking_created", id=f"n{number}", attendees=[person(f"p{number}@a.de")]))
+        crm.drainer, left = first, number
+        crm.drain()
+        seen = view(crm)
+        assert len(seen.deals) == len(seen.meetings) == number + 1, number
+        assert len(seen.contacts) == number + 1, number
+        if crm.drainer is first:
+            return
+        assert not sandbox.calls, number
+
+
+def test_half_a_request_holds_nobody_up(crm: Bridge) -> None:
+    """A worker that stands still within a request does not keep others from the sandbox."""
+    (served,) = crm.served.values()
+    address = urlsplit(served.url)
+    with socket.create_connection((address.hostname, address.port)) as still:
+        still.sendall(b"POST /half HTTP/1.1\r\nHost: crm\r\nContent-Length: 100\r\n\r\n{")
+        # Only once it is being read is it in anybody's way.
+        wait_for(
+            lambda: any(t.name.endswith("(process_request_thread)") for t in threading.enumerate())
+        )
+        crm.sync(sample("booking_created"))
+    assert len(view(crm).deals) == 1
+
+
+def lose_lease(crm: Bridge) -> None:
+    """Let the lease of whoever drains have ended."""
+    with crm.services.store.write() as session:
+        session.execute(update(ConnectionRow).values(drain_until=utcnow() - DAY))
 
 
 def test_a_crash_before_the_ledger_is_made_up_for(crm: Bridge) -> None:

@@ -84,7 +84,7 @@ def test_every_crash_point_has_its_test() -> None:
                 if name
                 else (ROOT / path).exists()
             )
-    number = {14: "fourteen"}[len(MUTANTS)]
+    number = {15: "fifteen"}[len(MUTANTS)]
     assert f"plants {number} bugs" in " ".join(page.split())
 
 

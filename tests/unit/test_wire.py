@@ -1,0 +1,66 @@
+"""What has gone out of a request when the call stops being ours to make."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from urllib3 import PoolManager
+from urllib3.connection import HTTPConnection
+
+from app.domain.allowance import Gate
+from crm_adapters.wire import PIECE, WatchedTransport, watch
+
+
+class Lost(Exception):
+    pass
+
+
+def closing_after(looks: int) -> Gate:
+    """A gate that lets so many pieces through."""
+    gate, left = Gate(), iter(range(looks))
+
+    def look() -> None:
+        if next(left, None) is None:
+            raise Lost
+
+    gate.may_go_on = look
+    return gate
+
+
+def received(gate: Gate, body: bytes) -> bytes:
+    """What the other end gets of a request that is broken off."""
+    pools = PoolManager()
+    watch(pools, gate)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        wire = pools.pool_classes_by_scheme["http"].ConnectionCls("crm.example")
+        assert isinstance(wire, HTTPConnection)
+        wire.sock = ours
+        with pytest.raises(Lost):
+            wire.request("POST", "/deals", body=body)
+        ours.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: theirs.recv(65536), b""))
+
+
+@pytest.mark.parametrize("whole_pieces", [0, 1, 2])
+def test_a_body_ends_where_the_lease_was_lost(whole_pieces: int) -> None:
+    """The head goes out first, then piece after piece; the CRM never gets the whole."""
+    body = b"x" * (3 * PIECE - 1)
+    head, _, rest = received(closing_after(1 + whole_pieces), body).partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /deals HTTP/1.1")
+    assert len(rest) == whole_pieces * PIECE
+
+
+def test_nothing_goes_out_where_it_was_lost_before() -> None:
+    """Not even the head."""
+    assert received(closing_after(0), b"x") == b""
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_makes_no_difference(scheme: str) -> None:
+    """Connections through a proxy are watched as well."""
+    direct = WatchedTransport(Gate()).poolmanager
+    through = WatchedTransport(Gate()).proxy_manager_for("http://proxy.example:3128")
+    for pools in (direct, through):
+        assert "send" in vars(pools.pool_classes_by_scheme[scheme].ConnectionCls)
