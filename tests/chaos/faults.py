@@ -16,8 +16,8 @@ from redis import Redis
 from sandbox.core import Fault, Sandbox
 from tests.chaos.system import System
 
-STOPPED = 17.0
-"""Seconds that a process stands still: longer than a lease."""
+STOPPED = 25.0
+"""Seconds that a process stands still: a lease, and time for another worker to do what it was at."""
 LAG = 2.0
 """Seconds that a search lags while it is slow."""
 
