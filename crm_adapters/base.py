@@ -28,6 +28,8 @@ from crm_adapters.allowance import read_headers
 
 BOOKING_FIELD = "meetergo_booking_id"
 """Name of the custom field that carries the booking's id in every CRM."""
+SEARCH_LAG = 15.0
+"""Seconds until a search shows what was made; HubSpot and Pipedrive only say that it takes some."""
 
 
 class TokenSource(Protocol):

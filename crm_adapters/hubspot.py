@@ -46,7 +46,7 @@ from app.domain.records import (
     Result,
     Stage,
 )
-from crm_adapters.base import BOOKING_FIELD, Access, Report, unblocked
+from crm_adapters.base import BOOKING_FIELD, SEARCH_LAG, Access, Report, unblocked
 from crm_adapters.finder import Hit, KeyFinder, is_begun, note_lost_targets
 from crm_adapters.http import (
     RefusedToken,
@@ -146,6 +146,7 @@ class HubSpotAdapter:
             ObjectName.COMPANY: (MatchKey.DOMAIN,),
             ObjectName.DEAL: (MatchKey.OPEN_DEAL,),
         },
+        lag=dict.fromkeys((ObjectName.COMPANY, ObjectName.CONTACT), SEARCH_LAG),
         needs={
             # https://developers.hubspot.com/docs/api-reference/crm-contacts-v3/guide and its like
             ObjectName.CONTACT: ("email", "firstname", "lastname"),

@@ -44,7 +44,7 @@ from app.domain.records import (
     Result,
     Stage,
 )
-from crm_adapters.base import BOOKING_FIELD, Access, Report, unblocked
+from crm_adapters.base import BOOKING_FIELD, SEARCH_LAG, Access, Report, unblocked
 from crm_adapters.finder import Hit, KeyFinder, is_begun, note_lost_targets
 from crm_adapters.http import ApiSession, RefusedToken, shorten, together, with_token
 
@@ -118,6 +118,7 @@ class PipedriveAdapter:
             ObjectName.COMPANY: (MatchKey.DOMAIN,),
             ObjectName.DEAL: (MatchKey.OPEN_DEAL,),
         },
+        lag=dict.fromkeys((ObjectName.COMPANY, ObjectName.CONTACT), SEARCH_LAG),
         needs={
             ObjectName.COMPANY: ("name",),
             ObjectName.CONTACT: ("name",),
