@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.domain.booking import Booking, Outcome
-from app.domain.errors import UnfitPayload
+from app.domain.errors import Gone, InvalidRecord, UnfitPayload
 from app.domain.events import (
     FORM_EVENT,
     Event,
@@ -175,16 +175,26 @@ class Intake:
         """Re-read held appointments from meetergo and apply what it says; give who to wake.
 
         `read` takes source and appointment id and raises CrmError where meetergo does not answer.
+        What meetergo does not have, or cannot be read, is quarantined: it holds no other up.
         """
         with self._store.read() as session:
             held = [(row.id, read_event_row(row, self._cipher)) for row in
                     waiting_events(session, limit)]  # fmt: skip
         wake: set[int] = set()
         for event_id, event in held:
-            appointment = without_secret(read(event.source, str(event.payload.get("id", ""))))
-            true_event = Event(event.source, event.type, appointment, event.received_at)
-            wake.update(self._settle(event_id, true_event))
+            try:
+                appointment = without_secret(read(event.source, str(event.payload.get("id", ""))))
+                true_event = Event(event.source, event.type, appointment, event.received_at)
+                wake.update(self._settle(event_id, true_event))
+            except (Gone, InvalidRecord, UnfitPayload) as error:
+                self._set_aside(event_id, f"meetergo did not confirm it: {error}")
         return sorted(wake)
+
+    def _set_aside(self, event_id: int, why: str) -> None:
+        with self._store.write() as session:
+            row = session.get_one(EventRow, event_id, with_for_update=True)
+            row.status, row.error = EventStatus.QUARANTINED, why
+        log.warning("webhook_quarantined", event_id=event_id, reason=why)
 
     def adopt(self, source: str, appointment: Mapping[str, Any]) -> list[int] | None:
         """Take in an appointment that meetergo's API shows; None where it is no news.
