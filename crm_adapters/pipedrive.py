@@ -509,13 +509,18 @@ class Finder(KeyFinder):
         """What was begun before: lists do not lag, the search does."""
         name = question.ref.object
         body, title = ("note", "subject") if name is ObjectName.MEETING else ("", "title")
-        for item in self._candidates(name, question, key):
+        found = False
+        for item in self._candidates(name, question):
             values = self._api.values(name, item)
             if is_begun(question, key, values, BOOKING_FIELD, body, title):
+                found = True
                 yield item
-                return
+        if name is ObjectName.DEAL and BOOKING_FIELD in question.content and not found:
+            yield from self._searched(
+                name, MatchKey.FIELD, question, key._replace(field=BOOKING_FIELD)
+            )
 
-    def _candidates(self, name: ObjectName, question: Question, key: Key) -> Iterator[Body]:
+    def _candidates(self, name: ObjectName, question: Question) -> Iterator[Body]:
         """What hangs on the deal or the people that it was, or is to be, linked to."""
         ids = {ref: i for ref in question.anchors if (i := self.id_of(ref))}
         deals = [i for ref, i in ids.items() if ref.object is ObjectName.DEAL]
@@ -526,11 +531,6 @@ class Finder(KeyFinder):
         lists += [{"org_id": i} for i in companies] if not lists else []
         for query in lists:
             yield from self._api.many(name, query)
-        if not lists and name is ObjectName.DEAL:
-            for hit in self._api.search(name, {"term": key.value, "fields": "custom_fields"}):
-                item = self._api.get(name, str(hit["id"]))
-                if item:
-                    yield item
 
 
 def _is_meant(kind: MatchKey, term: str, key: Key, hit: Body) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from app.domain.records import (
@@ -12,7 +12,10 @@ from app.domain.records import (
     CrmShape,
     DesiredRecord,
     Directory,
+    FieldValue,
+    Key,
     Known,
+    Match,
     MatchKey,
     ObjectName,
     Question,
@@ -50,7 +53,7 @@ def ask(
                 fields = frozenset(changed if thorough else reading)
                 questions.append(_question(item, known.record_id, fields))
             continue
-        unique = is_unique(record, shape, directory)
+        unique = is_unique(ref.object, record.match, shape, directory)
         if known is not None or _must_look(record) or (thorough and unique):
             told = known is None and not thorough and not _must_read(record)
             if told and ref not in through and unique:
@@ -62,7 +65,39 @@ def ask(
                 anchors = tuple(dict.fromkeys((*record.links, *known.links)))
                 question = replace(question, anchors=anchors, begun=known.hashes)
             questions.append(question)
-    return questions
+    return questions + list(_left_behind(wanted, ledger, directory))
+
+
+def begun_links(known: Known, ledger: Ledger) -> list[Ref]:
+    """What a record may hang on whose own create never got an answer: its id is not known."""
+    if known.record_id is not None and not known.doubtful:
+        return []
+    return [ref for ref in known.links if ref in ledger and ledger[ref].record_id is None]
+
+
+def _left_behind(
+    wanted: Mapping[Ref, Wanted], ledger: Ledger, directory: Directory
+) -> Iterator[Question]:
+    """Who was begun together with a record and is not wanted with it any more: a link to him can
+    only be taken away, and the record only be found through him, once it is known who he is.
+    """
+    lines = [ledger[ref] for ref in wanted if ref in ledger]
+    refs = dict.fromkeys(link for known in lines for link in begun_links(known, ledger))
+    for ref in refs:
+        if ref not in wanted:
+            marker = directory.booking_fields.get(ref.object)
+            content: dict[str, FieldValue] = {marker: ref.key} if marker else {}
+            hashes = ledger[ref].hashes
+            yield Question(ref, None, match_of(ref).keys, content=content, begun=hashes)
+
+
+def match_of(ref: Ref) -> Match:
+    """By what a record can be recognised of which nothing but its name is known."""
+    if ref.object in PEOPLE:
+        kind, _, value = ref.key.partition(":")
+        return Match((Key(MatchKey(kind), value),))
+    kind = MatchKey.DOMAIN if ref.object is ObjectName.COMPANY else MatchKey.BOOKING
+    return Match((Key(kind, ref.key),))
 
 
 def _question(item: Wanted, record_id: str | None, fields: frozenset[str]) -> Question:
@@ -111,12 +146,12 @@ def _must_read(record: DesiredRecord) -> bool:
     return asked or (record.ref.object in SHARED and any(reading))
 
 
-def is_unique(record: DesiredRecord, shape: CrmShape, directory: Directory) -> bool:
+def is_unique(name: ObjectName, match: Match, shape: CrmShape, directory: Directory) -> bool:
     """Whether the CRM itself refuses a second record with this one's key."""
-    kind = shape.native_keys.get(record.ref.object)
-    if kind is None or not record.match.value(kind):
+    kind = shape.native_keys.get(name)
+    if kind is None or not match.value(kind):
         return False
     if kind is not MatchKey.BOOKING:
         return True
-    spec = directory.field(record.ref.object, directory.booking_fields.get(record.ref.object, ""))
+    spec = directory.field(name, directory.booking_fields.get(name, ""))
     return bool(spec and spec.unique)

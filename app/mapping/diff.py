@@ -19,13 +19,14 @@ from app.domain.records import (
     Found,
     Known,
     Lost,
+    Match,
     ObjectName,
     Plan,
     Ref,
     Several,
     WriteRule,
 )
-from app.mapping.ask import Ledger, is_unique, rule_of
+from app.mapping.ask import Ledger, begun_links, is_unique, match_of, rule_of
 from app.mapping.known import changed_fields, is_ours, still_said
 from app.mapping.present import appended, as_list, blank, is_later_stage, same
 from app.mapping.wanted import Wanted
@@ -61,6 +62,8 @@ def settle(
     settled = Settled(_choose_people(wanted, ledger, findings))
     judge = _Judge(ledger, shape, directory, findings, settled)
     ids = {ref: known.record_id for ref, known in ledger.items() if known.live and known.record_id}
+    found = ((ref, findings.first(ref)) for ref in findings.found if ref not in wanted)
+    ids |= {ref: record_id for ref, record_id in found if record_id}
     changes = []
     for ref in list(settled.wanted):
         change = judge.change(ref)
@@ -147,6 +150,11 @@ class _Judge:
         wanted[ref] = item
         record, known = item.record, self.ledger.get(ref)
         there = self.findings.found.get(ref)
+        unseen = self._unseen(known)
+        if unseen > 0:
+            words = f"The {ref.object} hangs on what was begun before; it may not be found yet."
+            self.settled.problems[ref] = RetryLater(words, unseen)
+            return None
         if record.absent:
             return self._absent(record, known, there)
         gone = known is not None and (known.lost or (ref in self.findings.asked and not there))
@@ -169,7 +177,7 @@ class _Judge:
         if not record.match.create:
             self.settled.note(ref, f"The CRM has no such {ref.object}, and none is to be made.")
             return None
-        unseen = self._unseen(record, known)
+        unseen = self._lag(ref, record.match, known)
         if unseen > 0:
             words = f"A {ref.object} was begun before; the CRM's search may not show it yet."
             self.settled.problems[ref] = RetryLater(words, unseen)
@@ -186,13 +194,20 @@ class _Judge:
             uncertain=known is not None,
         )
 
-    def _unseen(self, record: DesiredRecord, known: Known | None) -> float:
+    def _unseen(self, known: Known | None) -> float:
+        """Seconds for which what a begun record was to hang on may be there although none was found."""
+        links = begun_links(known, self.ledger) if known else []
+        missing = [ref for ref in links if not self.findings.found.get(ref)]
+        missing = [ref for ref in missing if ref not in self.settled.wanted]
+        return max((self._lag(ref, match_of(ref), self.ledger[ref]) for ref in missing), default=0)
+
+    def _lag(self, ref: Ref, match: Match, known: Known | None) -> float:
         """Seconds for which a record that was begun may be there although the search found none."""
         if known is None or known.record_id is not None or known.age is None:
             return 0.0
-        if is_unique(record, self.shape, self.directory):
+        if is_unique(ref.object, match, self.shape, self.directory):
             return 0.0
-        return self.shape.lag.get(record.ref.object, 0.0) - known.age
+        return self.shape.lag.get(ref.object, 0.0) - known.age
 
     def _absent(
         self, record: DesiredRecord, known: Known | None, there: list[Found] | None

@@ -29,8 +29,11 @@ def inquire(
     questions = {q.ref: q for q in ask(wanted, ledger, shape, directory, thorough)}
     ids = {ref: known.record_id for ref, known in ledger.items() if known.live and known.record_id}
     findings = Findings(asked=frozenset(questions))
+    # Who was left behind belongs to no booking any more: others are found through him.
+    left_behind = [ref for ref in questions if ref not in wanted]
     for part in parts or [list(wanted)]:
-        mine = [questions.pop(ref) for ref in dict.fromkeys(part) if ref in questions]
+        refs = dict.fromkeys([*left_behind, *part])
+        mine = [questions.pop(ref) for ref in refs if ref in questions]
         if mine:
             found = adapter.find(mine, ids).found
             for ref, there in found.items():

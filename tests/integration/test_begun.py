@@ -1,0 +1,87 @@
+"""What was begun by a worker that died, and is wanted otherwise by the time another one takes over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.bridge import Bridge, sample
+from tests.contract.test_adapters import hurry, lose_lease, only, person, view
+from tests.integration.test_lag import lagging
+from tests.integration.test_outages import Clock, clock
+from workers.sync import Drainer
+
+__all__ = ["clock"]
+
+JANE, OMAR = person("jane@globex.example"), person("omar@initech.example")
+
+
+class Died(BaseException):
+    """A worker is gone between the CRM's answer and the ledger."""
+
+
+@contextmanager
+def dying(crm: Bridge) -> Iterator[None]:
+    """Let whoever drains die before what it has done is noted."""
+
+    def die() -> None:
+        raise Died
+
+    crm.drainer._before_save = die
+    with pytest.raises(Died):
+        yield
+    crm.drainer._before_save = lambda: None
+    lose_lease(crm)
+
+
+@pytest.mark.parametrize("marked", [True, False], ids=["booking-id fields", "no fields of ours"])
+@pytest.mark.parametrize("known", [True, False], ids=["known attendee", "new attendee"])
+def test_another_attendee_takes_the_place_of_one_that_was_begun(
+    crm: Bridge, marked: bool, known: bool
+) -> None:
+    """The records that were begun for one attendee are taken over for the other, who alone is linked."""
+    if not marked:
+        only(crm).drop_booking_fields()
+        crm.drainer = Drainer(crm.services)
+    if known:
+        crm.sync(sample("booking_created", id="omars", attendees=[OMAR]))
+    crm.post(sample("booking_created", attendees=[JANE]))
+    with dying(crm):
+        crm.drain()
+    crm.post(sample("booking_rescheduled", attendees=[OMAR]))
+    hurry(crm)
+    crm.settle()
+    seen = view(crm)
+    assert (len(seen.deals), len(seen.meetings)) == ((2, 2) if known else (1, 1))
+    emails = {contact.id: contact.email for contact in seen.contacts}
+    deal, meeting = seen.deals[-1], seen.meetings[-1]
+    assert [emails[i] for i in deal.contact_ids] == ["omar@initech.example"]
+    assert [emails[i] for i in meeting.contact_ids] == ["omar@initech.example"]
+    companies = {company.id: company.domain for company in seen.companies}
+    assert companies[deal.company_id] == "initech.example"
+
+
+@pytest.mark.parametrize("provider", ["pipedrive"])
+def test_a_deal_is_not_made_again_before_the_search_shows_whom_it_hangs_on(
+    crm: Bridge, clock: Clock
+) -> None:
+    """Jane's deal can only be found through her, and she only by a search that lags."""
+    crm.sync(sample("booking_created", id="omars", attendees=[OMAR]))
+    crm.post(sample("booking_created", attendees=[JANE]))
+    with dying(crm):
+        crm.drain()
+    lagging(crm)
+    crm.post(sample("booking_rescheduled", attendees=[OMAR]))
+    for _ in range(4):
+        crm.drain()
+        clock.forward(3)
+    assert [d.state for d in crm.deliveries()] == ["synced", "retrying"]
+    only(crm).search_lag = set()
+    clock.forward(60)
+    crm.drain()
+    assert [d.state for d in crm.deliveries()] == ["synced", "synced"]
+    seen = view(crm)
+    assert (len(seen.deals), len(seen.meetings)) == (2, 2)
+    assert all(deal.contact_ids == seen.deals[0].contact_ids for deal in seen.deals)
