@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from app.domain.errors import Gone, InvalidRecord
 from app.domain.records import (
+    BY_NUMBER,
+    BY_TITLE,
     WRITE_ORDER,
     Fields,
     Findings,
@@ -22,6 +24,7 @@ from app.domain.records import (
 from crm_adapters.base import Report, unblocked
 
 Hit = tuple[Question, Found]
+_NUMBER = re.compile(r"meetergo booking (\S+)\s*\Z")
 _ADDRESS = re.compile(r"https?://\S+")
 
 
@@ -64,6 +67,10 @@ class KeyFinder:
         """The id of a record that is known or was found a moment ago."""
         return self._ids.get(ref) or self.findings.first(ref)
 
+    def ids_of(self, refs: Sequence[Ref]) -> dict[str, Ref]:
+        """Every id that records are known or were found by: which of several is meant is not said."""
+        return ids_of(refs, self._ids, self.findings)
+
     def by_id(self, name: ObjectName, wanted: Mapping[str, Question]) -> Iterator[Hit]:
         """Read records of an object by their ids."""
         raise NotImplementedError
@@ -75,20 +82,29 @@ class KeyFinder:
         raise NotImplementedError
 
 
-def is_begun(
+def ids_of(refs: Sequence[Ref], known: Mapping[Ref, str], findings: Findings) -> dict[str, Ref]:
+    """Ids of records -> whose they are; all that were found where none is known."""
+    found = {ref: [hit.record_id for hit in findings.found.get(ref, ())] for ref in refs}
+    return {i: ref for ref in refs for i in ([known[ref]] if ref in known else found[ref])}
+
+
+def told_begun(
     question: Question, key: Key, values: Fields, marker: str, body: str, title: str
-) -> bool:
-    """Whether a record is the one whose create was begun.
+) -> str:
+    """By what a record is the one whose create was begun; empty where it is not.
 
     It is told by the booking-id field where there is one, else by the booking's number at the end of
-    its text, else by its title; `marker`, `body` and `title` name these fields.
+    its text, and only where there is no number by its title; `marker`, `body` and `title` name these
+    fields.
     """
     if marker in question.content:
-        return values.get(marker) == key.value
-    number = key.value.partition(":")[2].partition("@")[0]
-    if str(values.get(body) or "").rstrip().endswith(f"meetergo booking {number}"):
-        return True
-    return title in question.begun and content_hash(values.get(title)) == question.begun[title]
+        return BY_NUMBER if values.get(marker) == key.value else ""
+    ending = _NUMBER.search(str(values.get(body) or ""))
+    if ending:
+        number = key.value.partition(":")[2].partition("@")[0]
+        return BY_NUMBER if ending[1] == number else ""
+    same = title in question.begun and content_hash(values.get(title)) == question.begun[title]
+    return BY_TITLE if same else ""
 
 
 def note_lost_targets(

@@ -47,7 +47,7 @@ from app.domain.records import (
     Stage,
 )
 from crm_adapters.base import BOOKING_FIELD, SEARCH_LAG, Access, Report, unblocked
-from crm_adapters.finder import Hit, KeyFinder, is_begun, note_lost_targets
+from crm_adapters.finder import Hit, KeyFinder, note_lost_targets, told_begun
 from crm_adapters.http import (
     RefusedToken,
     raise_for_outage,
@@ -542,18 +542,18 @@ class Finder(KeyFinder):
         for question, key in asked:
             fields = sorted({BOOKING_FIELD, body, title, *question.fields})
             for record in self._linked_to(name, question.anchors, fields):
-                found = _found(record, "booking id")
-                if is_begun(question, key, found.values, BOOKING_FIELD, body, title):
-                    yield question, found
+                values = dict(record.properties or {})
+                by = told_begun(question, key, values, BOOKING_FIELD, body, title)
+                if by:
+                    yield question, _found(record, by)
 
     def _linked_to(
         self, name: ObjectName, anchors: Sequence[Ref], fields: list[str]
     ) -> Iterator[Any]:
         """Records of an object that hang on any of the anchors that exist."""
         seen: set[str] = set()
-        for anchor in reversed(anchors):
-            start = self.id_of(anchor)
-            if start is None or (name, anchor.object) not in LINK_TYPES:
+        for start, anchor in reversed(self.ids_of(anchors).items()):
+            if (name, anchor.object) not in LINK_TYPES:
                 continue
             ids = self._api.linked(anchor.object, [start], name).get(start, [])
             for chunk in _chunks([item for item in ids if item not in seen]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from app.domain.errors import (
 )
 from app.domain.people import normalise_email, normalise_phone
 from app.domain.records import (
+    BY_NUMBER,
     Account,
     Change,
     Choice,
@@ -45,7 +47,7 @@ from app.domain.records import (
     Stage,
 )
 from crm_adapters.base import BOOKING_FIELD, SEARCH_LAG, Access, Report, unblocked
-from crm_adapters.finder import Hit, KeyFinder, is_begun, note_lost_targets
+from crm_adapters.finder import Hit, KeyFinder, note_lost_targets, told_begun
 from crm_adapters.http import ApiSession, RefusedToken, shorten, together, with_token
 
 log = structlog.get_logger(__name__)
@@ -457,13 +459,15 @@ class Finder(KeyFinder):
         self, name: ObjectName, kind: MatchKey, asked: list[tuple[Question, Key]]
     ) -> Iterator[Hit]:
         """Search, then read what was found: the index shows deleted records too."""
+        if kind is MatchKey.BOOKING:
+            begun = together(self._api.asking, lambda entry: list(self._begun(*entry)), asked)
+            yield from itertools.chain.from_iterable(begun)
+            return
 
         def look(entry: tuple[Question, Key]) -> list[Body]:
             question, key = entry
             if kind is MatchKey.OPEN_DEAL:
                 return list(self._open_deals(key))
-            if kind is MatchKey.BOOKING:
-                return list(self._begun(question, key))
             return list(self._searched(name, kind, question, key))
 
         for (question, _), found in zip(
@@ -505,27 +509,28 @@ class Finder(KeyFinder):
             if key.field in ("", str(deal.get("pipeline_id"))):
                 yield deal
 
-    def _begun(self, question: Question, key: Key) -> Iterator[Body]:
+    def _begun(self, question: Question, key: Key) -> Iterator[Hit]:
         """What was begun before: lists do not lag, the search does."""
         name = question.ref.object
         body, title = ("note", "subject") if name is ObjectName.MEETING else ("", "title")
         found = False
         for item in self._candidates(name, question):
             values = self._api.values(name, item)
-            if is_begun(question, key, values, BOOKING_FIELD, body, title):
+            by = told_begun(question, key, values, BOOKING_FIELD, body, title)
+            if by:
                 found = True
-                yield item
+                yield self._hit(question, item, by)
         if name is ObjectName.DEAL and BOOKING_FIELD in question.content and not found:
-            yield from self._searched(
-                name, MatchKey.FIELD, question, key._replace(field=BOOKING_FIELD)
-            )
+            field = key._replace(field=BOOKING_FIELD)
+            for item in self._searched(name, MatchKey.FIELD, question, field):
+                yield self._hit(question, item, BY_NUMBER)
 
     def _candidates(self, name: ObjectName, question: Question) -> Iterator[Body]:
         """What hangs on the deal or the people that it was, or is to be, linked to."""
-        ids = {ref: i for ref in question.anchors if (i := self.id_of(ref))}
-        deals = [i for ref, i in ids.items() if ref.object is ObjectName.DEAL]
-        people = [i for ref, i in ids.items() if ref.object is ObjectName.CONTACT]
-        companies = [i for ref, i in ids.items() if ref.object is ObjectName.COMPANY]
+        ids = self.ids_of(question.anchors)
+        deals = [i for i, ref in ids.items() if ref.object is ObjectName.DEAL]
+        people = [i for i, ref in ids.items() if ref.object is ObjectName.CONTACT]
+        companies = [i for i, ref in ids.items() if ref.object is ObjectName.COMPANY]
         lists = [{"deal_id": i} for i in deals if name is ObjectName.MEETING]
         lists += [{"person_id": i} for i in people] if not lists else []
         lists += [{"org_id": i} for i in companies] if not lists else []

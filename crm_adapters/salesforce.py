@@ -48,7 +48,13 @@ from app.domain.records import (
     Stage,
 )
 from crm_adapters.base import BOOKING_FIELD, Access, Report, unblocked
-from crm_adapters.finder import is_begun, note_lost_targets, oldest_first, record_id_in
+from crm_adapters.finder import (
+    ids_of,
+    note_lost_targets,
+    oldest_first,
+    record_id_in,
+    told_begun,
+)
 from crm_adapters.http import (
     RefusedToken,
     raise_for_outage,
@@ -425,9 +431,11 @@ class _Finder:
         for query, rows in self._api.queries(soql).items():
             name, kind, part = parts[query]
             for question, key in part:
-                hits = [row for row in rows if self._is_meant(question, kind, key, row)]
-                for row in hits:
-                    self._note(question, kind, row)
+                hits = [
+                    (row, by) for row in rows if (by := self._told_by(question, kind, key, row))
+                ]
+                for row, by in hits:
+                    self._note(question, by, row)
                 if kind is MatchKey.RECORD_ID and not hits and name in MERGEABLE:
                     lost.setdefault(name, []).append((question, key))
         if lost:
@@ -462,13 +470,13 @@ class _Finder:
     def _around(self, name: ObjectName, part: list[tuple[Question, Key]]) -> tuple[str, list[str]]:
         """What hangs on the records that a begun one was linked to: there is no booking-id field."""
         refs = dict.fromkeys(ref for question, _ in part for ref in question.anchors)
-        ids = {ref: i for ref in refs if (i := self._id_of(ref))}
-        people = [i for ref, i in ids.items() if ref.object in PEOPLE]
+        ids = ids_of(list(refs), self._ids, self.findings)
+        people = [i for i, ref in ids.items() if ref.object in PEOPLE]
         if name is ObjectName.DEAL:
-            return "Id IN {}", self._deals_of([r.key for r in ids if r.object in PEOPLE])
+            return "Id IN {}", self._deals_of([r.key for r in ids.values() if r.object in PEOPLE])
         if name is ObjectName.CASE:
             return "ContactId IN {}", people
-        return "WhatId IN {0} OR WhoId IN {0}", list(ids.values())
+        return "WhatId IN {0} OR WhoId IN {0}", list(ids)
 
     def _deals_of(self, identities: list[str]) -> list[str]:
         people = [i for v in identities if (i := self._id_of(Ref(ObjectName.CONTACT, v)))]
@@ -479,11 +487,15 @@ class _Finder:
             self._roles = self._api.query(format_soql(text, people))
         return sorted({row["OpportunityId"] for row in self._roles})
 
-    def _is_meant(self, question: Question, kind: MatchKey, key: Key, row: Record) -> bool:
-        """Compared again by us, since one query asks for many."""
+    def _told_by(self, question: Question, kind: MatchKey, key: Key, row: Record) -> str:
+        """By what a row answers a question, in words; empty where it answers another one."""
         if kind is MatchKey.BOOKING:
             title = "Name" if question.ref.object is ObjectName.DEAL else "Subject"
-            return is_begun(question, key, row, KEY, "Description", title)
+            return told_begun(question, key, row, KEY, "Description", title)
+        return kind.replace("_", " ") if self._is_meant(kind, key, row) else ""
+
+    def _is_meant(self, kind: MatchKey, key: Key, row: Record) -> bool:
+        """Compared again by us, since one query asks for many."""
         if kind is MatchKey.OPEN_DEAL:
             person = self._id_of(Ref(ObjectName.CONTACT, key.value))
             return (row["Id"], person) in {
@@ -500,9 +512,9 @@ class _Finder:
         value = key.value.lower() if kind is MatchKey.FIELD else key.value
         return (record_id_in(value)[:15] if kind is MatchKey.RECORD_ID else value) in there[kind]
 
-    def _note(self, question: Question, kind: MatchKey, row: Record) -> None:
+    def _note(self, question: Question, by: str, row: Record) -> None:
         values = {k: v for k, v in row.items() if k not in ("attributes", "Id")}
-        by, made = kind.replace("_", " "), str(row["CreatedDate"])
+        made = str(row["CreatedDate"])
         contact = row.get("ConvertedContactId")
         if contact:
             became = Ref(ObjectName.CONTACT, question.ref.key)

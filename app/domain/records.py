@@ -321,6 +321,11 @@ class Question:
     """Fingerprints of what a create was begun with whose answer never came."""
 
 
+BY_NUMBER, BY_TITLE = "booking id", "title"
+"""By what a record is found whose create was begun: for certain, and where nothing tells it apart
+from another one of that name."""
+
+
 @dataclass(frozen=True)
 class Found:
     """A record as it stands in the CRM."""

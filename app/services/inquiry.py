@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from app.domain.records import SHARED, Directory, Findings, Known, Ref
+from app.domain.records import (
+    BY_NUMBER,
+    BY_TITLE,
+    Directory,
+    Findings,
+    Found,
+    Known,
+    ObjectName,
+    Ref,
+)
 from app.mapping.ask import ask
 from app.mapping.diff import Settled, settle
 from app.mapping.wanted import Wanted
 from crm_adapters.base import Adapter
+
+Claimed = Callable[[Ref, str], bool]
+"""Whether a record stands for something else already."""
 
 
 def inquire(
@@ -18,7 +30,7 @@ def inquire(
     directory: Directory,
     thorough: bool = False,
     parts: Iterable[Iterable[Ref]] = (),
-    claimed: Callable[[Ref, str], bool] = lambda ref, record_id: False,
+    claimed: Claimed = lambda ref, record_id: False,
 ) -> Settled:
     """Read what is needed and settle what is to be done. Raises the CRM's errors; writes nothing.
 
@@ -36,9 +48,34 @@ def inquire(
         mine = [questions.pop(ref) for ref in refs if ref in questions]
         if mine:
             found = adapter.find(mine, ids).found
-            for ref, there in found.items():
-                if ref in ledger and ledger[ref].record_id is None and ref.object not in SHARED:
-                    found[ref] = [hit for hit in there if not claimed(ref, hit.record_id)]
+            begun = {
+                ref: found[ref]
+                for ref in wanted
+                if ref in found and ref in ledger and ledger[ref].record_id is None
+            }
+            found |= _each_its_own(begun, claimed)
             findings.found |= found
             ids |= {ref: there[0].record_id for ref, there in found.items() if there}
     return settle(wanted, ledger, shape, directory, findings)
+
+
+def _each_its_own(begun: Mapping[Ref, list[Found]], claimed: Claimed) -> dict[Ref, list[Found]]:
+    """Of what may have come of creates that were begun, one record for each: what is certain first."""
+    own = {
+        ref: [hit for hit in there if hit.by not in (BY_NUMBER, BY_TITLE)]
+        for ref, there in begun.items()
+    }
+    taken: set[tuple[ObjectName, str]] = set()
+    for by in (BY_NUMBER, BY_TITLE):
+        for ref, there in begun.items():
+            free = [
+                hit
+                for hit in there
+                if hit.by == by
+                and (ref.object, hit.record_id) not in taken
+                and not claimed(ref, hit.record_id)
+            ]
+            if free and not own[ref]:
+                own[ref] = free[:1]
+                taken.add((ref.object, free[0].record_id))
+    return own

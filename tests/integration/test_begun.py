@@ -85,3 +85,30 @@ def test_a_deal_is_not_made_again_before_the_search_shows_whom_it_hangs_on(
     seen = view(crm)
     assert (len(seen.deals), len(seen.meetings)) == (2, 2)
     assert all(deal.contact_ids == seen.deals[0].contact_ids for deal in seen.deals)
+
+
+@pytest.mark.parametrize("marked", [True, False], ids=["booking-id fields", "no fields of ours"])
+@pytest.mark.parametrize("before", [True, False], ids=["one was synced before", "both were begun"])
+def test_bookings_of_one_name_are_told_apart(crm: Bridge, marked: bool, before: bool) -> None:
+    """Records that are named alike are each taken over for the booking that they were begun for."""
+    if not marked:
+        only(crm).drop_booking_fields()
+        crm.drainer = Drainer(crm.services)
+    first = sample("booking_created", id="first", attendees=[JANE])
+    second = sample("booking_created", id="second", attendees=[JANE])
+    crm.drain(warm_only=True)
+    if before:
+        crm.sync(first)
+    else:
+        crm.post(first)
+    crm.post(second)
+    with dying(crm):
+        crm.drain()
+    crm.post(sample("booking_rescheduled", id="second", attendees=[JANE]))
+    hurry(crm)
+    crm.settle()
+    seen = view(crm)
+    assert (len(seen.contacts), len(seen.deals), len(seen.meetings)) == (1, 2, 2)
+    assert len({meeting.deal_id for meeting in seen.meetings}) == 2
+    starts = {m.body.split()[-1].partition("<")[0]: m.start for m in seen.meetings}
+    assert starts == {"first": "2026-12-01T08:00:00Z", "second": "2026-12-02T13:00:00Z"}
