@@ -100,7 +100,11 @@ def bootstrap(
         provider, by_key = providers[row.provider], row.auth == "key"
         gate = BudgetGate(budget, f"{row.provider}:{row.id}", settings.keep_free)
         access = _access(
-            provider, row.api_base, tokens.source(row.id), settings.http_timeout, by_key
+            provider,
+            row.api_base,
+            tokens.source(row.id, row.account_id),
+            settings.http_timeout,
+            by_key,
         )
         return load_adapter(provider.adapter)(replace(access, gate=gate))
 

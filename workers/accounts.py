@@ -31,6 +31,7 @@ class Account:
     mapping: Mapping
     read_at: float
     status_since: datetime
+    account_id: str
 
     @property
     def meter(self) -> CallMeter:
@@ -64,8 +65,12 @@ class Accounts:
             # Who drains is the same as before.
             adapter.access.gate.may_go_on = known.adapter.access.gate.may_go_on
         directory = adapter.directory()
-        mapping = self._chosen(connection_id, known, latest, adapter, directory)
-        account = Account(adapter, directory, mapping, time.monotonic(), row.status_since)
+        # What fits one account's schema may not fit another one's.
+        before = known if known and known.account_id == row.account_id else None
+        mapping = self._chosen(connection_id, before, latest, adapter, directory)
+        account = Account(
+            adapter, directory, mapping, time.monotonic(), row.status_since, row.account_id
+        )
         self._warm[connection_id] = account
         return account
 
@@ -73,7 +78,8 @@ class Accounts:
         self, connection_id: int, known: Account, row: ConnectionRow, latest: Mapping
     ) -> bool:
         return (
-            known.status_since == row.status_since
+            (known.status_since, known.account_id, known.adapter.access.api_base)
+            == (row.status_since, row.account_id, row.api_base)
             and time.monotonic() - known.read_at < DIRECTORY_TTL
             # One that was refused is not looked at again; where the old file is back, that is said.
             and latest.version == self._refused.get(connection_id, known.mapping.version)

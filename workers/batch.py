@@ -151,7 +151,7 @@ class Batch:
             raise self._stopped_by
 
     def _write(self) -> AbstractContextManager[Session]:
-        return write_as_holder(self._store, self._lease, self._now)
+        return write_as_holder(self._store, self._lease)
 
     def _plan(self, beside: Batch | None) -> Settled:
         """Plan the bookings together; those that may meet what is written meanwhile are left out."""
@@ -396,15 +396,13 @@ class Batch:
         return tuple(dict.fromkeys([*wanted.notes, *notes]))
 
 
-def write_as_holder(
-    store: Store, lease: Lease, now: Callable[[], datetime]
-) -> AbstractContextManager[Session]:
+def write_as_holder(store: Store, lease: Lease) -> AbstractContextManager[Session]:
     """A transaction that only who holds the lease may make. Raises LeaseLost."""
 
     @contextmanager
     def begin() -> Iterator[Session]:
         with store.write() as session:
-            if not deliveries.hold_lease(session, lease.connection_id, lease.fence, now()):
+            if not deliveries.hold_lease(session, lease.connection_id, lease.fence):
                 raise LeaseLost
             yield session
 

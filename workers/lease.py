@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from datetime import datetime
 from types import TracebackType
 
 import structlog
@@ -19,6 +17,12 @@ RENEW_EVERY = LEASE.total_seconds() / 4
 """Seconds between two renewals: three may fail before the lease is lost."""
 
 
+def ticks() -> float:
+    """Seconds on a clock that nobody sets, and that goes on while the machine is suspended."""
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boot is None else time.clock_gettime(boot)
+
+
 class LeaseLost(Exception):
     """Another drainer has taken over; what this one still holds must not be written."""
 
@@ -30,13 +34,11 @@ class Lease:
     clock that is compared goes on while a process stands still.
     """
 
-    def __init__(
-        self, store: Store, connection_id: int, fence: int, now: Callable[[], datetime]
-    ) -> None:
-        """`fence`: the token that `take_lease` gave a moment ago."""
-        self._store, self._now = store, now
+    def __init__(self, store: Store, connection_id: int, fence: int, asked: float) -> None:
+        """`fence`: the token that `take_lease` gave; `asked`: `ticks` right before it was asked."""
+        self._store = store
         self.connection_id, self.fence = connection_id, fence
-        self._held_until = time.monotonic() + LEASE.total_seconds()
+        self._held_until = asked + LEASE.total_seconds()
         self._ended = threading.Event()
         self._lost = False
         name = f"lease-{connection_id}"
@@ -44,7 +46,7 @@ class Lease:
 
     def check(self) -> None:
         """Raise LeaseLost where the lease may have passed to another drainer."""
-        if self._lost or time.monotonic() > self._held_until:
+        if self._lost or ticks() > self._held_until:
             raise LeaseLost
 
     def __enter__(self) -> Lease:
@@ -67,10 +69,10 @@ class Lease:
 
     def _keep(self) -> None:
         while not self._ended.wait(RENEW_EVERY):
-            asked = time.monotonic()
+            asked = ticks()
             try:
                 with self._store.write() as session:
-                    held = hold_lease(session, self.connection_id, self.fence, self._now())
+                    held = hold_lease(session, self.connection_id, self.fence)
             except (*DATABASE_DOWN, DBAPIError) as error:
                 log.warning("lease_not_renewed", reason=type(error).__name__)
                 continue

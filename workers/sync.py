@@ -22,7 +22,7 @@ from app.store.ledger import Ledger
 from app.store.models import WORKING, ConnectionRow, ConnectionStatus
 from workers.accounts import Account, Accounts
 from workers.batch import Batch, Rows, Stopping, write_as_holder
-from workers.lease import Lease, LeaseLost
+from workers.lease import Lease, LeaseLost, ticks
 
 log = structlog.get_logger(__name__)
 FIRST_PAUSES = (2.0, 5.0)
@@ -91,6 +91,7 @@ class Drainer:
 
     def _take(self, connection_id: int) -> Lease | None:
         """Become the one drainer of a connection, and take over what a dead one left behind."""
+        asked = ticks()
         with self._store.write() as session:
             fence = deliveries.take_lease(session, connection_id, self._now())
             if fence is None:
@@ -101,7 +102,7 @@ class Drainer:
                 tell_failures(session, row, self._now())
         for delivery_id in aside:
             log.error("delivery_set_aside", connection_id=connection_id, delivery_id=delivery_id)
-        return Lease(self._store, connection_id, fence, self._now)
+        return Lease(self._store, connection_id, fence, asked)
 
     def _work(self, lease: Lease, deadline: float) -> None:
         try:
@@ -162,7 +163,7 @@ class Drainer:
             ledger = Ledger(session, self._services.cipher, lease.connection_id)
             if not ledger.has_doubts():
                 return
-        with write_as_holder(self._store, lease, self._now) as session:
+        with write_as_holder(self._store, lease) as session:
             ledger = Ledger(session, self._services.cipher, lease.connection_id)
             people = [ref.key for ref in ledger.abandoned()]
             deliveries.want_people_again(session, lease.connection_id, people, self._now())
@@ -173,7 +174,7 @@ class Drainer:
         Where it does, what fails next is the fault of the one booking that is tried.
         """
         account.adapter.check(account.adapter.shape.objects[0])
-        with write_as_holder(self._store, lease, self._now) as session:
+        with write_as_holder(self._store, lease) as session:
             session.get_one(ConnectionRow, lease.connection_id).alive_at = self._now()
 
     def _account(self, connection_id: int, lease: Lease | None = None) -> Account:
@@ -190,7 +191,7 @@ class Drainer:
 
     def _pause(self, lease: Lease, error: RetryLater) -> None:
         """Leave a CRM alone for as long as it asked, or by how often it was out of order."""
-        with write_as_holder(self._store, lease, self._now) as session:
+        with write_as_holder(self._store, lease) as session:
             row = session.get_one(ConnectionRow, lease.connection_id)
             seconds = error.after or RATE_PAUSE
             if not isinstance(error, RateLimited):
@@ -213,7 +214,7 @@ class Drainer:
 
     def _break(self, lease: Lease, error: CrmError) -> None:
         """Park the work of a connection that may not do what it should."""
-        with write_as_holder(self._store, lease, self._now) as session:
+        with write_as_holder(self._store, lease) as session:
             row = session.get_one(ConnectionRow, lease.connection_id)
             if row.status not in WORKING:
                 return  # the token service has said already what is wrong

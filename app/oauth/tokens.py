@@ -52,6 +52,17 @@ class Grant:
     by_key: bool
     retry_at: datetime | None
     reason: str | None
+    account_id: str = ""
+    """The CRM's own id of the account that they open."""
+
+    def token_for(self, account_id: str) -> str:
+        """The access token, for work on one account; raise RetryLater where it is another one's.
+
+        Who planned a batch for the account before would write it into this one.
+        """
+        if account_id and account_id != self.account_id:
+            raise RetryLater("The connection is for another account now.")
+        return self.access_token
 
     @property
     def access_token(self) -> str:
@@ -92,23 +103,25 @@ class TokenService:
         self._now = now
         self._at = at
 
-    def source(self, connection_id: int) -> ConnectionTokens:
-        """The tokens of one connection, as an adapter wants them."""
-        return ConnectionTokens(self, connection_id)
+    def source(self, connection_id: int, account_id: str) -> ConnectionTokens:
+        """The tokens of one connection, as an adapter wants them, while it is for that account."""
+        return ConnectionTokens(self, connection_id, account_id)
 
-    def token(self, connection_id: int) -> str:
+    def token(self, connection_id: int, account_id: str = "") -> str:
         """A token with life left, refreshed first where it is about to expire.
 
-        Raises Unauthorized where the grant is dead, RetryLater where it cannot be refreshed now.
+        Raises Unauthorized where the grant is dead, RetryLater where it cannot be refreshed now, and
+        where the connection is for another account by now than for `account_id`.
         """
         grant = self._read(connection_id)
-        if grant.fresh(self._now()):
-            return grant.access_token
-        return self._renew(connection_id, lambda held: not held.fresh(self._now()), spare=True)
+        if not grant.fresh(self._now()):
+            grant = self._renew(connection_id, lambda held: not held.fresh(self._now()), spare=True)
+        return grant.token_for(account_id)
 
-    def renewed(self, connection_id: int, refused: str) -> str:
+    def renewed(self, connection_id: int, refused: str, account_id: str = "") -> str:
         """Another token than the refused one. Raises Unauthorized or RetryLater."""
-        return self._renew(connection_id, lambda held: held.access_token == refused, spare=False)
+        grant = self._renew(connection_id, lambda held: held.access_token == refused, spare=False)
+        return grant.token_for(account_id)
 
     def renew_early(self, connection_id: int) -> None:
         """Refresh a token that is still good but not for long. Raises CrmError."""
@@ -199,9 +212,10 @@ class TokenService:
             row.auth == "key",
             row.refresh_retry_at,
             row.last_error,
+            row.account_id,
         )
 
-    def _renew(self, connection_id: int, needed: Callable[[Grant], bool], spare: bool) -> str:
+    def _renew(self, connection_id: int, needed: Callable[[Grant], bool], spare: bool) -> Grant:
         """Refresh unless somebody else has; wait for a refresh that is under way elsewhere.
 
         `spare`: the token at hand may be used as long as it lives.
@@ -211,23 +225,23 @@ class TokenService:
         while time.monotonic() < deadline:
             grant = self._read(connection_id)
             if not needed(grant):
-                return grant.access_token
+                return grant
             if grant.by_key:
                 raise Unauthorized("The CRM no longer accepts the key.")
             usable = spare and grant.outlives(self._now() + SPARE)
             if grant.retry_at and grant.retry_at > self._now():
                 if spare and grant.outlives(self._now()):
-                    return grant.access_token
+                    return grant
                 wait = (grant.retry_at - self._now()).total_seconds()
                 raise RetryLater(grant.reason or "The token endpoint is left alone.", wait)
             fence = self._take_lease(connection_id, needed)
             if fence is not None:
                 if self._refresh(connection_id, fence, spare):
                     # However short it lives: asking again would not make it longer.
-                    return self._read(connection_id).access_token
+                    return self._read(connection_id)
                 continue
             if usable:
-                return grant.access_token
+                return grant
             time.sleep(pause)
             pause = min(pause * 1.5, POLL[1])
         raise RetryLater("Another process's token refresh does not end.")
@@ -383,17 +397,17 @@ class TokenService:
 class ConnectionTokens:
     """The token source of one connection."""
 
-    def __init__(self, service: TokenService, connection_id: int) -> None:
+    def __init__(self, service: TokenService, connection_id: int, account_id: str) -> None:
         self._service = service
-        self._connection_id = connection_id
+        self._connection_id, self._account_id = connection_id, account_id
 
     def token(self) -> str:
         """A token that lives a while longer."""
-        return self._service.token(self._connection_id)
+        return self._service.token(self._connection_id, self._account_id)
 
     def renewed(self, refused: str) -> str:
         """Another token than the one that the CRM just refused."""
-        return self._service.renewed(self._connection_id, refused)
+        return self._service.renewed(self._connection_id, refused, self._account_id)
 
 
 class FixedToken:

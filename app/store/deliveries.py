@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, DateTime, Interval, exists, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.domain.errors import Blocked, CrmError, Gone, InvalidRecord, KilledWorker, RetryLater
 from app.store.bookings import hash_of, insert_ignoring
+from app.store.engine import utcnow
 from app.store.models import (
     WORKING,
     BookingPerson,
@@ -21,6 +22,7 @@ from app.store.models import (
     ConnectionStatus,
     DeliveryRow,
     DeliveryState,
+    UtcTime,
 )
 
 LEASE = timedelta(seconds=15)
@@ -93,25 +95,35 @@ def take_lease(session: Session, connection_id: int, now: datetime) -> int | Non
         .where(
             ConnectionRow.id == connection_id,
             ConnectionRow.status.in_(WORKING),
-            or_(ConnectionRow.drain_until.is_(None), ConnectionRow.drain_until < now),
+            or_(ConnectionRow.drain_until.is_(None), ConnectionRow.drain_until < _clock(session)),
             or_(ConnectionRow.pause_until.is_(None), ConnectionRow.pause_until <= now),
         )
-        .values(drain_fence=ConnectionRow.drain_fence + 1, drain_until=now + LEASE)
+        .values(drain_fence=ConnectionRow.drain_fence + 1, drain_until=_clock(session, LEASE))
         .returning(ConnectionRow.drain_fence)
     )
     fence: int | None = taken.scalar()
     return fence
 
 
-def hold_lease(session: Session, connection_id: int, fence: int, now: datetime) -> bool:
+def hold_lease(session: Session, connection_id: int, fence: int) -> bool:
     """Renew a lease and lock it for this transaction; False where another drainer has it."""
     held = session.execute(
         update(ConnectionRow)
         .where(ConnectionRow.id == connection_id, ConnectionRow.drain_fence == fence)
-        .values(drain_until=now + LEASE)
+        .values(drain_until=_clock(session, LEASE))
         .returning(ConnectionRow.id)
     )
     return held.scalar() is not None
+
+
+def _clock(session: Session, ahead: timedelta = timedelta()) -> ColumnElement[datetime]:
+    """The time that leases go by, and so long after: one clock for the workers of all machines.
+
+    Past one machine that is the database's; SQLite has no other clock than its machine.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        return func.clock_timestamp(type_=DateTime(timezone=True)) + literal(ahead, Interval())
+    return literal(utcnow() + ahead, UtcTime())
 
 
 def give_lease(session: Session, connection_id: int, fence: int) -> None:

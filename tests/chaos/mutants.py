@@ -73,7 +73,7 @@ def _lease_not_fenced() -> None:
     """Whoever held the lease once may write for ever."""
     from app.store import deliveries
 
-    deliveries.hold_lease = lambda session, connection_id, fence, now: True
+    deliveries.hold_lease = lambda session, connection_id, fence: True
 
 
 def _last_look_too_early() -> None:

@@ -15,15 +15,17 @@ from apprise.plugins.slack import NotifySlack
 from sqlalchemy import select, update
 
 from app.bootstrap import bootstrap
+from app.mapping.diff import Settled
 from app.services.notify import Notifier
 from app.store.connections import NoticeKind
 from app.store.engine import utcnow
-from app.store.models import EncryptionKey, Notice, Revocation
+from app.store.models import EncryptionKey, Notice, RecordLink, Revocation
 from config.settings import SettingsError
 from sandbox.core import Fault
 from tests.bridge import Bridge, make_settings, sample
 from tests.integration.test_cli import run
 from tests.ports import free_port
+from workers.batch import Batch
 
 KEYED = ("hubspot", "pipedrive")
 SCOPES = {
@@ -94,6 +96,32 @@ def test_another_account_is_refused_unless_meant(crm: Bridge, provider: str) -> 
     after = crm.connection(provider)
     assert (after.id, after.account_id) == (before.id, "999")
     assert crm.delivery(provider).state == "due"
+
+
+def test_a_batch_in_hand_is_not_written_into_another_account(
+    crm: Bridge, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was planned with the ids of the account before; a new plan is made for the new one."""
+    crm.sync(sample("booking_created"))
+    sandbox, note = crm.sandbox(provider), Batch._note_intents
+
+    def move_over(batch: Batch, settled: Settled) -> None:
+        note(batch, settled)
+        monkeypatch.setattr(Batch, "_note_intents", note)
+        sandbox.become("999", "Beta")
+        crm.connect(provider, query="?connection=1&other_account=yes")
+        sandbox.calls.clear()
+
+    monkeypatch.setattr(Batch, "_note_intents", move_over)
+    crm.post(sample("booking_rescheduled"))
+    crm.drainer.drain(1)
+    assert not sandbox.calls
+    assert crm.delivery(provider).state == "due"
+    assert crm.connection(provider).status == "active"
+    with crm.services.store.read() as session:
+        assert session.scalars(select(RecordLink)).all() == []
+    crm.settle()
+    assert sandbox.view().meetings[-1].start == "2026-12-02T13:00:00Z"
 
 
 def test_a_key_connects_and_its_end_is_noticed(tmp_path: Path) -> None:
