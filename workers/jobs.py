@@ -11,7 +11,7 @@ import structlog
 from app.bootstrap import process_services
 from app.domain.errors import CrmError, RateLimited, UnfitPayload
 from app.services.catch_up import Kind
-from app.store.deliveries import connections_with_work, ripen
+from app.store.deliveries import connections_with_work, mend_overlooked, ripen
 from app.store.engine import utcnow
 from app.store.inbox import waiting_events
 from workers.pool import DrainPool
@@ -45,10 +45,11 @@ def sweep() -> None:
 
 
 def wake_due(wake: Callable[[int], object]) -> None:
-    """Wake every connection that has something due, also what has ripened."""
+    """Wake every connection that has something due, also what has ripened or was overlooked."""
     services = process_services()
     with services.store.write() as session:
         ripen(session, utcnow())
+        mend_overlooked(session, utcnow())
     with services.store.read() as session:
         due = connections_with_work(session, utcnow())
     for connection_id in due:

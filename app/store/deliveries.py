@@ -38,6 +38,9 @@ MOST_KILLS = 2
 """Drainers that may die while they work on a delivery alone; then it is set aside."""
 OPEN_AFTER = 3
 """Outages in a row after which a CRM is probed with one delivery instead of being worked on."""
+OVERLOOKED, RACE = timedelta(hours=1), timedelta(minutes=1)
+"""For how long after a connection began to work bookings are looked for that it does not know of,
+and how much earlier than it they may have come: no transaction is open for longer."""
 WORKABLE = (DeliveryState.DUE, DeliveryState.RETRYING, DeliveryState.WAITING)
 
 
@@ -293,6 +296,32 @@ def ripen(session: Session, now: datetime) -> None:
     )
 
 
+def mend_overlooked(session: Session, now: datetime) -> None:
+    """Want what was stored in the moment in which a connection was made or came back.
+
+    The webhook's transaction saw the connection as it was before, and the connection's did not see
+    the webhook: such a booking would wait, or go nowhere, although everything works.
+    """
+    working = ConnectionRow.status.in_(WORKING)
+    ids = (
+        select(ConnectionRow.id)
+        .join(DeliveryRow)
+        .where(working, DeliveryRow.state == DeliveryState.PARKED)
+    )
+    for connection_id in session.scalars(ids.distinct()).all():
+        unpark(session, connection_id, now)
+    young = ConnectionRow.status_since > now - OVERLOOKED
+    for connection in session.scalars(select(ConnectionRow).where(working, young)).all():
+        since = connection.status_since
+        _want_unless_settled(
+            session,
+            connection,
+            now,
+            BookingRow.updated_at >= since - RACE,
+            or_(BookingRow.start >= since, BookingRow.updated_at >= since),
+        )
+
+
 def has_due(session: Session, connection_id: int) -> bool:
     """Whether anything is to be tried, now or later."""
     query = select(DeliveryRow.id).where(
@@ -538,12 +567,19 @@ def want_missed(
     wanted = BookingRow.start >= now
     if since is not None:
         wanted = or_(wanted, BookingRow.updated_at >= since)
+    return _want_unless_settled(session, connection, now, wanted)
+
+
+def _want_unless_settled(
+    session: Session, connection: ConnectionRow, now: datetime, *wanted: ColumnElement[bool]
+) -> int:
     settled = exists().where(
         DeliveryRow.booking_id == BookingRow.id,
         DeliveryRow.connection_id == connection.id,
         DeliveryRow.wanted_revision == BookingRow.revision,
     )
-    rows = session.scalars(select(BookingRow).where(wanted, ~settled).order_by(BookingRow.id)).all()
+    query = select(BookingRow).where(*wanted, ~settled).order_by(BookingRow.id)
+    rows = session.scalars(query).all()
     for row in rows:
         want_for(session, row, connection, now, backlog=True)
     return len(rows)

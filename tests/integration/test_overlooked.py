@@ -1,0 +1,75 @@
+"""A webhook that is stored while a connection comes back, or is made: two transactions at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from app.services import intake
+from app.store.connections import set_status
+from app.store.engine import utcnow
+from app.store.models import ConnectionRow, ConnectionStatus
+from tests.bridge import Bridge, sample
+from tests.postgres import postgres_url
+from workers import jobs
+
+
+@pytest.fixture
+def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bridge]:
+    """The service on PostgreSQL: SQLite has one transaction at a time, and no such moment."""
+    with postgres_url() as url:
+        bridge = Bridge(url, ("hubspot",))
+        monkeypatch.setattr(jobs, "process_services", lambda: bridge.services)
+        yield bridge
+        bridge.close()
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, do: Callable[[], Any]) -> None:
+    """Do something, to its end, between a webhook's look at the connections and its commit."""
+    want = intake.want
+
+    def look_first(*args: Any) -> list[int]:
+        wake = want(*args)
+        other = threading.Thread(target=do)
+        other.start()
+        other.join(30)
+        assert not other.is_alive()
+        return wake
+
+    monkeypatch.setattr(intake, "want", look_first)
+
+
+def sweep(bridge: Bridge) -> None:
+    """Look for what is due, as the scheduler does."""
+    jobs.wake_due(bridge.drainer.drain)
+
+
+def test_a_connection_comes_back_meanwhile(two: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The booking was parked by then, and nobody else would take it up."""
+    two.connect_all()
+
+    def turn(status: ConnectionStatus) -> None:
+        with two.services.store.write() as session:
+            set_status(session, session.get_one(ConnectionRow, 1), status, utcnow())
+
+    turn(ConnectionStatus.EXPIRED)
+    meanwhile(monkeypatch, lambda: turn(ConnectionStatus.ACTIVE))
+    two.post(sample("booking_created"))
+    assert two.delivery("hubspot").state == "parked"
+    sweep(two)
+    assert two.delivery("hubspot").state == "synced"
+
+
+def test_a_connection_is_made_meanwhile(two: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The booking got no delivery, since there was no connection; what is over by then gets none."""
+    over = {"start": "2026-01-01T08:00:00Z", "end": "2026-01-01T08:30:00Z"}
+    two.post(sample("booking_created", id="over", **over))
+    meanwhile(monkeypatch, two.connect_all)
+    two.post(sample("booking_created"))
+    assert two.deliveries() == []
+    sweep(two)
+    (delivery,) = two.deliveries()
+    assert (delivery.booking_id, delivery.state) == (2, "synced")
