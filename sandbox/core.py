@@ -154,6 +154,8 @@ class Sandbox:
         self.log: list[str] = []
         self.written: deque[str] = deque(maxlen=20)
         """The last calls that may have changed something, with what they said."""
+        self.forbidden_names: set[str] = set()
+        """Last names that an admin's rule refuses."""
         self.refused = 0
         """Calls that were answered with 429."""
         self.faults: list[Fault] = []

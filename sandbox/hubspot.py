@@ -392,6 +392,8 @@ class HubSpotSandbox(Sandbox):
             self._invalid(name, "Property values must not be longer than 65536", "TOO_LONG")
 
     def _check_contact(self, clean: Record, new: bool, own: str) -> None:
+        if clean.get("lastname") in self.forbidden_names:
+            self._invalid("lastname", "A rule of this account forbids it", "PROPERTY_VALIDATION")
         if clean.get("email"):
             clean["email"] = clean["email"].lower()
             if len(clean["email"]) > LONGEST_EMAIL:

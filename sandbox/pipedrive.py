@@ -286,6 +286,12 @@ class PipedriveSandbox(Sandbox):
         types = (int, float) if expected is float else expected
         if isinstance(value, bool) is not (expected is bool) or not isinstance(value, types):
             raise self._unfit(f"{key}: must be of type {expected.__name__}")
+        if (
+            key in ("name", "last_name")
+            and value.split()[-1:]
+            and value.split()[-1] in self.forbidden_names
+        ):
+            raise self._unfit(f"{key}: a rule of this account forbids it")
         if key in PATTERNS and not re.fullmatch(PATTERNS[key], value):
             raise self._unfit(f"{key}: has the wrong format")
         if isinstance(value, str) and key in ("name", "title", "subject") and len(value) > 255:

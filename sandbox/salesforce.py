@@ -240,6 +240,9 @@ class SalesforceSandbox(Sandbox):
         if sobject == "Event" and who.startswith("00Q") and what:
             message = "WhatId: Related To ID cannot be specified with a lead"
             raise Refused(400, "FIELD_INTEGRITY_EXCEPTION", message, ["WhatId"])
+        if sobject == "Contact" and values.get("LastName") in self.forbidden_names:
+            message = "a rule of this org forbids it"
+            raise Refused(400, "FIELD_CUSTOM_VALIDATION_EXCEPTION", message, ["LastName"])
         for rule in self.rules:
             rule(sobject, whole)
         for name, spec in self.custom[sobject].items():

@@ -14,8 +14,10 @@ from app.bootstrap import Services
 from app.domain.booking import Booking
 from app.domain.errors import (
     Blocked,
+    Conflict,
     CrmError,
     Gone,
+    InvalidRecord,
     MissingScope,
     RateLimited,
     RetryLater,
@@ -329,6 +331,9 @@ class Batch:
                 continue
             work = work or _Work(delivery.id, booking.revision)
             problem = self._problem(work)
+            if problem and self._may_pass_alone(work):
+                deliveries.set_apart(session, work.delivery_id, mine)
+                continue
             if problem is None and self._is_open(work):
                 given_up += self._end_open(session, work, mine)
             elif problem:
@@ -388,6 +393,23 @@ class Batch:
         problems = [told[record.ref] for record in records if record.ref in told]
         own = (problem for problem in problems if not isinstance(problem, Blocked))
         return next(own, problems[0] if problems else None)
+
+    def _may_pass_alone(self, work: _Work) -> bool:
+        """Whether a record was refused for what another booking of the batch wants of it."""
+        if len(self._works) == 1 or self._settled is None or work.desired is None:
+            return False
+        for record in work.desired.records:
+            problem, merged = (
+                self._report.problems.get(record.ref),
+                self._settled.wanted.get(record.ref),
+            )
+            if merged is None or not isinstance(problem, (InvalidRecord, Conflict)):
+                continue
+            fields = merged.record.fields
+            named = set(problem.fields) & set(fields) if isinstance(problem, InvalidRecord) else ()
+            if any(record.fields.get(name) != fields.get(name) for name in named or fields):
+                return True
+        return False
 
     def _notes(self, wanted: DesiredBooking) -> tuple[str, ...]:
         """What a person should know of a booking that went through."""

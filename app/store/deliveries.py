@@ -32,6 +32,8 @@ RETRY_CEILINGS = (30, 120, 600, 1800, 7200, 21_600, 28_800)
 LEAST_ATTEMPTS = 10
 LEAST_TIME = timedelta(hours=96)
 """A delivery that fails for a passing reason is given up only after so many and so long."""
+ALONE = 2
+"""So many doubts about a delivery mean that it has a batch of its own."""
 FEW = 25
 """The most deliveries of a batch whose members were in one that ended without a word on them."""
 MOST_KILLS = 2
@@ -166,8 +168,8 @@ def due(
         return []
     first = rows[0][0]
     most = {0: limit, 1: min(FEW, max(1, limit // 4))}.get(first.doubts, 1)
-    kind = (first.backlog, min(first.doubts, 2))
-    return [row for row in rows if (row[0].backlog, min(row[0].doubts, 2)) == kind][:most]
+    kind = (first.backlog, min(first.doubts, ALONE))
+    return [row for row in rows if (row[0].backlog, min(row[0].doubts, ALONE)) == kind][:most]
 
 
 def _workable(now: datetime) -> tuple[ColumnElement[bool], ...]:
@@ -424,7 +426,7 @@ def end_in_doubt(
     alone, before = row.held_alone, row.struck_at
     if alone and before and alive and alive > before:
         given_up = end_badly(session, delivery_id, revision, error, calls, now)
-        row.struck_at, row.doubts = now, 2
+        row.struck_at, row.doubts = now, ALONE
         return given_up
     _struck(session, delivery_id, error, calls, now)
     row.doubts += 1
@@ -438,6 +440,12 @@ def let_go(session: Session, delivery_id: int, calls: int) -> None:
     """Give a delivery back that was not tried: the allowance ended, or the worker has to stop."""
     row = session.get_one(DeliveryRow, delivery_id)
     row.held_by, row.calls = None, row.calls + calls
+
+
+def set_apart(session: Session, delivery_id: int, calls: int) -> None:
+    """Give a delivery back to be tried alone: what was refused may be another one's fault."""
+    let_go(session, delivery_id, calls)
+    session.get_one(DeliveryRow, delivery_id).doubts = ALONE
 
 
 def lock(session: Session, delivery_ids: Sequence[int]) -> list[DeliveryRow]:

@@ -489,6 +489,7 @@ def test_too_many_calls_pause_the_connection(crm: Bridge, provider: str) -> None
     assert crm.delivery(provider).state == "synced"
 
 
+LATER = "2026-11-23T16:00:00Z"
 REFUSED_EMAIL = "x@" + "y" * 100 + ".example"
 
 
@@ -503,6 +504,29 @@ def test_one_poisoned_booking_among_many(crm: Bridge) -> None:
     (failed,) = [d for d in crm.deliveries() if d.state == "failed"]
     assert failed.error_message and failed.error_advice
     assert len(view(crm).deals) == 11
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known person", "new person"])
+def test_what_one_booking_says_of_a_person_fails_no_other_one(crm: Bridge, known: bool) -> None:
+    """Of two bookings of a person in one batch the newer one's name is refused: the older is synced."""
+    only(crm).forbidden_names.add("Forbidden")
+    email = "jane@globex.example"
+    if known:
+        crm.sync(sample("booking_created", id="before", attendees=[person(email)]))
+    good = person(email, firstname="Jane", lastname="Berg")
+    crm.post(sample("booking_created", id="older", attendees=[good], updatedAt=LATER))
+    bad = person(email, firstname="Jane", lastname="Forbidden")
+    crm.post(sample("booking_rescheduled", id="newer", attendees=[bad]))
+    crm.settle()
+    states = [delivery.state for delivery in crm.deliveries()]
+    assert states == ["synced"] * (1 + known) + ["failed"]
+    seen = view(crm)
+    names = [" ".join(filter(None, (c.first, c.last))) for c in seen.contacts]
+    assert names == ["Jane Berg"]
+    bookings = [deal.booking for deal in seen.deals]
+    assert "default:older" in bookings and len(bookings) == len(set(bookings))
+    failed = crm.deliveries()[-1]
+    assert failed.error_fields and "forbids" in (failed.error_message or "")
 
 
 def test_the_credential_reaches_no_crm(crm: Bridge) -> None:
