@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import structlog
@@ -25,11 +25,22 @@ from app.domain.errors import (
     UnfitPayload,
 )
 from app.domain.events import with_details
-from app.domain.records import CrmShape, DesiredBooking, Known, MatchKey, ObjectName, Outcome, Ref
+from app.domain.people import normalise_phone
+from app.domain.records import (
+    PEOPLE,
+    CrmShape,
+    DesiredBooking,
+    Known,
+    MatchKey,
+    ObjectName,
+    Outcome,
+    Ref,
+)
 from app.mapping.diff import Settled
 from app.mapping.known import fingerprints, known_after
 from app.mapping.mapping import Mapping
 from app.mapping.plan import Planner, Surroundings
+from app.mapping.present import as_list
 from app.mapping.wanted import merge
 from app.services.inquiry import inquire
 from app.store import deliveries
@@ -91,8 +102,8 @@ class Batch:
         self._report = Report()
         self._stopped_by: Exception | None = None
         self._answered = 0
-        self._marks: set[Hashable] = set()
-        """What nobody else may work on meanwhile."""
+        self._marks = Marks()
+        """Where others may meet what is worked on here."""
 
     def ask(self, rows: Rows, beside: Batch | None = None) -> None:
         """Take deliveries in hand, and ask the CRM what has to be known of them.
@@ -171,11 +182,14 @@ class Batch:
             group = work.desired.group if work.desired else ""
             if group and group in groups:
                 continue
-            marks = marks_of(work.desired, account.adapter.shape) if work.desired else set()
-            if beside and (not beside._marks.isdisjoint(marks) or self._is_begun(work)):
+            marks = marks_of(work.desired, account.adapter.shape) if work.desired else Marks()
+            # What one of them is about to make, the other one has to find.
+            if self._marks.meets(marks):
+                continue
+            if beside and (beside._marks.meets(marks, itself=True) or self._is_begun(work)):
                 continue
             groups.add(group)
-            self._marks |= marks
+            self._marks.add(marks)
             self._works.append(work)
         wanted = merge(work.desired for work in self._works if work.desired)
         with self._store.read() as session:
@@ -440,15 +454,48 @@ def _recovered(row: ConnectionRow) -> None:
             row.last_error = None
 
 
-def marks_of(desired: DesiredBooking, shape: CrmShape) -> set[Hashable]:
-    """Where a booking may meet another one: its records, and by what these may be found."""
-    marks: set[Hashable] = {record.ref for record in desired.records}
+@dataclass
+class Marks:
+    """Where bookings may meet: in a record that both call for, or that one makes and the other finds."""
+
+    looks: dict[Hashable, str] = field(default_factory=dict)
+    """What records are looked for by -> our key for them."""
+    shows: dict[Hashable, str] = field(default_factory=dict)
+    """What they can be found by, once they are there -> our key for them."""
+
+    def add(self, other: Marks) -> None:
+        """Take in those of another booking."""
+        self.looks |= other.looks
+        self.shows |= other.shows
+
+    def meets(self, other: Marks, itself: bool = False) -> bool:
+        """Whether one finds what the other makes; `itself`: or calls for the same record."""
+        pairs = ((self.looks, other.shows), (self.shows, other.looks))
+        return any(
+            itself or mine[mark] != theirs[mark]
+            for mine, theirs in pairs
+            for mark in mine.keys() & theirs.keys()
+        )
+
+
+def marks_of(desired: DesiredBooking, shape: CrmShape) -> Marks:
+    """Where a booking may meet another one."""
+    marks = Marks()
     for record in desired.records:
+        name, own = record.ref
+        looks = [own]
         for key in record.match.keys:
             by_id = key.kind is MatchKey.RECORD_ID
-            marks.add(record_id_in(key.value) if by_id else key.value.casefold())
-        if record.ref.object is ObjectName.COMPANY:
+            looks.append(record_id_in(key.value) if by_id else key.value)
+        if name is ObjectName.COMPANY:
             # Some CRMs know no domain and look for a company by its name.
-            named = shape.needs.get(record.ref.object, ())
-            marks |= {str(record.fields.get(name)).casefold() for name in named}
+            looks += [str(record.fields.get(need) or "") for need in shape.needs.get(name, ())]
+        phones = []
+        if name in PEOPLE:
+            # Whoever books with a phone number alone is found by it.
+            entries = [entry for value in record.fields.values() for entry in as_list(value)]
+            phones = [e for e in entries if e.startswith("+") and normalise_phone(e) == e]
+        kind = PEOPLE if name in PEOPLE else name
+        marks.looks |= {(kind, value.casefold()): own for value in looks if value}
+        marks.shows |= {(kind, value.casefold()): own for value in [*looks, *phones] if value}
     return marks

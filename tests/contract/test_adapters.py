@@ -10,6 +10,7 @@ import math
 import socket
 import threading
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -504,6 +505,35 @@ def test_one_poisoned_booking_among_many(crm: Bridge) -> None:
     (failed,) = [d for d in crm.deliveries() if d.state == "failed"]
     assert failed.error_message and failed.error_advice
     assert len(view(crm).deals) == 11
+
+
+def test_a_person_who_books_with_and_without_an_address_is_one(crm: Bridge) -> None:
+    """In one batch as well: the second booking's phone number is that of the contact of the first."""
+    phone = "+4915123456789"
+    crm.post(sample("booking_created", attendees=[person("jane@globex.example", phone=phone)]))
+    alone = [{"fullname": "Jane Berg", "phone": phone}]
+    crm.post(sample("booking_created", id="second", attendees=alone))
+    crm.settle()
+    seen = view(crm)
+    assert [contact.email for contact in seen.contacts] == ["jane@globex.example"]
+    assert [deal.contact_ids for deal in seen.deals] == [[seen.contacts[0].id]] * 2
+
+
+def test_a_company_in_two_domains_is_looked_for_in_one_batch_as_in_two(
+    crm: Bridge, tmp_path: Path, provider: str
+) -> None:
+    """Where a company is found by its name, the second domain finds what the first one made."""
+    bookings = [
+        sample("booking_created", id=domain, attendees=[person(f"jane@{domain}")])
+        for domain in ("globex.example", "globex.test")
+    ]
+    apart = Bridge(f"sqlite:///{tmp_path}/apart.sqlite3", (provider,)).connect_all()
+    for booking in bookings:
+        crm.post(booking)
+        apart.sync(booking)
+    crm.settle()
+    assert len(view(crm).companies) == len(view(apart).companies)
+    apart.close()
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["known person", "new person"])

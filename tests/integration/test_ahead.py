@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from config.settings import CONFIG_DIR
 from sandbox.core import Fault
 from tests.bridge import ADAPTERS, ASKED_AHEAD, Bridge, sample
 from tests.contract.test_adapters import only, person
-from workers.batch import Batch, marks_of
+from workers.batch import Batch, Marks, marks_of
 
 PATIENCE = 10.0
 """Seconds that two threads wait for each other before the test has failed."""
@@ -107,12 +107,14 @@ def test_what_two_batches_share_is_made_once(ahead: Bridge, shared: str) -> None
 def test_two_bookings_meet_where_one_may_be_found_as_the_other(one: Key, other: Key) -> None:
     """Other people, and all the same the record of the one may be the record of the other."""
 
-    def marks(email: str, key: Key) -> set[Hashable]:
+    def marks(email: str, key: Key) -> Marks:
         match = Match((Key(MatchKey.EMAIL, email), key))
         record = DesiredRecord(Ref(ObjectName.CONTACT, f"email:{email}"), {}, {}, match=match)
         return marks_of(DesiredBooking(email, utcnow(), (record,)), ADAPTERS["pipedrive"].shape)
 
-    assert len(marks("a@x.example", one) & marks("b@x.example", other)) == 1
+    assert marks("a@x.example", one).meets(marks("b@x.example", other))
+    apart = Key(MatchKey.PHONE, "+4930901821")
+    assert not marks("a@x.example", one).meets(marks("b@x.example", apart))
 
 
 def test_a_write_that_fails_leaves_the_next_batch_as_it_was(
