@@ -166,7 +166,7 @@ class _Judge:
             mine = known is not None and known.record_id is not None
             if begun and known and ref.object not in SHARED:
                 return self._begun(record, known, there[0])
-            return self._found(record, there, mine)
+            return self._found(record, there, mine, None if mine else known)
         return self._missing(record, known, gone)
 
     def _missing(self, record: DesiredRecord, known: Known | None, gone: bool) -> Change | None:
@@ -271,7 +271,7 @@ class _Judge:
         return Change(
             record.ref,
             found.record_id,
-            fields=self._adopted(record, found, filled, begun=True) | cleared,
+            fields=self._adopted(record, found, filled, own=True) | cleared,
             on_match={},
             targets=record.links,
             links=record.links,
@@ -281,7 +281,9 @@ class _Judge:
             present=found.values,
         )
 
-    def _found(self, record: DesiredRecord, there: list[Found], mine: bool) -> Change | None:
+    def _found(
+        self, record: DesiredRecord, there: list[Found], mine: bool, begun: Known | None
+    ) -> Change | None:
         several = record.match.several
         if len(there) > 1 and several is Several.FLAG:
             ids = ", ".join(item.record_id for item in there)
@@ -293,7 +295,7 @@ class _Judge:
         return Change(
             record.ref,
             found.record_id,
-            fields=self._adopted(record, found, filled, mine=mine),
+            fields=self._adopted(record, found, filled, begun, mine=mine),
             on_match={},
             targets=record.links,
             links=record.links,
@@ -307,18 +309,28 @@ class _Judge:
         record: DesiredRecord,
         found: Found | None,
         filled: Mapping[str, FieldValue],
-        begun: bool = False,
+        begun: Known | None = None,
+        own: bool = False,
         mine: bool = False,
     ) -> dict[str, FieldValue]:
         """What may be written to a record that was there already.
 
-        `begun`: this service made it and never heard the answer, so that what stands there is its own.
+        `begun`: a create or an update of it got no answer, so that it may be this service's own.
+        `own`: this service made it and never heard the answer, so that what stands there is its own.
         `mine`: it was known before, and merged into this one.
 
         A found person keeps the name that stands there, unless an e-mail says that it is the same
         person and the booking has a whole name: half of one and half of another is nobody's.
         """
+
+        def ours(name: str) -> bool:
+            now = found.values.get(name) if found else None
+            return begun is not None and is_ours(now, begun.hashes.get(name))
+
         same_person = mine or _is_same_person(record, found)
+        stands = {f for f in record.together if found and not blank(found.values.get(f))}
+        # A name that stands there as it was written is this service's own.
+        same_person = same_person or (bool(stands) and all(map(ours, stands)))
         whole = same_person and not any(blank(record.fields[f]) for f in record.together)
         owner = self.shape.owner_fields.get(record.ref.object)
         keeps_owner = record.ref.object in SHARED or record.borrowed
@@ -327,21 +339,23 @@ class _Judge:
             rule = record.rules.get(name)
             if rule is WriteRule.ON_CREATE or (name in record.together and not whole):
                 continue
-            if rule is WriteRule.NEVER_BLANK and (
-                (name == owner and keeps_owner) or _is_kept_address(record, name, found)
+            if (
+                rule is WriteRule.NEVER_BLANK
+                and not ours(name)
+                and ((name == owner and keeps_owner) or _is_kept_address(record, name, found))
             ):
                 continue
             if found is None:
                 if rule not in READING:
                     kept[name] = value
                 continue
-            if begun and rule is WriteRule.UNTOUCHED:
+            if own and rule is WriteRule.UNTOUCHED:
                 if not same(found.values.get(name), value):
                     kept[name] = value
                 continue
             # Of the contact that a lead has become nothing has been read.
             was_read = found.became is None
-            allowed = self._allowed(record, name, value, found.values, None, was_read)
+            allowed = self._allowed(record, name, value, found.values, begun, was_read)
             if allowed is not None and not same(found.values.get(name), allowed.value):
                 kept[name] = allowed.value
         return kept

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.bridge import Bridge, sample
 from tests.contract.test_adapters import hurry, lose_lease, only, person, view
-from tests.integration.test_lag import lagging
+from tests.integration.test_lag import PHONE_ONLY, lagging
 from tests.integration.test_outages import Clock, clock
 from workers.sync import Drainer
 
@@ -112,3 +114,27 @@ def test_bookings_of_one_name_are_told_apart(crm: Bridge, marked: bool, before: 
     assert len({meeting.deal_id for meeting in seen.meetings}) == 2
     starts = {m.body.split()[-1].partition("<")[0]: m.start for m in seen.meetings}
     assert starts == {"first": "2026-12-01T08:00:00Z", "second": "2026-12-02T13:00:00Z"}
+
+
+@pytest.mark.parametrize("attendee", [JANE, PHONE_ONLY], ids=["by e-mail", "by phone"])
+def test_a_person_that_was_begun_is_brought_up_to_date(
+    crm: Bridge, provider: str, tmp_path: Path, attendee: dict[str, Any]
+) -> None:
+    """The contact was made and nobody heard of it; its host and its name changed since."""
+    host = {"id": "h2", "email": "mary@acme.example", "fullName": "Mary Major"}
+    first = sample("booking_created", attendees=[attendee])
+    renamed = {**attendee, "fullname": "Jane Hill", "firstname": "Jane", "lastname": "Hill"}
+    then = sample("booking_rescheduled", attendees=[renamed], hosts=[host], hostIds=["h2"])
+    unharmed = Bridge(f"sqlite:///{tmp_path}/other.sqlite3", (provider,)).connect_all()
+    unharmed.sync(first)
+    unharmed.sync(then)
+    crm.post(first)
+    with dying(crm):
+        crm.drain()
+    crm.post(then)
+    hurry(crm)
+    crm.settle()
+    (contact,), (wanted,) = view(crm).contacts, view(unharmed).contacts
+    assert (contact.first, contact.last, contact.owner) == (wanted.first, wanted.last, wanted.owner)
+    assert contact.owner == "mary@acme.example"
+    unharmed.close()
