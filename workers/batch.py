@@ -212,9 +212,11 @@ class Batch:
             for change in plan.changes
             if not change.delete
         }
-        if intents:
-            with self._write() as session:
-                Ledger(session, self._cipher, self._id).intend(intents, self._now())
+        erased = [change.ref for change in plan.changes if change.delete]
+        with self._write() as session:
+            ledger = Ledger(session, self._cipher, self._id)
+            ledger.intend(intents, self._now())
+            ledger.intend_to_erase(erased)
         self._intended = {c.ref for c in plan.changes if c.record_id is None}
         self._intended -= set(self._ledger)
 

@@ -25,6 +25,10 @@ DOUBT = "~"
 nobody knows which there are."""
 
 
+ERASED = "~-"
+"""Stands among a record's fingerprints while the answer to taking it out has not come."""
+
+
 def in_doubt(before: str | None, after: str) -> str:
     """The fingerprint of a field that may have been written: the answer to that never came."""
     return "|".join(dict.fromkeys([*(before.split("|") if before else ["?"]), after]))
@@ -224,6 +228,11 @@ class Known:
     def doubtful(self) -> bool:
         """Whether something was sent to it whose answer never came."""
         return DOUBT in self.hashes
+
+    @property
+    def erased(self) -> bool:
+        """Whether it may be gone since this service took it out, and not since a person did."""
+        return ERASED in self.hashes
 
     @property
     def live(self) -> bool:

@@ -166,12 +166,14 @@ class _Judge:
             mine = known is not None and known.record_id is not None
             if begun and known and ref.object not in SHARED:
                 return self._begun(record, known, there[0])
-            return self._found(record, there, mine, None if mine else known)
+            ours = known if known and (known.erased or not mine) else None
+            return self._found(record, there, mine, ours)
         return self._missing(record, known, gone)
 
     def _missing(self, record: DesiredRecord, known: Known | None, gone: bool) -> Change | None:
         ref, links = record.ref, record.links
-        if gone and known and known.record_id and record.match.lost is Lost.LEAVE:
+        by_others = gone and known and known.record_id and not known.erased
+        if by_others and record.match.lost is Lost.LEAVE:
             self.settled.note(ref, f"The {ref.object} was deleted in the CRM and is left so.")
             return None
         if not record.match.create:

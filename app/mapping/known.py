@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from app.domain.records import (
     DOUBT,
+    ERASED,
     SHARED,
     DesiredRecord,
     FieldValue,
@@ -83,7 +84,8 @@ def still_said(item: Wanted, known: Known) -> DesiredRecord:
 def written(record: DesiredRecord, known: Known | None) -> dict[str, str]:
     """The ledger's hashes after a change went through: of all that the record calls for."""
     before = dict(known.hashes) if known else {}
-    before.pop(DOUBT, None)
+    for mark in (DOUBT, ERASED):
+        before.pop(mark, None)
     for name, value in record.fields.items():
         if name in record.together and record.rules.get(name) is WriteRule.ON_CREATE:
             # What stands in for a name is none: whoever says one fills it.

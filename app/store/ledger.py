@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import Select, Text, cast, delete, select
 from sqlalchemy.orm import Session
 
-from app.domain.records import DOUBT, PEOPLE, Known, ObjectName, Ref, in_doubt
+from app.domain.records import DOUBT, ERASED, PEOPLE, Known, ObjectName, Ref, in_doubt
 from app.security.encryption import Cipher
 from app.store.bookings import insert_ignoring
 from app.store.models import RecordLink
@@ -103,6 +103,11 @@ class Ledger:
         for start in range(0, len(rows), CHUNK):
             part = rows[start : start + CHUNK]
             self._session.execute(insert_ignoring(self._session, RecordLink, part, unique))
+
+    def intend_to_erase(self, refs: Iterable[Ref]) -> None:
+        """Note what is about to be taken out: whoever wants it next looks first whether it is there."""
+        for row in self._rows([self._token(ref) for ref in refs]):
+            row.lost, row.hashes = True, {**row.hashes, ERASED: "?"}
 
     def claimed(self, ref: Ref, record_id: str) -> bool:
         """Whether a record stands for another booking or person already."""

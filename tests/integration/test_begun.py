@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.bridge import Bridge, sample
+from config.settings import CONFIG_DIR
+from sandbox.core import Fault
+from tests.bridge import PROVIDERS, Bridge, sample
 from tests.contract.test_adapters import hurry, lose_lease, only, person, view
 from tests.integration.test_lag import PHONE_ONLY, lagging
 from tests.integration.test_outages import Clock, clock
@@ -17,6 +20,7 @@ from workers.sync import Drainer
 
 __all__ = ["clock"]
 
+SHIPPED = CONFIG_DIR / "mappings"
 JANE, OMAR = person("jane@globex.example"), person("omar@initech.example")
 
 
@@ -138,3 +142,38 @@ def test_a_person_that_was_begun_is_brought_up_to_date(
     assert (contact.first, contact.last, contact.owner) == (wanted.first, wanted.last, wanted.owner)
     assert contact.owner == "mary@acme.example"
     unharmed.close()
+
+
+@pytest.mark.parametrize("when_deleted", ["recreate", "leave"])
+@pytest.mark.parametrize("done", [True, False], ids=["it was deleted", "it was not"])
+def test_a_meeting_that_was_being_deleted_stands_again(
+    provider: str, tmp_path: Path, when_deleted: str, done: bool
+) -> None:
+    """No word came on whether it was deleted; by the time it is looked at, it is wanted again."""
+    for name in PROVIDERS:
+        file = (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
+        rules = {"on_cancel": "delete", "when_deleted": when_deleted}
+        mapping = yaml.safe_load(file)
+        mapping["meeting"] |= rules
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(mapping), encoding="utf-8")
+    url = f"sqlite:///{tmp_path}/bridge.sqlite3"
+    crm = Bridge(url, (provider,), mappings_dir=tmp_path).connect_all()
+    crm.sync(sample("booking_created"))
+    method = {"hubspot": "POST", "pipedrive": "DELETE", "salesforce": "POST"}[provider]
+    path = {"hubspot": "/meetings/batch/archive", "pipedrive": "", "salesforce": "/graph"}[provider]
+    lost = {"drop_after_commit": True} if done else {"status": 503}
+    only(crm).faults.append(Fault(method=method, path=path, **lost))
+    crm.post(sample("booking_cancelled"))
+    crm.drain()
+    assert not only(crm).faults
+    assert len(view(crm).meetings) == (0 if done else 1)
+    crm.post(sample("booking_rescheduled", updatedAt="2026-11-26T00:00:00Z"))
+    hurry(crm)
+    crm.settle()
+    assert crm.delivery(provider).state == "synced"
+    (meeting,) = view(crm).meetings
+    assert (meeting.start, meeting.cancelled) == ("2026-12-02T13:00:00Z", False)
+    assert meeting.contact_ids and meeting.deal_id
+    crm.sync(sample("booking_cancelled", updatedAt="2026-11-27T00:00:00Z"))
+    assert view(crm).meetings == []
+    crm.close()
