@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -254,10 +255,11 @@ class SalesforceAdapter:
         waiting = list(plan.changes)
         # A refused record is set aside with what hangs on it, and the rest is sent again.
         while waiting:
-            waiting = unblocked(waiting, report)
+            waiting = unblocked(_small_enough(waiting, report), report)
             graphs = _connected(waiting, set(links.ids))
-            waiting = []
-            for batch in _packed(graphs):
+            # What does not fit into one graph waits for the ids of what it hangs on.
+            waiting = [change for graph in graphs for change in graph[_fitting(graph) :]]
+            for batch in _packed([graph[: _fitting(graph)] for graph in graphs]):
                 waiting += self._send(batch, links, report, plan.assign)
         note_lost_targets(self.find, plan, report)
 
@@ -769,6 +771,21 @@ def _size(change: Change) -> int:
     people = sum(ref.object is ObjectName.CONTACT for ref in change.targets)
     rows = people * (2 if change.record_id else 1) + len(change.unlinks)
     return 1 + rows - (change.ref.object is ObjectName.MEETING and not change.record_id)
+
+
+def _small_enough(changes: list[Change], report: Report) -> list[Change]:
+    """The changes that one call can make; of the others it is noted that Salesforce takes no such."""
+    for change in changes:
+        if _size(change) > MAX_NODES:
+            words = f"The {change.ref.object} has more people than Salesforce links in one call."
+            report.problems[change.ref] = InvalidRecord(words)
+    return [change for change in changes if change.ref not in report.problems]
+
+
+def _fitting(graph: list[Change]) -> int:
+    """How many of a graph's changes fit into one call; each comes after what it hangs on."""
+    sizes = itertools.accumulate(map(_size, graph))
+    return sum(size <= MAX_NODES for size in sizes)
 
 
 def _packed(graphs: list[list[Change]]) -> Iterable[list[list[Change]]]:

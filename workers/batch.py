@@ -101,6 +101,8 @@ class Batch:
         """What is to be done; None until the CRM has said what it holds."""
         self._report = Report()
         self._stopped_by: Exception | None = None
+        self._refused_by: CrmError | None = None
+        """What the CRM said of the batch as a whole, where it did not say whose fault it is."""
         self._answered = 0
         self._marks = Marks()
         """Where others may meet what is worked on here."""
@@ -124,6 +126,8 @@ class Batch:
             self._settled = self._plan(beside)
         except ENDS_DRAIN as error:
             self._stopped_by = error
+        except CrmError as error:
+            self._refused_by = error
 
     @property
     def stopped(self) -> bool:
@@ -151,6 +155,8 @@ class Batch:
                 self._account.adapter.apply(settled.plan, self._report)
         except ENDS_DRAIN as error:
             self._stopped_by = error
+        except CrmError as error:
+            self._refused_by = error
         self._before_save()
         with self._write() as session:
             row = session.get_one(ConnectionRow, self._id)
@@ -347,9 +353,11 @@ class Batch:
                 continue
             work = work or _Work(delivery.id, booking.revision)
             problem = self._problem(work)
-            if problem and self._may_pass_alone(work):
+            refused = problem is None and self._refused_by is not None and self._is_open(work)
+            if (refused and len(self._rows) > 1) or (problem and self._may_pass_alone(work)):
                 deliveries.set_apart(session, work.delivery_id, mine)
                 continue
+            problem = self._refused_by if refused else problem
             if problem is None and self._is_open(work):
                 given_up += self._end_open(session, work, mine)
             elif problem:

@@ -1,0 +1,76 @@
+"""Bookings of many people, and many bookings of one company: more than a CRM takes in one call."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.domain.errors import InvalidRecord
+from crm_adapters.base import Access
+from sandbox.core import Window
+from tests.bridge import ADAPTERS, Bridge, sample
+from tests.contract.test_adapters import person, view
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Allowances are tested elsewhere; here nobody waits for his turn."""
+    monkeypatch.setattr(Access, "enter", lambda access, _: access.meter.count())
+    monkeypatch.setattr(Window, "take", lambda _: True)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["moved", "new"])
+def test_a_booking_of_many_people(crm: Bridge, known: bool) -> None:
+    """A webinar of 170 people stands with all of them, also where half of them come later."""
+    people = [person(f"p{number}@globex.example") for number in range(170)]
+    if known:
+        crm.sync(sample("booking_created", attendees=people[:85]))
+    crm.sync(sample("booking_rescheduled", attendees=people))
+    assert {row.state for row in crm.deliveries()} == {"synced"}
+    seen = view(crm)
+    (deal,), (meeting,), (company,) = seen.deals, seen.meetings, seen.companies
+    assert len(seen.contacts) == len(deal.contact_ids) == len(meeting.contact_ids) == 170
+    assert {contact.company_id for contact in seen.contacts} == {company.id}
+
+
+def test_many_bookings_of_one_new_company(crm: Bridge) -> None:
+    """80 bookings of three people each, all of one company that nobody knows yet."""
+    for number in range(80):
+        people = [person(f"p{number}-{place}@globex.example") for place in range(3)]
+        crm.post(sample("booking_created", id=str(number), attendees=people))
+    crm.settle(60)
+    assert {row.state for row in crm.deliveries()} == {"synced"}
+    seen = view(crm)
+    assert (len(seen.companies), len(seen.contacts), len(seen.deals)) == (1, 240, 80)
+    assert {len(meeting.contact_ids) for meeting in seen.meetings} == {3}
+    assert {len(deal.contact_ids) for deal in seen.deals} == {3}
+
+
+@pytest.mark.parametrize("provider", ["salesforce"])
+def test_a_booking_of_too_many_people_fails_alone(crm: Bridge) -> None:
+    """What no call can make is said so, and holds nobody else up."""
+    many = [person(f"p{number}@gmail.com") for number in range(520)]
+    crm.post(sample("booking_created", id="many", attendees=many))
+    crm.post(sample("booking_created", id="few", attendees=[person("jane@globex.example")]))
+    crm.settle(60)
+    assert [row.state for row in crm.deliveries()] == ["failed", "synced"]
+    assert "more people" in (crm.deliveries()[0].error_message or "")
+
+
+@pytest.mark.parametrize("step", ["find", "apply"])
+def test_a_batch_that_is_refused_as_a_whole_is_taken_apart(
+    crm: Bridge, provider: str, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A CRM that does not say whose fault it is gets one booking after the other."""
+    real = getattr(ADAPTERS[provider], step)
+
+    def picky(adapter: object, first: object, second: object) -> object:
+        if "poison" in repr(first):
+            raise InvalidRecord("MALFORMED: something is wrong")
+        return real(adapter, first, second)
+
+    monkeypatch.setattr(ADAPTERS[provider], step, picky)
+    for name in ("first", "poison", "last"):
+        crm.post(sample("booking_created", id=name, attendees=[person(f"{name}@{name}.example")]))
+    crm.settle()
+    assert [row.state for row in crm.deliveries()] == ["synced", "failed", "synced"]
+    assert len(view(crm).deals) == 2
