@@ -13,7 +13,7 @@ from app.domain.booking import Booking
 from app.domain.records import Known, ObjectName, Ref
 from app.security.encryption import Cipher
 from app.store.bookings import read_state
-from app.store.deliveries import count_parked
+from app.store.deliveries import count_parked, planned_by
 from app.store.engine import Store
 from app.store.ledger import Ledger
 from app.store.models import (
@@ -218,7 +218,7 @@ class Overview:
             error=row.error_message,
             advice=row.error_advice,
             next_attempt_at=row.next_attempt_at.isoformat() if row.state in TIMED else None,
-            mapping_version=row.mapping_version,
+            mapping_version=planned_by(row),
             notes=tuple(row.notes or ()),
             links=tuple(
                 LinkView(ref.object.value, known[ref].record_id or "", known[ref].url)

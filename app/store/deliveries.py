@@ -32,6 +32,8 @@ RETRY_CEILINGS = (30, 120, 600, 1800, 7200, 21_600, 28_800)
 LEAST_ATTEMPTS = 10
 LEAST_TIME = timedelta(hours=96)
 """A delivery that fails for a passing reason is given up only after so many and so long."""
+ANEW = "~"
+"""Begins the mapping version of a delivery that a resync found due: which one it has to be."""
 ALONE = 2
 """So many doubts about a delivery mean that it has a batch of its own."""
 FEW = 25
@@ -245,10 +247,13 @@ class Ending:
 def end_well(
     session: Session, delivery_id: int, revision: int, ending: Ending, now: datetime
 ) -> None:
-    """Note that a revision is in the CRM; a newer one that came meanwhile stays due."""
+    """Note that a revision is in the CRM; what was wanted anew meanwhile stays due."""
+    asked = session.get_one(DeliveryRow, delivery_id).mapping_version or ""
     row = _ended(session, delivery_id, ending, now)
     row.synced_revision, row.again_at = revision, ending.again_at
-    row.state = DeliveryState.SYNCED if row.wanted_revision == revision else DeliveryState.DUE
+    outdated = asked.startswith(ANEW) and asked != anew(ending.mapping_version)
+    current = row.wanted_revision == revision and not outdated
+    row.state = DeliveryState.SYNCED if current else DeliveryState.DUE
     for name, value in FRESH.items():
         setattr(row, name, value)
     row.error_code = row.error_message = row.error_advice = None
@@ -350,19 +355,34 @@ def want_people_again(
     )
 
 
+def anew(version: str) -> str:
+    """What stands for a mapping's version while a delivery is to be planned by that one at least."""
+    return f"{ANEW}{version[:11]}"
+
+
+def planned_by(row: DeliveryRow) -> str | None:
+    """The version of the mapping that a delivery was planned by last."""
+    version = row.mapping_version
+    return None if version is None or version.startswith(ANEW) else version
+
+
 def want_resync(session: Session, connection_id: int, version: str, now: datetime) -> int:
-    """Mark as due what another version of the mapping has planned; give its number."""
+    """Mark as due what another version of the mapping has planned; give its number.
+
+    What is due already may be in a worker's hands, who planned it by the version before.
+    """
     settled = (DeliveryState.SYNCED, DeliveryState.SKIPPED, DeliveryState.FAILED)
+    other = or_(DeliveryRow.mapping_version.is_(None), DeliveryRow.mapping_version != version)
+    mine = DeliveryRow.connection_id == connection_id
+    session.execute(
+        update(DeliveryRow)
+        .where(mine, DeliveryRow.state.in_(WORKABLE))
+        .values(mapping_version=anew(version))
+        .execution_options(synchronize_session=False)
+    )
     changed = session.execute(
         update(DeliveryRow)
-        .where(
-            DeliveryRow.connection_id == connection_id,
-            DeliveryRow.state.in_(settled),
-            or_(
-                DeliveryRow.mapping_version.is_(None),
-                DeliveryRow.mapping_version != version,
-            ),
-        )
+        .where(mine, DeliveryRow.state.in_(settled), other)
         .values(
             state=DeliveryState.DUE.value,
             backlog=True,
@@ -397,9 +417,11 @@ def end_badly(
     """
     row = _struck(session, delivery_id, error, calls, now)
     row.again_at, row.doubts = None, 0
-    if row.wanted_revision != revision:
-        # A newer state came meanwhile and is tried at once: it may mend what failed.
+    outdated = (row.mapping_version or "").startswith(ANEW)
+    if row.wanted_revision != revision or outdated:
+        # A newer state or mapping came meanwhile and is tried at once: it may mend what failed.
         row.state, row.attempts, row.failing_since = DeliveryState.DUE, 0, None
+        row.mapping_version = None if outdated else row.mapping_version
         return False
     row.attempts += 1
     row.failing_since = row.failing_since or now

@@ -16,6 +16,8 @@ from ruamel.yaml import YAML
 from sqlalchemy import select
 from structlog.testing import capture_logs
 
+from app.domain.errors import InvalidRecord
+from app.mapping.diff import Settled
 from app.mapping.mapping import lay_over
 from app.mapping.present import same
 from app.mapping.schema import json_schema
@@ -25,6 +27,7 @@ from config.settings import CONFIG_DIR
 from crm_adapters.base import Access
 from sandbox.core import Fault, Window
 from tests.bridge import DATA, PROVIDERS, Bridge, sample
+from workers.batch import Batch
 
 SHIPPED = CONFIG_DIR / "mappings"
 STORES = ("records", "tables", "links", "participants", "custom", "schema", "deleted", "hidden")
@@ -1016,6 +1019,31 @@ def test_resync_applies_a_new_file_to_past_bookings(
     read = sandbox.total_calls
     account.settle()
     assert sandbox.total_calls == read and sandbox.writes() == 0
+
+
+@one
+@pytest.mark.parametrize("ending", ["synced", "failed"])
+def test_resync_reaches_what_is_being_written(
+    account: Bridge, provider: str, folder: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """A batch that was planned by the file before is planned once more by the one in use."""
+    note, title = Batch._note_intents, TITLES[provider][0]
+    slug = {"template": "{{ meeting_type.slug }}"}
+
+    def resync_meanwhile(batch: Batch, settled: Settled) -> None:
+        note(batch, settled)
+        monkeypatch.setattr(Batch, "_note_intents", note)
+        write(folder, provider, {"deal": {"fields": {title: slug}}})
+        assert "0 bookings" in run(account, "check", "--connection", "1", "--resync")
+        if ending == "failed":
+            batch._report.problems[settled.plan.changes[0].ref] = InvalidRecord("refused")
+
+    monkeypatch.setattr(Batch, "_note_intents", resync_meanwhile)
+    book(account, 1)
+    new = account.services.mappings[provider].version
+    assert versions(account) == {"1": new}
+    assert account.delivery(provider).state == "synced"
+    assert title_of(account, provider, "1") == "discovery-call"
 
 
 @one
