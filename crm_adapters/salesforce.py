@@ -486,7 +486,7 @@ class _Finder:
             text = (
                 "SELECT OpportunityId, ContactId FROM OpportunityContactRole WHERE ContactId IN {}"
             )
-            self._roles = self._api.query(format_soql(text, people))
+            self._roles = self._api.queries({"roles": format_soql(text, people)})["roles"]
         return sorted({row["OpportunityId"] for row in self._roles})
 
     def _told_by(self, question: Question, kind: MatchKey, key: Key, row: Record) -> str:
