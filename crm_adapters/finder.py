@@ -24,7 +24,8 @@ from app.domain.records import (
 from crm_adapters.base import Report, unblocked
 
 Hit = tuple[Question, Found]
-_NUMBER = re.compile(r"meetergo booking (\S+)\s*\Z")
+# What a CRM's editor puts around a text says nothing.
+_NUMBER = re.compile(r"meetergo booking ([^\s<]+)(?:\s|<[^<>]*>)*\Z")
 _ADDRESS = re.compile(r"https?://\S+")
 
 
