@@ -118,6 +118,9 @@ class Drainer:
             self._pause(lease, error)
         except (UnauthorizedError, MissingScope) as error:
             self._break(lease, error)
+        except CrmError as error:
+            # It is no booking that is refused, but what has to be known of the account before any.
+            self._pause(lease, RetryLater(error.message))
 
     def _run(self, lease: Lease, deadline: float, lane: Lane) -> None:
         """Take batch after batch, while there is something due and time for it.

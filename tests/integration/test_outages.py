@@ -19,7 +19,7 @@ from sandbox import hubspot as sandbox_hubspot
 from sandbox import pipedrive as sandbox_pipedrive
 from sandbox import salesforce as sandbox_salesforce
 from sandbox.core import Fault
-from tests.bridge import PROVIDERS, Bridge, sample
+from tests.bridge import ADAPTERS, PROVIDERS, Bridge, sample
 from tests.contract.test_adapters import REFUSED_EMAIL, only, person
 from workers.sync import Drainer
 
@@ -51,6 +51,28 @@ def down(crm: Bridge) -> Any:
     sandbox = only(crm)
     sandbox.faults[:] = [Fault(status=503, body="maintenance", times=10**9)]
     return sandbox
+
+
+def test_an_account_that_cannot_be_read_is_left_alone_and_said_so(
+    crm: Bridge, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal before any booking is tried is nobody's fault here: it waits, and the page says why."""
+
+    def refuse(adapter: object) -> None:
+        raise InvalidRecord("this version of the API has ended")
+
+    whole = ADAPTERS[provider].directory
+    monkeypatch.setattr(ADAPTERS[provider], "directory", refuse)
+    crm.drainer = Drainer(crm.services)
+    crm.post(sample("booking_created"))
+    crm.drain()
+    connection = crm.connection(provider)
+    assert connection.pause_until is not None and connection.status == "active"
+    assert "has ended" in (connection.last_error or "")
+    assert [(row.state, row.attempts) for row in crm.deliveries()] == [("due", 0)]
+    monkeypatch.setattr(ADAPTERS[provider], "directory", whole)
+    crm.settle()
+    assert crm.delivery(provider).state == "synced"
 
 
 def struck(sandbox: Any) -> int:
