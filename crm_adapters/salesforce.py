@@ -253,6 +253,7 @@ class SalesforceAdapter:
         """Write everything in one call, as far as it holds together."""
         links = _Links(self, plan)
         waiting = list(plan.changes)
+        place = {change.ref: number for number, change in enumerate(waiting)}
         # A refused record is set aside with what hangs on it, and the rest is sent again.
         while waiting:
             waiting = unblocked(_small_enough(waiting, report), report)
@@ -261,6 +262,8 @@ class SalesforceAdapter:
             waiting = [change for graph in graphs for change in graph[_fitting(graph) :]]
             for batch in _packed([graph[: _fitting(graph)] for graph in graphs]):
                 waiting += self._send(batch, links, report, plan.assign)
+            # What others hang on comes before them, as it did in the plan.
+            waiting.sort(key=lambda change: place[change.ref])
         note_lost_targets(self.find, plan, report)
 
     def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:

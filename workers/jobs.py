@@ -9,11 +9,11 @@ from functools import lru_cache
 import structlog
 
 from app.bootstrap import process_services
-from app.domain.errors import CrmError, RateLimited, UnfitPayload
+from app.domain.errors import CrmError, RateLimited
 from app.services.catch_up import Kind
 from app.store.deliveries import connections_with_work, mend_overlooked, ripen
 from app.store.engine import utcnow
-from app.store.inbox import waiting_events
+from app.store.inbox import has_waiting_events
 from workers.pool import DrainPool
 
 log = structlog.get_logger(__name__)
@@ -37,7 +37,7 @@ def sweep() -> None:
     services = process_services()
     wake_due(lambda connection_id: services.waker.wake([connection_id]))
     with services.store.read() as session:
-        held = bool(waiting_events(session, 1))
+        held = has_waiting_events(session)
     if held:
         services.waker.confirm()
     if services.notifier.due():
@@ -59,10 +59,7 @@ def wake_due(wake: Callable[[int], object]) -> None:
 def confirm_events() -> None:
     """Re-read from meetergo what came under a scheme without a signature."""
     services = process_services()
-    try:
-        services.waker.wake(services.intake.confirm(services.read_appointment))
-    except (CrmError, UnfitPayload) as error:
-        log.warning("confirm_postponed", reason=str(error))
+    services.waker.wake(services.intake.confirm(services.read_appointment))
 
 
 def send_notices() -> None:

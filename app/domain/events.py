@@ -60,10 +60,20 @@ def read_event(source: str, document: object, received_at: datetime) -> Event:
 
 
 def without_secret(value: Any) -> Any:
-    """Drop every `secret`: it lets anyone cancel the booking, so it is never kept anywhere."""
+    """Drop every `secret`: it lets anyone cancel the booking, so it is never kept anywhere.
+
+    Half a character, as JavaScript leaves one where it cuts an emoji in two, becomes a question mark:
+    nothing that keeps or sends text takes it.
+    """
     if isinstance(value, Mapping):
-        return {str(k): without_secret(v) for k, v in value.items() if k != "secret"}
-    return [without_secret(item) for item in value] if isinstance(value, list) else value
+        return {_whole(str(k)): without_secret(v) for k, v in value.items() if k != "secret"}
+    if isinstance(value, list):
+        return [without_secret(item) for item in value]
+    return _whole(value) if isinstance(value, str) else value
+
+
+def _whole(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def kind_of(appointment: Json) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.domain.booking import Booking, Outcome
-from app.domain.errors import Gone, InvalidRecord, UnfitPayload
+from app.domain.errors import CrmError, Gone, InvalidRecord, UnfitPayload
 from app.domain.events import (
     FORM_EVENT,
     Event,
@@ -36,6 +37,8 @@ from config.settings import Settings, SignatureScheme
 
 log = structlog.get_logger(__name__)
 DEFAULT_SOURCE = "default"
+MOST_FAILURES = 3
+"""After so many appointments in a row that meetergo does not show, it is asked again later."""
 SECRETS_PURPOSE = "sources.secrets"
 API_KEY_PURPOSE = "sources.api_key"
 MAX_DEPTH = 64
@@ -175,20 +178,41 @@ class Intake:
         """Re-read held appointments from meetergo and apply what it says; give who to wake.
 
         `read` takes source and appointment id and raises CrmError where meetergo does not answer.
-        What meetergo does not have, or cannot be read, is quarantined: it holds no other up.
+        What meetergo does not have, or cannot be read, is quarantined. No source holds another one
+        up, and no appointment that meetergo cannot show holds up the others of its source: of each
+        at most `limit` are read, until it has failed MOST_FAILURES times in a row.
         """
-        with self._store.read() as session:
-            held = [(row.id, read_event_row(row, self._cipher)) for row in
-                    waiting_events(session, limit)]  # fmt: skip
         wake: set[int] = set()
-        for event_id, event in held:
-            try:
-                appointment = without_secret(read(event.source, str(event.payload.get("id", ""))))
-                true_event = Event(event.source, event.type, appointment, event.received_at)
-                wake.update(self._settle(event_id, true_event))
-            except (Gone, InvalidRecord, UnfitPayload) as error:
-                self._set_aside(event_id, f"meetergo did not confirm it: {error}")
+        for source in self.source_names():
+            with self._store.read() as session:
+                rows = waiting_events(session, source)
+            # In another order each time: the same few may fail for ever.
+            rows = random.sample(rows, min(limit, len(rows)))
+            failures = 0
+            for row in rows:
+                event = read_event_row(row, self._cipher)
+                try:
+                    wake.update(self._confirm(row.id, event, read))
+                    failures = 0
+                except CrmError as error:
+                    log.warning(
+                        "confirm_postponed", source=source, event_id=row.id, reason=str(error)
+                    )
+                    failures += 1
+                if failures == MOST_FAILURES:
+                    break
         return sorted(wake)
+
+    def _confirm(
+        self, event_id: int, event: Event, read: Callable[[str, str], Mapping[str, Any]]
+    ) -> list[int]:
+        try:
+            appointment = without_secret(read(event.source, str(event.payload.get("id", ""))))
+            true_event = Event(event.source, event.type, appointment, event.received_at)
+            return self._settle(event_id, true_event)
+        except (Gone, InvalidRecord, UnfitPayload) as error:
+            self._set_aside(event_id, f"meetergo did not confirm it: {error}")
+            return []
 
     def _set_aside(self, event_id: int, why: str) -> None:
         with self._store.write() as session:

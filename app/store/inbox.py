@@ -14,6 +14,8 @@ from app.store.bookings import insert_ignoring
 from app.store.models import EventRow, EventStatus
 
 PURPOSE = "events.payload"
+MOST_WAITING = 500
+"""Events of a source that are looked at together."""
 
 
 def add_event(
@@ -49,7 +51,15 @@ def read_event_row(row: EventRow, cipher: Cipher) -> Event:
     return Event(row.source, row.type, payload, row.received_at)
 
 
-def waiting_events(session: Session, limit: int) -> list[EventRow]:
-    """Events that are stored but not yet confirmed with meetergo, oldest first."""
-    query = select(EventRow).where(EventRow.status == EventStatus.RECEIVED)
-    return list(session.scalars(query.order_by(EventRow.id).limit(limit)))
+def waiting_events(session: Session, source: str) -> list[EventRow]:
+    """Events that are stored but not yet confirmed with meetergo, the oldest of a source."""
+    query = select(EventRow).where(
+        EventRow.status == EventStatus.RECEIVED, EventRow.source == source
+    )
+    return list(session.scalars(query.order_by(EventRow.id).limit(MOST_WAITING)))
+
+
+def has_waiting_events(session: Session) -> bool:
+    """Whether any source has such events."""
+    query = select(EventRow.id).where(EventRow.status == EventStatus.RECEIVED)
+    return session.scalars(query.limit(1)).first() is not None

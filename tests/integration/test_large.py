@@ -8,7 +8,7 @@ from app.domain.errors import InvalidRecord
 from crm_adapters.base import Access
 from sandbox.core import Window
 from tests.bridge import ADAPTERS, Bridge, sample
-from tests.contract.test_adapters import person, view
+from tests.contract.test_adapters import only, person, view
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +43,19 @@ def test_many_bookings_of_one_new_company(crm: Bridge) -> None:
     assert (len(seen.companies), len(seen.contacts), len(seen.deals)) == (1, 240, 80)
     assert {len(meeting.contact_ids) for meeting in seen.meetings} == {3}
     assert {len(deal.contact_ids) for deal in seen.deals} == {3}
+
+
+def test_one_refused_person_among_many_bookings_of_a_new_company(crm: Bridge) -> None:
+    """Far more than one call takes, and one person is refused: every other booking is synced."""
+    only(crm).forbidden_names.add("Forbidden")
+    for number in range(70):
+        people = [person(f"p{number}-{place}@globex.example") for place in range(3)]
+        if number == 5:
+            people[1]["lastname"] = "Forbidden"
+        crm.post(sample("booking_created", id=str(number), attendees=people))
+    crm.settle(60)
+    assert sorted(row.state for row in crm.deliveries()) == ["failed"] + ["synced"] * 69
+    assert len(view(crm).deals) == 69
 
 
 @pytest.mark.parametrize("provider", ["salesforce"])

@@ -20,6 +20,7 @@ from app.store.models import EventRow, Source
 from sandbox.meetergo import API_KEY, MeetergoSandbox
 from sandbox.serve import Served
 from tests.bridge import DATA, SECRET, Bridge, sample
+from tests.contract.test_adapters import person
 
 
 @pytest.fixture
@@ -260,3 +261,15 @@ def test_health_and_metrics(web: Bridge) -> None:
     web.post(sample("booking_created"))
     text = client.get("/metrics").get_data(as_text=True)
     assert 'bridge_events{status="applied"} 1.0' in text
+
+
+def test_half_a_character_is_taken(bridge: Bridge) -> None:
+    """JavaScript cuts an emoji in two and writes the half as an escape; no database takes that."""
+    cut = "Jane \ud83d"
+    payload = sample("booking_created", attendees=[person("jane@globex.example", lastname=cut)])
+    assert bridge.post(payload).status_code == 202
+    bridge.settle()
+    assert {delivery.state for delivery in bridge.deliveries()} == {"synced"}
+    assert bridge.post(payload).get_json()["status"] == "duplicate"
+    shown = sample("booking_created", id="shown", attendees=payload["attendees"])
+    assert bridge.services.intake.adopt("default", shown)
