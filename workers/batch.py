@@ -302,7 +302,8 @@ class Batch:
             if result and result.outcome is Outcome.DELETED:
                 ledger.forget(ref)
                 continue
-            if result is None and (ref in changed or known is None):
+            untold = ref in changed or ref in settled.problems
+            if result is None and (untold or known is None):
                 continue
             record_id = result.record_id if result else (known.record_id if known else None)
             url = adapter.url_for(ref.object, record_id) if record_id else ""

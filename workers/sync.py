@@ -105,6 +105,8 @@ class Drainer:
         return Lease(self._store, connection_id, fence, asked)
 
     def _work(self, lease: Lease, deadline: float) -> None:
+        with self._store.read() as session:
+            grant = grant_of(session.get_one(ConnectionRow, lease.connection_id))
         try:
             with ThreadPoolExecutor(1, thread_name_prefix="writes") as writer:
                 lane = Lane(writer)
@@ -117,7 +119,7 @@ class Drainer:
         except RetryLater as error:
             self._pause(lease, error)
         except (UnauthorizedError, MissingScope) as error:
-            self._break(lease, error)
+            self._break(lease, error, grant)
         except CrmError as error:
             # It is no booking that is refused, but what has to be known of the account before any.
             self._pause(lease, RetryLater(error.message))
@@ -215,12 +217,14 @@ class Drainer:
         probe = self._services.settings.probe_interval
         return probe + random.uniform(0, probe / 6)  # noqa: S311 - spreads probes, no secret
 
-    def _break(self, lease: Lease, error: CrmError) -> None:
+    def _break(self, lease: Lease, error: CrmError, grant: object) -> None:
         """Park the work of a connection that may not do what it should."""
         with write_as_holder(self._store, lease) as session:
             row = session.get_one(ConnectionRow, lease.connection_id)
             if row.status not in WORKING:
                 return  # the token service has said already what is wrong
+            if grant_of(row) != grant:
+                return  # it was connected again meanwhile, and nobody knows yet whether that works
             if isinstance(error, UnauthorizedError):
                 status, problem = ConnectionStatus.EXPIRED, Problem.GRANT
                 by_key = row.auth == "key"
@@ -255,6 +259,11 @@ class Lane:
         ending, self.writes, self._ending = self._ending, None, None
         if ending:
             ending.result()
+
+
+def grant_of(row: ConnectionRow) -> tuple[datetime, tuple[str, ...], str | None]:
+    """What tells whether a connection was connected again, or given another key or more scopes."""
+    return row.status_since, tuple(row.scopes), row.token_box if row.auth == "key" else None
 
 
 def is_suspect(rows: Rows) -> bool:

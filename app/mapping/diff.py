@@ -79,6 +79,8 @@ def settle(
             ids.pop(ref, None)
         if not change.empty:
             changes.append(change)
+        elif change.record_id:
+            ids.setdefault(ref, change.record_id)
     settled.plan = Plan(tuple(changes), ids)
     return settled
 
@@ -159,15 +161,15 @@ class _Judge:
             return self._absent(record, known, there)
         gone = known is not None and (known.lost or (ref in self.findings.asked and not there))
         moved = known and there and there[0].record_id != known.record_id
-        if known and known.live and not gone and not moved:
+        stayed = known is not None and known.erased and there and not moved
+        if known and ((known.live and not gone and not moved) or stayed):
             return self._known(item, known, there[0] if there else None)
         if there:
             begun = known is not None and known.record_id is None and not record.match.asked
             mine = known is not None and known.record_id is not None
             if begun and known and ref.object not in SHARED:
                 return self._begun(record, known, there[0])
-            ours = known if known and (known.erased or not mine) else None
-            return self._found(record, there, mine, ours)
+            return self._found(record, there, mine, None if mine else known)
         return self._missing(record, known, gone)
 
     def _missing(self, record: DesiredRecord, known: Known | None, gone: bool) -> Change | None:
@@ -199,8 +201,9 @@ class _Judge:
     def _unseen(self, known: Known | None) -> float:
         """Seconds for which what a begun record was to hang on may be there although none was found."""
         links = begun_links(known, self.ledger) if known else []
+        wanted, waits = self.settled.wanted, self.settled.problems
         missing = [ref for ref in links if not self.findings.found.get(ref)]
-        missing = [ref for ref in missing if ref not in self.settled.wanted]
+        missing = [ref for ref in missing if ref not in wanted or ref in waits]
         return max((self._lag(ref, match_of(ref), self.ledger[ref]) for ref in missing), default=0)
 
     def _lag(self, ref: Ref, match: Match, known: Known | None) -> float:

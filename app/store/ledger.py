@@ -76,7 +76,12 @@ class Ledger:
                 row = there[token]
                 row.links = list(dict.fromkeys([*row.links, *links]))
                 if row.record_id is None:
-                    row.hashes, row.updated_at = dict(intent.hashes), now
+                    # What it was begun with still tells it; what comes now may be written to it.
+                    told = {
+                        k: in_doubt(row.hashes[k], v) if k in row.hashes else v
+                        for k, v in intent.hashes.items()
+                    }
+                    row.hashes, row.updated_at = {**row.hashes, **told}, now
                 else:
                     # Who fills a field first may fill it again if the answer is lost.
                     first = {k: v for k, v in intent.versions.items() if k not in row.hashes}

@@ -144,10 +144,11 @@ def test_a_person_that_was_begun_is_brought_up_to_date(
     unharmed.close()
 
 
+@pytest.mark.parametrize("attendee", [JANE, OMAR], ids=["same attendee", "another one"])
 @pytest.mark.parametrize("when_deleted", ["recreate", "leave"])
 @pytest.mark.parametrize("done", [True, False], ids=["it was deleted", "it was not"])
 def test_a_meeting_that_was_being_deleted_stands_again(
-    provider: str, tmp_path: Path, when_deleted: str, done: bool
+    provider: str, tmp_path: Path, when_deleted: str, done: bool, attendee: dict[str, Any]
 ) -> None:
     """No word came on whether it was deleted; by the time it is looked at, it is wanted again."""
     for name in PROVIDERS:
@@ -158,22 +159,142 @@ def test_a_meeting_that_was_being_deleted_stands_again(
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(mapping), encoding="utf-8")
     url = f"sqlite:///{tmp_path}/bridge.sqlite3"
     crm = Bridge(url, (provider,), mappings_dir=tmp_path).connect_all()
-    crm.sync(sample("booking_created"))
+    crm.sync(sample("booking_created", attendees=[JANE]))
     method = {"hubspot": "POST", "pipedrive": "DELETE", "salesforce": "POST"}[provider]
     path = {"hubspot": "/meetings/batch/archive", "pipedrive": "", "salesforce": "/graph"}[provider]
     lost = {"drop_after_commit": True} if done else {"status": 503}
     only(crm).faults.append(Fault(method=method, path=path, **lost))
-    crm.post(sample("booking_cancelled"))
+    crm.post(sample("booking_cancelled", attendees=[JANE]))
     crm.drain()
     assert not only(crm).faults
     assert len(view(crm).meetings) == (0 if done else 1)
-    crm.post(sample("booking_rescheduled", updatedAt="2026-11-26T00:00:00Z"))
+    crm.post(sample("booking_rescheduled", attendees=[attendee], updatedAt="2026-11-26T00:00:00Z"))
     hurry(crm)
     crm.settle()
     assert crm.delivery(provider).state == "synced"
     (meeting,) = view(crm).meetings
     assert (meeting.start, meeting.cancelled) == ("2026-12-02T13:00:00Z", False)
-    assert meeting.contact_ids and meeting.deal_id
-    crm.sync(sample("booking_cancelled", updatedAt="2026-11-27T00:00:00Z"))
+    emails = {contact.id: contact.email for contact in view(crm).contacts}
+    assert [emails[i] for i in meeting.contact_ids] == [attendee["email"]]
+    assert meeting.deal_id
+    crm.sync(sample("booking_cancelled", attendees=[attendee], updatedAt="2026-11-27T00:00:00Z"))
     assert view(crm).meetings == []
     crm.close()
+
+
+def unmark(crm: Bridge, clock: Clock | None = None) -> None:
+    """Let the CRM have no booking-id fields."""
+    only(crm).drop_booking_fields()
+    crm.drainer = Drainer(crm.services, now=clock) if clock else Drainer(crm.services)
+
+
+def after_the_lag(crm: Bridge, clock: Clock) -> None:
+    """Drain while the search shows nothing, and once it does."""
+    for _ in range(4):
+        crm.drain()
+        clock.forward(2)
+    only(crm).search_lag = set()
+    for _ in range(5):
+        clock.forward(60)
+        crm.drain()
+    assert {delivery.state for delivery in crm.deliveries()} == {"synced"}
+
+
+def people_of(crm: Bridge) -> list[tuple[str | None, ...]]:
+    """The addresses on every deal, then on every meeting."""
+    seen = view(crm)
+    emails = {contact.id: contact.email for contact in seen.contacts}
+    records = [*seen.deals, *seen.meetings]
+    return [tuple(sorted(emails[i] or "" for i in record.contact_ids)) for record in records]
+
+
+@pytest.mark.parametrize("marked", [True, False], ids=["booking-id fields", "no fields of ours"])
+@pytest.mark.parametrize("second", [True, False], ids=["who has another booking", "who has none"])
+@pytest.mark.parametrize("provider", ["hubspot", "pipedrive"])
+def test_what_is_waited_for_stays_as_it_was_begun(
+    crm: Bridge, clock: Clock, marked: bool, second: bool
+) -> None:
+    """The try before the search shows anything forgets nothing of what it waits for."""
+    if not marked:
+        unmark(crm, clock)
+    crm.post(sample("booking_created", attendees=[JANE]))
+    if second:
+        crm.post(sample("booking_created", id="second", attendees=[JANE]))
+        crm.drain(warm_only=True)
+    with dying(crm):
+        crm.drain()
+    lagging(crm)
+    crm.post(sample("booking_rescheduled", attendees=[OMAR]))
+    after_the_lag(crm, clock)
+    jane = [(JANE["email"],)] if second else []
+    assert sorted(people_of(crm)) == sorted(2 * [*jane, (OMAR["email"],)])
+
+
+@pytest.mark.parametrize(("provider", "attendee"), [("hubspot", PHONE_ONLY), ("pipedrive", JANE)])
+def test_a_person_that_is_waited_for_is_brought_up_to_date(
+    crm: Bridge, clock: Clock, attendee: dict[str, Any]
+) -> None:
+    """His host and his name changed while the search did not show him."""
+    host = {"id": "h2", "email": "mary@acme.example", "fullName": "Mary Major"}
+    renamed = {**attendee, "fullname": "Jane Hill", "firstname": "Jane", "lastname": "Hill"}
+    crm.post(sample("booking_created", attendees=[attendee]))
+    with dying(crm):
+        crm.drain()
+    lagging(crm)
+    crm.post(sample("booking_rescheduled", attendees=[renamed], hosts=[host], hostIds=["h2"]))
+    after_the_lag(crm, clock)
+    (contact,) = view(crm).contacts
+    assert " ".join(filter(None, (contact.first, contact.last))) == "Jane Hill"
+    assert contact.owner == "mary@acme.example"
+
+
+@pytest.mark.parametrize("marked", [True, False], ids=["booking-id fields", "no fields of ours"])
+@pytest.mark.parametrize("moved", [True, False], ids=["moved between", "unchanged"])
+def test_two_deaths_in_a_row_double_nothing(crm: Bridge, marked: bool, moved: bool) -> None:
+    """The second worker found what the first one made, and died as well."""
+    if not marked:
+        unmark(crm)
+    crm.post(sample("booking_created", attendees=[JANE]))
+    with dying(crm):
+        crm.drain()
+    if moved:
+        crm.post(sample("booking_rescheduled", attendees=[JANE]))
+    hurry(crm)
+    with dying(crm):
+        crm.drain()
+    if moved:
+        renamed = {**JANE, "firstname": "Jane", "lastname": "Hill"}
+        later = "2026-11-26T00:00:00Z"
+        crm.post(sample("booking_rescheduled", attendees=[renamed], updatedAt=later))
+    hurry(crm)
+    crm.settle()
+    seen = view(crm)
+    (contact,) = seen.contacts
+    assert (len(seen.companies), len(seen.deals), len(seen.meetings)) == (1, 1, 1)
+    assert ("Hill" in (contact.last or "")) == moved
+
+
+@pytest.mark.parametrize("marked", [True, False], ids=["booking-id fields", "no fields of ours"])
+def test_a_lost_answer_and_then_an_outage_double_nothing(
+    crm: Bridge, provider: str, marked: bool
+) -> None:
+    """The create of a deal got no answer, and what came after it a 503."""
+    if not marked:
+        unmark(crm)
+    crm.drain(warm_only=True)
+    create, then = {
+        "hubspot": ("/deals/batch/create", ("POST", "/associations")),
+        "pipedrive": ("/deals", ("PATCH", "/deals")),
+        "salesforce": ("/graph", ("POST", "/graph")),
+    }[provider]
+    only(crm).faults.append(Fault(method="POST", path=create, drop_after_commit=True))
+    crm.post(sample("booking_created", attendees=[JANE]))
+    crm.drain()
+    assert not only(crm).faults and len(view(crm).deals) == 1
+    hurry(crm)
+    only(crm).faults.append(Fault(method=then[0], path=then[1], status=503))
+    crm.drain()
+    hurry(crm)
+    only(crm).faults.clear()
+    crm.settle()
+    assert (len(view(crm).deals), len(view(crm).meetings)) == (1, 1)

@@ -8,6 +8,7 @@ import threading
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
@@ -26,6 +27,7 @@ from tests.bridge import Bridge, make_settings, sample
 from tests.integration.test_cli import run
 from tests.ports import free_port
 from workers.batch import Batch
+from workers.sync import Drainer
 
 KEYED = ("hubspot", "pipedrive")
 SCOPES = {
@@ -96,6 +98,28 @@ def test_another_account_is_refused_unless_meant(crm: Bridge, provider: str) -> 
     after = crm.connection(provider)
     assert (after.id, after.account_id) == (before.id, "999")
     assert crm.delivery(provider).state == "due"
+
+
+def test_a_worker_that_was_refused_breaks_no_new_grant(
+    crm: Bridge, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody connects again between the refusal of the old grant and the worker's word on it."""
+    crm.sync(sample("booking_created"))
+    crm.sandbox(provider).kill_grants()
+    break_off = Drainer._break
+
+    def late(drainer: Drainer, *args: Any) -> None:
+        monkeypatch.setattr(Drainer, "_break", break_off)
+        assert crm.connect(provider).status_code == 303
+        break_off(drainer, *args)
+
+    monkeypatch.setattr(Drainer, "_break", late)
+    crm.post(sample("booking_rescheduled"))
+    crm.drain()
+    assert crm.connection(provider).status == "active"
+    crm.settle()
+    assert crm.delivery(provider).state == "synced"
+    assert crm.sandbox(provider).view().meetings[0].start == "2026-12-02T13:00:00Z"
 
 
 def test_a_batch_in_hand_is_not_written_into_another_account(
