@@ -262,16 +262,18 @@ class Sandbox:
         ):  # fmt: skip
             return None
         with self.lock:
-            self.calls[f"{request.method} {path}"] += 1
             call = f"{request.method} {path}"
             self.log.append(call)
-            if not _reads(call):
-                self.written.append(f"{call} {request.get_data(as_text=True)[:2000]}")
             scopes = self._scopes_of_key()
             if scopes is None:
                 grant = self._grant_of(request.headers.get("Authorization", ""))
                 scopes = None if grant is None else grant.scopes
-            return self.refuse_token() if scopes is None else self.guard(scopes)
+            refusal = self.refuse_token() if scopes is None else self.guard(scopes)
+            # What is turned away at the door has changed nothing.
+            self.calls[f"{REFUSED} {call}" if refusal else call] += 1
+            if not refusal and not _reads(call):
+                self.written.append(f"{call} {request.get_data(as_text=True)[:2000]}")
+            return refusal
 
     def _after(self, response: Response) -> Response:
         self.refused += response.status_code == 429
@@ -471,6 +473,7 @@ class Index:
         return [table[i] for i in places if i in table and value in self._keys(table[i])]
 
 
+REFUSED = "refused"
 LONGEST_EMAIL = 80
 """Characters of an address that the sandboxes take; the rest is refused, as an admin's rule may."""
 
@@ -530,4 +533,4 @@ th,td{border-bottom:1px solid #ddd;text-align:left;padding:.3rem .6rem;vertical-
 
 def _reads(call: str) -> bool:
     """Whether a call, method and path, only looks."""
-    return call.startswith("GET") or call.endswith(("/search", "/batch/read", "/query"))
+    return call.startswith(("GET", REFUSED)) or call.endswith(("/search", "/batch/read", "/query"))

@@ -279,7 +279,8 @@ class Batch:
             log.warning("details_lacking", booking_id=row.id, reason=str(error))
             return booking
         with self._write() as session:
-            kept = session.get_one(BookingRow, row.id)
+            # Locked: a webhook may be storing the next state right now.
+            kept = session.get_one(BookingRow, row.id, with_for_update=True)
             if kept.revision == row.revision:
                 add_details(session, self._cipher, kept, fuller, self._now())
         return fuller

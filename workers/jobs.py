@@ -57,7 +57,12 @@ def wake_due(wake: Callable[[int], object]) -> None:
 
 
 def confirm_events() -> None:
-    """Re-read from meetergo what came under a scheme without a signature."""
+    """Re-read from meetergo what came under a scheme without a signature, in a thread."""
+    process_pool().aside("confirm", confirm_now)
+
+
+def confirm_now() -> None:
+    """Do that, to its end."""
     services = process_services()
     services.waker.wake(services.intake.confirm(services.read_appointment))
 

@@ -16,6 +16,9 @@ log = structlog.get_logger(__name__)
 RENEW_EVERY = LEASE.total_seconds() / 4
 """Seconds between two renewals: three may fail before the lease is lost."""
 
+GIVE_EVERY = 1.0
+"""Seconds between tries to give a lease back while the database is away."""
+
 
 def ticks() -> float:
     """Seconds on a clock that nobody sets, and that goes on while the machine is suspended."""
@@ -59,13 +62,23 @@ class Lease:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.give()
+        # A database that is away ends a drain, and no booking is to blame for that.
+        away = isinstance(error, DATABASE_DOWN)
+        until = ticks() + (LEASE.total_seconds() if away else 0.0)
+        while True:
+            try:
+                self.give(release=away)
+                return
+            except DATABASE_DOWN:
+                if ticks() >= until:
+                    raise
+                time.sleep(GIVE_EVERY)
 
-    def give(self) -> None:
-        """Let the next drainer in, unless one is in already."""
+    def give(self, release: bool = False) -> None:
+        """Let the next drainer in, unless one is in already; `release` what is in hand as it was."""
         self._ended.set()
         with self._store.write() as session:
-            give_lease(session, self.connection_id, self.fence)
+            give_lease(session, self.connection_id, self.fence, release)
 
     def _keep(self) -> None:
         while not self._ended.wait(RENEW_EVERY):

@@ -62,7 +62,7 @@ class Drainer:
     def abandon(self) -> None:
         """Give back the leases of drains that have not ended: the process ends now."""
         for lease in list(self._leases.values()):
-            lease.give()
+            lease.give(release=True)
 
     def drain(self, connection_id: int) -> None:
         """Bring everything that is due into one CRM; return at once where another is at it."""

@@ -217,7 +217,12 @@ def _attendees(data: Json) -> tuple[Attendee, ...]:
             continue
         seen.add(person.identity or "")
         people.append(person)
-    return tuple(people)
+    # Somebody with an address is known by it, also where he is named once more by his number alone.
+    phones = {person.phone for person in people if person.email}
+    return tuple(
+        replace(person, position=position)
+        for position, person in enumerate(p for p in people if p.email or p.phone not in phones)
+    )
 
 
 def _attendee(position: int, item: Json) -> Attendee:

@@ -322,7 +322,9 @@ class TokenService:
             self.keep(row, provider, answer)
             if mine:
                 row.refresh_until = None
-            if row.status == ConnectionStatus.EXPIRING or row.problem == Problem.SETUP:
+            # Also where the grant was called dead since its answer was late.
+            mended = (Problem.SETUP, Problem.GRANT)
+            if row.status == ConnectionStatus.EXPIRING or row.problem in mended:
                 set_status(session, row, ConnectionStatus.ACTIVE, self._now())
         log.info("token_refreshed", connection_id=connection_id, provider=provider.name)
 

@@ -68,7 +68,7 @@ class Budget(Protocol):
         """Keep what is left of the day."""
 
     def day(self, key: str) -> tuple[int, int] | None:
-        """Calls or tokens left of the day, and how many there are; None where nobody told."""
+        """Calls or tokens left of the day, and how many there are; None where nobody told lately."""
 
 
 class LocalBudget:
@@ -131,15 +131,17 @@ class LocalBudget:
             window.calls.popleft()
         return window
 
-    def note_day(self, key: str, reading: Reading) -> None:
-        """Keep what is left of the day."""
+    def note_day(self, key: str, reading: Reading, age: float = 0.0) -> None:
+        """Keep what is left of the day, as the CRM said `age` seconds ago."""
         with self._lock:
             most = reading.most or max(reading.left, self._days.get(key, (0, 0))[1])
             self._days[key] = (reading.left, most)
-            self.noted_at[key] = self._now()
+            self.noted_at[key] = self._now() - age
 
     def day(self, key: str) -> tuple[int, int] | None:
-        """What is left of the day, and of how much."""
+        """What is left of the day, and of how much; None once that is so old that it has to be asked."""
+        if self._now() - self.noted_at.get(key, -1e9) >= DAY_PAUSE:
+            return None
         return self._days.get(key)
 
 
@@ -153,12 +155,15 @@ local used = redis.call('ZCARD', KEYS[1])
 local told = redis.call('HMGET', KEYS[2], 'limit', 'others', 'others_at', 'next_at')
 local limit = tonumber(told[1]) or tonumber(ARGV[2])
 local others = 0
-if told[3] and now - tonumber(told[3]) < span then others = tonumber(told[2]) end
+local told_at = tonumber(told[3]) or 0
+-- What lies ahead of this clock was noted by one that has been set back since.
+if told[3] and told_at <= now and now - told_at < span then others = tonumber(told[2]) end
 local mine = math.floor(limit * (1 - tonumber(ARGV[3])))
 if ARGV[4] == '1' then mine = mine - math.floor(mine * tonumber(ARGV[5])) end
 mine = math.max(1, mine)
 local step = span / mine
 local next_at = math.max(tonumber(told[4]) or 0, now)
+if next_at > now + 2 * span then next_at = now end
 local early = next_at - now - (math.max(1, math.floor(mine / tonumber(ARGV[7]))) - 1) * step
 if used + others < mine then
   if early > 0 then return math.max(1, math.ceil(early)) end
@@ -241,9 +246,19 @@ class RedisBudget:
         """What is left of the day, and of how much."""
         if time.monotonic() - self._local.noted_at.get(key, -1e9) < FRESH_DAY:
             return self._local.day(key)
-        found = self._quietly(lambda: self._redis.hmget(f"bridge:day:{key}", "left", "most"))
-        if found and found[0] is not None:
-            self._local.note_day(key, Reading(int(found[0]), int(found[1])))
+        name = f"bridge:day:{key}"
+
+        def read() -> Any:
+            both = self._redis.pipeline()
+            both.hmget(name, "left", "most")
+            both.ttl(name)
+            return both.execute()
+
+        found = self._quietly(read)
+        if found and found[0][0] is not None:
+            # It was set to be kept for a DAY when the CRM said it.
+            (left, most), kept = found
+            self._local.note_day(key, Reading(int(left), int(most)), DAY - kept)
         return self._local.day(key)
 
     def _quietly(self, action: Callable[[], Any]) -> Any:

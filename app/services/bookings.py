@@ -16,7 +16,8 @@ def sync_again(store: Store, key: str, actor: str) -> list[int]:
     """
     now = utcnow()
     with store.write() as session:
-        row = session.scalars(select(BookingRow).where(BookingRow.key == key)).first()
+        query = select(BookingRow).where(BookingRow.key == key).with_for_update()
+        row = session.scalars(query).first()
         if row is None:
             raise LookupError(f"there is no booking {key!r}")
         session.add(AuditLog(actor=actor, action="sync_again", subject=row.key, at=now))

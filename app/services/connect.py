@@ -19,7 +19,7 @@ from app.oauth.tokens import REVOCATION_PURPOSE, TokenService
 from app.security.encryption import Cipher
 from app.store.connections import set_status
 from app.store.deliveries import discard_parked, want_again, want_missed
-from app.store.engine import Store, utcnow
+from app.store.engine import CONNECT_TURN, Store, take_turns, utcnow
 from app.store.models import (
     WORKING,
     AuditLog,
@@ -158,6 +158,8 @@ class Connector:
         now = utcnow()
         with self._store.write() as session:
             row = session.get_one(ConnectionRow, connection_id, with_for_update=True)
+            if row.status == ConnectionStatus.DISCONNECTED:
+                raise Unauthorized("Somebody has ended the connection meanwhile.")
             set_status(session, row, ConnectionStatus.ACTIVE, now)
             session.add(AuditLog(actor=actor, action="resume", subject=row.account, at=now))
 
@@ -243,6 +245,8 @@ class Connector:
         label = ", ".join(part for part in (found.name, account.name) if part)
         now = utcnow()
         with self._store.write() as session:
+            # Two people who connect one account at a time must not get two connections of it.
+            take_turns(session, CONNECT_TURN)
             placed = self._place(session, provider, account, label, wish, now)
             if isinstance(placed, Exception):
                 self._let_go(session, account, found, wish)

@@ -31,7 +31,7 @@ from app.services.secrets import WebhookSecrets
 from app.store.bookings import keep_newest, read_state, set_outcome
 from app.store.deliveries import want
 from app.store.engine import Store, utcnow
-from app.store.inbox import add_event, read_event_row, waiting_events
+from app.store.inbox import add_event, hold_event, read_event_row, waiting_events
 from app.store.models import AuditLog, BookingRow, EventRow, EventStatus, Source
 from config.settings import Settings, SignatureScheme
 
@@ -83,6 +83,11 @@ class SourceRules:
     secrets: tuple[str, ...]
     company_ids: tuple[str, ...]
     api_key: str
+
+    @property
+    def confirms(self) -> bool:
+        """Whether what it sends is re-read at meetergo before it is believed."""
+        return self.scheme is SignatureScheme.URL_TOKEN and bool(self.api_key)
 
 
 class Intake:
@@ -160,7 +165,7 @@ class Intake:
             return self._quarantine(
                 rules.name, document, now, "companyId is not one of the allowed ones"
             )
-        if rules.scheme is SignatureScheme.URL_TOKEN and rules.api_key and not booking.form:
+        if rules.confirms and not booking.form:
             return self._hold(event, booking)
         with self._store.write() as session:
             event_id, new = add_event(
@@ -255,8 +260,31 @@ class Intake:
             event = read_event_row(row, self._cipher)
         if event.type == "unknown":
             event = read_event(event.source, event.payload, event.received_at)
-        wanted = event.concerns_booking or (event.type == FORM_EVENT and self._wants_forms())
-        return self._settle(event_id, event, backlog) if wanted else []
+        booking = self._read(event)
+        if booking is None:
+            return []
+        try:
+            rules = self.source(event.source)
+        except UnknownSource as error:
+            raise UnfitPayload(str(error)) from None
+        aside = row.status == EventStatus.QUARANTINED
+        if aside and rules.company_ids and booking.company_id not in rules.company_ids:
+            raise UnfitPayload("companyId is not one of the allowed ones")
+        if not rules.confirms or booking.form:
+            return self._settle(event_id, event, backlog)
+        # Nobody has signed what was stored: only meetergo's own word on it counts.
+        if aside:
+            self._wait_for_word(event_id, event, booking.key)
+            return []
+        with self._store.write() as session:
+            query = select(BookingRow).where(BookingRow.key == booking.key).with_for_update()
+            known = session.scalars(query).first()
+            return want(session, known, utcnow(), backlog) if known is not None else []
+
+    def _wait_for_word(self, event_id: int, event: Event, booking_key: str) -> None:
+        with self._store.write() as session:
+            row = session.get_one(EventRow, event_id, with_for_update=True)
+            hold_event(self._cipher, row, event, booking_key)
 
     def say_outcome(self, key: str, outcome: Outcome | None, actor: str) -> list[int]:
         """Note how a meeting went, or take that back; give the connections to wake.

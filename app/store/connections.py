@@ -101,7 +101,8 @@ def tell_failures(session: Session, row: ConnectionRow, now: datetime) -> None:
     query = select(Notice.id).where(
         Notice.connection_id == row.id, Notice.kind == NoticeKind.FAILED, Notice.tries == 0
     )
-    if session.scalar(query.limit(1)) is None:
+    # Locked: one that is being sent right now names no further failures.
+    if session.scalar(query.limit(1).with_for_update()) is None:
         tell(session, row, NoticeKind.FAILED, now + COLLECT)
 
 

@@ -8,7 +8,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, DateTime, Interval, exists, func, literal, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    Interval,
+    case,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from app.domain.errors import Blocked, CrmError, Gone, InvalidRecord, KilledWorker, RetryLater
@@ -27,6 +38,8 @@ from app.store.models import (
 
 LEASE = timedelta(seconds=15)
 """How long a drainer may be silent before another one takes its connection over."""
+SKEW = timedelta(minutes=10)
+"""How much the clocks of two machines may differ: what one finds due at once is so for the other."""
 RETRY_CEILINGS = (30, 120, 600, 1800, 7200, 21_600, 28_800)
 """Seconds: the longest wait before each new attempt (full jitter); the last one stands for the rest."""
 LEAST_ATTEMPTS = 10
@@ -82,17 +95,25 @@ def want_for(
         "wanted_revision": booking.revision,
         "state": (DeliveryState.DUE if active else DeliveryState.PARKED).value,
         "backlog": backlog,
-        "next_attempt_at": now,
+        "next_attempt_at": now - SKEW,
         "updated_at": now,
         **FRESH,
     }
     new = {**values, "synced_revision": 0, "calls": 0}
     session.execute(insert_ignoring(session, DeliveryRow, new, ["booking_id", "connection_id"]))
+    values["wanted_revision"] = _newer(literal(booking.revision))
     session.execute(
         update(DeliveryRow)
         .where(DeliveryRow.booking_id == booking.id, DeliveryRow.connection_id == connection.id)
         .values(**values)
+        .execution_options(synchronize_session=False)
     )
+
+
+def _newer(revision: ColumnElement[int]) -> ColumnElement[int]:
+    """A revision to want, unless a newer one is wanted by now: another process may have been first."""
+    wanted = DeliveryRow.wanted_revision
+    return case((wanted > revision, wanted), else_=revision)
 
 
 def take_lease(session: Session, connection_id: int, now: datetime) -> int | None:
@@ -116,7 +137,12 @@ def hold_lease(session: Session, connection_id: int, fence: int) -> bool:
     """Renew a lease and lock it for this transaction; False where another drainer has it."""
     held = session.execute(
         update(ConnectionRow)
-        .where(ConnectionRow.id == connection_id, ConnectionRow.drain_fence == fence)
+        .where(
+            ConnectionRow.id == connection_id,
+            ConnectionRow.drain_fence == fence,
+            # One that was given back stays so, also where a renewal of it was under way.
+            ConnectionRow.drain_until.is_not(None),
+        )
         .values(drain_until=_clock(session, LEASE))
         .returning(ConnectionRow.id)
     )
@@ -133,8 +159,18 @@ def _clock(session: Session, ahead: timedelta = timedelta()) -> ColumnElement[da
     return literal(utcnow() + ahead, UtcTime())
 
 
-def give_lease(session: Session, connection_id: int, fence: int) -> None:
-    """Let the next drainer in."""
+def give_lease(session: Session, connection_id: int, fence: int, release: bool = False) -> None:
+    """Let the next drainer in.
+
+    `release`: nothing that is still in hand is to blame for the end, so that it counts for nothing.
+    """
+    if release:
+        session.execute(
+            update(DeliveryRow)
+            .where(DeliveryRow.connection_id == connection_id, DeliveryRow.held_by == fence)
+            .values(held_by=None)
+            .execution_options(synchronize_session=False)
+        )
     session.execute(
         update(ConnectionRow)
         .where(ConnectionRow.id == connection_id, ConnectionRow.drain_fence == fence)
@@ -216,12 +252,16 @@ def inherit(session: Session, connection_id: int, fence: int, now: datetime) -> 
 
     A delivery that was alone with a drainer that died, twice, is not tried again by itself.
     """
+    # Locked: a webhook may be wanting the next state of one of them right now.
     left = session.scalars(
-        select(DeliveryRow).where(
+        select(DeliveryRow)
+        .where(
             DeliveryRow.connection_id == connection_id,
             DeliveryRow.held_by.is_not(None),
             DeliveryRow.held_by != fence,
         )
+        .order_by(DeliveryRow.id)
+        .with_for_update()
     ).all()
     aside = []
     for row in left:
@@ -252,7 +292,7 @@ def end_well(
     row = _ended(session, delivery_id, ending, now)
     row.synced_revision, row.again_at = revision, ending.again_at
     outdated = asked.startswith(ANEW) and asked != anew(ending.mapping_version)
-    current = row.wanted_revision == revision and not outdated
+    current = row.wanted_revision <= revision and not outdated
     row.state = DeliveryState.SYNCED if current else DeliveryState.DUE
     for name, value in FRESH.items():
         setattr(row, name, value)
@@ -280,7 +320,7 @@ def put_off(
 ) -> None:
     """Leave a delivery for later; a newer revision that came meanwhile is looked at at once."""
     row = _ended(session, delivery_id, ending, now)
-    if row.wanted_revision == revision:
+    if row.wanted_revision <= revision:
         row.state, row.next_attempt_at = DeliveryState.WAITING, until
 
 
@@ -298,7 +338,7 @@ def ripen(session: Session, now: datetime) -> None:
     session.execute(
         update(DeliveryRow)
         .where(DeliveryRow.again_at <= now, DeliveryRow.state == DeliveryState.SYNCED)
-        .values(state=DeliveryState.DUE.value, again_at=None, next_attempt_at=now)
+        .values(state=DeliveryState.DUE.value, again_at=None, next_attempt_at=now - SKEW)
         .execution_options(synchronize_session=False)
     )
 
@@ -350,7 +390,7 @@ def want_people_again(
             DeliveryRow.state == DeliveryState.SYNCED,
             DeliveryRow.booking_id.in_(theirs),
         )
-        .values(state=DeliveryState.DUE.value, backlog=True, next_attempt_at=now)
+        .values(state=DeliveryState.DUE.value, backlog=True, next_attempt_at=now - SKEW)
         .execution_options(synchronize_session=False)
     )
 
@@ -386,7 +426,7 @@ def want_resync(session: Session, connection_id: int, version: str, now: datetim
         .values(
             state=DeliveryState.DUE.value,
             backlog=True,
-            next_attempt_at=now,
+            next_attempt_at=now - SKEW,
             updated_at=now,
             **FRESH,
         )
@@ -418,7 +458,7 @@ def end_badly(
     row = _struck(session, delivery_id, error, calls, now)
     row.again_at, row.doubts = None, 0
     outdated = (row.mapping_version or "").startswith(ANEW)
-    if row.wanted_revision != revision or outdated:
+    if row.wanted_revision > revision or outdated:
         # A newer state or mapping came meanwhile and is tried at once: it may mend what failed.
         row.state, row.attempts, row.failing_since = DeliveryState.DUE, 0, None
         row.mapping_version = None if outdated else row.mapping_version
@@ -526,7 +566,7 @@ def retry_failed(
         .values(
             state=DeliveryState.DUE.value,
             backlog=True,
-            next_attempt_at=now,
+            next_attempt_at=now - SKEW,
             updated_at=now,
             doubts=0,
             **FRESH,
@@ -557,9 +597,9 @@ def unpark(session: Session, connection_id: int, now: datetime) -> None:
         )
         .values(
             state=DeliveryState.DUE.value,
-            wanted_revision=newest.scalar_subquery(),
+            wanted_revision=_newer(newest.scalar_subquery()),
             backlog=True,
-            next_attempt_at=now,
+            next_attempt_at=now - SKEW,
             updated_at=now,
         )
         .execution_options(synchronize_session=False)
@@ -626,10 +666,10 @@ def want_again(session: Session, connection_id: int, now: datetime) -> None:
         )
         .values(
             state=DeliveryState.DUE.value,
-            wanted_revision=newest.scalar_subquery(),
+            wanted_revision=_newer(newest.scalar_subquery()),
             synced_revision=0,
             backlog=True,
-            next_attempt_at=now,
+            next_attempt_at=now - SKEW,
             updated_at=now,
             **FRESH,
         )

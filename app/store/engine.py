@@ -25,6 +25,7 @@ LOCK_SECONDS = 10
 STILL_SECONDS = 15
 """After that PostgreSQL ends a transaction whose process stands still, and lets go of its locks."""
 MIGRATION_LOCK = 0x6D656574
+CONNECT_TURN = 0x636F6E6E
 DATABASE_DOWN = (OperationalError, PoolTimeout)
 """What a database that cannot take a write raises."""
 
@@ -73,6 +74,12 @@ class Store:
     def close(self) -> None:
         """Give all connections back."""
         self.engine.dispose()
+
+
+def take_turns(session: Session, turn: int) -> None:
+    """Wait until no other transaction with the same number is open; SQLite has one at a time anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("SELECT pg_advisory_xact_lock(:turn)"), {"turn": turn})
 
 
 def utcnow() -> datetime:
@@ -126,4 +133,4 @@ def _migration_lock(engine: Engine) -> Iterator[None]:
         yield
 
 
-__all__ = ["DATABASE_DOWN", "DBAPIError", "Store", "utcnow"]
+__all__ = ["CONNECT_TURN", "DATABASE_DOWN", "DBAPIError", "Store", "take_turns", "utcnow"]

@@ -45,6 +45,12 @@ def add_event(
     return session.scalars(known).one(), False
 
 
+def hold_event(cipher: Cipher, row: EventRow, event: Event, booking_key: str) -> None:
+    """Let an event that was set aside wait for meetergo's word, read as it is read by now."""
+    row.status, row.error, row.booking_key = EventStatus.RECEIVED, None, booking_key
+    row.type, row.payload_box = event.type, cipher.encrypt(json.dumps(event.payload), PURPOSE)
+
+
 def read_event_row(row: EventRow, cipher: Cipher) -> Event:
     """The event that a row holds."""
     payload: Any = json.loads(cipher.decrypt(row.payload_box, PURPOSE))

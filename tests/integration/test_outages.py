@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
 
 from app.domain.errors import InvalidRecord, RetryLater
 from app.store import deliveries
@@ -21,6 +22,7 @@ from sandbox import salesforce as sandbox_salesforce
 from sandbox.core import Fault
 from tests.bridge import ADAPTERS, PROVIDERS, Bridge, sample
 from tests.contract.test_adapters import REFUSED_EMAIL, only, person
+from workers.lease import LeaseLost
 from workers.sync import Drainer
 
 
@@ -73,6 +75,56 @@ def test_an_account_that_cannot_be_read_is_left_alone_and_said_so(
     monkeypatch.setattr(ADAPTERS[provider], "directory", whole)
     crm.settle()
     assert crm.delivery(provider).state == "synced"
+
+
+def test_a_database_that_is_away_fails_no_booking(crm: Bridge, provider: str) -> None:
+    """It did not answer at the save, three times in a row: no worker has died of the booking."""
+    left = 3
+
+    def away() -> None:
+        nonlocal left
+        if left:
+            left -= 1
+            raise OperationalError("COMMIT", {}, Exception("database is locked"))
+
+    crm.drainer = Drainer(crm.services, before_save=away)
+    crm.post(sample("booking_created"))
+    for _ in range(3):
+        with pytest.raises(OperationalError):
+            crm.drain()
+        assert (crm.delivery(provider).held_by, crm.delivery(provider).kills) == (None, 0)
+    crm.settle()
+    assert crm.delivery(provider).state == "synced"
+    seen = only(crm).view()
+    assert (len(seen.contacts), len(seen.deals), len(seen.meetings)) == (1, 1, 1)
+
+
+def test_a_worker_that_ends_while_the_crm_hangs_blames_no_booking(
+    crm: Bridge, provider: str
+) -> None:
+    """Its drains are abandoned: what they had in hand is as it was."""
+    crm.post(sample("booking_created"))
+
+    def end() -> None:
+        crm.drainer.abandon()
+        raise LeaseLost
+
+    for _ in range(3):
+        crm.drainer._before_save = end
+        crm.drain()
+        assert (crm.delivery(provider).held_by, crm.delivery(provider).kills) == (None, 0)
+    crm.drainer._before_save = lambda: None
+    crm.settle()
+    assert crm.delivery(provider).state == "synced"
+
+
+@pytest.mark.parametrize("minutes", [-5, 5], ids=["behind", "ahead"])
+def test_clocks_of_web_and_worker_may_differ(crm: Bridge, clock: Clock, minutes: int) -> None:
+    """What a web process finds due at once is so for a worker whose clock differs by minutes."""
+    clock.forward(60 * minutes)
+    crm.post(sample("booking_created"))
+    crm.drain()
+    assert {delivery.state for delivery in crm.deliveries()} == {"synced"}
 
 
 def struck(sandbox: Any) -> int:

@@ -164,3 +164,28 @@ def test_tokens_that_live_two_seconds(tmp_path: Path) -> None:
         assert served.sandbox.calls_to_token >= 2
     assert max(served.sandbox.calls_to_token for served in crm.served.values()) > 5
     crm.close()
+
+
+def test_an_answer_that_comes_late_revives_its_connection(tmp_path: Path) -> None:
+    """A refresher stood still with the new tokens in hand, another one was refused the old one."""
+    crm = Bridge(f"sqlite:///{tmp_path}/b.sqlite3", ("salesforce",)).connect_all()
+    services, soon = crm.services, timedelta(minutes=119, seconds=30)
+    held = services.tokens._read(1).access_token
+
+    def service(ahead: timedelta, at: Callable[[str], None] = lambda step: None) -> TokenService:
+        now = lambda: utcnow() + ahead  # noqa: E731
+        return TokenService(services.store, services.cipher, services.providers, 5, now, at)
+
+    other = service(soon + timedelta(minutes=1))
+
+    def stand_still(step: str) -> None:
+        if step == "answered":
+            with pytest.raises(Unauthorized):
+                other.renewed(1, held)
+            assert crm.connection("salesforce").status == "expired"
+
+    service(soon, stand_still).renewed(1, held)
+    assert crm.connection("salesforce").status == "active"
+    crm.sync(sample("booking_created"))
+    assert crm.delivery("salesforce").state == "synced"
+    crm.close()
