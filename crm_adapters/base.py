@@ -110,7 +110,8 @@ class Report:
     results: dict[Ref, Result] = field(default_factory=dict)
     problems: dict[Ref, CrmError] = field(default_factory=dict)
     begun: set[Ref] = field(default_factory=set)
-    """Creates that were sent; noted before the call, since its answer may never come."""
+    """Creates that were sent; noted before the call, since its answer may never come. One that the CRM
+    has refused in words is taken out again: nothing was made, and nobody has to look for it."""
 
     def blocked_by(self, links: tuple[Ref, ...]) -> Ref | None:
         """The first link whose record could not be written."""

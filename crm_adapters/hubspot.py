@@ -687,6 +687,7 @@ class _Writer:
             self._adopt([change], {change.ref: record_id})
         else:
             self._report.problems[change.ref] = error
+            self._report.begun.discard(change.ref)
 
     def _conflicting(self, change: Change) -> str | None:
         """The record in the way of a create, by its unique key; reads by key do not lag."""

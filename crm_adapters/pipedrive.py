@@ -331,7 +331,11 @@ class PipedriveAdapter:
         body = self._body(change.ref.object, fields)
         if not known:
             self._begun.add(change.ref)
-            created = self._call("POST", path, json=body)["data"]
+            try:
+                created = self._call("POST", path, json=body)["data"]
+            except InvalidRecord:
+                self._begun.discard(change.ref)
+                raise
             return Result(str(created["id"]), Outcome.CREATED)
         if not body:
             return Result(known, Outcome.UNCHANGED)

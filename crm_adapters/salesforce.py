@@ -294,6 +294,8 @@ class SalesforceAdapter:
                 graph.finish(report, nodes)
                 continue
             graph.blame(report, nodes)
+            # All or nothing: what stands in a graph that failed was not made.
+            report.begun.difference_update(change.ref for change in graph.changes)
             halted += graph.halted
             again += [change for change in graph.changes if change.ref not in report.problems]
         if halted == len(busy):

@@ -507,6 +507,15 @@ def test_one_poisoned_booking_among_many(crm: Bridge) -> None:
     assert len(view(crm).deals) == 11
 
 
+def test_who_was_refused_is_not_looked_for(crm: Bridge) -> None:
+    """Nothing was made of a create that was refused in words: the next booking waits for no search."""
+    attendees = [person(REFUSED_EMAIL)]
+    for name in ("first", "second"):
+        crm.post(sample("booking_created", id=name, attendees=attendees))
+        crm.drain()
+    assert [delivery.state for delivery in crm.deliveries()] == ["failed", "failed"]
+
+
 def test_a_person_who_books_with_and_without_an_address_is_one(crm: Bridge) -> None:
     """In one batch as well: the second booking's phone number is that of the contact of the first."""
     phone = "+4915123456789"
