@@ -86,6 +86,8 @@ def written(record: DesiredRecord, known: Known | None) -> dict[str, str]:
     before = dict(known.hashes) if known else {}
     for mark in (DOUBT, ERASED):
         before.pop(mark, None)
+    # A name that a booking leaves out whole takes nothing away; half of another one does.
+    named = any(not blank(record.fields.get(name)) for name in record.together)
     for name, value in record.fields.items():
         if name in record.together and record.rules.get(name) is WriteRule.ON_CREATE:
             # What stands in for a name is none: whoever says one fills it.
@@ -94,7 +96,7 @@ def written(record: DesiredRecord, known: Known | None) -> dict[str, str]:
         elif not blank(value):
             before[name] = content_hash(value)
         elif name in before and (
-            record.rules.get(name) is WriteRule.ALWAYS or name in record.together
+            record.rules.get(name) is WriteRule.ALWAYS or (named and name in record.together)
         ):
             del before[name]
     return before

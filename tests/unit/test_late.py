@@ -83,6 +83,15 @@ def test_the_order_of_arrival_does_not_matter(states: list[dict[str, Any]], data
     assert arrive([mixed[a:b] for a, b in pairwise(cuts)]) == in_order
 
 
+def test_who_gives_no_name_lets_no_older_one_in() -> None:
+    """The newest booking left the name out: that of the one before it stays, whoever comes after."""
+    jane, omar, nobody = (
+        booking(n, state(*name))
+        for n, name in enumerate([("Jane", "Berg"), ("Omar", "Haddad"), (None, None)])
+    )
+    assert arrive([[omar], [nobody], [jane]]) == {"first": "Omar", "last": "Haddad"}
+
+
 def test_only_the_first_writes_what_is_for_a_create() -> None:
     """A field for new records is left alone by whatever comes later, older or newer."""
     old, middle, new = (booking(n, state(source=value)) for n, value in enumerate("xyz"))
