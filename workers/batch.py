@@ -39,7 +39,7 @@ from app.domain.records import (
 from app.mapping.diff import Settled
 from app.mapping.known import fingerprints, known_after
 from app.mapping.mapping import Mapping
-from app.mapping.plan import Planner, Surroundings
+from app.mapping.plan import Planner, Surroundings, refs_of
 from app.mapping.present import as_list
 from app.mapping.wanted import merge
 from app.services.inquiry import inquire
@@ -177,8 +177,15 @@ class Batch:
         account, mapping = self._account, self._account.mapping
         planner = Planner(mapping, account.adapter.shape, account.directory)
         groups: set[str] = set()
-        for delivery, row in self._rows:
-            booking, around = self._surroundings(mapping, delivery, row)
+        states = [(delivery, row, self._details(mapping, row)) for delivery, row in self._rows]
+        refs = [ref for _, _, booking in states for ref in refs_of(booking)]
+        with self._store.read() as session:
+            there = frozenset(Ledger(session, self._cipher, self._id).there(refs))
+        for delivery, row, booking in states:
+            if beside and booking.left:
+                # Whether there is a record of who left may be about to change.
+                continue
+            around = replace(self._surroundings(mapping, delivery, booking), there=there)
             work = _Work(delivery.id, row.revision)
             try:
                 work.desired = planner.plan(booking, around)
@@ -238,10 +245,9 @@ class Batch:
             return Ledger(session, self._cipher, self._id).claimed(ref, record_id)
 
     def _surroundings(
-        self, mapping: Mapping, delivery: DeliveryRow, row: BookingRow
-    ) -> tuple[Booking, Surroundings]:
-        """A booking and what its plan depends on beside it, as far as the mapping asks for it."""
-        booking = self._details(mapping, row)
+        self, mapping: Mapping, delivery: DeliveryRow, booking: Booking
+    ) -> Surroundings:
+        """What a booking's plan depends on beside it, as far as the mapping asks for it."""
         now = self._now()
         people = [person.identity for person in booking.attendees if person.identity]
         rules = mapping.rules_for(
@@ -251,13 +257,13 @@ class Batch:
         if mapping.tells_of_people or (booking.form and people):
             with self._store.read() as session:
                 if mapping.tells_of_people:
-                    told = histories(session, self._cipher, people, now)
+                    told = histories(session, self._cipher, [*people, *booking.left], now)
                 if booking.form and people:
                     booked = has_booked_since(session, self._cipher, people[0], booking.start)
         if rules.owner.rule == "round_robin":
             with self._write() as session:
                 turn = deliveries.take_turn(session, session.get_one(DeliveryRow, delivery.id))
-        return booking, Surroundings(now, told, turn, booked)
+        return Surroundings(now, told, turn, booked)
 
     def _details(self, mapping: Mapping, row: BookingRow) -> Booking:
         """The booking; with meetergo's own word on it where a mapping asks for missing answers."""

@@ -125,6 +125,8 @@ class Booking:
     """A form that was filled in, with no meeting: `start` is when."""
     earlier: tuple[datetime, ...] = ()
     """The starts that it had before it was moved, as far as this service saw them (UTC)."""
+    left: tuple[str, ...] = ()
+    """Identities of those who took part before, as far as this service saw them."""
     outcome: Outcome | None = None
     """Said of the present start alone: a moved meeting has yet to be held."""
     payload: Mapping[str, Any] = field(default_factory=dict)

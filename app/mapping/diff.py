@@ -178,13 +178,13 @@ class _Judge:
         if by_others and record.match.lost is Lost.LEAVE:
             self.settled.note(ref, f"The {ref.object} was deleted in the CRM and is left so.")
             return None
-        if not record.match.create:
-            self.settled.note(ref, f"The CRM has no such {ref.object}, and none is to be made.")
-            return None
         unseen = self._lag(ref, record.match, known)
         if unseen > 0:
             words = f"A {ref.object} was begun before; the CRM's search may not show it yet."
             self.settled.problems[ref] = RetryLater(words, unseen)
+            return None
+        if not record.match.create:
+            self.settled.note(ref, f"The CRM has no such {ref.object}, and none is to be made.")
             return None
         filled = {name: value for name, value in record.fields.items() if not blank(value)}
         return Change(

@@ -30,6 +30,7 @@ from app.domain.records import (
     WriteRule,
 )
 from app.domain.text import as_html, clean_text, cut, is_link, one_line
+from app.mapping.ask import match_of
 from app.mapping.coerce import coerce, plain
 from app.mapping.conditions import holds
 from app.mapping.mapping import Mapping
@@ -53,6 +54,8 @@ from app.mapping.summary import list_answers, summarise
 from app.mapping.templates import names_in, render
 from app.mapping.transforms import apply_transforms
 
+OF_BOOKING = (ObjectName.DEAL, ObjectName.CASE, ObjectName.MEETING)
+"""The objects that stand for a booking itself, by its own key."""
 _NOBODY = Attendee(position=0)
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -69,6 +72,8 @@ class Surroundings:
     """Whose turn it is, where owners take turns."""
     booked_since: bool = False
     """Whether the person of a form has booked after all."""
+    there: frozenset[Ref] = frozenset()
+    """Of the booking's own records and of those who left it: what was made or begun before."""
 
 
 class _LeftOut(Exception):
@@ -134,7 +139,13 @@ class _Draft:
         self._first = self._main()
         skip = next((s for s in self._rules.skip if holds(s.when, self._context())), None)
         if skip:
-            return self._done((), skipped=skip.because)
+            if not self._there(OF_BOOKING):
+                return self._done((), skipped=skip.because)
+            self._skipped = True
+            words = (
+                f"The mapping skips this booking ({skip.because}); what is here is kept current."
+            )
+            self._notes.append(words)
         people = self._people()
         companies = self._companies(people)
         refs = {company.ref for company in companies}
@@ -146,23 +157,52 @@ class _Draft:
         overflow: dict[str, str] = {}
         work: list[DesiredRecord] = []
         group = ""
-        deal = next((d for d in self._rules.deal if self._applies(d)), None)
-        if deal and deal.per != "none":
+        deal: Any = self._section(ObjectName.DEAL)
+        if deal:
             record = self._try(lambda: self._deal(deal, links, overflow))
             if record:
                 work.append(record)
                 links += (record.ref,)
                 group = record.match.value(MatchKey.OPEN_DEAL) or ""
-        case = self._rules.case
-        if case and self._applies(case):
+        case: Any = self._section(ObjectName.CASE)
+        if case:
             record = self._try(lambda: self._of_booking(ObjectName.CASE, case, links, overflow))
             if record:
                 work.append(self._borrowed(record))
                 links += (record.ref,)
-        meeting = self._rules.meeting
-        if meeting and self._applies(meeting):
+        meeting: Any = self._section(ObjectName.MEETING)
+        if meeting:
             work += self._meetings(meeting, links, overflow)
-        return self._done((*companies, *persons, *work), group=group)
+        return self._done((*companies, *persons, *self._left(), *work), group=group)
+
+    _skipped = False
+
+    def _there(self, names: tuple[ObjectName, ...]) -> bool:
+        """Whether some record of the booking's own was made or begun before."""
+        return any(Ref(name, self._booking.key) in self._around.there for name in names)
+
+    def _section(self, name: ObjectName) -> RecordRules | None:
+        """What the booking's deal, case or meeting goes by; None where there is to be none.
+
+        The file says what is made; what is there already is kept current, though the booking has
+        become one that the file leaves out: by the section that comes nearest, and of a deal, whose
+        sections differ, the stage alone.
+        """
+        sections = self._rules.sections(name)
+        fitting = next((s for s in sections if self._applies(s)), None)
+        if fitting and _makes_any(fitting) and not self._skipped:
+            return fitting
+        if not self._there((name,)):
+            return None
+        every = (s for rules in self._mapping.every() for s in rules.sections(name))
+        nearest = next((s for s in (fitting, *sections, *every) if s and _makes_any(s)), None)
+        if nearest is None:
+            words = f"The mapping has no {name} any more: the one that is here is left as it is."
+            self._notes.append(words)
+            return None
+        alien = name is ObjectName.DEAL and nearest is not fitting
+        told = {} if alien else nearest.fields
+        return nearest.model_copy(update={"create": False, "fields": told})
 
     def form(self) -> DesiredBooking:
         """A contact or lead of its own, once it is clear that no booking follows the form."""
@@ -259,6 +299,31 @@ class _Draft:
                     records.append(record)
         return records
 
+    def _left(self) -> list[DesiredRecord]:
+        """Those who took part before: what sums up a person's bookings counts this one no more."""
+        records: list[DesiredRecord] = []
+        for number, identity in enumerate(self._booking.left):
+            kind, _, address = identity.partition(":")
+            by_email = kind == MatchKey.EMAIL
+            person = replace(_NOBODY, position=-1 - number, email=address if by_email else None,
+                             phone=None if by_email else address)  # fmt: skip
+            for ref in (Ref(name, identity) for name in PEOPLE):
+                section = next(iter(self._rules.sections(ref.object)), None)
+                if ref not in self._around.there or not section:
+                    continue
+                specs = {key: spec for key, spec in section.fields.items() if spec.purely_personal}
+                if specs and self._applies(section, person):
+                    record = self._try(lambda r=ref, s=specs, p=person: self._sums(r, s, p))
+                    records += [record] if record else []
+        return records
+
+    def _sums(self, ref: Ref, specs: FieldMap, person: Attendee) -> DesiredRecord:
+        fields = self._evaluate(ref.object, specs, person, {})
+        match = replace(match_of(ref), create=False)
+        return DesiredRecord(
+            ref, fields.values, fields.rules, (), match, timeless=fields.timeless, person=ref.key
+        )
+
     def _kinds(self) -> tuple[ObjectName, ...]:
         kind = self._rules.contact.kind if self._rules.contact else "none"
         if kind in ("contact", "none"):
@@ -285,7 +350,7 @@ class _Draft:
         kind = self._rules.contact.kind if self._rules.contact else "contact"
         if name is ObjectName.CONTACT and kind != "contact" and not self._booking.form:
             # A new contact only under an account that is there; else a lead is made.
-            under = kind == "contact_under_account_else_lead" and section.create
+            under = kind == "contact_under_account_else_lead" and record.match.create
             record = replace(record, match=replace(record.match, create=under, asked=True))
         return record
 
@@ -390,7 +455,8 @@ class _Draft:
             words = f"{self._mapping.crm} has no {ref.object} here"
             raise InvalidRecord(words, {ref.object.value: words})
         asked = asked or section.record_id is not None
-        match = Match(keys, section.several, section.create, asked, section.when_deleted)
+        makes = section.create and not self._skipped
+        match = Match(keys, section.several, makes, asked, section.when_deleted)
         person = ref.key if ref.object in PEOPLE else ""
         return DesiredRecord(
             ref, fields.values, fields.rules, links, match, fields.together, fields.timeless,
@@ -589,6 +655,16 @@ class _Draft:
             wanted = deal.stage.rescheduled
         wanted = deal.stage.created if wanted == KEEP else wanted
         return find_stage(pipeline, wanted)
+
+
+def refs_of(booking: Booking) -> list[Ref]:
+    """Of which records a plan has to know whether they are there: see Surroundings.there."""
+    own = [Ref(name, booking.key) for name in OF_BOOKING]
+    return own + [Ref(name, identity) for name in PEOPLE for identity in booking.left]
+
+
+def _makes_any(section: RecordRules) -> bool:
+    return not isinstance(section, DealRules) or section.per != "none"
 
 
 def _tie(key: str) -> timedelta:

@@ -121,8 +121,17 @@ class Source(_Strict):
     @property
     def personal(self) -> bool:
         """Whether it sums up all bookings of a person."""
-        roots = {path.partition(".")[0] for path in self.paths}
-        return "person" in roots | (names_in(self.template) if self.template else frozenset())
+        return "person" in self._roots
+
+    @property
+    def purely_personal(self) -> bool:
+        """Whether it tells of nothing else than all bookings of a person."""
+        return self._roots == {"person"} and not self.when
+
+    @property
+    def _roots(self) -> frozenset[str]:
+        roots = frozenset(path.partition(".")[0] for path in self.paths)
+        return roots | (names_in(self.template) if self.template else frozenset())
 
     def labels(self) -> Iterator[str]:
         """The questions whose answers it takes."""

@@ -41,8 +41,10 @@ def merge(bookings: Iterable[DesiredBooking]) -> dict[Ref, Wanted]:
                 continue
             links = tuple(dict.fromkeys(older.record.links + record.links))
             whole, taken = _laid_over(older.record, record)
+            # What one of them only keeps current, another one may make.
+            makes = older.record.match.create or record.match.create
             merged[record.ref] = Wanted(
-                replace(whole, links=links),
+                replace(whole, links=links, match=replace(whole.match, create=makes)),
                 booking.version,
                 {name: older.version_of(name) for name in taken},
             )

@@ -25,7 +25,7 @@ from app.domain.records import (
 )
 from app.mapping.diff import Settled
 from app.mapping.mapping import Mapping as FieldMapping
-from app.mapping.plan import Planner, Surroundings
+from app.mapping.plan import Planner, Surroundings, refs_of
 from app.mapping.present import blank, same
 from app.mapping.schema import FIRST, KEEP
 from app.mapping.wanted import merge
@@ -115,7 +115,8 @@ class Previewer:
     ) -> list[tuple[Booking, DesiredBooking | CrmError]]:
         """What would be wanted of each booking, without asking anybody."""
         planner = Planner(mapping, shape, _imagined(mapping))
-        return [(booking, self._planned(planner, mapping, booking, 0)) for booking in bookings]
+        there: frozenset[Ref] = frozenset()
+        return [(b, self._planned(planner, mapping, b, 0, there)) for b in bookings]
 
     def live(
         self,
@@ -133,9 +134,8 @@ class Previewer:
         directory = directory or adapter.directory()
         planner = Planner(mapping, adapter.shape, directory)
         turns = self._turns(connection_id, bookings)
-        plans = [
-            self._planned(planner, mapping, booking, turns[booking.key]) for booking in bookings
-        ]
+        there = self._there(connection_id, bookings)
+        plans = [self._planned(planner, mapping, b, turns[b.key], there) for b in bookings]
 
         def parts() -> Iterator[list[Ref]]:
             for start in range(0, len(plans), adapter.batch_size):
@@ -152,20 +152,31 @@ class Previewer:
         return [told.booking(*pair) for pair in zip(bookings, plans, strict=True)]
 
     def _planned(
-        self, planner: Planner, mapping: FieldMapping, booking: Booking, turn: int
+        self,
+        planner: Planner,
+        mapping: FieldMapping,
+        booking: Booking,
+        turn: int,
+        there: frozenset[Ref],
     ) -> DesiredBooking | CrmError:
         people = [person.identity for person in booking.attendees if person.identity]
         now = self._now()
         told, booked = {}, False
         with self._store.read() as session:
             if mapping.tells_of_people:
-                told = histories(session, self._cipher, people, now)
+                told = histories(session, self._cipher, [*people, *booking.left], now)
             if booking.form and people:
                 booked = has_booked_since(session, self._cipher, people[0], booking.start)
         try:
-            return planner.plan(booking, Surroundings(now, told, turn, booked))
+            return planner.plan(booking, Surroundings(now, told, turn, booked, there))
         except CrmError as error:
             return error
+
+    def _there(self, connection_id: int, bookings: Iterable[Booking]) -> frozenset[Ref]:
+        """Of the bookings' own records and of those who left: what was made or begun before."""
+        refs = [ref for booking in bookings for ref in refs_of(booking)]
+        with self._store.read() as session:
+            return frozenset(Ledger(session, self._cipher, connection_id).there(refs))
 
     def _turns(self, connection_id: int, bookings: Iterable[Booking]) -> dict[str, int]:
         """Whose turn it is at each booking: what it has already, or what comes next."""

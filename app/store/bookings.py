@@ -50,7 +50,8 @@ def keep_newest(
     # Also a state that comes too late tells of a time at which the meeting once was to be.
     older, newest = (known, booking) if is_newer(booking, known) else (booking, known)
     starts = {*known.earlier, *booking.earlier, older.start} - {newest.start}
-    kept = replace(newest, earlier=tuple(sorted(starts)))
+    people = {*known.left, *booking.left, *_identities(older)} - _identities(newest)
+    kept = replace(newest, earlier=tuple(sorted(starts)), left=tuple(sorted(people)))
     if newest is known and kept == known:
         return None
     _store(session, cipher, row, kept, now)
@@ -128,7 +129,7 @@ def has_booked_since(session: Session, cipher: Cipher, identity: str, since: dat
 
 
 def _note_people(session: Session, booking_id: int, booking: Booking) -> None:
-    hashes = {hash_of(person.identity) for person in booking.attendees if person.identity}
+    hashes = {hash_of(identity) for identity in _identities(booking)}
     session.execute(
         delete(BookingPerson).where(
             BookingPerson.booking_id == booking_id, BookingPerson.person_hash.not_in(hashes)
@@ -138,6 +139,10 @@ def _note_people(session: Session, booking_id: int, booking: Booking) -> None:
         values: Mapping[str, Any] = {"booking_id": booking_id, "person_hash": person_hash}
         unique = ["booking_id", "person_hash"]
         session.execute(insert_ignoring(session, BookingPerson, dict(values), unique))
+
+
+def _identities(booking: Booking) -> set[str]:
+    return {person.identity for person in booking.attendees if person.identity}
 
 
 def hash_of(identity: str) -> str:

@@ -60,6 +60,11 @@ class Ledger:
             for row in [*rows, *others]
         }
 
+    def there(self, refs: Iterable[Ref]) -> set[Ref]:
+        """Those of these records that were made or begun."""
+        tokens = {self._token(ref): ref for ref in refs}
+        return {tokens[f"{row.object}:{row.key_hash}"] for row in self._rows(tokens)}
+
     def intend(self, intents: Mapping[Ref, Intent], now: datetime) -> None:
         """Note what is about to be sent: the answer to it may never come.
 
