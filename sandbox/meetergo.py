@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from flask import Flask, Response, request
@@ -57,12 +58,14 @@ class MeetergoSandbox:
         if sort not in ("appointment.start", "appointment.createdAt") or direction not in ("ASC", "DESC"):  # fmt: skip
             return _error(400, ["sortBy or sortDirection is not one of the allowed values"])
         field = sort.partition(".")[2]
-        rows = sorted(self.appointments.values(), key=lambda row: str(row.get(field) or ""))
+        rows = sorted(self.appointments.values(), key=lambda row: _moment(row.get(field)))
         rows = rows[::-1] if direction == "DESC" else rows
         if request.args.get("start"):
-            rows = [row for row in rows if row["start"] >= request.args["start"]]
+            since = _moment(request.args["start"])
+            rows = [row for row in rows if _moment(row["start"]) >= since]
         if request.args.get("end"):
-            rows = [row for row in rows if row["start"] <= request.args["end"]]
+            until = _moment(request.args["end"])
+            rows = [row for row in rows if _moment(row["start"]) <= until]
         part = rows[page * size : (page + 1) * size]
         return make(200, {"appointments": part, "total": len(rows)})
 
@@ -86,6 +89,15 @@ class MeetergoSandbox:
             return make(200, self.webhooks.pop(number))
         self.webhooks[number].update(request.get_json(silent=True) or {})
         return make(200, self.webhooks[number])
+
+
+def _moment(value: Any) -> datetime:
+    """A time; what is none comes after all others, as NULL does in PostgreSQL."""
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError:
+        return datetime.max.replace(tzinfo=UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _error(status: int, message: Any) -> Response:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 import structlog
@@ -17,6 +18,7 @@ from app.services.intake import Intake
 from app.store.engine import Store, utcnow
 from app.store.models import Backfill
 
+AN_INSTANT = timedelta(seconds=1)
 log = structlog.get_logger(__name__)
 
 
@@ -33,7 +35,8 @@ class Phase(StrEnum):
     CREATED = "created"
     """From the booking made last backwards, to those made before `since`."""
     STARTS = "starts"
-    """Through the meetings that start between `since` and `until`."""
+    """Through the meetings that start between `since` and `until`, from start to start: a meeting
+    that is moved meanwhile shifts the pages, and one that was not would be passed over."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,9 @@ class CatchUp:
         client = self._client(row.source)
         if row.phase == Phase.CREATED:
             return client.appointments(row.page, "createdAt", descending=True)
-        return client.appointments(row.page, "start", start=row.since, end=row.until)
+        # Whether meetings that start at that very moment come as well is not told.
+        since = row.after - AN_INSTANT if row.after else row.since
+        return client.appointments(row.page, "start", start=since, end=row.until)
 
     def _take(self, row: Backfill, page: Page) -> int:
         found, wake = 0, set[int]()
@@ -134,22 +139,61 @@ class CatchUp:
 
     def _advance(self, row: Backfill, page: Page, found: int) -> Progress:
         """Note how far it is; who else walks the same way at the same time does not count twice."""
-        last = len(page.appointments) < PAGE_SIZE
-        if row.phase == Phase.CREATED and page.appointments:
-            last = last or _made_before(page.appointments[-1].get("createdAt"), row.since)
-        seen, now = row.seen + len(page.appointments), utcnow()
-        values: dict[str, object] = {"page": row.page + 1, "seen": seen, "total": page.total}
-        if last:
+        step = _after_created(row, page) if row.phase == Phase.CREATED else _after_starts(row, page)
+        values: dict[str, object] = asdict(step)
+        if step.page is None:
             done = row.phase == Phase.STARTS
-            values = {"phase": Phase.STARTS, "page": 0, "seen": 0, "total": 0}
-            values |= {"ended_at": now} if done else {}
+            values = {"phase": Phase.STARTS, "page": 0, "seen": 0, "total": 0, "after": None}
+            values |= {"ended_at": utcnow()} if done else {}
         self._note(row, found=row.found + found, error=None, **values)
-        return Progress(Phase(row.phase), seen, max(seen, page.total), row.found + found)
+        return Progress(Phase(row.phase), step.seen, max(step.seen, step.total), row.found + found)
 
     def _note(self, row: Backfill, **values: object) -> None:
-        here = (Backfill.id == row.id, Backfill.phase == row.phase, Backfill.page == row.page)
+        here = (
+            Backfill.id == row.id,
+            Backfill.phase == row.phase,
+            Backfill.page == row.page,
+            Backfill.after.is_not_distinct_from(row.after),
+        )
         with self._store.write() as session:
             session.execute(update(Backfill).where(*here).values(updated_at=utcnow(), **values))
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Where a walk goes on after a page."""
+
+    page: int | None
+    """None: this phase has come to its end."""
+    seen: int
+    total: int
+    after: datetime | None = None
+
+
+def _after_created(row: Backfill, page: Page) -> _Step:
+    """By page number, since new bookings come first: they only bring what was read once more."""
+    seen = row.seen + len(page.appointments)
+    if page.total < row.total:
+        # Some were taken out: what stood behind them has come onto a page that was read already.
+        back = math.ceil((row.total - page.total) / PAGE_SIZE)
+        return _Step(max(0, row.page - back), seen, page.total)
+    last = len(page.appointments) < PAGE_SIZE
+    last = last or _made_before(page.appointments[-1].get("createdAt"), row.since)
+    return _Step(None if last else row.page + 1, seen, page.total)
+
+
+def _after_starts(row: Backfill, page: Page) -> _Step:
+    """On from the last start, and page by page only where too many start at one moment."""
+    starts = [read_time(item.get("start")) for item in page.appointments]
+    furthest = max((start for start in starts if start), default=None)
+    before, total = row.after, row.total or page.total
+    left = max(0, page.total - (row.page + 1) * PAGE_SIZE)
+    seen = max(row.seen, total - left)
+    if len(starts) < PAGE_SIZE:
+        return _Step(None, seen, total)
+    if furthest and (before is None or furthest > before):
+        return _Step(0, seen, total, furthest)
+    return _Step(row.page + 1, seen, total, before)
 
 
 def _made_before(created: object, since: datetime) -> bool:

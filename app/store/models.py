@@ -386,7 +386,10 @@ class Backfill(Base):
     """Starts of meetings that are looked at, from and to."""
     phase: Mapped[str] = mapped_column(String(16))
     """created: from the newest booking backwards; starts: through the window of starts."""
+    after: Mapped[datetime | None]
+    """The last start that was read, from which on the walk through starts goes on."""
     page: Mapped[int] = mapped_column(Integer, default=0)
+    """The page that is read next: since `after`, where there is one."""
     total: Mapped[int] = mapped_column(Integer, default=0)
     """Appointments that meetergo says there are in this phase."""
     seen: Mapped[int] = mapped_column(Integer, default=0)

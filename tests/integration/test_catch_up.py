@@ -140,6 +140,76 @@ def test_a_walk_that_was_broken_off_goes_on_where_it_was(crm: Bridge, meetergo: 
         assert session.get_one(Backfill, number).found == 350
 
 
+def meddled(crm: Bridge, meetergo: Served, after: tuple[str, int], change: Any) -> None:
+    """Walk on, and let `change` happen once the page `after` has been read."""
+    number = crm.services.catch_up.begin("default", Kind.BACKFILL, SINCE, UNTIL)
+    pages: dict[str, int] = {}
+
+    def show(progress: Any) -> None:
+        pages[progress.phase] = pages.get(progress.phase, 0) + 1
+        if (progress.phase, pages[progress.phase]) == after:
+            change()
+
+    assert crm.services.catch_up.run(number, show)
+
+
+def known(crm: Bridge) -> set[str]:
+    """The bookings that this service knows of."""
+    with crm.services.store.read() as session:
+        return {row.key.partition(":")[2] for row in session.scalars(select(BookingRow))}
+
+
+def withheld(meetergo: Served, numbers: range, **changes: Any) -> set[str]:
+    """Bookings that were made long ago and start in the window: only the second phase finds them."""
+    for number in numbers:
+        meetergo.sandbox.book(booking(number, createdAt="2026-01-01T00:00:00+00:00", **changes))
+    return {f"b{number}" for number in numbers}
+
+
+def test_a_meeting_that_is_moved_during_a_walk_hides_no_other(
+    crm: Bridge, meetergo: Served
+) -> None:
+    """One of a page that was read goes to the end: the pages shift, and all others are found."""
+    wanted = withheld(meetergo, range(250))
+
+    def move() -> None:
+        moved = {"start": "2026-12-30T08:00:00+00:00", "end": "2026-12-30T09:00:00+00:00"}
+        withheld(meetergo, range(5, 6), **moved)
+
+    meddled(crm, meetergo, ("starts", 1), move)
+    assert known(crm) == wanted
+
+
+def test_appointments_that_are_deleted_during_a_walk_hide_no_other(
+    crm: Bridge, meetergo: Served
+) -> None:
+    """Retention takes some of the first page out: what comes onto it from behind is found."""
+    for number in range(250):
+        # Outside the window of starts: only the first phase finds them.
+        far = {"start": "2028-01-01T08:00:00+00:00", "end": "2028-01-01T09:00:00+00:00"}
+        meetergo.sandbox.book(booking(number, **far))
+
+    def delete() -> None:
+        for number in range(160, 165):
+            del meetergo.sandbox.appointments[f"b{number}"]
+
+    meddled(crm, meetergo, ("created", 1), delete)
+    assert known(crm) == {f"b{number}" for number in range(250)}
+
+
+def test_more_than_a_page_may_start_at_one_moment(crm: Bridge, meetergo: Served) -> None:
+    """A webinar day: 230 meetings at one moment, some before, some after; progress comes to all."""
+    together = {"start": "2026-12-10T08:00:00+00:00", "end": "2026-12-10T09:00:00+00:00"}
+    wanted = withheld(meetergo, range(300, 530), **together) | withheld(meetergo, range(50))
+    wanted |= withheld(meetergo, range(600, 640))
+    number = crm.services.catch_up.begin("default", Kind.BACKFILL, SINCE, UNTIL)
+    told: list[Any] = []
+    assert crm.services.catch_up.run(number, told.append)
+    assert known(crm) == wanted
+    assert {p.total for p in told if p.phase == "starts"} == {320}
+    assert told[-1].seen == 320
+
+
 def test_it_keeps_to_a_hundred_calls_a_minute(crm: Bridge, meetergo: Served) -> None:
     """meetergo's limit is never met: calls wait for their turn, or the caller is told to."""
     meetergo.sandbox.window = Window(100, 60.0)
