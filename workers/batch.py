@@ -120,8 +120,10 @@ class Batch:
             meter.since()
         self._answered = meter.answered
         self._account.adapter.access.gate.backlog = rows[0][0].backlog
+        ids = [delivery.id for delivery, _ in rows]
+        self._lease.alone = ids[0] if len(ids) == 1 else None
         with self._write() as session:
-            deliveries.hold(session, [delivery.id for delivery, _ in rows], self._lease.fence)
+            deliveries.hold(session, ids, self._lease.fence)
         try:
             self._settled = self._plan(beside)
         except ENDS_DRAIN as error:
@@ -166,6 +168,7 @@ class Batch:
             self._end(session, row, meter.since())
             if not self._stopped_by:
                 _recovered(row)
+        self._lease.alone = None
         if self._stopped_by:
             raise self._stopped_by
 

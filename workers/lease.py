@@ -44,6 +44,8 @@ class Lease:
         self._held_until = asked + LEASE.total_seconds()
         self._ended = threading.Event()
         self._lost = False
+        self.alone: int | None = None
+        """The delivery that is worked on alone."""
         name = f"lease-{connection_id}"
         self._thread = threading.Thread(target=self._keep, name=name, daemon=True)
 

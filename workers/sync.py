@@ -77,6 +77,7 @@ class Drainer:
                     self._work(lease, deadline)
             except LeaseLost:
                 log.warning("lease_lost", connection_id=connection_id)
+                self._acquit(lease)
                 return
             except Stopping:
                 log.info("drain_stopped", connection_id=connection_id)
@@ -103,6 +104,12 @@ class Drainer:
         for delivery_id in aside:
             log.error("delivery_set_aside", connection_id=connection_id, delivery_id=delivery_id)
         return Lease(self._store, connection_id, fence, asked)
+
+    def _acquit(self, lease: Lease) -> None:
+        """Say that what was in hand alone has killed nobody, although the lease was lost."""
+        if lease.alone is not None:
+            with self._store.write() as session:
+                deliveries.acquit(session, lease.alone, lease.fence, self._now())
 
     def _work(self, lease: Lease, deadline: float) -> None:
         with self._store.read() as session:

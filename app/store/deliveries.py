@@ -51,6 +51,8 @@ ALONE = 2
 """So many doubts about a delivery mean that it has a batch of its own."""
 FEW = 25
 """The most deliveries of a batch whose members were in one that ended without a word on them."""
+MOST_STANDSTILLS = 10
+"""Drainers that may stand still past their lease with a delivery alone, living, before that counts."""
 MOST_KILLS = 2
 """Drainers that may die while they work on a delivery alone; then it is set aside."""
 OPEN_AFTER = 3
@@ -272,6 +274,24 @@ def inherit(session: Session, connection_id: int, fence: int, now: datetime) -> 
             _fail(row, KilledWorker("The worker ended twice while it synced this booking."), now)
             aside.append(row.id)
     return aside
+
+
+def acquit(session: Session, delivery_id: int, fence: int, now: datetime) -> None:
+    """Take back that a drainer died with a delivery alone: it has lost its lease, but lives.
+
+    The machine was suspended, say. A delivery at which drainers stand still each time is not
+    acquitted for ever.
+    """
+    row = session.get_one(DeliveryRow, delivery_id, with_for_update=True)
+    if row.held_by == fence:
+        row.held_by = None
+        return
+    if row.doubts > MOST_STANDSTILLS:
+        return
+    row.kills = max(0, row.kills - 1)
+    if row.state == DeliveryState.FAILED and row.error_code == KilledWorker.code:
+        row.state, row.next_attempt_at, row.updated_at = DeliveryState.DUE, now - SKEW, now
+        row.error_code = row.error_message = row.error_advice = None
 
 
 @dataclass(frozen=True)

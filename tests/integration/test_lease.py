@@ -6,13 +6,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from app.store import deliveries
 from app.store.engine import utcnow
+from app.store.models import DeliveryRow
 from tests.bridge import Bridge, sample
 from tests.contract.test_adapters import lose_lease
 from workers import lease, sync
+from workers.batch import Batch
 from workers.lease import LeaseLost
 from workers.sync import Drainer
 
@@ -55,3 +58,44 @@ def test_who_stood_still_while_the_lease_was_given_does_not_have_it(
     lose_lease(crm)
     crm.drain()
     assert crm.delivery(next(iter(crm.served))).state == "due"
+
+
+@pytest.mark.parametrize("before", [0, deliveries.MOST_STANDSTILLS], ids=["first", "each time"])
+def test_a_booking_at_which_living_workers_stand_still_has_killed_none(
+    crm: Bridge, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    """Suspended with it alone, two workers lose the lease and wake: it is tried again, though not
+    for ever where that happens each time."""
+    provider = next(iter(crm.served))
+    plan, clock, drainers = Batch._plan, 1000.0, [Drainer(crm.services) for _ in range(3)]
+
+    def stands_still(batch: Batch, beside: Batch | None) -> Any:
+        nonlocal clock
+        clock += deliveries.LEASE.total_seconds() + 1
+        lose_lease(crm)
+        following = drainers.pop()
+        if drainers:
+            following.drain(1)
+        else:
+            taken = following._take(1)
+            assert taken is not None
+            assert crm.delivery(provider).error_code == "killed_worker"
+            taken.give()
+        return plan(batch, beside)
+
+    for module in (lease, sync):
+        monkeypatch.setattr(module, "ticks", lambda: clock)
+    crm.post(sample("booking_created"))
+    with crm.services.store.write() as session:
+        session.execute(update(DeliveryRow).values(doubts=before))
+    with monkeypatch.context() as patch:
+        patch.setattr(Batch, "_plan", stands_still)
+        drainers.pop().drain(1)
+    row = crm.delivery(provider)
+    if before:
+        assert (row.state, row.error_code) == ("failed", "killed_worker")
+        return
+    assert (row.state, row.kills, row.held_by, row.error_code) == ("due", 0, None, None)
+    crm.settle()
+    assert crm.delivery(provider).state == "synced"
+    assert len(crm.sandbox(provider).view().deals) == 1
