@@ -26,6 +26,23 @@ def pytest_configure() -> None:
     plant(os.environ.get("BRIDGE_MUTANT", ""))
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the long tests, some on each worker: what begins last ends last.
+
+    pytest-xdist's worksteal gives each worker an equal part of the list at first.
+    """
+    workers: int = getattr(config, "workerinput", {}).get("workercount", 1)
+    long = [item for item in items if item.get_closest_marker("long")]
+    rest = [item for item in items if not item.get_closest_marker("long")]
+    total, items[:] = len(items), []
+    for worker in range(workers):
+        mine = long[worker::workers]
+        size = (total - len(items)) // (workers - worker)
+        items += mine + rest[: max(0, size - len(mine))]
+        del rest[: max(0, size - len(mine))]
+    items += rest
+
+
 @pytest.fixture
 def bridge(tmp_path: Path) -> Iterator[Bridge]:
     """The service on SQLite with all CRMs connected."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.chaos.run import run
 
 
+@pytest.mark.long
 def test_a_short_run(tmp_path: Path, database_url: str) -> None:
     """Every fault strikes at least once, and the records are those of a run without one."""
     verdict = run(tmp_path, database_url, seed=1, bookings=40)

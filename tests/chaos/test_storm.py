@@ -24,6 +24,7 @@ FAULTS = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
 def test_a_storm_of_faults_leaves_no_trace(seed: int, tmp_path: Path) -> None:
     """Answers lost, refused and late at random: nothing lost, doubled, stale, and no write after it."""

@@ -132,6 +132,7 @@ def struck(sandbox: Any) -> int:
     return 10**9 - sandbox.faults[0].times
 
 
+@pytest.mark.long
 def test_a_dead_crm_sees_two_probes_a_minute(crm: Bridge, clock: Clock) -> None:
     """An hour of outage costs a handful of calls at first, then at most two a minute, no attempt."""
     sandbox = down(crm)
@@ -312,6 +313,7 @@ def test_a_refusal_is_not_tried_again(tmp_path: Path) -> None:
     crm.close()
 
 
+@pytest.mark.long
 def test_one_poisoned_among_a_hundred(crm: Bridge, provider: str) -> None:
     """99 synced, one failed with the field named, at most 2*log2(100)+3 calls more than without."""
     sandbox = only(crm)

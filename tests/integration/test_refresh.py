@@ -51,6 +51,7 @@ def in_processes(number: int, work: Callable[[int], None]) -> list[int]:
     return [process.exitcode or 0 for process in made]
 
 
+@pytest.mark.long
 def test_fifty_processes_make_one_refresh(database_url: str) -> None:
     """With rotation on, a slow provider and Redis killed in the middle, one call serves all."""
     slow = 30.0 if database_url.startswith("sqlite") else 5.0
@@ -138,6 +139,7 @@ def test_a_lost_answer_is_tried_once_with_the_old_token(tmp_path: Path) -> None:
     crm.close()
 
 
+@pytest.mark.long
 def test_tokens_that_live_two_seconds(tmp_path: Path) -> None:
     """500 bookings into three CRMs on tokens that die all the time: all synced, nobody sees a 401."""
     crm = Bridge(f"sqlite:///{tmp_path}/a.sqlite3")
