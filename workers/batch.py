@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -41,7 +41,7 @@ from app.mapping.known import fingerprints, known_after
 from app.mapping.mapping import Mapping
 from app.mapping.plan import Planner, Surroundings, refs_of
 from app.mapping.present import as_list
-from app.mapping.wanted import merge
+from app.mapping.wanted import merge, with_twins
 from app.services.inquiry import inquire
 from app.store import deliveries
 from app.store.bookings import add_details, has_booked_since, histories, read_state
@@ -185,10 +185,8 @@ class Batch:
         with self._store.read() as session:
             there = frozenset(Ledger(session, self._cipher, self._id).there(refs))
         for delivery, row, booking in states:
-            if beside and booking.left:
-                # Whether there is a record of who left may be about to change.
-                continue
-            around = replace(self._surroundings(mapping, delivery, booking), there=there)
+            around = self._surroundings(mapping, delivery, booking)
+            around = replace(around, there=there, made_by=delivery.made_by or {})
             work = _Work(delivery.id, row.revision)
             try:
                 work.desired = planner.plan(booking, around)
@@ -198,7 +196,9 @@ class Batch:
             group = work.desired.group if work.desired else ""
             if group and group in groups:
                 continue
-            marks = marks_of(work.desired, account.adapter.shape) if work.desired else Marks()
+            marks = Marks()
+            if work.desired:
+                marks = marks_of(work.desired, account.adapter.shape, booking.left)
             # What one of them is about to make, the other one has to find.
             if self._marks.meets(marks):
                 continue
@@ -209,7 +209,8 @@ class Batch:
             self._works.append(work)
         wanted = merge(work.desired for work in self._works if work.desired)
         with self._store.read() as session:
-            self._ledger = Ledger(session, self._cipher, self._id).read(wanted, self._now())
+            ledger = Ledger(session, self._cipher, self._id)
+            self._ledger = ledger.read(with_twins(wanted), self._now())
         settled = inquire(
             account.adapter, wanted, self._ledger, account.directory, claimed=self._claimed
         )
@@ -230,11 +231,19 @@ class Batch:
         }
         erased = [change.ref for change in plan.changes if change.delete]
         with self._write() as session:
+            # What is begun is kept current, whatever the booking becomes.
+            deliveries.note_sections(session, self._new_places())
             ledger = Ledger(session, self._cipher, self._id)
             ledger.intend(intents, self._now())
             ledger.intend_to_erase(erased)
         self._intended = {c.ref for c in plan.changes if c.record_id is None}
         self._intended -= set(self._ledger)
+
+    def _new_places(self) -> dict[int, dict[str, list[object]]]:
+        """Delivery -> the sections that its records go by, where that is news."""
+        told = {delivery.id: delivery.made_by for delivery, _ in self._rows}
+        places = {w.delivery_id: told_places(w.desired) for w in self._works if w.desired}
+        return {n: place for n, place in places.items() if place and place != told[n]}
 
     def _is_begun(self, work: _Work) -> bool:
         """Whether a record was begun before: it is looked for among other people's records too."""
@@ -400,7 +409,11 @@ class Batch:
         wanted, now = work.desired, self._now()
         assert wanted is not None  # noqa: S101 - what was not planned is open
         ending = deliveries.Ending(
-            calls, self._account.mapping.version, self._notes(wanted), wanted.again_at
+            calls,
+            self._account.mapping.version,
+            self._notes(wanted),
+            wanted.again_at,
+            told_places(wanted),
         )
         numbers = (work.delivery_id, work.revision)
         if wanted.skipped:
@@ -466,6 +479,11 @@ def write_as_holder(store: Store, lease: Lease) -> AbstractContextManager[Sessio
     return begin()
 
 
+def told_places(wanted: DesiredBooking) -> dict[str, list[object]]:
+    """By which sections the records were made, as it is stored."""
+    return {name: list(place) for name, place in wanted.made_by.items()}
+
+
 def _recovered(row: ConnectionRow) -> None:
     """Forget an outage that is over, so that nobody reads of it on the dashboard."""
     row.outages = 0
@@ -499,9 +517,10 @@ class Marks:
         )
 
 
-def marks_of(desired: DesiredBooking, shape: CrmShape) -> Marks:
-    """Where a booking may meet another one."""
+def marks_of(desired: DesiredBooking, shape: CrmShape, left: Iterable[str] = ()) -> Marks:
+    """Where a booking may meet another one; also in those who left it, whom another one may make."""
     marks = Marks()
+    marks.looks |= {(PEOPLE, identity.casefold()): identity for identity in left}
     for record in desired.records:
         name, own = record.ref
         looks = [own]

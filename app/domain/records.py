@@ -181,6 +181,10 @@ class DesiredRecord:
     """The record is to be taken out of the CRM."""
     borrowed: bool = False
     """A deal or case that may be others': it keeps its owner, its links and what is filled."""
+    partial: bool = False
+    """It says what stands in a record that is there, and is no reason to make, find or judge one."""
+    lets_go: frozenset[Ref] | None = None
+    """Only kept current: it keeps the links that it has but these. None: it has those of `links`."""
     person: str = ""
     """Contact and lead of one attendee carry the same: only one of the two is wanted."""
 
@@ -200,6 +204,8 @@ class DesiredBooking:
     """When to look again although nothing changed: links and summaries ripen (UTC)."""
     notes: tuple[str, ...] = ()
     """What a person should know: a field that was left out, and why."""
+    made_by: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """Object -> the rules and which of their sections its record goes by."""
     group: str = ""
     """Bookings with the same may fall on the same deal: one of them a batch."""
 

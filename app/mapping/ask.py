@@ -43,12 +43,14 @@ def ask(
     through = set(_people_of_open_deals(wanted, ledger))
     for ref, item in wanted.items():
         record, known = item.record, ledger.get(ref)
-        if record.absent and known is None:
+        if (record.absent or record.partial) and known is None:
             continue
         if known and known.live:
             changed = {} if record.absent else changed_fields(record, known)
             reading = {name for name in changed if rule_of(record, name, known, shape) in READING}
             looks = ref.object is ObjectName.LEAD or _has_new_company(record, known)
+            # Of a record that may have been merged with another one's nothing is written unseen.
+            looks = looks or (record.partial and bool(changed))
             if reading or looks or (thorough and changed):
                 fields = frozenset(changed if thorough else reading)
                 questions.append(_question(item, known.record_id, fields))

@@ -10,6 +10,7 @@ from app.domain.records import (
     PEOPLE,
     READING,
     SHARED,
+    WRITE_ORDER,
     Change,
     CrmShape,
     DesiredRecord,
@@ -70,8 +71,9 @@ def settle(
         if ref in settled.problems:
             continue
         if change is None:
-            del settled.wanted[ref]
-            ids.pop(ref, None)
+            # What is only filled in stays what others are linked to, or no longer.
+            if not settled.wanted.pop(ref).record.partial:
+                ids.pop(ref, None)
             continue
         known = ledger.get(ref)
         if known and known.record_id and known.record_id != change.record_id:
@@ -93,7 +95,18 @@ def _choose_people(
     swapped: dict[Ref, Ref] = {}
     for ref, item in wanted.items():
         contact = Ref(ObjectName.CONTACT, ref.key)
-        if ref.object is not ObjectName.LEAD or contact not in wanted:
+        if ref.object is not ObjectName.LEAD:
+            continue
+        if contact not in wanted:
+            for hit in findings.found.get(ref, ()):
+                if hit.became == contact:
+                    # The file says nothing of contacts: what hung on the lead hangs on this one.
+                    findings.add(contact, replace(hit, values={}))
+                    match = Match(create=False)
+                    bare = DesiredRecord(contact, {}, {}, match=match, partial=True)
+                    left[contact] = replace(item, record=bare)
+                    left.pop(ref, None)
+                    swapped[ref] = contact
             continue
         if _is_contact(ref, contact, wanted, ledger, findings):
             del left[ref]
@@ -103,7 +116,8 @@ def _choose_people(
         else:
             del left[contact]
             swapped[contact] = item.record.ref
-    return {ref: _relinked(item, swapped) for ref, item in left.items()}
+    ordered = sorted(left.items(), key=lambda pair: WRITE_ORDER.index(pair[0].object))
+    return {ref: _relinked(item, swapped) for ref, item in ordered}
 
 
 def _is_contact(
@@ -148,9 +162,11 @@ class _Judge:
         wanted = self.settled.wanted
         # What is not wanted after all, or cannot be, is linked to nothing.
         links = tuple(link for link in wanted[ref].record.links if link in wanted)
+        known = self.ledger.get(ref)
+        links += self._kept_links(wanted[ref].record, known, links)
         item = replace(wanted[ref], record=replace(wanted[ref].record, links=links))
         wanted[ref] = item
-        record, known = item.record, self.ledger.get(ref)
+        record = item.record
         there = self.findings.found.get(ref)
         unseen = self._unseen(known)
         if unseen > 0:
@@ -172,8 +188,19 @@ class _Judge:
             return self._found(record, there, mine, None if mine else known)
         return self._missing(record, known, gone)
 
+    def _kept_links(
+        self, record: DesiredRecord, known: Known | None, links: tuple[Ref, ...]
+    ) -> tuple[Ref, ...]:
+        """The links that a record has which is only kept current, but to those who left."""
+        if record.lets_go is None or known is None:
+            return ()
+        live = (ref for ref in known.links if ref in self.ledger and self.ledger[ref].live)
+        return tuple(ref for ref in live if ref not in links and ref not in record.lets_go)
+
     def _missing(self, record: DesiredRecord, known: Known | None, gone: bool) -> Change | None:
         ref, links = record.ref, record.links
+        if record.partial:
+            return None
         by_others = gone and known and known.record_id and not known.erased
         if by_others and record.match.lost is Lost.LEAVE:
             self.settled.note(ref, f"The {ref.object} was deleted in the CRM and is left so.")

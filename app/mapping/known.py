@@ -29,6 +29,8 @@ def changed_fields(record: DesiredRecord, known: Known) -> dict[str, FieldValue]
         rule = record.rules.get(name, WriteRule.NEVER_BLANK)
         if rule is WriteRule.ON_CREATE or known.hashes.get(name) == content_hash(value):
             continue
+        if record.partial and name not in known.hashes:
+            continue
         if not blank(value) or (rule is WriteRule.ALWAYS and name in known.hashes):
             changed[name] = value
     if record.together & set(changed):
@@ -44,6 +46,9 @@ def known_after(item: Wanted, known: Known | None, record_id: str | None, url: s
     said = still_said(item, known) if known else record
     hashes = written(said, known)
     newest = max(item.version, known.version) if known and known.version else item.version
+    if record.partial and known and known.version:
+        # It tells nothing of the record itself: what older bookings say there is no older for it.
+        newest = known.version
     versions = {}
     for name in hashes:
         moments = [item.version_of(name)] if not blank(said.fields.get(name)) else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,6 +47,19 @@ class Mapping:
                 merged = lay_over(merged, override or {})
             self._made[kind, person] = Rules.model_validate(merged)
         return self._made[kind, person]
+
+    def place(self, slug: str | None, host: str | None) -> str:
+        """A name for the rules of a meeting type and host, in which no address stands."""
+        kind = slug if slug in self._types else ""
+        return f"{kind}|{_short(host) if host in self._hosts else ''}"
+
+    def rules_at(self, place: str) -> Rules | None:
+        """The rules of that name; None where the file no longer has them."""
+        kind, _, person = place.rpartition("|")
+        host = next((host for host in self._hosts if _short(host) == person), None)
+        if (kind and kind not in self._types) or (person and host is None):
+            return None
+        return self.rules_for(kind or None, host)
 
     def places(self) -> Iterator[tuple[tuple[str, ...], str | None, str | None]]:
         """Where rules stand in the file: the keys above them, the meeting type, the host."""
@@ -94,6 +108,10 @@ class Mapping:
 
 def _section_keys() -> list[str]:
     return list(Rules.model_fields)
+
+
+def _short(host: str | None) -> str:
+    return hashlib.sha256((host or "").encode()).hexdigest()[:16]
 
 
 def _address(key: str) -> str:

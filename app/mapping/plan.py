@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Mapping as MappingType
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 from app.domain.booking import Attendee, Booking, BookingStatus
 from app.domain.errors import InvalidRecord
 from app.domain.history import History
-from app.domain.people import normalise_email
+from app.domain.people import company_domain, normalise_email
 from app.domain.records import (
     PEOPLE,
     CrmShape,
@@ -74,6 +75,8 @@ class Surroundings:
     """Whether the person of a form has booked after all."""
     there: frozenset[Ref] = frozenset()
     """Of the booking's own records and of those who left it: what was made or begun before."""
+    made_by: MappingType[str, Sequence[Any]] = field(default_factory=dict)
+    """Object -> the rules and which of their sections its record was made by."""
 
 
 class _LeftOut(Exception):
@@ -133,20 +136,24 @@ class _Draft:
         self._first = booking.attendees[0] if booking.attendees else _NOBODY
         self._contexts: dict[tuple[int, bool], dict[str, Any]] = {}
         self._owner_id = self._owner(rules.owner)
+        host = next((host.email for host in booking.hosts if host.email), None)
+        self._place = mapping.place(booking.meeting_type.slug, host)
+        self._made_by: dict[str, tuple[str, int]] = {}
 
     def whole(self) -> DesiredBooking:
         """Everything that the booking calls for."""
         self._first = self._main()
         skip = next((s for s in self._rules.skip if holds(s.when, self._context())), None)
+        left = self._left()
+        if skip and not self._around.there & set(refs_of(self._booking)[: len(OF_BOOKING)]):
+            return self._done(tuple(left), skipped=skip.because)
         if skip:
-            if not self._there(OF_BOOKING):
-                return self._done((), skipped=skip.because)
             self._skipped = True
             words = (
                 f"The mapping skips this booking ({skip.because}); what is here is kept current."
             )
             self._notes.append(words)
-        people = self._people()
+        people = [] if skip else self._people()
         companies = self._companies(people)
         refs = {company.ref for company in companies}
         persons = self._persons(people, refs)
@@ -156,53 +163,91 @@ class _Draft:
             links += (home,)
         overflow: dict[str, str] = {}
         work: list[DesiredRecord] = []
-        group = ""
-        deal: Any = self._section(ObjectName.DEAL)
-        if deal:
-            record = self._try(lambda: self._deal(deal, links, overflow))
-            if record:
-                work.append(record)
-                links += (record.ref,)
-                group = record.match.value(MatchKey.OPEN_DEAL) or ""
-        case: Any = self._section(ObjectName.CASE)
-        if case:
-            record = self._try(lambda: self._of_booking(ObjectName.CASE, case, links, overflow))
-            if record:
-                work.append(self._borrowed(record))
-                links += (record.ref,)
-        meeting: Any = self._section(ObjectName.MEETING)
-        if meeting:
-            work += self._meetings(meeting, links, overflow)
-        return self._done((*companies, *persons, *self._left(), *work), group=group)
+        for name in OF_BOOKING:
+            made = self._own_records(name, links, overflow)
+            work += made
+            links += tuple(record.ref for record in made)
+        groups = (record.match.value(MatchKey.OPEN_DEAL) for record in work)
+        group = next((group for group in groups if group), "")
+        return self._done((*companies, *persons, *left, *work), group=group)
 
     _skipped = False
 
-    def _there(self, names: tuple[ObjectName, ...]) -> bool:
-        """Whether some record of the booking's own was made or begun before."""
-        return any(Ref(name, self._booking.key) in self._around.there for name in names)
-
-    def _section(self, name: ObjectName) -> RecordRules | None:
-        """What the booking's deal, case or meeting goes by; None where there is to be none.
+    def _own_records(
+        self, name: ObjectName, links: tuple[Ref, ...], overflow: dict[str, str]
+    ) -> list[DesiredRecord]:
+        """The booking's deal, case or meeting, and the meetings that it was before.
 
         The file says what is made; what is there already is kept current, though the booking has
-        become one that the file leaves out: by the section that comes nearest, and of a deal, whose
-        sections differ, the stage alone.
+        become one that the file leaves out: by the section that it was made by.
         """
         sections = self._rules.sections(name)
-        fitting = next((s for s in sections if self._applies(s)), None)
-        if fitting and _makes_any(fitting) and not self._skipped:
-            return fitting
-        if not self._there((name,)):
-            return None
-        every = (s for rules in self._mapping.every() for s in rules.sections(name))
-        nearest = next((s for s in (fitting, *sections, *every) if s and _makes_any(s)), None)
-        if nearest is None:
-            words = f"The mapping has no {name} any more: the one that is here is left as it is."
+        fitting = next((n for n, s in enumerate(sections) if self._applies(s)), None)
+        if fitting is not None and not self._skipped and _makes_any(sections[fitting]):
+            self._made_by[name] = (self._place, fitting)
+            return self._by_section(name, sections[fitting], links, overflow)
+        if not any(ref.object is name for ref in self._around.there & set(refs_of(self._booking))):
+            return []
+        section = self._section_of(name)
+        if section is None:
+            words = (
+                f"The mapping does not tell any more how the {name} was made: it is left as it is."
+            )
             self._notes.append(words)
-            return None
-        alien = name is ObjectName.DEAL and nearest is not fitting
-        told = {} if alien else nearest.fields
-        return nearest.model_copy(update={"create": False, "fields": told})
+            return []
+        asks = section.record_id is not None or bool(getattr(section, "match", ()))
+        asks = asks or getattr(section, "per", "") == "open_deal_of_contact"
+        told: dict[str, Any] = {"create": False, "match": (), "record_id": None, "per": "booking"}
+        told["on_reschedule"] = "move"
+        told = {key: value for key, value in told.items() if key in type(section).model_fields}
+        try:
+            kept = section.model_copy(update=told)
+            records = self._by_section(name, kept, links, overflow, kept=True)
+        except InvalidRecord as error:
+            self._notes.append(f"The {name} is left as it is: {error.message}")
+            return []
+        gone = self._gone()
+        return [replace(r, lets_go=gone, borrowed=r.borrowed or asks) for r in records]
+
+    def _section_of(self, name: ObjectName) -> RecordRules | None:
+        """The section that a record was made by; where nobody knows, the only one that there is."""
+        made_by = self._around.made_by.get(name)
+        if made_by:
+            self._made_by[name] = (made_by[0], made_by[1])
+            rules = self._mapping.rules_at(made_by[0])
+            return next(iter(rules.sections(name)[made_by[1] :]), None) if rules else None
+        every = (s for rules in self._mapping.every() for s in rules.sections(name))
+        there: list[RecordRules] = []
+        for section in every:
+            if _makes_any(section) and section not in there:
+                there.append(section)
+        return there[0] if len(there) == 1 else None
+
+    def _by_section(
+        self,
+        name: ObjectName,
+        section: Any,
+        links: tuple[Ref, ...],
+        overflow: dict[str, str],
+        kept: bool = False,
+    ) -> list[DesiredRecord]:
+        if name is ObjectName.MEETING:
+            return self._meetings(section, links, overflow, kept)
+        make = self._deal if name is ObjectName.DEAL else self._case
+        record = self._try(lambda: make(section, links, overflow))
+        return [record] if record else []
+
+    def _case(
+        self, section: RecordRules, links: tuple[Ref, ...], overflow: dict[str, str]
+    ) -> DesiredRecord:
+        return self._borrowed(self._of_booking(ObjectName.CASE, section, links, overflow))
+
+    def _gone(self) -> frozenset[Ref]:
+        """Those who left the booking, and the companies of which nobody is left."""
+        domains = {company_domain(identity.partition(":")[2]) for identity in self._booking.left}
+        domains -= {person.company_domain for person in self._booking.attendees}
+        people = {Ref(name, identity) for name in PEOPLE for identity in self._booking.left}
+        return frozenset(people | {Ref(ObjectName.COMPANY, domain or "") for domain in domains})
 
     def form(self) -> DesiredBooking:
         """A contact or lead of its own, once it is clear that no booking follows the form."""
@@ -234,6 +279,7 @@ class _Draft:
             skipped=skipped,
             again_at=self._again_at() if records else None,
             notes=tuple(self._notes),
+            made_by=self._made_by,
             group=group,
         )
 
@@ -303,26 +349,35 @@ class _Draft:
         """Those who took part before: what sums up a person's bookings counts this one no more."""
         records: list[DesiredRecord] = []
         for number, identity in enumerate(self._booking.left):
+            refs = [Ref(name, identity) for name in PEOPLE]
+            if not self._around.there & set(refs):
+                continue
             kind, _, address = identity.partition(":")
             by_email = kind == MatchKey.EMAIL
             person = replace(_NOBODY, position=-1 - number, email=address if by_email else None,
                              phone=None if by_email else address)  # fmt: skip
-            for ref in (Ref(name, identity) for name in PEOPLE):
-                section = next(iter(self._rules.sections(ref.object)), None)
-                if ref not in self._around.there or not section:
-                    continue
-                specs = {key: spec for key, spec in section.fields.items() if spec.purely_personal}
-                if specs and self._applies(section, person):
-                    record = self._try(lambda r=ref, s=specs, p=person: self._sums(r, s, p))
-                    records += [record] if record else []
+            for ref in refs:
+                specs = self._sums(ref.object)
+                record = self._try(lambda r=ref, s=specs, p=person: self._summed(r, s, p))
+                records += [record] if record and specs else []
         return records
 
-    def _sums(self, ref: Ref, specs: FieldMap, person: Attendee) -> DesiredRecord:
+    def _sums(self, name: ObjectName) -> FieldMap:
+        """The fields of a person that the file makes of nothing else than the person's bookings."""
+        specs: FieldMap = {}
+        for rules in (self._rules, *self._mapping.every()):
+            for section in rules.sections(name):
+                pure = {key: spec for key, spec in section.fields.items() if spec.purely_personal}
+                specs = {**pure, **specs}
+        return specs
+
+    def _summed(self, ref: Ref, specs: FieldMap, person: Attendee) -> DesiredRecord:
         fields = self._evaluate(ref.object, specs, person, {})
         match = replace(match_of(ref), create=False)
         return DesiredRecord(
-            ref, fields.values, fields.rules, (), match, timeless=fields.timeless, person=ref.key
-        )
+            ref, fields.values, fields.rules, (), match, timeless=fields.timeless, partial=True,
+            person=ref.key,
+        )  # fmt: skip
 
     def _kinds(self) -> tuple[ObjectName, ...]:
         kind = self._rules.contact.kind if self._rules.contact else "none"
@@ -406,21 +461,26 @@ class _Draft:
         )
 
     def _meetings(
-        self, section: MeetingRules, links: tuple[Ref, ...], overflow: dict[str, str]
+        self,
+        section: MeetingRules,
+        links: tuple[Ref, ...],
+        overflow: dict[str, str],
+        kept: bool,
     ) -> list[DesiredRecord]:
-        """The meeting, and where the history is kept one for every start that it had before.
-
-        The earliest goes by the booking's own key: a meeting that was made before the file asked for
-        a history is not made again.
-        """
+        """The meeting, and where the history is kept one for every start that it had before."""
         booking, records = self._booking, []
         earlier = booking.earlier if section.on_reschedule == "keep_history" else ()
         length = booking.end - booking.start
 
-        first = min((*earlier, booking.start))
+        keys = meeting_keys(booking)
+        there = [keys[start] for start in (booking.start, *booking.earlier[::-1])]
+        there = [key for key in there if Ref(ObjectName.MEETING, key) in self._around.there]
 
         def make(start: datetime, overflow: dict[str, str]) -> DesiredRecord | None:
-            key = booking.key if start == first else f"{booking.key}@{start:%Y%m%dT%H%M%SZ}"
+            key = keys[start]
+            if section.on_reschedule == "move":
+                # Where a history was kept it is the last of them that is moved on.
+                key = there[0] if there and kept else booking.key
             return self._try(
                 lambda: self._of_booking(ObjectName.MEETING, section, links, overflow, key)
             )
@@ -455,8 +515,7 @@ class _Draft:
             words = f"{self._mapping.crm} has no {ref.object} here"
             raise InvalidRecord(words, {ref.object.value: words})
         asked = asked or section.record_id is not None
-        makes = section.create and not self._skipped
-        match = Match(keys, section.several, makes, asked, section.when_deleted)
+        match = Match(keys, section.several, section.create, asked, section.when_deleted)
         person = ref.key if ref.object in PEOPLE else ""
         return DesiredRecord(
             ref, fields.values, fields.rules, links, match, fields.together, fields.timeless,
@@ -658,9 +717,19 @@ class _Draft:
 
 
 def refs_of(booking: Booking) -> list[Ref]:
-    """Of which records a plan has to know whether they are there: see Surroundings.there."""
+    """Of which records a plan has to know whether they are there: the booking's own come first."""
     own = [Ref(name, booking.key) for name in OF_BOOKING]
-    return own + [Ref(name, identity) for name in PEOPLE for identity in booking.left]
+    meetings = [Ref(ObjectName.MEETING, key) for key in meeting_keys(booking).values()]
+    people = [Ref(name, identity) for name in PEOPLE for identity in booking.left]
+    return list(dict.fromkeys([*own, *meetings, *people]))
+
+
+def meeting_keys(booking: Booking) -> dict[datetime, str]:
+    """Start -> our key for the meeting then. The earliest goes by the booking's own key: a meeting
+    that was made before the file asked for a history is not made again."""
+    starts = sorted({*booking.earlier, booking.start})
+    later = {start: f"{booking.key}@{start:%Y%m%dT%H%M%SZ}" for start in starts[1:]}
+    return {starts[0]: booking.key, **later}
 
 
 def _makes_any(section: RecordRules) -> bool:

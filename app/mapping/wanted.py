@@ -10,6 +10,7 @@ from app.domain.records import (
     WRITE_ORDER,
     DesiredBooking,
     DesiredRecord,
+    ObjectName,
     Ref,
     WriteRule,
 )
@@ -39,16 +40,35 @@ def merge(bookings: Iterable[DesiredBooking]) -> dict[Ref, Wanted]:
             if older is None:
                 merged[record.ref] = Wanted(record, booking.version)
                 continue
+            if record.partial or older.record.partial:
+                merged[record.ref] = _filled(older, Wanted(record, booking.version))
+                continue
             links = tuple(dict.fromkeys(older.record.links + record.links))
             whole, taken = _laid_over(older.record, record)
-            # What one of them only keeps current, another one may make.
-            makes = older.record.match.create or record.match.create
             merged[record.ref] = Wanted(
-                replace(whole, links=links, match=replace(whole.match, create=makes)),
+                replace(whole, links=links),
                 booking.version,
                 {name: older.version_of(name) for name in taken},
             )
     return dict(sorted(merged.items(), key=lambda pair: WRITE_ORDER.index(pair[0].object)))
+
+
+def _filled(older: Wanted, newer: Wanted) -> Wanted:
+    """One of two of which at least one only fills fields: that one says nothing else of the record."""
+    whole, part = (older, newer) if newer.record.partial else (newer, older)
+    fields = {**older.record.fields, **newer.record.fields}
+    rules = {**older.record.rules, **newer.record.rules}
+    timeless = older.record.timeless | newer.record.timeless
+    record = replace(whole.record, fields=fields, rules=rules, timeless=timeless)
+    named = {name: part.version for name in part.record.fields if name not in whole.record.fields}
+    return Wanted(record, whole.version, {**whole.versions, **named})
+
+
+def with_twins(refs: Iterable[Ref]) -> list[Ref]:
+    """The records, and of each lead the contact that it may have become."""
+    refs = list(refs)
+    twins = [Ref(ObjectName.CONTACT, ref.key) for ref in refs if ref.object is ObjectName.LEAD]
+    return list(dict.fromkeys([*refs, *twins]))
 
 
 def _laid_over(older: DesiredRecord, newest: DesiredRecord) -> tuple[DesiredRecord, frozenset[str]]:

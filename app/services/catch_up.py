@@ -146,7 +146,8 @@ class CatchUp:
             values = {"phase": Phase.STARTS, "page": 0, "seen": 0, "total": 0, "after": None}
             values |= {"ended_at": utcnow()} if done else {}
         self._note(row, found=row.found + found, error=None, **values)
-        return Progress(Phase(row.phase), step.seen, max(step.seen, step.total), row.found + found)
+        left = max(0, page.total - (row.page + 1) * PAGE_SIZE) if step.page is not None else 0
+        return Progress(Phase(row.phase), step.seen, step.seen + left, row.found + found)
 
     def _note(self, row: Backfill, **values: object) -> None:
         here = (
@@ -172,11 +173,9 @@ class _Step:
 
 def _after_created(row: Backfill, page: Page) -> _Step:
     """By page number, since new bookings come first: they only bring what was read once more."""
-    seen = row.seen + len(page.appointments)
-    if page.total < row.total:
-        # Some were taken out: what stood behind them has come onto a page that was read already.
-        back = math.ceil((row.total - page.total) / PAGE_SIZE)
-        return _Step(max(0, row.page - back), seen, page.total)
+    seen, back = row.seen + len(page.appointments), _back(row, page)
+    if back:
+        return _Step(row.page - back, seen, page.total)
     last = len(page.appointments) < PAGE_SIZE
     last = last or _made_before(page.appointments[-1].get("createdAt"), row.since)
     return _Step(None if last else row.page + 1, seen, page.total)
@@ -186,14 +185,21 @@ def _after_starts(row: Backfill, page: Page) -> _Step:
     """On from the last start, and page by page only where too many start at one moment."""
     starts = [read_time(item.get("start")) for item in page.appointments]
     furthest = max((start for start in starts if start), default=None)
-    before, total = row.after, row.total or page.total
-    left = max(0, page.total - (row.page + 1) * PAGE_SIZE)
-    seen = max(row.seen, total - left)
+    seen, back = row.seen + len(page.appointments), _back(row, page)
+    if back:
+        return _Step(row.page - back, seen, page.total, row.after)
     if len(starts) < PAGE_SIZE:
-        return _Step(None, seen, total)
-    if furthest and (before is None or furthest > before):
-        return _Step(0, seen, total, furthest)
-    return _Step(row.page + 1, seen, total, before)
+        return _Step(None, seen, page.total)
+    if furthest and (row.after is None or furthest > row.after):
+        return _Step(0, seen, page.total, furthest)
+    return _Step(row.page + 1, seen, page.total, row.after)
+
+
+def _back(row: Backfill, page: Page) -> int:
+    """By how many pages to step back: where some were taken out of those that were read, what stood
+    behind them has come onto a page that was read already."""
+    fewer = max(0, row.total - page.total) if row.page else 0
+    return min(row.page, math.ceil(fewer / PAGE_SIZE))
 
 
 def _made_before(created: object, since: datetime) -> bool:

@@ -56,7 +56,28 @@ def inquire(
             found |= _each_its_own(begun, claimed)
             findings.found |= found
             ids |= {ref: there[0].record_id for ref, there in found.items() if there}
-    return settle(wanted, ledger, shape, directory, findings)
+    return settle(_single(wanted, ids, claimed), ledger, shape, directory, findings)
+
+
+def _single(
+    wanted: Mapping[Ref, Wanted], ids: Mapping[Ref, str], claimed: Claimed
+) -> dict[Ref, Wanted]:
+    """Without what is only filled in, where the same record stands for somebody else by now.
+
+    A person's address was corrected, or two records were merged: the sums are those of who is there.
+    """
+    whole = {
+        (ref.object, ids[ref])
+        for ref, item in wanted.items()
+        if ref in ids and not item.record.partial
+    }
+    return {
+        ref: item
+        for ref, item in wanted.items()
+        if not item.record.partial
+        or ref not in ids
+        or ((ref.object, ids[ref]) not in whole and not claimed(ref, ids[ref]))
+    }
 
 
 def _each_its_own(begun: Mapping[Ref, list[Found]], claimed: Claimed) -> dict[Ref, list[Found]]:

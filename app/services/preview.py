@@ -28,7 +28,7 @@ from app.mapping.mapping import Mapping as FieldMapping
 from app.mapping.plan import Planner, Surroundings, refs_of
 from app.mapping.present import blank, same
 from app.mapping.schema import FIRST, KEEP
-from app.mapping.wanted import merge
+from app.mapping.wanted import merge, with_twins
 from app.security.encryption import Cipher
 from app.services.inquiry import inquire
 from app.store.bookings import has_booked_since, histories, read_state
@@ -116,7 +116,7 @@ class Previewer:
         """What would be wanted of each booking, without asking anybody."""
         planner = Planner(mapping, shape, _imagined(mapping))
         there: frozenset[Ref] = frozenset()
-        return [(b, self._planned(planner, mapping, b, 0, there)) for b in bookings]
+        return [(b, self._planned(planner, mapping, b, 0, there, {})) for b in bookings]
 
     def live(
         self,
@@ -135,7 +135,11 @@ class Previewer:
         planner = Planner(mapping, adapter.shape, directory)
         turns = self._turns(connection_id, bookings)
         there = self._there(connection_id, bookings)
-        plans = [self._planned(planner, mapping, b, turns[b.key], there) for b in bookings]
+        made_by = self._made_by(connection_id)
+        plans = [
+            self._planned(planner, mapping, b, turns[b.key], there, made_by.get(b.key, {}))
+            for b in bookings
+        ]
 
         def parts() -> Iterator[list[Ref]]:
             for start in range(0, len(plans), adapter.batch_size):
@@ -145,9 +149,16 @@ class Previewer:
 
         wanted = merge(plan for plan in plans if isinstance(plan, DesiredBooking))
         with self._store.read() as session:
-            known = Ledger(session, self._cipher, connection_id).read(wanted)
+            known = Ledger(session, self._cipher, connection_id).read(with_twins(wanted))
+
+        def claimed(ref: Ref, record_id: str) -> bool:
+            with self._store.read() as session:
+                return Ledger(session, self._cipher, connection_id).claimed(ref, record_id)
+
         # All of them at once: what one booking makes, the next one finds.
-        settled = inquire(adapter, wanted, known, directory, thorough=True, parts=parts())
+        settled = inquire(
+            adapter, wanted, known, directory, thorough=True, parts=parts(), claimed=claimed
+        )
         told = _Teller(adapter, settled, {ref: line.record_id for ref, line in known.items()})
         return [told.booking(*pair) for pair in zip(bookings, plans, strict=True)]
 
@@ -158,6 +169,7 @@ class Previewer:
         booking: Booking,
         turn: int,
         there: frozenset[Ref],
+        made_by: Mapping[str, Any],
     ) -> DesiredBooking | CrmError:
         people = [person.identity for person in booking.attendees if person.identity]
         now = self._now()
@@ -168,7 +180,7 @@ class Previewer:
             if booking.form and people:
                 booked = has_booked_since(session, self._cipher, people[0], booking.start)
         try:
-            return planner.plan(booking, Surroundings(now, told, turn, booked, there))
+            return planner.plan(booking, Surroundings(now, told, turn, booked, there, made_by))
         except CrmError as error:
             return error
 
@@ -177,6 +189,15 @@ class Previewer:
         refs = [ref for booking in bookings for ref in refs_of(booking)]
         with self._store.read() as session:
             return frozenset(Ledger(session, self._cipher, connection_id).there(refs))
+
+    def _made_by(self, connection_id: int) -> dict[str, dict[str, Any]]:
+        """Booking -> the sections that its records were made by."""
+        query = select(BookingRow.key, DeliveryRow.made_by).join(
+            DeliveryRow, BookingRow.id == DeliveryRow.booking_id
+        )
+        with self._store.read() as session:
+            rows = session.execute(query.where(DeliveryRow.connection_id == connection_id))
+            return {key: made_by for key, made_by in rows if made_by}
 
     def _turns(self, connection_id: int, bookings: Iterable[Booking]) -> dict[str, int]:
         """Whose turn it is at each booking: what it has already, or what comes next."""

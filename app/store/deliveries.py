@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -276,6 +276,13 @@ def inherit(session: Session, connection_id: int, fence: int, now: datetime) -> 
     return aside
 
 
+def note_sections(session: Session, places: Mapping[int, dict[str, Any]]) -> None:
+    """Note by which sections of the mapping the records of deliveries are made."""
+    rows = [{"id": number, "made_by": place} for number, place in sorted(places.items())]
+    if rows:
+        session.execute(update(DeliveryRow), rows)
+
+
 def acquit(session: Session, delivery_id: int, fence: int, now: datetime) -> None:
     """Take back that a drainer died with a delivery alone: it has lost its lease, but lives.
 
@@ -302,6 +309,7 @@ class Ending:
     mapping_version: str
     notes: tuple[str, ...] = ()
     again_at: datetime | None = None
+    made_by: dict[str, Any] = field(default_factory=dict)
 
 
 def end_well(
@@ -311,6 +319,8 @@ def end_well(
     asked = session.get_one(DeliveryRow, delivery_id).mapping_version or ""
     row = _ended(session, delivery_id, ending, now)
     row.synced_revision, row.again_at = revision, ending.again_at
+    if ending.made_by:
+        row.made_by = ending.made_by
     outdated = asked.startswith(ANEW) and asked != anew(ending.mapping_version)
     current = row.wanted_revision <= revision and not outdated
     row.state = DeliveryState.SYNCED if current else DeliveryState.DUE

@@ -224,6 +224,8 @@ class DeliveryRow(Base):
     """The booking's place in the rotation of owners."""
     mapping_version: Mapped[str | None] = mapped_column(String(12))
     """Fingerprint of the mapping file that it was planned by last."""
+    made_by: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default="{}")
+    """Object -> the rules of the mapping and which of their sections its record goes by."""
     notes: Mapped[list[Any]] = mapped_column(JSON, default=list)
     """What was left as it is, and why."""
     calls: Mapped[int] = mapped_column(Integer, default=0)

@@ -307,3 +307,32 @@ def test_a_pause_is_kept_whatever_else_happens(
     ahead.drain()
     (name,) = ahead.served
     assert ahead.connection(name).pause_until
+
+
+def test_bookings_that_somebody_left_are_written_ahead_too(
+    ahead: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batch after batch of them: none waits for another one without need."""
+    for number in range(8):
+        pair = [
+            person(f"a{number}@corp{number}.example"),
+            person(f"z{number}@corp{number}.example"),
+        ]
+        ahead.post(sample("booking_created", id=f"b{number}", attendees=pair))
+    ahead.settle()
+    later = "2026-11-25T12:00:00.000Z"
+    for number in range(8):
+        alone = [person(f"a{number}@corp{number}.example")]
+        changes = {"updatedAt": later, "rescheduledAt": later, "attendees": alone}
+        ahead.post(sample("booking_rescheduled", id=f"b{number}", **changes))
+    asked, ask = [], Batch.ask
+
+    def asks(batch: Batch, rows: Any, beside: Batch | None = None) -> None:
+        asked.append(len(rows))
+        ask(batch, rows, beside)
+
+    monkeypatch.setattr(Batch, "ask", asks)
+    monkeypatch.setattr("workers.sync.HAND_OVER", PATIENCE)
+    ahead.drain()
+    assert {row.state for row in ahead.deliveries()} == {"synced"}
+    assert len(asked) < 8

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
+from sqlalchemy import select
 
+from app.store.models import RecordLink
 from config.settings import CONFIG_DIR
 from sandbox.core import Fault
 from tests.bridge import PROVIDERS, Bridge, sample
@@ -298,3 +300,40 @@ def test_a_lost_answer_and_then_an_outage_double_nothing(
     only(crm).faults.clear()
     crm.settle()
     assert (len(view(crm).deals), len(view(crm).meetings)) == (1, 1)
+
+
+@pytest.mark.parametrize("marked", [True, False], ids=["booking-id fields", "no fields of ours"])
+@pytest.mark.parametrize("how", ["none", "skip"])
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_what_was_begun_is_kept_current_where_the_file_leaves_it_out(
+    provider: str, tmp_path: Path, marked: bool, how: str
+) -> None:
+    """A death before the ledger, then a meeting type that is left out: the records that were made
+    are found and follow the booking, and none is made."""
+    for name in PROVIDERS:
+        mapping = yaml.safe_load((SHIPPED / f"{name}.yaml").read_text(encoding="utf-8"))
+        if how == "skip":
+            mapping["skip"] = [{"when": {"meeting_type.slug": "onboarding"}}]
+        else:
+            mapping["meeting_types"] = {"onboarding": {"deal": "none", "meeting": "none"}}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(mapping), encoding="utf-8")
+    url = f"sqlite:///{tmp_path}/bridge.sqlite3"
+    crm = Bridge(url, (provider,), mappings_dir=tmp_path).connect_all()
+    if not marked:
+        only(crm).drop_booking_fields()
+        crm.drainer = Drainer(crm.services)
+    crm.post(sample("booking_created", attendees=[JANE]))
+    with dying(crm):
+        crm.drain()
+    payload = sample("booking_rescheduled", attendees=[JANE])
+    crm.post({**payload, "meetingType": {**payload["meetingType"], "slug": "onboarding"}})
+    hurry(crm)
+    crm.settle()
+    seen = view(crm)
+    assert (len(seen.contacts), len(seen.deals), len(seen.meetings)) == (1, 1, 1)
+    assert seen.meetings[0].start == "2026-12-02T13:00:00Z"
+    assert crm.delivery(provider).state == "synced"
+    with crm.services.store.read() as session:
+        rows = session.scalars(select(RecordLink)).all()
+    assert all(row.record_id for row in rows if row.object in ("deal", "meeting"))
+    crm.close()

@@ -1,4 +1,4 @@
-"""from which start on a walk through meetergo's appointments goes on"""
+"""from which start on a backfill goes on, and which sections of a mapping a booking's records go by"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,8 +12,12 @@ depends_on = None
 def upgrade() -> None:
     with op.batch_alter_table("backfills") as table:
         table.add_column(sa.Column("after", sa.DateTime(timezone=True), nullable=True))
+    with op.batch_alter_table("deliveries") as table:
+        table.add_column(sa.Column("made_by", sa.JSON(), nullable=False, server_default="{}"))
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("deliveries") as table:
+        table.drop_column("made_by")
     with op.batch_alter_table("backfills") as table:
         table.drop_column("after")
