@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -140,9 +141,16 @@ OVERRIDES = ("client_id", "client_secret", *ENDPOINTS)
 HOST_NAME = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z]+")
 
 
+@lru_cache(maxsize=4)
+def _read(text: str) -> Mapping[str, Mapping[str, Any]]:
+    """The entries of a file, which nobody changes."""
+    entries: Mapping[str, Mapping[str, Any]] = YAML(typ="safe").load(text)
+    return entries
+
+
 def load_providers(path: Path, environ: Mapping[str, str]) -> Providers:
     """Read providers.yaml; `<PROVIDER>_CLIENT_ID` and the like override. Raises SettingsError."""
-    raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    raw = _read(path.read_text(encoding="utf-8"))
     providers = {}
     for name, entry in raw.items():
         values = dict(entry, name=name)

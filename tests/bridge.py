@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,7 @@ from app import create_app
 from app.bootstrap import Services, bootstrap
 from app.security.api_keys import key_hash, new_key
 from app.security.signatures import sign_body
-from app.store.engine import utcnow
+from app.store.engine import Store, utcnow
 from app.store.models import ApiKey, ConnectionRow, DeliveryRow, EventRow
 from config.providers import load_providers
 from config.settings import Settings
@@ -57,6 +59,25 @@ def make_settings(database_url: str, **values: Any) -> Settings:
     )
 
 
+@functools.cache
+def migrated() -> bytes:
+    """A SQLite database as the migrations make it, made once."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "empty.sqlite3"
+        store = Store(f"sqlite:///{path}")
+        store.migrate()
+        store.close()
+        return path.read_bytes()
+
+
+def begin_migrated(database_url: str) -> None:
+    """Begin a new SQLite database with the schema in it: hundreds of tests need one."""
+    backend, _, name = database_url.partition(":///")
+    path = Path(name)
+    if backend == "sqlite" and not path.exists():
+        path.write_bytes(migrated())
+
+
 class Bridge:
     """One service with its database and sandboxes."""
 
@@ -71,6 +92,7 @@ class Bridge:
         self.served = served or {name: Served(load_sandbox(name)()) for name in providers}
         environ = {k: v for served in self.served.values() for k, v in served.environment().items()}
         self.settings = make_settings(database_url, **values)
+        begin_migrated(database_url)
         self.services: Services = bootstrap(self.settings, environ)
         self.app = create_app(self.services)
         self.drainer = Drainer(self.services)

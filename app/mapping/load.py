@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -185,7 +186,9 @@ def read_text(path: Path, crm: str) -> MappingText:
         raise MappingError(f"{path.name}:1: it is not readable as YAML") from None
 
 
+@lru_cache(maxsize=16)
 def _parse(name: str, text: str) -> Any:
+    """The document with its lines, which nobody changes: one text is often read several times."""
     try:
         document = YAML(typ="rt").load(text)
     except MarkedYAMLError as error:
