@@ -44,7 +44,7 @@ from app.mapping.present import as_list
 from app.mapping.wanted import merge, with_twins
 from app.services.inquiry import inquire
 from app.store import deliveries
-from app.store.bookings import add_details, has_booked_since, histories, read_state
+from app.store.bookings import add_details, has_booked_since, histories, read_state, take_part
 from app.store.connections import count_failures, tell_failures
 from app.store.engine import Store
 from app.store.ledger import Intent, Ledger
@@ -121,9 +121,10 @@ class Batch:
         self._answered = meter.answered
         self._account.adapter.access.gate.backlog = rows[0][0].backlog
         ids = [delivery.id for delivery, _ in rows]
-        self._lease.alone = ids[0] if len(ids) == 1 else None
+        self._lease.alone = None
         with self._write() as session:
             deliveries.hold(session, ids, self._lease.fence)
+        self._lease.alone = ids[0] if len(ids) == 1 else None
         try:
             self._settled = self._plan(beside)
         except ENDS_DRAIN as error:
@@ -212,7 +213,12 @@ class Batch:
             ledger = Ledger(session, self._cipher, self._id)
             self._ledger = ledger.read(with_twins(wanted), self._now())
         settled = inquire(
-            account.adapter, wanted, self._ledger, account.directory, claimed=self._claimed
+            account.adapter,
+            wanted,
+            self._ledger,
+            account.directory,
+            claimed=self._claimed,
+            shared=self._shared,
         )
         settled.plan = replace(settled.plan, assign=mapping.assignment_rules)
         return settled
@@ -256,6 +262,11 @@ class Batch:
         with self._store.read() as session:
             return Ledger(session, self._cipher, self._id).claimed(ref, record_id)
 
+    def _shared(self, ref: Ref, record_id: str) -> bool:
+        with self._store.read() as session:
+            others = Ledger(session, self._cipher, self._id).holders(ref, record_id)
+            return take_part(session, [other.key for other in others])
+
     def _surroundings(
         self, mapping: Mapping, delivery: DeliveryRow, booking: Booking
     ) -> Surroundings:
@@ -265,7 +276,7 @@ class Batch:
         rules = mapping.rules_for(
             booking.meeting_type.slug, next((h.email for h in booking.hosts if h.email), None)
         )
-        turn, told, booked = 0, {}, False
+        turn, told, booked = delivery.turn or 0, {}, False
         if mapping.tells_of_people or (booking.form and people):
             with self._store.read() as session:
                 if mapping.tells_of_people:

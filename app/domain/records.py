@@ -204,8 +204,8 @@ class DesiredBooking:
     """When to look again although nothing changed: links and summaries ripen (UTC)."""
     notes: tuple[str, ...] = ()
     """What a person should know: a field that was left out, and why."""
-    made_by: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-    """Object -> the rules and which of their sections its record goes by."""
+    made_by: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
+    """Object -> the rules and which of their sections its record goes by, and our key for it."""
     group: str = ""
     """Bookings with the same may fall on the same deal: one of them a batch."""
 
@@ -239,6 +239,11 @@ class Known:
     def erased(self) -> bool:
         """Whether it may be gone since this service took it out, and not since a person did."""
         return ERASED in self.hashes
+
+    @property
+    def unfilled(self) -> bool:
+        """Whether nothing was ever written to it: it is there for others to be linked to."""
+        return self.live and not self.hashes
 
     @property
     def live(self) -> bool:

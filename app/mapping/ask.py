@@ -50,10 +50,10 @@ def ask(
             reading = {name for name in changed if rule_of(record, name, known, shape) in READING}
             looks = ref.object is ObjectName.LEAD or _has_new_company(record, known)
             # Of a record that may have been merged with another one's nothing is written unseen.
-            looks = looks or (record.partial and bool(changed))
+            looks = looks or (bool(changed) and (record.partial or is_unfilled(record, known)))
             if reading or looks or (thorough and changed):
-                fields = frozenset(changed if thorough else reading)
-                questions.append(_question(item, known.record_id, fields))
+                # All of them: the record that is there may turn out to be another one.
+                questions.append(_question(item, known.record_id, frozenset(record.fields)))
             continue
         unique = is_unique(ref.object, record.match, shape, directory)
         if known is not None or _must_look(record) or (thorough and unique):
@@ -115,6 +115,11 @@ def _people_of_open_deals(wanted: Mapping[Ref, Wanted], ledger: Ledger) -> Itera
         if known is None or not known.live:
             person = item.record.match.value(MatchKey.OPEN_DEAL)
             yield from (Ref(name, person) for name in PEOPLE if person)
+
+
+def is_unfilled(record: DesiredRecord, known: Known) -> bool:
+    """Whether a record of others is filled for the first time: their values come first."""
+    return known.unfilled and record.ref.object in SHARED and not record.partial
 
 
 def rule_of(record: DesiredRecord, name: str, known: Known | None, shape: CrmShape) -> WriteRule:

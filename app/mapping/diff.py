@@ -27,10 +27,10 @@ from app.domain.records import (
     Several,
     WriteRule,
 )
-from app.mapping.ask import Ledger, begun_links, is_unique, match_of, rule_of
+from app.mapping.ask import Ledger, begun_links, is_unfilled, is_unique, match_of, rule_of
 from app.mapping.known import changed_fields, is_ours, still_said
 from app.mapping.present import appended, as_list, blank, is_later_stage, same
-from app.mapping.wanted import Wanted
+from app.mapping.wanted import Wanted, only
 
 
 @dataclass
@@ -94,28 +94,26 @@ def _choose_people(
     left = dict(wanted)
     swapped: dict[Ref, Ref] = {}
     for ref, item in wanted.items():
-        contact = Ref(ObjectName.CONTACT, ref.key)
         if ref.object is not ObjectName.LEAD:
             continue
-        if contact not in wanted:
-            for hit in findings.found.get(ref, ()):
-                if hit.became == contact:
-                    # The file says nothing of contacts: what hung on the lead hangs on this one.
-                    findings.add(contact, replace(hit, values={}))
-                    match = Match(create=False)
-                    bare = DesiredRecord(contact, {}, {}, match=match, partial=True)
-                    left[contact] = replace(item, record=bare)
-                    left.pop(ref, None)
-                    swapped[ref] = contact
-            continue
-        if _is_contact(ref, contact, wanted, ledger, findings):
-            del left[ref]
-            became = [f for f in findings.found.get(ref, ()) if f.became == contact]
-            for hit in became:
-                findings.add(contact, hit)
-        else:
+        contact = Ref(ObjectName.CONTACT, ref.key)
+        twin = wanted.get(contact)
+        became = [f for f in findings.found.get(ref, ()) if f.became == contact]
+        if twin is None:
+            if not became:
+                continue
+            # The file says nothing of contacts: what hung on the lead hangs on the one it became.
+            left[contact] = replace(item, record=only(contact))
+        elif twin.record.partial != item.record.partial and not became:
+            continue  # What only fills one of them in says nothing of which it is.
+        elif not _is_contact(ref, contact, wanted, ledger, findings):
             del left[contact]
-            swapped[contact] = item.record.ref
+            swapped[contact] = ref
+            continue
+        del left[ref]
+        swapped[ref] = contact
+        for hit in became:
+            findings.add(contact, hit)
     ordered = sorted(left.items(), key=lambda pair: WRITE_ORDER.index(pair[0].object))
     return {ref: _relinked(item, swapped) for ref, item in ordered}
 
@@ -178,11 +176,12 @@ class _Judge:
         gone = known is not None and (known.lost or (ref in self.findings.asked and not there))
         moved = known and there and there[0].record_id != known.record_id
         stayed = known is not None and known.erased and there and not moved
-        if known and ((known.live and not gone and not moved) or stayed):
+        new = known is None or is_unfilled(record, known)
+        if known and not (new and there) and ((known.live and not gone and not moved) or stayed):
             return self._known(item, known, there[0] if there else None)
         if there:
             begun = known is not None and known.record_id is None and not record.match.asked
-            mine = known is not None and known.record_id is not None
+            mine = known is not None and known.record_id is not None and not new
             if begun and known and ref.object not in SHARED:
                 return self._begun(record, known, there[0])
             return self._found(record, there, mine, None if mine else known)
@@ -194,7 +193,11 @@ class _Judge:
         """The links that a record has which is only kept current, but to those who left."""
         if record.lets_go is None or known is None:
             return ()
-        live = (ref for ref in known.links if ref in self.ledger and self.ledger[ref].live)
+        live = (
+            ref
+            for ref in known.links
+            if self.findings.found.get(ref) or (ref in self.ledger and self.ledger[ref].live)
+        )
         return tuple(ref for ref in live if ref not in links and ref not in record.lets_go)
 
     def _missing(self, record: DesiredRecord, known: Known | None, gone: bool) -> Change | None:
@@ -307,7 +310,11 @@ class _Judge:
             on_match={},
             targets=record.links,
             links=record.links,
-            unlinks=tuple(ref for ref in known.links if ref not in record.links),
+            unlinks=tuple(
+                ref
+                for ref in known.links
+                if ref not in record.links and (record.lets_go is None or ref in record.lets_go)
+            ),
             main_changed=True,
             match=record.match,
             present=found.values,

@@ -45,16 +45,15 @@ def known_after(item: Wanted, known: Known | None, record_id: str | None, url: s
     links = tuple(dict.fromkeys((known.links if known and shared else ()) + record.links))
     said = still_said(item, known) if known else record
     hashes = written(said, known)
-    newest = max(item.version, known.version) if known and known.version else item.version
-    if record.partial and known and known.version:
-        # It tells nothing of the record itself: what older bookings say there is no older for it.
-        newest = known.version
+    # What only fills a record in makes nothing older that bookings say of the record itself.
+    own = [] if record.partial else [item.version]
+    newest = max([*own, *([known.version] if known and known.version else [])], default=None)
     versions = {}
     for name in hashes:
         moments = [item.version_of(name)] if not blank(said.fields.get(name)) else []
         if known and name in known.hashes:
             moments += [moment for moment in [known.version_of(name)] if moment]
-        if moments and max(moments) < newest:
+        if newest and moments and max(moments) < newest:
             versions[name] = max(moments)
     return Known(record_id, hashes, links, newest, url, versions=versions)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import zlib
+from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as MappingType
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -54,6 +55,7 @@ from app.mapping.schema import (
 from app.mapping.summary import list_answers, summarise
 from app.mapping.templates import names_in, render
 from app.mapping.transforms import apply_transforms
+from app.mapping.wanted import only
 
 OF_BOOKING = (ObjectName.DEAL, ObjectName.CASE, ObjectName.MEETING)
 """The objects that stand for a booking itself, by its own key."""
@@ -76,7 +78,7 @@ class Surroundings:
     there: frozenset[Ref] = frozenset()
     """Of the booking's own records and of those who left it: what was made or begun before."""
     made_by: MappingType[str, Sequence[Any]] = field(default_factory=dict)
-    """Object -> the rules and which of their sections its record was made by."""
+    """Object -> the rules and which of their sections its record was made by, and our key for it."""
 
 
 class _LeftOut(Exception):
@@ -138,7 +140,7 @@ class _Draft:
         self._owner_id = self._owner(rules.owner)
         host = next((host.email for host in booking.hosts if host.email), None)
         self._place = mapping.place(booking.meeting_type.slug, host)
-        self._made_by: dict[str, tuple[str, int]] = {}
+        self._made_by: dict[str, tuple[str, str, str]] = {}
 
     def whole(self) -> DesiredBooking:
         """Everything that the booking calls for."""
@@ -182,17 +184,31 @@ class _Draft:
         become one that the file leaves out: by the section that it was made by.
         """
         sections = self._rules.sections(name)
-        fitting = next((n for n, s in enumerate(sections) if self._applies(s)), None)
-        if fitting is not None and not self._skipped and _makes_any(sections[fitting]):
-            self._made_by[name] = (self._place, fitting)
-            return self._by_section(name, sections[fitting], links, overflow)
-        if not any(ref.object is name for ref in self._around.there & set(refs_of(self._booking))):
-            return []
-        section = self._section_of(name)
-        if section is None:
-            words = (
-                f"The mapping does not tell any more how the {name} was made: it is left as it is."
-            )
+        section = next((section for section in sections if self._applies(section)), None)
+        if section and not self._skipped and _makes_any(section):
+            records = self._by_section(name, section, links, overflow)
+            key = records[-1].ref.key if records else ""
+            self._made_by[name] = (self._place, _mark_of(section), key)
+            return records
+        there = [ref for ref in refs_of(self._booking) if ref.object is name]
+        there = [ref for ref in there if ref in self._around.there]
+        # Where nothing can be written, the others are still linked to it.
+        bare = [only(ref) for ref in there[:1] if name is not ObjectName.MEETING]
+        return (self._kept(name, links, overflow) or bare) if there else []
+
+    def _kept(
+        self, name: ObjectName, links: tuple[Ref, ...], overflow: dict[str, str]
+    ) -> list[DesiredRecord]:
+        """What is there already, as its own rules have it; nothing is made or looked for by them."""
+        made_by = self._around.made_by.get(name)
+        if made_by:
+            self._made_by[name] = (made_by[0], made_by[1], made_by[2])
+            rules = self._mapping.rules_at(made_by[0])
+            section = _marked(rules.sections(name), made_by[1]) if rules else None
+        else:
+            rules, section = _only_one(self._mapping.every(), name)
+        if rules is None or section is None:
+            words = f"The mapping no longer tells how the {name} was made: it is left as it is."
             self._notes.append(words)
             return []
         asks = section.record_id is not None or bool(getattr(section, "match", ()))
@@ -200,28 +216,19 @@ class _Draft:
         told: dict[str, Any] = {"create": False, "match": (), "record_id": None, "per": "booking"}
         told["on_reschedule"] = "move"
         told = {key: value for key, value in told.items() if key in type(section).model_fields}
+        draft = _Draft(
+            self._mapping, self._shape, self._directory, rules, self._booking, self._around
+        )
+        draft._first = draft._main()
+        key = made_by[2] if made_by else ""
         try:
-            kept = section.model_copy(update=told)
-            records = self._by_section(name, kept, links, overflow, kept=True)
+            records = draft._by_section(name, section.model_copy(update=told), links, overflow, key)
         except InvalidRecord as error:
             self._notes.append(f"The {name} is left as it is: {error.message}")
             return []
-        gone = self._gone()
-        return [replace(r, lets_go=gone, borrowed=r.borrowed or asks) for r in records]
-
-    def _section_of(self, name: ObjectName) -> RecordRules | None:
-        """The section that a record was made by; where nobody knows, the only one that there is."""
-        made_by = self._around.made_by.get(name)
-        if made_by:
-            self._made_by[name] = (made_by[0], made_by[1])
-            rules = self._mapping.rules_at(made_by[0])
-            return next(iter(rules.sections(name)[made_by[1] :]), None) if rules else None
-        every = (s for rules in self._mapping.every() for s in rules.sections(name))
-        there: list[RecordRules] = []
-        for section in every:
-            if _makes_any(section) and section not in there:
-                there.append(section)
-        return there[0] if len(there) == 1 else None
+        self._notes += draft._notes
+        lent = [self._lent(record) if asks else record for record in records]
+        return [replace(record, lets_go=self._gone()) for record in lent]
 
     def _by_section(
         self,
@@ -229,10 +236,11 @@ class _Draft:
         section: Any,
         links: tuple[Ref, ...],
         overflow: dict[str, str],
-        kept: bool = False,
+        key: str = "",
     ) -> list[DesiredRecord]:
+        """`key`: which of the meetings that are there is the one to come."""
         if name is ObjectName.MEETING:
-            return self._meetings(section, links, overflow, kept)
+            return self._meetings(section, links, overflow, key)
         make = self._deal if name is ObjectName.DEAL else self._case
         record = self._try(lambda: make(section, links, overflow))
         return [record] if record else []
@@ -433,8 +441,9 @@ class _Draft:
 
     def _borrowed(self, record: DesiredRecord) -> DesiredRecord:
         """A deal or case that is looked for may be one of others: it is not marked as ours."""
-        if not record.match.asked:
-            return record
+        return self._lent(record) if record.match.asked else record
+
+    def _lent(self, record: DesiredRecord) -> DesiredRecord:
         marker = self._directory.booking_fields.get(record.ref.object)
         rules = {**record.rules, **({marker: WriteRule.ON_CREATE} if marker else {})}
         return replace(record, borrowed=True, rules=rules)
@@ -465,7 +474,7 @@ class _Draft:
         section: MeetingRules,
         links: tuple[Ref, ...],
         overflow: dict[str, str],
-        kept: bool,
+        current: str,
     ) -> list[DesiredRecord]:
         """The meeting, and where the history is kept one for every start that it had before."""
         booking, records = self._booking, []
@@ -473,14 +482,10 @@ class _Draft:
         length = booking.end - booking.start
 
         keys = meeting_keys(booking)
-        there = [keys[start] for start in (booking.start, *booking.earlier[::-1])]
-        there = [key for key in there if Ref(ObjectName.MEETING, key) in self._around.there]
 
         def make(start: datetime, overflow: dict[str, str]) -> DesiredRecord | None:
-            key = keys[start]
-            if section.on_reschedule == "move":
-                # Where a history was kept it is the last of them that is moved on.
-                key = there[0] if there and kept else booking.key
+            moves = section.on_reschedule == "move"
+            key = (current or booking.key) if moves else keys[start]
             return self._try(
                 lambda: self._of_booking(ObjectName.MEETING, section, links, overflow, key)
             )
@@ -730,6 +735,28 @@ def meeting_keys(booking: Booking) -> dict[datetime, str]:
     starts = sorted({*booking.earlier, booking.start})
     later = {start: f"{booking.key}@{start:%Y%m%dT%H%M%SZ}" for start in starts[1:]}
     return {starts[0]: booking.key, **later}
+
+
+def _mark_of(section: RecordRules) -> str:
+    """What tells a section from others, also where its fields are changed or others come before it."""
+    told = section.model_dump_json(include={"when", "per", "pipeline"})
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _marked(sections: Sequence[RecordRules], mark: str) -> RecordRules | None:
+    if len(sections) == 1:
+        return sections[0] if _makes_any(sections[0]) else None
+    return next((section for section in sections if _mark_of(section) == mark), None)
+
+
+def _only_one(every: Iterable[Rules], name: ObjectName) -> tuple[Rules | None, RecordRules | None]:
+    """The one section of an object that a file has, and the first rules with it."""
+    found: list[tuple[Rules, RecordRules]] = []
+    for rules in every:
+        for section in rules.sections(name):
+            if _makes_any(section) and all(section != other for _, other in found):
+                found.append((rules, section))
+    return found[0] if len(found) == 1 else (None, None)
 
 
 def _makes_any(section: RecordRules) -> bool:

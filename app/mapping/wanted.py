@@ -10,6 +10,7 @@ from app.domain.records import (
     WRITE_ORDER,
     DesiredBooking,
     DesiredRecord,
+    Match,
     ObjectName,
     Ref,
     WriteRule,
@@ -62,6 +63,12 @@ def _filled(older: Wanted, newer: Wanted) -> Wanted:
     record = replace(whole.record, fields=fields, rules=rules, timeless=timeless)
     named = {name: part.version for name in part.record.fields if name not in whole.record.fields}
     return Wanted(record, whole.version, {**whole.versions, **named})
+
+
+def only(ref: Ref) -> DesiredRecord:
+    """A record of which nothing is said, but that it is there and keeps what it is linked to."""
+    match = Match(create=False)
+    return DesiredRecord(ref, {}, {}, match=match, partial=True, lets_go=frozenset())
 
 
 def with_twins(refs: Iterable[Ref]) -> list[Ref]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -18,6 +18,8 @@ from app.services.intake import Intake
 from app.store.engine import Store, utcnow
 from app.store.models import Backfill
 
+MOST_BACKS = 50
+"""Steps back of one run: a walk comes to its end, whatever meetergo says of how many there are."""
 AN_INSTANT = timedelta(seconds=1)
 log = structlog.get_logger(__name__)
 
@@ -99,6 +101,7 @@ class CatchUp:
 
         Raises meetergo's errors; the walk goes on from its last page when it is run again.
         """
+        backs = 0
         while not until():
             row = self._read(number)
             if row.ended_at is not None:
@@ -109,6 +112,11 @@ class CatchUp:
                 self._note(row, error=error.message)
                 raise
             found = self._take(row, page)
+            if page.total < row.total:
+                backs += 1
+            if backs > MOST_BACKS:
+                # A total that goes up and down tells of nothing.
+                page = replace(page, total=max(page.total, row.total))
             progress(self._advance(row, page, found))
         return self._read(number).ended_at is not None
 
@@ -197,8 +205,9 @@ def _after_starts(row: Backfill, page: Page) -> _Step:
 
 def _back(row: Backfill, page: Page) -> int:
     """By how many pages to step back: where some were taken out of those that were read, what stood
-    behind them has come onto a page that was read already."""
-    fewer = max(0, row.total - page.total) if row.page else 0
+    behind them has come onto a page that was read already. A total that is none tells of nothing."""
+    read = row.page * PAGE_SIZE + len(page.appointments)
+    fewer = max(0, row.total - page.total) if row.page and page.total >= read else 0
     return min(row.page, math.ceil(fewer / PAGE_SIZE))
 
 

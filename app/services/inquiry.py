@@ -31,11 +31,13 @@ def inquire(
     thorough: bool = False,
     parts: Iterable[Iterable[Ref]] = (),
     claimed: Claimed = lambda ref, record_id: False,
+    shared: Claimed = lambda ref, record_id: False,
 ) -> Settled:
     """Read what is needed and settle what is to be done. Raises the CRM's errors; writes nothing.
 
     `parts` says what is asked together, where all of it is too much for one call; `claimed` whether
-    a record stands for something else already, so that no create that was begun takes it for its own.
+    a record stands for something else already, so that no create that was begun takes it for its own;
+    `shared` whether a person's record stands for somebody else who takes part in something.
     """
     shape = adapter.shape
     questions = {q.ref: q for q in ask(wanted, ledger, shape, directory, thorough)}
@@ -56,11 +58,11 @@ def inquire(
             found |= _each_its_own(begun, claimed)
             findings.found |= found
             ids |= {ref: there[0].record_id for ref, there in found.items() if there}
-    return settle(_single(wanted, ids, claimed), ledger, shape, directory, findings)
+    return settle(_single(wanted, ids, shared), ledger, shape, directory, findings)
 
 
 def _single(
-    wanted: Mapping[Ref, Wanted], ids: Mapping[Ref, str], claimed: Claimed
+    wanted: Mapping[Ref, Wanted], ids: Mapping[Ref, str], shared: Claimed
 ) -> dict[Ref, Wanted]:
     """Without what is only filled in, where the same record stands for somebody else by now.
 
@@ -76,7 +78,7 @@ def _single(
         for ref, item in wanted.items()
         if not item.record.partial
         or ref not in ids
-        or ((ref.object, ids[ref]) not in whole and not claimed(ref, ids[ref]))
+        or ((ref.object, ids[ref]) not in whole and not shared(ref, ids[ref]))
     }
 
 

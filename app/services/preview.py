@@ -31,7 +31,7 @@ from app.mapping.schema import FIRST, KEEP
 from app.mapping.wanted import merge, with_twins
 from app.security.encryption import Cipher
 from app.services.inquiry import inquire
-from app.store.bookings import has_booked_since, histories, read_state
+from app.store.bookings import has_booked_since, histories, read_state, take_part
 from app.store.engine import Store
 from app.store.ledger import Ledger
 from app.store.models import BookingRow, DeliveryRow
@@ -155,9 +155,21 @@ class Previewer:
             with self._store.read() as session:
                 return Ledger(session, self._cipher, connection_id).claimed(ref, record_id)
 
+        def shared(ref: Ref, record_id: str) -> bool:
+            with self._store.read() as session:
+                others = Ledger(session, self._cipher, connection_id).holders(ref, record_id)
+                return take_part(session, [other.key for other in others])
+
         # All of them at once: what one booking makes, the next one finds.
         settled = inquire(
-            adapter, wanted, known, directory, thorough=True, parts=parts(), claimed=claimed
+            adapter,
+            wanted,
+            known,
+            directory,
+            thorough=True,
+            parts=parts(),
+            claimed=claimed,
+            shared=shared,
         )
         told = _Teller(adapter, settled, {ref: line.record_id for ref, line in known.items()})
         return [told.booking(*pair) for pair in zip(bookings, plans, strict=True)]

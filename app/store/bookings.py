@@ -117,6 +117,13 @@ def histories(
     return found
 
 
+def take_part(session: Session, identities: Iterable[str]) -> bool:
+    """Whether some of these people are on a booking."""
+    hashes = [hash_of(identity) for identity in identities]
+    query = select(BookingPerson.booking_id).where(BookingPerson.person_hash.in_(hashes))
+    return session.scalars(query.limit(1)).first() is not None
+
+
 def has_booked_since(session: Session, cipher: Cipher, identity: str, since: datetime) -> bool:
     """Whether a person has made a booking after a moment (UTC); moving an older one is none."""
     query = (

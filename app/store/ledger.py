@@ -129,6 +129,15 @@ class Ledger:
         mine = self._token(ref).split(":")[1]
         return any(key_hash != mine for key_hash in self._session.scalars(query))
 
+    def holders(self, ref: Ref, record_id: str) -> list[Ref]:
+        """What else a record stands for."""
+        query = select(RecordLink).where(
+            RecordLink.connection_id == self._connection_id,
+            RecordLink.object == ref.object.value,
+            RecordLink.record_id == record_id,
+        )
+        return [other for other in map(self._ref, self._session.scalars(query)) if other != ref]
+
     def save(self, records: Mapping[Ref, Known], now: datetime) -> None:
         """Write what a drain has brought about."""
         tokens = {self._token(ref): ref for ref in records}

@@ -225,7 +225,7 @@ class DeliveryRow(Base):
     mapping_version: Mapped[str | None] = mapped_column(String(12))
     """Fingerprint of the mapping file that it was planned by last."""
     made_by: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default="{}")
-    """Object -> the rules of the mapping and which of their sections its record goes by."""
+    """Object -> the rules of the mapping, which of their sections its record goes by, our key for it."""
     notes: Mapped[list[Any]] = mapped_column(JSON, default=list)
     """What was left as it is, and why."""
     calls: Mapped[int] = mapped_column(Integer, default=0)

@@ -325,6 +325,7 @@ def test_what_was_begun_is_kept_current_where_the_file_leaves_it_out(
     crm.post(sample("booking_created", attendees=[JANE]))
     with dying(crm):
         crm.drain()
+    before = view(crm)
     payload = sample("booking_rescheduled", attendees=[JANE])
     crm.post({**payload, "meetingType": {**payload["meetingType"], "slug": "onboarding"}})
     hurry(crm)
@@ -332,6 +333,9 @@ def test_what_was_begun_is_kept_current_where_the_file_leaves_it_out(
     seen = view(crm)
     assert (len(seen.contacts), len(seen.deals), len(seen.meetings)) == (1, 1, 1)
     assert seen.meetings[0].start == "2026-12-02T13:00:00Z"
+    assert seen.deals[0].contact_ids == before.deals[0].contact_ids
+    assert seen.deals[0].company_id == before.deals[0].company_id
+    assert seen.meetings[0].contact_ids == before.meetings[0].contact_ids
     assert crm.delivery(provider).state == "synced"
     with crm.services.store.read() as session:
         rows = session.scalars(select(RecordLink)).all()

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from app.domain.errors import RateLimited, RetryLater
+from app.meetergo.client import MeetergoClient, Page
 from app.services.catch_up import Kind
 from app.store.models import Backfill, BookingRow, EventRow
 from sandbox.core import Window
@@ -221,6 +222,28 @@ def test_who_starts_at_one_moment_is_found_where_another_is_deleted(
 
     meddled(crm, meetergo, ("starts", 2), delete)
     assert known(crm) == wanted
+
+
+@pytest.mark.parametrize("told", ["nothing", "the page's", "up and down"])
+def test_a_walk_ends_whatever_meetergo_says_of_how_many_there_are(
+    crm: Bridge, meetergo: Served, monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    """A total that is none, or another one each time, lets no walk go to and fro for ever."""
+    for number in range(250):
+        meetergo.sandbox.book(booking(number))
+    read, asked = MeetergoClient.appointments, []
+
+    def appointments(client: MeetergoClient, page: int, *args: Any, **more: Any) -> Page:
+        got = read(client, page, *args, **more)
+        asked.append(page)
+        if told == "up and down":
+            return Page(got.appointments, got.total - (page == 1))
+        return Page(got.appointments, 0 if told == "nothing" else len(got.appointments))
+
+    monkeypatch.setattr(MeetergoClient, "appointments", appointments)
+    number = crm.services.catch_up.begin("default", Kind.BACKFILL, SINCE, UNTIL)
+    assert crm.services.catch_up.run(number, until=lambda: len(asked) > 300)
+    assert known(crm) == {f"b{number}" for number in range(250)}
 
 
 def test_it_keeps_to_a_hundred_calls_a_minute(crm: Bridge, meetergo: Served) -> None:

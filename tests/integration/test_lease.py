@@ -99,3 +99,28 @@ def test_a_booking_at_which_living_workers_stand_still_has_killed_none(
     crm.settle()
     assert crm.delivery(provider).state == "synced"
     assert len(crm.sandbox(provider).view().deals) == 1
+
+
+def test_who_never_held_a_booking_acquits_it_of_nothing(
+    crm: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker stands still before it has taken the booking in hand: another one's death counts."""
+    provider = next(iter(crm.served))
+    crm.post(sample("booking_created"))
+    with crm.services.store.write() as session:
+        session.execute(update(DeliveryRow).values(doubts=2, kills=1))
+    due, other, looks = deliveries.due, Drainer(crm.services), []
+
+    def late(*args: Any) -> Any:
+        rows = due(*args)
+        looks.append(rows)
+        if len(looks) == 2:
+            lose_lease(crm)
+            taken = other._take(1)
+            assert taken is not None
+            taken.give()
+        return rows
+
+    monkeypatch.setattr(deliveries, "due", late)
+    Drainer(crm.services).drain(1)
+    assert crm.delivery(provider).kills == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.domain.booking import Booking
 from app.domain.errors import InvalidRecord, MappingError
 from app.domain.events import read_booking, read_event
 from app.domain.records import (
@@ -25,7 +27,7 @@ from app.domain.text import cut
 from app.mapping.diff import settle
 from app.mapping.known import written
 from app.mapping.load import load_mapping
-from app.mapping.plan import Planner
+from app.mapping.plan import Planner, Surroundings
 from app.mapping.transforms import apply_transforms
 from app.mapping.wanted import Wanted, merge
 from config.providers import load_providers
@@ -232,6 +234,39 @@ def test_planning_is_stable(crm: str, name: str, people: list[Any]) -> None:
         for field, value in record.fields.items():
             limit = shape.text_limits.get(f"{record.ref.object}.{field}")
             assert limit is None or not isinstance(value, str) or len(value) <= limit
+
+
+def test_what_is_left_out_later_goes_by_its_own_section_wherever_that_stands(
+    tmp_path: Path,
+) -> None:
+    """Sections change places, their fields are written anew, one goes: the others are not taken."""
+    head, meeting = BASE.split("meeting:\n")
+    head, meeting = head.partition("deal:")[0], f"meeting:\n{meeting}"
+    by_slug = "  - when: {{meeting_type.slug: {slug}}}\n    fields: {{name: {{value: {name}}}}}\n"
+    renewal = by_slug.format(slug="renewal", name="Renewal")
+    demo = by_slug.format(slug="discovery-call", name="Demo")
+    made = read_booking(read_event("default", sample("booking_created"), NOW))
+    moved = replace(made, meeting_type=replace(made.meeting_type, slug="onboarding"))
+    there = frozenset({Ref(ObjectName.DEAL, made.key)})
+
+    def planned(deals: str, booking: Booking, around: Surroundings) -> Any:
+        text = f"{head}deal:\n{deals}{meeting}"
+        return Planner(load_mapping(write(tmp_path, text), "test"), SHAPE, DIRECTORY).plan(
+            booking, around
+        )
+
+    first = planned(renewal + demo, made, Surroundings())
+    kept = Surroundings(there=there, made_by=first.made_by)
+
+    def name(deals: str) -> Any:
+        desired = planned(deals, moved, kept)
+        (deal,) = (r for r in desired.records if r.ref.object is ObjectName.DEAL)
+        return deal.fields.get("name"), len(desired.notes)
+
+    assert name(renewal + demo) == name(demo + renewal) == ("Demo", 0)
+    assert name(demo.replace("Demo", "Demo 2") + renewal) == ("Demo 2", 0)
+    other = by_slug.format(slug="webinar", name="Webinar")
+    assert name(renewal + other) == (None, 1)
 
 
 def test_names_never_mix(tmp_path: Path) -> None:
