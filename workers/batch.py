@@ -253,7 +253,8 @@ class Batch:
 
     def _is_begun(self, work: _Work) -> bool:
         """Whether a record was begun before: it is looked for among other people's records too."""
-        refs = [record.ref for record in work.desired.records] if work.desired else []
+        records = work.desired.records if work.desired else ()
+        refs = [record.ref for record in records if not record.partial]
         with self._store.read() as session:
             known = Ledger(session, self._cipher, self._id).read(refs)
         return any(ref in known and not known[ref].live for ref in refs)
@@ -324,6 +325,8 @@ class Batch:
         records = {}
         for ref in settled.renewed & set(report.results):
             ledger.unlink(ref)
+        for ref in settled.gone:
+            ledger.lose(ref)
         for ref, item in settled.wanted.items():
             result = report.results.get(ref)
             known = None if ref in settled.renewed else self._ledger.get(ref)

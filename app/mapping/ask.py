@@ -45,6 +45,8 @@ def ask(
         record, known = item.record, ledger.get(ref)
         if (record.absent or record.partial) and known is None:
             continue
+        if record.partial and known and known.lost:
+            continue  # Who wants all of it looks what became of it.
         if known and known.live:
             changed = {} if record.absent else changed_fields(record, known)
             reading = {name for name in changed if rule_of(record, name, known, shape) in READING}

@@ -41,6 +41,8 @@ class Settled:
     """What is wanted after all: of contact and lead only one, no company that must not be made."""
     renewed: set[Ref] = field(default_factory=set)
     """Records that another one takes the place of: every link to them is to be made again."""
+    gone: set[Ref] = field(default_factory=set)
+    """Records that were only to be filled in, and that the CRM no longer has."""
     plan: Plan = field(default_factory=lambda: Plan(()))
     problems: dict[Ref, CrmError] = field(default_factory=dict)
     notes: dict[Ref, list[str]] = field(default_factory=dict)
@@ -74,6 +76,8 @@ def settle(
             # What is only filled in stays what others are linked to, or no longer.
             if not settled.wanted.pop(ref).record.partial:
                 ids.pop(ref, None)
+            elif ref in findings.asked and not findings.found.get(ref):
+                settled.gone.add(ref)
             continue
         known = ledger.get(ref)
         if known and known.record_id and known.record_id != change.record_id:
@@ -177,6 +181,8 @@ class _Judge:
         moved = known and there and there[0].record_id != known.record_id
         stayed = known is not None and known.erased and there and not moved
         new = known is None or is_unfilled(record, known)
+        if known and new:
+            record = still_said(item, known)
         if known and not (new and there) and ((known.live and not gone and not moved) or stayed):
             return self._known(item, known, there[0] if there else None)
         if there:

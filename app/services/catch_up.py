@@ -112,8 +112,7 @@ class CatchUp:
                 self._note(row, error=error.message)
                 raise
             found = self._take(row, page)
-            if page.total < row.total:
-                backs += 1
+            backs += _back(row, page) > 0
             if backs > MOST_BACKS:
                 # A total that goes up and down tells of nothing.
                 page = replace(page, total=max(page.total, row.total))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from app.domain.records import (
     BY_NUMBER,
     BY_TITLE,
+    PEOPLE,
     Directory,
     Findings,
     Found,
@@ -77,6 +78,7 @@ def _single(
         ref: item
         for ref, item in wanted.items()
         if not item.record.partial
+        or ref.object not in PEOPLE
         or ref not in ids
         or ((ref.object, ids[ref]) not in whole and not shared(ref, ids[ref]))
     }

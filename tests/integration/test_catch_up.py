@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from app.domain.errors import RateLimited, RetryLater
 from app.meetergo.client import MeetergoClient, Page
-from app.services.catch_up import Kind
+from app.services.catch_up import MOST_BACKS, CatchUp, Kind
 from app.store.models import Backfill, BookingRow, EventRow
 from sandbox.core import Window
 from sandbox.meetergo import API_KEY, MeetergoSandbox
@@ -244,6 +244,23 @@ def test_a_walk_ends_whatever_meetergo_says_of_how_many_there_are(
     number = crm.services.catch_up.begin("default", Kind.BACKFILL, SINCE, UNTIL)
     assert crm.services.catch_up.run(number, until=lambda: len(asked) > 300)
     assert known(crm) == {f"b{number}" for number in range(250)}
+
+
+def test_progress_stays_true_over_many_pages(
+    crm: Bridge, meetergo: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A walk of more pages than it may step back: each brings it on by what it has read."""
+    for module in ("app.services.catch_up", "app.meetergo.client"):
+        monkeypatch.setattr(f"{module}.PAGE_SIZE", 5)
+    monkeypatch.setattr(CatchUp, "_take", lambda *_: 0)
+    withheld(meetergo, range(400))
+    number = crm.services.catch_up.begin("default", Kind.BACKFILL, SINCE, UNTIL)
+    told: list[Any] = []
+    assert crm.services.catch_up.run(number, told.append)
+    assert len([at for at in told if at.phase == "starts"]) > MOST_BACKS
+    # A page begins with what the one before ended with, which is counted twice.
+    assert max(at.total for at in told) <= 400 * 1.3
+    assert told[-1].seen == told[-1].total
 
 
 def test_it_keeps_to_a_hundred_calls_a_minute(crm: Bridge, meetergo: Served) -> None:
