@@ -31,6 +31,7 @@ def main() -> None:
         services.prepare()
     except (SettingsError, MappingError) as error:
         raise SystemExit(f"The worker cannot start:\n{error}") from None
+    hush_outages()
     stopping = threading.Event()
     while not stopping.is_set():
         # RQ puts handlers of its own in their place while it works.
@@ -47,6 +48,15 @@ def main() -> None:
     logging.shutdown()
     # What still hangs in a call to a CRM is not waited for: its lease was given back.
     os._exit(0)
+
+
+def hush_outages() -> None:
+    """Let RQ print no stack of a Redis that went away: that is told in one line, `redis_away`."""
+
+    def tells(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], RedisError))
+
+    logging.getLogger("rq.worker").addFilter(tells)
 
 
 def _take_jobs(services: Services) -> bool:

