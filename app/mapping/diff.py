@@ -180,9 +180,11 @@ class _Judge:
         gone = known is not None and (known.lost or (ref in self.findings.asked and not there))
         moved = known and there and there[0].record_id != known.record_id
         stayed = known is not None and known.erased and there and not moved
-        new = known is None or is_unfilled(record, known)
-        if known and new:
-            record = still_said(item, known)
+        new = known is None
+        if known and is_unfilled(record, known):
+            said = still_said(item, known)
+            new = bool(changed_fields(said, known))
+            record = said if new else record
         if known and not (new and there) and ((known.live and not gone and not moved) or stayed):
             return self._known(item, known, there[0] if there else None)
         if there:

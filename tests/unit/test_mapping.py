@@ -16,16 +16,20 @@ from app.domain.errors import InvalidRecord, MappingError
 from app.domain.events import read_booking, read_event
 from app.domain.records import (
     CrmShape,
+    DesiredRecord,
     Directory,
+    Findings,
+    Found,
     Known,
     ObjectName,
     Pipeline,
     Ref,
     Stage,
+    WriteRule,
 )
 from app.domain.text import cut
 from app.mapping.diff import settle
-from app.mapping.known import written
+from app.mapping.known import known_after, written
 from app.mapping.load import load_mapping
 from app.mapping.plan import Planner, Surroundings
 from app.mapping.transforms import apply_transforms
@@ -267,6 +271,19 @@ def test_what_is_left_out_later_goes_by_its_own_section_wherever_that_stands(
     assert name(demo.replace("Demo", "Demo 2") + renewal) == ("Demo 2", 0)
     other = by_slug.format(slug="webinar", name="Webinar")
     assert name(renewal + other) == (None, 1)
+
+
+def test_a_record_to_which_nothing_is_to_be_written_stays_known() -> None:
+    """A person of whom only a stand-in for the name is said, once: looked at again, nothing is news."""
+    ref = Ref(ObjectName.CONTACT, "email:jane@globex.example")
+    rules = {"last": WriteRule.ON_CREATE}
+    record = DesiredRecord(ref, {"last": "jane"}, rules, together=frozenset({"last"}))
+    known = known_after(Wanted(record, NOW), None, "1", "")
+    assert known.unfilled
+    seen = Findings({ref: [Found("1", {"last": "Berg"})]}, frozenset({ref}))
+    assert (
+        settle({ref: Wanted(record, NOW)}, {ref: known}, SHAPE, DIRECTORY, seen).plan.changes == ()
+    )
 
 
 def test_names_never_mix(tmp_path: Path) -> None:
