@@ -139,6 +139,8 @@ class BookingRow(Base):
     """How the meeting went, as a person or a rule said."""
     outcome_start: Mapped[datetime | None]
     """The start of which it was said: a moved meeting has yet to be held."""
+    story: Mapped[str | None] = mapped_column(String(400), index=True)
+    """Key of the booking that this one continues in the end: moved by booking anew. None: no other."""
     details_at: Mapped[datetime | None]
     """meetergo was asked then for what the webhook lacked."""
     updated_at: Mapped[datetime] = mapped_column(index=True)
@@ -188,6 +190,14 @@ class ConnectionRow(Base):
     """Times in a row that the CRM was out of order when it was called."""
     alive_at: Mapped[datetime | None]
     """When the CRM last answered as it should."""
+    overdue_since: Mapped[datetime | None]
+    """Something is due for so long already that people were told; None: nothing is."""
+    stalls: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """Drains in a row that ended by themselves without any delivery coming to an end."""
+    probe_at: Mapped[datetime | None]
+    """When an account that refused everything is tried again, with one booking."""
+    account_notes: Mapped[list[Any]] = mapped_column(JSON, default=list, server_default="[]")
+    """What the account lacks and is done without, in sentences with what to switch on."""
     drain_fence: Mapped[int] = mapped_column(Integer, default=0)
     drain_until: Mapped[datetime | None]
     refresh_fence: Mapped[int] = mapped_column(Integer, default=0)
@@ -216,6 +226,8 @@ class DeliveryRow(Base):
     wanted_revision: Mapped[int] = mapped_column(Integer)
     synced_revision: Mapped[int] = mapped_column(Integer, default=0)
     state: Mapped[str] = mapped_column(String(16))
+    due_since: Mapped[datetime | None]
+    """Since when there is something to bring into the CRM; None: nothing."""
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     next_attempt_at: Mapped[datetime]
     again_at: Mapped[datetime | None] = mapped_column(index=True)
