@@ -26,6 +26,7 @@ from config.logging import configure_logging
 from config.providers import Provider, Providers, load_providers
 from config.settings import Settings, SettingsError, load_settings, split_list
 from crm_adapters.base import Access, Adapter, TokenSource, load_adapter
+from crm_adapters.guard import guarded
 from workers.queue import Waker
 
 
@@ -106,7 +107,7 @@ def bootstrap(
             settings.http_timeout,
             by_key,
         )
-        return load_adapter(provider.adapter)(replace(access, gate=gate))
+        return guarded(load_adapter(provider.adapter)(replace(access, gate=gate)))
 
     def meetergo(source: str) -> MeetergoClient:
         key = intake.source(source).api_key
@@ -116,7 +117,7 @@ def bootstrap(
 
     def visit(provider: Provider, api_base: str, token: str, by_key: bool) -> Adapter:
         access = _access(provider, api_base, FixedToken(token), settings.http_timeout, by_key)
-        return load_adapter(provider.adapter)(access)
+        return guarded(load_adapter(provider.adapter)(access))
 
     intake = Intake(settings, store, cipher, lambda: any(mappings[name].form for name in providers))
     services = Services(

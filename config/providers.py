@@ -48,6 +48,8 @@ class Provider(BaseModel):
     """Key of the token answer that names the host to call (api_domain, instance_url)."""
     api_hosts: tuple[str, ...] = ()
     """Domain suffixes that such a host, and an `iss` (RFC 9207), may have (RFC 9700, 4.4)."""
+    issuer_hosts: tuple[str, ...] = ()
+    """Those of an `iss` alone, where customers have hosts of their own under the others."""
     account_name_from: str = ""
     """Key of the introspection answer that names the account to people."""
     client_auth: Literal["body", "basic"] = "body"
@@ -89,14 +91,16 @@ class Provider(BaseModel):
         wins, so that nothing leaves the machine.
         """
         named = str(token_answer.get(self.api_base_from or "") or "")
-        if not named or is_loopback(self.api_base):
+        if is_loopback(self.api_base):
+            local = re.fullmatch(r"http://127\.0\.0\.1:\d{1,5}", named)
+            return named if local else self.api_base
+        if not named:
             return self.api_base
-        parts = urlsplit(named)
-        host = parts.hostname or ""
-        known = any(host == suffix or host.endswith("." + suffix) for suffix in self.api_hosts)
-        if parts.scheme != "https" or not known:
+        host = host_of(named)
+        if host is None or not under(host, self.api_hosts):
             raise ValueError(f"{self.title} named a host that is not its own")
-        return named.rstrip("/")
+        # Made anew: what was checked is what is called, whatever else stood in the text.
+        return f"https://{host}"
 
     def at(self, login_host: str | None) -> Provider:
         """The provider as it is at one of its login hosts. Raises ValueError for a foreign host.
@@ -119,9 +123,11 @@ class Provider(BaseModel):
 
     def owns_issuer(self, issuer: str) -> bool:
         """Whether an `iss` of an authorization answer names this provider (RFC 9207)."""
-        host = urlsplit(issuer).hostname or ""
-        known = {urlsplit(self.authorize_url).hostname, urlsplit(self.token_url).hostname}
-        return host in known or any(host.endswith("." + suffix) for suffix in self.api_hosts)
+        ours = {_origin(self.authorize_url), _origin(self.token_url)}
+        if issuer.rstrip("/") in ours:
+            return True
+        host = host_of(issuer)
+        return host is not None and under(host, self.issuer_hosts or self.api_hosts)
 
     def lacking(self, granted: Iterable[str]) -> dict[str, str]:
         """The scopes that were asked for and not granted, each with what it is for.
@@ -135,10 +141,32 @@ class Provider(BaseModel):
         return {scope: why for scope, why in asked.items() if held and scope not in held}
 
 
+def host_of(address: str) -> str | None:
+    """The host of `https://<host>`, with port 443 and a slash at most; None for anything else.
+
+    A host is never read from a text that then goes on as a text: who parses it next may end the host
+    at another sign (a backslash, a user name before an @).
+    """
+    match = re.fullmatch(rf"https://({HOST_NAME.pattern})(?::443)?/?", address, re.IGNORECASE)
+    return match[1].lower() if match and len(match[1]) <= LONGEST_HOST else None
+
+
+def under(host: str, suffixes: Iterable[str]) -> bool:
+    """Whether a host is one of these domains or below one."""
+    return any(host == suffix or host.endswith("." + suffix) for suffix in suffixes)
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 Providers = dict[str, Provider]
 ENDPOINTS = ("authorize_url", "token_url", "revoke_url", "introspect_url", "api_base")
 OVERRIDES = ("client_id", "client_secret", *ENDPOINTS)
-HOST_NAME = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z]+")
+HOST_NAME = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}")
+LONGEST_HOST = 200
+"""Characters of a host name that are kept."""
 
 
 @lru_cache(maxsize=4)

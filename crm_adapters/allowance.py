@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from app.domain.allowance import Reading
+from app.outbound.reply import header_number
 
 
 def read_headers(headers: Mapping[str, str]) -> tuple[Reading | None, Reading | None]:
@@ -21,13 +22,15 @@ def read_headers(headers: Mapping[str, str]) -> tuple[Reading | None, Reading | 
     day = day or _reading(lowered, "x-daily-ratelimit-token-remaining", "")
     used, _, most = lowered.get("sforce-limit-info", "").partition("api-usage=")[2].partition("/")
     most = most.partition(" ")[0].rstrip(";,")
-    if used.isdigit() and most.isdigit():
-        day = Reading(int(most) - int(used), int(most))
+    spent, allowed = header_number(used), header_number(most)
+    if spent is not None and allowed is not None:
+        day = Reading(max(0, allowed - spent), allowed)
     return short, day
 
 
 def _reading(headers: Mapping[str, str], left: str, most: str) -> Reading | None:
-    remaining, allowed = headers.get(left, ""), headers.get(most, "")
-    if not remaining.isdigit():
+    remaining, allowed = header_number(headers.get(left)), header_number(headers.get(most))
+    if remaining is None:
         return None
-    return Reading(int(remaining), int(allowed) if allowed.isdigit() else None)
+    # An allowance of nothing is no allowance: nobody could ever call.
+    return Reading(remaining, allowed or None)

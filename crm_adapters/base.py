@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from threading import Lock
 from typing import ClassVar, Protocol
 
 from app.domain.allowance import Allowance, Gate
-from app.domain.errors import Blocked, CrmError
+from app.domain.errors import (
+    AccountRefused,
+    Blocked,
+    CrmError,
+    Gone,
+    InvalidRecord,
+    RetryLater,
+    ThereAlready,
+)
 from app.domain.records import (
     Account,
     Change,
@@ -41,6 +49,9 @@ class TokenSource(Protocol):
     def renewed(self, refused: str) -> str:
         """Another token than the one that the CRM just refused. Raises Unauthorized."""
 
+    def look_for_address(self, token: str) -> None:
+        """Get another token, whose answer may name another address of the account."""
+
 
 @dataclass
 class CallMeter:
@@ -49,6 +60,8 @@ class CallMeter:
     calls: int = 0
     answered: int = 0
     """Calls that the CRM answered as a CRM does that is not out of order."""
+    nonsense: int = 0
+    """Answers that were not what was asked for."""
     limits: dict[str, tuple[int, int | None]] = field(default_factory=dict)
     """Which limit, in words -> (calls left, calls allowed or None where it is not told)."""
     _told: int = 0
@@ -67,6 +80,11 @@ class CallMeter:
                 self.answered += 1
             else:
                 self.calls += 1
+
+    def count_nonsense(self) -> None:
+        """Count an answer that was not what was asked for."""
+        with self._lock:
+            self.nonsense += 1
 
 
 @dataclass(frozen=True)
@@ -113,13 +131,28 @@ class Report:
     """Creates that were sent; noted before the call, since its answer may never come. One that the CRM
     has refused in words is taken out again: nothing was made, and nobody has to look for it."""
 
+    notes: dict[Ref, list[str]] = field(default_factory=dict)
+    """What a person should know of a record that was written: what of it the account does not take."""
+
+    def note(self, ref: Ref, words: str) -> None:
+        """Remember a sentence about a record."""
+        self.notes.setdefault(ref, []).append(words)
+
     def blocked_by(self, links: tuple[Ref, ...]) -> Ref | None:
-        """The first link whose record could not be written."""
-        return next((ref for ref in links if ref in self.problems), None)
+        """The first link whose record is to be written in a moment, and so has to be waited for."""
+        return next((r for r in links if isinstance(self.problems.get(r), MADE_SOON)), None)
 
 
-def unblocked(changes: Sequence[Change], report: Report) -> list[Change]:
-    """The changes whose links could be written; the others are noted as blocked."""
+MADE_SOON = (RetryLater, Gone, ThereAlready, Blocked)
+"""Problems of a record that pass: what hangs on it waits for it."""
+
+
+def unblocked(changes: Sequence[Change], report: Report, ids: Mapping[Ref, str]) -> list[Change]:
+    """The changes that can be written now; those that have to wait are noted as blocked.
+
+    What was refused for good keeps nothing else out: a record is written without its link to one
+    that is not there. `ids` are the records that are known, also where an update was refused.
+    """
     ready = []
     for change in changes:
         blocker = report.blocked_by(change.targets)
@@ -127,8 +160,20 @@ def unblocked(changes: Sequence[Change], report: Report) -> list[Change]:
             words = f"The {blocker.object} was not written: {report.problems[blocker]}"
             report.problems[change.ref] = Blocked(words)
         else:
-            ready.append(change)
+            lacking = {ref for ref in change.targets if ref in report.problems and ref not in ids}
+            ready.append(without(change, lacking))
     return ready
+
+
+def without(change: Change, refs: Collection[Ref]) -> Change:
+    """A change that links to none of these."""
+    if not refs:
+        return change
+    return replace(
+        change,
+        targets=tuple(ref for ref in change.targets if ref not in refs),
+        links=tuple(ref for ref in change.links if ref not in refs),
+    )
 
 
 class Adapter(Protocol):
@@ -156,8 +201,12 @@ class Adapter(Protocol):
     def check(self, name: ObjectName) -> None:
         """Read one record of an object; raise MissingScope or another CrmError where it fails."""
 
-    def directory(self) -> Directory:
-        """Owners, pipelines and custom fields of the account; the caller keeps it for minutes."""
+    def directory(self, needed: frozenset[ObjectName] | None = None) -> Directory:
+        """Owners, pipelines and fields of the account; the caller keeps it for minutes.
+
+        `needed`: the objects that the mapping uses; None stands for all. An object that the account
+        does not show is left out of the schema with a note, unless it is needed: AccountRefused then.
+        """
 
     def describe(self, name: ObjectName) -> list[CrmField]:
         """The fields of an object."""
@@ -189,3 +238,29 @@ def load_adapter(path: str) -> type[Adapter]:
     module, _, name = path.partition(":")
     adapter: type[Adapter] = getattr(import_module(module), name)
     return adapter
+
+
+def read_schema(
+    read: Callable[[ObjectName], dict[str, CrmField]],
+    objects: Sequence[ObjectName],
+    needed: frozenset[ObjectName] | None,
+    tells_access: bool = False,
+) -> tuple[dict[ObjectName, dict[str, CrmField]], list[str]]:
+    """The fields of the objects that a mapping uses, and a sentence for each that cannot be read.
+
+    `tells_access`: who may not read an object's fields may not write its records either. Raises
+    AccountRefused then, where the object is needed.
+    """
+    schema: dict[ObjectName, dict[str, CrmField]] = {}
+    notes: list[str] = []
+    for name in objects:
+        if needed is not None and name not in needed:
+            continue
+        try:
+            schema[name] = read(name)
+        except (Gone, AccountRefused, InvalidRecord) as error:
+            if needed is not None and tells_access:
+                words = f"The account does not show its {name} records, which the mapping writes"
+                raise AccountRefused(f"{words}: {error.message}") from None
+            notes.append(f"The fields of {name} records cannot be read: {error.message}")
+    return schema, notes

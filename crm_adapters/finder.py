@@ -137,7 +137,7 @@ def note_lost_targets(
     for change in failed:
         if report.blocked_by(change.targets):
             del report.problems[change.ref]
-    unblocked(failed, report)
+            unblocked([change], report, plan.known_ids())
 
 
 def oldest_first(findings: Findings) -> None:

@@ -1,22 +1,30 @@
-"""The HTTP edge that all adapters share: one session, timeouts, token renewal, error classes."""
+"""The HTTP edge that all adapters share: bounded calls, token renewal, what an answer's status means."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Executor, wait
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, TypeVar
 
 import requests
 import structlog
+import urllib3
 
-from app.domain.allowance import Allowance
-from app.domain.errors import RateLimited, RetryLater, Unauthorized
+from app.domain.allowance import Allowance, NotOurs
+from app.domain.errors import (
+    AccountMoved,
+    CrmError,
+    RateLimited,
+    RetryLater,
+    Unauthorized,
+    Unreadable,
+)
+from app.outbound.deadline import Call
+from app.outbound.reply import Reply, header_number, lowered, seconds_asked
+from app.outbound.wire import bounded_session
 from crm_adapters.base import Access
-from crm_adapters.wire import WatchedTransport
 
 log = structlog.get_logger(__name__)
 Answer = TypeVar("Answer")
@@ -27,6 +35,8 @@ PATIENCE = 3.0
 """Seconds of a pause that a CRM asks for and that is waited for in the middle of a batch."""
 RENEWALS = 2
 """How often one call may renew: a token that lives for seconds may die on its way to the CRM."""
+MOST_PAGES = 200
+"""Pages of a list that are read: an account has fewer; whoever names a next page for ever lies."""
 _QUOTED_SECRET = re.compile(r"[A-Za-z0-9_\-.!]{40,}")
 _EMAIL = re.compile(r"[^\s@\"'<>]+@[^\s@\"'<>]+")
 
@@ -35,27 +45,54 @@ class RefusedToken(Exception):
     """The CRM answered that the access token is expired or unknown."""
 
 
+class Redirected(Exception):
+    """The CRM answered that what was asked for is elsewhere. Nobody follows: the token would go too."""
+
+
+class OwnFault(Exception):
+    """What this service itself could not do while it called: no word of the CRM's."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(type(cause).__name__)
+        self.cause = cause
+
+
 def with_token(
     access: Access, call: Callable[[str], Answer], allowance: Allowance | None = None
 ) -> Answer:
     """Make a call with a token; where the token is refused, renew it and call again.
 
     `allowance`: what the call waits for, before it takes a token: one that lives for seconds would
-    die in the queue. Raises Unauthorized where renewed tokens are refused as well.
+    die in the queue. Raises Unauthorized where renewed tokens are refused as well, and AccountMoved
+    where the CRM answers with a redirect.
     """
     refused: list[str] = []
     for _ in range(RENEWALS + 1):
         if allowance:
             access.enter(allowance)
-        token = access.tokens.token()
+        token = _own(access.tokens.token)
         if token in refused:
-            token = access.tokens.renewed(refused[-1])
+            token = _own(partial(access.tokens.renewed, refused[-1]))
         try:
             return _patiently(access, partial(call, token))
         except RefusedToken as error:
             refused.append(token)
             why = error
+        except Redirected:
+            # The next token answer names the account's address, where it has another one by now.
+            _own(partial(access.tokens.look_for_address, token))
+            raise AccountMoved("The CRM answers with a redirect instead of an answer.") from None
     raise Unauthorized(f"The CRM refuses a fresh access token: {why}")
+
+
+def _own(action: Callable[[], Answer]) -> Answer:
+    """Do something of this service's own, whose faults are not the CRM's."""
+    try:
+        return action()
+    except (CrmError, NotOurs):
+        raise
+    except Exception as error:
+        raise OwnFault(error) from error
 
 
 def _patiently(access: Access, call: Callable[[], Answer]) -> Answer:
@@ -73,15 +110,39 @@ def _patiently(access: Access, call: Callable[[], Answer]) -> Answer:
     return call()
 
 
+def exchange(access: Access, allowance: Allowance, send: Callable[[], Reply]) -> Reply:
+    """Make one call, bounded in time, and give its answer where it is one of 200 to 499.
+
+    Raises RetryLater for what is out of order, RateLimited with the seconds to wait, Redirected, and
+    Unreadable for an answer that no API gives.
+    """
+    try:
+        with Call(access.timeout) as call:
+            try:
+                reply = send()
+            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+                raise too_slow(access) if call.over else unreachable(error) from None
+            if call.over:
+                raise too_slow(access)
+    except Unreadable:
+        access.meter.count_nonsense()
+        raise
+    access.answered(allowance, reply.headers)
+    try:
+        raise_for_outage(reply)
+    except RateLimited:
+        access.gate.refused(allowance)
+        raise
+    return reply
+
+
 class ApiSession:
-    """A requests session for one account: keep-alive, a timeout on every call, calls counted."""
+    """A requests session for one account: keep-alive, a deadline for every call, calls counted."""
 
     def __init__(self, access: Access, at_once: int = 1) -> None:
         """`at_once`: how many threads call together."""
         self.access = access
-        self.http = requests.Session()
-        for scheme in ("https://", "http://"):
-            self.http.mount(scheme, WatchedTransport(access.gate, at_once))
+        self.http = bounded_session(access.gate, at_once)
 
     def request(
         self,
@@ -90,12 +151,13 @@ class ApiSession:
         headers: Mapping[str, str],
         allowance: Allowance,
         **kwargs: Any,
-    ) -> Any:
-        """Call the API and give the response, whatever its status below 500 and other than 429.
+    ) -> Reply:
+        """Call the API and give the answer, whatever its status from 200 to 499 but 429.
 
-        Raises RetryLater for what is out of order and RateLimited with the seconds to wait.
+        Raises like `exchange`.
         """
-        try:
+
+        def send() -> Reply:
             response = self.http.request(
                 method,
                 self.access.api_base + path,
@@ -104,12 +166,9 @@ class ApiSession:
                 allow_redirects=False,
                 **kwargs,
             )
-        except requests.RequestException as error:
-            raise unreachable(error) from None
-        self.access.answered(allowance, response.headers)
-        raise_for_outage(response.status_code, response.headers, response.text)
-        self.access.meter.count(answered=True)
-        return response
+            return Reply(response.status_code, lowered(response.headers), response.content)
+
+        return exchange(self.access, allowance, send)
 
 
 def together(pool: Executor, work: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:
@@ -131,41 +190,49 @@ def unreachable(error: Exception) -> RetryLater:
     return RetryLater(f"The CRM could not be reached ({type(error).__name__}).")
 
 
-def raise_for_outage(status: int, headers: Mapping[str, str], body: str) -> None:
-    """Raise RateLimited or RetryLater for the answers that mean 'not now'; else return."""
-    after = retry_after(headers)
+def too_slow(access: Access) -> RetryLater:
+    """The error for a call that was ended since it took too long."""
+    return RetryLater(f"The CRM did not answer within {access.timeout:.0f} seconds.")
+
+
+def raise_for_outage(reply: Reply) -> None:
+    """Raise for the answers that mean 'not now', and for those that no API gives; else return."""
+    status, after = reply.status, seconds_asked(reply.headers.get("retry-after"))
     if status == 429:
-        reset = {key.lower(): value for key, value in headers.items()}.get("x-ratelimit-reset", "")
-        if after is None and reset.isdigit():
-            after = float(reset)
-        raise RateLimited(f"Too many calls: {shorten(body)}", after)
+        reset = header_number(reply.headers.get("x-ratelimit-reset"))
+        if after is None and reset is not None:
+            after = float(min(reset, 3600))
+        raise RateLimited(f"Too many calls: {shorten(reply.text)}", after)
     if status == 423:
         # HubSpot: the account is locked by a long operation; wait at least 2 seconds.
-        raise RetryLater(f"The account is busy: {shorten(body)}", after or 2.0)
+        raise RetryLater(f"The account is busy: {shorten(reply.text)}", after or 2.0)
     if status == 477:
         # HubSpot: the account is being moved to another data centre.
         raise RetryLater("The account is being migrated.", after or 3600.0)
-    if status >= 500 or status in (408, 0):
-        raise RetryLater(f"The CRM answered {status}: {shorten(body)}", after)
+    if 500 <= status < 600 or status in (408, 425):
+        raise RetryLater(f"The CRM answered {status}: {shorten(reply.text)}", after)
+    if 300 <= status < 400:
+        raise Redirected
+    if not 200 <= status < 500:
+        raise Unreadable(f"The CRM answered with the status {status}, which means nothing.")
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a Retry-After header asks for, as a number or a date; None where it has none."""
-    lowered = {key.lower(): value for key, value in headers.items()}
-    value = lowered.get("retry-after", "").strip()
-    if value.isdigit():
-        return float(value)
+def refusal_of(reply: Reply) -> Any:
+    """The JSON of an answer of 400 to 499. Raises Unreadable where a page stands in its place.
+
+    A page comes from something in between: a proxy, a firewall, a sign-in. It is no word on a record.
+    """
     try:
-        moment = parsedate_to_datetime(value)
-    except (TypeError, ValueError, IndexError):
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+        return reply.json()
+    except Unreadable:
+        words = shorten(reply.text)
+        raise Unreadable(f"The CRM answered {reply.status} with no JSON: {words}") from None
 
 
 def shorten(text: str) -> str:
     """A CRM's own words in one short line, with what looks like a credential or a person hidden."""
-    plain = re.sub(r"<[^>]+>", " ", text) if "<html" in text.lower() else text
+    text = text[:20_000]
+    plain = re.sub(r"<[^>]+>", " ", text) if re.search(r"<(?:html|!doctype)", text, re.I) else text
     plain = _EMAIL.sub("[e-mail]", _QUOTED_SECRET.sub("[hidden]", " ".join(plain.split())))
+    plain = "".join(char for char in plain if char.isprintable())
     return plain[:MAX_MESSAGE] or "(no text)"

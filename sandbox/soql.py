@@ -13,7 +13,9 @@ _QUERY = re.compile(
 )
 _STRING = r"'(?:[^'\\]|\\.)*'"
 _CONDITION = re.compile(
-    rf"(\w+)\s*(?:=\s*({_STRING}|true|false|null)|IN\s*\(({_STRING}(?:,\s*{_STRING})*)\))", re.S
+    rf"(\w+)\s*(?:=\s*({_STRING}|true|false|null)|IN\s*\(({_STRING}(?:,\s*{_STRING})*)\)"
+    rf"|LIKE\s*({_STRING}))",
+    re.S,
 )
 
 
@@ -60,13 +62,17 @@ def _condition(text: str, known: set[str]) -> Any:
     match = _CONDITION.fullmatch(text.strip())
     if not match:
         raise Malformed(text[:80])
-    name, one, many = match.groups()
+    name, one, many, like = match.groups()
     if name not in known:
         raise NoField(name)
     if one in ("true", "false"):
         return lambda row: bool(row.get(name)) is (one == "true")
     if one == "null":
         return lambda row: row.get(name) is None
+    if like:
+        wild = {"%": ".*", "_": "."}
+        shape = "".join(wild.get(sign, re.escape(sign)) for sign in _unquote(like))
+        return lambda row: bool(re.fullmatch(shape, str(row.get(name) or "").lower(), re.S))
     values = {_unquote(item) for item in re.findall(_STRING, one or many)}
     return lambda row: str(row.get(name) or "").lower() in values
 

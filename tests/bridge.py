@@ -153,7 +153,7 @@ class Bridge:
             ids = session.scalars(select(ConnectionRow.id)).all()
         for connection_id in ids:
             if warm_only:
-                self.drainer._account(connection_id)
+                self.drainer.warm(connection_id)
             else:
                 self.drainer.drain(connection_id)
 

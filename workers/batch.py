@@ -11,18 +11,22 @@ import structlog
 from sqlalchemy.orm import Session
 
 from app.bootstrap import Services
+from app.domain.allowance import NotOurs
 from app.domain.booking import Booking
 from app.domain.errors import (
+    AccountRefused,
     Blocked,
     Conflict,
     CrmError,
     Gone,
     InvalidRecord,
-    MissingScope,
     RateLimited,
     RetryLater,
+    ThereAlready,
     Unauthorized,
     UnfitPayload,
+    Unforeseen,
+    Unreadable,
 )
 from app.domain.events import with_details
 from app.domain.people import normalise_phone
@@ -30,6 +34,8 @@ from app.domain.records import (
     PEOPLE,
     CrmShape,
     DesiredBooking,
+    FieldValue,
+    Kind,
     Known,
     MatchKey,
     ObjectName,
@@ -51,6 +57,7 @@ from app.store.ledger import Intent, Ledger
 from app.store.models import BookingRow, ConnectionRow, DeliveryRow, SyncLog
 from crm_adapters.base import Report
 from crm_adapters.finder import record_id_in
+from crm_adapters.guard import place_of
 from workers.accounts import Account
 from workers.lease import Lease, LeaseLost
 
@@ -59,11 +66,13 @@ Rows = list[tuple[DeliveryRow, BookingRow]]
 """Deliveries with the bookings that they are of."""
 
 
-class Stopping(Exception):
+class Stopping(NotOurs):
     """The process has to end: what is not done yet is left to another worker."""
 
 
-ENDS_DRAIN = (RetryLater, Unauthorized, MissingScope, Stopping)
+LISTED_KINDS = (Kind.CHOICE, Kind.CHOICES, Kind.REFERENCE)
+"""Fields whose values are taken from the account's lists."""
+ENDS_DRAIN = (RetryLater, Unauthorized, AccountRefused, Stopping)
 
 
 @dataclass
@@ -146,7 +155,7 @@ class Batch:
     def write(self) -> None:
         """Bring the deliveries into the CRM. Raises what ends the drain, after noting what was done.
 
-        That is RetryLater, Unauthorized or MissingScope where the CRM as a whole does not take
+        That is RetryLater, Unauthorized or AccountRefused where the CRM as a whole does not take
         anything now, Stopping, and LeaseLost, after which nothing is noted.
         """
         settled, meter = self._settled, self._account.meter
@@ -163,12 +172,14 @@ class Batch:
         self._before_save()
         with self._write() as session:
             row = session.get_one(ConnectionRow, self._id)
-            if meter.answered > self._answered:
+            # Who answers nonsense is out of order, whatever else was answered before.
+            if meter.answered > self._answered and not isinstance(self._stopped_by, Unreadable):
                 row.alive_at, row.outages = self._now(), 0
             self._save(session)
             self._end(session, row, meter.since())
             if not self._stopped_by:
                 _recovered(row)
+                row.progress_at, row.stalls = self._now(), 0
         self._lease.alone = None
         if self._stopped_by:
             raise self._stopped_by
@@ -186,13 +197,17 @@ class Batch:
         with self._store.read() as session:
             there = frozenset(Ledger(session, self._cipher, self._id).there(refs))
         for delivery, row, booking in states:
-            around = self._surroundings(mapping, delivery, booking)
+            around = self._surroundings(mapping, delivery, booking, row.revision)
             around = replace(around, there=there, made_by=delivery.made_by or {})
             work = _Work(delivery.id, row.revision)
             try:
-                work.desired = planner.plan(booking, around)
+                work.desired = planner.plan_what_fits(booking, around)
             except CrmError as error:
                 work.problem = error
+            except Exception as error:
+                # Pure logic on a stranger's data: what nobody foresaw is this booking's affair alone.
+                work.problem = Unforeseen(f"{type(error).__name__} at {place_of(error)}")
+                log.error("plan_failed", delivery_id=delivery.id, reason=work.problem.message)
             # Two bookings that may fall on one deal go one after the other.
             group = work.desired.group if work.desired else ""
             if group and group in groups:
@@ -269,7 +284,7 @@ class Batch:
             return take_part(session, [other.key for other in others])
 
     def _surroundings(
-        self, mapping: Mapping, delivery: DeliveryRow, booking: Booking
+        self, mapping: Mapping, delivery: DeliveryRow, booking: Booking, revision: int
     ) -> Surroundings:
         """What a booking's plan depends on beside it, as far as the mapping asks for it."""
         now = self._now()
@@ -287,7 +302,14 @@ class Batch:
         if rules.owner.rule == "round_robin":
             with self._write() as session:
                 turn = deliveries.take_turn(session, session.get_one(DeliveryRow, delivery.id))
-        return Surroundings(now, told, turn, booked)
+        return Surroundings(
+            now,
+            told,
+            turn,
+            booked,
+            refused_owners=frozenset(self._account.refused_owners),
+            left_out=frozenset(self._account.left_out.get((delivery.id, revision), ())),
+        )
 
     def _details(self, mapping: Mapping, row: BookingRow) -> Booking:
         """The booking; with meetergo's own word on it where a mapping asks for missing answers."""
@@ -323,6 +345,8 @@ class Batch:
         ledger = Ledger(session, self._cipher, self._id)
         changed = {change.ref for change in settled.plan.changes}
         records = {}
+        changes = {change.ref: change for change in settled.plan.changes}
+        ids = settled.plan.known_ids() | {r: done.record_id for r, done in report.results.items()}
         for ref in settled.renewed & set(report.results):
             ledger.unlink(ref)
         for ref in settled.gone:
@@ -340,17 +364,30 @@ class Batch:
                 continue
             record_id = result.record_id if result else (known.record_id if known else None)
             url = adapter.url_for(ref.object, record_id) if record_id else ""
-            after = known_after(item, known, record_id, url)
+            # What could not be made is linked to later.
+            links = tuple(r for r in item.record.links if r not in report.problems or r in ids)
+            made = replace(item, record=replace(item.record, links=links))
+            after = known_after(made, known, record_id, url, changes.get(ref) if result else None)
             # What was sent stands in doubt in the ledger until it is said that it went through.
             if result or known is None or after != replace(known, age=None):
                 records[ref] = after
-        ledger.save(records, self._now())
+        ledger.save(records | self._unfilled(settled), self._now())
         # What was never sent is not in doubt: the next try need not look for it.
         ledger.withdraw(self._intended - report.begun - set(report.results))
         for ref, problem in report.problems.items():
             if isinstance(problem, Gone):
                 ledger.lose(ref)
         self._log_changes(session)
+
+    def _unfilled(self, settled: Settled) -> dict[Ref, Known]:
+        """Records of others that were come upon: nothing of them is known but that they are there."""
+        there = dict(settled.companies)
+        for ref, problem in self._report.problems.items():
+            if isinstance(problem, ThereAlready):
+                # It is read, and filled, next time.
+                there[ref] = problem.record_id
+        url_for = self._account.adapter.url_for
+        return {ref: Known(i, url=url_for(ref.object, i)) for ref, i in there.items()}
 
     def _log_changes(self, session: Session) -> None:
         report = self._report
@@ -388,6 +425,9 @@ class Batch:
             work = work or _Work(delivery.id, booking.revision)
             problem = self._problem(work)
             refused = problem is None and self._refused_by is not None and self._is_open(work)
+            if problem and self._looks_again(work, problem):
+                deliveries.set_apart(session, work.delivery_id, mine)
+                continue
             if (refused and len(self._rows) > 1) or (problem and self._may_pass_alone(work)):
                 deliveries.set_apart(session, work.delivery_id, mine)
                 continue
@@ -453,8 +493,9 @@ class Batch:
             return work.problem
         records, told = work.desired.records if work.desired else (), self._report.problems
         problems = [told[record.ref] for record in records if record.ref in told]
-        own = (problem for problem in problems if not isinstance(problem, Blocked))
-        return next(own, problems[0] if problems else None)
+        own = [problem for problem in problems if not isinstance(problem, Blocked)]
+        own += [work.desired.problem] if work.desired and work.desired.problem else []
+        return next(iter(own or problems), None)
 
     def _may_pass_alone(self, work: _Work) -> bool:
         """Whether a record was refused for what another booking of the batch wants of it."""
@@ -473,10 +514,54 @@ class Batch:
                 return True
         return False
 
+    def _looks_again(self, work: _Work, problem: CrmError) -> bool:
+        """Whether a booking is tried once more since the CRM's own lists, it seems, are old news.
+
+        At first with the lists read anew, then without the value that is refused all the same.
+        """
+        if not isinstance(problem, InvalidRecord) or not problem.listed or work.desired is None:
+            return False
+        account, key = self._account, (work.delivery_id, work.revision)
+        look = account.second_looks.get(key, 0)
+        refused = list(self._refused_values(work.desired))
+        if look > 1 or not refused:
+            return False
+        if look == 0 and not account.is_new(self._now()):
+            account.stale = True
+            account.second_looks[key] = 1
+            return True
+        account.second_looks[key] = 2
+        owners = self._account.adapter.shape.owner_fields
+        for name, field_name, value in refused:
+            if field_name == owners.get(name):
+                account.refused_owners.add(str(value))
+            else:
+                account.left_out.setdefault(key, set()).add((name, field_name))
+        return True
+
+    def _refused_values(
+        self, desired: DesiredBooking
+    ) -> Iterator[tuple[ObjectName, str, FieldValue]]:
+        """The values from the account's lists that were refused: object, field, value."""
+        shape, directory = self._account.adapter.shape, self._account.directory
+        for record in desired.records:
+            problem = self._report.problems.get(record.ref)
+            if not isinstance(problem, InvalidRecord):
+                continue
+            listed = {shape.owner_fields.get(record.ref.object)}
+            if record.ref.object is ObjectName.DEAL:
+                listed |= {shape.stage_field, shape.pipeline_field}
+            for field_name, value in record.fields.items():
+                known = directory.field(record.ref.object, field_name)
+                is_listed = field_name in listed or (known and known.kind in LISTED_KINDS)
+                if is_listed and field_name in problem.fields and value is not None:
+                    yield record.ref.object, field_name, value
+
     def _notes(self, wanted: DesiredBooking) -> tuple[str, ...]:
         """What a person should know of a booking that went through."""
         told = self._settled.notes if self._settled else {}
         notes = [note for record in wanted.records for note in told.get(record.ref, ())]
+        notes += [n for record in wanted.records for n in self._report.notes.get(record.ref, ())]
         return tuple(dict.fromkeys([*wanted.notes, *notes]))
 
 

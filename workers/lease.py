@@ -7,8 +7,8 @@ import time
 from types import TracebackType
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 
+from app.domain.allowance import NotOurs
 from app.store.deliveries import LEASE, give_lease, hold_lease
 from app.store.engine import DATABASE_DOWN, Store
 
@@ -26,7 +26,7 @@ def ticks() -> float:
     return time.monotonic() if boot is None else time.clock_gettime(boot)
 
 
-class LeaseLost(Exception):
+class LeaseLost(NotOurs):
     """Another drainer has taken over; what this one still holds must not be written."""
 
 
@@ -88,7 +88,8 @@ class Lease:
             try:
                 with self._store.write() as session:
                     held = hold_lease(session, self.connection_id, self.fence)
-            except (*DATABASE_DOWN, DBAPIError) as error:
+            except Exception as error:
+                # The outermost loop of this thread: were it to end, the lease would be lost each time.
                 log.warning("lease_not_renewed", reason=type(error).__name__)
                 continue
             if not held:

@@ -9,17 +9,35 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
 from app.bootstrap import Services
-from app.domain.errors import AllowanceUsed, CrmError, MissingScope, RateLimited, RetryLater
+from app.domain.errors import (
+    AccountMoved,
+    AccountRefused,
+    AllowanceUsed,
+    CrmError,
+    MissingScope,
+    RateLimited,
+    RetryLater,
+)
 from app.domain.errors import Unauthorized as UnauthorizedError
 from app.store import deliveries
-from app.store.connections import Problem, set_status, tell_failures
+from app.store.connections import (
+    PROBED,
+    NoticeKind,
+    Problem,
+    set_status,
+    tell,
+    tell_failures,
+)
+from app.store.deliveries import PROBE_WITHIN
 from app.store.engine import DATABASE_DOWN, utcnow
 from app.store.ledger import Ledger
 from app.store.models import WORKING, ConnectionRow, ConnectionStatus
+from crm_adapters.guard import place_of
 from workers.accounts import Account, Accounts
 from workers.batch import Batch, Rows, Stopping, write_as_holder
 from workers.lease import Lease, LeaseLost, ticks
@@ -31,6 +49,11 @@ RATE_PAUSE = 10.0
 """Seconds to wait where a CRM says that there were too many calls but not for how long."""
 HAND_OVER = 300.0
 """Seconds after which a drain lets other connections have the worker; it is woken again."""
+TELL_AFTER = 3
+"""Drains in a row that end by themselves without progress, after which people are told."""
+MOVED_PAUSE = timedelta(seconds=1)
+PROBE_OFTEN = timedelta(days=1)
+"""For how long an account that refuses everything is tried each minute."""
 STOP_GRACE = 6.0
 """Seconds that a batch may go on once the process has to end."""
 
@@ -49,7 +72,7 @@ class Drainer:
         self._store = services.store
         self._now = now
         self._before_save = before_save
-        self._accounts = Accounts(services)
+        self._accounts = Accounts(services, now)
         self._stopping = threading.Event()
         self._stop_at = 0.0
         self._leases: dict[int, Lease] = {}
@@ -72,23 +95,68 @@ class Drainer:
             if lease is None:
                 return
             self._leases[connection_id] = lease
-            try:
-                with lease:
-                    self._work(lease, deadline)
-            except LeaseLost:
-                log.warning("lease_lost", connection_id=connection_id)
-                self._acquit(lease)
+            if not self._hold(lease, deadline):
                 return
-            except Stopping:
-                log.info("drain_stopped", connection_id=connection_id)
-                return
-            finally:
-                self._leases.pop(connection_id, None)
             # A wake-up that came while the lease was held found it taken: look once more.
             with self._store.read() as session:
                 if connection_id not in deliveries.connections_with_work(session, self._now()):
                     return
         self._services.waker.wake([connection_id])
+
+    def _hold(self, lease: Lease, deadline: float) -> bool:
+        """Work while the lease is held; False where the drain ended before its work did.
+
+        The outermost loop of a drain: what nobody foresaw is told, and ends no booking's waiting in
+        silence. Raises what says that the database is away.
+        """
+        connection_id = lease.connection_id
+        try:
+            with lease:
+                self._work(lease, deadline)
+        except LeaseLost:
+            log.warning("lease_lost", connection_id=connection_id)
+            self._acquit(lease)
+            self._stall(lease, "a drain lost its lease", pause=False)
+        except Stopping:
+            log.info("drain_stopped", connection_id=connection_id)
+        except DATABASE_DOWN:
+            raise
+        except Exception as error:
+            # The text may hold a person's data: kind and place must do.
+            kind, place = type(error).__name__, place_of(error)
+            log.error("drain_failed", connection_id=connection_id, kind=kind, place=place)
+            self._stall(lease, f"{kind} at {place}")
+        else:
+            return True
+        finally:
+            self._leases.pop(connection_id, None)
+            self._accounts.release(connection_id)
+        return False
+
+    def _stall(self, lease: Lease, why: str, pause: bool = True) -> None:
+        """Count a drain that ended by itself; tell people at the third one without progress."""
+        now = self._now()
+        with self._store.write() as session:
+            row = session.get_one(ConnectionRow, lease.connection_id, with_for_update=True)
+            row.stalls += 1
+            stalls = row.stalls
+            ended = deliveries.end_unforeseen(session, lease.connection_id, lease.fence, why, now)
+            if ended:
+                row.stalls, row.progress_at = 0, now
+                tell_failures(session, row, now)
+            elif pause:
+                row.pause_until, row.paused_at = now + self._stall_pause(stalls), now
+            reason = f"The work on this account stopped {stalls} times in a row: {why}."
+            if row.problem is None and not ended:
+                row.last_error = reason
+            if stalls == TELL_AFTER and not ended:
+                step = (
+                    "Report the place that it names. It is tried again by itself; nothing is lost."
+                )
+                tell(session, row, NoticeKind.STALLED, now, reason, step)
+
+    def _stall_pause(self, stalls: int) -> timedelta:
+        return timedelta(seconds=min(2.0 * stalls, self._services.settings.probe_interval))
 
     def _take(self, connection_id: int) -> Lease | None:
         """Become the one drainer of a connection, and take over what a dead one left behind."""
@@ -125,7 +193,7 @@ class Drainer:
                     raise
         except RetryLater as error:
             self._pause(lease, error)
-        except (UnauthorizedError, MissingScope) as error:
+        except (UnauthorizedError, AccountRefused) as error:
             self._break(lease, error, grant)
         except CrmError as error:
             # It is no booking that is refused, but what has to be known of the account before any.
@@ -134,9 +202,12 @@ class Drainer:
     def _run(self, lease: Lease, deadline: float, lane: Lane) -> None:
         """Take batch after batch, while there is something due and time for it.
 
-        Where the CRM is asked ahead, a batch is asked about while the one before it is written.
+        Where the CRM is asked ahead, a batch is asked about while the one before it is written. An
+        account that refused everything is tried with one booking first.
         """
         account: Account | None = None
+        if self._is_refused(lease) and not self._try_again(lease, lane):
+            return
         while time.monotonic() < deadline and not self._stopping.is_set():
             with self._store.read() as session:
                 row = session.get_one(ConnectionRow, lease.connection_id)
@@ -163,6 +234,31 @@ class Drainer:
         lane.end()
         self._settle_doubts(lease)
 
+    def _is_refused(self, lease: Lease) -> bool:
+        with self._store.read() as session:
+            return session.get_one(ConnectionRow, lease.connection_id).status not in WORKING
+
+    def _try_again(self, lease: Lease, lane: Lane) -> bool:
+        """Try an account that refused everything; True where it works again.
+
+        What failed is tried, not a stand-in for it: one of the bookings that wait. Only where none
+        waits the account is read instead. Raises what refuses it still.
+        """
+        account = self._account(lease.connection_id, lease, anew=True)
+        with self._store.read() as session:
+            rows = deliveries.due(session, lease.connection_id, self._now(), 1, parked=True)
+        if rows:
+            batch = Batch(self._services, account, lease, self._now, self._before_save)
+            batch.ask(rows)
+            lane.write(batch)
+            lane.end()
+        with write_as_holder(self._store, lease) as session:
+            row = session.get_one(ConnectionRow, lease.connection_id)
+            if row.status == ConnectionStatus.ERROR:
+                set_status(session, row, ConnectionStatus.ACTIVE, self._now())
+        log.info("account_works_again", connection_id=lease.connection_id)
+        return True
+
     def _settle_doubts(self, lease: Lease) -> None:
         """Once nothing is to be tried any more, look at the bookings of whoever is still in doubt.
 
@@ -185,19 +281,24 @@ class Drainer:
 
         Where it does, what fails next is the fault of the one booking that is tried.
         """
-        account.adapter.check(account.adapter.shape.objects[0])
+        account.adapter.check(account.mapping.objects()[0])
         with write_as_holder(self._store, lease) as session:
             session.get_one(ConnectionRow, lease.connection_id).alive_at = self._now()
 
-    def _account(self, connection_id: int, lease: Lease | None = None) -> Account:
-        account = self._accounts.get(connection_id)
-        account.adapter.access.gate.may_go_on = lambda: self._check(lease)
+    def _account(self, connection_id: int, lease: Lease, anew: bool = False) -> Account:
+        if anew:
+            self._accounts.forget(connection_id)
+        return self._accounts.get(connection_id, partial(self._check, lease))
+
+    def warm(self, connection_id: int) -> Account:
+        """Read an account before anything is due; nobody holds its lease."""
+        account = self._accounts.get(connection_id, lambda: None)
+        self._accounts.release(connection_id)
         return account
 
-    def _check(self, lease: Lease | None) -> None:
+    def _check(self, lease: Lease) -> None:
         """Called before every call to the CRM: is it still ours to make?"""
-        if lease:
-            lease.check()
+        lease.check()
         if self._stopping.is_set() and time.monotonic() > self._stop_at:
             raise Stopping
 
@@ -213,7 +314,7 @@ class Drainer:
             if isinstance(error, AllowanceUsed) and error.backlog:
                 row.backlog_after = until
             else:
-                row.pause_until = until
+                row.pause_until, row.paused_at = until, self._now()
             if row.problem is None:
                 row.last_error = error.message
         log.warning("crm_paused", connection_id=lease.connection_id, seconds=round(seconds, 1))
@@ -228,8 +329,16 @@ class Drainer:
         """Park the work of a connection that may not do what it should."""
         with write_as_holder(self._store, lease) as session:
             row = session.get_one(ConnectionRow, lease.connection_id)
-            if row.status not in WORKING:
+            if isinstance(error, AccountMoved) and self._has_moved(row):
+                # Its new address is known by now, and is called next.
+                row.pause_until, row.paused_at = self._now() + MOVED_PAUSE, self._now()
+                return
+            if isinstance(error, AccountRefused):
+                row.probe_at = self._now() + self._probe_after(row)
+            if row.status not in WORKING and not isinstance(error, AccountRefused):
                 return  # the token service has said already what is wrong
+            if row.status not in WORKING and row.problem not in PROBED:
+                return
             if grant_of(row) != grant:
                 return  # it was connected again meanwhile, and nobody knows yet whether that works
             if isinstance(error, UnauthorizedError):
@@ -237,10 +346,23 @@ class Drainer:
                 by_key = row.auth == "key"
                 step = "Enter a new key." if by_key else "Connect it again on the connections page."
             else:
-                status, problem = ConnectionStatus.ERROR, Problem.SCOPE
-                step = f"{error.advice} Or press 'Check and resume' once the CRM allows it."
+                refused = error if isinstance(error, AccountRefused) else AccountRefused(str(error))
+                status, problem = ConnectionStatus.ERROR, problem_of(refused)
+                step = f"{error.advice} It is tried again by itself, each minute at first."
             set_status(session, row, status, self._now(), problem, error.message, step)
         log.warning("connection_broken", connection_id=lease.connection_id, code=error.code)
+
+    def _has_moved(self, row: ConnectionRow) -> bool:
+        called = self._accounts.api_base(row.id)
+        return called is not None and called != row.api_base
+
+    def _probe_after(self, row: ConnectionRow) -> timedelta:
+        """How long to leave an account alone that refuses everything: a minute, after a day ten."""
+        broken = row.status not in WORKING
+        long = broken and self._now() - row.status_since > PROBE_OFTEN
+        return (
+            PROBE_WITHIN if long else timedelta(seconds=2 * self._services.settings.probe_interval)
+        )
 
 
 class Lane:
@@ -271,6 +393,13 @@ class Lane:
 def grant_of(row: ConnectionRow) -> tuple[datetime, tuple[str, ...], str | None]:
     """What tells whether a connection was connected again, or given another key or more scopes."""
     return row.status_since, tuple(row.scopes), row.token_box if row.auth == "key" else None
+
+
+def problem_of(error: AccountRefused) -> Problem:
+    """What is wrong with an account that refuses everything, as a stable code."""
+    if isinstance(error, MissingScope):
+        return Problem.SCOPE
+    return Problem.MOVED if isinstance(error, AccountMoved) else Problem.REFUSED
 
 
 def is_suspect(rows: Rows) -> bool:

@@ -10,6 +10,10 @@ CHECK_EVERY = 0.5
 """Seconds between two looks, while waiting, at whether a call is still to be made."""
 
 
+class NotOurs(Exception):
+    """A call must not be made any more: the lease has passed on, or the process has to end."""
+
+
 @dataclass(frozen=True)
 class Allowance:
     """So many calls within any so many seconds."""
@@ -53,6 +57,9 @@ class Gate:
             self.may_go_on()
             time.sleep(min(left, CHECK_EVERY))
         self.may_go_on()
+
+    def refused(self, allowance: Allowance) -> None:
+        """Take in that the CRM has refused a call for there were too many."""
 
     def learn(self, allowance: Allowance, short: Reading | None, day: Reading | None) -> None:
         """Take in what an answer told of a short window and of a day's budget."""

@@ -42,6 +42,29 @@ class RateLimited(RetryLater):
     advice = "Nothing to do: it goes on when the CRM's window opens again."
 
 
+class Unreadable(RetryLater):
+    """There was an answer, but not one that was asked for: another shape, status, size or pace.
+
+    Whoever answers so is out of order: it is no word on any booking.
+    """
+
+    code = "unreadable"
+
+
+class AccountRefused(CrmError):
+    """The CRM refuses everything of the account, or an object that the mapping needs."""
+
+    code = "account_refused"
+    advice = "Mend what the message names in the CRM; the bookings are then synced by themselves."
+
+
+class AccountMoved(AccountRefused):
+    """The account has another address than the one that was called."""
+
+    code = "account_moved"
+    advice = "Connect it again on the connections page; what waits is then synced by itself."
+
+
 class Unauthorized(CrmError):
     """The access token is refused, also after a refresh."""
 
@@ -49,7 +72,7 @@ class Unauthorized(CrmError):
     advice = "Connect the CRM again on the connections page."
 
 
-class MissingScope(CrmError):
+class MissingScope(AccountRefused):
     """The connection lacks a permission."""
 
     code = "missing_scope"
@@ -66,9 +89,13 @@ class InvalidRecord(CrmError):
     code = "invalid_record"
     advice = "Change the field in the mapping file or the rule in the CRM, then replay the booking."
 
-    def __init__(self, message: str, fields: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, message: str, fields: Mapping[str, str] | None = None, listed: bool = False
+    ) -> None:
+        """`listed`: what was refused was taken from the account's own lists, which may be old news."""
         super().__init__(message)
         self.fields = dict(fields or {})
+        self.listed = listed
 
 
 class Conflict(CrmError):
@@ -100,11 +127,29 @@ class Gone(CrmError):
         self.record_id = record_id
 
 
+class ThereAlready(CrmError):
+    """A create was refused since the record is there: it has to be read before it is written."""
+
+    code = "there_already"
+    advice = "Nothing to do: the record that is there is read, and taken."
+
+    def __init__(self, message: str, record_id: str) -> None:
+        super().__init__(message)
+        self.record_id = record_id
+
+
 class Blocked(CrmError):
     """A record could not be written because one that it needs could not."""
 
     code = "blocked"
     advice = "Mend the record that it names; this one follows."
+
+
+class Unforeseen(CrmError):
+    """This service itself has a fault that this booking brings to light; the message says where."""
+
+    code = "unforeseen"
+    advice = "Report the place that it names; the booking is tried again with its next change."
 
 
 class KilledWorker(CrmError):

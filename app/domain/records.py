@@ -10,6 +10,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+from app.domain.errors import InvalidRecord
+
 FieldValue = str | int | float | bool | list[str] | None
 Fields = Mapping[str, FieldValue]
 
@@ -75,6 +77,10 @@ class WriteRule(StrEnum):
 
 READING = frozenset({WriteRule.IF_EMPTY, WriteRule.APPEND, WriteRule.UNTOUCHED, WriteRule.FORWARD})
 """The rules for which the CRM's present value has to be read first."""
+
+
+OWN_COMPANY = "id:"
+"""Begins our key for a company that is known by its id alone: a found contact belongs to it."""
 
 
 class Several(StrEnum):
@@ -183,6 +189,8 @@ class DesiredRecord:
     """A deal or case that may be others': it keeps its owner, its links and what is filled."""
     partial: bool = False
     """It says what stands in a record that is there, and is no reason to make, find or judge one."""
+    with_company: bool = False
+    """Of a person: deal and meeting hang on the company that the person belongs to in the CRM."""
     lets_go: frozenset[Ref] | None = None
     """Only kept current: it keeps the links that it has but these. None: it has those of `links`."""
     person: str = ""
@@ -204,6 +212,8 @@ class DesiredBooking:
     """When to look again although nothing changed: links and summaries ripen (UTC)."""
     notes: tuple[str, ...] = ()
     """What a person should know: a field that was left out, and why."""
+    problem: InvalidRecord | None = None
+    """Why some record of it cannot be written; the others are."""
     made_by: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
     """Object -> the rules and which of their sections its record goes by, and our key for it."""
     group: str = ""
@@ -225,6 +235,9 @@ class Known:
     """Seconds since it was written last, or since its create was begun; None where nobody asked."""
     versions: Mapping[str, datetime] = field(default_factory=dict)
     """Fields whose value is an older booking's: the newest one left them empty."""
+    theirs: frozenset[str] = frozenset()
+    """Fields that others had filled when the record was found: never this service's own, even where
+    a booking says the same."""
 
     def version_of(self, name: str) -> datetime | None:
         """Which state of a booking a field's value is from."""
@@ -301,6 +314,10 @@ class Plan:
     assign: bool = False
     """Whether the CRM's own rules may give new leads and cases to other owners."""
 
+    def known_ids(self) -> dict[Ref, str]:
+        """The ids of all records that are there already, those that are to be changed included."""
+        return {**self.ids, **{c.ref: c.record_id for c in self.changes if c.record_id}}
+
     def of(self, name: ObjectName) -> list[Change]:
         """The changes to one kind of object, in order."""
         return [change for change in self.changes if change.ref.object is name]
@@ -359,6 +376,10 @@ class Found:
     """The ref whose record it has become: a converted lead is a contact."""
     made_at: str = ""
     """When the CRM made it, in a form that sorts."""
+    company: str = ""
+    """Of a contact: the id of the company that it belongs to."""
+    read_only: bool = False
+    """It may be linked to, but nothing may be written to it."""
 
 
 @dataclass
@@ -420,6 +441,10 @@ class CrmField:
     custom: bool = False
     searchable: bool = True
     """Whether records can be looked for by what stands in it."""
+    key: str = ""
+    """What the CRM itself calls it, where people call it otherwise."""
+    also: tuple[str, ...] = ()
+    """The keys of all fields that people call by this name, where there are several."""
 
 
 @dataclass(frozen=True)
@@ -472,6 +497,8 @@ class Directory:
     """The booking-id field of an object, only where the account has it."""
     schema: Mapping[ObjectName, Mapping[str, CrmField]] = field(default_factory=dict)
     """The fields of each object by name; an object that is not in it was not read."""
+    notes: tuple[str, ...] = ()
+    """What the account lacks and is done without, in sentences with what to switch on."""
     unread: bool = False
     """Nobody was asked: an owner is named by e-mail, with whom stands in for whom."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from app.domain.records import (
+    OWN_COMPANY,
     PEOPLE,
     READING,
     SHARED,
@@ -60,6 +61,7 @@ def ask(
         unique = is_unique(ref.object, record.match, shape, directory)
         if known is not None or _must_look(record) or (thorough and unique):
             told = known is None and not thorough and not _must_read(record)
+            told = told and not _may_belong_elsewhere(record, ledger)
             if told and ref not in through and unique:
                 continue
             lost = known.record_id if known and known.lost else None
@@ -141,7 +143,16 @@ def _has_new_company(record: DesiredRecord, known: Known) -> bool:
     """Whether a company is to be linked only now: a colleague may have linked another one before."""
     if record.absent or record.ref.object not in (ObjectName.CONTACT, ObjectName.DEAL):
         return False
+    if any(r.key.startswith(OWN_COMPANY) for r in known.links if r.object is ObjectName.COMPANY):
+        return False  # where it belongs was read when it was found
     return any(r.object is ObjectName.COMPANY and r not in known.links for r in record.links)
+
+
+def _may_belong_elsewhere(record: DesiredRecord, ledger: Ledger) -> bool:
+    """Whether a company is about to be looked for or made that the person may not belong to."""
+    companies = [ref for ref in record.links if ref.object is ObjectName.COMPANY]
+    lacking = any(ref not in ledger or not ledger[ref].live for ref in companies)
+    return record.with_company and lacking
 
 
 def _must_look(record: DesiredRecord) -> bool:
@@ -149,10 +160,11 @@ def _must_look(record: DesiredRecord) -> bool:
 
 
 def _must_read(record: DesiredRecord) -> bool:
-    """Whether a create that the CRM may refuse tells too little, or must not be sent at all."""
-    reading = (rule in READING for rule in record.rules.values())
-    asked = record.match.asked or not record.match.create
-    return asked or (record.ref.object in SHARED and any(reading))
+    """Whether it has to be known beforehand if a record is there.
+
+    Else it is made by a key that no two records share: where it is there, the CRM says so.
+    """
+    return record.match.asked or not record.match.create
 
 
 def is_unique(name: ObjectName, match: Match, shape: CrmShape, directory: Directory) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from app.domain.errors import Ambiguous, CrmError, RetryLater
 from app.domain.records import (
+    OWN_COMPANY,
     PEOPLE,
     READING,
     SHARED,
@@ -48,6 +49,9 @@ class Settled:
     notes: dict[Ref, list[str]] = field(default_factory=dict)
     """What was left as it is, and why."""
 
+    companies: dict[Ref, str] = field(default_factory=dict)
+    """Companies that found people belong to, by our key for them -> their ids."""
+
     def note(self, ref: Ref, words: str) -> None:
         """Remember a sentence about a record."""
         self.notes.setdefault(ref, []).append(words)
@@ -63,6 +67,7 @@ def settle(
     """The changes that bring a CRM from what ledger and findings say to what is wanted."""
     findings = findings or Findings()
     settled = Settled(_choose_people(wanted, ledger, findings))
+    ledger = use_own_companies(settled, ledger, findings)
     judge = _Judge(ledger, shape, directory, findings, settled)
     ids = {ref: known.record_id for ref, known in ledger.items() if known.live and known.record_id}
     found = ((ref, findings.first(ref)) for ref in findings.found if ref not in wanted)
@@ -74,7 +79,8 @@ def settle(
             continue
         if change is None:
             # What is only filled in stays what others are linked to, or no longer.
-            if not settled.wanted.pop(ref).record.partial:
+            if not settled.wanted[ref].record.partial or ref not in ledger:
+                settled.wanted.pop(ref)
                 ids.pop(ref, None)
             elif ref in findings.asked and not findings.found.get(ref):
                 settled.gone.add(ref)
@@ -147,6 +153,74 @@ def _is_contact(
 def _relinked(item: Wanted, swapped: Mapping[Ref, Ref]) -> Wanted:
     links = tuple(dict.fromkeys(swapped.get(ref, ref) for ref in item.record.links))
     return replace(item, record=replace(item.record, links=links))
+
+
+def use_own_companies(settled: Settled, ledger: Ledger, findings: Findings) -> Ledger:
+    """Let what hangs on a person hang on the company that the person belongs to in the CRM.
+
+    That is before any company that is looked for, or made, by the domain of the e-mail address. Gives
+    the ledger with these companies in it.
+    """
+    own: dict[Ref, Ref] = {}
+    for ref, item in settled.wanted.items():
+        if ref.object is ObjectName.CONTACT and item.record.with_company:
+            company = _own_company(ref, item.record, ledger, findings)
+            if company:
+                own[ref] = company
+    if not own:
+        return ledger
+    known = dict(ledger)
+    for company in own.values():
+        if company not in known:
+            known[company] = Known(company.key.removeprefix(OWN_COMPANY))
+        settled.companies[company] = known[company].record_id or ""
+    wanted = {ref: _at_own_company(item, own) for ref, item in settled.wanted.items()}
+    version = max(item.version for item in wanted.values())
+    wanted |= {company: Wanted(only(company), version) for company in settled.companies}
+    linked = {link for item in wanted.values() for link in item.record.links}
+    # A company of which nobody is left is neither made nor filled for this.
+    taken = {link for item in settled.wanted.values() for link in item.record.links} - linked
+    ordered = sorted(wanted.items(), key=lambda pair: WRITE_ORDER.index(pair[0].object))
+    settled.wanted = {ref: item for ref, item in ordered if ref not in taken}
+    return known
+
+
+def _own_company(ref: Ref, record: DesiredRecord, ledger: Ledger, findings: Findings) -> Ref | None:
+    """The company that a person belongs to, where that is another one than that of the domain."""
+    found = next(iter(findings.found.get(ref, ())), None)
+    if found is None:
+        known = ledger.get(ref)
+        kept = [r for r in known.links if is_own_company(r)] if known and known.live else []
+        return kept[0] if kept else None
+    if not found.company:
+        return None
+    for link in record.links:
+        if link.object is ObjectName.COMPANY:
+            line = ledger.get(link)
+            there = line.record_id if line and line.live else findings.first(link)
+            if there == found.company:
+                return None
+    return Ref(ObjectName.COMPANY, f"{OWN_COMPANY}{found.company}")
+
+
+def is_own_company(ref: Ref) -> bool:
+    """Whether a company is known by its id alone: a found person belongs to it."""
+    return ref.object is ObjectName.COMPANY and ref.key.startswith(OWN_COMPANY)
+
+
+def _at_own_company(item: Wanted, own: Mapping[Ref, Ref]) -> Wanted:
+    """A record with the company of the person that it is of, or that comes first on it."""
+    record = item.record
+    people = [ref for ref in (record.ref, *record.links) if ref.object is ObjectName.CONTACT]
+    company = own.get(people[0]) if people and record.ref.object is not ObjectName.COMPANY else None
+    if company is None:
+        return item
+    others = [ref for ref in record.links if ref.object is not ObjectName.COMPANY]
+    rest = [ref for ref in record.links if ref.object is ObjectName.COMPANY][1:]
+    before = [ref for ref in others if ref.object in PEOPLE]
+    after = [ref for ref in others if ref.object not in PEOPLE]
+    links = tuple(dict.fromkeys((*before, company, *rest, *after)))
+    return replace(item, record=replace(record, links=links))
 
 
 @dataclass
@@ -250,7 +324,9 @@ class _Judge:
             return 0.0
         if is_unique(ref.object, match, self.shape, self.directory):
             return 0.0
-        return self.shape.lag.get(ref.object, 0.0) - known.age
+        lag = self.shape.lag.get(ref.object, 0.0)
+        # A clock that was set back makes nothing younger than new.
+        return min(lag, lag - known.age)
 
     def _absent(
         self, record: DesiredRecord, known: Known | None, there: list[Found] | None
@@ -270,6 +346,9 @@ class _Judge:
             allowed = self._allowed(record, name, value, present, known, there is not None)
             if allowed is not None:
                 fields[name] = allowed.value
+        if (there and there.read_only) or _is_mixed(record, fields, changed, present):
+            taken = set(fields) if there and there.read_only else record.together
+            fields = {name: value for name, value in fields.items() if name not in taken}
         ours = record.ref.object not in SHARED and not record.borrowed
         return Change(
             record.ref,
@@ -339,13 +418,23 @@ class _Judge:
             return None
         found = there[-1] if several is Several.NEWEST else there[0]
         filled = {name: value for name, value in record.fields.items() if not blank(value)}
+        fields = self._adopted(record, found, filled, begun, mine=mine)
+        if found.read_only:
+            fields = {}
+            words = f"The {record.ref.object} may be linked to but not written: it stays as it is."
+            self.settled.note(record.ref, words)
         return Change(
             record.ref,
             found.record_id,
-            fields=self._adopted(record, found, filled, begun, mine=mine),
+            fields=fields,
             on_match={},
             targets=record.links,
-            links=record.links,
+            # Where a person belongs is the CRM's own link.
+            links=tuple(
+                ref
+                for ref in record.links
+                if record.ref.object is not ObjectName.CONTACT or not is_own_company(ref)
+            ),
             match=record.match,
             adopted=True,
             present=self._still_there(found.values),
@@ -405,6 +494,8 @@ class _Judge:
             allowed = self._allowed(record, name, value, found.values, begun, was_read)
             if allowed is not None and not same(found.values.get(name), allowed.value):
                 kept[name] = allowed.value
+        if found is not None and _is_mixed(record, kept, filled, found.values):
+            kept = {name: value for name, value in kept.items() if name not in record.together}
         return kept
 
     def _allowed(
@@ -423,7 +514,8 @@ class _Judge:
         if not was_read:
             return None
         now = present.get(name)
-        ours = known is not None and is_ours(now, known.hashes.get(name))
+        ours = known is not None and name not in known.theirs
+        ours = ours and known is not None and is_ours(now, known.hashes.get(name))
         if blank(now) or (ours and rule is not WriteRule.APPEND):
             return None if rule is WriteRule.IF_EMPTY and not blank(now) else _Value(value)
         if rule is WriteRule.APPEND:
@@ -433,7 +525,8 @@ class _Judge:
         if rule is WriteRule.FORWARD and is_later_stage(now, value, self.directory):
             return _Value(value)
         if not same(now, value):
-            words = "was filled already" if rule is WriteRule.IF_EMPTY else "was changed by others"
+            found = rule is WriteRule.IF_EMPTY or known is None or name in known.theirs
+            words = "was filled already" if found else "was changed by others"
             self.settled.note(record.ref, f"{record.ref.object}.{name} {words} and stays.")
         return None
 
@@ -443,6 +536,24 @@ class _Value:
     """A value to write, which may be nothing."""
 
     value: FieldValue
+
+
+def _is_mixed(
+    record: DesiredRecord,
+    fields: Mapping[str, FieldValue],
+    said: Mapping[str, FieldValue],
+    present: Mapping[str, FieldValue],
+) -> bool:
+    """Whether some of what is written as one would be written, and other parts of it stay others'."""
+    stays = [
+        name
+        for name in record.together
+        if name not in fields
+        and not blank(present.get(name))
+        and not blank(said.get(name))
+        and not same(present.get(name), said[name])
+    ]
+    return bool(stays) and bool(record.together & set(fields))
 
 
 def _is_same_person(record: DesiredRecord, found: Found | None) -> bool:

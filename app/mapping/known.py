@@ -9,6 +9,7 @@ from app.domain.records import (
     DOUBT,
     ERASED,
     SHARED,
+    Change,
     DesiredRecord,
     FieldValue,
     Known,
@@ -38,8 +39,14 @@ def changed_fields(record: DesiredRecord, known: Known) -> dict[str, FieldValue]
     return changed
 
 
-def known_after(item: Wanted, known: Known | None, record_id: str | None, url: str) -> Known:
-    """The ledger's line after a record was brought about."""
+def known_after(
+    item: Wanted,
+    known: Known | None,
+    record_id: str | None,
+    url: str,
+    change: Change | None = None,
+) -> Known:
+    """The ledger's line after a record was brought about; `change` is what was sent."""
     record = item.record
     shared = record.ref.object in SHARED or record.borrowed
     links = tuple(dict.fromkeys((known.links if known and shared else ()) + record.links))
@@ -55,7 +62,11 @@ def known_after(item: Wanted, known: Known | None, record_id: str | None, url: s
             moments += [moment for moment in [known.version_of(name)] if moment]
         if newest and moments and max(moments) < newest:
             versions[name] = max(moments)
-    return Known(record_id, hashes, links, newest, url, versions=versions)
+    theirs = known.theirs if known and known.record_id == record_id else frozenset()
+    if change:
+        filled = {name for name in record.fields if not blank(change.present.get(name))}
+        theirs = (theirs | (filled if change.adopted else frozenset())) - set(change.fields)
+    return Known(record_id, hashes, links, newest, url, versions=versions, theirs=theirs)
 
 
 def still_said(item: Wanted, known: Known) -> DesiredRecord:

@@ -90,6 +90,19 @@ class Mapping:
         """The objects that the file writes, for some meeting type at least."""
         return [name for name in ObjectName if any(rules.sections(name) for rules in self.every())]
 
+    def needed(self) -> frozenset[ObjectName]:
+        """The objects without which the file cannot be followed: what it makes, for some type."""
+        found = set()
+        for rules in self.every():
+            for name in ObjectName:
+                sections = rules.sections(name)
+                if any(getattr(section, "per", "") != "none" for section in sections):
+                    found.add(name)
+            leads_only = rules.contact is not None and rules.contact.kind == "lead"
+            found -= {ObjectName.CONTACT} if leads_only else set()
+        found |= {ObjectName(self.form.kind)} if self.form else set()
+        return frozenset(found)
+
     def field_names(self, name: ObjectName) -> set[str]:
         """Every CRM field that the file writes on an object, over all meeting types."""
         sections: list[RecordRules] = [s for rules in self.every() for s in rules.sections(name)]

@@ -59,6 +59,7 @@ from app.mapping.wanted import only
 
 OF_BOOKING = (ObjectName.DEAL, ObjectName.CASE, ObjectName.MEETING)
 """The objects that stand for a booking itself, by its own key."""
+NAMING = (WriteRule.NEVER_BLANK, WriteRule.UNTOUCHED)
 _NOBODY = Attendee(position=0)
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -79,6 +80,10 @@ class Surroundings:
     """Of the booking's own records and of those who left it: what was made or begun before."""
     made_by: MappingType[str, Sequence[Any]] = field(default_factory=dict)
     """Object -> the rules and which of their sections its record was made by, and our key for it."""
+    refused_owners: frozenset[str] = frozenset()
+    """User ids that the CRM refuses as owners, although its list has them."""
+    left_out: frozenset[tuple[ObjectName, str]] = frozenset()
+    """Fields whose value the CRM refuses, although its lists have it."""
 
 
 class _LeftOut(Exception):
@@ -112,6 +117,18 @@ class Planner:
 
         Raises InvalidRecord where the mapping and the booking do not fit, with the field's name.
         """
+        desired = self.plan_what_fits(booking, around)
+        if desired.problem:
+            raise desired.problem
+        return desired
+
+    def plan_what_fits(
+        self, booking: Booking, around: Surroundings | None = None
+    ) -> DesiredBooking:
+        """The records for the newest state of a booking that can be made of it.
+
+        Of one that cannot, `problem` says why; it keeps no other one out.
+        """
         around = around or Surroundings()
         host = next((host.email for host in booking.hosts if host.email), None)
         rules = self._mapping.rules_for(booking.meeting_type.slug, host)
@@ -135,6 +152,7 @@ class _Draft:
         self._shape, self._directory = shape, directory
         self._booking = booking
         self._notes: list[str] = []
+        self._problems: list[InvalidRecord] = []
         self._first = booking.attendees[0] if booking.attendees else _NOBODY
         self._contexts: dict[tuple[int, bool], dict[str, Any]] = {}
         self._owner_id = self._owner(rules.owner)
@@ -221,10 +239,9 @@ class _Draft:
         )
         draft._first = draft._main()
         key = made_by[2] if made_by else ""
-        try:
-            records = draft._by_section(name, section.model_copy(update=told), links, overflow, key)
-        except InvalidRecord as error:
-            self._notes.append(f"The {name} is left as it is: {error.message}")
+        records = draft._by_section(name, section.model_copy(update=told), links, overflow, key)
+        if draft._problems:
+            self._notes.append(f"The {name} is left as it is: {draft._problems[0].message}")
             return []
         self._notes += draft._notes
         lent = [self._lent(record) if asks else record for record in records]
@@ -242,7 +259,8 @@ class _Draft:
         if name is ObjectName.MEETING:
             return self._meetings(section, links, overflow, key)
         make = self._deal if name is ObjectName.DEAL else self._case
-        record = self._try(lambda: make(section, links, overflow))
+        ref = Ref(name, key or self._booking.key)
+        record = self._try(lambda: make(section, links, overflow), ref)
         return [record] if record else []
 
     def _case(
@@ -272,7 +290,8 @@ class _Draft:
         section = base.model_copy(update={"fields": {**base.fields, **rules.fields}})
         companies = self._companies(list(self._booking.attendees))
         record = self._try(
-            lambda: self._person(name, section, self._first, {c.ref for c in companies})
+            lambda: self._person(name, section, self._first, {c.ref for c in companies}),
+            Ref(name, self._first.identity or ""),
         )
         return self._done((*companies, *([record] if record else ())))
 
@@ -280,6 +299,7 @@ class _Draft:
         self, records: tuple[DesiredRecord, ...], skipped: str = "", group: str = ""
     ) -> DesiredBooking:
         booking = self._booking
+        records = tuple(self._bare(record) for record in records)
         return DesiredBooking(
             booking.key,
             booking.version + _tie(booking.key),
@@ -287,9 +307,27 @@ class _Draft:
             skipped=skipped,
             again_at=self._again_at() if records else None,
             notes=tuple(self._notes),
+            problem=self._problems[0] if self._problems else None,
             made_by=self._made_by,
             group=group,
         )
+
+    def _bare(self, record: DesiredRecord) -> DesiredRecord:
+        """A record without the values that the CRM refuses although its own lists have them."""
+        refused = {
+            field
+            for name, field in self._around.left_out
+            if name is record.ref.object and field in record.fields
+        }
+        if not refused:
+            return record
+        for field_name in sorted(refused):
+            self._notes.append(
+                f"{record.ref.object}.{field_name} is left out: the CRM refuses"
+                f" {record.fields[field_name]!r}, which its own list has."
+            )
+        fields = {name: v for name, v in record.fields.items() if name not in refused}
+        return replace(record, fields=fields, together=record.together - refused)
 
     def _again_at(self) -> datetime | None:
         """When something will have ripened: a company made by others, a meeting that passed."""
@@ -328,7 +366,7 @@ class _Draft:
             if not self._applies(section, person):
                 continue
             ref = Ref(ObjectName.COMPANY, domain)
-            record = self._try(lambda r=ref, p=person: self._company(section, r, p))
+            record = self._try(lambda r=ref, p=person: self._company(section, r, p), ref)
             if record:
                 records.append(record)
         return records
@@ -347,7 +385,8 @@ class _Draft:
                 if section is None or not self._applies(section, person):
                     continue
                 record = self._try(
-                    lambda n=name, s=section, p=person: self._person(n, s, p, companies)
+                    lambda n=name, s=section, p=person: self._person(n, s, p, companies),
+                    Ref(name, person.identity or ""),
                 )
                 if record:
                     records.append(record)
@@ -366,7 +405,7 @@ class _Draft:
                              phone=None if by_email else address)  # fmt: skip
             for ref in refs:
                 specs = self._sums(ref.object)
-                record = self._try(lambda r=ref, s=specs, p=person: self._summed(r, s, p))
+                record = self._try(lambda r=ref, s=specs, p=person: self._summed(r, s, p), ref)
                 records += [record] if record and specs else []
         return records
 
@@ -410,6 +449,7 @@ class _Draft:
         record = self._record(
             Ref(name, person.identity or ""), fields, links, section, keys, bool(wanted)
         )
+        record = replace(record, with_company=self._rules.company is not None)
         kind = self._rules.contact.kind if self._rules.contact else "contact"
         if name is ObjectName.CONTACT and kind != "contact" and not self._booking.form:
             # A new contact only under an account that is there; else a lead is made.
@@ -487,7 +527,8 @@ class _Draft:
             moves = section.on_reschedule == "move"
             key = (current or booking.key) if moves else keys[start]
             return self._try(
-                lambda: self._of_booking(ObjectName.MEETING, section, links, overflow, key)
+                lambda: self._of_booking(ObjectName.MEETING, section, links, overflow, key),
+                Ref(ObjectName.MEETING, key),
             )
 
         for start in earlier:
@@ -570,12 +611,16 @@ class _Draft:
     def _applies(self, section: RecordRules, person: Attendee | None = None) -> bool:
         return holds(section.when, self._context(person))
 
-    def _try(self, make: Any) -> DesiredRecord | None:
+    def _try(self, make: Any, ref: Ref) -> DesiredRecord | None:
+        """A record, or none where a field says so; one that cannot be made stays as it is."""
         try:
             record: DesiredRecord = make()
         except _LeftOut as error:
             self._notes.append(str(error))
             return None
+        except InvalidRecord as error:
+            self._problems.append(error)
+            return only(ref)
         return record
 
     def _context(self, person: Attendee | None = None) -> dict[str, Any]:
@@ -612,7 +657,7 @@ class _Draft:
             rule = WriteRule(spec.write)
             stands_in = "attendee.display_name" in spec.paths
             nameless = person and not person.full_name and value == person.display_name
-            if name in PEOPLE and stands_in and nameless and rule is WriteRule.NEVER_BLANK:
+            if name in PEOPLE and stands_in and nameless and rule in NAMING:
                 # An address that stands in for the name wipes no name.
                 rule = WriteRule.ON_CREATE
             fields.set(key, value, rule)
@@ -701,8 +746,17 @@ class _Draft:
         emails = [email.strip().lower() for email in (*wanted, owner.fallback) if email]
         if self._directory.unread:
             return ", else ".join(dict.fromkeys(emails)) or None
-        owners = self._directory.owners
-        return next((owners[email] for email in emails if email in owners), None)
+        owners, refused = self._directory.owners, self._around.refused_owners
+        for email in emails:
+            # Where the CRM does not tell its users the file may name them by their numbers.
+            user = owners.get(email) or (email if not owners and "@" not in email else None)
+            if user and user not in refused:
+                return user
+            if user:
+                self._notes.append(
+                    f"The CRM refuses {email} as an owner, though its list has them."
+                )
+        return None
 
     def _own(self, fields: _Fields, name: ObjectName) -> None:
         key, owner = self._shape.owner_fields.get(name), self._rules.owner

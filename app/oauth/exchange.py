@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from typing import Any
 
 import requests
+import urllib3
 from oauthlib.oauth2 import OAuth2Error
 from requests.auth import HTTPBasicAuth
 from requests_oauthlib import OAuth2Session
 
-from app.domain.errors import RetryLater, Unauthorized
+from app.domain.errors import CrmError, RetryLater, Unauthorized, Unreadable
+from app.outbound.deadline import Call
+from app.outbound.reply import MOST_TOKEN_BYTES, parse, seconds_asked
+from app.outbound.wire import bound, bounded_session
 from config.providers import Provider
 from config.settings import is_loopback
 
 DEAD_GRANT = {"invalid_grant", "BAD_REFRESH_TOKEN", "BAD_HUB", "BAD_AUTH_CODE"}
 NOT_DONE = (requests.ConnectTimeout, requests.exceptions.SSLError, requests.TooManyRedirects)
 """Failures after which the provider has certainly not done what was asked."""
+LONGEST_LIFE = 366 * 86_400
+"""Seconds that an access token may be said to live; more is no sensible answer."""
 Token = dict[str, Any]
 
 
@@ -66,8 +72,8 @@ def introspect(provider: Provider, access_token: str, timeout: float) -> Mapping
         return {}
     try:
         answer = _call(provider, provider.introspect_url, access_token, "access_token", timeout)
-        body = answer.json() if answer.status_code == 200 else {}
-    except (RetryLater, ValueError):
+        body = parse(answer.content) if answer.status_code == 200 else {}
+    except RetryLater:
         return {}
     return body if isinstance(body, Mapping) and body.get("active") else {}
 
@@ -76,18 +82,19 @@ def seconds_left(introspection: Mapping[str, Any], now: datetime) -> int | None:
     """Seconds that an access token lives on by its introspection's `exp`; None where it has none."""
     try:
         left = int(introspection["exp"]) - int(now.timestamp())
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    return left if left > 0 else None
+    return left if 0 < left < LONGEST_LIFE else None
 
 
 def _call(provider: Provider, url: str, token: str, hint: str, timeout: float) -> requests.Response:
     auth, fields = _credentials(provider)
     body = {"token": token, "token_type_hint": hint, **fields}
-    try:
-        return requests.post(url, data=body, auth=auth, timeout=timeout, allow_redirects=False)
-    except requests.RequestException as error:
-        raise _no_answer(provider, error) from None
+    with Call(timeout), bounded_session(most_bytes=MOST_TOKEN_BYTES) as session:
+        try:
+            return session.post(url, data=body, auth=auth, timeout=timeout, allow_redirects=False)
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            raise _no_answer(provider, error) from None
 
 
 def _post(provider: Provider, redirect_uri: str | None, timeout: float, **grant: str) -> Token:
@@ -95,25 +102,35 @@ def _post(provider: Provider, redirect_uri: str | None, timeout: float, **grant:
         # oauthlib refuses plain http; on loopback (sandbox, tests) nothing crosses a wire.
         os.environ["OAUTHLIB_INSECURE_TRANSPORT"] = "1"
     session = OAuth2Session(provider.client_id, redirect_uri=redirect_uri)
+    bound(session, most_bytes=MOST_TOKEN_BYTES)
     # A redirect could carry code, secret or token to another host.
     session.max_redirects = 0
     for hook in ("access_token_response", "refresh_token_response"):
         session.register_compliance_hook(hook, lambda answer: _check(provider, answer))
     auth, fields = _credentials(provider)
     arguments: dict[str, Any] = {**grant, **fields, "auth": auth, "timeout": timeout}
+    secret = fields.get("client_secret")
+    if "code" in grant:
+        arguments.pop("client_secret", None)
+        arguments.pop("client_id", None)
+        if secret:
+            arguments |= {"client_secret": secret, "include_client_id": True}
+    trade = session.refresh_token if "refresh_token" in grant else session.fetch_token
     try:
-        if "refresh_token" in grant:
-            session.refresh_token(provider.token_url, **arguments)
-        else:
-            secret = arguments.pop("client_secret", None)
-            arguments.pop("client_id", None)
-            body = {"client_secret": secret, "include_client_id": True} if secret else {}
-            session.fetch_token(provider.token_url, **arguments, **body)
-    except requests.RequestException as error:
+        with Call(timeout):
+            trade(provider.token_url, **arguments)
+    except (CrmError, SetupError):
+        raise
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         raise _no_answer(provider, error) from None
     except OAuth2Error as error:
-        raise RetryLater(
+        raise AnswerLost(
             f"{provider.title}'s token answer is not usable ({error.error})."
+        ) from None
+    except Exception as error:
+        # The provider has answered: what it gave may have taken the place of what is kept.
+        raise AnswerLost(
+            f"{provider.title}'s token answer makes no sense ({type(error).__name__})."
         ) from None
     token = dict(session.token)
     if str(token.get("token_type", "bearer")).lower() != "bearer":
@@ -128,7 +145,7 @@ def _credentials(provider: Provider) -> tuple[HTTPBasicAuth | None, dict[str, st
     return None, {"client_id": provider.client_id, "client_secret": provider.client_secret}
 
 
-def _no_answer(provider: Provider, error: requests.RequestException) -> RetryLater:
+def _no_answer(provider: Provider, error: Exception) -> RetryLater:
     message = f"{provider.title} could not be reached ({type(error).__name__})."
     refused = "NewConnectionError" in repr(error.args) or "NameResolution" in repr(error.args)
     return RetryLater(message) if isinstance(error, NOT_DONE) or refused else AnswerLost(message)
@@ -136,44 +153,83 @@ def _no_answer(provider: Provider, error: requests.RequestException) -> RetryLat
 
 def _check(provider: Provider, answer: requests.Response) -> requests.Response:
     """Sort out everything but a good answer; runs before oauthlib parses it."""
+    status = answer.status_code
     try:
-        body = answer.json()
-    except ValueError:
+        body = parse(answer.content)
+    except Unreadable:
         body = None
-    if answer.status_code == 429 or answer.status_code >= 500 or not isinstance(body, Mapping):
-        raise RetryLater(
-            f"{provider.title}'s token endpoint answered {answer.status_code}.",
-            _retry_after(answer.headers.get("Retry-After", "")),
-        )
-    if answer.status_code < 400:
+    if status == 429 or not 200 <= status < 500 or not isinstance(body, Mapping):
+        words = f"{provider.title}'s token endpoint answered {status}."
+        after = seconds_asked(answer.headers.get("Retry-After"))
+        # Who answers 200 with something else may have done what was asked all the same.
+        raise AnswerLost(words, after) if 200 <= status < 300 else RetryLater(words, after)
+    if status < 300:
+        answer._content = json.dumps(_usable(provider, body)).encode()
         return answer
-    codes = {str(body.get("error", "")), str(body.get("status", ""))}
+    codes = {str(body.get("error", "")), str(body.get("status", ""))} - {""}
+    words = clean_words(body.get("error_description") or body.get("message"))
+    reason = ": ".join(part for part in (max(codes, default=str(status))[:60], words) if part)
     if codes & DEAD_GRANT:
-        raise Unauthorized(f"{provider.title} no longer accepts the grant ({max(codes)}).")
-    raise _setup_error(provider, max(codes))
+        raise Unauthorized(
+            f"{provider.title} no longer accepts the grant ({reason}).{_mend(words)}"
+        )
+    raise _setup_error(provider, reason)
+
+
+def _usable(provider: Provider, body: Mapping[str, Any]) -> Token:
+    """A token answer of the shape that RFC 6749, 5.1 gives it, without what is none of that."""
+    token = body.get("access_token")
+    if not isinstance(token, str) or not token or not token.isascii():
+        raise AnswerLost(f"{provider.title}'s token answer has no access token.")
+    told = dict(body)
+    lifetime = told.pop("expires_in", None)
+    good = isinstance(lifetime, (int, float, str)) and not isinstance(lifetime, bool)
+    try:
+        seconds = int(float(lifetime)) if good and lifetime is not None else 0
+    except (ValueError, OverflowError):
+        seconds = 0
+    if 0 < seconds < LONGEST_LIFE:
+        told["expires_in"] = seconds
+    told.pop("expires_at", None)
+    refresh_token = told.get("refresh_token")
+    if not isinstance(refresh_token, str) or not refresh_token:
+        told.pop("refresh_token", None)
+    if not isinstance(told.get("scope"), str):
+        # A list, as some send it, is read by read_scopes.
+        told["scopes"] = told.pop("scope", None) or told.get("scopes")
+    return told
+
+
+def _mend(words: str) -> str:
+    """What to do about a grant that died for a reason that the provider names."""
+    plain = words.lower()
+    if "inactive user" in plain:
+        return " The user who connected it is inactive: activate that user, or connect as another."
+    if "inactive org" in plain:
+        return " The org itself is inactive: it has to be reactivated first."
+    if "expired access/refresh token" in plain:
+        return " Salesforce keeps five grants a user and app: each further connect ends the oldest."
+    return ""
+
+
+def clean_words(text: object) -> str:
+    """A provider's own words, as one short line of plain signs."""
+    words = " ".join(str(text or "")[:2000].split())
+    words = "".join(char for char in words if char.isprintable() and char not in "<>")
+    return words[:200]
 
 
 def _setup_error(provider: Provider, what: str) -> SetupError:
     name = provider.name.upper()
     return SetupError(
-        f"{provider.title} refuses this service ({what[:60]}): check {name}_CLIENT_ID,"
+        f"{provider.title} refuses this service ({what[:280]}): check {name}_CLIENT_ID,"
         f" {name}_CLIENT_SECRET and the redirect address of the app."
     )
-
-
-def _retry_after(value: str) -> float | None:
-    if value.strip().isdigit():
-        return float(value)
-    try:
-        moment = parsedate_to_datetime(value)
-    except (TypeError, ValueError, IndexError):
-        return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
 def read_scopes(token: Mapping[str, Any]) -> list[str]:
     """The granted scopes, whether they came as a list, with blanks or with commas."""
     raw = token.get("scopes") or token.get("scope") or ()
-    text = raw if isinstance(raw, str) else " ".join(str(item) for item in raw)
+    some = raw if isinstance(raw, (list, tuple)) else ()
+    text = raw if isinstance(raw, str) else " ".join(str(item) for item in some)
     return sorted(set(text.replace(",", " ").split()))

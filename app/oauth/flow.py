@@ -13,7 +13,7 @@ from oauthlib.oauth2 import WebApplicationClient
 from sqlalchemy import delete
 
 from app.domain.errors import RetryLater, Unauthorized
-from app.oauth.exchange import SetupError, Token, exchange_code
+from app.oauth.exchange import SetupError, Token, clean_words, exchange_code
 from app.security.encryption import Cipher
 from app.store.engine import Store, utcnow
 from app.store.models import OAuthFlow
@@ -40,6 +40,36 @@ REFUSALS = {
         "it does not let this app connect. Look at the app's settings at the CRM; in Salesforce an"
         " administrator may have to approve it."
     ),
+    "invalid_client": (
+        "it does not know this app. Compare the client id and secret with those of the app at the"
+        " CRM."
+    ),
+    "invalid_client_id": "it does not know this app's client id. Compare it with the app's at the CRM.",
+    "invalid_request": (
+        "it does not take the request. Compare the redirect address of the app at the CRM with"
+        " PUBLIC_URL/oauth/<crm>/callback."
+    ),
+    "redirect_uri_mismatch": (
+        "the redirect address of the app at the CRM is another one than"
+        " PUBLIC_URL/oauth/<crm>/callback."
+    ),
+    "oauth_ec_app_not_found": (
+        "this app is not installed in the org. An administrator has to install or approve it under"
+        " Connected Apps OAuth Usage, or External Client Apps."
+    ),
+    "app_not_installed": (
+        "this app is not installed in the account. An administrator has to install it first."
+    ),
+    "oauth_approval_error_generic": (
+        "it could not approve the app. An administrator may have to approve it for this user."
+    ),
+    "inactive_user": "the user who signed in is inactive there. Sign in as an active user.",
+    "inactive_org": "the org is inactive there. It has to be reactivated first.",
+    "org_locked": "the org is locked there. Its administrator can unlock it.",
+    "login_required": "nobody is signed in there. Sign in at the CRM, then try again.",
+    "consent_required": "the consent page has to be confirmed. Try again and press Allow.",
+    "interaction_required": "the consent page has to be confirmed. Try again and press Allow.",
+    "unsupported_response_type": "its app settings do not allow this kind of connect.",
     "oauth_app_blocked": "an administrator has blocked this app there. Ask them to unblock it.",
 }
 
@@ -131,8 +161,10 @@ class Flow:
             raise FlowError(f"{title} was not connected: the answer came from another server.")
         if answer.get("error"):
             code = answer["error"].lower()
-            words = REFUSALS.get(code, f"it answered {code[:40]!r}. Start again.")
-            raise FlowError(f"{title} was not connected: {words}")
+            words = REFUSALS.get(code, f"it answered {clean_words(code)[:40]!r}. Start again.")
+            said = clean_words(answer.get("error_description"))
+            said = f" {title} says: {said}" if said else ""
+            raise FlowError(f"{title} was not connected: {words}{said}")
         if not answer.get("code"):
             raise FlowError(f"{title} sent no code. Start again from the connections page.")
         verifier = self.cipher.decrypt(flow.verifier_box, PURPOSE) if flow.verifier_box else None
@@ -144,9 +176,10 @@ class Flow:
                 self.redirect_uri(provider),
                 self.timeout,
             )
-        except Unauthorized:
+        except Unauthorized as error:
             raise FlowError(
                 f"{title} was not connected: its code was used already or is too old. Start again."
+                f" {error.message}"
             ) from None
         except RetryLater as error:
             raise FlowError(

@@ -123,6 +123,14 @@ class TokenService:
         grant = self._renew(connection_id, lambda held: held.access_token == refused, spare=False)
         return grant.token_for(account_id)
 
+    def look_for_address(self, connection_id: int, token: str) -> None:
+        """Get a new token answer, since the account may have another address by now.
+
+        A key has none: its address is that of the provider. Raises CrmError.
+        """
+        if not self._read(connection_id).by_key:
+            self.renewed(connection_id, token)
+
     def renew_early(self, connection_id: int) -> None:
         """Refresh a token that is still good but not for long. Raises CrmError."""
         self._renew(connection_id, lambda held: not held.fresh(self._now(), EARLY), spare=True)
@@ -155,7 +163,21 @@ class TokenService:
         row.expires_at = self._now() + timedelta(seconds=merged["lifetime"])
         row.scopes = merged.get("scope") or []
         row.auth = "oauth"
+        self._follow(row, provider, answer)
         _settle(row)
+
+    def _follow(self, row: ConnectionRow, provider: Provider, answer: Any) -> None:
+        """Call the host that the newest answer names, if it is the provider's own."""
+        if not row.api_base or not answer.get(provider.api_base_from or ""):
+            return
+        try:
+            base = provider.api_base_for(answer)
+        except ValueError:
+            log.error("foreign_host_named", connection_id=row.id, provider=provider.name)
+            return
+        if base != row.api_base:
+            log.warning("account_moved", connection_id=row.id, provider=provider.name)
+            row.api_base = base
 
     def replace(self, row: ConnectionRow, provider: Provider, answer: Any) -> None:
         """Store the grant of a new consent; a refresh of the old one that is under way is void."""
@@ -411,6 +433,10 @@ class ConnectionTokens:
         """Another token than the one that the CRM just refused."""
         return self._service.renewed(self._connection_id, refused, self._account_id)
 
+    def look_for_address(self, token: str) -> None:
+        """Refresh: the answer names the account's address, which is kept with the connection."""
+        self._service.look_for_address(self._connection_id, token)
+
 
 class FixedToken:
     """The token source of an account that is not a connection yet."""
@@ -421,6 +447,9 @@ class FixedToken:
     def token(self) -> str:
         """The token."""
         return self._token
+
+    def look_for_address(self, token: str) -> None:
+        """There is no other token, and so no other address."""
 
     def renewed(self, refused: str) -> str:
         """Raise Unauthorized: there is no other."""
@@ -449,7 +478,10 @@ def _back_off(failures: int, error: Exception) -> float:
 
 
 def _seconds(value: Any) -> int:
+    """A lifetime as a token answer tells it; 0 for what is none."""
     try:
-        return max(0, int(value))
-    except (TypeError, ValueError):
+        seconds = float(value) if isinstance(value, (int, float, str)) else 0.0
+    except (ValueError, OverflowError):
         return 0
+    # `not <` also for what is no number.
+    return int(seconds) if 0 < seconds < exchange.LONGEST_LIFE else 0

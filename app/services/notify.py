@@ -29,6 +29,9 @@ WORDS = {
     NoticeKind.RESTORED: ("works again", apprise.NotifyType.SUCCESS),
     NoticeKind.FAILING: ("fails to take bookings", apprise.NotifyType.FAILURE),
     NoticeKind.FAILED: ("did not take some bookings", apprise.NotifyType.FAILURE),
+    NoticeKind.STALLED: ("does not get on with its work", apprise.NotifyType.FAILURE),
+    NoticeKind.OVERDUE: ("keeps bookings waiting", apprise.NotifyType.WARNING),
+    NoticeKind.CAUGHT_UP: ("has caught up", apprise.NotifyType.SUCCESS),
     NoticeKind.PASSING: ("takes bookings again", apprise.NotifyType.SUCCESS),
 }
 

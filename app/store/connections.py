@@ -23,6 +23,11 @@ class NoticeKind(StrEnum):
     RESTORED = "restored"
     FAILING = "failing"
     PASSING = "passing"
+    STALLED = "stalled"
+    """The work on the account stops by itself again and again."""
+    OVERDUE = "overdue"
+    """Something waits for too long although the connection works."""
+    CAUGHT_UP = "caught_up"
     FAILED = "failed"
     """Some bookings were given up; which ones is looked up when the notice is sent."""
 
@@ -35,10 +40,16 @@ class Problem(StrEnum):
     SCOPE = "missing_scope"
     SETUP = "setup"
     """The CRM refuses this service itself: client id or secret."""
+    REFUSED = "refused"
+    """The CRM refuses everything of the account, or an object that the mapping needs."""
+    MOVED = "moved"
+    """The account has another address than the one that is called."""
     TOKEN_ENDPOINT = "token_endpoint"  # noqa: S105 - the name of a problem
     """The CRM's token endpoint has not answered for a while."""
 
 
+PROBED = (Problem.SCOPE, Problem.REFUSED, Problem.MOVED)
+"""What is tried again by itself while the connection is broken."""
 _TOLD = {
     ConnectionStatus.EXPIRING: NoticeKind.EXPIRING,
     ConnectionStatus.EXPIRED: NoticeKind.BROKEN,
@@ -68,7 +79,7 @@ def set_status(
     if before in WORKING and status not in WORKING:
         park(session, row.id, now)
     if status in WORKING and before not in WORKING:
-        row.pause_until = None
+        row.pause_until = row.probe_at = None
         unpark(session, row.id, now)
     kind = _TOLD.get(status)
     if status is ConnectionStatus.ACTIVE and before is not ConnectionStatus.DISCONNECTED:

@@ -12,6 +12,7 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     Interval,
+    and_,
     case,
     exists,
     func,
@@ -22,7 +23,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from app.domain.errors import Blocked, CrmError, Gone, InvalidRecord, KilledWorker, RetryLater
+from app.domain.errors import (
+    Blocked,
+    CrmError,
+    Gone,
+    InvalidRecord,
+    KilledWorker,
+    RetryLater,
+    ThereAlready,
+    Unforeseen,
+)
 from app.store.bookings import hash_of, insert_ignoring
 from app.store.engine import utcnow
 from app.store.models import (
@@ -55,6 +65,11 @@ MOST_STANDSTILLS = 10
 """Drainers that may stand still past their lease with a delivery alone, living, before that counts."""
 MOST_KILLS = 2
 """Drainers that may die while they work on a delivery alone; then it is set aside."""
+MOST_AT_ONCE = 6
+"""Records in a row that turn out to be gone, or to be there, and for each of which a booking is
+tried again at once."""
+LONGEST_BACKLOG_PAUSE = timedelta(minutes=30)
+"""Twice the longest that backlog waits before the day's budget is looked at again."""
 OPEN_AFTER = 3
 """Outages in a row after which a CRM is probed with one delivery instead of being worked on."""
 OVERLOOKED, RACE = timedelta(hours=1), timedelta(minutes=1)
@@ -63,6 +78,8 @@ and how much earlier than it they may have come: no transaction is open for long
 WORKABLE = (DeliveryState.DUE, DeliveryState.RETRYING, DeliveryState.WAITING)
 
 
+PROBE_WITHIN = timedelta(minutes=10)
+"""The longest until an account that refused everything is tried again."""
 FRESH: dict[str, Any] = {
     "attempts": 0, "kills": 0, "failing_since": None, "struck_at": None, "told": False,
 }  # fmt: skip
@@ -98,12 +115,15 @@ def want_for(
         "state": (DeliveryState.DUE if active else DeliveryState.PARKED).value,
         "backlog": backlog,
         "next_attempt_at": now - SKEW,
+        "due_since": now,
         "updated_at": now,
         **FRESH,
     }
     new = {**values, "synced_revision": 0, "calls": 0}
     session.execute(insert_ignoring(session, DeliveryRow, new, ["booking_id", "connection_id"]))
     values["wanted_revision"] = _newer(literal(booking.revision))
+    # A booking that changes again while it waits has been waiting since before.
+    values["due_since"] = func.coalesce(DeliveryRow.due_since, literal(now, UtcTime()))
     session.execute(
         update(DeliveryRow)
         .where(DeliveryRow.booking_id == booking.id, DeliveryRow.connection_id == connection.id)
@@ -124,15 +144,33 @@ def take_lease(session: Session, connection_id: int, now: datetime) -> int | Non
         update(ConnectionRow)
         .where(
             ConnectionRow.id == connection_id,
-            ConnectionRow.status.in_(WORKING),
-            or_(ConnectionRow.drain_until.is_(None), ConnectionRow.drain_until < _clock(session)),
-            or_(ConnectionRow.pause_until.is_(None), ConnectionRow.pause_until <= now),
+            may_be_tried(now),
+            # A lease that ends further ahead than one is long was taken before a clock went back.
+            or_(
+                ConnectionRow.drain_until.is_(None),
+                ConnectionRow.drain_until < _clock(session),
+                ConnectionRow.drain_until > _clock(session, 2 * LEASE),
+            ),
         )
         .values(drain_fence=ConnectionRow.drain_fence + 1, drain_until=_clock(session, LEASE))
         .returning(ConnectionRow.drain_fence)
     )
     fence: int | None = taken.scalar()
     return fence
+
+
+def may_be_tried(now: datetime) -> ColumnElement[bool]:
+    """Connections that work and are not paused, and broken ones that are to be probed."""
+    unpaused = or_(
+        ConnectionRow.pause_until.is_(None),
+        ConnectionRow.pause_until <= now,
+        ConnectionRow.paused_at > now + SKEW,
+    )
+    probed = and_(
+        ConnectionRow.status == ConnectionStatus.ERROR,
+        or_(ConnectionRow.probe_at <= now, ConnectionRow.probe_at > now + 2 * PROBE_WITHIN),
+    )
+    return or_(and_(ConnectionRow.status.in_(WORKING), unpaused), probed)
 
 
 def hold_lease(session: Session, connection_id: int, fence: int) -> bool:
@@ -181,9 +219,11 @@ def give_lease(session: Session, connection_id: int, fence: int, release: bool =
 
 
 def due(
-    session: Session, connection_id: int, now: datetime, limit: int
+    session: Session, connection_id: int, now: datetime, limit: int, parked: bool = False
 ) -> list[tuple[DeliveryRow, BookingRow]]:
     """The deliveries to work on together now: live before backlog, then in order of their time.
+
+    `parked`: those that wait for the connection to work again, to try it with one of them.
 
     What was in a batch that ended without a word on it comes after its equals, in a small batch,
     at last alone: what strikes the CRM or the worker down is found that way, and holds nobody up.
@@ -196,7 +236,7 @@ def due(
         .where(
             DeliveryRow.connection_id == connection_id,
             DeliveryRow.held_by.is_(None),
-            *_workable(now),
+            *([DeliveryRow.state == DeliveryState.PARKED] if parked else _workable(now)),
         )
         .order_by(
             DeliveryRow.backlog, DeliveryRow.doubts, DeliveryRow.next_attempt_at, DeliveryRow.id
@@ -214,29 +254,35 @@ def due(
 
 def _workable(now: datetime) -> tuple[ColumnElement[bool], ...]:
     return (
-        DeliveryRow.state.in_(WORKABLE),
-        DeliveryRow.next_attempt_at <= now,
+        or_(
+            # What is due is due, whatever the clock shows that it was marked by.
+            DeliveryRow.state == DeliveryState.DUE,
+            and_(
+                DeliveryRow.state.in_(WORKABLE),
+                or_(DeliveryRow.next_attempt_at <= now, DeliveryRow.updated_at > now + SKEW),
+            ),
+        ),
         or_(
             DeliveryRow.backlog.is_(False),
             ConnectionRow.backlog_after.is_(None),
             ConnectionRow.backlog_after <= now,
+            ConnectionRow.backlog_after > now + LONGEST_BACKLOG_PAUSE,
         ),
     )
 
 
 def connections_with_work(session: Session, now: datetime) -> list[int]:
-    """Active connections that have something due."""
-    query = (
+    """Connections that have something due, and broken ones that are to be probed."""
+    working = (
         select(DeliveryRow.connection_id)
         .join(ConnectionRow, ConnectionRow.id == DeliveryRow.connection_id)
-        .where(
-            *_workable(now),
-            ConnectionRow.status.in_(WORKING),
-            or_(ConnectionRow.pause_until.is_(None), ConnectionRow.pause_until <= now),
-        )
+        .where(*_workable(now), ConnectionRow.status.in_(WORKING), may_be_tried(now))
         .distinct()
     )
-    return list(session.scalars(query))
+    broken = select(ConnectionRow.id).where(
+        ConnectionRow.status == ConnectionStatus.ERROR, may_be_tried(now)
+    )
+    return sorted({*session.scalars(working), *session.scalars(broken)})
 
 
 def hold(session: Session, delivery_ids: Sequence[int], fence: int) -> None:
@@ -298,6 +344,7 @@ def acquit(session: Session, delivery_id: int, fence: int, now: datetime) -> Non
     row.kills = max(0, row.kills - 1)
     if row.state == DeliveryState.FAILED and row.error_code == KilledWorker.code:
         row.state, row.next_attempt_at, row.updated_at = DeliveryState.DUE, now - SKEW, now
+        row.due_since = now
         row.error_code = row.error_message = row.error_advice = None
 
 
@@ -319,11 +366,13 @@ def end_well(
     asked = session.get_one(DeliveryRow, delivery_id).mapping_version or ""
     row = _ended(session, delivery_id, ending, now)
     row.synced_revision, row.again_at = revision, ending.again_at
+    row.due_since = None
     if ending.made_by:
         row.made_by = ending.made_by
     outdated = asked.startswith(ANEW) and asked != anew(ending.mapping_version)
     current = row.wanted_revision <= revision and not outdated
     row.state = DeliveryState.SYNCED if current else DeliveryState.DUE
+    row.due_since = None if current else now
     for name, value in FRESH.items():
         setattr(row, name, value)
     row.error_code = row.error_message = row.error_advice = None
@@ -351,7 +400,7 @@ def put_off(
     """Leave a delivery for later; a newer revision that came meanwhile is looked at at once."""
     row = _ended(session, delivery_id, ending, now)
     if row.wanted_revision <= revision:
-        row.state, row.next_attempt_at = DeliveryState.WAITING, until
+        row.state, row.next_attempt_at, row.due_since = DeliveryState.WAITING, until, None
 
 
 def _ended(session: Session, delivery_id: int, ending: Ending, now: datetime) -> DeliveryRow:
@@ -368,7 +417,9 @@ def ripen(session: Session, now: datetime) -> None:
     session.execute(
         update(DeliveryRow)
         .where(DeliveryRow.again_at <= now, DeliveryRow.state == DeliveryState.SYNCED)
-        .values(state=DeliveryState.DUE.value, again_at=None, next_attempt_at=now - SKEW)
+        .values(
+            state=DeliveryState.DUE.value, again_at=None, next_attempt_at=now - SKEW, due_since=now
+        )
         .execution_options(synchronize_session=False)
     )
 
@@ -420,7 +471,9 @@ def want_people_again(
             DeliveryRow.state == DeliveryState.SYNCED,
             DeliveryRow.booking_id.in_(theirs),
         )
-        .values(state=DeliveryState.DUE.value, backlog=True, next_attempt_at=now - SKEW)
+        .values(
+            state=DeliveryState.DUE.value, backlog=True, next_attempt_at=now - SKEW, due_since=now
+        )
         .execution_options(synchronize_session=False)
     )
 
@@ -457,6 +510,7 @@ def want_resync(session: Session, connection_id: int, version: str, now: datetim
             state=DeliveryState.DUE.value,
             backlog=True,
             next_attempt_at=now - SKEW,
+            due_since=now,
             updated_at=now,
             **FRESH,
         )
@@ -495,7 +549,7 @@ def end_badly(
         return False
     row.attempts += 1
     row.failing_since = row.failing_since or now
-    passing = isinstance(error, (RetryLater, Gone, Blocked))
+    passing = isinstance(error, (RetryLater, Gone, Blocked, ThereAlready))
     tired = row.attempts >= LEAST_ATTEMPTS and now - row.failing_since >= LEAST_TIME
     if not passing or tired:
         _fail(row, error, now)
@@ -526,6 +580,26 @@ def end_in_doubt(
         # The next probe takes another one.
         row.struck_at, row.next_attempt_at = now, now
     return False
+
+
+def end_unforeseen(
+    session: Session, connection_id: int, fence: int, why: str, now: datetime
+) -> list[int]:
+    """Give back what a drain had in hand that ended by a fault of this service; nobody was killed.
+
+    What was alone with such a fault twice is given up: it is this booking that brings it to light.
+    Gives the deliveries that were given up.
+    """
+    mine = (DeliveryRow.connection_id == connection_id, DeliveryRow.held_by == fence)
+    rows = session.scalars(select(DeliveryRow).where(*mine).order_by(DeliveryRow.id)).all()
+    ended = []
+    for row in rows:
+        row.held_by = None
+        row.doubts += 1
+        if row.held_alone and row.doubts > 1:
+            _fail(row, Unforeseen(f"This service has a fault: {why}."), now)
+            ended.append(row.id)
+    return ended
 
 
 def let_go(session: Session, delivery_id: int, calls: int) -> None:
@@ -563,13 +637,15 @@ def _struck(
 
 
 def _fail(row: DeliveryRow, error: CrmError, now: datetime) -> None:
-    row.state, row.updated_at = DeliveryState.FAILED, now
+    row.state, row.updated_at, row.due_since = DeliveryState.FAILED, now, None
     row.error_code, row.error_message, row.error_advice = error.code, error.message, error.advice
 
 
 def _wait(error: CrmError, attempts: int) -> timedelta:
-    if isinstance(error, Gone) and attempts == 1:
-        return timedelta()  # the ledger has forgotten the record; it is made again at once
+    if isinstance(error, (Gone, ThereAlready)) and attempts <= MOST_AT_ONCE:
+        # The ledger knows better now: the record is made again, or read, at once. Who deletes a deal
+        # may have deleted its meeting too.
+        return timedelta()
     after = error.after if isinstance(error, RetryLater) else None
     ceiling = RETRY_CEILINGS[min(attempts, len(RETRY_CEILINGS)) - 1]
     return timedelta(seconds=after or random.uniform(0, ceiling))  # noqa: S311
@@ -597,6 +673,7 @@ def retry_failed(
             state=DeliveryState.DUE.value,
             backlog=True,
             next_attempt_at=now - SKEW,
+            due_since=now,
             updated_at=now,
             doubts=0,
             **FRESH,
@@ -630,6 +707,7 @@ def unpark(session: Session, connection_id: int, now: datetime) -> None:
             wanted_revision=_newer(newest.scalar_subquery()),
             backlog=True,
             next_attempt_at=now - SKEW,
+            due_since=now,
             updated_at=now,
         )
         .execution_options(synchronize_session=False)
@@ -700,6 +778,7 @@ def want_again(session: Session, connection_id: int, now: datetime) -> None:
             synced_revision=0,
             backlog=True,
             next_attempt_at=now - SKEW,
+            due_since=now,
             updated_at=now,
             **FRESH,
         )

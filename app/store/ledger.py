@@ -56,6 +56,7 @@ class Ledger:
                 row.lost,
                 (now - row.updated_at).total_seconds() if now else None,
                 {name: datetime.fromisoformat(moment) for name, moment in row.versions.items()},
+                frozenset(row.theirs),
             )
             for row in [*rows, *others]
         }
@@ -105,6 +106,7 @@ class Ledger:
                     "hashes": dict(intent.hashes),
                     "links": links,
                     "versions": {},
+                    "theirs": [],
                     "in_doubt": False,
                     "updated_at": now,
                 }
@@ -152,7 +154,7 @@ class Ledger:
             row.hashes, row.version = dict(known.hashes), known.version
             row.versions, row.in_doubt = _told(known.versions), False
             row.links = [self._token(link) for link in known.links]
-            row.updated_at = now
+            row.theirs, row.updated_at = sorted(known.theirs), now
 
     def withdraw(self, refs: Iterable[Ref]) -> None:
         """Take back intents whose create was never sent."""

@@ -184,6 +184,10 @@ class ConnectionRow(Base):
     """Deliveries that failed for good since the last one that did not."""
     pause_until: Mapped[datetime | None]
     """Nothing is tried before: the CRM asked for it, or is out of order."""
+    paused_at: Mapped[datetime | None]
+    """When that was said: a pause from a time that is yet to come is void, the clock was set back."""
+    progress_at: Mapped[datetime | None]
+    """When a delivery last came to an end here, well or badly."""
     backlog_after: Mapped[datetime | None]
     """Backlog waits until then, so that what is left of the CRM's allowance goes to live bookings."""
     outages: Mapped[int] = mapped_column(Integer, default=0)
@@ -288,6 +292,8 @@ class RecordLink(Base):
     version: Mapped[datetime | None]
     versions: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
     """Field -> the moment (ISO 8601) that its value is from, where that is before `version`."""
+    theirs: Mapped[list[Any]] = mapped_column(JSON, default=list, server_default="[]")
+    """Fields that others had filled when the record was found."""
     in_doubt: Mapped[bool] = mapped_column(Boolean, default=False)
     """Something was sent to it whose answer has not come."""
     lost: Mapped[bool] = mapped_column(Boolean, default=False)

@@ -1,0 +1,125 @@
+"""Connections to the outside: they end at the call's deadline, and send nothing that is not ours.
+
+Every outgoing call of this service goes over one of these two: `watch` for a urllib3 pool, and
+BoundedTransport for a requests session.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from app.domain.allowance import Gate
+from app.outbound.deadline import current_call
+from app.outbound.reply import MOST_BYTES, read_body
+
+PIECE = 16 * 1024
+"""Bytes that go out between two looks: a CRM does nothing before it has the last of a request."""
+
+
+def watch(pools: PoolManager, gate: Gate) -> None:
+    """Let connections ask the gate right before every piece of a request, and raise what it raises.
+
+    The look at the gate that waits for an allowance is some milliseconds older. A process that is
+    stopped in these, and woken after its lease has passed on, would double a record here.
+    """
+    plain = {"ConnectionCls": _watched(HTTPConnection, gate)}
+    secure = {"ConnectionCls": _watched(HTTPSConnection, gate)}
+    pools.pool_classes_by_scheme = {
+        "http": type("WatchedPool", (HTTPConnectionPool,), plain),
+        "https": type("WatchedSecurePool", (HTTPSConnectionPool,), secure),
+    }
+
+
+def _watched(kind: type[HTTPConnection], gate: Gate) -> type[HTTPConnection]:
+    def new_connection(self: Any) -> socket.socket:
+        # A second handle on the same line: TLS takes the first one over.
+        line = kind._new_conn(self)
+        self.line = line.dup()
+        _use(self)
+        return line
+
+    def close(self: Any) -> None:
+        kind.close(self)
+        line, self.line = getattr(self, "line", None), None
+        if line is not None:
+            line.close()
+
+    def send(self: Any, data: bytes) -> None:
+        if self.sock is None:
+            # What takes long comes before the look.
+            self.connect()
+        _use(self)
+        for start in range(0, len(data), PIECE):
+            piece = data[start : start + PIECE]
+            gate.may_go_on()
+            kind.send(self, piece)
+
+    methods = {"_new_conn": new_connection, "close": close, "send": send}
+    return type(f"Watched{kind.__name__}", (kind,), methods)
+
+
+def _use(connection: Any) -> None:
+    call, line = current_call(), getattr(connection, "line", None)
+    if call and line is not None:
+        call.use(line)
+
+
+class BoundedTransport(HTTPAdapter):
+    """The transport of a requests session: asks a gate, and reads no more than it may of an answer."""
+
+    def __init__(
+        self, gate: Gate | None = None, at_once: int = 1, most_bytes: int = MOST_BYTES
+    ) -> None:
+        """`at_once`: how many threads call together; `most_bytes`: of an answer, decompressed."""
+        self._gate = gate or Gate()
+        self._most_bytes = most_bytes
+        super().__init__(pool_maxsize=at_once)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pool for direct connections."""
+        super().init_poolmanager(*args, **kwargs)
+        watch(self.poolmanager, self._gate)
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> ProxyManager:
+        """Make, or give, the pool for a proxy."""
+        manager: ProxyManager = super().proxy_manager_for(*args, **kwargs)
+        watch(manager, self._gate)
+        return manager
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
+        """Send a request and read the whole answer. Raises Unreadable for one that is too large."""
+        response = super().send(request, *args, **kwargs)
+        try:
+            response._content = read_body(response.raw, self._most_bytes)
+            response._content_consumed = True  # type: ignore[attr-defined]
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+
+def bounded_session(
+    gate: Gate | None = None, at_once: int = 1, most_bytes: int = MOST_BYTES
+) -> requests.Session:
+    """A requests session that keeps these bounds and takes nothing from the environment's netrc."""
+    session = requests.Session()
+    bound(session, gate, at_once, most_bytes)
+    return session
+
+
+def bound(
+    session: requests.Session,
+    gate: Gate | None = None,
+    at_once: int = 1,
+    most_bytes: int = MOST_BYTES,
+) -> None:
+    """Let a session keep these bounds."""
+    session.headers["Accept-Encoding"] = "gzip, deflate"
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, BoundedTransport(gate, at_once, most_bytes))

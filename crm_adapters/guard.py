@@ -1,0 +1,135 @@
+"""The guard around an adapter: nothing but the declared errors comes out, whatever a CRM answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import cast
+
+import structlog
+
+from app.domain.allowance import Allowance, NotOurs
+from app.domain.errors import CrmError, Unauthorized, Unreadable
+from app.domain.records import (
+    Account,
+    CrmField,
+    CrmShape,
+    Directory,
+    Findings,
+    NewField,
+    ObjectName,
+    Plan,
+    Question,
+    Ref,
+)
+from crm_adapters.base import Access, Adapter, Report
+from crm_adapters.http import OwnFault, Redirected, RefusedToken
+
+log = structlog.get_logger(__name__)
+
+
+class GuardedAdapter:
+    """An adapter whose methods raise CrmError, or that a call is not ours to make, and nothing else."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        self.inner = adapter
+
+    @property
+    def shape(self) -> CrmShape:
+        """That of the adapter."""
+        return self.inner.shape
+
+    @property
+    def batch_size(self) -> int:
+        """Likewise."""
+        return self.inner.batch_size
+
+    @property
+    def asks_ahead(self) -> bool:
+        """Likewise."""
+        return self.inner.asks_ahead
+
+    @property
+    def allowances(self) -> Sequence[Allowance]:
+        """Likewise."""
+        return self.inner.allowances
+
+    @property
+    def access(self) -> Access:
+        """Likewise."""
+        return self.inner.access
+
+    def whoami(self) -> Account:
+        """Whose account it is."""
+        with self._guarded():
+            return self.inner.whoami()
+
+    def check(self, name: ObjectName) -> None:
+        """Read one record of an object."""
+        with self._guarded():
+            self.inner.check(name)
+
+    def directory(self, needed: frozenset[ObjectName] | None = None) -> Directory:
+        """Owners, pipelines and fields of the account."""
+        with self._guarded():
+            return self.inner.directory(needed)
+
+    def describe(self, name: ObjectName) -> list[CrmField]:
+        """The fields of an object."""
+        with self._guarded():
+            return self.inner.describe(name)
+
+    def provision(self, fields: Sequence[NewField] = ()) -> list[str]:
+        """Create fields."""
+        with self._guarded():
+            return self.inner.provision(fields)
+
+    def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
+        """Read records."""
+        with self._guarded():
+            return self.inner.find(questions, ids)
+
+    def apply(self, plan: Plan, report: Report) -> None:
+        """Write a plan."""
+        with self._guarded():
+            self.inner.apply(plan, report)
+
+    def url_for(self, name: ObjectName, record_id: str) -> str:
+        """Address of a record for a person with a browser."""
+        return self.inner.url_for(name, record_id)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except Unreadable:
+            self.access.meter.count_nonsense()
+            raise
+        except (CrmError, NotOurs):
+            raise
+        except OwnFault as fault:
+            raise fault.cause from None
+        except (RefusedToken, Redirected) as error:
+            raise Unauthorized(f"The CRM refuses the access token: {error}") from None
+        except Exception as error:
+            self.access.meter.count_nonsense()
+            place = place_of(error)
+            log.error("answer_unreadable", kind=type(error).__name__, place=place)
+            words = f"The CRM's answer makes no sense here ({type(error).__name__} at {place})."
+            raise Unreadable(words) from None
+
+
+def guarded(adapter: Adapter) -> Adapter:
+    """An adapter that nothing but the declared errors comes out of."""
+    return cast(Adapter, GuardedAdapter(adapter))
+
+
+def place_of(error: Exception) -> str:
+    """Where an exception was raised, as `file:line` within this project: its text may hold data."""
+    trace, place = error.__traceback__, ""
+    while trace:
+        path = trace.tb_frame.f_code.co_filename
+        if "site-packages" not in path or not place:
+            place = f"{'/'.join(path.split('/')[-2:])}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place

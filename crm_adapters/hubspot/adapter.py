@@ -1,0 +1,196 @@
+"""HubSpot through its own client, on the date-based API: batches, inline links, unique booking id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from app.domain.allowance import Allowance
+from app.domain.errors import AccountRefused, Conflict, InvalidRecord
+from app.domain.records import (
+    Account,
+    CrmField,
+    CrmShape,
+    Directory,
+    Findings,
+    Kind,
+    MatchKey,
+    NewField,
+    ObjectName,
+    Plan,
+    Question,
+    Ref,
+)
+from app.outbound.reply import some_text
+from crm_adapters.base import BOOKING_FIELD, SEARCH_LAG, Access, Report, read_schema
+from crm_adapters.finder import note_lost_targets
+from crm_adapters.hubspot.client import CALLS, PLURAL, SEARCHES, HubSpotClient
+from crm_adapters.hubspot.finder import find
+from crm_adapters.hubspot.schema import field_of, owners_of, pipelines_of
+from crm_adapters.hubspot.writer import Writer
+
+RECORD_TYPES = {"contact": "0-1", "company": "0-2", "deal": "0-3", "meeting": "0-47"}
+KNOWN_FIELD = {
+    ObjectName.COMPANY: "name", ObjectName.CONTACT: "email", ObjectName.DEAL: "dealname",
+    ObjectName.MEETING: "hs_meeting_title",
+}  # fmt: skip
+"""A property that every portal has: new ones go into its group. The names of groups are not public."""
+PROPERTY_TYPES = {
+    # https://developers.hubspot.com/docs/api-reference/crm-properties-v3/guide
+    Kind.TEXT: ("string", "text"),
+    Kind.NUMBER: ("number", "number"),
+    Kind.WHOLE: ("number", "number"),
+    Kind.FLAG: ("bool", "booleancheckbox"),
+    Kind.DATE: ("date", "date"),
+    Kind.MOMENT: ("datetime", "date"),
+}
+MARKED = (ObjectName.DEAL, ObjectName.MEETING)
+"""Objects that get the booking-id property."""
+
+
+class HubSpotAdapter:
+    """One HubSpot account."""
+
+    batch_size: ClassVar[int] = 500
+    asks_ahead: ClassVar[bool] = False
+    allowances: ClassVar[Sequence[Allowance]] = (CALLS, SEARCHES)
+    shape: ClassVar[CrmShape] = CrmShape(
+        owner_fields=dict.fromkeys(ObjectName, "hubspot_owner_id"),
+        pipeline_field="pipeline",
+        stage_field="dealstage",
+        stage_by_label=False,
+        text_limits={
+            "meeting.hs_meeting_body": 65_535,
+            "meeting.hs_meeting_title": 255,
+            "meeting.hs_meeting_location": 255,
+            "deal.dealname": 255,
+            "contact.firstname": 255,
+            "contact.lastname": 255,
+        },
+        html_fields=frozenset({"meeting.hs_meeting_body"}),
+        native_keys={
+            ObjectName.CONTACT: MatchKey.EMAIL,
+            ObjectName.DEAL: MatchKey.BOOKING,
+        },
+        match_keys={
+            ObjectName.CONTACT: (MatchKey.SECONDARY_EMAIL, MatchKey.PHONE),
+            ObjectName.COMPANY: (MatchKey.DOMAIN,),
+            ObjectName.DEAL: (MatchKey.OPEN_DEAL,),
+        },
+        lag=dict.fromkeys((ObjectName.COMPANY, ObjectName.CONTACT), SEARCH_LAG),
+        needs={
+            # https://developers.hubspot.com/docs/api-reference/crm-contacts-v3/guide and its like
+            ObjectName.CONTACT: ("email", "firstname", "lastname"),
+            ObjectName.COMPANY: ("name", "domain"),
+            ObjectName.MEETING: ("hs_timestamp", "hs_meeting_start_time"),
+        },
+        new_fields=dict.fromkeys(PLURAL, "[a-z][a-z0-9_]*"),
+    )
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self._api = HubSpotClient(access)
+        self._portal = ""
+
+    def whoami(self) -> Account:
+        """The portal's number, from /account-info, which knows no name."""
+        self._portal = self._api.details()
+        return Account(self._portal, f"portal {self._portal}")
+
+    def check(self, name: ObjectName) -> None:
+        """Read one record of an object."""
+        self._api.page(name)
+
+    def directory(self, needed: frozenset[ObjectName] | None = None) -> Directory:
+        """Owners, deal pipelines and which objects have the booking-id field."""
+        self.whoami()
+        schema, notes = read_schema(
+            lambda name: {field.name: field for field in self.describe(name)},
+            self.shape.objects,
+            needed,
+        )
+        deals = needed is None or ObjectName.DEAL in needed
+        return Directory(
+            owners=self._owners(notes),
+            pipelines=pipelines_of(self._api.pipelines()) if deals else (),
+            booking_fields={
+                name: BOOKING_FIELD for name in MARKED if BOOKING_FIELD in schema.get(name, {})
+            },
+            schema=schema,
+            notes=tuple(notes),
+        )
+
+    def _owners(self, notes: list[str]) -> dict[str, str]:
+        try:
+            return owners_of(self._api.owners())
+        except AccountRefused as error:
+            notes.append(f"The portal's users cannot be read, so nobody is made owner: {error}")
+            return {}
+
+    def describe(self, name: ObjectName) -> list[CrmField]:
+        """The properties of an object."""
+        return [field_of(item) for item in self._api.properties(name)]
+
+    def provision(self, fields: Sequence[NewField] = ()) -> list[str]:
+        """Make the booking-id property: unique on deals; on meetings unique where HubSpot lets us."""
+        done = []
+        for name in MARKED:
+            if any(field.name == BOOKING_FIELD for field in self.describe(name)):
+                continue
+            field = NewField(name, BOOKING_FIELD, label="meetergo booking")
+            try:
+                self._make_property(field, unique=True)
+            except InvalidRecord:
+                # Unique values are documented for contacts, companies, deals and tickets only.
+                self._make_property(field, unique=False)
+            done.append(f"HubSpot: property {BOOKING_FIELD} made on {PLURAL[name]}")
+        for field in fields:
+            self._make_property(field, unique=False)
+            done.append(f"HubSpot: property {field.name} made on {PLURAL[field.object]}")
+        return done
+
+    def _make_property(self, field: NewField, unique: bool) -> None:
+        kind, shown = PROPERTY_TYPES[field.kind]
+        body: dict[str, Any] = {
+            "name": field.name,
+            "label": field.label or field.name.replace("_", " ").capitalize(),
+            "type": kind,
+            "fieldType": shown,
+            "groupName": self._group(field.object),
+            "hasUniqueValue": unique,
+        }
+        if field.kind is Kind.FLAG:
+            body["options"] = [
+                {"label": word, "value": value, "displayOrder": number, "hidden": False}
+                for number, (word, value) in enumerate((("Yes", "true"), ("No", "false")))
+            ]
+        try:
+            self._api.make_property(field.object, body)
+        except Conflict as error:
+            # One that was archived keeps its name.
+            raise InvalidRecord(f"{field.name}: {error.message}") from None
+
+    def _group(self, name: ObjectName) -> str:
+        """The group of a property that is there: new ones stand beside it."""
+        for item in self._api.properties(name):
+            if item.get("name") == KNOWN_FIELD[name] and some_text(item, "groupName"):
+                return some_text(item, "groupName")
+        raise InvalidRecord(f"HubSpot does not tell the groups of its {name} properties.")
+
+    def url_for(self, name: ObjectName, record_id: str) -> str:
+        """Address of a record in the portal."""
+        return (
+            f"https://app.hubspot.com/contacts/{self._portal}/record/"
+            f"{RECORD_TYPES[name]}/{record_id}"
+        )
+
+    def apply(self, plan: Plan, report: Report) -> None:
+        """Write companies, contacts, deals, meetings, each in as few batches as there can be."""
+        writer = Writer(self._api, plan, report)
+        for name in self.shape.objects:
+            writer.write(name, plan.of(name))
+        note_lost_targets(self.find, plan, report)
+
+    def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
+        """Read and look, object by object: contacts tell which deals may be meant."""
+        return find(self._api, questions, ids)

@@ -1,0 +1,177 @@
+"""Looks for records in a HubSpot portal: by id, by unique property, by search, through links."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import phonenumbers
+
+from app.domain.errors import Unreadable
+from app.domain.people import normalise_phone
+from app.domain.records import Findings, Found, Key, MatchKey, ObjectName, Question, Ref
+from app.outbound.reply import Json, an_id, some_text
+from crm_adapters.base import BOOKING_FIELD
+from crm_adapters.finder import Hit, KeyFinder, told_begun
+from crm_adapters.hubspot.client import LINK_TYPES, HubSpotClient, chunks, values_of
+
+COMPANY_OF_CONTACT = "associatedcompanyid"
+"""The contact's primary company. https://developers.hubspot.com/docs/api-reference/crm-contacts-v3/guide"""
+
+
+def find(api: HubSpotClient, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
+    """Read and look, object by object: contacts tell which companies and deals may be meant."""
+    return Finder(api, questions, ids).run()
+
+
+class Finder(KeyFinder):
+    """Answers questions about one portal."""
+
+    def __init__(
+        self, api: HubSpotClient, questions: Sequence[Question], ids: Mapping[Ref, str]
+    ) -> None:
+        super().__init__(questions, ids)
+        self._api = api
+
+    def by_id(self, name: ObjectName, wanted: Mapping[str, Question]) -> Iterator[Hit]:
+        """Batch read; what is missing there may be a merged record, which answers alone."""
+        fields = sorted({field for question in wanted.values() for field in question.fields})
+        there = set()
+        for chunk in chunks(list(wanted)):
+            for record in self._api.read(name, chunk, fields):
+                record_id = an_id(record)
+                if record_id not in wanted:
+                    raise Unreadable("HubSpot gives a record that was not asked for.")
+                there.add(record_id)
+                yield wanted[record_id], _found(record, "record id")
+        for record_id, question in wanted.items():
+            if record_id not in there and record_id.isdigit():
+                merged = self._api.get(name, record_id, fields)
+                if merged:
+                    yield question, _found(merged, "record id")
+
+    def by_key(
+        self, name: ObjectName, kind: MatchKey, asked: list[tuple[Question, Key]]
+    ) -> Iterator[Hit]:
+        """Look for the records of one object by one kind of key."""
+        if kind is MatchKey.EMAIL:
+            yield from self._read_by(name, "email", asked)
+        elif kind is MatchKey.SECONDARY_EMAIL:
+            yield from self._by_secondary(asked)
+        elif kind is MatchKey.PHONE:
+            yield from self._by_phone(asked)
+        elif kind is MatchKey.DOMAIN:
+            yield from self._search_in(name, "domain", asked)
+        elif kind is MatchKey.OPEN_DEAL:
+            yield from self._open_deals(asked)
+        elif kind is MatchKey.BOOKING:
+            yield from self._begun(name, asked)
+        elif kind is MatchKey.FIELD:
+            for field in dict.fromkeys(key.field for _, key in asked):
+                part = [entry for entry in asked if entry[1].field == field]
+                yield from self._search_in(name, field, part)
+
+    def _read_by(
+        self, name: ObjectName, field: str, asked: list[tuple[Question, Key]]
+    ) -> Iterator[Hit]:
+        """Read by a unique property, which unlike search does not lag."""
+        by_value = {key.value: question for question, key in asked}
+        fields = sorted({f for q, _ in asked for f in q.fields} | {field})
+        for chunk in chunks(list(by_value)):
+            for record in self._api.read(name, chunk, fields, key=field):
+                question = by_value.get((values_of(record).get(field) or "").lower())
+                question = question or by_value.get(values_of(record).get(field) or "")
+                if question:
+                    yield question, _found(record, field)
+
+    def _search_in(
+        self, name: ObjectName, field: str, asked: list[tuple[Question, Key]]
+    ) -> Iterator[Hit]:
+        fields = sorted({f for q, _ in asked for f in q.fields} | {field})
+        for chunk in chunks(asked):
+            values = [key.value.lower() for _, key in chunk]
+            rule = {"propertyName": field, "operator": "IN", "values": values}
+            for record in self._api.search(name, [rule], fields):
+                # Compared again by us: what a search calls a match is its own affair.
+                there = (values_of(record).get(field) or "").lower()
+                for question, key in chunk:
+                    if there == key.value.lower():
+                        yield question, _found(record, field)
+
+    def _by_secondary(self, asked: list[tuple[Question, Key]]) -> Iterator[Hit]:
+        name = "hs_additional_emails"
+        for question, key in asked:
+            rule = {"propertyName": name, "operator": "CONTAINS_TOKEN", "value": key.value}
+            fields = sorted(question.fields | {name})
+            for record in self._api.search(ObjectName.CONTACT, [rule], fields):
+                there = (values_of(record).get(name) or "").lower().split(";")
+                if key.value in [entry.strip() for entry in there]:
+                    yield question, _found(record, "secondary e-mail")
+
+    def _by_phone(self, asked: list[tuple[Question, Key]]) -> Iterator[Hit]:
+        for question, key in asked:
+            national = str(phonenumbers.parse(key.value).national_number)
+            rules = [
+                {"propertyName": "phone", "operator": "EQ", "value": key.value},
+                # https://developers.hubspot.com/docs/api-reference/search/guide: no country code
+                {
+                    "propertyName": "hs_searchable_calculated_phone_number",
+                    "operator": "EQ",
+                    "value": national,
+                },
+            ]
+            fields = sorted(question.fields | {"phone", "email"})
+            for record in self._api.search(ObjectName.CONTACT, rules, fields):
+                if normalise_phone(values_of(record).get("phone")) == key.value:
+                    yield question, _found(record, "phone")
+
+    def _open_deals(self, asked: list[tuple[Question, Key]]) -> Iterator[Hit]:
+        """Deals of a contact that are not closed; links do not lag as search does."""
+        people = {}
+        for question, key in asked:
+            person = self.id_of(Ref(ObjectName.CONTACT, key.value))
+            if person:
+                people[person] = (question, key)
+        linked = self._api.linked(ObjectName.CONTACT, list(people), ObjectName.DEAL)
+        for person, deals in linked.items():
+            question, key = people[person]
+            fields = sorted(question.fields | {"pipeline", "hs_is_closed"})
+            for chunk in chunks(deals):
+                for record in self._api.read(ObjectName.DEAL, chunk, fields):
+                    same = key.field in ("", values_of(record).get("pipeline"))
+                    if same and values_of(record).get("hs_is_closed") != "true":
+                        yield question, _found(record, "open deal")
+
+    def _begun(self, name: ObjectName, asked: list[tuple[Question, Key]]) -> Iterator[Hit]:
+        """Find records whose create was begun before: by the unique id, else through their links."""
+        if name is ObjectName.DEAL and any(BOOKING_FIELD in q.content for q, _ in asked):
+            yield from self._read_by(name, BOOKING_FIELD, asked)
+            return
+        body, title = ("hs_meeting_body", "hs_meeting_title")
+        if name is ObjectName.DEAL:
+            body, title = ("description", "dealname")
+        for question, key in asked:
+            fields = sorted({BOOKING_FIELD, body, title, *question.fields})
+            for record in self._linked_to(name, question.anchors, fields):
+                values = values_of(record)
+                by = told_begun(question, key, values, BOOKING_FIELD, body, title)
+                if by:
+                    yield question, _found(record, by)
+
+    def _linked_to(
+        self, name: ObjectName, anchors: Sequence[Ref], fields: list[str]
+    ) -> Iterator[Json]:
+        """Records of an object that hang on any of the anchors that exist."""
+        seen: set[str] = set()
+        for start, anchor in reversed(self.ids_of(anchors).items()):
+            if (name, anchor.object) not in LINK_TYPES:
+                continue
+            ids = self._api.linked(anchor.object, [start], name).get(start, [])
+            for chunk in chunks([item for item in ids if item not in seen]):
+                yield from self._api.read(name, chunk, fields)
+            seen.update(ids)
+
+
+def _found(record: Json, by: str) -> Found:
+    values, made_at = values_of(record), some_text(record, "createdAt")
+    company = values.get(COMPANY_OF_CONTACT) or ""
+    return Found(an_id(record), values, by, made_at=made_at, company=company)

@@ -1,0 +1,246 @@
+"""Writes a plan into a HubSpot portal: batches, inline links, a unique booking id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from app.domain.errors import Conflict, CrmError, Gone, InvalidRecord, ThereAlready, Unreadable
+from app.domain.people import normalise_email
+from app.domain.records import (
+    SHARED,
+    Change,
+    FieldValue,
+    ObjectName,
+    Outcome,
+    Plan,
+    Ref,
+    Result,
+)
+from app.outbound.reply import Json, an_id, header_number, rows
+from crm_adapters.base import BOOKING_FIELD, Report, unblocked
+from crm_adapters.hubspot.client import LINK_TYPES, HubSpotClient, Pair, chunks, values_of
+from crm_adapters.hubspot.errors import batch_error, context, errors_of
+
+PRIMARY_COMPANY = {ObjectName.CONTACT: 1, ObjectName.DEAL: 5}
+"""For new records; on existing ones the primary company is a person's choice."""
+Links = dict[Ref, list[tuple[str, str]]]
+"""Whose links -> the ids at both ends."""
+
+
+class Writer:
+    """Writes one plan; keeps the ids that come to be on the way."""
+
+    def __init__(self, api: HubSpotClient, plan: Plan, report: Report) -> None:
+        self._api = api
+        self._report = report
+        self._ids = plan.known_ids()
+
+    def write(self, name: ObjectName, changes: list[Change]) -> None:
+        """Update what is there, create the rest."""
+        ready = unblocked(changes, self._report, self._ids)
+        self._delete([change for change in ready if change.delete])
+        self._update([change for change in ready if change.record_id and not change.delete])
+        new = [change for change in ready if not change.record_id]
+        if new:
+            self._create(name, new)
+
+    def _delete(self, changes: list[Change]) -> None:
+        for chunk in chunks(changes):
+            self._api.archive(chunk[0].ref.object, [change.record_id for change in chunk])
+            for change in chunk:
+                self._done(change, change.record_id or "", Outcome.DELETED)
+
+    def _settled(self, change: Change) -> bool:
+        return change.ref in self._report.results or change.ref in self._report.problems
+
+    def _adopt(self, changes: list[Change], found: dict[Ref, str]) -> None:
+        """Take records that exist already as ours: write what may be written, make the links."""
+        self._update(
+            [
+                replace(c, record_id=found[c.ref], fields=c.on_match)
+                for c in changes
+                if c.ref in found
+            ]
+        )
+
+    def _update(self, changes: list[Change]) -> None:
+        for chunk in chunks([change for change in changes if change.fields]):
+            self._update_chunk(chunk)
+        good = [change for change in changes if change.ref not in self._report.problems]
+        self._relink(good)
+        # Only now: what is done is not tried again, and its links are a part of it.
+        for change in good:
+            if change.ref not in self._report.problems:
+                outcome = Outcome.UPDATED if change.fields else Outcome.UNCHANGED
+                self._done(change, change.record_id or "", outcome)
+
+    def _update_chunk(self, chunk: list[Change]) -> None:
+        inputs = [{"id": c.record_id, "properties": _properties(c.fields)} for c in chunk]
+        try:
+            answer = self._api.update(chunk[0].ref.object, inputs)
+        except (InvalidRecord, Conflict, Gone) as error:
+            self._split(chunk, error, self._update_chunk)
+            return
+        told = {record_id: part for part in errors_of(answer) for record_id in context(part, "ids")}
+        done = {an_id(record) for record in rows(answer, "results")}
+        for change in chunk:
+            refused = told.get(change.record_id or "")
+            if refused is not None:
+                problem = batch_error(refused)
+                if isinstance(problem, Gone):
+                    words = f"HubSpot no longer has {change.ref.object} {change.record_id}"
+                    problem = Gone(words, change.record_id or "")
+                self._report.problems[change.ref] = problem
+            elif change.record_id not in done:
+                raise Unreadable("HubSpot's batch answer leaves a record out.")
+
+    def _split(
+        self, chunk: list[Change], error: CrmError, write: Callable[[list[Change]], None]
+    ) -> None:
+        """One bad input fails a whole batch: halve it until the bad one stands alone."""
+        if len(chunk) == 1:
+            if isinstance(error, Gone):
+                error.record_id = chunk[0].record_id or ""
+            self._report.problems[chunk[0].ref] = error
+            return
+        middle = len(chunk) // 2
+        write(chunk[:middle])
+        write(chunk[middle:])
+
+    def _create(self, name: ObjectName, changes: list[Change]) -> None:
+        key = {ObjectName.CONTACT: "email", ObjectName.COMPANY: "domain"}.get(name, BOOKING_FIELD)
+        for chunk in chunks([change for change in changes if key in change.fields]):
+            self._create_chunk(chunk, key)
+        # Results come in any order: what has no key to be told by goes alone.
+        for change in changes:
+            if key not in change.fields:
+                self._create_chunk([change], "")
+
+    def _create_chunk(self, chunk: list[Change], key: str) -> None:
+        name = chunk[0].ref.object
+        inputs = [
+            {
+                "properties": _properties(change.fields),
+                "associations": self._associations(change),
+                # With it each input succeeds or fails for itself (207).
+                "objectWriteTraceId": str(number),
+            }
+            for number, change in enumerate(chunk)
+        ]
+        self._report.begun.update(change.ref for change in chunk)
+        try:
+            answer = self._api.create(name, inputs)
+        except (InvalidRecord, Conflict) as error:
+            if len(chunk) > 1:
+                self._split(chunk, error, lambda part: self._create_chunk(part, key))
+            else:
+                self._resolve(chunk[0], error)
+            return
+        for record in rows(answer, "results"):
+            change = chunk[0] if len(chunk) == 1 else _told_by(chunk, key, record)
+            self._done(change, an_id(record), Outcome.CREATED)
+        for error_of_one in errors_of(answer):
+            for trace in context(error_of_one, "objectWriteTraceId"):
+                number = header_number(trace)
+                if number is None or number >= len(chunk):
+                    raise Unreadable("HubSpot's batch answer names an input that was not sent.")
+                self._resolve(chunk[number], batch_error(error_of_one))
+        for change in chunk:
+            if not self._settled(change):
+                raise Unreadable("HubSpot's batch answer leaves a record out.")
+
+    def _resolve(self, change: Change, error: CrmError) -> None:
+        """A create failed: where the record exists already, take that one; else it is a problem.
+
+        What of a person or company stands there is read before anything is written: it is others'.
+        """
+        record_id = error.record_id if isinstance(error, Conflict) else None
+        if isinstance(error, Conflict) and not record_id:
+            record_id = self._conflicting(change)
+        self._report.begun.discard(change.ref)
+        if record_id and change.ref.object in SHARED:
+            words = f"There is a {change.ref.object} {record_id} already."
+            self._report.problems[change.ref] = ThereAlready(words, record_id)
+        elif record_id:
+            self._adopt([change], {change.ref: record_id})
+        else:
+            self._report.problems[change.ref] = error
+
+    def _conflicting(self, change: Change) -> str | None:
+        """The record in the way of a create, by its unique key; reads by key do not lag."""
+        name, key, value = change.ref.object, BOOKING_FIELD, change.fields.get(BOOKING_FIELD)
+        if name is ObjectName.CONTACT:
+            key, value = "email", change.match.email
+        found = self._api.read(name, [str(value)], [key], key=key) if value else []
+        return an_id(found[0]) if found else None
+
+    def _associations(self, change: Change) -> list[dict[str, Any]]:
+        source = change.ref.object
+        entries, primary = [], PRIMARY_COMPANY.get(source)
+        for ref in change.links:
+            kinds = [LINK_TYPES[source, ref.object]]
+            if ref.object is ObjectName.COMPANY and primary:
+                kinds.append(primary)
+            types = [
+                {"associationCategory": "HUBSPOT_DEFINED", "associationTypeId": kind}
+                for kind in kinds
+            ]
+            entries.append({"to": {"id": self._ids[ref]}, "types": types})
+        return entries
+
+    def _relink(self, changes: list[Change]) -> None:
+        """Make and take away links of existing records, one call for each pair of objects."""
+        made: dict[Pair, Links] = {}
+        gone: dict[Pair, Links] = {}
+        for change in changes:
+            for table, refs in ((made, change.links), (gone, change.unlinks)):
+                for ref in refs:
+                    if ref in self._ids:
+                        links = table.setdefault((change.ref.object, ref.object), {})
+                        ends = (change.record_id or "", self._ids[ref])
+                        links.setdefault(change.ref, []).append(ends)
+        for pair, links in made.items():
+            self._connect(self._api.link, pair, links)
+        for pair, links in gone.items():
+            self._connect(self._api.unlink, pair, links)
+
+    def _connect(
+        self, make: Callable[[Pair, list[tuple[str, str]]], None], pair: Pair, links: Links
+    ) -> None:
+        """Make links together; where one is refused, those of each record alone."""
+        try:
+            make(pair, [ends for mine in links.values() for ends in mine])
+        except (InvalidRecord, Conflict, Gone) as error:
+            for ref, mine in links.items():
+                if len(links) > 1:
+                    self._connect(make, pair, {ref: mine})
+                    continue
+                self._report.problems[ref] = error
+
+    def _done(self, change: Change, record_id: str, outcome: Outcome) -> None:
+        self._ids[change.ref] = record_id
+        self._report.results[change.ref] = Result(record_id, outcome)
+
+
+def _properties(fields: Any) -> dict[str, str]:
+    """Properties go over as text; an empty text clears one."""
+    return {name: _text(value) for name, value in fields.items()}
+
+
+def _text(value: FieldValue) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return ";".join(value)
+    return "" if value is None else str(value)
+
+
+def _told_by(chunk: list[Change], key: str, record: Json) -> Change:
+    value = str(values_of(record).get(key) or "")
+    for change in chunk:
+        wanted = str(change.fields[key])
+        if value == wanted or (key == "email" and normalise_email(value) == wanted):
+            return change
+    raise Unreadable("HubSpot's batch answer names a record that was not in the batch.")

@@ -1,0 +1,201 @@
+"""Pipedrive on API v2: no batch, no upsert, so the ledger and a look before a doubtful create."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
+
+from app.domain.allowance import Allowance
+from app.domain.errors import AccountRefused, Gone, InvalidRecord, RetryLater
+from app.domain.records import (
+    Account,
+    CrmField,
+    CrmShape,
+    Directory,
+    Findings,
+    Kind,
+    MatchKey,
+    NewField,
+    ObjectName,
+    Plan,
+    Question,
+    Ref,
+)
+from app.outbound.reply import Json, some_text
+from crm_adapters.base import BOOKING_FIELD, SEARCH_LAG, Access, Report, read_schema
+from crm_adapters.finder import note_lost_targets
+from crm_adapters.pipedrive.client import (
+    AT_ONCE,
+    CALLS,
+    FIELD_PATHS,
+    SEARCHES,
+    V2,
+    PipedriveClient,
+)
+from crm_adapters.pipedrive.finder import Finder
+from crm_adapters.pipedrive.schema import (
+    CustomFields,
+    fields_of,
+    owners_of,
+    pipelines_of,
+    schema_of,
+)
+from crm_adapters.pipedrive.writer import Writer
+
+PAGES = {
+    ObjectName.COMPANY: "organization",
+    ObjectName.CONTACT: "person",
+    ObjectName.DEAL: "deal",
+    ObjectName.MEETING: "activities/list/user/everyone#dialog/activity/edit",
+}
+FIELD_TYPES = {
+    Kind.TEXT: "varchar", Kind.NUMBER: "double", Kind.WHOLE: "double", Kind.FLAG: "varchar",
+    Kind.DATE: "date", Kind.MOMENT: "varchar",
+}  # fmt: skip
+WITH_CUSTOM = (ObjectName.COMPANY, ObjectName.CONTACT, ObjectName.DEAL)
+"""Objects that take custom fields."""
+
+
+class PipedriveAdapter:
+    """One Pipedrive company account."""
+
+    batch_size: ClassVar[int] = 20
+    asks_ahead: ClassVar[bool] = True
+    allowances: ClassVar[Sequence[Allowance]] = (CALLS, SEARCHES)
+    shape: ClassVar[CrmShape] = CrmShape(
+        owner_fields=dict.fromkeys(ObjectName, "owner_id"),
+        pipeline_field="pipeline_id",
+        stage_field="stage_id",
+        stage_by_label=False,
+        text_limits={
+            "contact.name": 255,
+            "company.name": 255,
+            "deal.title": 255,
+            "meeting.subject": 255,
+            "meeting.location": 255,
+            "meeting.note": 65_000,
+        },
+        html_fields=frozenset({"meeting.note"}),
+        match_keys={
+            ObjectName.CONTACT: (MatchKey.EMAIL, MatchKey.SECONDARY_EMAIL, MatchKey.PHONE),
+            ObjectName.COMPANY: (MatchKey.DOMAIN,),
+            ObjectName.DEAL: (MatchKey.OPEN_DEAL,),
+        },
+        lag=dict.fromkeys((ObjectName.COMPANY, ObjectName.CONTACT), SEARCH_LAG),
+        needs={
+            ObjectName.COMPANY: ("name",),
+            ObjectName.CONTACT: ("name",),
+            ObjectName.DEAL: ("title",),
+            ObjectName.MEETING: ("subject",),
+        },
+        # Activities take no custom fields.
+        new_fields=dict.fromkeys((ObjectName.COMPANY, ObjectName.CONTACT, ObjectName.DEAL), ".+"),
+    )
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self._api = PipedriveClient(access)
+        # Apart, so that what is written does not queue up behind what is looked for.
+        self._asking = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="pipedrive-asks")
+        self._writing = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="pipedrive-writes")
+        self._custom: CustomFields | None = None
+        self._web = access.api_base
+
+    def whoami(self) -> Account:
+        """The company's id, its name and its domain."""
+        me = self._api.me()
+        domain = some_text(me, "company_domain")
+        if domain.isascii() and domain.replace("-", "").isalnum():
+            self._web = f"https://{domain}.pipedrive.com"
+        number = some_text(me, "company_id") or domain
+        if not number:
+            raise RetryLater("Pipedrive does not say whose account it is.")
+        return Account(number, f"{some_text(me, 'company_name') or 'company'} ({domain or number})")
+
+    def check(self, name: ObjectName) -> None:
+        """Read one record of an object."""
+        self._api.one_of(name)
+
+    def directory(self, needed: frozenset[ObjectName] | None = None) -> Directory:
+        """Users, pipelines with their stages, and the keys of custom fields."""
+        notes: list[str] = []
+        owners = self._owners(notes)
+        items: dict[ObjectName, list[Json]] = {}
+
+        def read(name: ObjectName) -> dict[str, CrmField]:
+            items[name] = list(self._api.pages(FIELD_PATHS[name]))
+            return schema_of(items[name])
+
+        schema, lacking = read_schema(read, self.shape.objects, needed)
+        custom = CustomFields()
+        for name, found in items.items():
+            custom.note(name, found)
+        self._custom = custom
+        deals = needed is None or ObjectName.DEAL in needed
+        stages = list(self._api.pages(f"{V2}/stages")) if deals else []
+        marked = (ObjectName.DEAL, BOOKING_FIELD) in custom.keys
+        return Directory(
+            owners=owners,
+            pipelines=pipelines_of(self._api.pages(f"{V2}/pipelines"), stages) if deals else (),
+            booking_fields={ObjectName.DEAL: BOOKING_FIELD} if marked else {},
+            schema=schema,
+            notes=(*notes, *lacking),
+        )
+
+    def _owners(self, notes: list[str]) -> dict[str, str]:
+        """The users; v1 is out of support, and what is behind it may vanish."""
+        try:
+            self.whoami()
+            return owners_of(self._api.users())
+        except (Gone, AccountRefused, InvalidRecord) as error:
+            notes.append(
+                "Pipedrive does not tell its users, so owners come from the mapping's table, by"
+                f" their numbers: {error.message}"
+            )
+            return {}
+
+    def describe(self, name: ObjectName) -> list[CrmField]:
+        """The fields of an object; custom ones under their name, as mapping files write them."""
+        return fields_of(list(self._api.pages(FIELD_PATHS[name])))
+
+    def provision(self, fields: Sequence[NewField] = ()) -> list[str]:
+        """Make the booking-id field on deals; activities take no custom fields."""
+        done = []
+        if (ObjectName.DEAL, BOOKING_FIELD) not in self._read_custom().keys:
+            fields = (NewField(ObjectName.DEAL, BOOKING_FIELD), *fields)
+        for field in fields:
+            if field.object is ObjectName.MEETING:
+                raise InvalidRecord("Pipedrive's activities take no custom fields.")
+            body = {"field_name": field.name, "field_type": FIELD_TYPES[field.kind]}
+            self._api.call("POST", FIELD_PATHS[field.object], json=body)
+            done.append(f"Pipedrive: field {field.name} made on {field.object}s")
+        self._custom = None
+        return done
+
+    def url_for(self, name: ObjectName, record_id: str) -> str:
+        """Address of a record in the web application."""
+        return f"{self._web}/{PAGES[name]}/{record_id}"
+
+    def apply(self, plan: Plan, report: Report) -> None:
+        """Write every change, one call each; known records first look nowhere."""
+        writer = Writer(self._api, self._fields(), self._writing, plan, report)
+        writer.write(self.shape.objects)
+        note_lost_targets(self.find, plan, report)
+
+    def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
+        """Search persons and organizations, list what hangs on them."""
+        return Finder(self._api, self._fields(), self._asking, questions, ids).run()
+
+    def _fields(self) -> CustomFields:
+        return self._custom if self._custom is not None else self._read_custom()
+
+    def _read_custom(self) -> CustomFields:
+        custom = CustomFields()
+        for name in WITH_CUSTOM:
+            try:
+                custom.note(name, self._api.pages(FIELD_PATHS[name]))
+            except (Gone, AccountRefused):
+                continue
+        self._custom = custom
+        return custom

@@ -1,0 +1,159 @@
+"""Pipedrive's API: one call, bounded, its answer in the shape that it must have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from app.domain.allowance import Allowance
+from app.domain.errors import Gone, RateLimited, RetryLater
+from app.domain.records import ObjectName
+from app.outbound.reply import (
+    Json,
+    a_list,
+    a_text,
+    an_id,
+    an_object,
+    objects,
+    part,
+    rows,
+    some_object,
+)
+from crm_adapters.base import Access
+from crm_adapters.http import MOST_PAGES, ApiSession, with_token
+from crm_adapters.pipedrive.errors import refusal
+
+V2, V1 = "/api/v2", "/v1"
+"""The one place for the versions. v1 remains for users and deal participants only, and is out of
+support: what is behind it may vanish, and is done without then."""
+PATHS = {
+    ObjectName.COMPANY: f"{V2}/organizations",
+    ObjectName.CONTACT: f"{V2}/persons",
+    ObjectName.DEAL: f"{V2}/deals",
+    ObjectName.MEETING: f"{V2}/activities",
+}
+FIELD_PATHS = {
+    ObjectName.COMPANY: f"{V2}/organizationFields",
+    ObjectName.CONTACT: f"{V2}/personFields",
+    ObjectName.DEAL: f"{V2}/dealFields",
+    ObjectName.MEETING: f"{V2}/activityFields",
+}
+CALLS = Allowance("2 seconds", 80, 2.0)
+"""Of the smallest plan; the headers tell of larger ones.
+https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting"""
+SEARCHES = Allowance("searches", 10, 2.0, told=False)
+AT_ONCE = 8
+"""Questions, and beside them writes, under way together: it has no batches, so only several at a
+time use what it allows."""
+
+
+class PipedriveClient:
+    """One company account: one method, one endpoint."""
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self._session = ApiSession(access, 2 * AT_ONCE)
+
+    def me(self) -> Json:
+        """The connected user."""
+        return an_object(part(self.call("GET", f"{V1}/users/me"), "data"))
+
+    def users(self) -> list[Json]:
+        """Every user of the company."""
+        # v1 says null for none.
+        data = an_object(self.call("GET", f"{V1}/users")).get("data")
+        return objects([] if data is None else data)
+
+    def search(self, name: ObjectName, query: Json) -> list[Json]:
+        """What the index shows: it lags by seconds, and deleted records linger in it unmarked."""
+        answer = self.call("GET", f"{PATHS[name]}/search", params={**query, "limit": 100})
+        found = [an_object(part(entry, "item")) for entry in rows(part(answer, "data"), "items")]
+        for item in found:
+            an_id(item)
+        return found
+
+    def get(self, name: ObjectName, record_id: str) -> Json | None:
+        """One record, or None where it was deleted."""
+        try:
+            found = an_object(part(self.call("GET", f"{PATHS[name]}/{record_id}"), "data"))
+        except Gone:
+            return None
+        an_id(found)
+        return None if found.get("is_deleted") or found.get("status") == "deleted" else found
+
+    def many(self, name: ObjectName, query: Json) -> Iterator[Json]:
+        """The living records of a list."""
+        for item in self.pages(PATHS[name], query):
+            an_id(item)
+            if not item.get("is_deleted"):
+                yield item
+
+    def one_of(self, name: ObjectName) -> None:
+        """Read one record of an object."""
+        rows(self.call("GET", PATHS[name], params={"limit": 1}), "data")
+
+    def create(self, name: ObjectName, body: Json) -> str:
+        """Make a record; give its id."""
+        return an_id(part(self.call("POST", PATHS[name], json=body), "data"))
+
+    def update(self, name: ObjectName, record_id: str, body: Json) -> None:
+        """Change a record. Raises Gone with its id."""
+        try:
+            an_id(part(self.call("PATCH", f"{PATHS[name]}/{record_id}", json=body), "data"))
+        except Gone as error:
+            raise Gone(error.message, record_id) from None
+
+    def erase(self, name: ObjectName, record_id: str) -> None:
+        """Delete a record. Raises Gone."""
+        self.call("DELETE", f"{PATHS[name]}/{record_id}")
+
+    def participants(self, deal_id: str) -> dict[str, str]:
+        """Person id -> id of the row that makes that person a participant of a deal."""
+        data = an_object(self.call("GET", f"{V1}/deals/{deal_id}/participants")).get("data")
+        found = objects([] if data is None else data)
+        return {an_id(part(row, "person_id"), "value"): an_id(row) for row in found}
+
+    def add_participant(self, deal_id: str, person_id: str) -> None:
+        """Make a person a participant of a deal."""
+        path = f"{V1}/deals/{deal_id}/participants"
+        an_object(self.call("POST", path, json={"person_id": int(person_id)}))
+
+    def drop_participant(self, deal_id: str, row_id: str) -> None:
+        """Take a participant away from a deal."""
+        self.call("DELETE", f"{V1}/deals/{deal_id}/participants/{row_id}")
+
+    def pages(self, path: str, query: Json | None = None) -> Iterator[Json]:
+        """Every entry of a cursor-paged list. Raises RetryLater where it does not end."""
+        params: Json = {**(query or {}), "limit": 500}
+        for _ in range(MOST_PAGES):
+            answer = an_object(self.call("GET", path, params=params))
+            yield from objects(a_list(answer.get("data")))
+            more = some_object(answer, "additional_data")
+            if not more.get("next_cursor"):
+                return
+            cursor = a_text(more, "next_cursor")
+            if params.get("cursor") == cursor:
+                break
+            params["cursor"] = cursor
+        raise RetryLater("Pipedrive's list does not end.")
+
+    def call(self, method: str, path: str, **kwargs: Any) -> Any:
+        """Make a call; give its JSON."""
+        allowance = SEARCHES if path.endswith("/search") else CALLS
+
+        def once(token: str) -> Any:
+            headers = {**self.access.authorization(token), "Accept": "application/json"}
+            try:
+                reply = self._session.request(method, path, headers, allowance, **kwargs)
+            except RateLimited as error:
+                raise RateLimited(error.message, error.after or 2.0) from None
+            if reply.status >= 400:
+                refused = refusal(reply)
+                if not isinstance(refused, RetryLater):
+                    self.access.meter.count(answered=True)
+                raise refused
+            document = reply.json()
+            self.access.meter.count(answered=True)
+            return document
+
+        return with_token(self.access, once, allowance)

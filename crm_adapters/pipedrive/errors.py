@@ -1,0 +1,55 @@
+"""Pipedrive's refusals, sorted. https://pipedrive.readme.io/docs/core-api-concepts-http-status-codes"""
+
+from __future__ import annotations
+
+import re
+
+from app.domain.errors import (
+    AccountRefused,
+    Conflict,
+    Gone,
+    InvalidRecord,
+    MissingScope,
+    RateLimited,
+)
+from app.outbound.reply import Json, Reply, some_text
+from crm_adapters.codes import Sort
+from crm_adapters.http import RefusedToken, refusal_of, shorten
+
+STATUSES = {
+    400: Sort.RECORD, 401: Sort.TOKEN, 402: Sort.ACCOUNT, 403: Sort.ACCOUNT, 404: Sort.GONE,
+    405: Sort.ACCOUNT, 409: Sort.CONFLICT, 410: Sort.GONE, 415: Sort.ACCOUNT, 422: Sort.RECORD,
+    # 429, 500, 501 and 503 never come here: see crm_adapters/http.py.
+}  # fmt: skip
+"""402: the company account is not open. 403: the user may not, or a limit of the plan is reached.
+415: the feature is not enabled."""
+SHUT_OUT = 300.0
+"""Seconds to leave alone an API that answers with a page: it shuts out who goes on after 429s."""
+_FIELD_403 = re.compile(r"\b(job_title|notes|im|birthday|postal_address)\b")
+"""Fields of persons that are refused with 403 where Contact Sync is off:
+https://developers.pipedrive.com/docs/api/v1/Persons"""
+_LISTED = {"owner_id", "user_id", "stage_id", "pipeline_id", "type", "label_ids"}
+
+
+def refusal(reply: Reply) -> Exception:  # noqa: PLR0911 - one line a sort
+    """Our error for an answer of 400 to 499."""
+    if reply.status == 403 and "<" in reply.text[:200]:
+        return RateLimited("Pipedrive has shut us out for a while.", SHUT_OUT)
+    found = refusal_of(reply)
+    body: Json = found if isinstance(found, dict) else {}
+    words = shorten(some_text(body, "error") or reply.text)
+    sort = STATUSES.get(reply.status, Sort.RECORD)
+    if sort is Sort.TOKEN:
+        return RefusedToken(words)
+    if sort is Sort.GONE:
+        return Gone(words)
+    if sort is Sort.CONFLICT:
+        return Conflict(words)
+    if sort is Sort.ACCOUNT:
+        field = _FIELD_403.search(words)
+        if field:
+            return InvalidRecord(words, {field[1]: words})
+        return MissingScope(words) if "scope" in words.lower() else AccountRefused(words)
+    fields = dict(re.findall(r"(\w+): ([^;]+)", words.partition("failed: ")[2]))
+    named = {name for name in _LISTED if re.search(rf"\b{name}\b", words)}
+    return InvalidRecord(words, fields or dict.fromkeys(named, words), listed=bool(named))

@@ -1,0 +1,167 @@
+"""Looks for records in a Pipedrive account: by id, by search, by what hangs on what."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+
+from app.domain.people import normalise_email, normalise_phone
+from app.domain.records import (
+    BY_NUMBER,
+    FieldValue,
+    Found,
+    Key,
+    MatchKey,
+    ObjectName,
+    Question,
+    Ref,
+)
+from app.outbound.reply import Json, an_id, some_object, some_text
+from crm_adapters.base import BOOKING_FIELD
+from crm_adapters.finder import Hit, KeyFinder, told_begun
+from crm_adapters.http import together
+from crm_adapters.pipedrive.client import PipedriveClient
+from crm_adapters.pipedrive.schema import CustomFields
+
+
+class Finder(KeyFinder):
+    """Answers questions about one company account."""
+
+    def __init__(
+        self,
+        api: PipedriveClient,
+        custom: CustomFields,
+        pool: Executor,
+        questions: Sequence[Question],
+        ids: Mapping[Ref, str],
+    ) -> None:
+        super().__init__(questions, ids)
+        self._api, self._custom, self._pool = api, custom, pool
+
+    def _values(self, name: ObjectName, item: Json) -> dict[str, FieldValue]:
+        return values_of(self._custom, name, item)
+
+    def _hit(self, question: Question, item: Json, by: str) -> Hit:
+        name, made_at = question.ref.object, some_text(item, "add_time")
+        company = str(_flat(item.get("org_id")) or "") if name is ObjectName.CONTACT else ""
+        values = self._values(name, item)
+        return question, Found(an_id(item), values, by, made_at=made_at, company=company)
+
+    def by_id(self, name: ObjectName, wanted: Mapping[str, Question]) -> Iterator[Hit]:
+        """One call each: a list costs as much as ten of them."""
+        ids = [record_id for record_id in wanted if record_id.isdigit()]
+        items = together(self._pool, lambda record_id: self._api.get(name, record_id), ids)
+        for record_id, item in zip(ids, items, strict=True):
+            if item:
+                yield self._hit(wanted[record_id], item, "record id")
+
+    def by_key(
+        self, name: ObjectName, kind: MatchKey, asked: list[tuple[Question, Key]]
+    ) -> Iterator[Hit]:
+        """Search, then read what was found: the index shows deleted records too."""
+        if kind is MatchKey.BOOKING:
+            begun = together(self._pool, lambda entry: list(self._begun(*entry)), asked)
+            yield from itertools.chain.from_iterable(begun)
+            return
+
+        def look(entry: tuple[Question, Key]) -> list[Json]:
+            question, key = entry
+            if kind is MatchKey.OPEN_DEAL:
+                return list(self._open_deals(key))
+            return list(self._searched(name, kind, question, key))
+
+        for (question, _), found in zip(asked, together(self._pool, look, asked), strict=True):
+            for item in found:
+                yield self._hit(question, item, kind.replace("_", " "))
+
+    def _searched(
+        self, name: ObjectName, kind: MatchKey, question: Question, key: Key
+    ) -> Iterator[Json]:
+        term, query = key.value, {"exact_match": "true"}
+        if kind is MatchKey.DOMAIN:
+            # An organization has no domain in v2: its name is what the mapping makes of it.
+            term = str(question.content.get("name") or key.value)
+            query["fields"] = "name"
+        elif kind is MatchKey.FIELD:
+            query["fields"] = "custom_fields"
+        elif kind is MatchKey.PHONE:
+            # Phone numbers are indexed as typed: the national part finds more of them.
+            term, query = key.value[-8:], {"fields": "phone"}
+        else:
+            query["fields"] = "email"
+        for hit in self._api.search(name, {"term": term, **query}):
+            # Compared again by us: a part of an address is no match.
+            if kind is not MatchKey.FIELD and not _is_meant(kind, term, key, hit):
+                continue
+            item = self._api.get(name, an_id(hit))
+            wanted = kind is not MatchKey.FIELD or (
+                item and str(self._values(name, item).get(key.field)).lower() == term.lower()
+            )
+            if item and wanted:
+                yield item
+
+    def _open_deals(self, key: Key) -> Iterator[Json]:
+        person = self.id_of(Ref(ObjectName.CONTACT, key.value))
+        query = {"person_id": person, "status": "open"}
+        for deal in self._api.many(ObjectName.DEAL, query) if person else ():
+            if key.field in ("", str(deal.get("pipeline_id"))):
+                yield deal
+
+    def _begun(self, question: Question, key: Key) -> Iterator[Hit]:
+        """What was begun before: lists do not lag, the search does."""
+        name = question.ref.object
+        body, title = ("note", "subject") if name is ObjectName.MEETING else ("", "title")
+        found = False
+        for item in self._candidates(name, question):
+            values = self._values(name, item)
+            by = told_begun(question, key, values, BOOKING_FIELD, body, title)
+            if by:
+                found = True
+                yield self._hit(question, item, by)
+        if name is ObjectName.DEAL and BOOKING_FIELD in question.content and not found:
+            field = key._replace(field=BOOKING_FIELD)
+            for item in self._searched(name, MatchKey.FIELD, question, field):
+                yield self._hit(question, item, BY_NUMBER)
+
+    def _candidates(self, name: ObjectName, question: Question) -> Iterator[Json]:
+        """What hangs on the deal or the people that it was, or is to be, linked to."""
+        ids = self.ids_of(question.anchors)
+        deals = [i for i, ref in ids.items() if ref.object is ObjectName.DEAL]
+        people = [i for i, ref in ids.items() if ref.object is ObjectName.CONTACT]
+        companies = [i for i, ref in ids.items() if ref.object is ObjectName.COMPANY]
+        lists = [{"deal_id": i} for i in deals if name is ObjectName.MEETING]
+        lists += [{"person_id": i} for i in people] if not lists else []
+        lists += [{"org_id": i} for i in companies] if not lists else []
+        for query in lists:
+            yield from self._api.many(name, query)
+
+
+def _is_meant(kind: MatchKey, term: str, key: Key, hit: Json) -> bool:
+    if kind is MatchKey.DOMAIN:
+        return str(hit.get("name", "")).casefold() == term.casefold()
+    if kind is MatchKey.PHONE:
+        return key.value in map(normalise_phone, hit.get("phones") or ())
+    addresses = [normalise_email(entry) for entry in hit.get("emails") or ()]
+    # The first address is the person's own; the others are the secondary ones.
+    mine = addresses[1:] if kind is MatchKey.SECONDARY_EMAIL else addresses
+    return key.value in mine
+
+
+def values_of(custom: CustomFields, name: ObjectName, item: Json) -> dict[str, FieldValue]:
+    """A record's fields under the names that mapping files use, lists and objects flattened."""
+    plain = {key: _flat(value) for key, value in item.items() if key != "custom_fields"}
+    if item.get("status") in ("won", "lost"):
+        # The stage stays what it was: who reads it has to see that the deal is closed.
+        plain["stage_id"] = item["status"]
+    for key, value in some_object(item, "custom_fields").items():
+        plain[custom.name_of(name, key)] = plain[key] = _flat(value)
+    return plain
+
+
+def _flat(value: object) -> FieldValue:
+    if isinstance(value, list):
+        return [str(item.get("value") if isinstance(item, dict) else item) for item in value]
+    if isinstance(value, dict):
+        return _flat(value.get("value", value.get("id")))
+    return value if isinstance(value, (str, int, float, bool)) else None

@@ -1,0 +1,228 @@
+"""Writes a plan into a Pipedrive account, one call a change, several under way together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from typing import Any
+
+import structlog
+
+from app.domain.errors import (
+    AccountRefused,
+    Conflict,
+    CrmError,
+    Gone,
+    InvalidRecord,
+    RetryLater,
+    Unauthorized,
+)
+from app.domain.records import (
+    Change,
+    Fields,
+    FieldValue,
+    ObjectName,
+    Outcome,
+    Plan,
+    Ref,
+    Result,
+)
+from app.outbound.reply import Json
+from crm_adapters.base import Report, unblocked
+from crm_adapters.http import together
+from crm_adapters.pipedrive.client import PipedriveClient
+from crm_adapters.pipedrive.schema import CustomFields
+
+log = structlog.get_logger(__name__)
+TEXTS = frozenset({"note", "public_description"})
+"""Texts of activities that take no null."""
+
+
+class Writer:
+    """Writes one plan."""
+
+    def __init__(
+        self,
+        api: PipedriveClient,
+        custom: CustomFields,
+        pool: Executor,
+        plan: Plan,
+        report: Report,
+    ) -> None:
+        self._api, self._custom, self._pool = api, custom, pool
+        self._plan, self._report = plan, report
+
+    def write(self, objects: tuple[ObjectName, ...]) -> None:
+        """Write every change; known records first look nowhere."""
+        ids, report = self._plan.known_ids(), self._report
+        writers: dict[ObjectName, Callable[[Change, Mapping[Ref, str]], Result]] = {
+            ObjectName.COMPANY: self._company,
+            ObjectName.CONTACT: self._person,
+            ObjectName.DEAL: self._deal,
+            ObjectName.MEETING: self._activity,
+        }
+
+        def write(change: Change) -> None:
+            try:
+                do = self._erase if change.delete else writers[change.ref.object]
+                result = do(change, ids)
+            except (RetryLater, AccountRefused, Unauthorized):
+                raise
+            except CrmError as error:
+                report.problems[change.ref] = error
+                return
+            report.results[change.ref] = result
+            ids[change.ref] = result.record_id
+
+        for name in objects:
+            # What the next object is linked to has to be there first.
+            together(self._pool, write, unblocked(self._plan.of(name), report, ids))
+
+    def _erase(self, change: Change, ids: Mapping[Ref, str]) -> Result:
+        try:
+            self._api.erase(change.ref.object, change.record_id or "")
+        except Gone:
+            log.info("record_gone_already", object=change.ref.object.value)
+        return Result(change.record_id or "", Outcome.DELETED)
+
+    def _company(self, change: Change, ids: Mapping[Ref, str]) -> Result:
+        return self._save(change, change.fields)
+
+    def _person(self, change: Change, ids: Mapping[Ref, str]) -> Result:
+        companies = _ids_of(ObjectName.COMPANY, change.links, ids)
+        # An organization that a colleague chose stays.
+        taken = change.present.get("org_id")
+        link = {"org_id": companies[0]} if companies and not taken else {}
+        return self._save(change, {**change.fields, **link})
+
+    def _deal(self, change: Change, ids: Mapping[Ref, str]) -> Result:
+        people = _ids_of(ObjectName.CONTACT, change.targets, ids)
+        companies = _ids_of(ObjectName.COMPANY, change.targets, ids)
+        fields, fresh = dict(change.fields), not change.record_id or change.adopted
+        if change.relinked and (fresh or change.main_changed):
+            fields["person_id"] = people[0] if people else None
+            fields["org_id"] = companies[0] if companies else None
+        elif _ids_of(ObjectName.COMPANY, change.links, ids):
+            fields["org_id"] = companies[0]
+        if fresh:
+            there = {name for name in ("person_id", "org_id") if change.present.get(name)}
+            fields = {k: v for k, v in fields.items() if v is not None and k not in there}
+        elif _chosen_by_others(change, ids):
+            fields.pop("org_id", None)
+        result = self._save(change, fields)
+        # Whom a colleague made the deal's person stays that; ours stand beside.
+        main = change.present.get("person_id") if change.adopted else None
+        first = people[0] if people and (fresh or change.main_changed or change.unlinks) else ""
+        self._participants(change, result.record_id, str(main or first), people, ids)
+        return result
+
+    def _participants(
+        self, change: Change, deal_id: str, main: str, people: list[str], ids: Mapping[Ref, str]
+    ) -> None:
+        """Whoever is not the deal's own person stands beside it as a participant (v1 only).
+
+        v1 is out of support: where it is gone the others are left out, and that is told.
+        """
+        others = [person for person in people if person != main]
+        if not (change.unlinks or change.main_changed or change.adopted):
+            new = _ids_of(ObjectName.CONTACT, change.links, ids)
+            others = [person for person in others if person in new]
+            there: dict[str, str] | None = {}
+        elif change.relinked:
+            there = self._there(deal_id)
+        else:
+            return
+        try:
+            for person in others if there is not None else ():
+                if there is not None and person not in there:
+                    self._api.add_participant(deal_id, person)
+            # Who became the deal's own person is no longer one of the others.
+            for person in [*_ids_of(ObjectName.CONTACT, change.unlinks, ids), main]:
+                if there and person in there:
+                    self._api.drop_participant(deal_id, there[person])
+        except (Gone, AccountRefused, InvalidRecord) as error:
+            there = None
+            log.info("participants_refused", kind=type(error).__name__)
+        if there is None and others:
+            words = "Pipedrive takes no further people on the deal; the meeting names them."
+            self._report.note(change.ref, words)
+
+    def _there(self, deal_id: str) -> dict[str, str] | None:
+        try:
+            return self._api.participants(deal_id)
+        except (Gone, AccountRefused):
+            return None
+
+    def _activity(self, change: Change, ids: Mapping[Ref, str]) -> Result:
+        fields: Json = dict(change.fields)
+        if change.relinked:
+            people = _ids_of(ObjectName.CONTACT, change.targets, ids)
+            fields["participants"] = [
+                {"person_id": int(person), "primary": number == 0}
+                for number, person in enumerate(people)
+            ]
+            for name, key in ((ObjectName.DEAL, "deal_id"), (ObjectName.COMPANY, "org_id")):
+                targets = _ids_of(name, change.targets, ids)
+                if targets or (change.record_id and any(r.object is name for r in change.unlinks)):
+                    fields[key] = targets[0] if targets else None
+        return self._save(change, fields)
+
+    def _save(self, change: Change, fields: Fields) -> Result:
+        """Create or update; nothing is sent where nothing is to be written."""
+        name, known = change.ref.object, change.record_id
+        body = self._body(name, fields)
+        if not known:
+            self._report.begun.add(change.ref)
+            try:
+                return Result(self._api.create(name, body), Outcome.CREATED)
+            except (InvalidRecord, Conflict, AccountRefused):
+                self._report.begun.discard(change.ref)
+                raise
+        if not body:
+            return Result(known, Outcome.UNCHANGED)
+        self._api.update(name, known, body)
+        return Result(known, Outcome.UPDATED)
+
+    def _body(self, name: ObjectName, fields: Fields) -> Json:
+        """Our flat fields in v2's shape: typed ids, lists of e-mails, custom fields by their key."""
+        body: Json = {}
+        for field, value in fields.items():
+            key = self._custom.key_of(name, field)
+            if key:
+                numbered = (name, key) in self._custom.numbered
+                body.setdefault("custom_fields", {})[key] = _numbers(value) if numbered else value
+            elif field in ("emails", "phones"):
+                label = "work" if field == "emails" else "mobile"
+                entries = value if isinstance(value, list) else [value] if value else []
+                body[field] = [
+                    {"value": entry, "primary": number == 0, "label": label}
+                    for number, entry in enumerate(entries)
+                ]
+            elif field == "location":
+                # The model of v2 takes an object here and no null.
+                # https://developers.pipedrive.com/docs/api/v1/Activities#addActivity
+                body[field] = {"value": value or ""}
+            elif field in TEXTS:
+                body[field] = value or ""
+            elif field.endswith("_id") and value is not None:
+                body[field] = int(str(value))
+            else:
+                body[field] = value
+        return body
+
+
+def _numbers(value: FieldValue) -> Any:
+    """Options as v2 takes them: by number."""
+    if isinstance(value, list):
+        return [int(item) for item in value]
+    return int(str(value)) if value is not None else None
+
+
+def _ids_of(name: ObjectName, refs: tuple[Ref, ...], ids: Mapping[Ref, str]) -> list[str]:
+    return [ids[ref] for ref in refs if ref.object is name and ref in ids]
+
+
+def _chosen_by_others(change: Change, ids: Mapping[Ref, str]) -> bool:
+    """Whether an organization stands there that is none of those that are to be taken away."""
+    there = change.present.get("org_id")
+    return bool(there) and str(there) not in _ids_of(ObjectName.COMPANY, change.unlinks, ids)

@@ -1,0 +1,5 @@
+"""Salesforce. The parts: client (calls), errors (refusals), schema, finder, graph, packing."""
+
+from crm_adapters.salesforce.adapter import SalesforceAdapter
+
+__all__ = ["SalesforceAdapter"]

@@ -1,0 +1,322 @@
+"""Salesforce through simple-salesforce: one composite query, then one composite graph, all or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from simple_salesforce.format import format_soql
+
+from app.domain.allowance import Allowance
+from app.domain.errors import (
+    AccountRefused,
+    CrmError,
+    Gone,
+    InvalidRecord,
+    RetryLater,
+    Unreadable,
+)
+from app.domain.records import (
+    Account,
+    Change,
+    CrmField,
+    CrmShape,
+    Directory,
+    Findings,
+    Kind,
+    MatchKey,
+    NewField,
+    ObjectName,
+    Plan,
+    Question,
+    Ref,
+)
+from app.outbound.reply import Json, a_list, a_text, an_id, an_object, rows, some_objects, some_text
+from crm_adapters.base import Access, Report, read_schema, unblocked
+from crm_adapters.finder import note_lost_targets
+from crm_adapters.salesforce.client import CALLS, KEY, SOBJECTS, SalesforceClient
+from crm_adapters.salesforce.errors import error_of
+from crm_adapters.salesforce.finder import Columns, Finder
+from crm_adapters.salesforce.graph import Graph, Links
+from crm_adapters.salesforce.packing import (
+    MAX_GRAPHS,
+    MOST_FAILED,
+    connected,
+    fitting,
+    packed,
+    small_enough,
+)
+from crm_adapters.salesforce.schema import field_of, owners_of, stages_of
+
+MARKED = (ObjectName.DEAL, ObjectName.MEETING)
+"""Objects that get the booking-id field."""
+SEVERAL = {"IsParent", "IsWhat"}
+"""Fields of EventRelation that are there only where an org relates several people to one event."""
+EXACT = 200
+"""Records that one collection call takes."""
+METADATA: dict[Kind, dict[str, Any]] = {
+    Kind.TEXT: {"type": "Text", "length": 255},
+    Kind.NUMBER: {"type": "Number", "precision": 18, "scale": 2},
+    Kind.WHOLE: {"type": "Number", "precision": 18, "scale": 0},
+    Kind.FLAG: {"type": "Checkbox", "defaultValue": False},
+    Kind.DATE: {"type": "Date"},
+    Kind.MOMENT: {"type": "DateTime"},
+}
+"""How a custom field of each kind is described to the Tooling API."""
+
+
+class SalesforceAdapter:
+    """One Salesforce org."""
+
+    batch_size: ClassVar[int] = MAX_GRAPHS
+    asks_ahead: ClassVar[bool] = False
+    allowances: ClassVar[Sequence[Allowance]] = (CALLS,)
+    shape: ClassVar[CrmShape] = CrmShape(
+        objects=tuple(ObjectName),
+        native_keys={ObjectName.DEAL: MatchKey.BOOKING},
+        match_keys={
+            ObjectName.CONTACT: (MatchKey.EMAIL, MatchKey.PHONE),
+            ObjectName.LEAD: (MatchKey.EMAIL, MatchKey.PHONE),
+            ObjectName.COMPANY: (MatchKey.DOMAIN,),
+            ObjectName.DEAL: (MatchKey.OPEN_DEAL,),
+        },
+        new_fields=dict.fromkeys(SOBJECTS, r"[A-Za-z]\w*__c"),
+        owner_fields=dict.fromkeys(ObjectName, "OwnerId"),
+        pipeline_field=None,
+        stage_field="StageName",
+        stage_by_label=True,
+        text_limits={
+            "contact.FirstName": 40,
+            "contact.LastName": 80,
+            "contact.Phone": 40,
+            "company.Name": 255,
+            "company.Website": 255,
+            "deal.Name": 120,
+            "meeting.Subject": 255,
+            "meeting.Location": 255,
+            "meeting.Description": 32_000,
+        },
+    )
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self._api = SalesforceClient(access)
+        self._columns = Columns()
+        self._shares_events = True
+
+    def whoami(self) -> Account:
+        """The organization's id and name."""
+        found = self._api.query("SELECT Id, Name FROM Organization LIMIT 1")
+        if not found:
+            raise Unreadable("Salesforce does not say whose org it is.")
+        number, name = an_id(found[0], "Id"), some_text(found[0], "Name")
+        return Account(number, f"{name}, org {number}")
+
+    def check(self, name: ObjectName) -> None:
+        """Read one record of an object."""
+        self._api.query(f"SELECT Id FROM {SOBJECTS[name]} LIMIT 1")  # noqa: S608 - names are ours
+
+    def directory(self, needed: frozenset[ObjectName] | None = None) -> Directory:
+        """Active users, the opportunity's stages, and where the booking-id field is."""
+        notes: list[str] = []
+        owners = owners_of(self._users(), notes)
+        deals = needed is None or ObjectName.DEAL in needed
+        schema, lacking = read_schema(
+            lambda name: {field.name: field for field in self.describe(name)},
+            self.shape.objects,
+            needed,
+            tells_access=True,
+        )
+        for name, fields in schema.items():
+            self._columns.show(name, list(fields))
+        self._shares_events = self._relates_several()
+        return Directory(
+            owners=owners,
+            pipelines=stages_of(self._stages()) if deals else (),
+            booking_fields={
+                name: KEY for name in (*MARKED, ObjectName.CASE) if KEY in schema.get(name, {})
+            },
+            schema=schema,
+            notes=(*notes, *lacking),
+        )
+
+    def _users(self) -> list[Json]:
+        text = "SELECT Id, Email, UserType FROM User WHERE IsActive = true"
+        try:
+            return self._api.query(text)
+        except InvalidRecord:
+            # The connected user may not see of what type the others are.
+            return self._api.query(text.replace(", UserType", ""))
+
+    def _stages(self) -> list[Json]:
+        return self._api.query(
+            "SELECT ApiName, MasterLabel, IsClosed FROM OpportunityStage"
+            " WHERE IsActive = true ORDER BY SortOrder"
+        )
+
+    def _relates_several(self) -> bool:
+        """Whether the org relates several people to one event: a switch, off in some editions."""
+        try:
+            fields = self._api.describe("EventRelation")
+        except (Gone, AccountRefused):
+            return False
+        return {a_text(item, "name") for item in fields} >= SEVERAL
+
+    def describe(self, name: ObjectName) -> list[CrmField]:
+        """The fields of an object, those that the connected user may see."""
+        return [field_of(item) for item in self._api.describe(SOBJECTS[name])]
+
+    def provision(self, fields: Sequence[NewField] = ()) -> list[str]:
+        """Make the booking-id fields and let the connected user see them.
+
+        Fields made by API are invisible until field-level security grants them:
+        https://developer.salesforce.com/docs/atlas.en-us.object_reference.meta/object_reference/sforce_api_objects_fieldpermissions.htm
+        """
+        done = []
+        for name in MARKED:
+            if any(field.name == KEY for field in self.describe(name)):
+                continue
+            metadata = {"type": "Text", "length": 255, "label": "meetergo booking"}
+            if name is ObjectName.DEAL:
+                metadata |= {"externalId": True, "unique": True, "caseSensitive": True}
+            done.append(self._make_field(name, KEY, metadata))
+        for field in fields:
+            label = field.label or field.name.removesuffix("__c").replace("_", " ")
+            done.append(
+                self._make_field(field.object, field.name, {"label": label, **METADATA[field.kind]})
+            )
+        return done
+
+    def _make_field(self, name: ObjectName, field: str, metadata: Json) -> str:
+        # Custom fields of events are made on Activity.
+        owner = "Activity" if name is ObjectName.MEETING else SOBJECTS[name]
+        body = {"FullName": f"{owner}.{field}", "Metadata": metadata}
+        self._api.post("tooling/sobjects/CustomField", body)
+        self._grant(SOBJECTS[name], field)
+        return f"Salesforce: field {field} made on {owner} and shown to the connected user"
+
+    def _grant(self, sobject: str, field: str) -> None:
+        label = "meetergo_bridge"
+        found = self._api.query(format_soql("SELECT Id FROM PermissionSet WHERE Name = {}", label))
+        if found:
+            grant = an_id(found[0], "Id")
+        else:
+            body: Json = {"Name": label, "Label": "meetergo bridge"}
+            grant = an_id(self._api.post("sobjects/PermissionSet", body))
+            user = an_id(self._api.call(lambda sf: sf.oauth2("userinfo", method="GET")), "user_id")
+            body = {"PermissionSetId": grant, "AssigneeId": user}
+            self._api.post("sobjects/PermissionSetAssignment", body)
+        row: Json = {
+            "ParentId": grant,
+            "SobjectType": sobject,
+            "Field": f"{sobject}.{field}",
+            "PermissionsRead": True,
+            "PermissionsEdit": True,
+        }
+        self._api.post("sobjects/FieldPermissions", row)
+
+    def url_for(self, name: ObjectName, record_id: str) -> str:
+        """Address of a record in Lightning."""
+        return f"{self.access.api_base}/lightning/r/{SOBJECTS[name]}/{record_id}/view"
+
+    def apply(self, plan: Plan, report: Report) -> None:
+        """Write everything in one call, as far as it holds together."""
+        links = Links(self._api, plan)
+        waiting = list(plan.changes)
+        place = {change.ref: number for number, change in enumerate(waiting)}
+        # A refused record is set aside, and the rest is sent again without links to it.
+        while waiting:
+            waiting = unblocked(small_enough(waiting, report), report, links.ids)
+            graphs = connected(waiting, set(links.ids))
+            # What does not fit into one graph waits for the ids of what it hangs on.
+            waiting = [change for graph in graphs for change in graph[fitting(graph) :]]
+            for batch in packed([graph[: fitting(graph)] for graph in graphs]):
+                waiting += self._send(batch, links, report, plan.assign)
+            # What others hang on comes before them, as it did in the plan.
+            waiting.sort(key=lambda change: place[change.ref])
+        note_lost_targets(self.find, plan, report)
+
+    def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
+        """Ask everything about all objects in one call, and again where a key found nothing."""
+        return Finder(self._api, self._columns, questions, ids).run()
+
+    def _send(
+        self, batch: list[list[Change]], links: Links, report: Report, assign: bool
+    ) -> list[Change]:
+        """Send graphs in one call; give the changes that have to be sent again."""
+        graphs = [
+            Graph(number, changes, links, self._shares_events)
+            for number, changes in enumerate(batch)
+        ]
+        busy = [graph for graph in graphs if graph.nodes]
+        for graph in graphs:
+            if not graph.nodes:
+                graph.finish(report, {})
+        if not busy:
+            return []
+        report.begun.update(change.ref for graph in busy for change in graph.changes)
+        answer = self._api.post(
+            "composite/graph", {"graphs": [graph.body for graph in busy]}, assign=assign
+        )
+        by_id = {a_text(entry, "graphId"): entry for entry in rows(answer, "graphs")}
+        entries = [an_object(by_id.get(graph.id)) for graph in busy]
+        overrun = sum(entry.get("isSuccessful") is not True for entry in entries) > MOST_FAILED
+        again: list[Change] = []
+        halted = 0
+        stopped_by: Exception | None = None
+        for graph, entry in zip(busy, entries, strict=True):
+            nodes = _nodes(entry)
+            if entry.get("isSuccessful") is True:
+                graph.finish(report, nodes)
+                self._write_exactly(graph, links, report)
+                continue
+            stopped_by = graph.blame(report, nodes, overrun) or stopped_by
+            # All or nothing: what stands in a graph that failed was not made.
+            report.begun.difference_update(change.ref for change in graph.changes)
+            halted += graph.halted
+            again += [change for change in graph.changes if change.ref not in report.problems]
+        if stopped_by:
+            raise stopped_by
+        if halted == len(busy):
+            raise RetryLater("Salesforce halted the whole batch.")
+        return again
+
+    def _write_exactly(self, graph: Graph, links: Links, report: Report) -> None:
+        """Write texts that look like references, by a call that knows none.
+
+        Until that is done the record counts as not written: it holds another text.
+        """
+        written = {ref: report.results.pop(ref) for ref in graph.exact if ref in report.results}
+        refs = list(written)
+        for start in range(0, len(refs), EXACT):
+            some = refs[start : start + EXACT]
+            records = [
+                {
+                    "attributes": {"type": SOBJECTS[ref.object]},
+                    "id": links.ids[ref],
+                    **graph.exact[ref],
+                }
+                for ref in some
+            ]
+            body: dict[str, Any] = {"allOrNone": False, "records": records}
+            answers = a_list(self._api.post("composite/sobjects", body, method="PATCH"))
+            if len(answers) != len(some):
+                raise Unreadable("Salesforce's answer leaves a record out.")
+            for ref, answer in zip(some, answers, strict=True):
+                if an_object(answer).get("success") is True:
+                    report.results[ref] = written[ref]
+                    continue
+                errors = [
+                    {**error, "errorCode": some_text(error, "statusCode")}
+                    for error in some_objects(answer, "errors")
+                ]
+                error = error_of(400, errors, SOBJECTS[ref.object])
+                if not isinstance(error, CrmError) or isinstance(error, RetryLater):
+                    raise error
+                report.problems[ref] = error
+
+
+def _nodes(entry: Json) -> dict[str, Json]:
+    """The answers of a graph's nodes by their names. Raises Unreadable."""
+    response = an_object(entry.get("graphResponse"), "A graph's answer")
+    return {a_text(node, "referenceId"): node for node in rows(response, "compositeResponse")}

@@ -1,0 +1,189 @@
+"""Salesforce through simple-salesforce: one call, bounded, its answer in the shape that it must have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Any
+from urllib.parse import urlencode
+
+import requests
+from simple_salesforce.api import Salesforce
+
+from app.domain.allowance import Allowance
+from app.domain.errors import AccountRefused, CrmError, Gone, RetryLater, Unreadable
+from app.domain.records import ObjectName
+from app.outbound.reply import Json, Reply, a_text, an_object, lowered, part, rows
+from app.outbound.wire import bound
+from crm_adapters.base import BOOKING_FIELD, Access
+from crm_adapters.http import MOST_PAGES, exchange, refusal_of, with_token
+from crm_adapters.salesforce.errors import error_of, is_malformed
+
+API_VERSION = "68.0"
+"""The one place for the version (Autumn 2026)."""
+DATA = f"/services/data/v{API_VERSION}"
+KEY = f"{BOOKING_FIELD}__c"
+SOBJECTS = {
+    ObjectName.COMPANY: "Account",
+    ObjectName.CONTACT: "Contact",
+    ObjectName.LEAD: "Lead",
+    ObjectName.DEAL: "Opportunity",
+    ObjectName.CASE: "Case",
+    ObjectName.MEETING: "Event",
+}
+CALLS = Allowance("a second", 25, 1.0, told=False)
+"""Salesforce has a budget of 24 hours, told in a header, and no limit a second; this one is ours."""
+QUERIES = 5
+"""Queries that one composite call takes."""
+
+
+class SalesforceClient:
+    """One org: one method, one endpoint."""
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self._session = _Session(access)
+
+    def query(self, soql: str) -> list[Json]:
+        """Every row of a query. Raises RetryLater where it does not end."""
+        answer = self.call(lambda sf: sf.query(soql))
+        found = rows(answer, "records")
+        for _ in range(MOST_PAGES):
+            if an_object(answer).get("done") is not False:
+                return found
+            following = a_text(answer, "nextRecordsUrl")
+            if not following.startswith("/services/data/"):
+                break
+            answer = self.call(partial(_next_page, following))
+            found += rows(answer, "records")
+        raise RetryLater("Salesforce's list does not end.")
+
+    def queries(
+        self,
+        soql: Mapping[str, str],
+        resource: str = "query",
+        optional: Collection[str] = (),
+    ) -> dict[str, list[Json]]:
+        """Rows of several queries, five to a call: composite takes no more.
+
+        `queryAll` as the resource shows deleted and merged records too. Those that are `optional` find
+        more of what another one asks for; one that the org cannot parse finds nothing.
+        """
+        found: dict[str, list[Json]] = {}
+        names = list(soql)
+        for start in range(0, len(names), QUERIES):
+            requests_ = [
+                {
+                    "method": "GET",
+                    "referenceId": name,
+                    "url": f"{DATA}/{resource}?{urlencode({'q': soql[name]})}",
+                }
+                for name in names[start : start + QUERIES]
+            ]
+            answer = self.post("composite", {"allOrNone": False, "compositeRequest": requests_})
+            asked = set(names[start : start + QUERIES])
+            for piece in rows(answer, "compositeResponse"):
+                status = status_of(piece)
+                name = a_text(piece, "referenceId")
+                if status == 200:
+                    found[name] = rows(part(piece, "body"), "records")
+                elif name in optional and is_malformed(piece.get("body")):
+                    found[name] = []
+                else:
+                    # A read that failed is not 'nobody found': it would make duplicates.
+                    raise error_of(status, piece.get("body"))
+            if not asked <= set(found):
+                raise Unreadable("Salesforce's answer leaves a query out.")
+        return found
+
+    def describe(self, sobject: str) -> list[Json]:
+        """The fields of an object. Raises Gone or AccountRefused where the org does not show it."""
+        found = self.call(lambda sf: sf.restful(f"sobjects/{sobject}/describe"), lost=Gone)
+        return rows(found, "fields")
+
+    def post(self, path: str, body: Json, method: str = "POST", assign: bool = False) -> Any:
+        """POST JSON under the version's root; `assign` lets the org's assignment rules act."""
+        headers = {
+            # A stranger who shares a name with somebody is no duplicate: an alert rule must not
+            # stop him.
+            "Sforce-Duplicate-Rule-Header": "allowSave=true",
+            # Left out it means TRUE: an assignment rule would take leads and cases from their owner.
+            # https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/headers_autoassign.htm
+            "Sforce-Auto-Assign": str(assign).upper(),
+        }
+        return self.call(lambda sf: sf.restful(path, method=method, json=body, headers=headers))
+
+    def call(
+        self,
+        do: Callable[[Salesforce], Any],
+        lost: Callable[[str], CrmError] = AccountRefused,
+    ) -> Any:
+        """Do something with the client, with a valid token and our errors.
+
+        `lost`: what it means that the address which is called is not there.
+        """
+
+        def once(token: str) -> Any:
+            client = Salesforce(
+                instance_url=self.access.api_base,
+                session_id=token,
+                version=API_VERSION,
+                session=self._session,
+            )
+            try:
+                return do(client)
+            except Gone as error:
+                raise lost(error.message) from None
+
+        return with_token(self.access, once)
+
+
+def _next_page(path: str, client: Salesforce) -> Any:
+    return client.query_more(path, True)
+
+
+def status_of(piece: Json) -> int:
+    """The status of one part of a composite answer. Raises Unreadable."""
+    status = piece.get("httpStatusCode")
+    if isinstance(status, bool) or not isinstance(status, int):
+        raise Unreadable("A part of Salesforce's answer has no status.")
+    return status
+
+
+class _Session(requests.Session):
+    """Bounds and counts calls, and goes to a plain-http API base where one is set.
+
+    simple-salesforce always writes https://, and reads no refusal the way that is needed here.
+    """
+
+    def __init__(self, access: Access) -> None:
+        super().__init__()
+        self._access = access
+        bound(self, access.gate)
+
+    def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
+        access = self._access
+        access.enter(CALLS)
+        kwargs.setdefault("timeout", access.timeout)
+        kwargs["allow_redirects"] = False
+        if access.api_base.startswith("http://"):
+            url = str(url).replace("https://", "http://", 1)
+        answers: list[requests.Response] = []
+
+        def send() -> Reply:
+            answers.append(super(_Session, self).request(method, url, *args, **kwargs))
+            return Reply(
+                answers[0].status_code, lowered(answers[0].headers), answers[0].content or b""
+            )
+
+        reply = exchange(access, CALLS, send)
+        if reply.status >= 400:
+            refused = error_of(reply.status, refusal_of(reply))
+            if not isinstance(refused, RetryLater):
+                access.meter.count(answered=True)
+            raise refused
+        if reply.body.strip():
+            document = reply.json()
+            answers[0].json = lambda **_: document  # type: ignore[method-assign]
+        access.meter.count(answered=True)
+        return answers[0]

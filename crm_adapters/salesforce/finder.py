@@ -1,0 +1,279 @@
+"""Answers questions about a Salesforce org: the next key of every question goes into one call."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from simple_salesforce.format import format_soql
+
+from app.domain.people import normalise_email, normalise_phone
+from app.domain.records import (
+    PEOPLE,
+    Findings,
+    Found,
+    Key,
+    MatchKey,
+    ObjectName,
+    Question,
+    Ref,
+)
+from app.outbound.reply import Json, an_id, some_text
+from crm_adapters.finder import ids_of, oldest_first, record_id_in, told_begun
+from crm_adapters.salesforce.client import KEY, SOBJECTS, SalesforceClient
+
+RECORD_ID = re.compile(r"[a-zA-Z0-9]{15}(?:[a-zA-Z0-9]{3})?")
+MERGEABLE = (ObjectName.COMPANY, ObjectName.CONTACT, ObjectName.LEAD)
+COLUMNS: dict[ObjectName, tuple[str, ...]] = {
+    ObjectName.COMPANY: ("Website",),
+    ObjectName.CONTACT: ("Email", "Phone", "MobilePhone", "AccountId"),
+    ObjectName.LEAD: ("Email", "Phone", "MobilePhone", "ConvertedContactId"),
+    ObjectName.DEAL: ("AccountId",),
+    ObjectName.CASE: ("AccountId", "ContactId"),
+    ObjectName.MEETING: ("WhoId", "WhatId"),
+}
+"""What is read of every record beside the fields asked for, where the org shows it."""
+IF_SHOWN = {ObjectName.CONTACT: ("IsPersonAccount",)}
+"""Likewise, of orgs that have it."""
+
+
+class Columns:
+    """Which columns may be asked for: a query that names one that the user does not see fails whole."""
+
+    def __init__(self) -> None:
+        self._shown: dict[ObjectName, frozenset[str]] = {}
+
+    def show(self, name: ObjectName, fields: Sequence[str]) -> None:
+        """Note what the org shows of an object."""
+        self._shown[name] = frozenset(fields)
+
+    def of(self, name: ObjectName) -> tuple[str, ...]:
+        """The columns to read of an object; of one that was not described the usual ones."""
+        shown = self._shown.get(name)
+        if shown is None:
+            return COLUMNS[name]
+        return tuple(c for c in (*COLUMNS[name], *IF_SHOWN.get(name, ())) if c in shown)
+
+
+class Finder:
+    """Answers questions about one org: the next key of every question goes into one call."""
+
+    def __init__(
+        self,
+        api: SalesforceClient,
+        columns: Columns,
+        questions: Sequence[Question],
+        ids: Mapping[Ref, str],
+    ) -> None:
+        self._api, self._columns = api, columns
+        self._ids = ids
+        self._left = {q.ref: [*_own_id(q), *q.keys] for q in questions}
+        self._questions = {q.ref: q for q in questions}
+        self._roles: list[Json] = []
+        self.findings = Findings(asked=frozenset(self._questions))
+
+    def run(self) -> Findings:
+        """Answer everything."""
+        while True:
+            asked: dict[tuple[ObjectName, MatchKey, str], list[tuple[Question, Key]]] = {}
+            people = any(keys and ref.object in PEOPLE for ref, keys in self._left.items())
+            waiting = {ref for ref, keys in self._left.items() if keys}
+            for ref, keys in self._left.items():
+                if not keys or self._waits(self._questions[ref], keys[0], people, waiting):
+                    continue
+                key = keys.pop(0)
+                field = key.field if key.kind is MatchKey.FIELD else ""
+                part = asked.setdefault((ref.object, key.kind, field), [])
+                part.append((self._questions[ref], key))
+            if not asked:
+                break
+            self._ask(asked)
+            for ref in self.findings.found:
+                self._left[ref] = []
+        oldest_first(self.findings)
+        return self.findings
+
+    def _waits(self, question: Question, key: Key, people: bool, waiting: set[Ref]) -> bool:
+        """Whether a record is found through others that are still being looked for."""
+        if key.kind is MatchKey.OPEN_DEAL:
+            return people
+        marked = key.kind is not MatchKey.BOOKING or KEY in question.content
+        return not marked and any(ref in waiting for ref in question.anchors)
+
+    def _ask(
+        self, asked: Mapping[tuple[ObjectName, MatchKey, str], list[tuple[Question, Key]]]
+    ) -> None:
+        soql, parts, deeper = {}, {}, set[str]()
+        for number, ((name, kind, field), part) in enumerate(asked.items()):
+            where = self._where(name, kind, field, part)
+            if where:
+                fields = {f for question, _ in part for f in question.fields if f != "Id"}
+                fields |= {field} if field else set()
+                columns = sorted({"Id", "CreatedDate", *self._columns.of(name), *fields})
+                soql[f"q{number}"] = (
+                    f"SELECT {', '.join(columns)} FROM {SOBJECTS[name]}"  # noqa: S608 - names are ours
+                    f" WHERE {where} ORDER BY CreatedDate"
+                )
+                parts[f"q{number}"] = (name, kind, part)
+                likes = [form for _, key in part for form in _longer_site_forms(key.value)]
+                if kind is MatchKey.DOMAIN and likes:
+                    # A website may have a path behind its domain.
+                    paths = " OR ".join(f"Website LIKE '{form}'" for form in likes)
+                    text = soql[f"q{number}"].replace(where, paths)
+                    soql[f"p{number}"], parts[f"p{number}"] = text, (name, kind, part)
+                    deeper.add(f"p{number}")
+        lost: dict[ObjectName, list[tuple[Question, Key]]] = {}
+        for query, rows in self._api.queries(soql, optional=deeper).items():
+            name, kind, part = parts[query]
+            for question, key in part:
+                hits = [
+                    (row, by) for row in rows if (by := self._told_by(question, kind, key, row))
+                ]
+                for row, by in hits:
+                    self._note(question, by, row)
+                if kind is MatchKey.RECORD_ID and not hits and name in MERGEABLE:
+                    lost.setdefault(name, []).append((question, key))
+        if lost:
+            self._follow(lost)
+
+    def _where(
+        self, name: ObjectName, kind: MatchKey, field: str, part: list[tuple[Question, Key]]
+    ) -> str:
+        """The condition that finds everything asked for by one kind of key; empty for nothing."""
+        values = [key.value for _, key in part]
+        condition, found = "", list[str]()
+        if kind is MatchKey.RECORD_ID:
+            # What is no id of Salesforce's would make the whole query fail.
+            ids = (record_id_in(v) for v in values)
+            condition, found = "Id IN {}", [i for i in ids if RECORD_ID.fullmatch(i)]
+        elif kind is MatchKey.EMAIL:
+            condition, found = "Email IN {}", values
+        elif kind is MatchKey.PHONE:
+            shown = [c for c in ("Phone", "MobilePhone") if c in self._columns.of(name)]
+            condition = " OR ".join(f"{column} IN {{0}}" for column in shown)
+            found = [form for value in values for form in _phone_forms(value)] if shown else []
+        elif kind is MatchKey.DOMAIN:
+            condition, found = "Website IN {}", [f for v in values for f in _site_forms(v)]
+        elif kind is MatchKey.FIELD:
+            condition, found = f"{field} IN {{}}", values
+        elif kind is MatchKey.OPEN_DEAL:
+            condition, found = "IsClosed = false AND Id IN {}", self._deals_of(values)
+        elif kind is MatchKey.BOOKING:
+            condition = f"{KEY} IN {{}}"
+            found = [key.value for question, key in part if KEY in question.content]
+            if not found:
+                condition, found = self._around(name, part)
+        return str(format_soql(condition, found)) if found else ""
+
+    def _around(self, name: ObjectName, part: list[tuple[Question, Key]]) -> tuple[str, list[str]]:
+        """What hangs on the records that a begun one was linked to: there is no booking-id field."""
+        refs = dict.fromkeys(ref for question, _ in part for ref in question.anchors)
+        ids = ids_of(list(refs), self._ids, self.findings)
+        people = [i for i, ref in ids.items() if ref.object in PEOPLE]
+        if name is ObjectName.DEAL:
+            return "Id IN {}", self._deals_of([r.key for r in ids.values() if r.object in PEOPLE])
+        if name is ObjectName.CASE:
+            return "ContactId IN {}", people
+        return "WhatId IN {0} OR WhoId IN {0}", list(ids)
+
+    def _deals_of(self, identities: list[str]) -> list[str]:
+        people = [i for v in identities if (i := self._id_of(Ref(ObjectName.CONTACT, v)))]
+        if people:
+            text = (
+                "SELECT OpportunityId, ContactId FROM OpportunityContactRole WHERE ContactId IN {}"
+            )
+            self._roles = self._api.queries({"roles": format_soql(text, people)})["roles"]
+        return sorted({row["OpportunityId"] for row in self._roles})
+
+    def _told_by(self, question: Question, kind: MatchKey, key: Key, row: Json) -> str:
+        """By what a row answers a question, in words; empty where it answers another one."""
+        if kind is MatchKey.BOOKING:
+            title = "Name" if question.ref.object is ObjectName.DEAL else "Subject"
+            return told_begun(question, key, row, KEY, "Description", title)
+        return kind.replace("_", " ") if self._is_meant(kind, key, row) else ""
+
+    def _is_meant(self, kind: MatchKey, key: Key, row: Json) -> bool:
+        """Compared again by us, since one query asks for many."""
+        if kind is MatchKey.OPEN_DEAL:
+            person = self._id_of(Ref(ObjectName.CONTACT, key.value))
+            return (row["Id"], person) in {
+                (r["OpportunityId"], r["ContactId"]) for r in self._roles
+            }
+        phones = [normalise_phone(row.get(name)) for name in ("Phone", "MobilePhone")]
+        there: dict[MatchKey, list[str | None]] = {
+            MatchKey.EMAIL: [normalise_email(row.get("Email"))],
+            MatchKey.PHONE: phones,
+            MatchKey.DOMAIN: [_site_domain(row.get("Website") or "")],
+            MatchKey.FIELD: [str(row.get(key.field) or "").lower()],
+            MatchKey.RECORD_ID: [str(row["Id"])[:15]],
+        }
+        value = key.value.lower() if kind is MatchKey.FIELD else key.value
+        return (record_id_in(value)[:15] if kind is MatchKey.RECORD_ID else value) in there[kind]
+
+    def _note(self, question: Question, by: str, row: Json) -> None:
+        values = {k: v for k, v in row.items() if k not in ("attributes", "Id")}
+        made = some_text(row, "CreatedDate")
+        contact = row.get("ConvertedContactId")
+        if contact:
+            became = Ref(ObjectName.CONTACT, question.ref.key)
+            found = Found(str(contact), {}, "converted lead", became, made)
+        else:
+            person = question.ref.object is ObjectName.CONTACT
+            company = some_text(row, "AccountId") if person else ""
+            # The contact of a person account is written through its account alone.
+            found = Found(
+                an_id(row, "Id"), values, by, made_at=made, company=company,
+                read_only=row.get("IsPersonAccount") is True,
+            )  # fmt: skip
+        self.findings.add(question.ref, found)
+
+    def _follow(self, lost: Mapping[ObjectName, list[tuple[Question, Key]]]) -> None:
+        """Look whether what is gone was merged, and into what."""
+        soql = {
+            name.value: format_soql(
+                f"SELECT Id, MasterRecordId FROM {SOBJECTS[name]} WHERE Id IN {{}}",  # noqa: S608 - names are ours
+                [i for _, key in part if (i := record_id_in(key.value))],
+            )
+            for name, part in lost.items()
+        }
+        for name, rows in self._api.queries(soql, "queryAll").items():
+            masters = {str(row["Id"])[:15]: row.get("MasterRecordId") for row in rows}
+            for question, key in lost[ObjectName(name)]:
+                master = masters.get(record_id_in(key.value)[:15])
+                if master:
+                    again = Key(MatchKey.RECORD_ID, master)
+                    self._left[question.ref].insert(0, again)
+
+    def _id_of(self, ref: Ref) -> str | None:
+        return self._ids.get(ref) or self.findings.first(ref)
+
+
+def _own_id(question: Question) -> list[Key]:
+    return [Key(MatchKey.RECORD_ID, question.record_id)] if question.record_id else []
+
+
+def _phone_forms(phone: str) -> list[str]:
+    return [phone, phone.lstrip("+"), "00" + phone.lstrip("+")]
+
+
+def _site_forms(domain: str | None) -> list[str]:
+    return [
+        f"{scheme}{www}{domain}{slash}"
+        for scheme in ("", "http://", "https://")
+        for www in ("", "www.")
+        for slash in ("", "/")
+    ]
+
+
+def _longer_site_forms(domain: str) -> list[str]:
+    """Beginnings of addresses that go on behind the domain, as LIKE takes them."""
+    if not re.fullmatch(r"[a-z0-9.-]+", domain):
+        return []
+    starts = [f"{scheme}{www}" for scheme in ("", "http://", "https://") for www in ("", "www.")]
+    return [f"{start}{domain}/_%" for start in starts]
+
+
+def _site_domain(website: str) -> str:
+    """The domain of a website, whatever stands before and behind it."""
+    bare = re.sub(r"^(https?://)?(www\.)?", "", website.strip().lower())
+    return re.split(r"[/?#:]", bare)[0]

@@ -1,0 +1,302 @@
+"""One all-or-nothing group of changes as nodes of a composite graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from simple_salesforce.format import format_soql
+
+from app.domain.errors import (
+    AccountRefused,
+    Conflict,
+    CrmError,
+    Gone,
+    InvalidRecord,
+    RetryLater,
+    ThereAlready,
+)
+from app.domain.records import (
+    PEOPLE,
+    SHARED,
+    Change,
+    Fields,
+    ObjectName,
+    Outcome,
+    Plan,
+    Ref,
+    Result,
+)
+from app.outbound.reply import Json, an_id, an_object, part, some_text
+from crm_adapters.base import Report
+from crm_adapters.salesforce.client import DATA, KEY, SOBJECTS, SalesforceClient, status_of
+from crm_adapters.salesforce.errors import entries_of, error_of
+
+JOINS = {
+    ObjectName.DEAL: ("OpportunityContactRole", "OpportunityId", "ContactId"),
+    ObjectName.MEETING: ("EventRelation", "EventId", "RelationId"),
+}
+"""The objects that link further people: name, field of the record, field of the person."""
+ONE_PERSON = (
+    "This org relates one person to an event; the others stand in its text. To relate all of them,"
+    " switch on 'Allow Users to Relate Multiple Contacts to Tasks and Events' in Setup."
+)
+
+
+class Links:
+    """Ids as they come to be, and the rows that link people where some are to be taken away."""
+
+    def __init__(self, api: SalesforceClient, plan: Plan) -> None:
+        self.ids = plan.known_ids()
+        self.joins: dict[tuple[str, str], str] = {}
+        """(record id, contact id) -> id of the row that links them."""
+        soql = {}
+        for name, (table, key, other) in JOINS.items():
+            ids = [
+                c.record_id
+                for c in plan.of(name)
+                if c.record_id and (c.unlinks or c.main_changed or c.adopted)
+            ]
+            if ids:
+                text = f"SELECT Id, {key}, {other} FROM {table} WHERE {key} IN {{}}"  # noqa: S608 - names are ours
+                soql[table] = format_soql(text, ids)
+        for rows in api.queries(soql).values():
+            for row in rows:
+                record = str(row.get("OpportunityId") or row.get("EventId"))
+                person = str(row.get("ContactId") or row.get("RelationId"))
+                self.joins[record, person] = row["Id"]
+
+
+class Graph:
+    """One all-or-nothing group of changes as nodes of a composite graph."""
+
+    def __init__(
+        self, number: int, changes: list[Change], links: Links, shares_events: bool = True
+    ) -> None:
+        """`shares_events`: whether the org relates several people to one event."""
+        self.changes = changes
+        self._links, self._shares_events = links, shares_events
+        self.exact: dict[Ref, dict[str, Any]] = {}
+        """Texts that would be taken as references, to be written again by a call without these."""
+        self.left_out: list[Ref] = []
+        """Events that stand without some of their people."""
+        self._refs: dict[str, Ref] = {}
+        self._made: dict[Ref, str] = {}
+        self.nodes: list[Json] = []
+        self.halted = False
+        """Whether it was not tried, since too many others had failed."""
+        for change in changes:
+            self._add(change)
+        self.id = f"g{number}"
+        self.body = {"graphId": self.id, "compositeRequest": self.nodes}
+
+    def _add(self, change: Change) -> None:
+        name, known = change.ref.object, change.record_id
+        if change.delete:
+            self._node(change.ref, "DELETE", f"sobjects/{SOBJECTS[name]}/{known}")
+            return
+        fields = {key: _plain(value) for key, value in change.fields.items()}
+        exact = {key: value for key, value in fields.items() if has_reference(value)}
+        if exact:
+            self.exact[change.ref] = exact
+            fields |= {key: without_reference(value) for key, value in exact.items()}
+        self._point(change, fields)
+        self._unjoin(change, known)
+        if known:
+            if fields:
+                self._node(change.ref, "PATCH", f"sobjects/{SOBJECTS[name]}/{known}", fields)
+        elif name is ObjectName.DEAL and KEY in fields:
+            value = quote(str(fields.pop(KEY)), safe="")
+            path = f"sobjects/Opportunity/{KEY}/{value}"
+            self._made[change.ref] = self._node(change.ref, "PATCH", path, fields)
+        else:
+            path = f"sobjects/{SOBJECTS[name]}"
+            self._made[change.ref] = self._node(change.ref, "POST", path, fields)
+        self._join(change, known)
+
+    def _point(self, change: Change, fields: dict[str, Any]) -> None:
+        """Set the reference fields that a record carries itself."""
+        if not change.relinked:
+            return
+        first = {
+            kind: next((self._id(ref) for ref in change.targets if ref.object is kind), None)
+            for kind in ObjectName
+        }
+        person, company = first[ObjectName.CONTACT], first[ObjectName.COMPANY]
+        points: dict[str, str | None] = {}
+        if change.ref.object in (ObjectName.CONTACT, ObjectName.DEAL):
+            points = {"AccountId": company}
+        elif change.ref.object is ObjectName.CASE:
+            points = {"AccountId": company, "ContactId": person}
+        elif change.ref.object is ObjectName.MEETING:
+            main = next((ref for ref in change.targets if ref.object in PEOPLE), None)
+            what = first[ObjectName.DEAL] or first[ObjectName.CASE] or company
+            # An event with a lead may stand for nothing else (FIELD_INTEGRITY_EXCEPTION).
+            by_lead = main is not None and main.object is ObjectName.LEAD
+            who = self._id(main) if main else None
+            points = {"WhoId": who, "WhatId": None if by_lead else what}
+        for field, target in points.items():
+            if self._stands(change, field):
+                continue
+            empty = target is None and (
+                change.ref.object is ObjectName.CONTACT or not change.record_id
+            )
+            if not empty and not (change.adopted and target is None):
+                fields[field] = target
+
+    def _stands(self, change: Change, field: str) -> bool:
+        """Whether what a record points to is to stay: a person's choice, or nothing new."""
+        there = change.present.get(field)
+        if not change.record_id or change.adopted:
+            return bool(there)
+        if change.ref.object is ObjectName.MEETING or change.main_changed:
+            new = True
+        else:
+            links = {ref.object for ref in change.links}
+            new = field == "AccountId" and ObjectName.COMPANY in links
+        ours = [self._links.ids.get(ref) for ref in change.unlinks]
+        others = field == "AccountId" and bool(there) and there not in ours
+        return others or not new
+
+    def _unjoin(self, change: Change, known: str | None) -> None:
+        """Take away who left, and who is to become a meeting's main person."""
+        gone = [self._links.ids[r] for r in change.unlinks if r in self._links.ids]
+        people = [ref for ref in change.targets if ref.object is ObjectName.CONTACT]
+        if change.ref.object is ObjectName.MEETING and people:
+            gone += [self._links.ids[ref] for ref in people[:1] if ref in self._links.ids]
+        for person in gone:
+            row = self._links.joins.get((known or "", person))
+            if row:
+                table = JOINS[change.ref.object][0]
+                self._node(change.ref, "DELETE", f"sobjects/{table}/{row}")
+
+    def _join(self, change: Change, known: str | None) -> None:
+        """Link the people beyond what a record's own fields can say."""
+        name = change.ref.object
+        if name not in JOINS or not change.relinked:
+            return
+        table = JOINS[name][0]
+        people = [ref for ref in change.targets if ref.object is ObjectName.CONTACT]
+        if name is ObjectName.MEETING and any(r.object is ObjectName.LEAD for r in change.targets):
+            # An event takes one lead or many contacts.
+            people = people[:1]
+        if name is ObjectName.MEETING and len(people) > 1 and not self._shares_events:
+            self.left_out.append(change.ref)
+            people = people[:1]
+        # The main person of a deal that others have made is theirs to choose.
+        chosen = change.record_id and not change.main_changed
+        chosen = chosen and (not change.adopted or any(r == known for r, _ in self._links.joins))
+        for number, ref in enumerate(people):
+            person = self._id(ref)
+            row = self._links.joins.get((known or "", person))
+            if name is ObjectName.DEAL and row and change.main_changed:
+                body: Json = {"IsPrimary": number == 0}
+                self._node(change.ref, "PATCH", f"sobjects/{table}/{row}", body)
+            if row or (name is ObjectName.MEETING and number == 0):
+                continue
+            if ref not in change.links and not change.main_changed:
+                continue
+            record = known or f"@{{{self._made[change.ref]}.id}}"
+            body = (
+                {"OpportunityId": record, "ContactId": person, "IsPrimary": not (number or chosen)}
+                if name is ObjectName.DEAL
+                else {"EventId": record, "RelationId": person, "IsParent": True, "IsWhat": False}
+            )
+            self._node(change.ref, "POST", f"sobjects/{table}", body)
+
+    def _id(self, ref: Ref) -> str:
+        if ref in self._made:
+            return f"@{{{self._made[ref]}.id}}"
+        return self._links.ids[ref]
+
+    def _node(self, ref: Ref, method: str, path: str, body: Fields | None = None) -> str:
+        name = f"n{len(self.nodes)}"
+        node: Json = {"method": method, "url": f"{DATA}/{path}", "referenceId": name}
+        if body is not None:
+            node["body"] = dict(body)
+        self.nodes.append(node)
+        self._refs[name] = ref
+        return name
+
+    def finish(self, report: Report, answers: Mapping[str, Json]) -> None:
+        """Note what every change came to. Raises Unreadable where the answer does not say."""
+        touched = set(self._refs.values())
+        for change in self.changes:
+            node = self._made.get(change.ref)
+            if node:
+                answer = an_object(answers.get(node))
+                fresh = status_of(answer) == 201
+                record_id = an_id(part(answer, "body"))
+                result = Result(record_id, Outcome.CREATED if fresh else Outcome.UPDATED)
+            else:
+                outcome = Outcome.UPDATED if change.ref in touched else Outcome.UNCHANGED
+                outcome = Outcome.DELETED if change.delete else outcome
+                result = Result(self._links.ids[change.ref], outcome)
+            self._links.ids[change.ref] = result.record_id
+            report.results[change.ref] = result
+        for ref in self.left_out:
+            report.note(ref, ONE_PERSON)
+
+    def blame(self, report: Report, answers: Mapping[str, Json], overrun: bool) -> Exception | None:
+        """Find the record that a graph failed for, if it did not fail for others' sake.
+
+        `overrun`: so many others failed in the call that the rest was not tried. Gives the error
+        where it is no fault of a record.
+        """
+        for name, ref in self._refs.items():
+            node = answers.get(name)
+            if node is None or status_of(node) < 300:
+                continue
+            codes = {entry.get("errorCode") for entry in entries_of(node.get("body"))}
+            if codes == {"PROCESSING_HALTED"}:
+                continue
+            error = error_of(status_of(node), node.get("body"), SOBJECTS[ref.object])
+            return self._note(report, ref, error)
+        if overrun:
+            # It only came after too many others had failed: those are sent without it first.
+            self.halted = True
+            return None
+        words = next((t for node in answers.values() if (t := _words(node))), "no reason was given")
+        report.problems[self.changes[0].ref] = InvalidRecord(f"Salesforce halted it: {words}")
+        return None
+
+    def _note(self, report: Report, ref: Ref, error: Exception) -> Exception | None:
+        if not isinstance(error, CrmError) or isinstance(error, (RetryLater, AccountRefused)):
+            return error
+        record_id = self._links.ids.get(ref, "")
+        if isinstance(error, Gone):
+            error.record_id = record_id
+        if (
+            isinstance(error, Conflict)
+            and error.record_id
+            and ref.object in SHARED
+            and not record_id
+        ):
+            error = ThereAlready(error.message, error.record_id)
+        report.problems[ref] = error
+        return None
+
+
+def _words(node: Json) -> str:
+    return next((some_text(e, "message") for e in entries_of(node.get("body"))), "")[:300]
+
+
+def has_reference(value: Any) -> bool:
+    """Whether Salesforce would take a part of a text as a reference to another node's result.
+
+    https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_composite_composite.htm
+    """
+    return isinstance(value, str) and "@{" in value
+
+
+def without_reference(value: str) -> str:
+    """A text that stands in for one until that is written by a call without references."""
+    return value.replace("@{", "@ {")
+
+
+def _plain(value: Any) -> Any:
+    """A value as the API takes it: empty is null, and several choices are one text."""
+    if isinstance(value, list):
+        return ";".join(value)
+    return None if value == "" else value

@@ -1,0 +1,72 @@
+"""Cuts a plan into graphs that hold together, and fills calls with them up to the API's limits."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+from app.domain.errors import InvalidRecord
+from app.domain.records import Change, ObjectName, Ref
+from crm_adapters.base import Report
+from crm_adapters.salesforce.graph import JOINS
+
+MAX_NODES = 500
+"""https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_composite_graph_limits.htm"""
+MAX_GRAPHS = 75
+"""In one call; more than 14 failed ones halt the rest."""
+MOST_FAILED = 14
+
+
+def connected(changes: list[Change], known: set[Ref]) -> list[list[Change]]:
+    """Group changes that refer to each other's new records: a graph cannot see another's."""
+    group: dict[Ref, list[Change]] = {}
+    for change in changes:
+        mine = [change]
+        for ref in change.targets:
+            other = group.get(ref)
+            if other is not None and other is not mine and ref not in known:
+                other += mine
+                for member in mine:
+                    group[member.ref] = other
+                mine = other
+        group[change.ref] = mine
+    return list({id(members): members for members in group.values()}.values())
+
+
+def _size(change: Change) -> int:
+    """The most nodes that a change takes: itself, and a row for everybody whom it links or unlinks."""
+    if change.ref.object not in JOINS:
+        return 1
+    people = sum(ref.object is ObjectName.CONTACT for ref in change.targets)
+    rows = people * (2 if change.record_id else 1) + len(change.unlinks)
+    return 1 + rows - (change.ref.object is ObjectName.MEETING and not change.record_id)
+
+
+def small_enough(changes: list[Change], report: Report) -> list[Change]:
+    """The changes that one call can make; of the others it is noted that Salesforce takes no such."""
+    for change in changes:
+        if _size(change) > MAX_NODES:
+            words = f"The {change.ref.object} has more people than Salesforce links in one call."
+            report.problems[change.ref] = InvalidRecord(words)
+    return [change for change in changes if change.ref not in report.problems]
+
+
+def fitting(graph: list[Change]) -> int:
+    """How many of a graph's changes fit into one call; each comes after what it hangs on."""
+    sizes = itertools.accumulate(map(_size, graph))
+    return sum(size <= MAX_NODES for size in sizes)
+
+
+def packed(graphs: list[list[Change]]) -> Iterable[list[list[Change]]]:
+    """Fill calls with graphs up to the limits of nodes and graphs."""
+    batch: list[list[Change]] = []
+    size = 0
+    for graph in graphs:
+        nodes = sum(map(_size, graph))
+        if batch and (size + nodes > MAX_NODES or len(batch) >= MAX_GRAPHS):
+            yield batch
+            batch, size = [], 0
+        batch.append(graph)
+        size += nodes
+    if batch:
+        yield batch
