@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 from app.domain.allowance import Allowance, Gate
 from app.domain.errors import (
     AccountRefused,
+    Ambiguous,
     Blocked,
     CrmError,
     Gone,
@@ -139,12 +140,12 @@ class Report:
         self.notes.setdefault(ref, []).append(words)
 
     def blocked_by(self, links: tuple[Ref, ...]) -> Ref | None:
-        """The first link whose record is to be written in a moment, and so has to be waited for."""
-        return next((r for r in links if isinstance(self.problems.get(r), MADE_SOON)), None)
+        """The first link whose record has to be waited for."""
+        return next((r for r in links if isinstance(self.problems.get(r), WAITS)), None)
 
 
-MADE_SOON = (RetryLater, Gone, ThereAlready, Blocked)
-"""Problems of a record that pass: what hangs on it waits for it."""
+WAITS = (RetryLater, Gone, ThereAlready, Blocked, Ambiguous)
+"""Problems of a record that pass, or that a person has to decide: what hangs on it waits for it."""
 
 
 def unblocked(changes: Sequence[Change], report: Report, ids: Mapping[Ref, str]) -> list[Change]:

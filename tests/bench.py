@@ -25,7 +25,7 @@ from app.store.engine import utcnow
 from config.providers import load_providers
 from config.settings import CONFIG_DIR
 from crm_adapters.base import load_adapter
-from crm_adapters.pipedrive import SEARCHES
+from crm_adapters.pipedrive.client import SEARCHES
 from tests.apart import Apart
 from tests.bridge import PROVIDERS, SECRET, Bridge, sample, wait_for
 from tests.processes import running
@@ -110,7 +110,7 @@ def _drain(
     _fill(bridge, bookings)
     before, started = crm.told(), time.monotonic()
     if single:
-        adapter = type(bridge.drainer._account(1).adapter)
+        adapter = type(bridge.drainer.warm(1).adapter)
         size, adapter.batch_size = adapter.batch_size, 1
         bridge.settle(3600)
         adapter.batch_size = size

@@ -201,7 +201,7 @@ class Batch:
             around = replace(around, there=there, made_by=delivery.made_by or {})
             work = _Work(delivery.id, row.revision)
             try:
-                work.desired = planner.plan_what_fits(booking, around)
+                work.desired = planner.plan(booking, around)
             except CrmError as error:
                 work.problem = error
             except Exception as error:
@@ -494,7 +494,9 @@ class Batch:
         records, told = work.desired.records if work.desired else (), self._report.problems
         problems = [told[record.ref] for record in records if record.ref in told]
         own = [problem for problem in problems if not isinstance(problem, Blocked)]
-        own += [work.desired.problem] if work.desired and work.desired.problem else []
+        # A company that people belong to is nobody's own record: what waits for it waits for this.
+        companies = self._settled.companies if self._settled else {}
+        own += [told[ref] for ref in companies if problems and ref in told]
         return next(iter(own or problems), None)
 
     def _may_pass_alone(self, work: _Work) -> bool:

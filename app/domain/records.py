@@ -10,8 +10,6 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-from app.domain.errors import InvalidRecord
-
 FieldValue = str | int | float | bool | list[str] | None
 Fields = Mapping[str, FieldValue]
 
@@ -212,8 +210,6 @@ class DesiredBooking:
     """When to look again although nothing changed: links and summaries ripen (UTC)."""
     notes: tuple[str, ...] = ()
     """What a person should know: a field that was left out, and why."""
-    problem: InvalidRecord | None = None
-    """Why some record of it cannot be written; the others are."""
     made_by: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
     """Object -> the rules and which of their sections its record goes by, and our key for it."""
     group: str = ""

@@ -514,6 +514,8 @@ class _Judge:
         if not was_read:
             return None
         now = present.get(name)
+        if name in record.together and str(now).casefold() == _address(record).casefold():
+            now = None  # An address that stands in for a name is none.
         ours = known is not None and name not in known.theirs
         ours = ours and known is not None and is_ours(now, known.hashes.get(name))
         if blank(now) or (ours and rule is not WriteRule.APPEND):

@@ -117,18 +117,6 @@ class Planner:
 
         Raises InvalidRecord where the mapping and the booking do not fit, with the field's name.
         """
-        desired = self.plan_what_fits(booking, around)
-        if desired.problem:
-            raise desired.problem
-        return desired
-
-    def plan_what_fits(
-        self, booking: Booking, around: Surroundings | None = None
-    ) -> DesiredBooking:
-        """The records for the newest state of a booking that can be made of it.
-
-        Of one that cannot, `problem` says why; it keeps no other one out.
-        """
         around = around or Surroundings()
         host = next((host.email for host in booking.hosts if host.email), None)
         rules = self._mapping.rules_for(booking.meeting_type.slug, host)
@@ -152,7 +140,6 @@ class _Draft:
         self._shape, self._directory = shape, directory
         self._booking = booking
         self._notes: list[str] = []
-        self._problems: list[InvalidRecord] = []
         self._first = booking.attendees[0] if booking.attendees else _NOBODY
         self._contexts: dict[tuple[int, bool], dict[str, Any]] = {}
         self._owner_id = self._owner(rules.owner)
@@ -239,9 +226,10 @@ class _Draft:
         )
         draft._first = draft._main()
         key = made_by[2] if made_by else ""
-        records = draft._by_section(name, section.model_copy(update=told), links, overflow, key)
-        if draft._problems:
-            self._notes.append(f"The {name} is left as it is: {draft._problems[0].message}")
+        try:
+            records = draft._by_section(name, section.model_copy(update=told), links, overflow, key)
+        except InvalidRecord as error:
+            self._notes.append(f"The {name} is left as it is: {error.message}")
             return []
         self._notes += draft._notes
         lent = [self._lent(record) if asks else record for record in records]
@@ -259,8 +247,7 @@ class _Draft:
         if name is ObjectName.MEETING:
             return self._meetings(section, links, overflow, key)
         make = self._deal if name is ObjectName.DEAL else self._case
-        ref = Ref(name, key or self._booking.key)
-        record = self._try(lambda: make(section, links, overflow), ref)
+        record = self._try(lambda: make(section, links, overflow))
         return [record] if record else []
 
     def _case(
@@ -290,8 +277,7 @@ class _Draft:
         section = base.model_copy(update={"fields": {**base.fields, **rules.fields}})
         companies = self._companies(list(self._booking.attendees))
         record = self._try(
-            lambda: self._person(name, section, self._first, {c.ref for c in companies}),
-            Ref(name, self._first.identity or ""),
+            lambda: self._person(name, section, self._first, {c.ref for c in companies})
         )
         return self._done((*companies, *([record] if record else ())))
 
@@ -307,7 +293,6 @@ class _Draft:
             skipped=skipped,
             again_at=self._again_at() if records else None,
             notes=tuple(self._notes),
-            problem=self._problems[0] if self._problems else None,
             made_by=self._made_by,
             group=group,
         )
@@ -366,7 +351,7 @@ class _Draft:
             if not self._applies(section, person):
                 continue
             ref = Ref(ObjectName.COMPANY, domain)
-            record = self._try(lambda r=ref, p=person: self._company(section, r, p), ref)
+            record = self._try(lambda r=ref, p=person: self._company(section, r, p))
             if record:
                 records.append(record)
         return records
@@ -385,8 +370,7 @@ class _Draft:
                 if section is None or not self._applies(section, person):
                     continue
                 record = self._try(
-                    lambda n=name, s=section, p=person: self._person(n, s, p, companies),
-                    Ref(name, person.identity or ""),
+                    lambda n=name, s=section, p=person: self._person(n, s, p, companies)
                 )
                 if record:
                     records.append(record)
@@ -405,7 +389,7 @@ class _Draft:
                              phone=None if by_email else address)  # fmt: skip
             for ref in refs:
                 specs = self._sums(ref.object)
-                record = self._try(lambda r=ref, s=specs, p=person: self._summed(r, s, p), ref)
+                record = self._try(lambda r=ref, s=specs, p=person: self._summed(r, s, p))
                 records += [record] if record and specs else []
         return records
 
@@ -527,8 +511,7 @@ class _Draft:
             moves = section.on_reschedule == "move"
             key = (current or booking.key) if moves else keys[start]
             return self._try(
-                lambda: self._of_booking(ObjectName.MEETING, section, links, overflow, key),
-                Ref(ObjectName.MEETING, key),
+                lambda: self._of_booking(ObjectName.MEETING, section, links, overflow, key)
             )
 
         for start in earlier:
@@ -611,16 +594,12 @@ class _Draft:
     def _applies(self, section: RecordRules, person: Attendee | None = None) -> bool:
         return holds(section.when, self._context(person))
 
-    def _try(self, make: Any, ref: Ref) -> DesiredRecord | None:
-        """A record, or none where a field says so; one that cannot be made stays as it is."""
+    def _try(self, make: Any) -> DesiredRecord | None:
         try:
             record: DesiredRecord = make()
         except _LeftOut as error:
             self._notes.append(str(error))
             return None
-        except InvalidRecord as error:
-            self._problems.append(error)
-            return only(ref)
         return record
 
     def _context(self, person: Attendee | None = None) -> dict[str, Any]:

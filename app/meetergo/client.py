@@ -9,9 +9,21 @@ from typing import Any
 from urllib.parse import quote
 
 import requests
+import urllib3
 
 from app.domain.allowance import Allowance, Gate
-from app.domain.errors import CrmError, Gone, InvalidRecord, RateLimited, RetryLater, Unauthorized
+from app.domain.errors import (
+    CrmError,
+    Gone,
+    InvalidRecord,
+    RateLimited,
+    RetryLater,
+    Unauthorized,
+    Unreadable,
+)
+from app.outbound.deadline import Call
+from app.outbound.reply import an_object, parse, seconds_asked
+from app.outbound.wire import bounded_session
 
 CALLS = Allowance("minute", 100, 60.0)
 """For each key. https://developer.meetergo.com"""
@@ -44,7 +56,7 @@ class MeetergoClient:
         self._base = base.rstrip("/")
         self._timeout = timeout
         self._gate = gate or Gate()
-        self._http = requests.Session()
+        self._http = bounded_session(self._gate)
         self._http.headers["Authorization"] = f"Bearer {api_key}"
         if api_key.startswith("ak_live") and user_id:
             self._http.headers["x-meetergo-api-user-id"] = user_id
@@ -103,26 +115,29 @@ class MeetergoClient:
             raise Unauthorized("There is no meetergo API key. Set MEETERGO_API_KEY.")
         self._gate.enter(CALLS)
         try:
-            answer = self._http.request(
-                method, self._base + path, timeout=self._timeout, allow_redirects=False, **kwargs
-            )
-        except requests.RequestException as error:
+            with Call(self._timeout):
+                answer = self._http.request(
+                    method,
+                    self._base + path,
+                    timeout=self._timeout,
+                    allow_redirects=False,
+                    **kwargs,
+                )
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise RetryLater(f"meetergo could not be reached ({type(error).__name__}).") from None
         if answer.status_code not in (200, 201):
             raise _refusal(answer)
         try:
-            return answer.json()
-        except ValueError:
+            return parse(answer.content)
+        except Unreadable:
             raise RetryLater("meetergo's answer is not JSON.") from None
 
 
 def _refusal(answer: requests.Response) -> CrmError:
     status = answer.status_code
     if status == 429:
-        wait = answer.headers.get("Retry-After", "")
-        return RateLimited(
-            "meetergo's limit of calls is used up.", float(wait) if wait.isdigit() else 60.0
-        )
+        wait = seconds_asked(answer.headers.get("Retry-After"))
+        return RateLimited("meetergo's limit of calls is used up.", wait or 60.0)
     if status in (401, 403):
         return Unauthorized("meetergo refuses MEETERGO_API_KEY.")
     if status == 404:
@@ -135,7 +150,8 @@ def _refusal(answer: requests.Response) -> CrmError:
 def _words(answer: requests.Response) -> str:
     """`message`, which may be a text or a list of texts."""
     try:
-        message = answer.json().get("message", "")
-    except (ValueError, AttributeError):
+        message = an_object(parse(answer.content)).get("message", "")
+    except Unreadable:
         message = ""
-    return "; ".join(map(str, message)) if isinstance(message, list) else str(message)[:300]
+    words = "; ".join(map(str, message)) if isinstance(message, list) else str(message)
+    return words[:300]

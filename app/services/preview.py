@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from app.domain.booking import Booking
-from app.domain.errors import CrmError, RetryLater
+from app.domain.errors import Ambiguous, CrmError, RetryLater
 from app.domain.records import (
     Change,
     CrmShape,
@@ -192,9 +192,7 @@ class Previewer:
             if booking.form and people:
                 booked = has_booked_since(session, self._cipher, people[0], booking.start)
         try:
-            return planner.plan_what_fits(
-                booking, Surroundings(now, told, turn, booked, there, made_by)
-            )
+            return planner.plan(booking, Surroundings(now, told, turn, booked, there, made_by))
         except CrmError as error:
             return error
 
@@ -291,10 +289,7 @@ class _Teller:
         skipped = plan.skipped
         if plan.wait_until:
             skipped = f"waits until {plan.wait_until:%Y-%m-%d %H:%M} UTC for a booking to follow"
-        problem = plan.problem.message if plan.problem else ""
-        return BookingPreview(
-            *describe(booking), tuple(records), skipped, notes=plan.notes, problem=problem
-        )
+        return BookingPreview(*describe(booking), tuple(records), skipped, notes=plan.notes)
 
     def _is_new(self, ref: Ref) -> bool:
         change = self._changes.get(ref)
@@ -347,7 +342,7 @@ def _blocked(settled: Settled) -> dict[Ref, str]:
     blocked: dict[Ref, str] = {}
     for change in settled.plan.changes:
         for ref in change.targets:
-            if isinstance(settled.problems.get(ref), RetryLater) or ref in blocked:
+            if isinstance(settled.problems.get(ref), (RetryLater, Ambiguous)) or ref in blocked:
                 blocked[change.ref] = f"The {ref.object} has to be written first, and cannot be."
                 break
     return blocked

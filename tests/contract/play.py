@@ -117,7 +117,7 @@ class Play:
     def check_mappings(self) -> None:
         """The mapping passes what `mappings check --connection` looks at."""
         for crm in self._cases:
-            account = self.bridge.drainer._account(self.bridge.connection(crm).id)
+            account = self.bridge.drainer.warm(self.bridge.connection(crm).id)
             found = check_against(account.mapping, account.adapter.shape, account.directory)
             assert not found, [f"{crm}: {item.key}: {item.message}" for item in found]
             self.bridge.sandbox(crm).calls.clear()

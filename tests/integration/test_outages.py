@@ -350,14 +350,14 @@ def test_what_kills_its_worker_twice_is_set_aside(crm: Bridge, clock: Clock, pro
         crm.post(
             sample("booking_created", id=f"b{number}", attendees=[person(f"p{number}@x.example")])
         )
-    apply = type(crm.drainer._account(1).adapter).apply
+    apply = type(crm.drainer.warm(1).adapter).apply
 
     def deadly(adapter: Any, plan: Any, report: Any) -> None:
         if any("b2" in change.ref.key for change in plan.changes):
             raise Died
         apply(adapter, plan, report)
 
-    adapter_class = type(crm.drainer._account(1).adapter)
+    adapter_class = type(crm.drainer.warm(1).adapter)
     adapter_class.apply = deadly
     try:
         for _ in range(8):

@@ -44,7 +44,8 @@ def test_every_provider_has_all_its_parts() -> None:
     """Adapter, mapping file, sandbox and a word in the README."""
     for name in PROVIDERS:
         assert (ROOT / f"config/mappings/{name}.yaml").exists()
-        assert (ROOT / f"crm_adapters/{name}.py").exists()
+        parts = (ROOT / f"crm_adapters/{name}.py", ROOT / f"crm_adapters/{name}/adapter.py")
+        assert any(part.exists() for part in parts)
         assert (ROOT / f"sandbox/{name}.py").exists()
 
 

@@ -9,15 +9,69 @@ import pytest
 import requests
 import responses
 
-from app.domain.errors import Gone, MissingScope, RateLimited, RetryLater, Unauthorized
+from app.domain.errors import (
+    AccountMoved,
+    Gone,
+    MissingScope,
+    RateLimited,
+    RetryLater,
+    Unauthorized,
+)
 from app.meetergo.client import MeetergoClient
+from app.outbound.reply import seconds_asked
 from config.providers import load_providers
 from config.settings import CONFIG_DIR, SettingsError
-from crm_adapters.base import Access
-from crm_adapters.http import retry_after, shorten
-from crm_adapters.hubspot import dated
+from crm_adapters.base import Access, Adapter
+from crm_adapters.guard import guarded
+from crm_adapters.http import shorten
+from crm_adapters.hubspot.client import dated
 from crm_adapters.pipedrive import PipedriveAdapter
 
+FOREIGN_HOSTS = (
+    "http://acme.my.salesforce.com",
+    "https://evil.example",
+    "https://xsalesforce.com",
+    "https://127.0.0.1\\.salesforce.com",
+    "https://evil.example\\@acme.salesforce.com",
+    "https://evil.example%5c.salesforce.com",
+    "https://evil.example/.salesforce.com",
+    "https://evil.example#.salesforce.com",
+    "https://evil.example?.salesforce.com",
+    "https://evil.example;.salesforce.com",
+    "https://user:word@acme.salesforce.com",
+    "https://user@acme.salesforce.com",
+    "https://acme.salesforce.com:444",
+    "https://acme.salesforce.com:443:80",
+    "https://acme.salesforce.com/path",
+    "https://acme.salesforce.com//",
+    "https://acme.salesforce.com?x=1",
+    "https://acme.salesforce.com#x",
+    "https://acme.salesforce.com.",
+    "https://acme..salesforce.com",
+    "https://-acme.salesforce.com",
+    "https://acme\t.salesforce.com",
+    "https://acme\n.salesforce.com",
+    "https://acme.salesforce.com\n",
+    " https://acme.salesforce.com",
+    "https://acme .salesforce.com",
+    "https://acme\x00.salesforce.com",
+    "https://acme．salesforce．com",
+    "https://evil.example。salesforce.com",
+    "https://[::1].salesforce.com",
+    "https://[::ffff:127.0.0.1]",
+    "https://2130706433",
+    "https://0x7f000001",
+    "https://127.0.0.1",
+    "https://localhost",
+    "https:/acme.salesforce.com",
+    "https:acme.salesforce.com",
+    "//acme.salesforce.com",
+    "acme.salesforce.com",
+    "ftp://acme.salesforce.com",
+    "https://" + "a" * 64 + ".salesforce.com",
+    "https://" + "a." * 120 + "salesforce.com",
+)
+"""What a token answer may name and nobody may call: hosts that are read in two ways, above all."""
 ME = "https://api.example/v1/users/me"
 
 
@@ -33,9 +87,12 @@ class Tokens:
         self.renewals += 1
         return "second"
 
+    def look_for_address(self, token: str) -> None:
+        self.renewals += 1
 
-def adapter() -> PipedriveAdapter:
-    return PipedriveAdapter(Access("https://api.example", Tokens(), timeout=1))
+
+def adapter() -> Adapter:
+    return guarded(PipedriveAdapter(Access("https://api.example", Tokens(), timeout=1)))
 
 
 @responses.activate
@@ -50,7 +107,13 @@ def adapter() -> PipedriveAdapter:
         (403, '{"error": "Scope and URL mismatch"}', {}, MissingScope, None),
         (404, '{"error": "not found"}', {}, Gone, None),
         (200, "not json", {}, RetryLater, None),
-        (302, "", {"Location": "https://evil.example"}, RetryLater, None),
+        (302, "", {"Location": "https://evil.example"}, AccountMoved, None),
+        (200, "[]", {}, RetryLater, None),
+        (200, '{"data": null}', {}, RetryLater, None),
+        (207, '{"data": 7}', {}, RetryLater, None),
+        (429, "{}", {"Retry-After": "\u00b2"}, RateLimited, 2),
+        (429, "{}", {"Retry-After": "9" * 20}, RateLimited, 86_400),
+        (429, "{}", {"x-ratelimit-reset": "9" * 5000}, RateLimited, 2),
     ],
 )
 def test_answers(
@@ -102,10 +165,12 @@ def test_meetergo(status: int, error: type[Exception]) -> None:
 
 def test_retry_after() -> None:
     """Seconds or a date."""
-    assert retry_after({"retry-after": "5"}) == 5
+    assert seconds_asked("5") == 5
     later = datetime.now(UTC) + timedelta(seconds=60)
-    assert 50 < (retry_after({"Retry-After": format_datetime(later)}) or 0) <= 60
-    assert retry_after({"Retry-After": "soon"}) is None
+    assert 50 < (seconds_asked(format_datetime(later)) or 0) <= 60
+    assert seconds_asked("soon") is None
+    assert seconds_asked(str(10**30)) == 86_400
+    assert seconds_asked("Fri, 31 Dec 9999 23:59:59 GMT") == 86_400
 
 
 def test_shorten_hides_people_and_credentials() -> None:
@@ -129,6 +194,6 @@ def test_plain_http_endpoints_are_refused() -> None:
     salesforce = load_providers(path, {})["salesforce"]
     good = {"instance_url": "https://acme.my.salesforce.com"}
     assert salesforce.api_base_for(good) == "https://acme.my.salesforce.com"
-    for bad in ("http://acme.my.salesforce.com", "https://evil.example", "https://xsalesforce.com"):
+    for bad in FOREIGN_HOSTS:
         with pytest.raises(ValueError, match="not its own"):
             salesforce.api_base_for({"instance_url": bad})

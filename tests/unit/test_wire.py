@@ -9,7 +9,7 @@ from urllib3 import PoolManager
 from urllib3.connection import HTTPConnection
 
 from app.domain.allowance import Gate
-from crm_adapters.wire import PIECE, WatchedTransport, watch
+from app.outbound.wire import PIECE, BoundedTransport, watch
 
 
 class Lost(Exception):
@@ -60,7 +60,7 @@ def test_nothing_goes_out_where_it_was_lost_before() -> None:
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_makes_no_difference(scheme: str) -> None:
     """Connections through a proxy are watched as well."""
-    direct = WatchedTransport(Gate()).poolmanager
-    through = WatchedTransport(Gate()).proxy_manager_for("http://proxy.example:3128")
+    direct = BoundedTransport(Gate()).poolmanager
+    through = BoundedTransport(Gate()).proxy_manager_for("http://proxy.example:3128")
     for pools in (direct, through):
         assert "send" in vars(pools.pool_classes_by_scheme[scheme].ConnectionCls)
