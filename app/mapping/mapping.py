@@ -16,6 +16,9 @@ Overrides = dict[str, dict[str, Any]]
 class Mapping:
     """One file, one CRM. `version` is a fingerprint of its text."""
 
+    no_company: frozenset[str] = frozenset()
+    """Domains of relays and the like, which are no companies: given by the settings, not the file."""
+
     def __init__(self, file: MappingFile, plain: dict[str, Any], version: str) -> None:
         """`plain` is the file as it was read: overrides are laid over it."""
         self.crm = file.crm
