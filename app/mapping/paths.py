@@ -19,7 +19,8 @@ _ROOTS: dict[str, dict[str, Kind]] = {
         "email_domain": Kind.TEXT, "first_name": Kind.TEXT, "last_name": Kind.TEXT,
         "full_name": Kind.TEXT, "display_name": Kind.TEXT, "phone": Kind.TEXT,
         "phone_as_given": Kind.TEXT, "timezone": Kind.TEXT, "timezone_as_given": Kind.TEXT,
-        "language": Kind.TEXT, "company_domain": Kind.TEXT, "is_booker": Kind.FLAG, "position": Kind.WHOLE,
+        "language": Kind.TEXT, "company_domain": Kind.TEXT, "is_booker": Kind.FLAG,
+        "position": Kind.WHOLE,
     },
     "booking": {
         "id": Kind.TEXT, "status": Kind.TEXT, "state": Kind.TEXT, "cancelled": Kind.FLAG,
