@@ -88,6 +88,11 @@ def ascii_domain(domain: str) -> str | None:
     return domain if _DOMAIN.fullmatch(domain) else None
 
 
+def address_key(text: str) -> str:
+    """Give a form of an address in which its spellings are equal; of other text the lower case."""
+    return normalise_email(text) or text.strip().lower()
+
+
 def is_address(text: str) -> bool:
     """Whether the text is one e-mail address and nothing beside it: half of one reaches nobody."""
     return not re.search(r"[\s<>()]", text) and normalise_email(text) is not None

@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+from app.domain.people import address_key
 from app.domain.text import Unit
 
 FieldValue = str | int | float | bool | list[str] | None
@@ -476,6 +477,14 @@ class Directory:
     """The fields of each object by name; an object that is not in it was not read."""
     unread: bool = False
     """Nobody was asked: an owner is named by e-mail, with whom stands in for whom."""
+
+    def owner(self, email: str) -> str | None:
+        """The id of the user with an address, whichever way its domain is spelt; None for nobody."""
+        key = address_key(email)
+        if key in self.owners or "xn--" not in key:
+            return self.owners.get(key)
+        users = self.owners.items()
+        return next((user for known, user in users if address_key(known) == key), None)
 
     def field(self, name: ObjectName, field: str) -> CrmField | None:
         """What is known of a field."""

@@ -20,7 +20,9 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 # A sign that begins a formula, then a call, a pipe (DDE) or a sheet of another file.
 _FORMULA = re.compile(
-    "[=+@＝＋＠－-].*(?:[A-Za-z_][\\w.]{0,30}[(（]|[|｜]|['’\\]][^'’\\]]*[!！])", re.DOTALL
+    r"[=＝].*[A-Za-z_]\d{0,4} ?[(（]"
+    r"|[=+@＝＋＠－-].*(?:[A-Za-z_]\d{0,4}[(（]|[|｜]|['’\]][^'’\]]*[!！])",
+    re.DOTALL,
 )
 
 
@@ -43,13 +45,20 @@ def clean_text(value: object) -> str | None:
     text = str(value).encode("utf-8", "replace").decode("utf-8")
     text = _INVISIBLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
     text = unicodedata.normalize("NFC", text)
-    text = _CONTROL.sub("", text).strip()
-    return f"'{text}" if is_formula(text) else text or None
+    return _CONTROL.sub("", text).strip() or None
 
 
 def is_formula(text: str) -> bool:
     """Whether a spreadsheet that opens the text would call, fetch or start something."""
-    return bool(_FORMULA.match(text))
+    return bool(_FORMULA.match(text.lstrip()))
+
+
+def no_formula(text: str) -> str:
+    """Give what a spreadsheet would run an apostrophe in front, which makes it text there.
+
+    https://owasp.org/www-community/attacks/CSV_Injection
+    """
+    return f"'{text}" if is_formula(text) else text
 
 
 def one_line(value: object) -> str | None:

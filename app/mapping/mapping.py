@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
+from app.domain.people import address_key
 from app.domain.records import ObjectName
 from app.mapping.schema import FormRules, MappingFile, RecordRules, Rules
 
@@ -118,7 +119,7 @@ def _short(host: str | None) -> str:
 
 
 def _address(key: str) -> str:
-    return key.strip().lower()
+    return address_key(key)
 
 
 def _overrides(raw: Any, name: Any) -> Overrides:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from app.domain.booking import Attendee, Booking, BookingStatus
 from app.domain.errors import InvalidRecord
 from app.domain.history import History
-from app.domain.people import company_domain, is_address
+from app.domain.people import address_key, company_domain, is_address
 from app.domain.records import (
     PEOPLE,
     CrmShape,
@@ -23,6 +23,7 @@ from app.domain.records import (
     Directory,
     FieldValue,
     Key,
+    Kind,
     Match,
     MatchKey,
     ObjectName,
@@ -31,7 +32,7 @@ from app.domain.records import (
     Stage,
     WriteRule,
 )
-from app.domain.text import as_html, clean_text, cut, is_link, measure, one_line
+from app.domain.text import as_html, clean_text, cut, is_link, measure, no_formula, one_line
 from app.mapping.ask import match_of
 from app.mapping.coerce import coerce, plain
 from app.mapping.companies import of_no_company
@@ -570,7 +571,7 @@ class _Draft:
             value = plain(self._value(source, self._context(person), {}))
         except ValueError as error:
             raise InvalidRecord(f"{place}: {error}", {place: str(error)}) from None
-        return one_line(value) or ""
+        return no_formula(one_line(value) or "")
 
     def _applies(self, section: RecordRules, person: Attendee | None = None) -> bool:
         return holds(section.when, self._context(person))
@@ -665,7 +666,9 @@ class _Draft:
             # Templates and payload paths bring text that nobody has looked at yet.
             value = clean_text(value)
         known = self._directory.field(name, key)
-        return coerce(value, known) if known else plain(value)
+        made = coerce(value, known) if known else plain(value)
+        free = isinstance(made, str) and (known is None or known.kind is Kind.TEXT)
+        return no_formula(str(made)) if free else made
 
     def _fit(
         self, name: ObjectName, key: str, value: FieldValue, overflow: dict[str, str]
@@ -695,7 +698,7 @@ class _Draft:
         hosts = [host.email for host in self._booking.hosts if host.email]
         wanted: list[str | None]
         if owner.rule == "table":
-            table = {host.strip().lower(): user for host, user in owner.table.items()}
+            table = {address_key(host): user for host, user in owner.table.items()}
             wanted = [table[host] for host in hosts if host in table]
         elif owner.rule == "fixed":
             wanted = [owner.user]
@@ -704,11 +707,11 @@ class _Draft:
             wanted = [owner.users[(turn + n) % len(owner.users)] for n in range(len(owner.users))]
         else:
             wanted = [*hosts]
-        emails = [email.strip().lower() for email in (*wanted, owner.fallback) if email]
+        emails = [address_key(email) for email in (*wanted, owner.fallback) if email]
         if self._directory.unread:
             return ", else ".join(dict.fromkeys(emails)) or None
-        owners = self._directory.owners
-        return next((owners[email] for email in emails if email in owners), None)
+        users = map(self._directory.owner, emails)
+        return next((user for user in users if user is not None), None)
 
     def _own(self, fields: _Fields, name: ObjectName) -> None:
         key, owner = self._shape.owner_fields.get(name), self._rules.owner
