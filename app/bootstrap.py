@@ -22,6 +22,7 @@ from app.services.notify import Notifier
 from app.store.engine import DBAPIError, Store
 from app.store.models import ConnectionRow
 from app.store.rekey import MissingKey, check_keys
+from config.companies import no_company_domains
 from config.logging import configure_logging
 from config.providers import Provider, Providers, load_providers
 from config.settings import Settings, SettingsError, load_settings, split_list
@@ -83,7 +84,8 @@ def bootstrap(
     settings = settings or load_settings()
     configure_logging(settings.log_level)
     providers = load_providers(settings.providers_file, os.environ if environ is None else environ)
-    mappings = MappingFiles(settings.mappings_dir, providers)
+    no_company = no_company_domains(settings.no_company_domains)
+    mappings = MappingFiles(settings.mappings_dir, providers, no_company)
     store = Store(settings.database_url)
     cipher = Cipher(split_list(settings.encryption_keys))
     tokens = TokenService(store, cipher, providers, settings.oauth_timeout)

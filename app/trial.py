@@ -74,7 +74,8 @@ def try_text(services: Services, provider: str, text: str, row: ConnectionRow | 
         return Trial((str(error),))
     account = None
     if row is not None and read.mapping is not None:
-        account = _unusable(services, row) or _try_live(services, read, read.mapping, row)
+        mapping = services.mappings.settle(read.mapping)
+        account = _unusable(services, row) or _try_live(services, read, mapping, row)
     return Trial(tuple(read.lines()), read.version, account)
 
 

@@ -57,6 +57,8 @@ class Settings(BaseSettings):
     """Address under which browsers and the CRMs' consent pages reach this service."""
     mappings_dir: Path = CONFIG_DIR / "mappings"
     """Folder with one mapping file per provider."""
+    no_company_domains: str = ""
+    """Domains, comma separated, that say nothing of a company, beside free mail and known relays."""
     providers_file: Path = CONFIG_DIR / "providers.yaml"
     """The OAuth providers as data."""
     trusted_proxies: int = Field(default=0, ge=0, le=5)

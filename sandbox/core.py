@@ -478,6 +478,11 @@ LONGEST_EMAIL = 80
 """Characters of an address that the sandboxes take; the rest is refused, as an admin's rule may."""
 
 
+def java_length(text: str) -> int:
+    """Length of text as Java and so HubSpot and Salesforce count it: in units of UTF-16."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
 class Window:
     """A rate limit: so many calls in so many seconds."""
 

@@ -21,6 +21,7 @@ from sandbox.core import (
     Sandbox,
     View,
     Window,
+    java_length,
     make,
     plain,
 )
@@ -388,7 +389,7 @@ class HubSpotSandbox(Sandbox):
             )
         if name == "hubspot_owner_id" and value not in self._owner_ids().values():
             self._invalid(name, f"{value} was not a valid owner id", "INVALID_OWNER_ID")
-        if len(value) > 65_536:
+        if java_length(value) > 65_536:
             self._invalid(name, "Property values must not be longer than 65536", "TOO_LONG")
 
     def _check_contact(self, clean: Record, new: bool, own: str) -> None:
@@ -396,7 +397,7 @@ class HubSpotSandbox(Sandbox):
             self._invalid("lastname", "A rule of this account forbids it", "PROPERTY_VALIDATION")
         if clean.get("email"):
             clean["email"] = clean["email"].lower()
-            if len(clean["email"]) > LONGEST_EMAIL:
+            if java_length(clean["email"]) > LONGEST_EMAIL:
                 self._invalid("email", "Email address is too long", "INVALID_EMAIL")
             if not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", clean["email"]):
                 self._invalid(

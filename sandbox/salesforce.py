@@ -11,7 +11,18 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from flask import Response, request
 
 from sandbox import soql
-from sandbox.core import Company, Contact, Deal, Index, Meeting, Record, Sandbox, View, make
+from sandbox.core import (
+    Company,
+    Contact,
+    Deal,
+    Index,
+    Meeting,
+    Record,
+    Sandbox,
+    View,
+    java_length,
+    make,
+)
 
 VERSION = "68.0"
 DATA = f"/services/data/v{VERSION}"
@@ -265,7 +276,7 @@ class SalesforceSandbox(Sandbox):
         if isinstance(kind, int):
             if not isinstance(value, str):
                 raise Refused(400, "JSON_PARSER_ERROR", f"Cannot deserialize {name} as String")
-            if len(value) > kind:
+            if java_length(value) > kind:
                 message = f"{name}: data value too large (max length={kind})"
                 raise Refused(400, "STRING_TOO_LONG", message, [name])
         elif kind == "flag" and not isinstance(value, bool):

@@ -182,7 +182,7 @@ def _add_preview(group: AppGroup, services: Services) -> None:
             raise click.ClickException(f"There is no CRM {crm!r}.")
         previewer = Previewer(services.store, services.cipher, utcnow)
         bookings = _bookings(services, previewer, payload, event, booking, since)
-        mapping = _load(file, crm) if file else services.mappings[crm]
+        mapping = _load(services, file, crm) if file else services.mappings[crm]
         if connection is None:
             pairs = previewer.offline(mapping, services.shape(crm), bookings)
             _show_offline(pairs, as_json)
@@ -222,9 +222,9 @@ def _must_fit(mapping: Mapping, file: Path | None, shape: CrmShape, directory: D
         raise click.ClickException("\n".join(mistakes))
 
 
-def _load(file: Path, crm: str) -> Mapping:
+def _load(services: Services, file: Path, crm: str) -> Mapping:
     try:
-        return load_mapping(file, crm)
+        return services.mappings.load(file, crm)
     except MappingError as error:
         raise click.ClickException(str(error)) from None
 
@@ -360,7 +360,7 @@ def _add_diff(group: AppGroup, services: Services) -> None:
         crm = _crm_of(new)
         if crm not in services.providers:
             raise click.ClickException(f"{new.name}: there is no CRM {crm!r}.")
-        first, second = _load(old, crm), _load(new, crm)
+        first, second = _load(services, old, crm), _load(services, new, crm)
         previewer = Previewer(services.store, services.cipher, utcnow)
         bookings, shape = previewer.since(read_moment(since)), services.shape(crm)
         before = previewer.offline(first, shape, bookings)

@@ -25,16 +25,21 @@ class Attendee:
     position: int
     id: str | None = None
     email: str | None = None
+    email_as_given: str | None = field(default=None, compare=False)
+    """What was typed, made harmless; two spellings of one address are the same state of a booking."""
     first_name: str | None = None
     last_name: str | None = None
     full_name: str | None = None
     phone: str | None = None
     phone_as_given: str | None = None
     timezone: str | None = None
+    timezone_as_given: str | None = field(default=None, compare=False)
     language: str | None = None
     answers: Mapping[str, str] = field(default_factory=dict)
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The answers that are several choices, each for itself; `answers` has them as one text."""
+    no_company: bool = False
+    """The domain is a relay's, or one that the settings name: it says nothing of a company."""
 
     @property
     def email_domain(self) -> str | None:
@@ -55,13 +60,14 @@ class Attendee:
 
     @property
     def company_domain(self) -> str | None:
-        """Domain of the attendee's company; None for free mail."""
-        return company_domain(self.email)
+        """Domain of the attendee's company; None for free mail, relays and what settings name."""
+        return None if self.no_company else company_domain(self.email)
 
     @property
     def display_name(self) -> str:
-        """What to call the person: the name, else the address or number."""
-        return self.full_name or self.email or self.phone or self.phone_as_given or "Unknown"
+        """What to call the person: the name, else the address or number, if need be as typed."""
+        typed = self.phone_as_given or self.email_as_given
+        return self.full_name or self.email or self.phone or typed or "Unknown"
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,9 @@ class Booking:
     channel: str | None = None
     company_id: str | None = None
     attendees: tuple[Attendee, ...] = ()
+    companions: tuple[Attendee, ...] = field(default=(), compare=False)
+    """Who shares an attendee's address or number: no contact of their own, but named in the text.
+    `position` is that attendee's."""
     hosts: tuple[Host, ...] = ()
     meeting_type: MeetingType = field(default_factory=MeetingType)
     cancel_reason: str | None = None

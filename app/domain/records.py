@@ -10,6 +10,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+from app.domain.people import address_key
+from app.domain.text import Unit
+
 FieldValue = str | int | float | bool | list[str] | None
 Fields = Mapping[str, FieldValue]
 
@@ -498,6 +501,14 @@ class Directory:
     unread: bool = False
     """Nobody was asked: an owner is named by e-mail, with whom stands in for whom."""
 
+    def owner(self, email: str) -> str | None:
+        """The id of the user with an address, whichever way its domain is spelt; None for nobody."""
+        key = address_key(email)
+        if key in self.owners or "xn--" not in key:
+            return self.owners.get(key)
+        users = self.owners.items()
+        return next((user for known, user in users if address_key(known) == key), None)
+
     def field(self, name: ObjectName, field: str) -> CrmField | None:
         """What is known of a field."""
         return self.schema.get(name, {}).get(field)
@@ -513,7 +524,7 @@ class CrmShape:
     stage_by_label: bool
     """Whether a stage is written by its label instead of its id."""
     text_limits: Mapping[str, int]
-    """`object.field` -> the most characters that it takes."""
+    """`object.field` -> the most that it takes, in `text_unit`."""
     html_fields: frozenset[str] = frozenset()
     """`object.field` of fields that show HTML."""
     objects: tuple[ObjectName, ...] = USUAL
@@ -528,3 +539,6 @@ class CrmShape:
     """One of these fields must be written of every new record, which the schema does not tell."""
     new_fields: Mapping[ObjectName, str] = field(default_factory=dict)
     """Objects that take custom fields -> how the names of those look, as a regular expression."""
+    text_unit: Unit = Unit.UTF16
+    """In what it counts text, schema lengths too. Salesforce and HubSpot run on Java; a CRM that
+    counts code points takes whatever fits in UTF-16, so nobody has to say so."""

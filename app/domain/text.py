@@ -1,4 +1,4 @@
-"""Makes text from strangers harmless: control characters out, cut only with a mark."""
+"""Makes text from strangers harmless: no control characters, no formulas, cut only with a mark."""
 
 from __future__ import annotations
 
@@ -7,12 +7,31 @@ import html
 import re
 import unicodedata
 from collections.abc import Iterable
+from enum import StrEnum
+
+import regex
 
 CUT_MARK = "…"
+_CLUSTER = regex.compile(r"\X")
+"""What a reader takes for one sign (Unicode UAX #29): a letter with its marks, a joined emoji."""
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Control characters (category Cc) but for line breaks and tabs."""
 # Bidi overrides and zero-width characters can make a name read as another one.
 _INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+# A sign that begins a formula, then a call, a pipe (DDE) or a sheet of another file.
+_FORMULA = re.compile(
+    r"[=＝].*[A-Za-z_]\d{0,4} ?[(（]"
+    r"|[=+@＝＋＠－-].*(?:[A-Za-z_]\d{0,4}[(（]|[|｜]|['’\]][^'’\]]*[!！])",
+    re.DOTALL,
+)
+
+
+class Unit(StrEnum):
+    """In what a CRM counts the length of text."""
+
+    UTF16 = "utf-16"
+    """Units of UTF-16, as Java and JavaScript count: most emojis are two."""
+    CODE_POINT = "code point"
 
 
 def clean_text(value: object) -> str | None:
@@ -29,15 +48,47 @@ def clean_text(value: object) -> str | None:
     return _CONTROL.sub("", text).strip() or None
 
 
+def is_formula(text: str) -> bool:
+    """Whether a spreadsheet that opens the text would call, fetch or start something."""
+    return bool(_FORMULA.match(text.lstrip()))
+
+
+def no_formula(text: str) -> str:
+    """Give what a spreadsheet would run an apostrophe in front, which makes it text there.
+
+    https://owasp.org/www-community/attacks/CSV_Injection
+    """
+    return f"'{text}" if is_formula(text) else text
+
+
 def one_line(value: object) -> str | None:
     """Like clean_text, with every run of white space as one blank."""
     text = clean_text(value)
     return re.sub(r"\s+", " ", text) if text else None
 
 
-def cut(text: str, limit: int) -> str:
-    """Cut text to `limit` characters with a mark at the end; shorter text comes back as it is."""
-    return text if len(text) <= limit else text[: limit - len(CUT_MARK)].rstrip() + CUT_MARK
+def measure(text: str, unit: Unit = Unit.UTF16) -> int:
+    """The length of text in a unit; UTF-16 is never the smaller one."""
+    beyond = sum(char > "\uffff" for char in text) if unit is Unit.UTF16 else 0
+    return len(text) + beyond
+
+
+def cut(text: str, limit: int, unit: Unit = Unit.UTF16) -> str:
+    """Cut text to `limit` units, the mark at its end included; shorter text comes back as it is.
+
+    A letter and its marks, a joined emoji or a flag is kept or left out whole.
+    """
+    if measure(text, unit) <= limit:
+        return text
+    room, end = limit - len(CUT_MARK), 0
+    if room < 0:
+        return ""
+    for cluster in _CLUSTER.finditer(text):
+        room -= measure(cluster[0], unit)
+        if room < 0:
+            break
+        end = cluster.end()
+    return text[:end].rstrip() + CUT_MARK
 
 
 def did_you_mean(wanted: str, there: Iterable[str]) -> str:

@@ -224,7 +224,7 @@ class _Judge:
         named += [(("owner", "users", n), email) for n, email in enumerate(owner.users)]
         named += [(("owner", "table", host), email) for host, email in owner.table.items()]
         for place, email in named:
-            if email.strip().lower() not in self._directory.owners:
+            if self._directory.owner(email) is None:
                 words = f"{email} is no user of this {self._crm} account"
                 yield Complaint(place, words + did_you_mean(email, list(self._directory.owners)))
 

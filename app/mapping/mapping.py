@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
+from app.domain.people import address_key
 from app.domain.records import ObjectName
 from app.mapping.schema import FormRules, MappingFile, RecordRules, Rules
 
@@ -15,6 +16,9 @@ Overrides = dict[str, dict[str, Any]]
 
 class Mapping:
     """One file, one CRM. `version` is a fingerprint of its text."""
+
+    no_company: frozenset[str] = frozenset()
+    """Domains of relays and the like, which are no companies: given by the settings, not the file."""
 
     def __init__(self, file: MappingFile, plain: dict[str, Any], version: str) -> None:
         """`plain` is the file as it was read: overrides are laid over it."""
@@ -128,7 +132,7 @@ def _short(host: str | None) -> str:
 
 
 def _address(key: str) -> str:
-    return key.strip().lower()
+    return address_key(key)
 
 
 def _overrides(raw: Any, name: Any) -> Overrides:

@@ -15,9 +15,10 @@ from app.domain.text import clean_text, did_you_mean
 
 _ROOTS: dict[str, dict[str, Kind]] = {
     "attendee": {
-        "id": Kind.TEXT, "email": Kind.TEXT, "email_domain": Kind.TEXT, "first_name": Kind.TEXT,
-        "last_name": Kind.TEXT, "full_name": Kind.TEXT, "display_name": Kind.TEXT,
-        "phone": Kind.TEXT, "phone_as_given": Kind.TEXT, "timezone": Kind.TEXT,
+        "id": Kind.TEXT, "email": Kind.TEXT, "email_as_given": Kind.TEXT,
+        "email_domain": Kind.TEXT, "first_name": Kind.TEXT, "last_name": Kind.TEXT,
+        "full_name": Kind.TEXT, "display_name": Kind.TEXT, "phone": Kind.TEXT,
+        "phone_as_given": Kind.TEXT, "timezone": Kind.TEXT, "timezone_as_given": Kind.TEXT,
         "language": Kind.TEXT, "company_domain": Kind.TEXT, "is_booker": Kind.FLAG,
         "position": Kind.WHOLE,
     },

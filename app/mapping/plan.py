@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from app.domain.booking import Attendee, Booking, BookingStatus
 from app.domain.errors import InvalidRecord
 from app.domain.history import History
-from app.domain.people import company_domain, normalise_email
+from app.domain.people import address_key, company_domain, is_address
 from app.domain.records import (
     PEOPLE,
     CrmShape,
@@ -23,6 +23,7 @@ from app.domain.records import (
     Directory,
     FieldValue,
     Key,
+    Kind,
     Match,
     MatchKey,
     ObjectName,
@@ -31,9 +32,10 @@ from app.domain.records import (
     Stage,
     WriteRule,
 )
-from app.domain.text import as_html, clean_text, cut, is_link, one_line
+from app.domain.text import as_html, clean_text, cut, is_link, measure, no_formula, one_line
 from app.mapping.ask import match_of
 from app.mapping.coerce import coerce, plain
+from app.mapping.companies import of_no_company
 from app.mapping.conditions import holds
 from app.mapping.mapping import Mapping
 from app.mapping.paths import NAME_PATHS, build_context, plain_label, resolve
@@ -55,6 +57,7 @@ from app.mapping.schema import (
 from app.mapping.summary import list_answers, summarise
 from app.mapping.templates import names_in, render
 from app.mapping.transforms import apply_transforms
+from app.mapping.unreadable import unreadable_notes
 from app.mapping.wanted import only
 
 OF_BOOKING = (ObjectName.DEAL, ObjectName.CASE, ObjectName.MEETING)
@@ -118,10 +121,13 @@ class Planner:
         Raises InvalidRecord where the mapping and the booking do not fit, with the field's name.
         """
         around = around or Surroundings()
+        booking = of_no_company(booking, self._mapping.no_company)
         host = next((host.email for host in booking.hosts if host.email), None)
         rules = self._mapping.rules_for(booking.meeting_type.slug, host)
         draft = _Draft(self._mapping, self._shape, self._directory, rules, booking, around)
-        return draft.form() if booking.form else draft.whole()
+        plan = draft.form() if booking.form else draft.whole()
+        told = () if plan.skipped else unreadable_notes(booking)
+        return replace(plan, notes=(*told, *plan.notes))
 
 
 class _Draft:
@@ -589,7 +595,7 @@ class _Draft:
             value = plain(self._value(source, self._context(person), {}))
         except ValueError as error:
             raise InvalidRecord(f"{place}: {error}", {place: str(error)}) from None
-        return one_line(value) or ""
+        return no_formula(one_line(value) or "")
 
     def _applies(self, section: RecordRules, person: Attendee | None = None) -> bool:
         return holds(section.when, self._context(person))
@@ -684,7 +690,9 @@ class _Draft:
             # Templates and payload paths bring text that nobody has looked at yet.
             value = clean_text(value)
         known = self._directory.field(name, key)
-        return coerce(value, known) if known else plain(value)
+        made = coerce(value, known) if known else plain(value)
+        free = isinstance(made, str) and (known is None or known.kind is Kind.TEXT)
+        return no_formula(str(made)) if free else made
 
     def _fit(
         self, name: ObjectName, key: str, value: FieldValue, overflow: dict[str, str]
@@ -696,24 +704,25 @@ class _Draft:
         encode = as_html if place in self._shape.html_fields else str
         known = self._directory.field(name, key)
         limit = (known.length if known else None) or self._shape.text_limits.get(place)
-        if limit is None or len(encode(value)) <= limit:
+        unit = self._shape.text_unit
+        if limit is None or measure(encode(value), unit) <= limit:
             return encode(value)
-        if normalise_email(value):
+        if is_address(value):
             raise ValueError(f"the address is longer than the {limit} characters of the field")
         overflow.setdefault(key, value)
         if is_link(value):
             return None
         keep = limit
-        while len(encode(cut(value, keep))) > limit:
-            keep -= max(1, (len(encode(cut(value, keep))) - limit) // 6)
-        return encode(cut(value, keep))
+        while (over := measure(encode(cut(value, keep, unit)), unit) - limit) > 0:
+            keep -= max(1, over // 6)
+        return encode(cut(value, keep, unit))
 
     def _owner(self, owner: OwnerRules) -> str | None:
         """The user id of whom the rule names, else of the fallback; None where neither is a user."""
         hosts = [host.email for host in self._booking.hosts if host.email]
         wanted: list[str | None]
         if owner.rule == "table":
-            table = {host.strip().lower(): user for host, user in owner.table.items()}
+            table = {address_key(host): user for host, user in owner.table.items()}
             wanted = [table[host] for host in hosts if host in table]
         elif owner.rule == "fixed":
             wanted = [owner.user]
@@ -722,13 +731,15 @@ class _Draft:
             wanted = [owner.users[(turn + n) % len(owner.users)] for n in range(len(owner.users))]
         else:
             wanted = [*hosts]
-        emails = [email.strip().lower() for email in (*wanted, owner.fallback) if email]
+        emails = [address_key(email) for email in (*wanted, owner.fallback) if email]
         if self._directory.unread:
             return ", else ".join(dict.fromkeys(emails)) or None
-        owners, refused = self._directory.owners, self._around.refused_owners
+        directory, refused = self._directory, self._around.refused_owners
         for email in emails:
-            # Where the CRM does not tell its users the file may name them by their numbers.
-            user = owners.get(email) or (email if not owners and "@" not in email else None)
+            user = directory.owner(email)
+            if user is None and not directory.owners and "@" not in email:
+                # Where the CRM does not tell its users the file may name them by their numbers.
+                user = email
             if user and user not in refused:
                 return user
             if user:

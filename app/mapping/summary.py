@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from app.domain.booking import Attendee, Booking
 from app.domain.events import local
+from app.domain.zones import zone_label
+from app.mapping.unreadable import unread
 
 
 def summarise(booking: Booking, overflow: Mapping[str, str]) -> str:
@@ -21,7 +23,8 @@ def summarise(booking: Booking, overflow: Mapping[str, str]) -> str:
         lines.append(f"Host: {hosts}")
     if booking.attendees:
         lines += ["", "Attendees:", *(f"- {_person(person)}" for person in booking.attendees)]
-    for person in booking.attendees:
+        lines += [f"- {_companion(person, booking)}" for person in booking.companions]
+    for person in (*booking.attendees, *booking.companions):
         if person.answers:
             lines += ["", f"Answers of {person.display_name}:"]
             lines += [f"- {label}: {text}" for label, text in person.answers.items()]
@@ -46,7 +49,8 @@ def when_line(booking: Booking) -> str:
     day, until = start.strftime("%Y-%m-%d"), end.strftime("%H:%M")
     if end.date() != start.date():
         until = end.strftime("%Y-%m-%d %H:%M")
-    return f"When: {day} {start:%H:%M}–{until} ({booking.timezone}), {booking.minutes} minutes"
+    zone = zone_label(booking.timezone)
+    return f"When: {day} {start:%H:%M}–{until} ({zone}), {booking.minutes} minutes"
 
 
 def _cancelled_line(booking: Booking) -> str:
@@ -56,5 +60,11 @@ def _cancelled_line(booking: Booking) -> str:
 
 
 def _person(person: Attendee) -> str:
-    parts = [person.display_name, person.email, person.phone or person.phone_as_given]
+    parts = [person.display_name, person.email, person.phone]
+    parts += [f"{what} (could not be read): {typed}" for what, typed in unread(person)]
     return ", ".join(dict.fromkeys(part for part in parts if part))
+
+
+def _companion(person: Attendee, booking: Booking) -> str:
+    shared = booking.attendees[person.position].display_name
+    return f"{_person(person)} (same contact as {shared})"

@@ -26,19 +26,33 @@ class _File:
 class MappingFiles:
     """Every provider's mapping file, named after the provider."""
 
-    def __init__(self, folder: Path, providers: Iterable[str]) -> None:
-        """Read them all. Raises MappingError with every mistake of every file."""
-        self._folder = folder
+    def __init__(
+        self, folder: Path, providers: Iterable[str], no_company: frozenset[str] = frozenset()
+    ) -> None:
+        """Read them all. Raises MappingError with every mistake of every file.
+
+        `no_company`: domains of relays and the like, which are no companies.
+        """
+        self._folder, self._no_company = folder, no_company
         self._files: dict[str, _File] = {}
         problems = []
         for provider in providers:
             path = self.path(provider)
             try:
-                self._files[provider] = _File(load_mapping(path, provider), _stamp(path))
+                self._files[provider] = _File(self.load(path, provider), _stamp(path))
             except MappingError as error:
                 problems.append(str(error))
         if problems:
             raise MappingError("\n".join(problems))
+
+    def load(self, path: Path, provider: str) -> Mapping:
+        """Read a file, in use or only proposed. Raises MappingError with every mistake."""
+        return self.settle(load_mapping(path, provider))
+
+    def settle(self, mapping: Mapping) -> Mapping:
+        """Tell a mapping what the settings say for all files."""
+        mapping.no_company = self._no_company
+        return mapping
 
     def path(self, provider: str) -> Path:
         """Where a provider's file is."""
@@ -53,7 +67,7 @@ class MappingFiles:
             return file.mapping
         file.stamp = stamp
         try:
-            file.mapping, file.problem = load_mapping(path, provider), None
+            file.mapping, file.problem = self.load(path, provider), None
             log.info("mapping_reloaded", provider=provider, version=file.mapping.version)
         except MappingError as error:
             file.problem = str(error)

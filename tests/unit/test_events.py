@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from app.domain.booking import is_newer, rank
 from app.domain.errors import UnfitPayload
-from app.domain.events import read_booking, read_event, read_time, without_secret
+from app.domain.events import read_booking, read_event, read_time, with_details, without_secret
+from app.mapping.summary import summarise
+from app.mapping.unreadable import unreadable_notes
 from tests.bridge import sample
 
 NOW = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
@@ -85,6 +87,104 @@ def test_same_person_twice_counts_once() -> None:
     ]
     made = booking("booking_created", attendees=people)
     assert [p.full_name for p in made.attendees] == ["Ann One"]
+    assert [(p.full_name, p.position) for p in made.companions] == [("Bob", 0)]
+
+
+def test_a_double_who_says_nothing_new_is_dropped() -> None:
+    """The same name and address twice, or the number alone, is nobody else."""
+    ann = {"email": "a@x.example", "fullname": "Ann", "phone": "+4915123456789",
+           "notes": {"Q": "A", "R": "B"}}  # fmt: skip
+    people = [
+        ann,
+        {**ann, "email": "A@X.example", "notes": {"Q": "A"}},
+        {"phone": "+49 151 23456789"},
+    ]
+    made = booking("booking_created", attendees=people)
+    assert (len(made.attendees), made.companions) == (1, ())
+
+
+def test_who_is_known_by_number_alone_goes_with_whom_it_leads_to() -> None:
+    """Two by one number, and somebody with an address and that number, are one contact; all are named."""
+    phone = "+4915123456789"
+    people = [
+        {"fullname": "Nobody"},
+        {"fullname": "Ben", "phone": phone},
+        {"fullname": "Cem", "phone": phone},
+        {"fullname": "Ann", "phone": phone, "email": "a@x.example"},
+        {
+            "fullname": "Dan",
+            "email": "A@x.example",
+            "phone": "12345678",
+            "timezone": "Europe/Berlin",
+        },
+    ]
+    made = booking("booking_created", attendees=people)
+    assert [(p.full_name, p.position) for p in made.attendees] == [("Nobody", 0), ("Ann", 1)]
+    assert [(p.full_name, p.position) for p in made.companions] == [
+        ("Ben", 1),
+        ("Cem", 1),
+        ("Dan", 1),
+    ]
+
+
+person = st.fixed_dictionaries(
+    {},
+    optional={
+        "fullname": st.sampled_from(["Ann", "Bob", "Cem"]),
+        "email": st.sampled_from(
+            ["a@x.example", "A@X.EXAMPLE", "Ann <a@x.example>", "b@x.example", "b(at)x"]
+        ),
+        "phone": st.sampled_from(["+4915123456789", "0151 23456789", "+4930123456", "ask"]),
+        "timezone": st.sampled_from(["Europe/Berlin", "W. Europe Standard Time", "Mars"]),
+        "notes": st.dictionaries(st.sampled_from(["Q", "R"]), st.sampled_from(["yes", "no"])),
+    },
+)
+
+
+@given(st.lists(person, max_size=6))
+def test_nobody_vanishes(people: list[dict[str, Any]]) -> None:
+    """Each name, answer and unreadable text that came in is in the meeting's text; contacts are unique."""
+    made = booking("booking_created", attendees=people)
+    identities = [p.identity for p in made.attendees if p.identity]
+    assert len(identities) == len(set(identities))
+    assert [p.position for p in made.attendees] == list(range(len(made.attendees)))
+    text = summarise(made, {})
+    for given_ in people:
+        assert given_.get("fullname", "") in text
+        assert all(f"{label}: {said}" in text for label, said in given_.get("notes", {}).items())
+        if given_.get("email") == "b(at)x" and given_.get("fullname"):
+            assert "b(at)x" in text
+
+
+def test_answers_that_the_api_tells_reach_companions_and_no_stranger() -> None:
+    """Later answers go to whom they are from: by name among those of one address, or with none."""
+    people = [{"email": "a@x.example", "fullname": "Ann"}, {"email": "a@x.example", "fullname": "Ben"},
+              {"fullname": "Cem"}, {"fullname": "Dan"}]  # fmt: skip
+    told = [{**p, "notes": {"Who": p["fullname"]}} for p in people[:3]]
+    made = with_details(
+        booking("booking_created", attendees=people), sample("booking_created", attendees=told)
+    )
+    assert [p.answers.get("Who") for p in made.attendees] == ["Ann", "Cem", None]
+    assert [p.answers.get("Who") for p in made.companions] == ["Ben"]
+
+
+def test_what_was_typed_is_kept_and_made_harmless() -> None:
+    """Address, number and zone stay as typed, on one line, without control signs, cut where too long."""
+    typed = {"email": "Jane\n(at)\x00 x", "phone": "ask\u202e me", "timezone": "M" * 5000}
+    (jane,) = booking("booking_created", attendees=[typed]).attendees
+    assert (jane.email_as_given, jane.phone_as_given) == ("Jane (at) x", "ask me")
+    assert jane.timezone_as_given == "M" * 199 + "…"
+    assert (jane.email, jane.phone, jane.timezone, jane.identity) == (None, None, None, None)
+
+
+def test_many_who_cannot_be_read_are_counted() -> None:
+    """The notes name ten and count the rest; the text names all."""
+    people = [{"fullname": f"P{n}", "email": f"e{n}"} for n in range(13)]
+    made = booking("booking_created", attendees=people)
+    notes = unreadable_notes(made)
+    assert len(notes) == 11
+    assert "“e9”" in notes[9] and "3 more" in notes[10]
+    assert "e12" in summarise(made, {})
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.people import company_domain, country_of, normalise_email, normalise_phone
+from app.domain.people import (
+    company_domain,
+    country_of,
+    is_address,
+    is_under,
+    normalise_email,
+    normalise_phone,
+    read_email,
+)
+from config.companies import DOMAINS_FILE, no_company_domains
 
 
 @pytest.mark.parametrize(
@@ -21,11 +30,85 @@ from app.domain.people import company_domain, country_of, normalise_email, norma
         ("", None),
         (None, None),
         (["a@x.example"], None),
+        ("Jane Holm <jane@x.example>", "jane@x.example"),
+        ('"Holm, Jane" <Jane@x.example>;', "jane@x.example"),
+        ("jane@x.example <mailto:jane@x.example>", "jane@x.example"),
+        ("jane@x.example (Jane Holm)", "jane@x.example"),
+        ("<jane@x.example>", "jane@x.example"),
+        ("mailto:jane%2Bdemo@x.example?subject=hello", "jane+demo@x.example"),
+        ("MAILTO:jane@x.example", "jane@x.example"),
+        ("jane@x.example.", "jane@x.example"),
+        ("'jane@x.example',", "jane@x.example"),
+        ("„jane@x.example“", "jane@x.example"),
+        ("\u00a0jane@x.example\u3000", "jane@x.example"),
+        ("ｊａｎｅ＠ｘ．example", "jane@x.example"),
+        ("jane@x。example", "jane@x.example"),
+        ("o'brien@x.example", "o'brien@x.example"),
+        ("Info@Käse-Müller.example", "info@xn--kse-mller-v2a2y.example"),
+        ("info@Ka\u0308se-Mu\u0308ller.example", "info@xn--kse-mller-v2a2y.example"),
+        ("info@XN--KSE-MLLER-V2A2Y.example", "info@xn--kse-mller-v2a2y.example"),
+        ("a@straße.example", "a@xn--strae-oqa.example"),
+        ("Jo\u0308rg@x.example", "jörg@x.example"),
+        ("用户@例子.广告", "用户@xn--fsqu00a.xn--4rr70v"),
+        ("a@x.example, b@x.example", None),
+        ("a@x.example <b@x.example>", None),
+        ("Jane jane@x.example", None),
+        ("jane@", None),
+        ("@x.example", None),
+        ("a@☃.example", None),
+        ("=cmd|x!a0@x.example", None),
+        ("(" * 90_000 + "a@x.example", None),
     ],
 )
 def test_email(given_: object, email: str | None) -> None:
-    """Lower case, stripped; what cannot be an address is none."""
+    """Lower case, its domain in ASCII, as people paste it; what cannot be an address is none."""
     assert normalise_email(given_) == email
+
+
+@pytest.mark.parametrize(
+    ("given_", "name"),
+    [
+        ("Jane Holm <jane@x.example>", "Jane Holm"),
+        ('"Holm, Jane" <jane@x.example>', "Holm, Jane"),
+        ("jane@x.example (Jane Holm)", "Jane Holm"),
+        ("jane@x.example <jane@x.example>", None),
+        ("<jane@x.example>", None),
+        ("jane@x.example", None),
+        ("Jane Holm <jane>", None),
+    ],
+)
+def test_the_name_beside_an_address(given_: str, name: str | None) -> None:
+    """The name that a mail program puts beside an address is read, and nothing else."""
+    assert read_email(given_)[1] == name
+
+
+def test_is_address() -> None:
+    """One address and nothing beside it is one that may not be cut."""
+    assert is_address("jane@x.example")
+    assert is_address("info@käse-müller.example")
+    assert not is_address("Jane Holm <jane@x.example>")
+    assert not is_address("write to jane@x.example.")
+
+
+def test_below_a_domain() -> None:
+    """What lies below a domain counts as the domain, what only ends like it does not."""
+    domains = {"relay.example", "x.test"}
+    assert is_under("relay.example", domains)
+    assert is_under("ida.relay.example", domains)
+    assert not is_under("myrelay.example", domains)
+    assert not is_under("example", domains)
+
+
+def test_the_file_of_domains_is_good() -> None:
+    """Each line is a domain, is named once, and is not in the package already."""
+    lines = DOMAINS_FILE.read_text(encoding="utf-8").splitlines()
+    listed = [line for line in lines if line and not line.startswith("#")]
+    assert len(listed) == len(set(listed)) == len(no_company_domains(""))
+    for domain in set(listed) - {"duck.com"}:
+        assert company_domain(f"a@{domain}"), domain
+    assert {"extra.example", "xn--mller-kva.example"} <= no_company_domains(
+        " @Extra.example, *.müller.example"
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,7 +148,10 @@ def test_company_domain() -> None:
     assert company_domain(None) is None
 
 
-@given(st.text())
+parts = st.text(alphabet="aÄ@.<>()[] ,;:'\"mailto%40éß-＠。İǰ\u0308", max_size=24)
+
+
+@given(st.text() | parts | parts.map(lambda local: f"{local}@x.example"))
 def test_normalised_stays_normalised(text: str) -> None:
     """Normalising twice is normalising once."""
     email = normalise_email(text)

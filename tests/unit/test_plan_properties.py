@@ -35,6 +35,7 @@ from app.domain.records import (
     Ref,
     Stage,
 )
+from app.domain.text import measure
 from app.mapping.ask import ask
 from app.mapping.check import check_against
 from app.mapping.diff import Settled, settle
@@ -459,7 +460,7 @@ def fit_to_be_sent(plan: DesiredBooking, shape: CrmShape) -> None:
                         unicodedata.category(c) not in ("Cc", "Cs") or c in "\n\t" for c in text
                     )
                     assert "\u202e" not in text
-                    assert limit is None or len(text) <= limit
+                    assert limit is None or measure(text) <= limit
                     assert "cancel-token" not in text
 
 

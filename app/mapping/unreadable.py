@@ -1,0 +1,39 @@
+"""Names what an attendee typed and nobody could read: in the meeting's text and on the booking's page."""
+
+from __future__ import annotations
+
+from app.domain.booking import Attendee, Booking
+from app.domain.text import cut
+
+SHOWN = 80
+"""Units of what was typed that a note shows; the meeting's text has all that is kept."""
+MOST_NAMED = 10
+"""Attendees that the notes of a booking name; how many more there are is told."""
+
+
+def unread(person: Attendee) -> list[tuple[str, str]]:
+    """What of a person could not be read: `e-mail`, `phone` or `time zone`, with what was typed."""
+    read = (
+        ("e-mail", person.email, person.email_as_given),
+        ("phone", person.phone, person.phone_as_given),
+        ("time zone", person.timezone, person.timezone_as_given),
+    )
+    return [(what, typed) for what, value, typed in read if typed and not value]
+
+
+def unreadable_notes(booking: Booking) -> list[str]:
+    """A sentence for each attendee of whom something could not be read, with what was typed."""
+    people = [p for p in (*booking.attendees, *booking.companions) if unread(p)]
+    notes = [_note(person) for person in people[:MOST_NAMED]]
+    more = len(people) - MOST_NAMED
+    if more > 0:
+        notes.append(f"The same holds for {more} more, whom the meeting's text names.")
+    return notes
+
+
+def _note(person: Attendee) -> str:
+    typed = [f"{what} “{cut(text, SHOWN)}”" for what, text in unread(person)]
+    words = f"{cut(person.display_name, SHOWN)}: {' and '.join(typed)} could not be read"
+    if person.identity:
+        return f"{words} and was left out; the meeting's text has it as typed."
+    return f"{words}, so there is no contact. Ask the attendee, or make the contact by hand."
