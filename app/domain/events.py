@@ -256,7 +256,14 @@ def _says_more(double: Attendee, person: Attendee) -> bool:
     named = double.full_name not in (None, person.full_name)
     typed = (double.phone_as_given, double.phone, person.phone_as_given)
     other_phone = bool(typed[0]) and typed[0] != typed[2] and typed[1] != person.phone
-    return named or other_phone or not double.answers.items() <= person.answers.items()
+    unread = double.email_as_given if not double.email else None
+    other_address = bool(unread) and unread != person.email_as_given
+    return (
+        named
+        or other_phone
+        or other_address
+        or not double.answers.items() <= person.answers.items()
+    )
 
 
 def _attendee(position: int, item: Json) -> Attendee:
