@@ -39,6 +39,7 @@ log = structlog.get_logger(__name__)
 DEFAULT_SOURCE = "default"
 MOST_FAILURES = 3
 """After so many appointments in a row that meetergo does not show, it is asked again later."""
+TIMESTAMP_HEADER = "x-meetergo-timestamp"
 SECRETS_PURPOSE = "sources.secrets"
 API_KEY_PURPOSE = "sources.api_key"
 MAX_DEPTH = 64
@@ -133,6 +134,21 @@ class Intake:
         """Every source that webhooks may come from."""
         with self._store.read() as session:
             return [DEFAULT_SOURCE, *session.scalars(select(Source.name).order_by(Source.name))]
+
+    def must_claim(
+        self, rules: SourceRules, headers: Mapping[str, str], token: str | None
+    ) -> None:
+        """Raise BadSignature for what no body can make authentic: no signature, a wrong token."""
+        if rules.scheme is SignatureScheme.URL_TOKEN:
+            self.verify(rules, headers, b"", token)
+            return
+        wanted = {rules.header.lower()}
+        if rules.scheme is SignatureScheme.STANDARD_WEBHOOKS:
+            wanted = {"webhook-id", "webhook-timestamp", "webhook-signature"}
+        elif rules.scheme is SignatureScheme.TIMESTAMPED:
+            wanted.add(TIMESTAMP_HEADER)
+        if not wanted <= {name.lower() for name, value in headers.items() if value}:
+            raise signatures.BadSignature("there is no signature")
 
     def verify(
         self, rules: SourceRules, headers: Mapping[str, str], body: bytes, token: str | None
@@ -356,7 +372,7 @@ def _verify(
     if rules.scheme is SignatureScheme.STANDARD_WEBHOOKS:
         return signatures.verify_standard(secrets, lowered, body)
     if rules.scheme is SignatureScheme.TIMESTAMPED:
-        stamp = lowered.get("x-meetergo-timestamp")
+        stamp = lowered.get(TIMESTAMP_HEADER)
         return signatures.verify_timestamped(secrets, header, stamp, body, utcnow())
     return signatures.verify_body(secrets, header, body)
 

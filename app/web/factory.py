@@ -15,11 +15,10 @@ from app.cli import register_commands
 from app.domain.errors import MappingError
 from app.store.engine import DATABASE_DOWN
 from app.web import api, bookings, connections, dashboard, health, mappings, webhooks
+from app.web.body import bounded
 from config.settings import SettingsError
 
 log = structlog.get_logger(__name__)
-MAX_BODY = 256 * 1024
-"""Bytes of a request's body, enforced while reading."""
 RETRY_AFTER = 10
 """Seconds after which a sender may come back when the database was away."""
 SECURITY_HEADERS = {
@@ -43,7 +42,6 @@ def build_app(services: Services | None = None) -> Flask:
     app = Flask(__name__)
     app.config.update(
         SECRET_KEY=services.settings.secret_key,
-        MAX_CONTENT_LENGTH=MAX_BODY,
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_COOKIE_SECURE=services.settings.public_url.startswith("https://"),
@@ -52,6 +50,7 @@ def build_app(services: Services | None = None) -> Flask:
     hops = services.settings.trusted_proxies
     if hops:
         app.wsgi_app = ProxyFix(app.wsgi_app, hops, hops, hops)  # type: ignore[method-assign]
+    app.wsgi_app = bounded(app.wsgi_app)  # type: ignore[method-assign]
     app.extensions["services"] = services
     for module in (webhooks, health, connections, dashboard, bookings, mappings, api):
         app.register_blueprint(module.blueprint)
