@@ -6,8 +6,9 @@ from flask import Blueprint, Response, current_app, jsonify, request
 from werkzeug.exceptions import BadRequest, Unauthorized, UnsupportedMediaType
 
 from app.bootstrap import Services
+from app.domain.json_text import NotJson
 from app.security.signatures import BadSignature
-from app.services.intake import DEFAULT_SOURCE, NotJson
+from app.services.intake import DEFAULT_SOURCE
 
 blueprint = Blueprint("webhooks", __name__, url_prefix="/webhooks/meetergo")
 
