@@ -1,4 +1,4 @@
-"""How long a text may be that is kept as it is: what reads it and the column that holds it both ask here."""
+"""How long a text may be that is kept as it is: for what reads it and for the column that holds it."""
 
 from __future__ import annotations
 

@@ -135,9 +135,7 @@ class Intake:
         with self._store.read() as session:
             return [DEFAULT_SOURCE, *session.scalars(select(Source.name).order_by(Source.name))]
 
-    def must_claim(
-        self, rules: SourceRules, headers: Mapping[str, str], token: str | None
-    ) -> None:
+    def must_claim(self, rules: SourceRules, headers: Mapping[str, str], token: str | None) -> None:
         """Raise BadSignature for what no body can make authentic: no signature, a wrong token."""
         if rules.scheme is SignatureScheme.URL_TOKEN:
             self.verify(rules, headers, b"", token)

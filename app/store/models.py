@@ -330,6 +330,19 @@ class ApiKey(Base):
     revoked_at: Mapped[datetime | None]
 
 
+class WebSession(Base):
+    """A browser session of the owner of a key; the cookie holds a random id, this row its hash."""
+
+    __tablename__ = "web_sessions"
+    id_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key_id: Mapped[int] = mapped_column(ForeignKey("api_keys.id"), index=True)
+    created_at: Mapped[datetime] = mapped_column(index=True)
+    seen_at: Mapped[datetime]
+    """When it was last used, to the minute."""
+    ended_at: Mapped[datetime | None]
+    """When its owner signed out."""
+
+
 class OAuthFlow(Base):
     """A connect that was begun: its state is single-use and bound to one browser session."""
 

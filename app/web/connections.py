@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import structlog
-from flask import Blueprint, redirect, render_template, request, session, url_for
+from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as WerkzeugResponse
 
@@ -14,7 +14,7 @@ from app.domain.errors import CrmError
 from app.oauth.flow import FlowError, Wish, own_path
 from app.services.connect import OtherAccount, UnfitGrant
 from app.services.overview import Overview
-from app.web.access import services, signed_in
+from app.web.access import me, services, signed_in
 from app.web.lookup import find_connection
 from config.providers import Provider
 
@@ -55,7 +55,7 @@ def callback(name: str) -> Answer:
     wish = Wish()
     try:
         token, wish = services().flow.finish(provider, request.args, _session_id())
-        number = services().connector.connect(provider, token, str(session["user"]), wish)
+        number = services().connector.connect(provider, token, me().name, wish)
     except (FlowError, CrmError, UnfitGrant, OtherAccount) as error:
         return _not_connected(provider, error, wish)
     services().waker.wake([number])
@@ -106,7 +106,7 @@ def resume(connection_id: int) -> Answer:
     """Renew the access of a connection and take its work up again."""
     row = find_connection(connection_id)
     try:
-        services().connector.resume(row.id, str(session["user"]))
+        services().connector.resume(row.id, me().name)
     except CrmError as error:
         return _page(connection_id, problem=f"It does not work yet: {error.message}", status=409)
     services().waker.wake([row.id])
@@ -119,7 +119,7 @@ def ask_disconnect(connection_id: int) -> Answer:
     """Ask what is to become of the bookings that wait."""
     row = find_connection(connection_id)
     return render_template(
-        "disconnect.html", row=row, provider=_provider(row.provider), csrf=session["csrf"],
+        "disconnect.html", row=row, provider=_provider(row.provider), csrf=me().csrf,
         parked=_overview().parked(row.id),
     )  # fmt: skip
 
@@ -130,7 +130,7 @@ def disconnect(connection_id: int) -> Answer:
     """Erase the tokens and tell the provider."""
     row = find_connection(connection_id)
     discard = request.form.get("parked") == "discard"
-    services().connector.disconnect(row.id, str(session["user"]), discard)
+    services().connector.disconnect(row.id, me().name, discard)
     return redirect(url_for("connections.show", connection_id=row.id), 303)
 
 
@@ -150,7 +150,7 @@ def add_key(name: str) -> Answer:
     wish = Wish(connection_id=number, other_account="other_account" in request.form)
     key = request.form.get("key", "").strip()
     try:
-        number = services().connector.add_key(provider, key, str(session["user"]), wish)
+        number = services().connector.add_key(provider, key, me().name, wish)
     except (CrmError, UnfitGrant, OtherAccount) as error:
         return _key_page(provider, str(error), 400)
     services().waker.wake([number])
@@ -166,7 +166,7 @@ def _provider(name: str) -> Provider:
 
 def _session_id() -> str:
     """What a connect is bound to: the browser session and who is signed in there."""
-    return f"{session['id']} {session['user']}"
+    return f"{me().session_id} {me().name}"
 
 
 def _overview() -> Overview:
@@ -209,7 +209,7 @@ def _page(
         parked=_overview().parked(row.id),
         findings=findings,
         problem=problem,
-        csrf=session["csrf"],
+        csrf=me().csrf,
     )
     return page, status
 
@@ -219,6 +219,6 @@ def _key_page(provider: Provider, problem: str | None = None, status: int = 200)
         raise NotFound(f"{provider.title} has no keys; connect it through its consent page.")
     number = request.values.get("connection", type=int)
     page = render_template(
-        "key.html", provider=provider, problem=problem, connection=number, csrf=session["csrf"]
+        "key.html", provider=provider, problem=problem, connection=number, csrf=me().csrf
     )
     return page, status

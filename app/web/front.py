@@ -34,7 +34,7 @@ BODY_SECONDS = 30.0
 ANSWER_SECONDS = 30.0
 """For the client to take the answer."""
 LINGER_SECONDS = 2.0
-"""For the client to close: what it still sends is thrown away, so that the answer is not (RFC 9112, 9.6)."""
+"""For the client to close; what it still sends is thrown away (RFC 9112, 9.6)."""
 LINGER_BYTES = 1024 * 1024
 MAX_HELD = 32 * 1024 * 1024
 """Bytes of unfinished requests that a process holds; over that the oldest one is ended."""
@@ -298,6 +298,7 @@ def _answer(status: int, words: str) -> Answer:
     answer = Answer()
     answer.sendall(
         f"HTTP/1.1 {status} {name}\r\nConnection: close\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\n\r\n".encode() + body
+        f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\n\r\n".encode()
+        + body
     )
     return answer

@@ -29,7 +29,7 @@ def healthz() -> Response:
 
 @blueprint.get("/readyz")
 def readyz() -> tuple[Response, int]:
-    """The database takes webhooks; Redis that takes no write is reported, but no reason to refuse them."""
+    """The database takes webhooks; that Redis takes no write is only reported."""
     services: Services = current_app.extensions["services"]
     checks = {"database": "ok", "redis": "ok"}
     try:

@@ -10,7 +10,6 @@ from app.store.models import ConnectionRow
 from app.web.access import services
 
 
-
 def overview() -> Overview:
     """What reads the store for pages and API."""
     return Overview(services().store, services().cipher)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flask import Blueprint, render_template, request, session
+from flask import Blueprint, render_template, request
 from werkzeug.exceptions import NotFound
 
 from app.store.models import ConnectionRow
 from app.trial import MAX_TEXT, MOST_BOOKINGS, Trial, try_text
-from app.web.access import services, signed_in
+from app.web.access import me, services, signed_in
 from app.web.bookings import html_fields
 from app.web.lookup import connected, find_connection, overview
 from config.providers import Provider
@@ -105,7 +105,7 @@ def _page(provider: Provider, text: str, chosen: int | None, trial: Trial | None
         most=MOST_BOOKINGS,
         longest=MAX_TEXT,
         html_fields=html_fields(),
-        csrf=session["csrf"],
+        csrf=me().csrf,
     )
 
 
