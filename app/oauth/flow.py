@@ -13,7 +13,6 @@ from oauthlib.oauth2 import WebApplicationClient
 from sqlalchemy import delete
 
 from app.domain.errors import RetryLater, Unauthorized
-from app.domain.limits import NEXT_PATH
 from app.oauth.exchange import SetupError, Token, exchange_code
 from app.security.encryption import Cipher
 from app.store.engine import Store, utcnow
@@ -179,7 +178,7 @@ class Flow:
 
 def own_path(path: str | None) -> str | None:
     """A path of this service, or None for anything that could lead elsewhere (RFC 9700, 4.11)."""
-    if not path or len(path) > NEXT_PATH or not re.fullmatch(r"/(?![/\\])[\w/?=&.%~-]*", path):
+    if not path or len(path) > 300 or not re.fullmatch(r"/(?![/\\])[\w/?=&.%~-]*", path):
         return None
     return path
 

@@ -175,11 +175,11 @@ class Intake:
             return self._take(rules, document, event, booking)
         except UnfitPayload as error:
             return self._quarantine(rules.name, document, now, str(error))
-        except StatementError as error:
+        except (StatementError, OverflowError) as error:
             if not is_unfit(error):
                 raise
             # Nothing should come as far as this; what does is kept, whatever it is.
-            log.error("webhook_unfit_for_database", reason=type(error.orig).__name__)
+            log.error("webhook_unfit_for_database", reason=type(error).__name__)
             why = "the database cannot hold it: a text or a number in it is too large"
             return self._quarantine(rules.name, document, now, why)
 

@@ -94,7 +94,7 @@ class Text(_Kept):
 
 def is_unfit(error: BaseException) -> bool:
     """Whether a statement failed for a value that a column cannot hold, on either database."""
-    return isinstance(error, DataError | UnfitText) or (
+    return isinstance(error, DataError | UnfitText | OverflowError) or (
         isinstance(error, StatementError) and isinstance(error.orig, UnfitText | OverflowError)
     )
 

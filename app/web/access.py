@@ -7,7 +7,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from flask import current_app, g, redirect, request, session, url_for
+from flask import Flask, Request, current_app, g, redirect, request, session, url_for
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from sqlalchemy import select
 from werkzeug.exceptions import BadRequest, Unauthorized
 from werkzeug.wrappers import Response as WerkzeugResponse
@@ -21,6 +22,18 @@ P = ParamSpec("P")
 R = TypeVar("R")
 SESSION_ID = "id"
 """What the cookie holds: a random id that names a row, nothing else."""
+
+
+class Cookies(SecureCookieSessionInterface):
+    """Flask's signed cookies, where one of another shape is none."""
+
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        """The session that a cookie holds, or an empty one."""
+        try:
+            return super().open_session(app, request)
+        except Exception:
+            # It is signed with our key and yet not ours: whatever it holds, nobody is signed in by it.
+            return self.session_class()
 
 
 def services() -> Services:

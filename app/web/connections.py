@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 from flask import Blueprint, redirect, render_template, request, url_for
@@ -11,11 +12,12 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 
 from app.doctor import examine_connection
 from app.domain.errors import CrmError
+from app.domain.limits import LOGIN_HOST
 from app.oauth.flow import FlowError, Wish, own_path
 from app.services.connect import OtherAccount, UnfitGrant
 from app.services.overview import Overview
 from app.web.access import me, services, signed_in
-from app.web.lookup import find_connection
+from app.web.lookup import asked_connection, find_connection
 from config.providers import Provider
 
 log = structlog.get_logger(__name__)
@@ -35,8 +37,11 @@ def start(name: str) -> Answer:
         )
         return _message("Not set up", message, 409)
     host = request.args.get("host", "").strip().lower()
+    if len(host) > LOGIN_HOST:
+        words = f"A login host has at most {LOGIN_HOST} characters. Go back and mend it."
+        return _message(f"{provider.title} is not connected", words, 400)
     wish = Wish(
-        connection_id=request.args.get("connection", type=int),
+        connection_id=asked_connection(request.args),
         other_account="other_account" in request.args,
         login_host=host or None,
         next_path=own_path(request.args.get("next")),
@@ -54,7 +59,7 @@ def callback(name: str) -> Answer:
     provider = _provider(name)
     wish = Wish()
     try:
-        token, wish = services().flow.finish(provider, request.args, _session_id())
+        token, wish = services().flow.finish(provider, _answer(), _session_id())
         number = services().connector.connect(provider, token, me().name, wish)
     except (FlowError, CrmError, UnfitGrant, OtherAccount) as error:
         return _not_connected(provider, error, wish)
@@ -146,7 +151,7 @@ def ask_key(name: str) -> Answer:
 def add_key(name: str) -> Answer:
     """Check a key at the CRM and connect with it; it is never shown again."""
     provider = _provider(name)
-    number = request.form.get("connection", type=int)
+    number = asked_connection(request.form)
     wish = Wish(connection_id=number, other_account="other_account" in request.form)
     key = request.form.get("key", "").strip()
     try:
@@ -162,6 +167,16 @@ def _provider(name: str) -> Provider:
     if provider is None:
         raise NotFound(f"There is no CRM {name!r} here.")
     return provider
+
+
+def _answer() -> dict[str, str]:
+    """What came back from the consent page; an issuer that is no address is nobody's."""
+    answer = request.args.to_dict()
+    try:
+        urlsplit(answer.get("iss", ""))
+    except ValueError:
+        answer["iss"] = "no address"
+    return answer
 
 
 def _session_id() -> str:
@@ -217,7 +232,7 @@ def _page(
 def _key_page(provider: Provider, problem: str | None = None, status: int = 200) -> Answer:
     if provider.key is None:
         raise NotFound(f"{provider.title} has no keys; connect it through its consent page.")
-    number = request.values.get("connection", type=int)
+    number = asked_connection(request.values)
     page = render_template(
         "key.html", provider=provider, problem=problem, connection=number, csrf=me().csrf
     )

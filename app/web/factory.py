@@ -18,6 +18,7 @@ from app.services.sessions import LONGEST
 from app.store.columns import UnfitText, is_unfit
 from app.store.engine import is_away
 from app.web import api, bookings, connections, dashboard, health, mappings, webhooks
+from app.web.access import Cookies
 from app.web.body import bounded
 from config.settings import SettingsError
 
@@ -54,6 +55,7 @@ def build_app(services: Services | None = None) -> Flask:
     if hops:
         app.wsgi_app = ProxyFix(app.wsgi_app, hops, hops, hops)  # type: ignore[method-assign]
     app.wsgi_app = bounded(app.wsgi_app)  # type: ignore[method-assign,assignment]
+    app.session_interface = Cookies()
     app.extensions["services"] = services
     for module in (webhooks, health, connections, dashboard, bookings, mappings, api):
         app.register_blueprint(module.blueprint)
@@ -61,7 +63,7 @@ def build_app(services: Services | None = None) -> Flask:
     app.context_processor(lambda: {"me": g.get("person")})
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected)
-    for kind in (PoolTimeout, StatementError, UnfitText):
+    for kind in (PoolTimeout, StatementError, UnfitText, OverflowError):
         app.register_error_handler(kind, _database_error)
     register_commands(app, services)
     return app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import NotFound
 
 from app.domain.limits import BOOKING_KEY, LARGEST_ID
@@ -33,6 +34,14 @@ def find_connection(connection_id: int) -> ConnectionRow:
     if row is None:
         raise NotFound("There is no such connection.")
     return row
+
+
+def asked_connection(values: MultiDict[str, str]) -> int | None:
+    """The number in a parameter `connection`; None where there is none. Raises NotFound."""
+    number = values.get("connection", type=int)
+    if number is not None and not 0 < number <= LARGEST_ID:
+        raise NotFound("There is no such connection.")
+    return number
 
 
 def connected() -> list[ConnectionRow]:
