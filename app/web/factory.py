@@ -20,6 +20,7 @@ from app.store.engine import is_away
 from app.web import api, bookings, connections, dashboard, health, mappings, webhooks
 from app.web.access import Cookies
 from app.web.body import bounded
+from app.web.hosts import with_fit_host
 from config.settings import SettingsError
 
 log = structlog.get_logger(__name__)
@@ -51,10 +52,10 @@ def build_app(services: Services | None = None) -> Flask:
         SESSION_COOKIE_SECURE=services.settings.public_url.startswith("https://"),
         PERMANENT_SESSION_LIFETIME=LONGEST,
     )
+    app.wsgi_app = with_fit_host(bounded(app.wsgi_app))  # type: ignore[method-assign,assignment]
     hops = services.settings.trusted_proxies
     if hops:
         app.wsgi_app = ProxyFix(app.wsgi_app, hops, hops, hops)  # type: ignore[method-assign]
-    app.wsgi_app = bounded(app.wsgi_app)  # type: ignore[method-assign,assignment]
     app.session_interface = Cookies()
     app.extensions["services"] = services
     for module in (webhooks, health, connections, dashboard, bookings, mappings, api):

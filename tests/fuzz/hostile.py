@@ -265,5 +265,5 @@ RAW: dict[str, Callable[[random.Random], bytes]] = {
     "an odd form": lambda c: _latin(
         f"POST /sign-in HTTP/1.1\r\nHost: x\r\nContent-Type: {c.choice(['multipart/form-data', 'multipart/form-data; boundary=', 'multipart/form-data; boundary=b', 'application/x-www-form-urlencoded; charset=x'])}\r\nContent-Length: 40\r\n\r\n"
     ) + c.choice([b"--b\r\n", b"key=%ff&", b"\0" * 40, b"--b--"]).ljust(40, b"&"),
-    "nonsense": lambda c: c.randbytes(c.randint(1, 300)) + b"\n",
+    "half nonsense": lambda c: c.randbytes(c.randint(1, 300)) + b"\n",
 }  # fmt: skip
