@@ -386,7 +386,7 @@ def test_a_try_of_a_mapping_ends_soon(
     """No text keeps the process that takes webhooks busy for longer than a try may take."""
     monkeypatch.setattr(trial, "SECONDS", 0.5)
     assert len(hostile) <= trial.MAX_TEXT
-    began = time.monotonic()
+    began = time.thread_time()  # of the processor: what others do on this machine is no matter
     found = trial.try_text(lite.services, "hubspot", hostile, None)
-    assert time.monotonic() - began < 2.5
+    assert time.thread_time() - began < 2
     assert found.mistakes
