@@ -1,7 +1,7 @@
 # `make demo` and `make test` are all that a new machine needs; see README.md.
 VENV := .venv
 PY := $(VENV)/bin/python
-.PHONY: demo test check bench chaos chaos-mutants format clean
+.PHONY: demo test check bench chaos chaos-mutants fuzz format clean
 
 demo: $(VENV)/.runtime ## Run everything on this machine and show it (ARGS=--once: and stop)
 	@$(PY) -m sandbox.demo $(ARGS)
@@ -26,6 +26,11 @@ chaos: $(VENV)/.dev ## Bookings while everything fails (SEED=.. BOOKINGS=.. DATA
 
 chaos-mutants: $(VENV)/.dev ## Plant bugs, each by name, and see that the tests catch them
 	@$(PY) -m tests.chaos.hunt $(ARGS)
+
+WEBHOOKS := 1500
+RAW := 300
+fuzz: $(VENV)/.dev ## Hostile requests against the web process (WEBHOOKS=.. RAW=.. DATABASE=.. SEED=..)
+	@$(PY) -m tests.fuzz.run --webhooks $(WEBHOOKS) --raw $(RAW) --database $(DATABASE) --seed $(SEED)
 
 format: $(VENV)/.dev
 	$(VENV)/bin/ruff check --fix .

@@ -19,6 +19,7 @@ from app.services.connect import Connector
 from app.services.intake import Intake
 from app.services.mappings import MappingFiles
 from app.services.notify import Notifier
+from app.services.sessions import Sessions
 from app.store.engine import DBAPIError, Store
 from app.store.models import ConnectionRow
 from app.store.rekey import MissingKey, check_keys
@@ -43,6 +44,7 @@ class Services:
     tokens: TokenService
     flow: Flow
     intake: Intake
+    sessions: Sessions
     catch_up: CatchUp
     connector: Connector
     waker: Waker
@@ -131,6 +133,7 @@ def bootstrap(
         tokens=tokens,
         flow=Flow(store, cipher, settings.public_url, settings.oauth_timeout),
         intake=intake,
+        sessions=Sessions(store),
         catch_up=CatchUp(store, intake, meetergo, waker.wake),
         connector=Connector(
             store, cipher, tokens, providers, visit, account, settings.http_timeout

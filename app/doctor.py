@@ -13,10 +13,12 @@ from sqlalchemy import func, select
 from app.bootstrap import Services
 from app.domain.errors import CrmError
 from app.domain.records import Directory, ObjectName
+from app.services.secrets import fingerprint
 from app.store.deliveries import count_parked
 from app.store.engine import DATABASE_DOWN
 from app.store.models import WORKING, ConnectionRow, ConnectionStatus, DeliveryRow, DeliveryState
 from app.store.rekey import MissingKey, check_keys
+from config.settings import secret_weakness
 
 
 class Verdict(StrEnum):
@@ -66,6 +68,8 @@ def examine_service(services: Services) -> Iterator[Finding]:
         "MEETERGO_WEBHOOK_SECRETS is empty: every webhook is refused.",
         "Set MEETERGO_WEBHOOK_SECRETS and restart.",
     )  # fmt: skip
+    for source in services.intake.source_names():
+        yield from _weak_secrets(services, source)
     missing = [p.title for p in services.providers.values() if not p.configured]
     if missing:
         detail = f"{', '.join(missing)} cannot be connected: client id and secret are not set."
@@ -74,6 +78,17 @@ def examine_service(services: Services) -> Iterator[Finding]:
     if not services.notifier.targets:
         detail = "Nobody is told when a connection breaks."
         yield Finding("service", "notifications", Verdict.NOTE, detail, "Set NOTIFY_URLS.")
+
+
+def _weak_secrets(services: Services, source: str) -> Iterator[Finding]:
+    rules = services.intake.source(source)
+    known = (*rules.secrets, *services.intake.secrets.of(source, anew=True))
+    for secret in known:
+        problem = secret_weakness(secret, rules.scheme)
+        if problem:
+            detail = f"The secret {fingerprint(secret)} of source {source} {problem}."
+            fix = "Make a new one with `flask --app app secrets add`, then end this one."
+            yield Finding("service", "strength of secrets", Verdict.BAD, detail, fix)
 
 
 def examine_connection(services: Services, row: ConnectionRow) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -14,6 +15,7 @@ from app.domain.records import Directory
 from app.mapping.check import check_against
 from app.mapping.load import MappingText
 from app.mapping.mapping import Mapping
+from app.mapping.patience import patience
 from app.services.preview import BookingPreview, Previewer
 from app.store.engine import utcnow
 from app.store.models import WORKING, ConnectionRow
@@ -25,6 +27,12 @@ SPAN = timedelta(days=7)
 """How far back a trial looks."""
 MAX_TEXT = 100_000
 """Characters of a file that is tried."""
+
+
+SECONDS = 2.0
+"""How long the text of one may be looked at: webhooks are taken by the same process."""
+_ONE = threading.Lock()
+"""One text at a time: each keeps the processor to itself."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +76,15 @@ def try_text(services: Services, provider: str, text: str, row: ConnectionRow | 
     """Check a text, and show what it would do to the bookings of last week; nothing is kept."""
     if len(text) > MAX_TEXT:
         return Trial((f"The text is longer than {MAX_TEXT:,} characters.",))
+    if not _ONE.acquire(blocking=False):
+        return Trial(("Another text is being checked at the moment. Try again in a few seconds.",))
     try:
-        read = MappingText(f"{provider}.yaml", text, provider)
+        with patience(SECONDS):
+            read = MappingText(f"{provider}.yaml", text, provider)
     except MappingError as error:
         return Trial((str(error),))
+    finally:
+        _ONE.release()
     account = None
     if row is not None and read.mapping is not None:
         mapping = services.mappings.settle(read.mapping)

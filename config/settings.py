@@ -7,8 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from config.strength import LEAST_KEY, LEAST_SECRET, standard_weakness, weakness
 
 CONFIG_DIR = Path(__file__).parent
 
@@ -35,14 +37,16 @@ class Settings(BaseSettings):
     """SQLAlchemy URL of the database that holds the truth: SQLite (default) or PostgreSQL."""
     redis_url: str = "redis://127.0.0.1:6379/0"
     """URL of Redis or Valkey, which only wakes workers."""
-    secret_key: str = Field(min_length=16)
-    """Signs the browser session. At least 16 characters."""
-    encryption_keys: str = Field(min_length=16)
-    """Keys for data at rest, comma separated, newest first: new writes use the first."""
-    meetergo_webhook_secrets: str = ""
-    """Secrets that a webhook may be signed with, comma separated."""
+    secret_key: str
+    """Signs the browser session. At least 32 characters."""
+    encryption_keys: str
+    """Keys for data at rest, comma separated, newest first: new writes use the first. Each at least 32
+    characters."""
     meetergo_signature_scheme: SignatureScheme = SignatureScheme.BODY
     """body, timestamped, standard-webhooks or url-token."""
+    meetergo_webhook_secrets: str = ""
+    """Secrets that a webhook may be signed with, comma separated, each at least 16 characters; for
+    standard-webhooks `whsec_` and the Base64 of 24 to 64 bytes."""
     meetergo_signature_header: str = "X-Meetergo-Signature"
     """Header that carries the signature (schemes body and timestamped)."""
     meetergo_company_ids: str = ""
@@ -86,6 +90,24 @@ class Settings(BaseSettings):
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
 
+    @field_validator("secret_key", "encryption_keys")
+    @classmethod
+    def _strong_keys(cls, value: str, info: ValidationInfo) -> str:
+        keys = split_list(value) if info.field_name == "encryption_keys" else (value,)
+        for number, key in enumerate(keys, 1):
+            _refuse_weak(f"key {number}" if len(keys) > 1 else "it", weakness(key, LEAST_KEY))
+        if not keys:
+            raise ValueError("it holds no key")
+        return value
+
+    @field_validator("meetergo_webhook_secrets")
+    @classmethod
+    def _strong_secrets(cls, value: str, info: ValidationInfo) -> str:
+        scheme = info.data.get("meetergo_signature_scheme", SignatureScheme.BODY)
+        for number, secret in enumerate(split_list(value), 1):
+            _refuse_weak(f"secret {number}", secret_weakness(secret, scheme))
+        return value
+
     @field_validator("public_url")
     @classmethod
     def _https_or_loopback(cls, value: str) -> str:
@@ -101,6 +123,18 @@ class Settings(BaseSettings):
     def company_ids(self) -> tuple[str, ...]:
         """The allowed company ids as a tuple, blanks dropped."""
         return split_list(self.meetergo_company_ids)
+
+
+def secret_weakness(secret: str, scheme: SignatureScheme) -> str | None:
+    """What is wrong with a webhook secret under a scheme, in words; None where it is good."""
+    if scheme is SignatureScheme.STANDARD_WEBHOOKS:
+        return standard_weakness(secret)
+    return weakness(secret, LEAST_SECRET)
+
+
+def _refuse_weak(what: str, problem: str | None) -> None:
+    if problem:
+        raise ValueError(f"{what} {problem}")
 
 
 def split_list(value: str) -> tuple[str, ...]:
@@ -137,6 +171,9 @@ def load_settings() -> Settings:
 
 def _explain(variable: str, kind: str, message: str) -> str:
     hint = ""
+    message = message.removeprefix("Value error, ")
+    if variable == "MEETERGO_WEBHOOK_SECRETS":
+        hint = " Make one with: flask --app app secrets add"
     if variable in {"SECRET_KEY", "ENCRYPTION_KEYS"}:
         hint = " Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
     problem = "is not set." if kind == "missing" else f"is not usable: {message}."

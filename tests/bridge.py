@@ -30,6 +30,9 @@ from workers.sync import Drainer
 
 DATA = Path(__file__).parent / "data"
 SECRET = "webhook-secret-1"
+OLDER_SECRET = "older-webhook-secret"
+KEY = "a-key-of-tests-with-32-characters!"
+"""SECRET_KEY and ENCRYPTION_KEYS of tests."""
 _ENTRIES = load_providers(Settings.model_fields["providers_file"].default, {})
 PROVIDERS = tuple(_ENTRIES)
 ADAPTERS = {name: load_adapter(entry.adapter) for name, entry in _ENTRIES.items()}
@@ -49,9 +52,9 @@ def make_settings(database_url: str, **values: Any) -> Settings:
         **{
             "database_url": database_url,
             "redis_url": NO_REDIS,
-            "secret_key": "s" * 32,
-            "encryption_keys": "k" * 32,
-            "meetergo_webhook_secrets": f"{SECRET},older-secret",
+            "secret_key": KEY,
+            "encryption_keys": KEY,
+            "meetergo_webhook_secrets": f"{SECRET},{OLDER_SECRET}",
             "log_level": "ERROR",
             "http_timeout": 5,
             **values,

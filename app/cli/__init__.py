@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import datetime
 
 import click
 from flask import Flask
@@ -112,6 +113,20 @@ def _keys(services: Services) -> AppGroup:
             raise click.ClickException(f"There is no valid key named {name!r}.")
         click.echo(f"{len(rows)} keys revoked")
 
+    @group.command("list")
+    def list_() -> None:
+        """Every key by name, and when its open browser sessions began and were last used."""
+        table = Table("name", "made (UTC)", "revoked (UTC)", "sessions: begun, last used (UTC)")
+        alive = services.sessions.alive()
+        with services.store.read() as session:
+            rows = session.scalars(select(ApiKey).order_by(ApiKey.id)).all()
+        for row in rows:
+            own = [f"{_minute(s.created_at)}, {_minute(s.seen_at)}" for s in alive.get(row.id, [])]
+            table.add_row(
+                row.name, _minute(row.created_at), _minute(row.revoked_at), "\n".join(own)
+            )
+        Console().print(table)
+
     @group.command("rotate")
     def rotate() -> None:
         """Re-encrypt everything with the first key of ENCRYPTION_KEYS; the others may then go."""
@@ -125,6 +140,10 @@ def _keys(services: Services) -> AppGroup:
         click.echo(f"{done} values re-encrypted with key {services.cipher.newest}")
 
     return group
+
+
+def _minute(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M}" if moment else ""
 
 
 def _connections(services: Services) -> AppGroup:

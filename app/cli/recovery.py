@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.bootstrap import Services
-from app.services.intake import DEFAULT_SOURCE, UnknownSource
+from app.services.intake import DEFAULT_SOURCE, SourceRules, UnknownSource
 from app.services.overview import Overview
 from app.store.deliveries import retry_failed
 from app.store.engine import utcnow
@@ -67,7 +67,7 @@ def secrets_group(services: Services) -> AppGroup:
     def list_(source: str) -> None:
         """Every secret by its fingerprint, with its end and its last use."""
         table = Table("fingerprint", "kept in", "since", "ends", "last used (UTC)")
-        for view in services.intake.secrets.views(source, _environment(services, source)):
+        for view in services.intake.secrets.views(source, _rules(services, source).secrets):
             times = (view.created_at, view.ends_at, view.last_used_at)
             table.add_row(view.fingerprint, view.kept_in, *map(_shown, times))
         Console().print(table)
@@ -78,12 +78,15 @@ def secrets_group(services: Services) -> AppGroup:
     @click.option("--old-end-in", type=float, help="Hours until those before it end.")
     def add(source: str, stdin: bool, old_end_in: float | None) -> None:
         """Accept one more secret from now on, and show it, this once."""
-        _environment(services, source)
+        scheme = _rules(services, source).scheme
         given = sys.stdin.readline().strip() if stdin else None
-        if stdin and len(given or "") < 16:
-            raise click.ClickException("A secret has at least 16 characters.")
+        if stdin and not given:
+            raise click.ClickException("There is no secret on standard input.")
         end = None if old_end_in is None else timedelta(hours=old_end_in)
-        made = services.intake.secrets.add(source, given, end)
+        try:
+            made = services.intake.secrets.add(source, given, end, scheme)
+        except ValueError as error:
+            raise click.ClickException(str(error)) from None
         _note(services, "secret_add", source)
         if not stdin:
             click.echo(made)
@@ -102,9 +105,9 @@ def secrets_group(services: Services) -> AppGroup:
     return group
 
 
-def _environment(services: Services, source: str) -> tuple[str, ...]:
+def _rules(services: Services, source: str) -> SourceRules:
     try:
-        return services.intake.source(source).secrets
+        return services.intake.source(source)
     except UnknownSource:
         raise click.ClickException(f"There is no source {source!r}.") from None
 

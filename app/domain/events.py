@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 from app.domain.booking import Attendee, Booking, BookingStatus, Host, MeetingType
 from app.domain.errors import UnfitPayload
+from app.domain.limits import BOOKING_KEY, EVENT_TYPE
 from app.domain.people import normalise_email, normalise_phone, read_email
 from app.domain.text import clean_text, cut, one_line
 from app.domain.zones import read_zone
@@ -53,12 +54,20 @@ def read_event(source: str, document: object, received_at: datetime) -> Event:
     safe = without_secret(document)
     data = safe.get("data")
     if isinstance(safe.get("event"), str) and isinstance(data, Mapping):
-        return Event(source, str(safe["event"])[:100], data, received_at)
-    kind = safe.get("webhookType")
-    if not isinstance(kind, str) or not kind:
+        return Event(source, _kind(safe["event"]), data, received_at)
+    if not isinstance(safe.get("webhookType"), str):
         raise UnfitPayload("neither webhookType nor event and data are there")
     payload = {key: value for key, value in safe.items() if key != "webhookType"}
-    return Event(source, kind[:100], payload, received_at)
+    return Event(source, _kind(safe["webhookType"]), payload, received_at)
+
+
+def _kind(name: str) -> str:
+    kind = one_line(name)
+    if not kind:
+        raise UnfitPayload("neither webhookType nor event and data are there")
+    if len(kind) > EVENT_TYPE:
+        raise UnfitPayload(f"the event's name is longer than {EVENT_TYPE} characters")
+    return kind
 
 
 def without_secret(value: Any) -> Any:
@@ -90,9 +99,7 @@ def kind_of(appointment: Json) -> str:
 def read_booking(event: Event) -> Booking:
     """Make the Booking that an event describes. Raises UnfitPayload naming the field at fault."""
     data = event.payload
-    booking_id = one_line(data.get("id"))
-    if not booking_id:
-        raise UnfitPayload("id is missing")
+    booking_id = _booking_id(event.source, one_line(data.get("id")))
     start = _required_time(data, "start")
     end = read_time(data.get("end"))
     kind = _object(data.get("meetingType"))
@@ -126,6 +133,14 @@ def read_booking(event: Event) -> Booking:
         cancelled_at=read_time(cancel.get("actionAt")),
         payload=data,
     )
+
+
+def _booking_id(source: str, booking_id: str | None) -> str:
+    if not booking_id:
+        raise UnfitPayload("id is missing")
+    if len(source) + 1 + len(booking_id) > BOOKING_KEY:
+        raise UnfitPayload(f"id is longer than {BOOKING_KEY - len(source) - 1} characters")
+    return booking_id
 
 
 def with_details(booking: Booking, appointment: Json) -> Booking:
@@ -176,7 +191,7 @@ def read_form(event: Event) -> Booking | None:
     at = read_time(data.get("createdAt")) or event.received_at
     return Booking(
         source=event.source,
-        id=f"form-{booking_id}",
+        id=_booking_id(event.source, f"form-{booking_id}"),
         status=BookingStatus.SCHEDULED,
         start=at,
         end=at,
@@ -225,7 +240,14 @@ def _timezone(attendees: tuple[Attendee, ...]) -> str:
 
 
 def _attendees(data: Json) -> tuple[tuple[Attendee, ...], tuple[Attendee, ...]]:
-    """Everybody who takes part, in order, each person once; and who is one of them by address alone."""
+    """Everybody who takes part, in order, each person once; and who is one of them by address alone.
+
+    Raises UnfitPayload for what is no list of objects.
+    """
+    given = data.get("attendees")
+    if given is not None and (not isinstance(given, list) or len(_objects(given)) < len(given)):
+        # Read as nobody it would unlink everybody of a booking that is known.
+        raise UnfitPayload("attendees is not a list of objects")
     people: dict[str, Attendee] = {}
     doubles: list[tuple[str, Attendee]] = []
     for number, item in enumerate(_objects(data.get("attendees"))):

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from app.domain.text import did_you_mean, quoted
+from app.mapping.patience import look_at_the_clock
 from app.mapping.schema import KEYS
 
 Location = tuple[int | str, ...]
@@ -70,6 +71,7 @@ def _sentences(items: list[ErrorDetails], meant: bool) -> Iterator[str]:
 
 
 def _words(item: ErrorDetails) -> str:
+    look_at_the_clock()
     if item["type"] == "extra_forbidden":
         return f"this key is not known here{did_you_mean(str(item['loc'][-1]), KEYS)}"
     if item["type"] == "missing":
@@ -80,6 +82,7 @@ def _words(item: ErrorDetails) -> str:
 
 def in_document(document: Any, location: Location) -> Location:
     """A place as pydantic names it, without what stands in the model alone: unions, single deals."""
+    look_at_the_clock()
     node, kept = document, []
     for part in location:
         if isinstance(node, MappingType) and str(part) in {str(key) for key in node}:

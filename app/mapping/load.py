@@ -14,11 +14,14 @@ from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer, ComposerError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent
 
 from app.domain.errors import MappingError
 from app.mapping.explain import Location, explain, in_document
 from app.mapping.mapping import Mapping, lay_over
+from app.mapping.patience import look_at_the_clock
 from app.mapping.schema import MappingFile, Rules
 
 MOST_ROUNDS = 200
@@ -27,6 +30,36 @@ MAX_BYTES = 1_000_000
 """A file larger than this is no mapping file."""
 MAX_NODES = 50_000
 """Entries that a file may have once its aliases are resolved: a few lines can make billions."""
+
+
+MAX_DEPTH = 40
+"""Levels of keys and lists in a file."""
+MAX_ALIASES = 1_000
+
+
+class _Composer(Composer):
+    """ruamel's composer with bounds, told at the place in the text where it is crossed."""
+
+    def __init__(self, loader: Any = None) -> None:
+        super().__init__(loader=loader)
+        self._depth = self._aliases = self._nodes = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Compose one node and all in it. Raises ComposerError, OutOfTime."""
+        look_at_the_clock()
+        self._nodes += 1
+        self._aliases += self.parser.check_event(AliasEvent)
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            self._refuse(f"it is nested deeper than {MAX_DEPTH} levels")
+        if self._aliases > MAX_ALIASES or self._nodes > MAX_NODES:
+            self._refuse(f"it has more than {MAX_ALIASES:,} aliases or {MAX_NODES:,} entries")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def _refuse(self, words: str) -> None:
+        raise ComposerError(None, None, words, self.parser.peek_event().start_mark)
 
 
 @dataclass(frozen=True)
@@ -84,6 +117,7 @@ class MappingText:
     def _whole(self, plain: dict[str, Any], prefix: Location, model: Any) -> Any:
         """Validate; leave out what is wrong and validate again, so that the rest can be looked at."""
         for _ in range(MOST_ROUNDS):
+            look_at_the_clock()
             try:
                 return model.model_validate(plain)
             except ValidationError as error:
@@ -97,6 +131,7 @@ class MappingText:
                 self.note(prefix, "an override holds keys and values")
             return
         for _ in range(MOST_ROUNDS):
+            look_at_the_clock()
             try:
                 Rules.model_validate(lay_over(shared, override))
                 break
@@ -129,6 +164,7 @@ class MappingText:
         return removed
 
     def _fits(self, rules: Any) -> bool:
+        look_at_the_clock()
         try:
             Rules.model_validate(rules)
         except ValidationError:
@@ -152,6 +188,7 @@ class MappingText:
 
     def note(self, location: Location, message: str) -> None:
         """Add a mistake at a place of the file; once."""
+        look_at_the_clock()
         location = in_document(self._document, self._original(location))
         key = ".".join(str(part) for part in location)
         mistake = Mistake(line_of(self._document, location), key, message)
@@ -190,7 +227,9 @@ def read_text(path: Path, crm: str) -> MappingText:
 def _parse(name: str, text: str) -> Any:
     """The document with its lines, which nobody changes: one text is often read several times."""
     try:
-        document = YAML(typ="rt").load(text)
+        yaml = YAML(typ="rt")
+        yaml.Composer = _Composer
+        document = yaml.load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark
         line = mark.line + 1 if mark else 1

@@ -135,8 +135,11 @@ class Connector:
         """
         if provider.key is None:
             raise UnfitGrant(f"{provider.title} has no keys; connect it through its consent page.")
-        if not key or any(char.isspace() or not char.isprintable() for char in key):
-            raise UnfitGrant("This is no key: it is empty or has blanks in it. Nothing was stored.")
+        if not key or any(not "!" <= char <= "~" for char in key):
+            raise UnfitGrant(
+                "This is no key: it is empty, or holds blanks or characters that no key has, as"
+                " quotes of a text program. Copy it once more. Nothing was stored."
+            )
         try:
             return self._admit(provider, Credential(provider.api_base, key, None), actor, wish)
         except Unauthorized:

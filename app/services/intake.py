@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 from sqlalchemy import select
+from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
 
 from app.domain.booking import Booking, Outcome
@@ -25,10 +26,13 @@ from app.domain.events import (
     read_form,
     without_secret,
 )
+from app.domain.json_text import TooDeep, parse_json
+from app.domain.limits import is_source_name
 from app.security import signatures
 from app.security.encryption import Cipher
 from app.services.secrets import WebhookSecrets
 from app.store.bookings import keep_newest, read_state, set_outcome
+from app.store.columns import is_unfit
 from app.store.deliveries import want
 from app.store.engine import Store, utcnow
 from app.store.inbox import add_event, hold_event, read_event_row, waiting_events
@@ -39,14 +43,9 @@ log = structlog.get_logger(__name__)
 DEFAULT_SOURCE = "default"
 MOST_FAILURES = 3
 """After so many appointments in a row that meetergo does not show, it is asked again later."""
+TIMESTAMP_HEADER = "x-meetergo-timestamp"
 SECRETS_PURPOSE = "sources.secrets"
 API_KEY_PURPOSE = "sources.api_key"
-MAX_DEPTH = 64
-"""JSON nested deeper than this is no webhook of meetergo's."""
-
-
-class NotJson(ValueError):
-    """The body is not JSON."""
 
 
 class UnknownSource(signatures.BadSignature):
@@ -115,8 +114,10 @@ class Intake:
                 name, s.meetergo_signature_scheme, s.meetergo_signature_header,
                 s.webhook_secrets, s.company_ids, s.meetergo_api_key,
             )  # fmt: skip
-        with self._store.read() as session:
-            row = session.get(Source, name)
+        row = None
+        if is_source_name(name):
+            with self._store.read() as session:
+                row = session.get(Source, name)
         if row is None:
             raise UnknownSource(f"there is no source {name!r}")
         key = self._cipher.decrypt(row.api_key_box, API_KEY_PURPOSE) if row.api_key_box else ""
@@ -134,6 +135,19 @@ class Intake:
         with self._store.read() as session:
             return [DEFAULT_SOURCE, *session.scalars(select(Source.name).order_by(Source.name))]
 
+    def must_claim(self, rules: SourceRules, headers: Mapping[str, str], token: str | None) -> None:
+        """Raise BadSignature for what no body can make authentic: no signature, a wrong token."""
+        if rules.scheme is SignatureScheme.URL_TOKEN:
+            self.verify(rules, headers, b"", token)
+            return
+        wanted = {rules.header.lower()}
+        if rules.scheme is SignatureScheme.STANDARD_WEBHOOKS:
+            wanted = {"webhook-id", "webhook-timestamp", "webhook-signature"}
+        elif rules.scheme is SignatureScheme.TIMESTAMPED:
+            wanted.add(TIMESTAMP_HEADER)
+        if not wanted <= {name.lower() for name, value in headers.items() if value}:
+            raise signatures.BadSignature("there is no signature")
+
     def verify(
         self, rules: SourceRules, headers: Mapping[str, str], body: bytes, token: str | None
     ) -> None:
@@ -150,13 +164,29 @@ class Intake:
 
     def accept(self, rules: SourceRules, body: bytes) -> Answer:
         """Store an authentic webhook. Raises NotJson; anything else is kept, if only aside."""
-        document = parse_json(body)
         now = utcnow()
+        try:
+            document = parse_json(body)
+        except TooDeep as error:
+            return self._quarantine(rules.name, {"text": error.kept}, now, str(error))
         try:
             event = read_event(rules.name, document, now)
             booking = self._read(event)
+            return self._take(rules, document, event, booking)
         except UnfitPayload as error:
             return self._quarantine(rules.name, document, now, str(error))
+        except (StatementError, OverflowError) as error:
+            if not is_unfit(error):
+                raise
+            # Nothing should come as far as this; what does is kept, whatever it is.
+            log.error("webhook_unfit_for_database", reason=type(error).__name__)
+            why = "the database cannot hold it: a text or a number in it is too large"
+            return self._quarantine(rules.name, document, now, why)
+
+    def _take(
+        self, rules: SourceRules, document: Any, event: Event, booking: Booking | None
+    ) -> Answer:
+        now = event.received_at
         if booking is None:
             with self._store.write() as session:
                 event_id, new = add_event(session, self._cipher, event, EventStatus.IGNORED)
@@ -356,7 +386,7 @@ def _verify(
     if rules.scheme is SignatureScheme.STANDARD_WEBHOOKS:
         return signatures.verify_standard(secrets, lowered, body)
     if rules.scheme is SignatureScheme.TIMESTAMPED:
-        stamp = lowered.get("x-meetergo-timestamp")
+        stamp = lowered.get(TIMESTAMP_HEADER)
         return signatures.verify_timestamped(secrets, header, stamp, body, utcnow())
     return signatures.verify_body(secrets, header, body)
 
@@ -378,32 +408,3 @@ def _content(booking: Booking) -> Booking:
         booking, received_at=booking.start, updated_at=None, created_at=None, rescheduled=False,
         payload={}, earlier=(), outcome=None, attendees=people, company_id=None,
     )  # fmt: skip
-
-
-def parse_json(body: bytes) -> Any:
-    """Parse a body strictly: UTF-8, no NaN, bounded depth. Raises NotJson."""
-    try:
-        document = json.loads(body.decode("utf-8"), parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        raise NotJson("the body is not JSON") from None
-    if _depth(document) > MAX_DEPTH:
-        raise NotJson("the body is nested too deeply")
-    return document
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(name)
-
-
-def _depth(document: Any) -> int:
-    """Nesting depth, without recursion: the input is a stranger's."""
-    deepest, layer = 0, [document]
-    while layer and deepest <= MAX_DEPTH:
-        deepest += 1
-        layer = [
-            child
-            for node in layer
-            if isinstance(node, (dict, list))
-            for child in (node.values() if isinstance(node, dict) else node)
-        ]
-    return deepest

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from secrets import token_urlsafe
+from secrets import token_bytes, token_urlsafe
 
 import structlog
 from sqlalchemy import or_, select, update
@@ -16,6 +17,8 @@ from app.security.encryption import Cipher
 from app.store.bookings import insert_ignoring
 from app.store.engine import DATABASE_DOWN, Store, utcnow
 from app.store.models import SecretUse, WebhookSecret
+from config.settings import SignatureScheme, secret_weakness
+from config.strength import STANDARD_PREFIX
 
 log = structlog.get_logger(__name__)
 PURPOSE = "webhook_secrets.secret"
@@ -83,9 +86,21 @@ class WebhookSecrets:
         except DATABASE_DOWN as error:
             log.warning("secret_use_not_noted", reason=type(error).__name__)
 
-    def add(self, source: str, secret: str | None = None, old_end: timedelta | None = None) -> str:
-        """Accept one more secret from now on; give it. `old_end`: when those before it end."""
-        now, secret = utcnow(), secret or token_urlsafe(32)
+    def add(
+        self,
+        source: str,
+        secret: str | None = None,
+        old_end: timedelta | None = None,
+        scheme: SignatureScheme = SignatureScheme.BODY,
+    ) -> str:
+        """Accept one more secret from now on; give it. `old_end`: when those before it end.
+
+        Raises ValueError in words for one that is too weak for the scheme.
+        """
+        now, secret = utcnow(), secret or make_secret(scheme)
+        problem = secret_weakness(secret, scheme)
+        if problem:
+            raise ValueError(f"The secret {problem}.")
         with self._store.write() as session:
             if old_end is not None:
                 before = (WebhookSecret.source == source, WebhookSecret.ends_at.is_(None))
@@ -128,6 +143,13 @@ class WebhookSecrets:
             at = (row.created_at, row.ends_at, uses.get(token))
             views.append(SecretView(token, "database", *at))
         return views
+
+
+def make_secret(scheme: SignatureScheme) -> str:
+    """A secret of 256 random bits, in the form that the scheme wants."""
+    if scheme is SignatureScheme.STANDARD_WEBHOOKS:
+        return STANDARD_PREFIX + base64.b64encode(token_bytes(32)).decode()
+    return token_urlsafe(32)
 
 
 def fingerprint(secret: str) -> str:

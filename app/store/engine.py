@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import tempfile
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
@@ -13,7 +15,16 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    NotSupportedError,
+    OperationalError,
+    ProgrammingError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
@@ -26,8 +37,14 @@ STILL_SECONDS = 15
 """After that PostgreSQL ends a transaction whose process stands still, and lets go of its locks."""
 MIGRATION_LOCK = 0x6D656574
 CONNECT_TURN = 0x636F6E6E
-DATABASE_DOWN = (OperationalError, PoolTimeout)
-"""What a database that cannot take a write raises."""
+DATABASE_DOWN = (
+    OperationalError, InternalError, InterfaceError, NotSupportedError, PoolTimeout,
+)  # fmt: skip
+"""What a database that cannot take a write raises: away, full, read-only, or cutting us off."""
+_OURS = (IntegrityError, DataError, ProgrammingError)
+"""What it raises for a statement that is wrong, however well it is."""
+SPACE = 64 * 1024
+"""Bytes that must fit on the disk beside a SQLite database."""
 
 
 class Store:
@@ -58,9 +75,20 @@ class Store:
             yield session
 
     def check(self) -> None:
-        """Raise OperationalError where the database does not answer."""
-        with self.engine.connect() as connection:
-            connection.execute(text("SELECT 1"))
+        """Raise an error of which is_away is true where the database takes no write."""
+        with self._turn, self._immediate.connect() as connection:
+            # Never committed; on PostgreSQL a standby refuses it as it refuses a webhook.
+            connection.execute(
+                text("INSERT INTO encryption_keys (key_id, first_used_at) VALUES (:id, :at)"),
+                {"id": uuid.uuid4().hex[:16], "at": "2000-01-01 00:00:00"},
+            )
+            connection.rollback()
+        name = self.engine.url.database
+        if self.engine.dialect.name == "sqlite" and name:
+            # SQLite finds a full disk when it commits, not before.
+            with tempfile.TemporaryFile(dir=Path(name).parent) as probe:
+                probe.write(b"\0" * SPACE)
+                probe.flush()
 
     def migrate(self) -> None:
         """Bring the schema up to date; processes that start together wait for one another."""
@@ -74,6 +102,13 @@ class Store:
     def close(self) -> None:
         """Give all connections back."""
         self.engine.dispose()
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether an error says that the database cannot be worked with now, not that we asked wrongly."""
+    if isinstance(error, DBAPIError):
+        return not isinstance(error, _OURS)
+    return isinstance(error, PoolTimeout)
 
 
 def take_turns(session: Session, turn: int) -> None:
@@ -133,4 +168,6 @@ def _migration_lock(engine: Engine) -> Iterator[None]:
         yield
 
 
-__all__ = ["CONNECT_TURN", "DATABASE_DOWN", "DBAPIError", "Store", "take_turns", "utcnow"]
+__all__ = [
+    "CONNECT_TURN", "DATABASE_DOWN", "DBAPIError", "Store", "is_away", "take_turns", "utcnow",
+]  # fmt: skip

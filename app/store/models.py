@@ -15,12 +15,13 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
-    String,
-    Text,
     TypeDecorator,
     UniqueConstraint,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from app.domain import limits
+from app.store.columns import Label, Link, String, Text
 
 Id = BigInteger().with_variant(Integer, "sqlite")
 
@@ -99,7 +100,7 @@ class Source(Base):
     """A meetergo workspace beside the one that the environment describes."""
 
     __tablename__ = "sources"
-    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(limits.SOURCE_NAME), primary_key=True)
     scheme: Mapped[str] = mapped_column(String(32))
     header: Mapped[str] = mapped_column(String(64))
     secrets_box: Mapped[str] = mapped_column(Text, info={"purpose": "sources.secrets"})
@@ -114,9 +115,9 @@ class EventRow(Base):
     __tablename__ = "events"
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     dedupe_key: Mapped[str] = mapped_column(String(64), unique=True)
-    source: Mapped[str] = mapped_column(String(64))
-    type: Mapped[str] = mapped_column(String(100))
-    booking_key: Mapped[str | None] = mapped_column(String(400), index=True)
+    source: Mapped[str] = mapped_column(String(limits.SOURCE_NAME))
+    type: Mapped[str] = mapped_column(String(limits.EVENT_TYPE))
+    booking_key: Mapped[str | None] = mapped_column(String(limits.BOOKING_KEY), index=True)
     payload_box: Mapped[str] = mapped_column(Text, info={"purpose": "events.payload"})
     received_at: Mapped[datetime] = mapped_column(index=True)
     status: Mapped[str] = mapped_column(String(16), index=True)
@@ -128,7 +129,7 @@ class BookingRow(Base):
 
     __tablename__ = "bookings"
     id: Mapped[int] = mapped_column(Id, primary_key=True)
-    key: Mapped[str] = mapped_column(String(400), unique=True)
+    key: Mapped[str] = mapped_column(String(limits.BOOKING_KEY), unique=True)
     status: Mapped[str] = mapped_column(String(16))
     start: Mapped[datetime]
     version: Mapped[datetime]
@@ -139,7 +140,7 @@ class BookingRow(Base):
     """How the meeting went, as a person or a rule said."""
     outcome_start: Mapped[datetime | None]
     """The start of which it was said: a moved meeting has yet to be held."""
-    story: Mapped[str | None] = mapped_column(String(400), index=True)
+    story: Mapped[str | None] = mapped_column(String(limits.BOOKING_KEY), index=True)
     """Key of the booking that this one continues in the end: moved by booking anew. None: no other."""
     details_at: Mapped[datetime | None]
     """meetergo was asked then for what the webhook lacked."""
@@ -162,9 +163,9 @@ class ConnectionRow(Base):
     provider: Mapped[str] = mapped_column(String(32), index=True)
     account_id: Mapped[str] = mapped_column(String(100), default="")
     """The account's own id at the CRM: what tells one account from another."""
-    account: Mapped[str] = mapped_column(String(200), default="")
+    account: Mapped[str] = mapped_column(Label(200), default="")
     """The account's name for people."""
-    login_host: Mapped[str | None] = mapped_column(String(200))
+    login_host: Mapped[str | None] = mapped_column(String(limits.LOGIN_HOST))
     """Where its OAuth endpoints are, if not where providers.yaml says."""
     auth: Mapped[str] = mapped_column(String(8), default="oauth")
     """oauth, or key: a token that a person made by hand and that is never refreshed."""
@@ -285,7 +286,7 @@ class RecordLink(Base):
     key_box: Mapped[str] = mapped_column(Text, info={"purpose": "record_links.key"})
     record_id: Mapped[str | None] = mapped_column(String(64))
     """None: a create was begun and its answer never saved (the intent row)."""
-    url: Mapped[str] = mapped_column(String(500), default="")
+    url: Mapped[str] = mapped_column(Link(500), default="")
     hashes: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     links: Mapped[list[Any]] = mapped_column(JSON, default=list)
     """`object:hash of key` of every record that it is linked to."""
@@ -318,9 +319,9 @@ class AuditLog(Base):
 
     __tablename__ = "audit_log"
     id: Mapped[int] = mapped_column(Id, primary_key=True)
-    actor: Mapped[str] = mapped_column(String(100))
+    actor: Mapped[str] = mapped_column(Label(100))
     action: Mapped[str] = mapped_column(String(64))
-    subject: Mapped[str] = mapped_column(String(200))
+    subject: Mapped[str] = mapped_column(Label(200))
     at: Mapped[datetime] = mapped_column(index=True)
 
 
@@ -329,10 +330,23 @@ class ApiKey(Base):
 
     __tablename__ = "api_keys"
     id: Mapped[int] = mapped_column(Id, primary_key=True)
-    name: Mapped[str] = mapped_column(String(100))
+    name: Mapped[str] = mapped_column(String(limits.KEY_NAME))
     key_hash: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
+
+
+class WebSession(Base):
+    """A browser session of the owner of a key; the cookie holds a random id, this row its hash."""
+
+    __tablename__ = "web_sessions"
+    id_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key_id: Mapped[int] = mapped_column(ForeignKey("api_keys.id"), index=True)
+    created_at: Mapped[datetime] = mapped_column(index=True)
+    seen_at: Mapped[datetime]
+    """When it was last used, to the minute."""
+    ended_at: Mapped[datetime | None]
+    """When its owner signed out."""
 
 
 class OAuthFlow(Base):
@@ -347,8 +361,8 @@ class OAuthFlow(Base):
     """The connection that is to be mended."""
     other_account: Mapped[bool] = mapped_column(Boolean, default=False)
     """Whether it may be laid on another account of the CRM."""
-    login_host: Mapped[str | None] = mapped_column(String(200))
-    next_path: Mapped[str | None] = mapped_column(String(300))
+    login_host: Mapped[str | None] = mapped_column(String(limits.LOGIN_HOST))
+    next_path: Mapped[str | None] = mapped_column(String(limits.NEXT_PATH))
     created_at: Mapped[datetime]
     used_at: Mapped[datetime | None]
 
@@ -359,7 +373,7 @@ class Revocation(Base):
     __tablename__ = "revocations"
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     connection_id: Mapped[int] = mapped_column(ForeignKey("connections.id"))
-    login_host: Mapped[str | None] = mapped_column(String(200))
+    login_host: Mapped[str | None] = mapped_column(String(limits.LOGIN_HOST))
     token_box: Mapped[str] = mapped_column(Text, info={"purpose": "revocations.token"})
     tries: Mapped[int] = mapped_column(Integer, default=0)
     next_try_at: Mapped[datetime] = mapped_column(index=True)
@@ -398,7 +412,7 @@ class Backfill(Base):
     __tablename__ = "backfills"
     __table_args__ = (Index("ix_backfills_source", "source", "kind", "ended_at"),)
     id: Mapped[int] = mapped_column(Id, primary_key=True)
-    source: Mapped[str] = mapped_column(String(64))
+    source: Mapped[str] = mapped_column(String(limits.SOURCE_NAME))
     kind: Mapped[str] = mapped_column(String(16))
     """backfill, asked for by a person, or reconcile, by the schedule."""
     since: Mapped[datetime]
@@ -426,7 +440,7 @@ class WebhookSecret(Base):
 
     __tablename__ = "webhook_secrets"
     id: Mapped[int] = mapped_column(Id, primary_key=True)
-    source: Mapped[str] = mapped_column(String(64), index=True)
+    source: Mapped[str] = mapped_column(String(limits.SOURCE_NAME), index=True)
     secret_box: Mapped[str] = mapped_column(Text, info={"purpose": "webhook_secrets.secret"})
     created_at: Mapped[datetime]
     ends_at: Mapped[datetime | None]
@@ -437,6 +451,6 @@ class SecretUse(Base):
     """When a secret last verified a webhook, by a fingerprint that gives nothing away."""
 
     __tablename__ = "secret_uses"
-    source: Mapped[str] = mapped_column(String(64), primary_key=True)
+    source: Mapped[str] = mapped_column(String(limits.SOURCE_NAME), primary_key=True)
     fingerprint: Mapped[str] = mapped_column(String(16), primary_key=True)
     last_used_at: Mapped[datetime]

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import hmac
-import secrets
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from flask import current_app, redirect, request, session, url_for
+from flask import Flask, Request, current_app, g, redirect, request, session, url_for
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from sqlalchemy import select
 from werkzeug.exceptions import BadRequest, Unauthorized
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from app.bootstrap import Services
 from app.security.api_keys import key_hash
+from app.services.sessions import Person
 from app.store.models import ApiKey
 
 P = ParamSpec("P")
 R = TypeVar("R")
+SESSION_ID = "id"
+"""What the cookie holds: a random id that names a row, nothing else."""
+
+
+class Cookies(SecureCookieSessionInterface):
+    """Flask's signed cookies, where one of another shape is none."""
+
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        """The session that a cookie holds, or an empty one."""
+        try:
+            return super().open_session(app, request)
+        except Exception:
+            # It is signed with our key and yet not ours: whatever it holds, nobody is signed in by it.
+            return self.session_class()
 
 
 def services() -> Services:
@@ -36,18 +51,27 @@ def key_name(key: str) -> str | None:
 
 
 def sign_in(key: str) -> bool:
-    """Begin a browser session for the owner of a key."""
-    name = key_name(key)
-    if name is None:
+    """Begin a browser session for the owner of a key; any session before it ends."""
+    begun = services().sessions.begin(key)
+    if begun is None:
         return False
-    session.clear()
-    session.update(
-        user=name,
-        key=key_hash(key),
-        id=secrets.token_urlsafe(24),
-        csrf=secrets.token_urlsafe(24),
-    )
+    sign_out()
+    session[SESSION_ID] = begun
     return True
+
+
+def sign_out() -> None:
+    """End the browser's session, here and in the database."""
+    before = services().sessions.find(session.get(SESSION_ID))
+    if before is not None:
+        services().sessions.end(before.session_id)
+    session.clear()
+
+
+def me() -> Person:
+    """Who is signed in; only in a view that signed_in guards."""
+    found: Person = g.person
+    return found
 
 
 def signed_in(view: Callable[P, R]) -> Callable[P, R | WerkzeugResponse]:
@@ -55,12 +79,13 @@ def signed_in(view: Callable[P, R]) -> Callable[P, R | WerkzeugResponse]:
 
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R | WerkzeugResponse:
-        if not _still_valid():
+        g.person = services().sessions.find(session.get(SESSION_ID))
+        if g.person is None:
             session.clear()
             return redirect(url_for("dashboard.sign_in_page"), 303)
         if request.method == "POST":
             given = request.form.get("csrf", "")
-            if not hmac.compare_digest(given.encode(), str(session["csrf"]).encode()):
+            if not hmac.compare_digest(given.encode("utf-8", "replace"), me().csrf.encode()):
                 raise BadRequest("This form is out of date. Go back, reload the page, try again.")
         return view(*args, **kwargs)
 
@@ -78,13 +103,3 @@ def bearer(view: Callable[P, R]) -> Callable[P, R]:
         return view(*args, **kwargs)
 
     return guarded
-
-
-def _still_valid() -> bool:
-    if not session.get("user"):
-        return False
-    query = select(ApiKey.id).where(
-        ApiKey.key_hash == session.get("key"), ApiKey.revoked_at.is_(None)
-    )
-    with services().store.read() as db:
-        return db.scalar(query) is not None

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
-from werkzeug.exceptions import BadRequest
+from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from app.domain.booking import Outcome
+from app.domain.json_text import NotJson, TooDeep, parse_json
 from app.store.models import DeliveryState
 from app.trial import preview_account
 from app.web.access import bearer, services
-from app.web.lookup import connected, find_booking, find_connection, overview
+from app.web.lookup import asked_connection, connected, find_booking, find_connection, overview
 
 blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 MAX_LIMIT = 200
@@ -56,7 +57,7 @@ def preview(key: str) -> Response:
 def outcome(key: str) -> Response:
     """Say how the meeting went, or take it back with null; the CRMs follow."""
     found = find_booking(key).booking
-    body = request.get_json()
+    body = _json()
     said = body.get("outcome", "") if isinstance(body, dict) else ""
     if said is not None and said not in list(Outcome):
         known = ", ".join(f'"{item}"' for item in Outcome)
@@ -102,8 +103,17 @@ def openapi() -> Response:
     return jsonify(_OPENAPI)
 
 
+def _json() -> Any:
+    if not request.is_json:
+        raise UnsupportedMediaType("Send the body as application/json.")
+    try:
+        return parse_json(request.get_data())
+    except (NotJson, TooDeep) as error:
+        raise BadRequest(f"The body was not taken: {error}.") from None
+
+
 def _connection() -> int:
-    number = request.args.get("connection", type=int)
+    number = asked_connection(request.args)
     if number is None:
         raise BadRequest("connection takes the number of a connection.")
     return number

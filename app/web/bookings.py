@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, redirect, render_template, request, session, url_for
+from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.exceptions import BadRequest
 from werkzeug.wrappers import Response as WerkzeugResponse
 
@@ -11,7 +11,7 @@ from app.domain.events import local
 from app.services.bookings import sync_again
 from app.store.engine import utcnow
 from app.trial import preview_account
-from app.web.access import services, signed_in
+from app.web.access import me, services, signed_in
 from app.web.lookup import connected, find_booking
 
 blueprint = Blueprint("bookings", __name__, url_prefix="/bookings")
@@ -35,7 +35,7 @@ def show(key: str) -> str:
         when=span(booking),
         earlier=[local(moment, booking.timezone) for moment in booking.earlier],
         begun=booking.start <= utcnow(),
-        csrf=session["csrf"],
+        csrf=me().csrf,
     )
 
 
@@ -48,7 +48,7 @@ def outcome(key: str) -> WerkzeugResponse:
     if booking.form or said not in (*Outcome, TAKE_BACK):
         raise BadRequest("A meeting was held or a no-show; a form is neither.")
     meant = None if said == TAKE_BACK else Outcome(said)
-    wake = services().intake.say_outcome(booking.key, meant, str(session["user"]))
+    wake = services().intake.say_outcome(booking.key, meant, me().name)
     services().waker.wake(wake)
     return redirect(url_for("bookings.show", key=booking.key), 303)
 
@@ -58,7 +58,7 @@ def outcome(key: str) -> WerkzeugResponse:
 def sync(key: str) -> WerkzeugResponse:
     """Bring the booking into every CRM once more."""
     booking = find_booking(key).booking
-    services().waker.wake(sync_again(services().store, booking.key, str(session["user"])))
+    services().waker.wake(sync_again(services().store, booking.key, me().name))
     return redirect(url_for("bookings.show", key=booking.key), 303)
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
-from flask import Blueprint, redirect, render_template, request, session, url_for
+from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from app.doctor import examine_connection
 from app.domain.errors import CrmError
+from app.domain.limits import LOGIN_HOST
 from app.oauth.flow import FlowError, Wish, own_path
 from app.services.connect import OtherAccount, UnfitGrant
 from app.services.overview import Overview
-from app.web.access import services, signed_in
-from app.web.lookup import find_connection
+from app.web.access import me, services, signed_in
+from app.web.lookup import asked_connection, find_connection
 from config.providers import Provider
 
 log = structlog.get_logger(__name__)
@@ -35,8 +37,11 @@ def start(name: str) -> Answer:
         )
         return _message("Not set up", message, 409)
     host = request.args.get("host", "").strip().lower()
+    if len(host) > LOGIN_HOST:
+        words = f"A login host has at most {LOGIN_HOST} characters. Go back and mend it."
+        return _message(f"{provider.title} is not connected", words, 400)
     wish = Wish(
-        connection_id=request.args.get("connection", type=int),
+        connection_id=asked_connection(request.args),
         other_account="other_account" in request.args,
         login_host=host or None,
         next_path=own_path(request.args.get("next")),
@@ -54,8 +59,8 @@ def callback(name: str) -> Answer:
     provider = _provider(name)
     wish = Wish()
     try:
-        token, wish = services().flow.finish(provider, request.args, _session_id())
-        number = services().connector.connect(provider, token, str(session["user"]), wish)
+        token, wish = services().flow.finish(provider, _answer(), _session_id())
+        number = services().connector.connect(provider, token, me().name, wish)
     except (FlowError, CrmError, UnfitGrant, OtherAccount) as error:
         return _not_connected(provider, error, wish)
     services().waker.wake([number])
@@ -106,7 +111,7 @@ def resume(connection_id: int) -> Answer:
     """Renew the access of a connection and take its work up again."""
     row = find_connection(connection_id)
     try:
-        services().connector.resume(row.id, str(session["user"]))
+        services().connector.resume(row.id, me().name)
     except CrmError as error:
         return _page(connection_id, problem=f"It does not work yet: {error.message}", status=409)
     services().waker.wake([row.id])
@@ -119,7 +124,7 @@ def ask_disconnect(connection_id: int) -> Answer:
     """Ask what is to become of the bookings that wait."""
     row = find_connection(connection_id)
     return render_template(
-        "disconnect.html", row=row, provider=_provider(row.provider), csrf=session["csrf"],
+        "disconnect.html", row=row, provider=_provider(row.provider), csrf=me().csrf,
         parked=_overview().parked(row.id),
     )  # fmt: skip
 
@@ -130,7 +135,7 @@ def disconnect(connection_id: int) -> Answer:
     """Erase the tokens and tell the provider."""
     row = find_connection(connection_id)
     discard = request.form.get("parked") == "discard"
-    services().connector.disconnect(row.id, str(session["user"]), discard)
+    services().connector.disconnect(row.id, me().name, discard)
     return redirect(url_for("connections.show", connection_id=row.id), 303)
 
 
@@ -146,11 +151,11 @@ def ask_key(name: str) -> Answer:
 def add_key(name: str) -> Answer:
     """Check a key at the CRM and connect with it; it is never shown again."""
     provider = _provider(name)
-    number = request.form.get("connection", type=int)
+    number = asked_connection(request.form)
     wish = Wish(connection_id=number, other_account="other_account" in request.form)
     key = request.form.get("key", "").strip()
     try:
-        number = services().connector.add_key(provider, key, str(session["user"]), wish)
+        number = services().connector.add_key(provider, key, me().name, wish)
     except (CrmError, UnfitGrant, OtherAccount) as error:
         return _key_page(provider, str(error), 400)
     services().waker.wake([number])
@@ -164,9 +169,19 @@ def _provider(name: str) -> Provider:
     return provider
 
 
+def _answer() -> dict[str, str]:
+    """What came back from the consent page; an issuer that is no address is nobody's."""
+    answer = request.args.to_dict()
+    try:
+        urlsplit(answer.get("iss", ""))
+    except ValueError:
+        answer["iss"] = "no address"
+    return answer
+
+
 def _session_id() -> str:
     """What a connect is bound to: the browser session and who is signed in there."""
-    return f"{session['id']} {session['user']}"
+    return f"{me().session_id} {me().name}"
 
 
 def _overview() -> Overview:
@@ -209,7 +224,7 @@ def _page(
         parked=_overview().parked(row.id),
         findings=findings,
         problem=problem,
-        csrf=session["csrf"],
+        csrf=me().csrf,
     )
     return page, status
 
@@ -217,8 +232,8 @@ def _page(
 def _key_page(provider: Provider, problem: str | None = None, status: int = 200) -> Answer:
     if provider.key is None:
         raise NotFound(f"{provider.title} has no keys; connect it through its consent page.")
-    number = request.values.get("connection", type=int)
+    number = asked_connection(request.values)
     page = render_template(
-        "key.html", provider=provider, problem=problem, connection=number, csrf=session["csrf"]
+        "key.html", provider=provider, problem=problem, connection=number, csrf=me().csrf
     )
     return page, status

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, redirect, render_template, request, session, url_for
+from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from app.store.models import DeliveryState
-from app.web.access import services, sign_in, signed_in
+from app.web.access import me, services, sign_in, signed_in
+from app.web.access import sign_out as end_session
 from app.web.lookup import overview
 from app.web.mappings import mapping_problems
 
@@ -38,7 +39,7 @@ def sign_in_form() -> WerkzeugResponse | tuple[str, int]:
 @signed_in
 def sign_out() -> WerkzeugResponse:
     """End the session."""
-    session.clear()
+    end_session()
     return redirect(url_for("dashboard.sign_in_page"), 303)
 
 
@@ -59,7 +60,7 @@ def index() -> str:
         problems=mapping_problems(),
         page=page,
         page_size=PAGE_SIZE,
-        csrf=session["csrf"],
+        csrf=me().csrf,
     )
 
 
@@ -67,4 +68,4 @@ def index() -> str:
 @signed_in
 def events() -> str:
     """The webhooks that came last, the quarantined ones with their reason."""
-    return render_template("events.html", events=overview().events(100), csrf=session["csrf"])
+    return render_template("events.html", events=overview().events(100), csrf=me().csrf)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import uuid
-from datetime import timedelta
 
 import structlog
-from flask import Flask, Response, jsonify, render_template, request
+from flask import Flask, Response, g, jsonify, render_template, request
+from sqlalchemy.exc import StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.bootstrap import Services, bootstrap
 from app.cli import register_commands
 from app.domain.errors import MappingError
-from app.store.engine import DATABASE_DOWN
+from app.services.sessions import LONGEST
+from app.store.columns import UnfitText, is_unfit
+from app.store.engine import is_away
 from app.web import api, bookings, connections, dashboard, health, mappings, webhooks
+from app.web.access import Cookies
+from app.web.body import bounded
+from app.web.hosts import with_fit_host
 from config.settings import SettingsError
 
 log = structlog.get_logger(__name__)
-MAX_BODY = 256 * 1024
-"""Bytes of a request's body, enforced while reading."""
 RETRY_AFTER = 10
 """Seconds after which a sender may come back when the database was away."""
 SECURITY_HEADERS = {
@@ -43,23 +47,25 @@ def build_app(services: Services | None = None) -> Flask:
     app = Flask(__name__)
     app.config.update(
         SECRET_KEY=services.settings.secret_key,
-        MAX_CONTENT_LENGTH=MAX_BODY,
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_COOKIE_SECURE=services.settings.public_url.startswith("https://"),
-        PERMANENT_SESSION_LIFETIME=timedelta(hours=12),
+        PERMANENT_SESSION_LIFETIME=LONGEST,
     )
+    app.wsgi_app = with_fit_host(bounded(app.wsgi_app))  # type: ignore[method-assign,assignment]
     hops = services.settings.trusted_proxies
     if hops:
         app.wsgi_app = ProxyFix(app.wsgi_app, hops, hops, hops)  # type: ignore[method-assign]
+    app.session_interface = Cookies()
     app.extensions["services"] = services
     for module in (webhooks, health, connections, dashboard, bookings, mappings, api):
         app.register_blueprint(module.blueprint)
     app.after_request(_add_headers)
+    app.context_processor(lambda: {"me": g.get("person")})
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected)
-    for kind in DATABASE_DOWN:
-        app.register_error_handler(kind, _database_down)
+    for kind in (PoolTimeout, StatementError, UnfitText, OverflowError):
+        app.register_error_handler(kind, _database_error)
     register_commands(app, services)
     return app
 
@@ -92,6 +98,15 @@ def _http_error(error: HTTPException) -> Response:
         response.headers.extend(error.get_headers())
         response.content_type = "application/json" if _wants_json() else "text/html"
     return response
+
+
+def _database_error(error: Exception) -> Response:
+    if is_away(error):
+        return _database_down(error)
+    if is_unfit(error):
+        message = "A text or a number in the request is larger than what can be kept."
+        return _answer(400, "bad_request", message)
+    return _unexpected(error)
 
 
 def _database_down(error: Exception) -> Response:

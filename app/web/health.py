@@ -9,13 +9,16 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from redis.exceptions import RedisError
 from sqlalchemy import func, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.bootstrap import Services
 from app.store.deliveries import count_by_state
-from app.store.engine import DATABASE_DOWN
 from app.store.models import ConnectionRow, EventRow
 
 blueprint = Blueprint("health", __name__)
+PROBE_KEY, PROBE_SECONDS = "bridge:readyz", 60
+"""What is written into Redis to see whether it can be, and how long it stays."""
 
 
 @blueprint.get("/healthz")
@@ -26,15 +29,15 @@ def healthz() -> Response:
 
 @blueprint.get("/readyz")
 def readyz() -> tuple[Response, int]:
-    """The database takes webhooks; Redis being away is reported but no reason to refuse them."""
+    """The database takes webhooks; that Redis takes no write is only reported."""
     services: Services = current_app.extensions["services"]
     checks = {"database": "ok", "redis": "ok"}
     try:
         services.store.check()
-    except DATABASE_DOWN:
+    except (DBAPIError, PoolTimeout, OSError):
         checks["database"] = "down"
     try:
-        services.waker.redis.ping()
+        services.waker.redis.set(PROBE_KEY, "1", ex=PROBE_SECONDS)
     except (RedisError, OSError):
         checks["redis"] = "down"
     ready = checks["database"] == "ok"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import NotFound
 
+from app.domain.limits import BOOKING_KEY, LARGEST_ID
 from app.services.overview import BookingDetail, Overview
 from app.store.models import ConnectionRow
 from app.web.access import services
-
-MAX_KEY = 400
-"""Characters of a booking's key: no more fit into its column."""
-MAX_ID = 2**31 - 1
 
 
 def overview() -> Overview:
@@ -20,7 +18,7 @@ def overview() -> Overview:
 
 def find_booking(key: str) -> BookingDetail:
     """A booking by its key, or by its id in the default source. Raises NotFound."""
-    usable = len(key) <= MAX_KEY and key.isprintable()
+    usable = len(key) <= BOOKING_KEY and key.isprintable()
     found = overview().detail(key) if usable else None
     if found is None:
         raise NotFound("There is no such booking.")
@@ -30,12 +28,20 @@ def find_booking(key: str) -> BookingDetail:
 def find_connection(connection_id: int) -> ConnectionRow:
     """A connection by its number. Raises NotFound."""
     row = None
-    if 0 < connection_id <= MAX_ID:
+    if 0 < connection_id <= LARGEST_ID:
         with services().store.read() as db:
             row = db.get(ConnectionRow, connection_id)
     if row is None:
         raise NotFound("There is no such connection.")
     return row
+
+
+def asked_connection(values: MultiDict[str, str]) -> int | None:
+    """The number in a parameter `connection`; None where there is none. Raises NotFound."""
+    number = values.get("connection", type=int)
+    if number is not None and not 0 < number <= LARGEST_ID:
+        raise NotFound("There is no such connection.")
+    return number
 
 
 def connected() -> list[ConnectionRow]:

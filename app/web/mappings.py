@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flask import Blueprint, render_template, request, session
+from flask import Blueprint, render_template, request
 from werkzeug.exceptions import NotFound
 
 from app.store.models import ConnectionRow
 from app.trial import MAX_TEXT, MOST_BOOKINGS, Trial, try_text
-from app.web.access import services, signed_in
+from app.web.access import me, services, signed_in
 from app.web.bookings import html_fields
-from app.web.lookup import connected, find_connection, overview
+from app.web.lookup import asked_connection, connected, find_connection, overview
 from config.providers import Provider
 
 blueprint = Blueprint("mappings", __name__, url_prefix="/mappings")
@@ -71,7 +71,7 @@ def try_file(name: str) -> str:
     """Check a text, and show what it would do to the bookings of last week; nothing is kept."""
     provider = _provider(name)
     text = request.form.get("mapping", "").replace("\r\n", "\n")
-    chosen = request.form.get("connection", type=int)
+    chosen = asked_connection(request.form)
     row = find_connection(chosen) if chosen else None
     if row is not None and row.provider != name:
         raise NotFound("There is no such connection.")
@@ -105,7 +105,7 @@ def _page(provider: Provider, text: str, chosen: int | None, trial: Trial | None
         most=MOST_BOOKINGS,
         longest=MAX_TEXT,
         html_fields=html_fields(),
-        csrf=session["csrf"],
+        csrf=me().csrf,
     )
 
 

@@ -6,8 +6,9 @@ from flask import Blueprint, Response, current_app, jsonify, request
 from werkzeug.exceptions import BadRequest, Unauthorized, UnsupportedMediaType
 
 from app.bootstrap import Services
+from app.domain.json_text import NotJson
 from app.security.signatures import BadSignature
-from app.services.intake import DEFAULT_SOURCE, NotJson
+from app.services.intake import DEFAULT_SOURCE
 
 blueprint = Blueprint("webhooks", __name__, url_prefix="/webhooks/meetergo")
 
@@ -18,12 +19,15 @@ blueprint = Blueprint("webhooks", __name__, url_prefix="/webhooks/meetergo")
 def receive(source: str = DEFAULT_SOURCE, token: str | None = None) -> tuple[Response, int]:
     """Verify, store, wake, answer."""
     services: Services = current_app.extensions["services"]
-    body = request.get_data(cache=False)
     if not (request.mimetype == "application/json" or request.mimetype.endswith("+json")):
         raise UnsupportedMediaType("Send the event as application/json.")
+    headers = dict(request.headers)
     try:
         rules = services.intake.source(source)
-        services.intake.verify(rules, dict(request.headers), body, token)
+        # What can be refused without the body is: nobody need send, or keep, 256 KiB for that.
+        services.intake.must_claim(rules, headers, token)
+        body = request.get_data(cache=False)
+        services.intake.verify(rules, headers, body, token)
     except BadSignature:
         # One sentence for every reason: a forger learns nothing.
         raise Unauthorized("The webhook is not signed with a secret known here.") from None

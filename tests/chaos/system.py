@@ -24,7 +24,7 @@ from app.store.engine import Store
 from app.store.models import DeliveryRow
 from sandbox.core import Window
 from sandbox.serve import Served, load_sandbox
-from tests.bridge import PROVIDERS, SECRET, wait_for
+from tests.bridge import KEY, PROVIDERS, SECRET, wait_for
 from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
@@ -77,8 +77,8 @@ class System:
         own = {
             "DATABASE_URL": self.database_url,
             "REDIS_URL": self.redis_url,
-            "SECRET_KEY": "s" * 32,
-            "ENCRYPTION_KEYS": "k" * 32,
+            "SECRET_KEY": KEY,
+            "ENCRYPTION_KEYS": KEY,
             "MEETERGO_WEBHOOK_SECRETS": SECRET,
             "PUBLIC_URL": self.web,
             "WEB_BIND": self.web.partition("//")[2],

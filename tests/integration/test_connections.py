@@ -23,7 +23,7 @@ from app.store.engine import utcnow
 from app.store.models import EncryptionKey, Notice, RecordLink, Revocation
 from config.settings import SettingsError
 from sandbox.core import Fault
-from tests.bridge import Bridge, make_settings, sample
+from tests.bridge import KEY, Bridge, make_settings, sample
 from tests.integration.test_cli import run
 from tests.ports import free_port
 from workers.batch import Batch
@@ -250,7 +250,7 @@ def test_encryption_keys_rotate(crm: Bridge, tmp_path: Path) -> None:
     """New writes use the newest key; `keys rotate` rewrites the rest; a missing key is a sentence."""
     crm.sync(sample("booking_created"))
     url = crm.settings.database_url
-    old, new = "k" * 32, "n" * 32
+    old, new = KEY, KEY.swapcase()
     with pytest.raises(SettingsError, match="ENCRYPTION_KEYS lacks the key"):
         bootstrap(make_settings(url, encryption_keys=new), {}).prepare()
     both = Bridge(url, tuple(crm.served), encryption_keys=f"{new},{old}")

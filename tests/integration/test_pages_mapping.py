@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from app.services.sessions import Person
 from app.trial import MAX_TEXT, MOST_BOOKINGS
 from config.settings import CONFIG_DIR
 from sandbox.core import Fault
@@ -54,7 +55,7 @@ def see(bridge: Bridge, path: str, status: int = 200) -> str:
 
 def press(bridge: Bridge, path: str, status: int = 303, **fields: Any) -> str:
     with bridge.client.session_transaction() as session:
-        csrf = session["csrf"]
+        csrf = Person(session["id"], "").csrf
     answer = bridge.client.post(path, data={"csrf": csrf, **fields})
     assert answer.status_code == status, answer.get_data(as_text=True)
     return str(answer.get_data(as_text=True))

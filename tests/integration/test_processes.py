@@ -11,7 +11,7 @@ import pytest
 from redis import Redis
 
 from sandbox.core import CLIENT_SECRET
-from tests.bridge import PROVIDERS, sample, wait_for
+from tests.bridge import KEY, PROVIDERS, sample, wait_for
 from tests.processes import ROOT, running
 
 
@@ -36,7 +36,7 @@ def test_webhooks_reach_every_crm_and_survive_a_lost_redis(
         redis = Redis.from_url(service.environment["REDIS_URL"])
         in_redis = b"".join((redis.dump(key) or b"") + key for key in redis.keys("*"))
         printed = (tmp_path / "log").read_bytes()
-        for needle in [*needles, CLIENT_SECRET, "van der Berg", "k" * 32]:
+        for needle in [*needles, CLIENT_SECRET, "van der Berg", KEY]:
             assert needle.encode() not in in_redis
             assert needle.encode() not in printed
         wait_for(lambda: service.synced(2), 20)
@@ -59,20 +59,31 @@ def test_webhooks_reach_every_crm_and_survive_a_lost_redis(
     [
         ({}, ["SECRET_KEY is not set", "ENCRYPTION_KEYS is not set"]),
         (
-            {"SECRET_KEY": "s" * 32, "ENCRYPTION_KEYS": "k" * 32, "PUBLIC_URL": "http://x.example"},
+            {"SECRET_KEY": "0" * 40, "ENCRYPTION_KEYS": f"a,{KEY}", "MEETERGO_WEBHOOK_SECRETS": "x"},
+            ["SECRET_KEY is not usable: it is one character repeated",
+             "ENCRYPTION_KEYS is not usable: key 1 has 1 characters",
+             "MEETERGO_WEBHOOK_SECRETS is not usable: secret 1 has 1 characters"],
+        ),
+        (
+            {"SECRET_KEY": KEY, "ENCRYPTION_KEYS": KEY, "MEETERGO_WEBHOOK_SECRETS": "AB-_" * 12,
+             "MEETERGO_SIGNATURE_SCHEME": "standard-webhooks"},
+            ["MEETERGO_WEBHOOK_SECRETS is not usable: secret 1 is no standard Base64"],
+        ),
+        (
+            {"SECRET_KEY": KEY, "ENCRYPTION_KEYS": KEY, "PUBLIC_URL": "http://x.example"},
             ["PUBLIC_URL"],
         ),
         (
-            {"SECRET_KEY": "s" * 32, "ENCRYPTION_KEYS": "k" * 32, "MAPPINGS_DIR": "/nowhere"},
+            {"SECRET_KEY": KEY, "ENCRYPTION_KEYS": KEY, "MAPPINGS_DIR": "/nowhere"},
             ["hubspot.yaml", "no such mapping file"],
         ),
         (
-            {"SECRET_KEY": "s" * 32, "ENCRYPTION_KEYS": "k" * 32,
+            {"SECRET_KEY": KEY, "ENCRYPTION_KEYS": KEY,
              "DATABASE_URL": "postgresql://x@127.0.0.1:1/x"},
             ["DATABASE_URL"],
         ),
     ],
-    ids=["no keys", "plain http", "no mappings", "no database"],
+    ids=["no keys", "weak keys", "no Base64", "plain http", "no mappings", "no database"],
 )  # fmt: skip
 @pytest.mark.parametrize(
     "program",

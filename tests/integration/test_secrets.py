@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from standardwebhooks.webhooks import Webhook
 
 from app.services import secrets as secrets_module
+from app.services.secrets import make_secret
+from config.settings import SignatureScheme
 from tests.bridge import PROVIDERS, SECRET, Bridge, sample, wait_for
 
 
@@ -53,6 +57,41 @@ def test_a_new_secret_counts_at_once(crm: Bridge) -> None:
     other = secrets_module.WebhookSecrets(crm.services.store, crm.services.cipher)
     other.add("default", "brand-new-secret-1")
     assert crm.post(sample("booking_created"), secret="brand-new-secret-1").status_code == 202
+
+
+def test_a_made_secret_fits_its_scheme(tmp_path: Path) -> None:
+    """Under standard-webhooks a made secret is whsec_ and Base64, and signs; a weaker one is refused."""
+    first = make_secret(SignatureScheme.STANDARD_WEBHOOKS)
+    web = Bridge(
+        f"sqlite:///{tmp_path}/a.sqlite3", (), meetergo_signature_scheme="standard-webhooks",
+        meetergo_webhook_secrets=first,
+    )  # fmt: skip
+    runner, now = web.app.test_cli_runner(), datetime.now(UTC)
+    for number in range(8):  # one in four had no good padding
+        made = runner.invoke(args=["secrets", "add"]).output.strip()
+        assert made.startswith("whsec_")
+        body = json.dumps(sample("booking_created", id=str(number))).encode()
+        headers = {
+            "webhook-id": f"m{number}",
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": Webhook(made).sign(f"m{number}", now, body.decode()),
+        }
+        assert web.post(body, headers=headers).json["status"] == "accepted"
+    for weak in ("whsec_YWI=", "AB-_" * 10, "short", "whsec_" + "A" * 44, "whsec_é"):
+        refused = runner.invoke(args=["secrets", "add", "--stdin"], input=f"{weak}\n")
+        assert refused.exit_code == 1 and "The secret" in refused.output, weak
+    web.close()
+
+
+def test_doctor_names_a_weak_secret_of_the_database(crm: Bridge) -> None:
+    """A secret that was stored before there was a limit is told by its fingerprint."""
+    box = crm.services.cipher.encrypt("aaaaaaaaaaaaaaaaaaaa", secrets_module.PURPOSE)
+    with crm.services.store.write() as session:
+        row = {"source": "default", "secret_box": box, "created_at": secrets_module.utcnow()}
+        session.add(secrets_module.WebhookSecret(**row))
+    shown = crm.app.test_cli_runner().invoke(args=["doctor"], env={"COLUMNS": "200"}).output
+    weak = secrets_module.fingerprint("aaaaaaaaaaaaaaaaaaaa")
+    assert f"{weak} of source default is one character repeated" in " ".join(shown.split())
 
 
 def test_secrets_by_the_command_line(crm: Bridge) -> None:

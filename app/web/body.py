@@ -1,0 +1,83 @@
+"""Reads the body of a request: at most so many bytes, never a part of one, and no fault of it is ours."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
+
+from app.web.arrival import MAX_BODY
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+TOO_LARGE = f"The body is larger than {MAX_BODY // 1024} KiB."
+BROKEN = "The body did not come whole: look at Content-Length or Transfer-Encoding."
+
+
+class Body(io.RawIOBase):
+    """A request's body, read whole when its first byte is asked for.
+
+    Raises RequestEntityTooLarge for one over MAX_BODY, and BadRequest for one that breaks off or whose
+    chunks are none.
+    """
+
+    def __init__(self, stream: Any, length: str | None, terminated: bool) -> None:
+        """`terminated`: whether the server ends the stream where the body ends."""
+        self._stream, self._length, self._terminated = stream, length, terminated
+        self._held: io.BytesIO | None = None
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer with what comes next; give the number of bytes."""
+        if self._held is None:
+            self._held = io.BytesIO(self._read())
+        return self._held.readinto(buffer)
+
+    def _read(self) -> bytes:
+        if self._length is None:
+            return self._up_to(MAX_BODY + 1) if self._terminated else b""
+        if not (self._length.isascii() and self._length.isdigit()):
+            raise BadRequest(BROKEN)
+        # More digits than that are no number that anybody means.
+        wanted = int(self._length[-12:]) if len(self._length) <= 12 else MAX_BODY + 1
+        if wanted > MAX_BODY:
+            raise RequestEntityTooLarge(TOO_LARGE)
+        body = self._up_to(wanted)
+        if len(body) < wanted:
+            raise BadRequest(BROKEN)
+        return body
+
+    def _up_to(self, most: int) -> bytes:
+        parts, read = [], 0
+        while read < most:
+            try:
+                part = self._stream.read(most - read)
+            except Exception:
+                # The server's reader has its own errors for each kind of broken chunk.
+                raise BadRequest(BROKEN) from None
+            if not part:
+                break
+            parts.append(part)
+            read += len(part)
+        if read > MAX_BODY:
+            raise RequestEntityTooLarge(TOO_LARGE)
+        return b"".join(parts)
+
+
+def bounded(application: WSGIApplication) -> WSGIApplication:
+    """A WSGI application whose every view reads bodies as Body does."""
+
+    def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        length = environ.get("CONTENT_LENGTH") or None
+        terminated = bool(environ.get("wsgi.input_terminated"))
+        environ["wsgi.input"] = Body(environ["wsgi.input"], length, terminated)
+        environ["wsgi.input_terminated"] = True
+        return application(environ, start_response)
+
+    return guarded

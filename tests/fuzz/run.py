@@ -1,0 +1,188 @@
+"""`make fuzz`: hostile webhooks and raw requests against the web process, on loopback alone."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from sqlalchemy import func, select
+
+from app.store.engine import Store
+from app.store.models import EventRow
+from tests.bridge import SECRET
+from tests.fuzz.hostile import Hostile, raws, webhooks
+from tests.postgres import postgres_url
+from tests.web import Web, answer_of, status_of, web_process
+
+HANG_SECONDS = 5.0
+CLIENTS = 8
+AT_ONCE = 200
+"""Requests that are made and kept together."""
+MOST_GROWN = 96
+"""MB by which a process may have grown since the first of it: buffers and caches, no leak."""
+STORED = (b'"accepted"', b'"ignored"', b'"quarantined"')
+"""What a webhook that was stored now is answered; a duplicate was stored before."""
+
+
+@dataclass
+class Report:
+    """What was sent, and what came of it."""
+
+    sent: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[int] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    """Kind of request and what was wrong with its answer, each once."""
+    slowest: float = 0.0
+    stored: int = 0
+    rows: int = 0
+    grown: int | None = None
+    """MB; None where the system does not tell."""
+
+    def add(self, kind: str, hostile: Hostile, answer: bytes, seconds: float, hung: bool) -> None:
+        """Count one answer and judge it."""
+        status = status_of(answer)
+        self.sent[kind] += 1
+        self.statuses[status] += 1
+        self.slowest = max(self.slowest, seconds)
+        self.stored += status == 202 and any(word in answer for word in STORED)
+        if hung or seconds > HANG_SECONDS:
+            self.fault(f"{hostile.kind}: no end after {seconds:.1f} s")
+        if status >= 500 and status != 503:
+            self.fault(f"{hostile.kind}: {status}")
+        if status == 202 and not hostile.signed:
+            self.fault(f"{hostile.kind}: taken without a signature")
+
+    def fault(self, words: str) -> None:
+        """Note something that must not be, once."""
+        if words not in self.faults:
+            self.faults.append(words)
+
+    def close(self, web: Web, database_url: str) -> None:
+        """Look at what the whole run has left: the rows, the log."""
+        store = Store(database_url)
+        with store.read() as session:
+            self.rows = session.scalar(select(func.count()).select_from(EventRow)) or 0
+        store.close()
+        if self.rows != self.stored:
+            self.fault(f"{self.rows} rows for {self.stored} webhooks that were taken")
+        total = sum(self.statuses.values())
+        if self.statuses[503] * 100 > total:
+            self.fault(f"{self.statuses[503]} of {total} answered 503")
+        log = web.log.read_text(encoding="utf-8", errors="replace")
+        for words in ("unexpected_error", "Traceback", "ended in", SECRET):
+            if words in log:
+                self.fault(f"the log holds {words!r}")
+        if self.grown is not None and self.grown > MOST_GROWN:
+            self.fault(f"a process has grown by {self.grown} MB")
+
+
+def fuzz(
+    web: Web,
+    database_url: str,
+    seed: int,
+    amounts: dict[str, int],
+    step: Callable[[str, int], None],
+) -> Report:
+    """Send so many hostile webhooks and raw requests; `step` hears what was sent, and how many."""
+    report, first = Report(), None
+    makers = {"webhooks": webhooks, "raw": raws}
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        for kind, amount in amounts.items():
+            stream = islice(makers[kind](seed), amount)
+            while batch := list(islice(stream, AT_ONCE)):
+                answers = clients.map(lambda hostile: _send(web, hostile), batch)
+                for hostile, found in zip(batch, answers, strict=True):
+                    report.add(kind, hostile, *found)
+                step(kind, len(batch))
+                first = first or _memory(web)
+    last = _memory(web)
+    report.grown = max(last) - max(first) if first and last else None
+    report.close(web, database_url)
+    return report
+
+
+def _send(web: Web, hostile: Hostile) -> tuple[bytes, float, bool]:
+    """The answer, the seconds it took, and whether it never came to an end."""
+    began = time.monotonic()
+    try:
+        wire = web.connect(timeout=HANG_SECONDS)
+        try:
+            wire.sendall(hostile.sent)
+            if hostile.ends:
+                wire.shutdown(1)
+        except ConnectionError:
+            # Refused before all of it was sent; the answer may be there all the same.
+            pass
+        answer, hung = answer_of(wire), False
+    except TimeoutError:
+        answer, hung = b"", True
+    return answer, time.monotonic() - began, hung
+
+
+def _memory(web: Web) -> list[int]:
+    """Resident MB of each worker process, where the system tells."""
+    found = []
+    try:
+        children = Path(f"/proc/{web.process.pid}/task/{web.process.pid}/children").read_text()
+        for pid in children.split():
+            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            found.append(pages * 4096 // 1_000_000)
+    except OSError:
+        return []
+    return found
+
+
+@contextmanager
+def _database(kind: str, folder: Path) -> Iterator[str]:
+    if kind == "sqlite":
+        yield f"sqlite:///{folder}/fuzz.sqlite3"
+        return
+    with postgres_url() as url:
+        yield url
+
+
+def main() -> int:
+    """Run from the command line; give the exit code, 1 where anything was not as promised."""
+    parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
+    parser.add_argument("--webhooks", type=int, default=1500)
+    parser.add_argument("--raw", type=int, default=300)
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--seed", type=int, default=1)
+    asked = parser.parse_args()
+    amounts, began = {"webhooks": asked.webhooks, "raw": asked.raw}, time.monotonic()
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory() as name, Progress(console=console) as bars:
+        folder = Path(name)
+        tasks = {kind: bars.add_task(kind, total=amount) for kind, amount in amounts.items()}
+        with _database(asked.database, folder) as url, web_process(folder, url) as web:
+            report = fuzz(
+                web, url, asked.seed, amounts, lambda kind, n: bars.advance(tasks[kind], n)
+            )
+    table = Table("what", f"seed {asked.seed}, {asked.database}")
+    table.add_row("webhooks, raw requests", f"{report.sent['webhooks']}, {report.sent['raw']}")
+    statuses = ", ".join(f"{n} x {s or 'closed'}" for s, n in sorted(report.statuses.items()))
+    table.add_row("answers", statuses)
+    table.add_row("slowest answer", f"{report.slowest:.1f} s")
+    table.add_row("taken, rows stored", f"{report.stored}, {report.rows}")
+    table.add_row("memory grown", "not told" if report.grown is None else f"{report.grown} MB")
+    table.add_row("time", f"{time.monotonic() - began:.0f} s")
+    for words in report.faults:
+        table.add_row("FAULT", words)
+    Console().print(table)
+    return 1 if report.faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
