@@ -72,7 +72,7 @@ def _strict_hubspot(sandbox: Any) -> None:
     account.adds("deals", budget="number")
     account.refuses("deals", "REQUIRED_PROPERTY", "A closed deal needs a budget",
                     where={"dealstage": "closedwon"}, lacks="budget", fields=("budget",))  # fmt: skip
-    account.requires("contacts", "lastname", "REQUIRED_PROPERTY")
+    account.requires("contacts", "email", "REQUIRED_PROPERTY")
     account.requires("meetings", "hs_meeting_outcome", "REQUIRED_PROPERTY")
     account.longest("meetings", "hs_meeting_title", 200)
     account.user("gone@acme.example", "Gil Gone", active=False)
@@ -81,7 +81,7 @@ def _strict_hubspot(sandbox: Any) -> None:
 
 def _strict_pipedrive(sandbox: Any) -> None:
     account = sandbox.account
-    sandbox.nullable = {"person_id", "org_id", "deal_id"}
+    sandbox.strict_nulls()
     account.refuses("deals", message="A won deal needs a value", where={"status": "won"},
                     lacks="value", fields=("value",))  # fmt: skip
     account.longest("deals", "title", 120)

@@ -31,6 +31,10 @@ class Portal:
         """The group of hs_meeting_title; a property in a group that there is not is refused."""
         self._awaited: list[tuple[float, str]] = []
 
+    def fills_companies(self) -> None:
+        """Let every company have all the contacts now that it may have."""
+        self.most_links["companies", "contacts"] = 1
+
     def groups(self, kind: str) -> set[str]:
         """The groups that an object's properties may be made in."""
         return {GROUPS.get(kind, self.meeting_group)}

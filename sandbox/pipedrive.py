@@ -168,6 +168,14 @@ class PipedriveSandbox(Sandbox):
     def take_user(self, user: User) -> None:
         user.id = 900 + len(self.account.more_users)
 
+    def add_custom(self, kind: str, code: str, name: str, type_: str) -> None:
+        """Give an object a custom field, also one of a name that another one has."""
+        self.custom[kind][code] = {"field_code": code, "field_name": name, "field_type": type_}
+
+    def strict_nulls(self) -> None:
+        """Take null only where the published model of v2 has it, or says nothing of it."""
+        self.nullable = {"person_id", "org_id", "deal_id"}
+
     def searches_slower(self, limit: int) -> None:
         """Let the account take so many searches in two seconds, as a smaller plan does."""
         self.search_burst = Window(limit, 2.0)

@@ -88,6 +88,10 @@ class Org:
         body = [{"errorCode": code, "message": message}]
         self._sandbox.account.answers("/services/data", 403, body, times=times)
 
+    def blocks_duplicates(self, object_: str, same: list[str], alert: bool = False) -> None:
+        """Add a duplicate rule for records of an object that have the same in some fields."""
+        self.duplicate_rules.append(DuplicateRule(object_, tuple(same), alert))
+
     def allows_one_person_per_event(self) -> None:
         """Switch "Allow Users to Relate Multiple Contacts to Tasks and Events" off.
 
