@@ -16,30 +16,12 @@ from urllib.parse import urlencode
 
 from flask import Flask, Response, jsonify, redirect, render_template_string, request
 
+from sandbox.account import Account, Fault, User
+
 Record = dict[str, Any]
 CLIENT_ID, CLIENT_SECRET = "sandbox-client", "sandbox-secret-for-tests"
 CODE_LIFETIME = 300.0
 """Seconds that an authorization code lives."""
-
-
-@dataclass
-class Fault:
-    """Something that goes wrong with the next calls that fit."""
-
-    path: str = ""
-    """Part of the path that it strikes."""
-    method: str = ""
-    status: int | None = None
-    """Answer with this status instead of doing anything."""
-    body: str = ""
-    headers: dict[str, str] = field(default_factory=dict)
-    latency: float = 0.0
-    """Seconds to wait first."""
-    until: threading.Event = field(default_factory=threading.Event)
-    """Once this is set nothing waits any longer."""
-    drop_after_commit: bool = False
-    """Do what was asked, then close the connection without an answer."""
-    times: int = 1
 
 
 @dataclass
@@ -136,6 +118,8 @@ class Sandbox:
     account_id, account_name = "1", "Acme"
     fixed_scopes: tuple[str, ...] = ()
     """Scopes that are set in the app instead of asked for."""
+    api_paths: tuple[str, ...] = ("/",)
+    """What the paths of the API hold, and those of OAuth do not."""
     free_paths: tuple[str, ...] = ("/oauth", "/_sandbox", "/favicon")
 
     def __init__(self, users: dict[str, str] | None = None) -> None:
@@ -160,6 +144,8 @@ class Sandbox:
         """Calls that were answered with 429."""
         self.faults: list[Fault] = []
         self.next_id = 1000
+        self.account = Account(self)
+        """What this account is like: the switches of the tests."""
         self.app = Flask(f"sandbox.{self.name}")
         self.app.before_request(self._before)
         self.app.after_request(self._after)
@@ -205,6 +191,13 @@ class Sandbox:
     def dead_grant(self) -> Response:
         """The CRM's answer to a dead refresh token."""
         return make(400, {"error": "invalid_grant", "error_description": "expired"})
+
+    def take_user(self, user: User) -> None:
+        """Let a user of `account.user` work with this CRM: it gets an id."""
+        raise NotImplementedError
+
+    def user_left(self, email: str) -> None:
+        """Do what this CRM does when users with an address are deactivated."""
 
     def new_id(self) -> int:
         """The next record id."""
@@ -268,14 +261,20 @@ class Sandbox:
             if scopes is None:
                 grant = self._grant_of(request.headers.get("Authorization", ""))
                 scopes = None if grant is None else grant.scopes
-            refusal = self.refuse_token() if scopes is None else self.guard(scopes)
+            refusal = self.refuse_token() if scopes is None else self.guard(self._left(scopes))
             # What is turned away at the door has changed nothing.
             self.calls[f"{REFUSED} {call}" if refusal else call] += 1
             if not refusal and not _reads(call):
                 self.written.append(f"{call} {request.get_data(as_text=True)[:2000]}")
             return refusal
 
+    def _left(self, scopes: list[str]) -> list[str]:
+        return [scope for scope in scopes if scope not in self.account.lost_scopes]
+
     def _after(self, response: Response) -> Response:
+        for path, usual, instead in self.account.other_success:
+            if path in request.path and response.status_code == usual:
+                response.status_code = instead
         self.refused += response.status_code == 429
         if request.environ.get("sandbox.drop"):
             # The work is done; the line goes dead before the answer.
@@ -289,9 +288,10 @@ class Sandbox:
         with self.lock:
             for fault in self.faults:
                 if fault.path in path and fault.method in ("", request.method):
-                    fault.times -= 1
-                    if fault.times <= 0:
-                        self.faults.remove(fault)
+                    if fault.times is not None:
+                        fault.times -= 1
+                        if fault.times <= 0:
+                            self.faults.remove(fault)
                     return fault
         return None
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from flask import Response, request
 
+from sandbox.account import Refusal, User
 from sandbox.core import (
     LONGEST_EMAIL,
     Company,
@@ -25,6 +26,7 @@ from sandbox.core import (
     make,
     plain,
 )
+from sandbox.hubspot_account import GROUPS, Portal
 
 VERSION = "2026-09"
 SINGULAR = {"contacts": "contact", "companies": "company", "deals": "deal", "meetings": "meeting"}
@@ -90,7 +92,10 @@ def _schema() -> dict[str, dict[str, Record]]:
             _property("hubspot_owner_id", "enumeration"),
         ],
     }  # fmt: skip
-    return {name: {item["name"]: item for item in items} for name, items in entries.items()}
+    return {
+        name: {item["name"]: {**item, "groupName": GROUPS.get(name, "")} for item in items}
+        for name, items in entries.items()
+    }
 
 
 class Refused(Exception):
@@ -115,10 +120,13 @@ class HubSpotSandbox(Sandbox):
     token_path = f"/oauth/{VERSION}/token"
     revoke_path = f"/oauth/{VERSION}/token/revoke"
     introspect_path = f"/oauth/{VERSION}/token/introspect"
+    api_paths = ("/crm/", "/account-info/")
     account_id, account_name = "4711", "acme.example"
 
     def routes(self) -> None:
         self.schema = _schema()
+        self.portal = Portal(self)
+        """The switches that only HubSpot has."""
         self.records: dict[str, dict[str, Record]] = {name: {} for name in self.schema}
         self.links: dict[tuple[str, str, str, str], set[int]] = {}
         self.emails = Index(lambda r: [r["properties"].get("email", ""), *r.get("additional", ())])
@@ -184,7 +192,11 @@ class HubSpotSandbox(Sandbox):
             response.headers["X-HubSpot-RateLimit-Interval-Milliseconds"] = "10000"
         return super()._after(response)
 
+    def take_user(self, user: User) -> None:
+        user.id = str(900 + len(self.account.more_users))
+
     def guard(self, scopes: list[str]) -> Response | None:
+        self.portal.makes_companies()
         searching = request.path.endswith("/search")
         window = self.search_window if searching else self.window
         if not window.take():
@@ -218,6 +230,11 @@ class HubSpotSandbox(Sandbox):
     # Objects
 
     def _kind(self, kind: str) -> dict[str, Record]:
+        if self.account.missing.get(kind) == 403:
+            message = "This app hasn't been granted all required scopes to make this call."
+            raise Refused(403, "MISSING_SCOPES", message)
+        if kind in self.account.missing:
+            raise Refused(404, "OBJECT_NOT_FOUND", f"Unable to infer object type from: {kind}")
         if kind not in self.records:
             raise Refused(400, "VALIDATION_ERROR", f"Unable to infer object type from: {kind}")
         return self.records[kind]
@@ -310,6 +327,8 @@ class HubSpotSandbox(Sandbox):
         self._note(kind, record)
         for target, target_id, number in pairs:
             self._connect(kind, record["id"], target, target_id, number)
+        if kind == "contacts":
+            self.portal.contact_made(record["id"])
         return record
 
     def _link_kind(self, kind: str, target_id: str, spec: Record) -> tuple[str, str, int]:
@@ -318,6 +337,11 @@ class HubSpotSandbox(Sandbox):
             if source == kind and number in numbers:
                 if str(target_id) not in self.records[target]:
                     raise Refused(400, "VALIDATION_ERROR", f"{target} {target_id} does not exist")
+                if self.portal.is_full(target, str(target_id), source):
+                    # That there are such limits is documented, the words are a guess.
+                    # https://developers.hubspot.com/docs/api-reference/crm-associations-v4/guide
+                    raise Refused(400, "VALIDATION_ERROR",
+                                  f"{target} {target_id} has reached its association limit")  # fmt: skip
                 return target, str(target_id), number
         raise Refused(
             400, "VALIDATION_ERROR", f"associationTypeId {number} is not valid for {kind}"
@@ -335,8 +359,11 @@ class HubSpotSandbox(Sandbox):
     def _checked(self, kind: str, given: Record, new: bool, own: str = "") -> Record:
         """Refuse unknown properties, wrong types, taken unique values, an admin's rule."""
         clean: Record = {}
+        fields = self._fields_of(kind, "write")
         for name, value in given.items():
-            spec = self.schema[kind].get(name)
+            spec = fields.get(name)
+            if spec is None and name in self._fields_of(kind, "describe"):
+                self._invalid(name, f'"{name}" is a read only property', "READ_ONLY_VALUE")
             if spec is None:
                 self._invalid(name, f'Property "{name}" does not exist', "PROPERTY_DOESNT_EXIST")
             if spec["modificationMetadata"]["readOnlyValue"]:
@@ -344,6 +371,9 @@ class HubSpotSandbox(Sandbox):
             if not isinstance(value, str):
                 self._invalid(name, f"{value!r} was not a valid string.", "INVALID_STRING")
             self._check_type(spec, name, value)
+            most = self.account.too_long(kind, name, value, 65_536)
+            if most is not None:
+                self._invalid(name, f"Property values must not be longer than {most}", "TOO_LONG")
             clean[name] = value
         if kind == "contacts":
             self._check_contact(clean, new, own)
@@ -356,10 +386,45 @@ class HubSpotSandbox(Sandbox):
                             f"Cannot set PropertyValueCoordinates{{portalId=4711, propertyName={name}}}"
                             f" on {self.next_id + 1}. {other['id']} already has that value.",
                         )  # fmt: skip
+        self._check_account(kind, clean, new, own)
         rule = self.required_when.get(kind)
         if rule and clean.get(rule[0]) == rule[1] and not clean.get(rule[2]):
             self._invalid(rule[2], f"{rule[2]} is required", "REQUIRED_PROPERTY")
         return clean
+
+    def _fields_of(self, kind: str, use: str) -> dict[str, Record]:
+        """The properties of an object for one use of `account.USES`."""
+        added = {
+            name: _property(name, "enumeration", type_) if isinstance(type_, tuple)
+            else _property(name, type_)
+            for name, type_ in self.account.extra.get(kind, {}).items()
+        }  # fmt: skip
+        there = {**self.schema[kind], **added}
+        return {n: spec for n, spec in there.items() if self.account.shows(kind, n, use)}
+
+    def _check_account(self, kind: str, clean: Record, new: bool, own: str) -> None:
+        """Refuse what this account does not let pass."""
+        before = self.records[kind].get(own, {}).get("properties", {})
+        locked = self.account.locked_field(own, clean)
+        if locked:
+            self._invalid(locked[0], locked[2], locked[1] or "READ_ONLY_VALUE")
+        given = clean.get("hubspot_owner_id")
+        owners = {user.id: user for user in self._owner_rows()}
+        owner = owners.get(given or "") if given != before.get("hubspot_owner_id") else None
+        struck = self.account.struck(kind, new, clean, {**before, **clean}, owner)
+        if struck:
+            self._refuse(struck)
+        if owner and not owner.active:
+            why = f"{given} was not a valid owner id"
+            self._invalid("hubspot_owner_id", why, "INVALID_OWNER_ID")
+
+    def _refuse(self, struck: Refusal) -> None:
+        if struck.fields:
+            code = struck.code or "PROPERTY_VALIDATION"
+            self._invalid(struck.fields[0], struck.message, code, struck.more)
+        category = struck.code or "VALIDATION_ERROR"
+        status = 409 if category == "CONFLICT" else 400
+        raise Refused(status, category, struck.message, **struck.more)
 
     def _check_type(self, spec: Record, name: str, value: str) -> None:
         if not value:
@@ -387,10 +452,8 @@ class HubSpotSandbox(Sandbox):
             self._invalid(
                 name, f"{value} was not one of the allowed options: {stages}", "INVALID_OPTION"
             )
-        if name == "hubspot_owner_id" and value not in self._owner_ids().values():
+        if name == "hubspot_owner_id" and value not in {u.id for u in self._owner_rows()}:
             self._invalid(name, f"{value} was not a valid owner id", "INVALID_OWNER_ID")
-        if java_length(value) > 65_536:
-            self._invalid(name, "Property values must not be longer than 65536", "TOO_LONG")
 
     def _check_contact(self, clean: Record, new: bool, own: str) -> None:
         if clean.get("lastname") in self.forbidden_names:
@@ -411,11 +474,12 @@ class HubSpotSandbox(Sandbox):
         if new and not any(clean.get(k) for k in ("email", "firstname", "lastname")):
             self._invalid("email", "A contact needs an email or a name", "REQUIRED_PROPERTY")
 
-    def _invalid(self, name: str, why: str, code: str) -> None:
+    def _invalid(self, name: str, why: str, code: str, more: Record | None = None) -> None:
         detail = json.dumps([{"isValid": False, "message": why, "error": code, "name": name}])
         raise Refused(
             400, "VALIDATION_ERROR", f"Property values were not valid: {detail}",
             errors=[{"message": why, "code": code, "context": {"propertyName": [name]}}],
+            **(more or {}),
         )  # fmt: skip
 
     def _by_email(self, email: str) -> Record | None:
@@ -558,7 +622,7 @@ class HubSpotSandbox(Sandbox):
     def _fits(self, kind: str, record: Record, rule: Record) -> bool:
         name, operator = rule["propertyName"], rule["operator"]
         calculated = name == "hs_searchable_calculated_phone_number"
-        if not calculated and name not in self.schema[kind]:
+        if not calculated and name not in self._fields_of(kind, "query"):
             raise Refused(400, "VALIDATION_ERROR", f"There was a problem with {name}")
         value = self._show(record)["properties"].get("phone" if calculated else name) or ""
         if calculated:
@@ -623,8 +687,14 @@ class HubSpotSandbox(Sandbox):
         with self.lock:
             self._kind(kind)
             if request.method == "GET":
-                return make(200, {"results": list(self.schema[kind].values())})
+                writable = self._fields_of(kind, "write")
+                specs = self._fields_of(kind, "describe").items()
+                return make(200, {"results": [self._described(kind, spec, name in writable)
+                                              for name, spec in specs]})  # fmt: skip
             body = request.get_json(silent=True) or {}
+            if body["groupName"] not in self.portal.groups(kind):
+                why = f"Property group {body['groupName']} does not exist"
+                raise Refused(400, "VALIDATION_ERROR", why)
             if body["name"] in self.schema[kind]:
                 raise Refused(409, "CONFLICT", f"{body['name']} already exists")
             if body.get("hasUniqueValue") and kind == "meetings":
@@ -636,12 +706,19 @@ class HubSpotSandbox(Sandbox):
             options = tuple(option["value"] for option in body.get("options") or ())
             spec = _property(
                 body["name"], body["type"], options, hasUniqueValue=unique, hubspotDefined=False,
-                label=body["label"], fieldType=body["fieldType"],
+                label=body["label"], fieldType=body["fieldType"], groupName=body["groupName"],
             )  # fmt: skip
             self.schema[kind][body["name"]] = spec
             return make(201, spec)
 
+    def _described(self, kind: str, spec: Record, writable: bool) -> Record:
+        group = spec["groupName"] or next(iter(self.portal.groups(kind)))
+        told = spec["modificationMetadata"]
+        told = {**told, "readOnlyValue": told["readOnlyValue"] or not writable}
+        return {**spec, "groupName": group, "modificationMetadata": told}
+
     def _pipelines(self) -> Response:
+        self._kind("deals")
         times = {"archived": False, "createdAt": "2026-01-01T00:00:00Z",
                  "updatedAt": "2026-01-01T00:00:00Z"}  # fmt: skip
         results = [
@@ -660,11 +737,19 @@ class HubSpotSandbox(Sandbox):
     def _owner_ids(self) -> dict[str, str]:
         return {email: str(number) for number, email in enumerate(self.users, 51)}
 
+    def _owner_rows(self) -> list[User]:
+        """Everybody who is or was an owner."""
+        usual = [User(email, self.users[email], email not in self.account.left, "", number)
+                 for email, number in self._owner_ids().items()]  # fmt: skip
+        return [*usual, *self.account.more_users]
+
     def _owners(self) -> Response:
         times = {"createdAt": "2026-01-01T00:00:00Z", "updatedAt": "2026-01-01T00:00:00Z"}
+        archived = request.args.get("archived") == "true"
         results = [
-            {"id": number, "email": email, "type": "PERSON", "archived": False, **times}
-            for email, number in self._owner_ids().items()
+            {"id": user.id, "email": user.email, "type": "PERSON", "archived": archived, **times}
+            for user in self._owner_rows()
+            if user.active is not archived
         ]
         return make(200, {"results": results})
 
@@ -692,7 +777,7 @@ class HubSpotSandbox(Sandbox):
         return [key[3] for key in self.links if key[:3] == (kind, record_id, target)]
 
     def _owner_email(self, properties: Record) -> str | None:
-        by_id = {number: email for email, number in self._owner_ids().items()}
+        by_id = {user.id: user.email for user in self._owner_rows()}
         return by_id.get(properties.get("hubspot_owner_id", ""))
 
     def view(self) -> View:

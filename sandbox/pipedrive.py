@@ -9,6 +9,7 @@ from typing import Any
 
 from flask import Response, request
 
+from sandbox.account import Refusal, User
 from sandbox.core import (
     LONGEST_EMAIL,
     Company,
@@ -63,6 +64,12 @@ QUERIES = {
 FIELDS = {"personFields": "persons", "organizationFields": "organizations", "dealFields": "deals",
           "activityFields": "activities"}  # fmt: skip
 COSTS = {"GET": 1, "POST": 5, "PATCH": 5, "DELETE": 3}
+FIELD_SCOPES = {
+    "personFields": {"contacts:read", "contacts:full", "admin"},
+    "organizationFields": {"contacts:read", "contacts:full", "admin"},
+    "dealFields": {"deals:read", "deals:full", "admin"},
+}
+"""Any of these reads the fields of an object, by the published specification of v2."""
 NULLABLE = {"person_id", "org_id", "deal_id", "location", "note"}
 PATTERNS = {"due_date": r"\d{4}-\d\d-\d\d", "due_time": r"\d\d:\d\d(:\d\d)?", "duration": r"\d\d:\d\d(:\d\d)?"}  # fmt: skip
 DAILY_BUDGET = 30_000 * 2 * 5
@@ -71,15 +78,16 @@ DAILY_BUDGET = 30_000 * 2 * 5
 class Refused(Exception):
     """An answer in the middle of a call."""
 
-    def __init__(self, status: int, error: str, code: str = "") -> None:
+    def __init__(self, status: int, error: str, code: str = "", more: Record | None = None) -> None:
         super().__init__(error)
-        self.status, self.error, self.code = status, error, code
+        self.status, self.error, self.code, self.more = status, error, code, more or {}
 
     def response(self) -> Response:
         body: Record = {
             "success": False,
             "error": self.error,
             "error_info": "See the documentation.",
+            **self.more,
         }
         return make(self.status, {**body, "code": self.code} if self.code else body)
 
@@ -89,6 +97,7 @@ class PipedriveSandbox(Sandbox):
 
     name, title = "pipedrive", "Pipedrive"
     client_auth = "basic"
+    api_paths = ("/api/v2/", "/v1/")
     key_header, key_prefix = "x-api-token", ""
     account_id = "77"
     scope_separator = ","
@@ -102,6 +111,15 @@ class PipedriveSandbox(Sandbox):
         """deal id -> participant row id -> person id."""
         self.custom: dict[str, dict[str, Record]] = {name: {} for name in BODIES}
         self.activity_types = {"call", "meeting", "task", "email", "lunch"}
+        self.activity_fields_need_admin = False
+        """Whether activityFields wants the scope `admin`, as v2's specification has it.
+
+        https://developers.pipedrive.com/docs/api/v1/ActivityFields (v1 names activities:read)
+        """
+        self.nullable = set(NULLABLE)
+        """Keys that take null; by the published model of v2 location and note of activities do not."""
+        self.gone_v1: dict[str, int] = {}
+        """End of a path of v1 -> 404 or 410: what has been taken away."""
         self.search_lag: set[int] = set()
         """Ids that the index does not show yet."""
         self.burst = Window(80, 2.0)
@@ -147,6 +165,21 @@ class PipedriveSandbox(Sandbox):
     def token_answer(self, answer: Record) -> Record:
         return {**answer, "api_domain": "https://acme.pipedrive.com"}
 
+    def take_user(self, user: User) -> None:
+        user.id = 900 + len(self.account.more_users)
+
+    def add_custom(self, kind: str, code: str, name: str, type_: str) -> None:
+        """Give an object a custom field, also one of a name that another one has."""
+        self.custom[kind][code] = {"field_code": code, "field_name": name, "field_type": type_}
+
+    def strict_nulls(self) -> None:
+        """Take null only where the published model of v2 has it, or says nothing of it."""
+        self.nullable = {"person_id", "org_id", "deal_id"}
+
+    def searches_slower(self, limit: int) -> None:
+        """Let the account take so many searches in two seconds, as a smaller plan does."""
+        self.search_burst = Window(limit, 2.0)
+
     def refuse_token(self) -> Response:
         return Refused(401, "Invalid token: access token is invalid").response()
 
@@ -166,33 +199,46 @@ class PipedriveSandbox(Sandbox):
         window = self.search_burst if searching else self.burst
         if not window.take() or self.spent > self.daily_budget:
             return make(429, {"success": False, "error": "request over limit", "code": 429})
-        if self._scope() not in scopes:
+        for end, status in self.gone_v1.items():
+            if request.path.startswith("/v1/") and request.path.endswith(end):
+                return Refused(status, "This endpoint has been removed").response()
+        if not self._scope() & set(scopes):
             return Refused(403, "Scope and URL mismatch").response()
         unknown = set(request.args) - QUERIES
         if request.path.startswith("/api/v2") and unknown:
             return self._unfit(f"{unknown.pop()}: unknown query parameter").response()
         return None
 
-    def _scope(self) -> str:
-        path = request.path
+    def _scope(self) -> set[str]:
+        path, kind = request.path, request.path.rpartition("/")[2]
         if path.endswith("/search"):
-            return "search:read"
-        if "Fields" in path:
-            return "deal-fields:full" if request.method == "POST" else "base"
+            return {"search:read"}
+        if "Fields" in path and request.method == "POST":
+            return {"deal-fields:full"}
+        if kind == "activityFields":
+            return {"admin"} if self.activity_fields_need_admin else {"base"}
+        if kind in FIELD_SCOPES:
+            return FIELD_SCOPES[kind]
         for part, scope in (("/users", "users:read"), ("/persons", "contacts:full"),
                             ("/organizations", "contacts:full"), ("/activities", "activities:full"),
                             ("/deals", "deals:full")):  # fmt: skip
             if part in path and path != "/v1/users/me":
-                return scope
-        return "base"
+                return {scope}
+        return {"base"}
 
     def _unfit(self, what: str) -> Refused:
         return Refused(400, f"Validation failed: {what}", "ERR_SCHEMA_VALIDATION_FAILED")
 
     # Records
 
+    def _must_show(self, kind: str) -> None:
+        status = self.account.missing.get(kind)
+        if status:
+            raise Refused(status, "Scope and URL mismatch" if status == 403 else "Not found")
+
     def _many(self, kind: str) -> Response:
         with self.lock:
+            self._must_show(kind)
             if request.method == "POST":
                 body = self._checked(kind, new=True)
                 made = {"is_deleted": False, "add_time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
@@ -234,13 +280,14 @@ class PipedriveSandbox(Sandbox):
 
     def _one(self, kind: str, number: int) -> Response:
         with self.lock:
+            self._must_show(kind)
             record = self.records[kind].get(number)
             if record is None or (record["is_deleted"] and request.method != "GET"):
                 raise Refused(404, f"{kind[:-1]} not found")
             if request.method == "DELETE":
                 record["is_deleted"] = True
             if request.method == "PATCH":
-                body = self._checked(kind, new=False)
+                body = self._checked(kind, new=False, record=record)
                 custom = {**record.get("custom_fields", {}), **body.pop("custom_fields", {})}
                 record.update(self._placed(body))
                 if custom:
@@ -263,7 +310,7 @@ class PipedriveSandbox(Sandbox):
         body = {"success": True, "data": rows[start : start + limit]}
         return make(200, {**body, "additional_data": {"next_cursor": cursor}})
 
-    def _checked(self, kind: str, new: bool) -> Record:
+    def _checked(self, kind: str, new: bool, record: Record | None = None) -> Record:
         body = request.get_json(silent=True)
         if not isinstance(body, dict):
             raise self._unfit("body: must be an object")
@@ -273,14 +320,45 @@ class PipedriveSandbox(Sandbox):
             raise self._unfit(f"{REQUIRED[kind]}: is required")
         if kind == "persons" and "name" in body and {"first_name", "last_name"} & set(body):
             raise self._unfit("name: not together with first_name or last_name")
+        self._check_account(kind, new, body, record or {})
         return body
 
+    def _check_account(self, kind: str, new: bool, body: Record, before: Record) -> None:
+        """Refuse what this account does not let pass."""
+        locked = self.account.locked_field(before.get("id"), body)
+        if locked:
+            raise self._unfit(f"{locked[0]}: {locked[2]}")
+        given = body.get("owner_id")
+        owners = {user.id: user for user in self._user_rows()}
+        owner = owners.get(given) if given != before.get("owner_id") else None
+        whole = {
+            **before,
+            **before.get("custom_fields", {}),
+            **body,
+            **body.get("custom_fields", {}),
+        }
+        struck = self.account.struck(kind, new, body, whole, owner)
+        if struck:
+            raise self._refusal(struck)
+        if owner and not owner.active:
+            raise self._unfit(f"owner_id: user {given} does not exist or is inactive")
+
+    def _refusal(self, struck: Refusal) -> Refused:
+        if struck.fields:
+            return self._unfit(f"{struck.fields[0]}: {struck.message}")
+        return Refused(400, struck.message, struck.code, struck.more)
+
+    def _types(self, kind: str, use: str) -> dict[str, type]:
+        """What a body of an object may hold, for one use of `account.USES`."""
+        there = {**BODIES[kind], **self.account.extra.get(kind, {})}
+        return {key: type_ for key, type_ in there.items() if self.account.shows(kind, key, use)}
+
     def _check_value(self, kind: str, key: str, value: Any) -> None:
-        expected = BODIES[kind].get(key)
+        expected = self._types(kind, "write").get(key)
         if expected is None:
             raise self._unfit(f"{key}: is not allowed")
         if value is None:
-            if key not in NULLABLE:
+            if key not in self.nullable:
                 raise self._unfit(f"{key}: may not be null")
             return
         types = (int, float) if expected is float else expected
@@ -296,11 +374,14 @@ class PipedriveSandbox(Sandbox):
             raise self._unfit(f"{key}: has the wrong format")
         if isinstance(value, str) and key in ("name", "title", "subject") and len(value) > 255:
             raise self._unfit(f"{key}: is longer than 255")
+        most = self.account.too_long(kind, key, value)
+        if most is not None:
+            raise self._unfit(f"{key}: is longer than {most}")
         targets = {"person_id": "persons", "org_id": "organizations", "deal_id": "deals"}
         if key in targets:
             self._must_live(targets[key], value)
-        if key == "owner_id" and value not in self._user_ids().values():
-            raise self._unfit(f"owner_id: user {value} does not exist")
+        if key == "owner_id" and value not in {u.id for u in self._user_rows()}:
+            raise self._unfit(f"owner_id: user {value} does not exist or is inactive")
         if key == "stage_id" and value not in [stage["id"] for stage in self.stages]:
             raise self._unfit("stage_id: does not exist")
         if key == "type" and value not in self.activity_types:
@@ -346,6 +427,7 @@ class PipedriveSandbox(Sandbox):
 
     def _search(self, kind: str) -> Response:
         with self.lock:
+            self._must_show(kind)
             term = request.args.get("term", "").lower()
             fields = request.args.get("fields", "").split(",")
             exact = request.args.get("exact_match") == "true"
@@ -382,11 +464,12 @@ class PipedriveSandbox(Sandbox):
     def _fields(self, kind: str) -> Response:
         with self.lock:
             target = FIELDS[kind]
+            self._must_show(target)
             if request.method == "GET":
                 native = [
                     {"field_code": key, "field_name": key,
                      "field_type": FIELD_TYPES.get(key, TYPES[kind_])}
-                    for key, kind_ in BODIES[target].items()
+                    for key, kind_ in self._types(target, "describe").items()
                     if key != "custom_fields"
                 ]  # fmt: skip
                 return self._list(native + list(self.custom[target].values()))
@@ -409,8 +492,15 @@ class PipedriveSandbox(Sandbox):
     def _user_ids(self) -> dict[str, int]:
         return {email: number for number, email in enumerate(self.users, 1)}
 
+    def _user_rows(self) -> list[User]:
+        """Everybody who works or worked with this account."""
+        usual = [User(email, self.users[email], email not in self.account.left, "", number)
+                 for email, number in self._user_ids().items()]  # fmt: skip
+        return [*usual, *self.account.more_users]
+
     def _users(self) -> Response:
-        rows = [{"id": i, "email": e, "active_flag": True} for e, i in self._user_ids().items()]
+        rows = [{"id": user.id, "name": user.name, "email": user.email, "active_flag": user.active}
+                for user in self._user_rows()]  # fmt: skip
         return make(200, {"success": True, "data": rows})
 
     def _me(self) -> Response:
@@ -480,7 +570,7 @@ class PipedriveSandbox(Sandbox):
             record["is_deleted"] = True
 
     def view(self) -> View:
-        users = {number: email for email, number in self._user_ids().items()}
+        users = {user.id: user.email for user in self._user_rows()}
         stages = {stage["id"]: stage["name"] for stage in self.stages}
         live = {
             kind: [r for r in rows.values() if not r["is_deleted"]]

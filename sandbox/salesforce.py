@@ -11,18 +11,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from flask import Response, request
 
 from sandbox import soql
-from sandbox.core import (
-    Company,
-    Contact,
-    Deal,
-    Index,
-    Meeting,
-    Record,
-    Sandbox,
-    View,
-    java_length,
-    make,
-)
+from sandbox.account import User
+from sandbox.core import Company, Contact, Deal, Index, Meeting, Record, Sandbox, View, make
+from sandbox.salesforce_account import MIRRORED, Org, Refused, filled
 
 VERSION = "68.0"
 DATA = f"/services/data/v{VERSION}"
@@ -54,7 +45,9 @@ FIELDS: dict[str, dict[str, Any]] = {
                                "IsPrimary": "flag", "Role": 40},
     "EventRelation": {"EventId": "Event", "RelationId": "Contact", "IsParent": "flag",
                       "IsWhat": "flag", "IsInvitee": "flag", "Status": 40},
-    "User": {"Email": 80, "Name": 121, "IsActive": "flag"},
+    "User": {"Email": 80, "Name": 121, "IsActive": "flag",
+             "UserType": ("pick", "Standard", "PowerPartner", "PowerCustomerSuccess",
+                          "CustomerSuccess", "CspLitePortal", "Guest", "CsnOnly")},
     "Organization": {"Name": 80},
     "OpportunityStage": {"ApiName": 40, "MasterLabel": 40, "SortOrder": "number",
                          "IsActive": "flag", "IsClosed": "flag"},
@@ -77,20 +70,6 @@ REQUIRED = {"Lead": ["LastName", "Company"], "Account": ["Name"], "Contact": ["L
             "FieldPermissions": ["ParentId", "SobjectType", "Field"]}  # fmt: skip
 
 
-class Refused(Exception):
-    """An answer in the middle of a call."""
-
-    def __init__(
-        self, status: int, code: str, message: str, fields: list[str] | None = None
-    ) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message, self.fields = status, code, message, fields or []
-
-    @property
-    def body(self) -> list[Record]:
-        return [{"errorCode": self.code, "message": self.message, "fields": self.fields}]
-
-
 class SalesforceSandbox(Sandbox):
     """One org."""
 
@@ -101,6 +80,7 @@ class SalesforceSandbox(Sandbox):
     revoke_path = "/services/oauth2/revoke"
     introspect_path = "/services/oauth2/introspect"
     revoke_needs_client = False
+    api_paths = ("/services/data",)
 
     def routes(self) -> None:
         self.tables: dict[str, dict[str, Record]] = {name: {} for name in FIELDS}
@@ -114,6 +94,10 @@ class SalesforceSandbox(Sandbox):
         self.daily_limit = 15_000
         self.rules: list[Callable[[str, Record], None]] = []
         """An admin's validation rules: called with object and record, raise Refused."""
+        self.org = Org(self)
+        """The switches that only Salesforce has."""
+        self._part: Record | None = None
+        """The subrequest that is being done."""
         self._undo: list[Callable[[], object]] = []
         """What takes the changes of the running transaction back, in the order of the changes."""
         self._unique: dict[tuple[str, str], Index] = {}
@@ -137,7 +121,7 @@ class SalesforceSandbox(Sandbox):
 
     def _seed(self) -> None:
         for email, name in self.users.items():
-            self._store("User", {"Email": email, "Name": name, "IsActive": True})
+            self.take_user(User(email, name))
         self._store("Organization", {"Name": "Acme"})
         labels = ("Prospecting", "Demo booked", "Negotiation", "Closed Won", "Closed Lost")
         for number, label in enumerate(labels):
@@ -154,8 +138,32 @@ class SalesforceSandbox(Sandbox):
     def token_answer(self, answer: Record) -> Record:
         # No expires_in: the lifetime is the org's session setting.
         answer.pop("expires_in")
-        base = request.host_url.rstrip("/")
+        base = self.org.moved_to or request.host_url.rstrip("/")
         return {**answer, "instance_url": base, "id": f"{base}/id/00D/005", "issued_at": "0"}
+
+    def _before(self) -> Response | None:
+        moved = self.org.moved_to
+        if moved and request.path.startswith(DATA) and request.host_url.rstrip("/") != moved:
+            page = f'<html><body>The URL has moved <a href="{moved}{request.path}">here</a></body></html>'
+            headers = {"Location": f"{moved}{request.full_path}"}
+            return Response(page, 302, headers, mimetype="text/html")
+        return super()._before()
+
+    def header(self, name: str) -> str:
+        """A header that counts for the write that is being done."""
+        if self._part is None or not self.org.headers_of_parts:
+            return str(request.headers.get(name, ""))
+        sent = self._part.get("httpHeaders") or {}
+        return next((str(v) for k, v in sent.items() if k.lower() == name.lower()), "")
+
+    def take_user(self, user: User) -> None:
+        row = {"Email": user.email, "Name": user.name, "IsActive": user.active}
+        user.id = self._store("User", {**row, "UserType": user.kind or "Standard"})["Id"]
+
+    def user_left(self, email: str) -> None:
+        for row in self.tables["User"].values():
+            if row["Email"] == email:
+                row["IsActive"] = False
 
     def refuse_token(self) -> Response:
         body = [{"errorCode": "INVALID_SESSION_ID", "message": "Session expired or invalid"}]
@@ -216,12 +224,24 @@ class SalesforceSandbox(Sandbox):
             self._unique[sobject, field] = index
         return index.find(self.tables[sobject], value)
 
-    def _names(self, sobject: str) -> set[str]:
+    def _names(self, sobject: str, use: str = "") -> set[str]:
+        """The fields of an object, or those for one use of `account.USES`."""
         custom = {n for n in self.custom[sobject] if (sobject, n) not in self.hidden}
-        return set(FIELDS[sobject]) | custom
+        there = set(FIELDS[sobject]) | set(self.account.extra.get(sobject, {})) | custom
+        return {name for name in there if self.account.shows(sobject, name, use)}
+
+    def _kind(self, sobject: str, name: str) -> Any:
+        """How long a field's text may be, or its type."""
+        custom = self.custom[sobject].get(name, {})
+        own = CUSTOM_TYPES.get(custom.get("type", ""), 255)
+        return FIELDS[sobject].get(name, self.account.extra.get(sobject, {}).get(name, own))
 
     def _table(self, sobject: str) -> dict[str, Record]:
-        if sobject not in self.tables:
+        status = self.account.missing.get(sobject)
+        if status == 403:
+            message = "insufficient access rights on cross-reference id"
+            raise Refused(403, "INSUFFICIENT_ACCESS", message)
+        if sobject not in self.tables or status:
             raise Refused(404, "NOT_FOUND", "The requested resource does not exist")
         return self.tables[sobject]
 
@@ -232,7 +252,7 @@ class SalesforceSandbox(Sandbox):
             if name not in self._names(sobject):
                 message = f"No such column '{name}' on sobject of type {sobject}"
                 raise Refused(400, "INVALID_FIELD", message)
-            if (sobject, name) in READ_ONLY:
+            if (sobject, name) in READ_ONLY or name not in self._names(sobject, "write"):
                 message = (
                     f"Unable to create/update fields: {name}. Please check the security settings"
                 )
@@ -254,6 +274,7 @@ class SalesforceSandbox(Sandbox):
         if sobject == "Contact" and values.get("LastName") in self.forbidden_names:
             message = "a rule of this org forbids it"
             raise Refused(400, "FIELD_CUSTOM_VALIDATION_EXCEPTION", message, ["LastName"])
+        self.org.check(sobject, values, whole, record_id)
         for rule in self.rules:
             rule(sobject, whole)
         for name, spec in self.custom[sobject].items():
@@ -266,7 +287,7 @@ class SalesforceSandbox(Sandbox):
 
     def _check_value(self, sobject: str, name: str, value: Any) -> None:
         custom = self.custom[sobject].get(name, {})
-        kind = FIELDS[sobject].get(name, CUSTOM_TYPES.get(custom.get("type", ""), 255))
+        kind = self._kind(sobject, name)
         if custom.get("type") in ("Picklist", "MultiselectPicklist"):
             given = value.split(";") if custom["type"].startswith("Multi") else [value]
             if not set(given) <= set(custom["values"]):
@@ -276,8 +297,9 @@ class SalesforceSandbox(Sandbox):
         if isinstance(kind, int):
             if not isinstance(value, str):
                 raise Refused(400, "JSON_PARSER_ERROR", f"Cannot deserialize {name} as String")
-            if java_length(value) > kind:
-                message = f"{name}: data value too large (max length={kind})"
+            most = self.account.too_long(sobject, name, value, kind)
+            if most is not None:
+                message = f"{name}: data value too large: {value} (max length={most})"
                 raise Refused(400, "STRING_TOO_LONG", message, [name])
         elif kind == "flag" and not isinstance(value, bool):
             raise Refused(400, "JSON_PARSER_ERROR", f"Cannot deserialize {name} as Boolean")
@@ -334,6 +356,7 @@ class SalesforceSandbox(Sandbox):
         if method == "PATCH":
             self._check(sobject, body, rest)
             self._change(sobject, table[rest], body)
+            self._mirror(sobject, table[rest], body)
             return 204, None
         if method == "DELETE":
             gone = table.pop(rest)
@@ -364,9 +387,16 @@ class SalesforceSandbox(Sandbox):
 
     def _assign(self, sobject: str, record: Record) -> None:
         """An active assignment rule gives a new lead or case away, unless the header says no."""
-        wanted = request.headers.get("Sforce-Auto-Assign", "TRUE").upper() != "FALSE"
+        wanted = self.header("Sforce-Auto-Assign").upper() != "FALSE"
         if sobject in ("Lead", "Case") and self.assign_to and wanted:
             record["OwnerId"] = self.assign_to
+
+    def _mirror(self, sobject: str, record: Record, body: Record) -> None:
+        """Show in the Contact what was written to the Account of a person."""
+        contact = self.tables["Contact"].get(record.get("PersonContactId") or "")
+        if sobject == "Account" and contact:
+            shown = {MIRRORED[name]: value for name, value in body.items() if name in MIRRORED}
+            self._change("Contact", contact, shown)
 
     def convert(self, lead_id: str) -> str:
         """Do what a person does who converts a lead: it is read-only from then on."""
@@ -402,7 +432,10 @@ class SalesforceSandbox(Sandbox):
         return {**self.tables, "Opportunity": deals}
 
     def _query(self, text: str) -> Record:
-        names = {sobject: self._names(sobject) for sobject in self.tables}
+        names = {sobject: self._names(sobject, "query") for sobject in self.tables}
+        asked = re.search(r"\bFROM\s+(\w+)", text)
+        if asked and asked[1] in self.account.missing:
+            raise Refused(400, "INVALID_TYPE", f"sObject type '{asked[1]}' is not supported.")
         try:
             rows = soql.run(text, self._shown(), names)
         except soql.Malformed as error:
@@ -470,9 +503,10 @@ class SalesforceSandbox(Sandbox):
             name = part["referenceId"]
             if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
                 raise Refused(400, "INVALID_INPUT", f"referenceId {name}")
+            self._part = part
             try:
                 status, body = self._do(
-                    part["method"], _filled(part["url"], made), _filled(part.get("body"), made)
+                    part["method"], filled(part["url"], made), filled(part.get("body"), made)
                 )
             except Refused as error:
                 answers.append(
@@ -485,6 +519,8 @@ class SalesforceSandbox(Sandbox):
                     halted[number] = answers[-1]
                     return False, halted
                 continue
+            finally:
+                self._part = None
             made[name] = body
             answers.append({"referenceId": name, "httpStatusCode": status, "body": body})
         return all(answer["httpStatusCode"] < 300 for answer in answers), answers
@@ -497,18 +533,19 @@ class SalesforceSandbox(Sandbox):
             required = REQUIRED.get(sobject, [])
             rows = [
                 {"name": name, "label": name, "nillable": name not in required,
-                 "defaultedOnCreate": False, "createable": (sobject, name) not in READ_ONLY,
+                 "defaultedOnCreate": False, "createable": (sobject, name) not in READ_ONLY
+                 and name in self._names(sobject, "write"),
                  "unique": bool(self.custom[sobject].get(name, {}).get("unique")),
                  "custom": name in self.custom[sobject], **self._type_of(sobject, name),
                  # Long texts are not indexed, and no query may ask for what stands in them.
                  "filterable": FIELDS[sobject].get(name) != 32_000}
-                for name in sorted(self._names(sobject))
+                for name in sorted(self._names(sobject, "describe"))
             ]  # fmt: skip
             return make(200, {"name": sobject, "fields": rows})
 
     def _type_of(self, sobject: str, name: str) -> Record:
         custom = self.custom[sobject].get(name, {})
-        kind = FIELDS[sobject].get(name, CUSTOM_TYPES.get(custom.get("type", ""), 255))
+        kind = self._kind(sobject, name)
         values = list(custom.get("values", ()))
         if name == "StageName":
             values = [row["ApiName"] for row in self.tables["OpportunityStage"].values()]
@@ -520,7 +557,8 @@ class SalesforceSandbox(Sandbox):
             return {"type": "multipicklist" if several else "picklist", "length": 255,
                     "restrictedPicklist": True, "picklistValues": options}  # fmt: skip
         if isinstance(kind, int):
-            return {"type": "string", "length": kind, "picklistValues": []}
+            most = self.account.units.get((sobject, name), kind)
+            return {"type": "string", "length": most, "picklistValues": []}
         named = kind if isinstance(kind, str) else ""
         return {"type": TYPES.get(named, "reference"), "length": 0, "picklistValues": []}
 
@@ -591,19 +629,3 @@ class SalesforceSandbox(Sandbox):
             [who for who in (r.get("WhoId"),) if who] + others,
             what if what.startswith("006") else None, users.get(r.get("OwnerId", "")),
         )  # fmt: skip
-
-
-def _filled(value: Any, made: dict[str, Any]) -> Any:
-    """Put the results of earlier parts in place of @{ref.id}."""
-    if isinstance(value, dict):
-        return {key: _filled(item, made) for key, item in value.items()}
-    if not isinstance(value, str):
-        return value
-
-    def put(match: re.Match[str]) -> str:
-        body = made.get(match[1])
-        if not body:
-            raise Refused(400, "INVALID_INPUT", f"Invalid reference specified: {match[1]}")
-        return str(body[match[2]])
-
-    return re.sub(r"@\{(\w+)\.(\w+)\}", put, value)

@@ -131,12 +131,16 @@ class Bridge:
         back = urlsplit(answer.headers["Location"])
         return self.client.get(f"{back.path}?{back.query}")
 
-    def connect_all(self) -> Bridge:
-        """Connect every sandbox and forget the calls that it took."""
+    def connect_all(self, warm: bool = True) -> Bridge:
+        """Connect every sandbox and forget the calls that it took.
+
+        `warm`: the accounts are read too, so that no later call of a test is for that.
+        """
         for provider, served in self.served.items():
             response = self.connect(provider)
             assert response.status_code == 303, response.get_data(as_text=True)
-            self.drain(warm_only=True)
+            if warm:
+                self.drain(warm_only=True)
             if isinstance(served, Served):
                 served.sandbox.calls.clear()
         return self

@@ -234,6 +234,7 @@ class Batch:
             account.directory,
             claimed=self._claimed,
             shared=self._shared,
+            look_up=self._look_up,
         )
         settled.plan = replace(settled.plan, assign=mapping.assignment_rules)
         return settled
@@ -277,6 +278,10 @@ class Batch:
     def _claimed(self, ref: Ref, record_id: str) -> bool:
         with self._store.read() as session:
             return Ledger(session, self._cipher, self._id).claimed(ref, record_id)
+
+    def _look_up(self, ref: Ref) -> Known | None:
+        with self._store.read() as session:
+            return Ledger(session, self._cipher, self._id).read([ref]).get(ref)
 
     def _shared(self, ref: Ref, record_id: str) -> bool:
         with self._store.read() as session:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from app.domain.errors import Ambiguous, CrmError, RetryLater
@@ -32,6 +32,9 @@ from app.mapping.ask import Ledger, begun_links, is_unfilled, is_unique, match_o
 from app.mapping.known import changed_fields, is_ours, still_said
 from app.mapping.present import appended, as_list, blank, is_later_stage, same
 from app.mapping.wanted import Wanted, only
+
+LookUp = Callable[[Ref], Known | None]
+"""Gives the ledger's line on a record that nobody asked for before."""
 
 
 @dataclass
@@ -63,11 +66,12 @@ def settle(
     shape: CrmShape,
     directory: Directory,
     findings: Findings | None = None,
+    look_up: LookUp = lambda ref: None,
 ) -> Settled:
     """The changes that bring a CRM from what ledger and findings say to what is wanted."""
     findings = findings or Findings()
     settled = Settled(_choose_people(wanted, ledger, findings))
-    ledger = use_own_companies(settled, ledger, findings)
+    ledger = use_own_companies(settled, ledger, findings, look_up)
     judge = _Judge(ledger, shape, directory, findings, settled)
     ids = {ref: known.record_id for ref, known in ledger.items() if known.live and known.record_id}
     found = ((ref, findings.first(ref)) for ref in findings.found if ref not in wanted)
@@ -155,17 +159,20 @@ def _relinked(item: Wanted, swapped: Mapping[Ref, Ref]) -> Wanted:
     return replace(item, record=replace(item.record, links=links))
 
 
-def use_own_companies(settled: Settled, ledger: Ledger, findings: Findings) -> Ledger:
+def use_own_companies(
+    settled: Settled, ledger: Ledger, findings: Findings, look_up: LookUp
+) -> Ledger:
     """Let what hangs on a person hang on the company that the person belongs to in the CRM.
 
-    That is before any company that is looked for, or made, by the domain of the e-mail address. Gives
-    the ledger with these companies in it.
+    That is before any company that is looked for, or made, by the domain of the e-mail address; unless
+    that company is known to be gone. Gives the ledger with these companies in it.
     """
     own: dict[Ref, Ref] = {}
     for ref, item in settled.wanted.items():
         if ref.object is ObjectName.CONTACT and item.record.with_company:
             company = _own_company(ref, item.record, ledger, findings)
-            if company:
+            line = look_up(company) if company else None
+            if company and not (line and line.lost):
                 own[ref] = company
     if not own:
         return ledger

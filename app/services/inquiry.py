@@ -16,7 +16,7 @@ from app.domain.records import (
     Ref,
 )
 from app.mapping.ask import ask
-from app.mapping.diff import Settled, settle
+from app.mapping.diff import LookUp, Settled, settle
 from app.mapping.wanted import Wanted
 from crm_adapters.base import Adapter
 
@@ -33,12 +33,14 @@ def inquire(
     parts: Iterable[Iterable[Ref]] = (),
     claimed: Claimed = lambda ref, record_id: False,
     shared: Claimed = lambda ref, record_id: False,
+    look_up: LookUp = lambda ref: None,
 ) -> Settled:
     """Read what is needed and settle what is to be done. Raises the CRM's errors; writes nothing.
 
     `parts` says what is asked together, where all of it is too much for one call; `claimed` whether
     a record stands for something else already, so that no create that was begun takes it for its own;
-    `shared` whether a person's record stands for somebody else who takes part in something.
+    `shared` whether a person's record stands for somebody else who takes part in something; `look_up`
+    gives the ledger's line on a company that a found person belongs to.
     """
     shape = adapter.shape
     questions = {q.ref: q for q in ask(wanted, ledger, shape, directory, thorough)}
@@ -59,7 +61,7 @@ def inquire(
             found |= _each_its_own(begun, claimed)
             findings.found |= found
             ids |= {ref: there[0].record_id for ref, there in found.items() if there}
-    return settle(_single(wanted, ids, shared), ledger, shape, directory, findings)
+    return settle(_single(wanted, ids, shared), ledger, shape, directory, findings, look_up)
 
 
 def _single(

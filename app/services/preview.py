@@ -18,6 +18,7 @@ from app.domain.records import (
     DesiredBooking,
     Directory,
     FieldValue,
+    Known,
     ObjectName,
     Pipeline,
     Ref,
@@ -155,6 +156,10 @@ class Previewer:
             with self._store.read() as session:
                 return Ledger(session, self._cipher, connection_id).claimed(ref, record_id)
 
+        def look_up(ref: Ref) -> Known | None:
+            with self._store.read() as session:
+                return Ledger(session, self._cipher, connection_id).read([ref]).get(ref)
+
         def shared(ref: Ref, record_id: str) -> bool:
             with self._store.read() as session:
                 others = Ledger(session, self._cipher, connection_id).holders(ref, record_id)
@@ -170,6 +175,7 @@ class Previewer:
             parts=parts(),
             claimed=claimed,
             shared=shared,
+            look_up=look_up,
         )
         told = _Teller(adapter, settled, {ref: line.record_id for ref, line in known.items()})
         return [told.booking(*pair) for pair in zip(bookings, plans, strict=True)]

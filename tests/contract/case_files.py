@@ -19,6 +19,7 @@ from tests.bridge import DATA, PROVIDERS
 from tests.contract.desk import CustomField, load_desks
 
 CASES = Path(__file__).parents[1] / "cases"
+ACCOUNTS = Path(__file__).parents[1] / "accounts"
 PIPELINES = {"Sales": ["New", "Demo booked", "Demo held", "Offer"]}
 """What every CRM of a case has where the file says nothing; won and lost come after."""
 DESKS = load_desks()
@@ -162,6 +163,15 @@ class Knows(_Strict):
     booking: Booking = "booking-1"
 
 
+Switch = str | Annotated[dict[str, Any], Field(min_length=1, max_length=1)]
+
+
+class Turns(_Strict):
+    """Switches of the account are turned: its admin, its edition or its day change."""
+
+    account: Annotated[list[Switch], Field(min_length=1)]
+
+
 class Replays(_Strict):
     """Every webhook is replayed: all bookings are looked at once more."""
 
@@ -183,6 +193,10 @@ class Expected(_Strict):
     meetings: Records | None = None
     deliveries: str | Annotated[dict[str, str], Field(min_length=1)] | None = None
     notes: list[str] | None = None
+    connection: str | None = None
+    told: list[str] | None = None
+    check: list[str] | None = None
+    either: Annotated[list[Expected], Field(min_length=2)] | None = None
     calls: Count | None = None
     writes: Count | None = None
 
@@ -212,6 +226,7 @@ STEPS: dict[str, type[_Strict]] = {
         Waits,
         Knows,
         Replays,
+        Turns,
         Looks,
     )
 }
@@ -238,6 +253,8 @@ class Case(_Strict):
     """Whom Salesforce's own rules would give new leads and cases to."""
     pipelines: dict[str, list[str]] = PIPELINES
     custom_fields: dict[Literal[OBJECTS], dict[str, CustomField]] = {}  # type: ignore[valid-type]
+    account: list[Switch] = []
+    """What the account is like, before it is connected."""
     before: list[Makes] = []
     steps: Annotated[list[Annotated[Any, BeforeValidator(_step)]], Field(min_length=1)]
     then: Expected
@@ -258,6 +275,8 @@ def _texts(node: Any) -> Any:
 
 def crms_of(raw: Mapping[str, Any]) -> list[str]:
     """The CRMs that a file is for. Raises BadCase where it names one that there is not."""
+    if "only_for" in raw:
+        return [name for name in DESKS if name in raw["only_for"]]
     named = {*raw.get("mapping", {}), *raw.get("not_for", {})} - {"all"}
     if named - set(PROVIDERS):
         raise BadCase(f"there is no CRM {', '.join(named - set(PROVIDERS))}")
@@ -270,7 +289,8 @@ def crms_of(raw: Mapping[str, Any]) -> list[str]:
 def case_for(raw: Mapping[str, Any], crm: str) -> Case:
     """What a file means for one CRM: values by CRM are picked. Raises ValidationError."""
     whole = ("mapping", "not_for")
-    picked = {key: value if key in whole else _picked(value, crm) for key, value in raw.items()}
+    named = {key: value for key, value in raw.items() if key != "only_for"}
+    picked = {key: value if key in whole else _picked(value, crm) for key, value in named.items()}
     return Case.model_validate(
         {key: value for key, value in picked.items() if value is not _NOTHING}
     )

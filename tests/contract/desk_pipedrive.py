@@ -135,7 +135,7 @@ class PipedriveDesk(Desk):
         custom = record.get("custom_fields") or {}
         for key, spec in self.sandbox.custom[kind].items():
             own[spec["field_name"]] = _value(spec, custom.get(key))
-        users = {number: email for email, number in self.sandbox._user_ids().items()}
+        users = {user.id: user.email for user in self.sandbox._user_rows()}
         row = {"id": str(record["id"]), **own,
                **{word: own[key] for word, key in self.names[name].items()},
                "owner": users.get(record["owner_id"]),

@@ -30,7 +30,7 @@ class SalesforceDesk(Desk):
     def add_users(self, emails: Iterable[str]) -> None:
         for email in set(emails) - set(self.sandbox.users):
             self.sandbox.users[email] = email
-            user = {"Email": email, "Name": email, "IsActive": True}
+            user = {"Email": email, "Name": email, "IsActive": True, "UserType": "Standard"}
             self.sandbox._store("User", user)
 
     def assign_to(self, email: str) -> None:

@@ -1,0 +1,87 @@
+"""What a HubSpot portal is like beyond `sandbox.account`: companies of its own, limits, groups."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sandbox.hubspot import HubSpotSandbox
+
+FREE_MAIL = {"gmail.com", "googlemail.com", "outlook.com", "hotmail.com", "yahoo.com", "gmx.de"}
+"""Domains of which no portal makes a company; HubSpot's own list is longer."""
+GROUPS = {"contacts": "contactinformation", "companies": "companyinformation",
+          "deals": "dealinformation"}  # fmt: skip
+"""Object -> the group of its standard properties."""
+
+
+class Portal:
+    """The switches that only HubSpot has; all off in a new one."""
+
+    def __init__(self, sandbox: HubSpotSandbox) -> None:
+        self._sandbox = sandbox
+        self.companies_after: float | None = None
+        """Seconds after which the portal makes and links a contact's company by itself.
+
+        https://knowledge.hubspot.com/records/automatically-create-and-associate-companies-with-contacts
+        """
+        self.most_links: dict[tuple[str, str], int] = {}
+        """(object, other object) -> links that a record may have."""
+        self.meeting_group = "engagement_info"
+        """The group of hs_meeting_title; a property in a group that there is not is refused."""
+        self._awaited: list[tuple[float, str]] = []
+
+    def fills_companies(self) -> None:
+        """Let every company have all the contacts now that it may have."""
+        self.most_links["companies", "contacts"] = 1
+
+    def groups(self, kind: str) -> set[str]:
+        """The groups that an object's properties may be made in."""
+        return {GROUPS.get(kind, self.meeting_group)}
+
+    def contact_made(self, record_id: str) -> None:
+        """Note a new contact: the portal looks at it some moments later."""
+        if self.companies_after is not None:
+            self._awaited.append((time.time() + self.companies_after, record_id))
+
+    def makes_companies(self, now: float | None = None) -> None:
+        """Make and link the companies whose moment has come; `now`: Unix time, seconds."""
+        moment = time.time() if now is None else now
+        due = [item for item in self._awaited if item[0] <= moment]
+        self._awaited = [item for item in self._awaited if item not in due]
+        for _, record_id in due:
+            self._make_company(record_id)
+
+    def makes_every_company(self) -> None:
+        """Let the moments of all contacts have come."""
+        with self._sandbox.lock:
+            self.makes_companies(float("inf"))
+
+    def _make_company(self, record_id: str) -> None:
+        sandbox = self._sandbox
+        contact = sandbox.records["contacts"].get(record_id)
+        domain = ((contact or {}).get("properties", {}).get("email") or "").partition("@")[2]
+        if not contact or not domain or domain in FREE_MAIL:
+            return
+        if sandbox._linked("contacts", record_id, "companies"):
+            return
+        found = [row["id"] for row in sandbox.records["companies"].values()
+                 if row["properties"].get("domain") == domain]  # fmt: skip
+        company = found[0] if found else self._store(domain)
+        for number in (279, 1):
+            sandbox._connect("contacts", record_id, "companies", company, number)
+
+    def _store(self, domain: str) -> str:
+        # What the portal does by itself passes its own rules.
+        sandbox, made = self._sandbox, str(self._sandbox.new_id())
+        name = domain.partition(".")[0].title()
+        record = {"id": made, "properties": {"domain": domain, "name": name},
+                  "created": "2026-11-24T08:00:00Z"}  # fmt: skip
+        sandbox.records["companies"][made] = record
+        sandbox._note("companies", record)
+        return made
+
+    def is_full(self, kind: str, record_id: str, target: str) -> bool:
+        """Whether a record has all the links to another object that it may have."""
+        most = self.most_links.get((kind, target))
+        return most is not None and len(self._sandbox._linked(kind, record_id, target)) >= most

@@ -1,0 +1,233 @@
+"""What a Salesforce org is like beyond `sandbox.account`: editions, duplicate rules, person accounts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sandbox.account import Record, Refusal, User
+
+if TYPE_CHECKING:
+    from sandbox.salesforce import SalesforceSandbox
+
+PERSON_FIELDS = {
+    "Contact": {"IsPersonAccount": "flag"},
+    "Account": {"IsPersonAccount": "flag", "PersonContactId": "Contact", "PersonEmail": 80,
+                "PersonMobilePhone": 40, "FirstName": 40, "LastName": 80},
+}  # fmt: skip
+MIRRORED = {"PersonEmail": "Email", "PersonMobilePhone": "MobilePhone", "Phone": "Phone",
+            "FirstName": "FirstName", "LastName": "LastName"}  # fmt: skip
+"""Field of a person's Account -> the Contact's field that shows it."""
+_REFERENCE = re.compile(r"@\{([^{}]*)\}")
+
+
+class Refused(Exception):
+    """An answer in the middle of a call."""
+
+    def __init__(
+        self, status: int, code: str, message: str, fields: list[str] | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(message)
+        self.status, self.code, self.message, self.fields = status, code, message, fields or []
+        self.more = more or {}
+
+    @property
+    def body(self) -> list[Record]:
+        """The list that Salesforce sends as an error."""
+        error = {"errorCode": self.code, "message": self.message, "fields": self.fields}
+        return [{**error, **self.more}]
+
+
+@dataclass
+class DuplicateRule:
+    """A duplicate rule of the org: new records that are like another one are held up."""
+
+    object: str
+    same: tuple[str, ...]
+    """Fields that are the same in both, without regard to case."""
+    alert: bool = False
+    """Only warns: the header allowSave=true lets the record through."""
+    name: str = "Same_name"
+
+
+class Org:
+    """The switches that only Salesforce has; all off in a new one."""
+
+    def __init__(self, sandbox: SalesforceSandbox) -> None:
+        self._sandbox = sandbox
+        self.duplicate_rules: list[DuplicateRule] = []
+        self.person_accounts = False
+        self.one_person_per_event = False
+        self.headers_of_parts = False
+        """Headers for rules count in each subrequest's httpHeaders alone, as it is documented.
+
+        Off: what is sent with the outer call counts for all of its parts.
+        https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_composite_composite_subrequest.htm
+        """
+        self.moved_to = ""
+        """The address of the new My Domain; the old one redirects every call of the API."""
+
+    def disables_api(self, code: str = "API_CURRENTLY_DISABLED") -> None:
+        """Refuse every call of the API; also as API_DISABLED_FOR_ORG. `clears_answers` ends it."""
+        words = "API is disabled for this User" if "CURRENTLY" in code else "API is not enabled for this Organization or Partner"  # fmt: skip
+        self._refuse_all(code, words)
+
+    def day_is_used_up(self, times: int | None = None) -> None:
+        """Refuse calls because the calls of 24 hours are used up."""
+        self._refuse_all("REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.", times)
+
+    def too_many_at_once(self, times: int = 1) -> None:
+        """Refuse so many calls because other long transactions run: it passes in seconds."""
+        message = "ConcurrentPerOrgLongTxn Limit exceeded."
+        self._refuse_all("REQUEST_LIMIT_EXCEEDED", message, times)
+
+    def _refuse_all(self, code: str, message: str, times: int | None = None) -> None:
+        body = [{"errorCode": code, "message": message}]
+        self._sandbox.account.answers("/services/data", 403, body, times=times)
+
+    def blocks_duplicates(self, object_: str, same: list[str], alert: bool = False) -> None:
+        """Add a duplicate rule for records of an object that have the same in some fields."""
+        self.duplicate_rules.append(DuplicateRule(object_, tuple(same), alert))
+
+    def allows_one_person_per_event(self) -> None:
+        """Switch "Allow Users to Relate Multiple Contacts to Tasks and Events" off.
+
+        https://developer.salesforce.com/docs/atlas.en-us.object_reference.meta/object_reference/sforce_api_objects_eventrelation.htm
+        """
+        self.one_person_per_event = True
+        self._sandbox.account.lacks("EventRelation", "IsParent", "IsWhat")
+
+    def turns_on_person_accounts(self) -> None:
+        """Let accounts be persons: Contact shows them, their fields are written to the Account."""
+        self.person_accounts = True
+        for sobject, fields in PERSON_FIELDS.items():
+            self._sandbox.account.adds(sobject, **fields)
+
+    def person(self, first: str, last: str, email: str) -> str:
+        """Make a person account as a colleague does; give the id of the Contact that shows it."""
+        sandbox = self._sandbox
+        with sandbox.lock:
+            names = {"FirstName": first, "LastName": last}
+            whole = {"Name": f"{first} {last}", "PersonEmail": email, **names}
+            account = sandbox._store("Account", {**whole, "IsPersonAccount": True})
+            contact = sandbox._store(
+                "Contact",
+                {**names, "Email": email, "AccountId": account["Id"], "IsPersonAccount": True},
+            )
+            account["PersonContactId"] = contact["Id"]
+            return str(contact["Id"])
+
+    def check(self, sobject: str, written: Record, whole: Record, record_id: str | None) -> None:
+        """Raise Refused where the org's admin or edition does not let a write pass."""
+        sandbox = self._sandbox
+        if not sandbox.account.rules_hold:
+            return
+        locked = sandbox.account.locked_field(record_id, written)
+        if locked:
+            raise Refused(400, locked[1], locked[2], [locked[0]])
+        if written and sobject == "Contact" and whole.get("IsPersonAccount"):
+            raise Refused(
+                400, "INVALID_PERSON_ACCOUNT_OPERATION", "cannot reference person contact"
+            )
+        if sobject == "Account" and whole.get("IsPersonAccount") and "Name" in written:
+            message = "Unable to create/update fields: Name. Please check the security settings"
+            raise Refused(400, "INVALID_FIELD_FOR_INSERT_UPDATE", message, ["Name"])
+        if sobject == "EventRelation" and self.one_person_per_event and record_id is None:
+            message = "insufficient access rights on object id"
+            raise Refused(400, "INSUFFICIENT_ACCESS_OR_READONLY", message)
+        owner = self._new_owner(sobject, written, record_id)
+        struck = sandbox.account.struck(sobject, record_id is None, written, whole, owner)
+        if struck:
+            raise self._refused(struck)
+        if owner:
+            self._check_owner(sobject, owner)
+        if record_id is None:
+            self._check_duplicates(sobject, whole)
+
+    def _refused(self, struck: Refusal) -> Refused:
+        code = struck.code or "FIELD_CUSTOM_VALIDATION_EXCEPTION"
+        return Refused(400, code, struck.message, list(struck.fields), struck.more)
+
+    def _new_owner(self, sobject: str, written: Record, record_id: str | None) -> User | None:
+        given = written.get("OwnerId")
+        before = self._sandbox.tables[sobject].get(record_id or "", {}).get("OwnerId")
+        row = self._sandbox.tables["User"].get(given or "")
+        if row is None or given == before:
+            return None
+        kind = row.get("UserType") or "Standard"
+        return User(row["Email"], row["Name"], bool(row["IsActive"]), kind, row["Id"])
+
+    def _check_owner(self, sobject: str, owner: User) -> None:
+        if not owner.active:
+            message = f"operation performed with inactive user [{owner.id}] as owner of {sobject.lower()}"  # fmt: skip
+            raise Refused(400, "INACTIVE_OWNER_OR_USER", message)
+        if owner.kind != "Standard":
+            message = "Operation not valid for this user type"
+            raise Refused(400, "OP_WITH_INVALID_USER_TYPE_EXCEPTION", message, ["OwnerId"])
+
+    def _check_duplicates(self, sobject: str, whole: Record) -> None:
+        for rule in self.duplicate_rules:
+            if rule.object != sobject or not all(whole.get(name) for name in rule.same):
+                continue
+            found = [
+                row for row in self._sandbox.tables[sobject].values()
+                if all(str(row.get(n) or "").lower() == str(whole[n]).lower() for n in rule.same)
+            ]  # fmt: skip
+            let = self._sandbox.header("Sforce-Duplicate-Rule-Header").replace(" ", "").lower()
+            if found and not (rule.alert and "allowsave=true" in let):
+                raise Refused(
+                    400, "DUPLICATES_DETECTED", "Use one of these records?",
+                    more={"duplicateResut": matches(rule, found)},
+                )  # fmt: skip
+
+
+def matches(rule: DuplicateRule, found: list[Record]) -> Record:
+    """What a duplicate rule tells of the records in the way."""
+    # The key `duplicateResut` over it is Salesforce's own spelling:
+    # https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/headers_duplicaterules.htm
+    rows = [
+        {"additionalInformation": [], "fieldDiffs": [], "matchConfidence": 98.0,
+         "record": {"attributes": {"type": rule.object}, "Id": row["Id"]}}
+        for row in found
+    ]  # fmt: skip
+    result = {"entityType": rule.object, "errors": [], "matchEngine": "FuzzyMatchEngine",
+              "rule": rule.name, "size": len(rows), "success": True, "matchRecords": rows}  # fmt: skip
+    return {"allowSave": rule.alert, "duplicateRule": rule.name,
+            "duplicateRuleEntityType": rule.object, "errorMessage": "Use one of these records?",
+            "matchResults": [result]}  # fmt: skip
+
+
+def filled(value: Any, made: Mapping[str, Any]) -> Any:
+    """A part of a composite call with results of earlier parts in place of @{ref.field}.
+
+    Text is text and reference alike: whatever stands in such braces is looked up. Raises Refused as
+    https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/using_resources_composite.htm
+    """
+    if isinstance(value, dict):
+        return {key: filled(item, made) for key, item in value.items()}
+    if isinstance(value, list):
+        return [filled(item, made) for item in value]
+    if not isinstance(value, str):
+        return value
+    return _REFERENCE.sub(lambda match: _looked_up(match[1], made), value)
+
+
+def _looked_up(reference: str, made: Mapping[str, Any]) -> str:
+    name, *steps = [part for part in re.split(r"[.\[\]]", reference) if part] or [""]
+    value = made.get(name)
+    for step in steps:
+        if isinstance(value, list):
+            value = value[int(step)] if step.isdigit() and int(step) < len(value) else None
+        else:
+            value = value.get(step) if isinstance(value, dict) else None
+    if not steps or value is None or isinstance(value, (dict, list)):
+        raise Refused(
+            400, "PROCESSING_HALTED",
+            f"Invalid reference specified. No value for {reference} found in {name}. Provided "
+            f"referenceId ('{reference}') must start with a letter or a number, and it can contain "
+            "only letters, numbers and underscores ('_').",
+        )  # fmt: skip
+    return str(value).lower() if isinstance(value, bool) else str(value)
