@@ -245,12 +245,12 @@ def read_schema(
     read: Callable[[ObjectName], dict[str, CrmField]],
     objects: Sequence[ObjectName],
     needed: frozenset[ObjectName] | None,
-    tells_access: bool = False,
+    called: Mapping[ObjectName, str] | None = None,
 ) -> tuple[dict[ObjectName, dict[str, CrmField]], list[str]]:
     """The fields of the objects that a mapping uses, and a sentence for each that cannot be read.
 
-    `tells_access`: who may not read an object's fields may not write its records either. Raises
-    AccountRefused then, where the object is needed.
+    `called`: what the CRM calls its objects, where who may not read an object's fields may not write
+    its records either. Raises AccountRefused then, where the object is needed.
     """
     schema: dict[ObjectName, dict[str, CrmField]] = {}
     notes: list[str] = []
@@ -260,8 +260,10 @@ def read_schema(
         try:
             schema[name] = read(name)
         except (Gone, AccountRefused, InvalidRecord) as error:
-            if needed is not None and tells_access:
-                words = f"The account does not show its {name} records, which the mapping writes"
+            if needed is not None and called:
+                words = (
+                    f"The account does not show {called[name]} records, which the mapping writes"
+                )
                 raise AccountRefused(f"{words}: {error.message}") from None
             notes.append(f"The fields of {name} records cannot be read: {error.message}")
     return schema, notes

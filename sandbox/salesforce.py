@@ -114,6 +114,7 @@ class SalesforceSandbox(Sandbox):
         add(f"{DATA}/queryAll", "query_all", lambda: make(200, self._query_all(request.args["q"])))
         add(f"{DATA}/composite", "composite", self._composite, methods=["POST"])
         add(f"{DATA}/composite/graph", "graph", self._graphs, methods=["POST"])
+        add(f"{DATA}/composite/sobjects", "collection", self._collection, methods=["PATCH"])
         add(f"{DATA}/sobjects/<sobject>/describe", "describe", self._describe)
         add(f"{DATA}/tooling/sobjects/CustomField", "field", self._make_field, methods=["POST"])
         add(f"{DATA}/sobjects/<path:rest>", "sobject", self._sobject,
@@ -480,6 +481,32 @@ class SalesforceSandbox(Sandbox):
                 entry = {"graphId": graph["graphId"], "isSuccessful": good}
                 answers.append({**entry, "graphResponse": {"compositeResponse": nodes}})
             return make(200, {"graphs": answers})
+
+    def _collection(self) -> Response:
+        """Update up to 200 records, each for itself; here nothing in a text is a reference.
+
+        https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_composite_sobjects_collections_update.htm
+        """
+        with self.lock:
+            body = request.get_json(silent=True) or {}
+            records = body.get("records")
+            if not isinstance(records, list) or not 0 < len(records) <= 200:
+                raise Refused(400, "JSON_PARSER_ERROR", "between 1 and 200 records")
+            answers = []
+            for record in records:
+                values = {k: v for k, v in record.items() if k not in ("attributes", "id")}
+                path = f"{DATA}/sobjects/{record['attributes']['type']}/{record['id']}"
+                try:
+                    self._do("PATCH", path, values)
+                    answers.append({"id": record["id"], "success": True, "errors": []})
+                except Refused as error:
+                    told = error.body[0]
+                    errors = [
+                        {"statusCode": told["errorCode"], "message": told["message"],
+                         "fields": told.get("fields", [])}
+                    ]  # fmt: skip
+                    answers.append({"success": False, "errors": errors})
+            return make(200, answers)
 
     def _check_graph(self, parts: list[Record]) -> None:
         kinds = set()

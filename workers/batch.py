@@ -48,7 +48,7 @@ from app.mapping.mapping import Mapping
 from app.mapping.plan import Planner, Surroundings, refs_of
 from app.mapping.present import as_list
 from app.mapping.wanted import merge, with_twins
-from app.services.inquiry import inquire
+from app.services.inquiry import LedgerLooks, inquire
 from app.store import deliveries
 from app.store.bookings import add_details, has_booked_since, histories, read_state, take_part
 from app.store.connections import count_failures, tell_failures
@@ -232,9 +232,7 @@ class Batch:
             wanted,
             self._ledger,
             account.directory,
-            claimed=self._claimed,
-            shared=self._shared,
-            look_up=self._look_up,
+            more=LedgerLooks(self._claimed, self._shared, self._look_up),
         )
         settled.plan = replace(settled.plan, assign=mapping.assignment_rules)
         return settled

@@ -142,6 +142,11 @@ class _Judge:
                 new = NewField(name, key, _kind_to_make(spec))
                 usable = pattern is not None and re.fullmatch(pattern, key)
                 yield Complaint(here, _unknown(key, name, schema), new if usable else None)
+            elif known.also:
+                keys = ", ".join(known.also)
+                yield Complaint(
+                    here, f"{len(known.also)} fields are called {key}; name one by its key: {keys}"
+                )
             elif not known.writable:
                 yield Complaint(here, f"{key} ({known.label}) is read-only in {self._crm}")
             else:
@@ -163,6 +168,9 @@ class _Judge:
                 known = schema.get(key.field)
                 if schema and not known:
                     yield Complaint(here, _unknown(key.field, name, schema))
+                elif known and known.also:
+                    keys = ", ".join(known.also)
+                    yield Complaint(here, f"several fields are called {key.field}: {keys}")
                 elif known and not known.searchable:
                     yield Complaint(here, f"{words}{key.field} ({known.label})")
             elif MatchKey(key) not in usable:

@@ -81,9 +81,13 @@ def _choice(value: Any, options: tuple[Choice, ...]) -> str:
     if isinstance(value, bool):
         value = "true" if value else "false"
     wanted = str(value).strip().casefold()
-    for option in options:
-        if wanted in (option.value.casefold(), option.label.casefold()):
-            return option.value
+    found = [option for option in options if option.value.casefold() == wanted]
+    found = found or [option for option in options if option.label.casefold() == wanted]
+    if len({option.value for option in found}) > 1:
+        values = ", ".join(option.value for option in found)
+        raise ValueError(f"{quoted(value)} is the name of several options: {values}")
+    if found:
+        return found[0].value
     labels = [option.label for option in options]
     near = difflib.get_close_matches(str(value), labels, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -841,9 +841,16 @@ Named = TypeVar("Named", Pipeline, Stage)
 
 def _named(items: tuple[Named, ...], wanted: str, kind: str, where: str) -> Named:
     plain_name = wanted.strip().casefold()
-    for item in items:
-        if plain_name in (item.label.casefold(), item.id.casefold()):
-            return item
+    found = [item for item in items if item.id.casefold() == plain_name]
+    found = found or [item for item in items if item.label.casefold() == plain_name]
+    if len(found) > 1:
+        ids = ", ".join(item.id for item in found)
+        message = (
+            f"{len(found)} {kind}s are called {wanted!r} in {where}; name one by its id: {ids}"
+        )
+        raise InvalidRecord(message, {kind: message})
+    if found:
+        return found[0]
     there = ", ".join(item.label for item in items)
     message = f"there is no {kind} {wanted!r} in {where}; there are: {there}"
     raise InvalidRecord(message, {kind: message})

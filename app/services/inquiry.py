@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from app.domain.records import (
     BY_NUMBER,
@@ -24,6 +25,18 @@ Claimed = Callable[[Ref, str], bool]
 """Whether a record stands for something else already."""
 
 
+@dataclass(frozen=True)
+class LedgerLooks:
+    """What the ledger is asked of records that nobody knew of before."""
+
+    claimed: Claimed = lambda ref, record_id: False
+    """So that no create that was begun takes another one's record for its own."""
+    shared: Claimed = lambda ref, record_id: False
+    """Whether a person's record stands for somebody else who takes part in something."""
+    look_up: LookUp = lambda ref: None
+    """The line on a company that a found person belongs to."""
+
+
 def inquire(
     adapter: Adapter,
     wanted: Mapping[Ref, Wanted],
@@ -31,17 +44,14 @@ def inquire(
     directory: Directory,
     thorough: bool = False,
     parts: Iterable[Iterable[Ref]] = (),
-    claimed: Claimed = lambda ref, record_id: False,
-    shared: Claimed = lambda ref, record_id: False,
-    look_up: LookUp = lambda ref: None,
+    more: LedgerLooks | None = None,
 ) -> Settled:
     """Read what is needed and settle what is to be done. Raises the CRM's errors; writes nothing.
 
-    `parts` says what is asked together, where all of it is too much for one call; `claimed` whether
-    a record stands for something else already, so that no create that was begun takes it for its own;
-    `shared` whether a person's record stands for somebody else who takes part in something; `look_up`
-    gives the ledger's line on a company that a found person belongs to.
+    `parts` says what is asked together, where all of it is too much for one call; `more` is what the
+    ledger is asked once it is known what the CRM holds.
     """
+    more = more or LedgerLooks()
     shape = adapter.shape
     questions = {q.ref: q for q in ask(wanted, ledger, shape, directory, thorough)}
     ids = {ref: known.record_id for ref, known in ledger.items() if known.live and known.record_id}
@@ -58,10 +68,12 @@ def inquire(
                 for ref in wanted
                 if ref in found and ref in ledger and ledger[ref].record_id is None
             }
-            found |= _each_its_own(begun, claimed)
+            found |= _each_its_own(begun, more.claimed)
             findings.found |= found
             ids |= {ref: there[0].record_id for ref, there in found.items() if there}
-    return settle(_single(wanted, ids, shared), ledger, shape, directory, findings, look_up)
+    return settle(
+        _single(wanted, ids, more.shared), ledger, shape, directory, findings, more.look_up
+    )
 
 
 def _single(

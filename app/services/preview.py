@@ -31,7 +31,7 @@ from app.mapping.present import blank, same
 from app.mapping.schema import FIRST, KEEP
 from app.mapping.wanted import merge, with_twins
 from app.security.encryption import Cipher
-from app.services.inquiry import inquire
+from app.services.inquiry import LedgerLooks, inquire
 from app.store.bookings import has_booked_since, histories, read_state, take_part
 from app.store.engine import Store
 from app.store.ledger import Ledger
@@ -173,9 +173,7 @@ class Previewer:
             directory,
             thorough=True,
             parts=parts(),
-            claimed=claimed,
-            shared=shared,
-            look_up=look_up,
+            more=LedgerLooks(claimed, shared, look_up),
         )
         told = _Teller(adapter, settled, {ref: line.record_id for ref, line in known.items()})
         return [told.booking(*pair) for pair in zip(bookings, plans, strict=True)]

@@ -17,6 +17,7 @@ from app.domain.records import (
     MatchKey,
     NewField,
     ObjectName,
+    Pipeline,
     Plan,
     Question,
     Ref,
@@ -112,13 +113,20 @@ class HubSpotAdapter:
         deals = needed is None or ObjectName.DEAL in needed
         return Directory(
             owners=self._owners(notes),
-            pipelines=pipelines_of(self._api.pipelines()) if deals else (),
+            pipelines=self._pipelines() if deals else (),
             booking_fields={
                 name: BOOKING_FIELD for name in MARKED if BOOKING_FIELD in schema.get(name, {})
             },
             schema=schema,
             notes=tuple(notes),
         )
+
+    def _pipelines(self) -> tuple[Pipeline, ...]:
+        try:
+            return pipelines_of(self._api.pipelines())
+        except AccountRefused as error:
+            error.message = f"The portal does not show its deal pipelines: {error.message}"
+            raise
 
     def _owners(self, notes: list[str]) -> dict[str, str]:
         try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import phonenumbers
 
@@ -32,9 +33,34 @@ class Finder(KeyFinder):
         super().__init__(questions, ids)
         self._api = api
 
+    def run(self) -> Findings:
+        """Answer everything, and say of found contacts to which company they belong."""
+        findings = super().run()
+        unsaid = {
+            hit.record_id: question.ref
+            for question in self._questions
+            if question.ref.object is ObjectName.CONTACT and self._lacks_company(question)
+            for hit in findings.found.get(question.ref, ())
+            if not hit.company
+        }
+        linked = self._api.linked(ObjectName.CONTACT, list(unsaid), ObjectName.COMPANY)
+        for record_id, companies in linked.items():
+            ref = unsaid.get(record_id)
+            if ref and companies:
+                findings.found[ref] = [
+                    replace(hit, company=companies[0]) if hit.record_id == record_id else hit
+                    for hit in findings.found[ref]
+                ]
+        return findings
+
+    def _lacks_company(self, question: Question) -> bool:
+        """Whether a company is about to be made that the person may not belong to."""
+        companies = [ref for ref in question.anchors if ref.object is ObjectName.COMPANY]
+        return any(self.id_of(ref) is None for ref in companies)
+
     def by_id(self, name: ObjectName, wanted: Mapping[str, Question]) -> Iterator[Hit]:
         """Batch read; what is missing there may be a merged record, which answers alone."""
-        fields = sorted({field for question in wanted.values() for field in question.fields})
+        fields = _fields(name, wanted.values())
         there = set()
         for chunk in chunks(list(wanted)):
             for record in self._api.read(name, chunk, fields):
@@ -75,7 +101,7 @@ class Finder(KeyFinder):
     ) -> Iterator[Hit]:
         """Read by a unique property, which unlike search does not lag."""
         by_value = {key.value: question for question, key in asked}
-        fields = sorted({f for q, _ in asked for f in q.fields} | {field})
+        fields = _fields(name, (question for question, _ in asked), field)
         for chunk in chunks(list(by_value)):
             for record in self._api.read(name, chunk, fields, key=field):
                 question = by_value.get((values_of(record).get(field) or "").lower())
@@ -86,7 +112,7 @@ class Finder(KeyFinder):
     def _search_in(
         self, name: ObjectName, field: str, asked: list[tuple[Question, Key]]
     ) -> Iterator[Hit]:
-        fields = sorted({f for q, _ in asked for f in q.fields} | {field})
+        fields = _fields(name, (question for question, _ in asked), field)
         for chunk in chunks(asked):
             values = [key.value.lower() for _, key in chunk]
             rule = {"propertyName": field, "operator": "IN", "values": values}
@@ -101,7 +127,7 @@ class Finder(KeyFinder):
         name = "hs_additional_emails"
         for question, key in asked:
             rule = {"propertyName": name, "operator": "CONTAINS_TOKEN", "value": key.value}
-            fields = sorted(question.fields | {name})
+            fields = _fields(ObjectName.CONTACT, [question], name)
             for record in self._api.search(ObjectName.CONTACT, [rule], fields):
                 there = (values_of(record).get(name) or "").lower().split(";")
                 if key.value in [entry.strip() for entry in there]:
@@ -119,7 +145,7 @@ class Finder(KeyFinder):
                     "value": national,
                 },
             ]
-            fields = sorted(question.fields | {"phone", "email"})
+            fields = _fields(ObjectName.CONTACT, [question], "phone", "email")
             for record in self._api.search(ObjectName.CONTACT, rules, fields):
                 if normalise_phone(values_of(record).get("phone")) == key.value:
                     yield question, _found(record, "phone")
@@ -169,6 +195,12 @@ class Finder(KeyFinder):
             for chunk in chunks([item for item in ids if item not in seen]):
                 yield from self._api.read(name, chunk, fields)
             seen.update(ids)
+
+
+def _fields(name: ObjectName, questions: Iterable[Question], *more: str) -> list[str]:
+    """The properties to read: those asked for, and of a contact its company."""
+    own = {COMPANY_OF_CONTACT} if name is ObjectName.CONTACT else set()
+    return sorted({field for question in questions for field in question.fields} | own | {*more})
 
 
 def _found(record: Json, by: str) -> Found:

@@ -37,7 +37,7 @@ from crm_adapters.finder import note_lost_targets
 from crm_adapters.salesforce.client import CALLS, KEY, SOBJECTS, SalesforceClient
 from crm_adapters.salesforce.errors import error_of
 from crm_adapters.salesforce.finder import Columns, Finder
-from crm_adapters.salesforce.graph import Graph, Links
+from crm_adapters.salesforce.graph import ONE_PERSON, Graph, Links
 from crm_adapters.salesforce.packing import (
     MAX_GRAPHS,
     MOST_FAILED,
@@ -125,11 +125,13 @@ class SalesforceAdapter:
             lambda name: {field.name: field for field in self.describe(name)},
             self.shape.objects,
             needed,
-            tells_access=True,
+            called=SOBJECTS,
         )
         for name, fields in schema.items():
             self._columns.show(name, list(fields))
         self._shares_events = self._relates_several()
+        if not self._shares_events and ObjectName.MEETING in schema:
+            notes.append(ONE_PERSON)
         return Directory(
             owners=owners,
             pipelines=stages_of(self._stages()) if deals else (),

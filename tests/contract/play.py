@@ -292,7 +292,7 @@ class Play:
 
     def _look_at_check(self, crm: str, wanted: list[str], where: str) -> None:
         """What `mappings check --connection` complains of holds these words."""
-        account = self.bridge.drainer._account(self.bridge.connection(crm).id)
+        account = self.bridge.drainer.warm(self.bridge.connection(crm).id)
         found = check_against(account.mapping, account.adapter.shape, account.directory)
         texts = [f"{item.key}: {item.message}" for item in found]
         for words in wanted:
