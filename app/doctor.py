@@ -14,8 +14,9 @@ from app.bootstrap import Services
 from app.domain.errors import CrmError
 from app.domain.records import Directory, ObjectName
 from app.services.secrets import fingerprint
+from app.services.watch import waiting
 from app.store.deliveries import count_parked
-from app.store.engine import DATABASE_DOWN
+from app.store.engine import DATABASE_DOWN, utcnow
 from app.store.models import WORKING, ConnectionRow, ConnectionStatus, DeliveryRow, DeliveryState
 from app.store.rekey import MissingKey, check_keys
 from config.settings import secret_weakness
@@ -167,11 +168,18 @@ def _directory(subject: str, directory: Directory) -> Iterator[Finding]:
 def _work(services: Services, subject: str, row: ConnectionRow) -> Iterator[Finding]:
     with services.store.read() as session:
         parked = count_parked(session, row.id)
+        found = waiting(session, utcnow())
         failed = session.scalar(
             select(func.count()).where(
                 DeliveryRow.connection_id == row.id, DeliveryRow.state == DeliveryState.FAILED
             )
         )
+    late = found.get(row.id)
+    if late and late.overdue(utcnow()):
+        detail = f"{late.number} bookings wait, the oldest since {late.since:%Y-%m-%d %H:%M} UTC"
+        yield Finding(subject, "waiting too long", Verdict.BAD, detail, late.reason)
+    for note in row.account_notes:
+        yield Finding(subject, "done without", Verdict.NOTE, str(note))
     if parked and row.status not in WORKING:
         detail = f"{parked} bookings wait for the connection"
         yield Finding(subject, "parked", Verdict.NOTE, detail, "They are synced once it works.")

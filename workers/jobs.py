@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import structlog
 
-from app.bootstrap import process_services
+from app.bootstrap import Services, process_services
 from app.domain.errors import CrmError, RateLimited
 from app.services.catch_up import Kind
+from app.services.watch import watch
 from app.store.deliveries import connections_with_work, mend_overlooked, ripen
 from app.store.engine import utcnow
 from app.store.inbox import has_waiting_events
@@ -33,20 +34,29 @@ def sync_connection(connection_id: int) -> None:
 
 
 def sweep() -> None:
-    """Wake whatever is due: a lost or flushed Redis loses nothing."""
-    services = process_services()
-    wake_due(lambda connection_id: services.waker.wake([connection_id]))
+    """Look for whatever is due: a lost or flushed Redis loses nothing."""
+    look(process_services(), process_pool())
+
+
+def look(services: Services, pool: DrainPool) -> None:
+    """Hand out whatever is due; what calls somebody outside is done by threads of its own."""
+    wake_due(pool.submit, services)
     with services.store.read() as session:
         held = has_waiting_events(session)
     if held:
-        services.waker.confirm()
+        pool.aside("confirm", partial(confirm_now, services))
+    watch(services.store, utcnow())
     if services.notifier.due():
-        services.waker.tell()
+        pool.aside("notices", services.notifier.send_due)
+    for connection_id in services.tokens.due():
+        pool.aside(f"refresh-{connection_id}", partial(refresh_one, connection_id, services))
+    if services.connector.has_revocations():
+        pool.aside("revocations", services.connector.revoke_due)
 
 
-def wake_due(wake: Callable[[int], object]) -> None:
+def wake_due(wake: Callable[[int], object], services: Services | None = None) -> None:
     """Wake every connection that has something due, also what has ripened or was overlooked."""
-    services = process_services()
+    services = services or process_services()
     with services.store.write() as session:
         ripen(session, utcnow())
         mend_overlooked(session, utcnow())
@@ -61,25 +71,39 @@ def confirm_events() -> None:
     process_pool().aside("confirm", confirm_now)
 
 
-def confirm_now() -> None:
+def confirm_now(services: Services | None = None) -> None:
     """Do that, to its end."""
-    services = process_services()
+    services = services or process_services()
     services.waker.wake(services.intake.confirm(services.read_appointment))
 
 
 def send_notices() -> None:
-    """Tell people what has changed with the connections."""
-    process_services().notifier.send_due()
+    """Tell people what has changed with the connections, in a thread."""
+    process_pool().aside("notices", process_services().notifier.send_due)
 
 
 def refresh_tokens() -> None:
-    """Refresh access tokens before they expire, and revoke those of ended connections."""
+    """Refresh access tokens before they expire, each in a thread: one slow provider holds up none."""
     services = process_services()
     for connection_id in services.tokens.due():
-        try:
-            services.tokens.renew_early(connection_id)
-        except CrmError as error:
-            log.warning("refresh_failed", connection_id=connection_id, reason=error.message)
+        process_pool().aside(
+            f"refresh-{connection_id}", partial(refresh_one, connection_id, services)
+        )
+
+
+def refresh_one(connection_id: int, services: Services) -> None:
+    """Refresh the access token of one connection."""
+    try:
+        services.tokens.renew_early(connection_id)
+    except CrmError as error:
+        log.warning("refresh_failed", connection_id=connection_id, reason=error.message)
+
+
+def refresh_now() -> None:
+    """Refresh every token that is due, and revoke those of ended connections, one after the other."""
+    services = process_services()
+    for connection_id in services.tokens.due():
+        refresh_one(connection_id, services)
     services.connector.revoke_due()
 
 
@@ -106,3 +130,14 @@ def _reconcile() -> None:
                 # It goes on from its last page at the next time.
                 log.warning("reconcile_postponed", source=source, reason=error.message)
                 break
+
+
+BY_ID = {"workers.jobs.sync_connection": sync_connection}
+ALONE = {
+    "workers.jobs.sweep": sweep,
+    "workers.jobs.confirm_events": confirm_events,
+    "workers.jobs.send_notices": send_notices,
+    "workers.jobs.refresh_tokens": refresh_tokens,
+    "workers.jobs.reconcile": reconcile,
+}
+"""Every job that there is: nothing else that lies in Redis is run."""

@@ -52,7 +52,7 @@ class DrainPool:
                         return
                     self._again[connection_id] = False
 
-    def aside(self, name: str, action: Callable[[], None]) -> None:
+    def aside(self, name: str, action: Callable[[], object]) -> None:
         """Do something long in a thread, once at a time; it looks at `stopping` by itself."""
         with self._lock:
             if name in self._aside:
@@ -83,7 +83,7 @@ class DrainPool:
             _guarded(self._drainer.abandon, 0)
 
 
-def _guarded(action: Callable[[], None], connection_id: int) -> None:
+def _guarded(action: Callable[[], object], connection_id: int) -> None:
     """The outermost loop of a drain: what nobody foresaw ends the drain, not the worker.
 
     The deliveries of its batch are found by the next drainer as those of one that died.

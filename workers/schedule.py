@@ -33,7 +33,7 @@ def build_scheduler(
 ) -> CronScheduler:
     """The scheduler with all its jobs; intervals in seconds, 0 for not at all."""
     scheduler = CronScheduler(connection=redis)
-    every = [(jobs.sweep, sweep_interval), (jobs.refresh_tokens, 30)]
+    every = [(jobs.sweep, sweep_interval)]
     every += [(jobs.reconcile, reconcile_interval)] if reconcile_interval else []
     for function, interval in every:
         scheduler.get_jobs().append(

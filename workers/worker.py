@@ -6,18 +6,19 @@ import logging
 import os
 import signal
 import threading
+from urllib.parse import urlsplit
 
 import structlog
 from redis.exceptions import RedisError
-from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
 from app.bootstrap import Services, process_services
 from app.domain.errors import MappingError
-from app.store.engine import DATABASE_DOWN
-from config.settings import SettingsError
-from workers.jobs import process_pool, wake_due
+from config.settings import SettingsError, is_loopback
+from workers.jobs import ALONE, BY_ID, look, process_pool
+from workers.lookout import Lookout
 from workers.queue import connect, make_queue
+from workers.wakeups import WakeUpWorker
 
 log = structlog.get_logger(__name__)
 REDIS_PAUSE = 2.0
@@ -32,6 +33,9 @@ def main() -> None:
     except (SettingsError, MappingError) as error:
         raise SystemExit(f"The worker cannot start:\n{error}") from None
     hush_outages()
+    warn_of_open_redis(services.settings.redis_url)
+    lookout = Lookout(services, process_pool(), look)
+    lookout.start()
     stopping = threading.Event()
     while not stopping.is_set():
         # RQ puts handlers of its own in their place while it works.
@@ -42,8 +46,8 @@ def main() -> None:
                 break
         except (RedisError, OSError) as error:
             log.warning("redis_away", reason=type(error).__name__)
-            _work_without_redis()
         stopping.wait(REDIS_PAUSE)
+    lookout.stop()
     process_pool().stop()
     logging.shutdown()
     # What still hangs in a call to a CRM is not waited for: its lease was given back.
@@ -63,19 +67,20 @@ def _take_jobs(services: Services) -> bool:
     """Take jobs; True where the process was told to stop. Raises where Redis goes away."""
     redis = connect(services.settings.redis_url, read_timeout=None)
     redis.ping()
-    worker = SimpleWorker([make_queue(redis)], connection=redis, serializer=JSONSerializer)
+    worker = WakeUpWorker(
+        [make_queue(redis)], ALONE, BY_ID, connection=redis, serializer=JSONSerializer
+    )
     # The longest that RQ itself waits for Redis; after that the caller takes over.
     worker.max_connection_wait_time = 4
     worker.work(logging_level="WARNING")
     return worker._shutdown_requested_date is not None
 
 
-def _work_without_redis() -> None:
-    """Look for work in the database: nobody can say 'now', so somebody has to look."""
-    try:
-        wake_due(process_pool().submit)
-    except DATABASE_DOWN as error:
-        log.error("database_down", reason=type(error).__name__)
+def warn_of_open_redis(url: str) -> None:
+    """Say that anybody who reaches a Redis without a password can hold its wake-ups up."""
+    parts = urlsplit(url)
+    if parts.hostname and not is_loopback(url) and not parts.password:
+        log.warning("redis_has_no_password", advice="Set one, and keep Redis in a private network.")
 
 
 if __name__ == "__main__":

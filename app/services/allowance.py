@@ -33,6 +33,8 @@ DAY = 90_000
 """Seconds that the largest budget ever seen is remembered."""
 FRESH_DAY = 2.0
 """Seconds that what is known here of a day's budget is taken to be what all know."""
+SHRINK = 0.75
+"""What is left of an allowance that was refused and of which no header tells."""
 COOL_DOWN = 5.0
 """Seconds without asking Redis again after it did not answer."""
 
@@ -69,6 +71,9 @@ class Budget(Protocol):
 
     def day(self, key: str) -> tuple[int, int] | None:
         """Calls or tokens left of the day, and how many there are; None where nobody told lately."""
+
+    def shrink(self, key: str, allowance: Allowance) -> None:
+        """Take an allowance to be smaller than it was taken for: the CRM has refused a call."""
 
 
 class LocalBudget:
@@ -112,6 +117,12 @@ class LocalBudget:
             limit = window.limit or allowance.calls
             window.others = max(0, limit - reading.left - len(window.calls))
             window.others_at = self._now()
+
+    def shrink(self, key: str, allowance: Allowance) -> None:
+        """Take an allowance to be a quarter smaller."""
+        with self._lock:
+            window = self._window(key, allowance)
+            window.limit = max(1, int((window.limit or allowance.calls) * SHRINK))
 
     def count(self, key: str, allowance: Allowance) -> None:
         """Count a call that somebody else has allowed."""
@@ -179,6 +190,11 @@ if first[2] then ends = math.min(ends, tonumber(first[2]) + span) end
 if others > 0 then ends = math.min(ends, tonumber(told[3]) + span) end
 return math.max(1, ends - now)
 """
+_SHRINK = """
+local limit = tonumber(redis.call('HGET', KEYS[1], 'limit')) or tonumber(ARGV[1])
+redis.call('HSET', KEYS[1], 'limit', math.max(1, math.floor(limit * tonumber(ARGV[2]))))
+redis.call('EXPIRE', KEYS[1], 3600)
+"""
 _LEARN = """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -202,6 +218,7 @@ class RedisBudget:
         self._redis = redis
         self._take = redis.register_script(_TAKE)
         self._learn = redis.register_script(_LEARN)
+        self._shrink = redis.register_script(_SHRINK)
         self._local = LocalBudget()
         self._rest_until = 0.0
 
@@ -211,22 +228,28 @@ class RedisBudget:
             int(allowance.seconds * 1000), allowance.calls, share, int(backlog), LIVE_MARGIN,
             uuid.uuid4().hex, BURST,
         ]  # fmt: skip
-        shared = self._quietly(lambda: self._take(keys=_keys(key, allowance.name), args=args))
-        if shared is None:
+        shared = self._quietly(lambda: int(self._take(keys=_keys(key, allowance.name), args=args)))
+        if shared is None or not 0 <= shared <= 2000 * allowance.seconds:
             return self._local.take(key, allowance, share, backlog)
-        if int(shared) == 0:
+        if shared == 0:
             # Here too: a Redis that goes away in a moment must not double the rate.
             self._local.count(key, allowance)
-        return int(shared) / 1000
+        return float(shared) / 1000
 
     def learn(self, key: str, allowance: Allowance, reading: Reading) -> None:
         """Correct the limit, and what others use of it."""
         self._local.learn(key, allowance, reading)
         args = [int(allowance.seconds * 1000), reading.most or 0, allowance.calls, reading.left]
         others = self._quietly(lambda: self._learn(keys=_keys(key, allowance.name), args=args))
-        if others is not None:
+        if isinstance(others, int) and others >= 0:
             # Other processes of ours are no strangers: what all of us use is known there.
             self._local.correct(key, allowance, int(others))
+
+    def shrink(self, key: str, allowance: Allowance) -> None:
+        """Take an allowance to be a quarter smaller, for an hour."""
+        self._local.shrink(key, allowance)
+        limits = _keys(key, allowance.name)[1:]
+        self._quietly(lambda: self._shrink(keys=limits, args=[allowance.calls, SHRINK]))
 
     def note_day(self, key: str, reading: Reading) -> None:
         """Keep what is left of the day."""
@@ -252,13 +275,13 @@ class RedisBudget:
             both = self._redis.pipeline()
             both.hmget(name, "left", "most")
             both.ttl(name)
-            return both.execute()
+            (left, most), kept = both.execute()
+            return None if left is None else (int(left), int(most), int(kept))
 
         found = self._quietly(read)
-        if found and found[0][0] is not None:
+        if found and found[0] >= 0 and found[1] > 0 and 0 <= found[2] <= DAY:
             # It was set to be kept for a DAY when the CRM said it.
-            (left, most), kept = found
-            self._local.note_day(key, Reading(int(left), int(most)), DAY - kept)
+            self._local.note_day(key, Reading(found[0], found[1]), DAY - found[2])
         return self._local.day(key)
 
     def _quietly(self, action: Callable[[], Any]) -> Any:
@@ -266,7 +289,8 @@ class RedisBudget:
             return None
         try:
             return action()
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, ValueError, TypeError, OverflowError) as error:
+            # What lies there may be a stranger's: it is out of order like one that is away.
             self._rest_until = time.monotonic() + COOL_DOWN
             log.warning("redis_away", reason=type(error).__name__)
             return None
@@ -306,6 +330,11 @@ class BudgetGate(Gate):
                 f"{left} of {most} calls or tokens are left of the day; they are kept for others."
             )
             raise AllowanceUsed(words, DAY_PAUSE, backlog)
+
+    def refused(self, allowance: Allowance) -> None:
+        """Learn from a refusal where no header tells of an allowance: it is smaller than it seems."""
+        if not allowance.told:
+            self._budget.shrink(self._key, allowance)
 
     def learn(self, allowance: Allowance, short: Reading | None, day: Reading | None) -> None:
         """Take in what an answer told."""

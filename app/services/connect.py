@@ -183,6 +183,12 @@ class Connector:
             session.add(AuditLog(actor=actor, action="disconnect", subject=row.account, at=now))
         return gone, self.revoke_due(connection_id)
 
+    def has_revocations(self) -> bool:
+        """Whether a refresh token waits to be revoked by now."""
+        query = select(Revocation.id).where(Revocation.next_try_at <= utcnow()).limit(1)
+        with self._store.read() as session:
+            return session.scalar(query) is not None
+
     def revoke_due(self, connection_id: int | None = None) -> str | None:
         """Revoke the refresh tokens that wait for it; give what went wrong with the last one."""
         query = select(Revocation).where(Revocation.next_try_at <= utcnow())

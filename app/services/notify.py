@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 from datetime import datetime, timedelta
 
 import apprise
@@ -19,6 +20,8 @@ from config.providers import Providers
 
 log = structlog.get_logger(__name__)
 MOST_TRIES = 12
+LONGEST = 30.0
+"""Seconds that one target may take."""
 MOST_NAMED = 10
 """Failed bookings that one message lists."""
 WAIT = (30.0, 3600.0)
@@ -76,10 +79,8 @@ class Notifier:
         """Send a test message to every target; give for each whether it was taken."""
         body = "If you read this, messages about broken CRM connections will reach you."
         kind = apprise.NotifyType.INFO
-        return [
-            bool(target.notify(body=body, title="meetergo CRM bridge: test", notify_type=kind))
-            for target in self.targets.values()
-        ]
+        title = "meetergo CRM bridge: test"
+        return [_reached(target, body, title, kind) for target in self.targets.values()]
 
     def _claim(self) -> Notice | None:
         """Take the oldest notice that is due; the next try is set before this one is made."""
@@ -104,7 +105,7 @@ class Notifier:
         title, body, kind = self._compose(notice, failed)
         told = set(notice.told)
         for token, target in self.targets.items():
-            if token not in told and target.notify(body=body, title=title, notify_type=kind):
+            if token not in told and _reached(target, body, title, kind):
                 told.add(token)
         reached = told >= set(self.targets)
         given_up = notice.tries >= MOST_TRIES
@@ -163,6 +164,26 @@ class Notifier:
             lines.append(f"{waiting} bookings wait; none is lost.")
         lines.append(f"{self._public_url}/connections/{row.id}")
         return f"{name} {words}", "\n".join(lines), kind
+
+
+def _reached(target: apprise.NotifyBase, body: str, title: str, kind: apprise.NotifyType) -> bool:
+    """Whether a target takes a message within its time.
+
+    apprise has its own sockets, with a limit for each read alone: who is slower is left behind.
+    """
+    outcome: list[bool] = []
+
+    def send() -> None:
+        try:
+            outcome.append(bool(target.notify(body=body, title=title, notify_type=kind)))
+        except Exception as error:
+            # A target's answer is a stranger's; apprise foresees most of them.
+            log.warning("notice_failed", kind=type(error).__name__)
+
+    thread = threading.Thread(target=send, name="notice", daemon=True)
+    thread.start()
+    thread.join(LONGEST)
+    return outcome == [True]
 
 
 def _minute(moment: datetime) -> str:

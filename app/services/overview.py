@@ -11,10 +11,12 @@ from sqlalchemy.orm import Session
 
 from app.domain.booking import Booking
 from app.domain.records import Known, ObjectName, Ref
+from app.mapping.diff import is_own_company
 from app.security.encryption import Cipher
+from app.services.watch import Waiting, waiting
 from app.store.bookings import read_state
 from app.store.deliveries import count_parked, planned_by
-from app.store.engine import Store
+from app.store.engine import Store, utcnow
 from app.store.ledger import Ledger
 from app.store.models import (
     BookingRow,
@@ -157,6 +159,11 @@ class Overview:
         with self._store.read() as session:
             return count_parked(session, connection_id)
 
+    def waiting(self, connection_id: int) -> Waiting | None:
+        """What is due on a connection that works; None for nothing."""
+        with self._store.read() as session:
+            return waiting(session, utcnow()).get(connection_id)
+
     def deliveries(
         self, state: DeliveryState, connection_id: int | None = None, limit: int = 50
     ) -> list[tuple[DeliveryRow, str]]:
@@ -207,7 +214,9 @@ class Overview:
         known = Ledger(session, self._cipher, connection.id).read([*own, *shared])
         mine = [ref for ref in own if ref in known and known[ref].record_id]
         if mine or row.state == DeliveryState.SKIPPED:
-            shared = [ref for ref in shared if ref in _linked(mine, known)]
+            linked = _linked(mine, known)
+            # A company that a found person belongs to goes by its id.
+            shared = [ref for ref in (*shared, *filter(is_own_company, linked)) if ref in linked]
         return DeliveryView(
             connection_id=connection.id,
             provider=connection.provider,

@@ -222,6 +222,8 @@ def _page(
         provider=provider,
         lacking=provider.lacking(row.scopes),
         parked=_overview().parked(row.id),
+        waiting=_overview().waiting(row.id),
+        now=utcnow(),
         findings=findings,
         problem=problem,
         csrf=me().csrf,

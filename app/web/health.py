@@ -13,7 +13,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.bootstrap import Services
+from app.services.watch import waiting
 from app.store.deliveries import count_by_state
+from app.store.engine import utcnow
 from app.store.models import ConnectionRow, EventRow
 
 blueprint = Blueprint("health", __name__)
@@ -70,6 +72,20 @@ class _Counts:
                     ConnectionRow.provider, ConnectionRow.status
                 )
             ).all()
+            now = utcnow()
+            late = waiting(session, now)
+            providers = dict(
+                session.execute(select(ConnectionRow.id, ConnectionRow.provider)).tuples().all()
+            )
+        family = GaugeMetricFamily(
+            "bridge_oldest_due_seconds",
+            "Seconds for which the oldest booking is due on a connection that works",
+            labels=["provider", "connection"],
+        )
+        for number, provider in providers.items():
+            age = (now - late[number].since).total_seconds() if number in late else 0.0
+            family.add_metric([provider, str(number)], max(0.0, age))
+        yield family
         family = GaugeMetricFamily("bridge_events", "Webhooks stored", labels=["status"])
         for status, number in events:
             family.add_metric([status], number)

@@ -179,7 +179,7 @@ class Play:
     def _sweep(self) -> None:
         """Do what the scheduler's jobs do, in this process."""
         with patch.object(jobs, "process_services", lambda: self.bridge.services):
-            jobs.refresh_tokens()
+            jobs.refresh_now()
             jobs.wake_due(self.bridge.drainer.drain)
 
     def _at_the_desk(self, crm: str, step: Any) -> None:

@@ -80,7 +80,7 @@ def test_scheduled_jobs_do_not_pile_up(waker: Waker) -> None:
     for _ in range(5):
         for job in scheduler.get_jobs():
             job.enqueue(redis)
-    assert queued(waker) == 2
+    assert queued(waker) == 1
 
 
 def test_a_wake_up_that_found_the_lease_taken_is_made_up_for(tmp_path: Path) -> None:

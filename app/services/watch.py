@@ -1,0 +1,108 @@
+"""Watches for work that waits although its connection works: whatever the reason, it is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy import and_, case, func, or_, select
+from sqlalchemy.orm import Session
+
+from app.store.connections import NoticeKind, tell
+from app.store.deliveries import WORKABLE
+from app.store.engine import Store
+from app.store.models import WORKING, ConnectionRow, DeliveryRow, DeliveryState
+
+log = structlog.get_logger(__name__)
+TOO_LONG = timedelta(minutes=5)
+"""A delivery that is due for longer on a working connection is a fault of its own."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What is due on a connection that works."""
+
+    connection_id: int
+    since: datetime
+    """When the oldest of it became due (UTC)."""
+    number: int
+    reason: str
+    """Why it waits, as far as anybody knows."""
+
+    def overdue(self, now: datetime) -> bool:
+        """Whether it waits for longer than it should."""
+        return now - self.since > TOO_LONG
+
+
+def waiting(session: Session, now: datetime) -> dict[int, Waiting]:
+    """Connection -> what is due there; backlog counts only where nothing at all gets on."""
+    since = case(
+        (DeliveryRow.state == DeliveryState.DUE, DeliveryRow.due_since),
+        else_=DeliveryRow.next_attempt_at,
+    )
+    idle = or_(ConnectionRow.progress_at.is_(None), ConnectionRow.progress_at < now - TOO_LONG)
+    query = (
+        select(ConnectionRow, func.min(since), func.count())
+        .join(DeliveryRow, DeliveryRow.connection_id == ConnectionRow.id)
+        .where(
+            ConnectionRow.status.in_(WORKING),
+            DeliveryRow.state.in_(WORKABLE),
+            since <= now,
+            or_(DeliveryRow.backlog.is_(False), and_(idle, since < now - TOO_LONG)),
+        )
+        .group_by(ConnectionRow.id)
+    )
+    found = {}
+    for row, oldest, number in session.execute(query):
+        if oldest is not None:
+            found[row.id] = Waiting(row.id, oldest, number, why(row, now))
+    return found
+
+
+def why(row: ConnectionRow, now: datetime) -> str:
+    """Why a connection's work waits, in a sentence."""
+    if row.stalls:
+        return row.last_error or "The work on this account stops by itself."
+    if row.pause_until and row.pause_until > now:
+        until = f"{row.pause_until:%H:%M:%S} UTC"
+        return f"It is left alone until {until}: {row.last_error or 'it asked for a pause'}"
+    if row.backlog_after and row.backlog_after > now:
+        return (
+            f"The day's allowance of calls is kept for others until {row.backlog_after:%H:%M} UTC."
+        )
+    if row.drain_until and row.drain_until > now:
+        return "A worker is at work on it."
+    return "No worker has taken it up. Look whether workers run, and at their logs."
+
+
+def watch(store: Store, now: datetime) -> list[Waiting]:
+    """Tell once, by a notice, where work waits for too long, and once when it has been caught up."""
+    with store.read() as session:
+        found = waiting(session, now)
+        told = session.scalars(
+            select(ConnectionRow.id).where(ConnectionRow.overdue_since.is_not(None))
+        ).all()
+    late = {number: item for number, item in found.items() if item.overdue(now)}
+    changed = set(late) ^ set(told)
+    if changed:
+        with store.write() as session:
+            for connection_id in sorted(changed):
+                row = session.get_one(ConnectionRow, connection_id, with_for_update=True)
+                _change(session, row, late.get(connection_id), now)
+    return list(late.values())
+
+
+def _change(session: Session, row: ConnectionRow, late: Waiting | None, now: datetime) -> None:
+    if late is None:
+        row.overdue_since = None
+        if row.status in WORKING:
+            tell(session, row, NoticeKind.CAUGHT_UP, now)
+        return
+    if row.overdue_since is not None:
+        return
+    row.overdue_since = late.since
+    log.error("overdue", connection_id=row.id, number=late.number, reason=late.reason)
+    words = f"{late.number} bookings are due, the oldest since {late.since:%Y-%m-%d %H:%M} UTC."
+    step = "Nothing is lost. If this goes on, run `flask --app app doctor`."
+    tell(session, row, NoticeKind.OVERDUE, now, f"{words} {late.reason}", step)

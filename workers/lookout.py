@@ -1,0 +1,51 @@
+"""The lookout of a worker process: looks into the database by itself, whatever Redis says.
+
+Redis only says "now". It may be away, full, read-only, slow or in a stranger's hands: this thread
+finds what is due all the same, each SWEEP_INTERVAL seconds.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from app.bootstrap import Services
+from app.store.engine import DATABASE_DOWN
+from crm_adapters.guard import place_of
+from workers.pool import DrainPool
+
+log = structlog.get_logger(__name__)
+
+
+class Lookout:
+    """One thread that hands out work and does none: it calls nobody outside."""
+
+    def __init__(
+        self, services: Services, pool: DrainPool, look: Callable[[Services, DrainPool], None]
+    ) -> None:
+        """`look`: what is looked at each time."""
+        self._services, self._pool, self._look = services, pool, look
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look, at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        interval = self._services.settings.sweep_interval
+        while not self._stop.is_set():
+            try:
+                self._look(self._services, self._pool)
+            except DATABASE_DOWN as error:
+                log.error("database_down", reason=type(error).__name__)
+            except Exception as error:
+                # The outermost loop of this thread: were it to end, nobody would look any more.
+                log.error("look_failed", kind=type(error).__name__, place=place_of(error))
+            self._stop.wait(interval)

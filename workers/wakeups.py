@@ -1,0 +1,133 @@
+"""RQ's worker as this service uses it: a job is one of six names, and nothing else in Redis is run.
+
+RQ looks a job's function up by whatever name stands in Redis, its callbacks too, and obeys commands
+sent over pub/sub. Who can write to Redis could run any code in the worker that way. Here a job only
+says "now": what it may say stands in a table, and all else is dropped with a line in the log.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+from redis.exceptions import RedisError
+from rq import SimpleWorker
+from rq.exceptions import DequeueTimeout, NoSuchJobError, StopRequested
+from rq.job import Job
+from rq.queue import Queue
+
+log = structlog.get_logger(__name__)
+MOST_BYTES = 4096
+"""Bytes of a job, packed and unpacked: a name and a number."""
+LARGEST_ID = 2**53
+
+
+class ForeignJob(Exception):
+    """What lies in the queue is no job of this service."""
+
+
+class WakeUp(Job):
+    """A job of which nothing is read but its name and its number."""
+
+    name = ""
+    connection_id: int | None = None
+
+    def refresh(self) -> None:
+        """Read the job from Redis. Raises ForeignJob, and NoSuchJobError where it is gone."""
+        size = self.connection.hstrlen(self.key, "data")
+        if not size:
+            raise NoSuchJobError(f"No such job: {self.key}")
+        if size > MOST_BYTES:
+            raise ForeignJob("it is larger than any job")
+        self.name, self.connection_id = read_job(self.connection.hget(self.key, "data"))
+
+
+def read_job(packed: object) -> tuple[str, int | None]:
+    """The name and the number of a job as RQ packs it. Raises ForeignJob."""
+    if not isinstance(packed, bytes):
+        raise ForeignJob("it holds no data")
+    try:
+        unpacker = zlib.decompressobj()
+        text = unpacker.decompress(packed, MOST_BYTES)
+        if unpacker.unconsumed_tail:
+            raise ForeignJob("it is larger than any job")
+    except zlib.error:
+        text = packed
+    try:
+        function, instance, args, kwargs = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        raise ForeignJob("it is not JSON") from None
+    if not isinstance(function, str) or instance is not None or kwargs not in ({}, None):
+        raise ForeignJob("it is more than a name and a number")
+    if not args:
+        return function, None
+    good = isinstance(args, list) and len(args) == 1 and type(args[0]) is int
+    if not good or not 0 < args[0] < LARGEST_ID:
+        raise ForeignJob("its argument is no number of a connection")
+    return function, args[0]
+
+
+class WakeUpWorker(SimpleWorker):
+    """Takes wake-ups; does what the table says of them, and nothing that Redis says."""
+
+    def __init__(
+        self,
+        queues: list[Queue],
+        alone: Mapping[str, Callable[[], None]],
+        by_id: Mapping[str, Callable[[int], None]],
+        **kwargs: Any,
+    ) -> None:
+        """`alone`: jobs without a number; `by_id`: those for one connection."""
+        super().__init__(queues, job_class=WakeUp, **kwargs)
+        self._alone, self._by_id = alone, by_id
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Do what a job says, if it is one of ours; it is gone from Redis before."""
+        self._forget(job.key, queue)
+        if not isinstance(job, WakeUp):
+            return
+        if job.connection_id is None and job.name in self._alone:
+            self._alone[job.name]()
+        elif job.connection_id is not None and job.name in self._by_id:
+            self._by_id[job.name](job.connection_id)
+        else:
+            log.warning("foreign_job_dropped", reason="its name is not one of this service's")
+
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> tuple[Job, Queue] | None:
+        """Take the next job; what cannot be read as one is dropped, and the next one taken."""
+        while True:
+            try:
+                taken: tuple[Job, Queue] | None = super().dequeue_job_and_maintain_ttl(
+                    timeout, max_idle_time
+                )
+                return taken
+            except (RedisError, OSError, DequeueTimeout, StopRequested):
+                raise
+            except Exception as error:
+                # Whatever a stranger has put there: it is out of the queue already.
+                reason = str(error) if isinstance(error, ForeignJob) else type(error).__name__
+                log.warning("foreign_job_dropped", reason=reason)
+                for queue in self.queues:
+                    self.connection.delete(queue.intermediate_queue_key)
+
+    def _forget(self, key: Any, queue: Queue) -> None:
+        self.connection.delete(key, queue.intermediate_queue_key)
+
+    def subscribe(self) -> None:
+        """Obey no commands: RQ would stop, or end jobs, for anybody who publishes one."""
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """Stand still for nobody's key in Redis."""
+
+    def run_maintenance_tasks(self) -> None:
+        """Leave RQ's registries alone: cleaning them runs callbacks that a job names."""
+
+    @property
+    def should_run_maintenance_tasks(self) -> bool:
+        """Likewise."""
+        return False
