@@ -16,6 +16,7 @@ from app.domain.limits import LOGIN_HOST
 from app.oauth.flow import FlowError, Wish, own_path
 from app.services.connect import OtherAccount, UnfitGrant
 from app.services.overview import Overview
+from app.store.engine import utcnow
 from app.web.access import me, services, signed_in
 from app.web.lookup import asked_connection, find_connection
 from config.providers import Provider
