@@ -38,6 +38,7 @@ PROVIDERS = tuple(_ENTRIES)
 ADAPTERS = {name: load_adapter(entry.adapter) for name, entry in _ENTRIES.items()}
 ASKED_AHEAD = [name for name, adapter in ADAPTERS.items() if adapter.asks_ahead]
 """CRMs that are asked about the next batch while one is written."""
+ENDED = ("synced", "failed", "parked", "skipped")
 NO_REDIS = "redis://127.0.0.1:1/0"
 
 
@@ -176,7 +177,7 @@ class Bridge:
 
         def ended() -> bool:
             self.drain()
-            return all(d.state in ("synced", "failed", "parked") for d in self.deliveries())
+            return all(d.state in ENDED for d in self.deliveries())
 
         wait_for(ended, seconds)
 

@@ -50,7 +50,14 @@ from app.mapping.present import as_list
 from app.mapping.wanted import merge, with_twins
 from app.services.inquiry import LedgerLooks, inquire
 from app.store import deliveries
-from app.store.bookings import add_details, has_booked_since, histories, read_state, take_part
+from app.store.bookings import (
+    add_details,
+    has_booked_since,
+    histories,
+    in_stories,
+    read_state,
+    take_part,
+)
 from app.store.connections import count_failures, tell_failures
 from app.store.engine import Store
 from app.store.ledger import Intent, Ledger
@@ -192,7 +199,9 @@ class Batch:
         account, mapping = self._account, self._account.mapping
         planner = Planner(mapping, account.adapter.shape, account.directory)
         groups: set[str] = set()
-        states = [(delivery, row, self._details(mapping, row)) for delivery, row in self._rows]
+        states = self._in_stories(
+            [(delivery, row, self._details(mapping, row)) for delivery, row in self._rows]
+        )
         refs = [ref for _, _, booking in states for ref in refs_of(booking)]
         with self._store.read() as session:
             there = frozenset(Ledger(session, self._cipher, self._id).there(refs))
@@ -236,6 +245,18 @@ class Batch:
         )
         settled.plan = replace(settled.plan, assign=mapping.assignment_rules)
         return settled
+
+    def _in_stories(
+        self, states: list[tuple[DeliveryRow, BookingRow, Booking]]
+    ) -> list[tuple[DeliveryRow, BookingRow, Booking]]:
+        """Each booking as its story has it."""
+        with self._store.read() as session:
+            told = in_stories(session, self._cipher, [row for _, row, _ in states])
+        # The details, where they were asked for a moment ago, are not in the row yet.
+        return [
+            (delivery, row, replace(told[row.id], attendees=booking.attendees))
+            for delivery, row, booking in states
+        ]
 
     def _note_intents(self, settled: Settled) -> None:
         """Note what is about to be made and changed, before the CRM hears of it."""
@@ -304,7 +325,9 @@ class Batch:
                     booked = has_booked_since(session, self._cipher, people[0], booking.start)
         if rules.owner.rule == "round_robin":
             with self._write() as session:
-                turn = deliveries.take_turn(session, session.get_one(DeliveryRow, delivery.id))
+                turn = deliveries.take_turn(
+                    session, session.get_one(DeliveryRow, delivery.id), booking.record_key
+                )
         return Surroundings(
             now,
             told,

@@ -130,6 +130,18 @@ class Booking:
     cancel_reason: str | None = None
     cancelled_by: str | None = None
     cancelled_at: datetime | None = None
+    cancel_source: str | None = None
+    """Where it was cancelled, in meetergo's words."""
+    continues: str | None = None
+    """Id of the booking that this one takes the place of: moved by booking anew."""
+    story: str | None = None
+    """Our key for the records of the bookings that continue one another; None: it stands alone."""
+    story_keys: tuple[str, ...] = ()
+    """Our keys for the other bookings of its story: something may have been made under them."""
+    replaced_by: str | None = None
+    """Id of the booking that takes the place of this one."""
+    counts_from: datetime | None = None
+    """When its word counts from, where that is later than its version (UTC)."""
     form: bool = False
     """A form that was filled in, with no meeting: `start` is when."""
     earlier: tuple[datetime, ...] = ()
@@ -145,6 +157,11 @@ class Booking:
     def key(self) -> str:
         """The booking's id over all sources; ids are text, so 4711 and "4711" are one."""
         return f"{self.source}:{self.id}"
+
+    @property
+    def record_key(self) -> str:
+        """Our key for the deal and the meeting: that of the first of the bookings of its story."""
+        return self.story or self.key
 
     @property
     def version(self) -> datetime:

@@ -131,6 +131,8 @@ def read_booking(event: Event) -> Booking:
         cancel_reason=clean_text(cancel.get("reason")),
         cancelled_by=one_line(cancel.get("actionBy")),
         cancelled_at=read_time(cancel.get("actionAt")),
+        cancel_source=one_line(cancel.get("actionSource")),
+        continues=_continues(data, booking_id),
         payload=data,
     )
 
@@ -141,6 +143,13 @@ def _booking_id(source: str, booking_id: str | None) -> str:
     if len(source) + 1 + len(booking_id) > BOOKING_KEY:
         raise UnfitPayload(f"id is longer than {BOOKING_KEY - len(source) - 1} characters")
     return booking_id
+
+
+def _continues(data: Json, own_id: str) -> str | None:
+    """Id of the booking that this one takes the place of. https://developer.meetergo.com"""
+    other = one_line(data.get("rescheduledFromId"))
+    other = other or one_line(_object(data.get("rescheduledFrom")).get("id"))
+    return other if other and other != own_id and len(other) <= BOOKING_KEY // 2 else None
 
 
 def with_details(booking: Booking, appointment: Json) -> Booking:

@@ -26,15 +26,18 @@ class History:
 
 def tell(bookings: Iterable[Booking], now: datetime) -> History:
     """Sum up the newest states of a person's bookings."""
+    found = [booking for booking in bookings if not booking.form]
+    # Who moves a booking by booking anew has booked once.
+    replaced = {(b.source, b.continues) for b in found if b.continues}
     every = sorted(
-        (booking for booking in bookings if not booking.form), key=lambda b: (b.version, b.key)
+        (b for b in found if (b.source, b.id) not in replaced), key=lambda b: (b.version, b.key)
     )
     begun = [b.start for b in every if not b.cancelled and b.start <= now]
     ahead = [b.start for b in every if not b.cancelled and b.start > now]
     return History(
         booked=len(every),
         cancelled=sum(booking.cancelled for booking in every),
-        moved=sum(booking.rescheduled for booking in every),
+        moved=sum(booking.rescheduled or bool(booking.continues) for booking in every),
         last_meeting=max(begun, default=None),
         next_meeting=min(ahead, default=None),
         last_status=every[-1].state if every else None,

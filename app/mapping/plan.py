@@ -121,6 +121,9 @@ class Planner:
         Raises InvalidRecord where the mapping and the booking do not fit, with the field's name.
         """
         around = around or Surroundings()
+        if booking.replaced_by:
+            words = f"moved: booking {booking.replaced_by} takes its place"
+            return DesiredBooking(booking.key, booking.version, skipped=words)
         booking = of_no_company(booking, self._mapping.no_company)
         host = next((host.email for host in booking.hosts if host.email), None)
         rules = self._mapping.rules_for(booking.meeting_type.slug, host)
@@ -180,9 +183,18 @@ class _Draft:
             made = self._own_records(name, links, overflow)
             work += made
             links += tuple(record.ref for record in made)
+        work += self._doubled()
         groups = (record.match.value(MatchKey.OPEN_DEAL) for record in work)
         group = next((group for group in groups if group), "")
         return self._done((*companies, *persons, *left, *work), group=group)
+
+    def _doubled(self) -> list[DesiredRecord]:
+        """Records that were made of this booking alone, before it was known that it is a move."""
+        refs = [ref for ref in _before_its_story(self._booking) if ref in self._around.there]
+        if refs:
+            words = "It continues an earlier booking: what was made of it alone is taken out again."
+            self._notes.append(words)
+        return [replace(only(ref), partial=False, absent=True, lets_go=None) for ref in refs]
 
     _skipped = False
 
@@ -294,7 +306,7 @@ class _Draft:
         records = tuple(self._bare(record) for record in records)
         return DesiredBooking(
             booking.key,
-            booking.version + _tie(booking.key),
+            (booking.counts_from or booking.version) + _tie(booking.key),
             records,
             skipped=skipped,
             again_at=self._again_at() if records else None,
@@ -487,7 +499,7 @@ class _Draft:
         key: str = "",
     ) -> DesiredRecord:
         """A record that stands for the booking itself: deal, case, meeting."""
-        ref = Ref(name, key or self._booking.key)
+        ref = Ref(name, key or self._booking.record_key)
         fields = self._evaluate(name, section.fields, None, overflow)
         self._own(fields, name)
         marker = self._directory.booking_fields.get(name)
@@ -515,7 +527,7 @@ class _Draft:
 
         def make(start: datetime, overflow: dict[str, str]) -> DesiredRecord | None:
             moves = section.on_reschedule == "move"
-            key = (current or booking.key) if moves else keys[start]
+            key = (current or booking.record_key) if moves else keys[start]
             return self._try(
                 lambda: self._of_booking(ObjectName.MEETING, section, links, overflow, key)
             )
@@ -767,18 +779,24 @@ class _Draft:
 
 def refs_of(booking: Booking) -> list[Ref]:
     """Of which records a plan has to know whether they are there: the booking's own come first."""
-    own = [Ref(name, booking.key) for name in OF_BOOKING]
+    own = [Ref(name, booking.record_key) for name in OF_BOOKING]
     meetings = [Ref(ObjectName.MEETING, key) for key in meeting_keys(booking).values()]
     people = [Ref(name, identity) for name in PEOPLE for identity in booking.left]
-    return list(dict.fromkeys([*own, *meetings, *people]))
+    return list(dict.fromkeys([*own, *meetings, *people, *_before_its_story(booking)]))
+
+
+def _before_its_story(booking: Booking) -> list[Ref]:
+    """What may have been made of a booking before it was known that it continues another one."""
+    return [Ref(name, key) for key in booking.story_keys for name in OF_BOOKING]
 
 
 def meeting_keys(booking: Booking) -> dict[datetime, str]:
     """Start -> our key for the meeting then. The earliest goes by the booking's own key: a meeting
     that was made before the file asked for a history is not made again."""
     starts = sorted({*booking.earlier, booking.start})
-    later = {start: f"{booking.key}@{start:%Y%m%dT%H%M%SZ}" for start in starts[1:]}
-    return {starts[0]: booking.key, **later}
+    base = booking.record_key
+    later = {start: f"{base}@{start:%Y%m%dT%H%M%SZ}" for start in starts[1:]}
+    return {starts[0]: base, **later}
 
 
 def _mark_of(section: RecordRules) -> str:

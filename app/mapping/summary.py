@@ -30,7 +30,10 @@ def summarise(booking: Booking, overflow: Mapping[str, str]) -> str:
             lines += [f"- {label}: {text}" for label, text in person.answers.items()]
     for field, text in overflow.items():
         lines += ["", f"{field}, in full:", text]
-    lines += ["", f"meetergo booking {booking.id}"]
+    number = booking.record_key.partition(":")[2]
+    lines += [""] if number == booking.id else ["", f"Booked anew as {booking.id}"]
+    # By this line a record is found again whose create got no answer.
+    lines += [f"meetergo booking {number}"]
     return "\n".join(lines)
 
 

@@ -31,7 +31,7 @@ from app.domain.limits import is_source_name
 from app.security import signatures
 from app.security.encryption import Cipher
 from app.services.secrets import WebhookSecrets
-from app.store.bookings import keep_newest, read_state, set_outcome
+from app.store.bookings import keep_newest, read_state, set_outcome, story_mates
 from app.store.columns import is_unfit
 from app.store.deliveries import want
 from app.store.engine import Store, utcnow
@@ -276,7 +276,7 @@ class Intake:
             if kept is None:
                 return None
             add_event(session, self._cipher, event, EventStatus.APPLIED, booking.key)
-            return want(session, kept, now, backlog=True)
+            return _want_story(session, kept, now, backlog=True)
 
     def replay(self, event_id: int, backlog: bool = False) -> list[int]:
         """Take a stored event in once more, as the first time; give the connections to wake.
@@ -352,7 +352,7 @@ class Intake:
         row = keep_newest(session, self._cipher, booking, now)
         if row is None and again:
             row = session.scalars(select(BookingRow).where(BookingRow.key == booking.key)).one()
-        return want(session, row, now, backlog) if row is not None else []
+        return _want_story(session, row, now, backlog) if row is not None else []
 
     def _hold(self, event: Event, booking: Booking) -> Answer:
         with self._store.write() as session:
@@ -370,6 +370,16 @@ class Intake:
             )
         log.warning("webhook_quarantined", event_id=event_id, reason=why)
         return Answer(Verdict.QUARANTINED if new else Verdict.DUPLICATE, event_id)
+
+
+def _want_story(
+    session: Session, row: BookingRow, now: datetime, backlog: bool = False
+) -> list[int]:
+    """Mark a booking as due, and those that it continues or that continue it."""
+    wake = set(want(session, row, now, backlog))
+    for mate in story_mates(session, row):
+        wake.update(want(session, mate, now, backlog))
+    return sorted(wake)
 
 
 def _verify(
@@ -396,6 +406,8 @@ def _is_news(known: Booking, found: Booking) -> bool:
 
     Where both carry updatedAt it decides; the same state in the API's shape is no news.
     """
+    if found.continues and not known.continues:
+        return True
     if known.updated_at and found.updated_at:
         return (found.updated_at, found.cancelled) > (known.updated_at, known.cancelled)
     return _content(known) != _content(found)
@@ -406,5 +418,6 @@ def _content(booking: Booking) -> Booking:
     people = tuple(replace(person, answers={}, choices={}, id=None) for person in booking.attendees)
     return replace(
         booking, received_at=booking.start, updated_at=None, created_at=None, rescheduled=False,
-        payload={}, earlier=(), outcome=None, attendees=people, company_id=None,
+        payload={}, earlier=(), outcome=None, attendees=people, company_id=None, continues=None,
+        story=None,
     )  # fmt: skip

@@ -239,11 +239,11 @@ class Overview:
 
 def _refs(booking: Booking) -> tuple[list[Ref], list[Ref]]:
     """What stands for a booking alone, and what its people and companies may stand under."""
-    own = [Ref(name, booking.key) for name in (ObjectName.DEAL, ObjectName.CASE)]
+    own = [Ref(name, booking.record_key) for name in (ObjectName.DEAL, ObjectName.CASE)]
     # Where the history of moves is kept, there is a meeting for each start that it had.
     starts = (*booking.earlier, booking.start)
-    keys = [f"{booking.key}@{start:%Y%m%dT%H%M%SZ}" for start in starts]
-    own += [Ref(ObjectName.MEETING, key) for key in (*keys, booking.key)]
+    keys = [f"{booking.record_key}@{start:%Y%m%dT%H%M%SZ}" for start in starts]
+    own += [Ref(ObjectName.MEETING, key) for key in (*keys, booking.record_key)]
     people = [person.identity for person in booking.attendees if person.identity]
     domains = [person.company_domain for person in booking.attendees if person.company_domain]
     shared = [Ref(name, p) for name in (ObjectName.CONTACT, ObjectName.LEAD) for p in people]

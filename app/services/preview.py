@@ -32,7 +32,7 @@ from app.mapping.schema import FIRST, KEEP
 from app.mapping.wanted import merge, with_twins
 from app.security.encryption import Cipher
 from app.services.inquiry import LedgerLooks, inquire
-from app.store.bookings import has_booked_since, histories, read_state, take_part
+from app.store.bookings import has_booked_since, histories, in_stories, take_part
 from app.store.engine import Store
 from app.store.ledger import Ledger
 from app.store.models import BookingRow, DeliveryRow
@@ -98,7 +98,7 @@ class Previewer:
         with self._store.read() as session:
             query = select(BookingRow).where(BookingRow.key.in_((key, f"default:{key}")))
             row = session.scalars(query).first()
-            return read_state(row, self._cipher) if row else None
+            return in_stories(session, self._cipher, [row])[row.id] if row else None
 
     def since(self, moment: datetime, newest: int | None = None) -> list[Booking]:
         """The bookings that changed since a moment (UTC), oldest first; the `newest` so many of them."""
@@ -109,7 +109,9 @@ class Previewer:
             .limit(newest)
         )
         with self._store.read() as session:
-            return [read_state(row, self._cipher) for row in session.scalars(query).all()[::-1]]
+            rows = session.scalars(query).all()[::-1]
+            told = in_stories(session, self._cipher, rows)
+            return [told[row.id] for row in rows]
 
     def offline(
         self, mapping: FieldMapping, shape: CrmShape, bookings: Iterable[Booking]

@@ -5,20 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app.domain.booking import Booking, Outcome, is_newer
 from app.domain.history import History, tell
+from app.domain.story import is_continued
+from app.domain.story import tell as tell_story
 from app.security.encryption import Cipher
 from app.store.models import BookingPerson, BookingRow
 
 PURPOSE = "bookings.state"
+NEAR, MOST_NEAR = timedelta(days=1), 20
+"""Among how many bookings of a person, and how near in time, one is looked for that was moved."""
 MOST_BOOKINGS = 500
 """Bookings of one person that a summary looks at, the newest ones."""
 _codec = TypeAdapter(Booking)
@@ -45,20 +49,107 @@ def keep_newest(
     ).one()
     if fresh is not None:
         _note_people(session, row.id, booking)
+        _join_story(session, cipher, row, booking, now)
         return row
     known = _stored(row, cipher)
     # Also a state that comes too late tells of a time at which the meeting once was to be.
     older, newest = (known, booking) if is_newer(booking, known) else (booking, known)
     starts = {*known.earlier, *booking.earlier, older.start} - {newest.start}
     people = {*known.left, *booking.left, *_identities(older)} - _identities(newest)
-    kept = replace(newest, earlier=tuple(sorted(starts)), left=tuple(sorted(people)))
+    kept = replace(
+        newest,
+        earlier=tuple(sorted(starts)),
+        left=tuple(sorted(people)),
+        # Whoever does not say it leaves what another one said.
+        continues=newest.continues or older.continues,
+    )
     if newest is known and kept == known:
         return None
     _store(session, cipher, row, kept, now)
     _note_people(session, row.id, kept)
     row.revision += 1
     session.flush()
+    _join_story(session, cipher, row, kept, now)
     return row
+
+
+def _join_story(
+    session: Session, cipher: Cipher, row: BookingRow, booking: Booking, now: datetime
+) -> None:
+    """Note which bookings continue one another, whichever of them came first."""
+    if booking.form:
+        return
+    for other, state in _of_same_person(session, cipher, booking) if not booking.continues else ():
+        if is_continued(state, booking):
+            booking = replace(booking, continues=state.id)
+            row.state_box = cipher.encrypt(_codec.dump_json(booking).decode(), PURPOSE)
+            break
+        if not state.continues and is_continued(booking, state):
+            told = replace(state, continues=booking.id)
+            other.state_box = cipher.encrypt(_codec.dump_json(told).decode(), PURPOSE)
+            other.story, other.updated_at = row.story or row.key, now
+            other.revision += 1
+    if booking.continues:
+        before = f"{booking.source}:{booking.continues}"
+        found = session.scalars(select(BookingRow).where(BookingRow.key == before)).first()
+        row.story = (found.story if found else None) or before
+    # Who came before this one, and continues it, belongs to the same story.
+    session.execute(
+        update(BookingRow)
+        .where(BookingRow.story == row.key, BookingRow.id != row.id)
+        .values(story=row.story or row.key)
+    )
+    session.flush()
+
+
+def _of_same_person(
+    session: Session, cipher: Cipher, booking: Booking
+) -> Iterable[tuple[BookingRow, Booking]]:
+    """The newest other bookings of the first attendee, each with its state."""
+    first = booking.attendees[0].identity if booking.attendees else None
+    if first is None:
+        return []
+    query = (
+        select(BookingRow)
+        .join(BookingPerson, BookingPerson.booking_id == BookingRow.id)
+        .where(
+            BookingPerson.person_hash == hash_of(first),
+            BookingRow.key != booking.key,
+            BookingRow.version.between(booking.version - NEAR, booking.version + NEAR),
+        )
+        .order_by(BookingRow.version.desc())
+        .limit(MOST_NEAR)
+    )
+    return [(row, _stored(row, cipher)) for row in session.scalars(query)]
+
+
+def story_mates(session: Session, row: BookingRow) -> list[BookingRow]:
+    """The other bookings of a booking's story: what stands for all of them may change with it."""
+    root = row.story or row.key
+    query = select(BookingRow).where(
+        or_(BookingRow.key == root, BookingRow.story == root), BookingRow.id != row.id
+    )
+    return list(session.scalars(query.order_by(BookingRow.id)))
+
+
+def in_stories(session: Session, cipher: Cipher, rows: Iterable[BookingRow]) -> dict[int, Booking]:
+    """Id of each row -> its booking as its story has it."""
+    rows = list(rows)
+    roots = sorted({row.story or row.key for row in rows})
+    query = select(BookingRow).where(BookingRow.story.in_(roots))
+    later = list(session.scalars(query)) if roots else []
+    told = {row.story for row in later}
+    firsts = session.scalars(select(BookingRow).where(BookingRow.key.in_(told))) if told else ()
+    members: dict[str, dict[int, Booking]] = {}
+    for row in (*firsts, *later):
+        members.setdefault(row.story or row.key, {})[row.id] = read_state(row, cipher)
+    found = {}
+    for row in rows:
+        root, booking = row.story or row.key, read_state(row, cipher)
+        others = members.get(root, {})
+        mine = [*(b for number, b in others.items() if number != row.id), booking]
+        found[row.id] = tell_story(root, booking, mine) if others else booking
+    return found
 
 
 def _store(
@@ -83,7 +174,7 @@ def _stored(row: BookingRow, cipher: Cipher) -> Booking:
 
 def read_state(row: BookingRow, cipher: Cipher) -> Booking:
     """The booking that a row holds, with what people said of it. Raises UnreadableSecret."""
-    booking = _stored(row, cipher)
+    booking = replace(_stored(row, cipher), story=row.story)
     if row.outcome and row.outcome_start == booking.start:
         return replace(booking, outcome=Outcome(row.outcome))
     return booking

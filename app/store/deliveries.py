@@ -520,8 +520,18 @@ def want_resync(session: Session, connection_id: int, version: str, now: datetim
     return len(changed.all())
 
 
-def take_turn(session: Session, delivery: DeliveryRow) -> int:
-    """A booking's place in the rotation of owners: the next one, and from then on always that."""
+def take_turn(session: Session, delivery: DeliveryRow, story: str = "") -> int:
+    """A booking's place in the rotation of owners: the next one, and from then on always that.
+
+    `story`: key of the booking that it continues, whose place it keeps.
+    """
+    if delivery.turn is None and story:
+        query = (
+            select(DeliveryRow.turn)
+            .join(BookingRow, BookingRow.id == DeliveryRow.booking_id)
+            .where(BookingRow.key == story, DeliveryRow.connection_id == delivery.connection_id)
+        )
+        delivery.turn = session.scalar(query)
     if delivery.turn is None:
         query = select(func.max(DeliveryRow.turn)).where(
             DeliveryRow.connection_id == delivery.connection_id

@@ -71,7 +71,9 @@ def try_file(name: str) -> str:
     """Check a text, and show what it would do to the bookings of last week; nothing is kept."""
     provider = _provider(name)
     text = request.form.get("mapping", "").replace("\r\n", "\n")
-    chosen = asked_connection(request.form)
+    # The form's 0 stands for no account.
+    none = request.form.get("connection") == "0"
+    chosen = None if none else asked_connection(request.form)
     row = find_connection(chosen) if chosen else None
     if row is not None and row.provider != name:
         raise NotFound("There is no such connection.")

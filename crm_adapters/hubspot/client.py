@@ -11,7 +11,18 @@ import urllib3
 from app.domain.allowance import Allowance
 from app.domain.errors import Gone, InvalidRecord, RateLimited, RetryLater
 from app.domain.records import ObjectName
-from app.outbound.reply import Json, Reply, a_text, an_id, part, reply_of, rows, some_object
+from app.outbound.reply import (
+    Json,
+    Reply,
+    a_text,
+    an_id,
+    part,
+    reply_of,
+    rows,
+    some_object,
+    some_objects,
+    some_text,
+)
 from app.outbound.wire import watch
 from crm_adapters.base import Access
 from crm_adapters.http import MOST_PAGES, exchange, shorten, unreachable, with_token
@@ -194,7 +205,9 @@ class HubSpotClient:
             body = {"inputs": [{"id": item} for item in chunk]}
             answer = self._links.get_page(PLURAL[name], PLURAL[target], body)
             for result in rows(answer, "results"):
-                there = [an_id(to, "toObjectId") for to in rows(result, "to")]
+                # The primary company is marked by a type of its own, and comes first.
+                ends = sorted(rows(result, "to"), key=lambda to: not _is_primary(to))
+                there = [an_id(to, "toObjectId") for to in ends]
                 found.setdefault(an_id(part(result, "from")), []).extend(there)
         return found
 
@@ -227,6 +240,13 @@ class HubSpotClient:
                 break
             after = {"after": mark}
         raise RetryLater("HubSpot's list does not end.")
+
+
+def _is_primary(end: Json) -> bool:
+    kinds = {
+        (some_text(k, "category"), k.get("typeId")) for k in some_objects(end, "associationTypes")
+    }
+    return bool(kinds & {("HUBSPOT_DEFINED", 1), ("HUBSPOT_DEFINED", 5)})
 
 
 class _Pool:

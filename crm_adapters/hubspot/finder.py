@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import phonenumbers
@@ -14,9 +14,6 @@ from app.outbound.reply import Json, an_id, some_text
 from crm_adapters.base import BOOKING_FIELD
 from crm_adapters.finder import Hit, KeyFinder, told_begun
 from crm_adapters.hubspot.client import LINK_TYPES, HubSpotClient, chunks, values_of
-
-COMPANY_OF_CONTACT = "associatedcompanyid"
-"""The contact's primary company. https://developers.hubspot.com/docs/api-reference/crm-contacts-v3/guide"""
 
 
 def find(api: HubSpotClient, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
@@ -36,16 +33,16 @@ class Finder(KeyFinder):
     def run(self) -> Findings:
         """Answer everything, and say of found contacts to which company they belong."""
         findings = super().run()
-        unsaid = {
+        people = {
             hit.record_id: question.ref
             for question in self._questions
-            if question.ref.object is ObjectName.CONTACT and self._lacks_company(question)
+            if question.ref.object is ObjectName.CONTACT
+            and any(ref.object is ObjectName.COMPANY for ref in question.anchors)
             for hit in findings.found.get(question.ref, ())
-            if not hit.company
         }
-        linked = self._api.linked(ObjectName.CONTACT, list(unsaid), ObjectName.COMPANY)
+        linked = self._api.linked(ObjectName.CONTACT, list(people), ObjectName.COMPANY)
         for record_id, companies in linked.items():
-            ref = unsaid.get(record_id)
+            ref = people.get(record_id)
             if ref and companies:
                 findings.found[ref] = [
                     replace(hit, company=companies[0]) if hit.record_id == record_id else hit
@@ -53,14 +50,9 @@ class Finder(KeyFinder):
                 ]
         return findings
 
-    def _lacks_company(self, question: Question) -> bool:
-        """Whether a company is about to be made that the person may not belong to."""
-        companies = [ref for ref in question.anchors if ref.object is ObjectName.COMPANY]
-        return any(self.id_of(ref) is None for ref in companies)
-
     def by_id(self, name: ObjectName, wanted: Mapping[str, Question]) -> Iterator[Hit]:
         """Batch read; what is missing there may be a merged record, which answers alone."""
-        fields = _fields(name, wanted.values())
+        fields = sorted({field for question in wanted.values() for field in question.fields})
         there = set()
         for chunk in chunks(list(wanted)):
             for record in self._api.read(name, chunk, fields):
@@ -101,7 +93,7 @@ class Finder(KeyFinder):
     ) -> Iterator[Hit]:
         """Read by a unique property, which unlike search does not lag."""
         by_value = {key.value: question for question, key in asked}
-        fields = _fields(name, (question for question, _ in asked), field)
+        fields = sorted({f for q, _ in asked for f in q.fields} | {field})
         for chunk in chunks(list(by_value)):
             for record in self._api.read(name, chunk, fields, key=field):
                 question = by_value.get((values_of(record).get(field) or "").lower())
@@ -112,7 +104,7 @@ class Finder(KeyFinder):
     def _search_in(
         self, name: ObjectName, field: str, asked: list[tuple[Question, Key]]
     ) -> Iterator[Hit]:
-        fields = _fields(name, (question for question, _ in asked), field)
+        fields = sorted({f for q, _ in asked for f in q.fields} | {field})
         for chunk in chunks(asked):
             values = [key.value.lower() for _, key in chunk]
             rule = {"propertyName": field, "operator": "IN", "values": values}
@@ -127,7 +119,7 @@ class Finder(KeyFinder):
         name = "hs_additional_emails"
         for question, key in asked:
             rule = {"propertyName": name, "operator": "CONTAINS_TOKEN", "value": key.value}
-            fields = _fields(ObjectName.CONTACT, [question], name)
+            fields = sorted(question.fields | {name})
             for record in self._api.search(ObjectName.CONTACT, [rule], fields):
                 there = (values_of(record).get(name) or "").lower().split(";")
                 if key.value in [entry.strip() for entry in there]:
@@ -145,7 +137,7 @@ class Finder(KeyFinder):
                     "value": national,
                 },
             ]
-            fields = _fields(ObjectName.CONTACT, [question], "phone", "email")
+            fields = sorted(question.fields | {"phone", "email"})
             for record in self._api.search(ObjectName.CONTACT, rules, fields):
                 if normalise_phone(values_of(record).get("phone")) == key.value:
                     yield question, _found(record, "phone")
@@ -197,13 +189,5 @@ class Finder(KeyFinder):
             seen.update(ids)
 
 
-def _fields(name: ObjectName, questions: Iterable[Question], *more: str) -> list[str]:
-    """The properties to read: those asked for, and of a contact its company."""
-    own = {COMPANY_OF_CONTACT} if name is ObjectName.CONTACT else set()
-    return sorted({field for question in questions for field in question.fields} | own | {*more})
-
-
 def _found(record: Json, by: str) -> Found:
-    values, made_at = values_of(record), some_text(record, "createdAt")
-    company = values.get(COMPANY_OF_CONTACT) or ""
-    return Found(an_id(record), values, by, made_at=made_at, company=company)
+    return Found(an_id(record), values_of(record), by, made_at=some_text(record, "createdAt"))

@@ -700,7 +700,7 @@ RULES: dict[str, dict[str, Any]] = {
         "lastname": {"from": "attendee.last_name", "write": "untouched"},
         "lifecyclestage": {"value": "lead", "write": "on_create"}}}},
         "pipedrive": {"contact": {"fields": {
-            "phones": {"from": "attendee.phone", "write": "if_empty"},
+            "phones": {"from": "attendee.phone", "write": "on_create"},
             "name": {"from": "attendee.display_name", "write": "untouched"}}}},
         "salesforce": {"contact": {"fields": {
             "Phone": {"from": "attendee.phone", "write": "if_empty"},
@@ -774,7 +774,7 @@ DIFFERENCES: list[tuple[str, Any, set[str]]] = [
     ("what a move does", {"meeting": {"on_reschedule": "keep_history"}}, {"moved"}),
     ("an owner who stands in", {"owner": {"fallback": "sales@acme.example"}}, EVERY),
     ("an owner by table", {"owner": {"rule": "table", "table": {"mary@acme.example": "boss@acme.example"}}}, EVERY),
-    ("a write rule", {"contact": {"fields": {"$mail": {"from": "attendee.email", "write": "if_empty"}}}}, EVERY),
+    ("a write rule", {"contact": {"fields": {"$mail": {"from": "attendee.email", "write": "on_create"}}}}, EVERY),
     ("an answer that one booking has", {"meeting": {"fields": {"$place": "answers.Place"}}}, EVERY),
     ("a field that one booking fills", {"deal": {"fields": {"x": "answers.Place"}}}, {"long"}),
     ("a field that fails for one", {"deal": {"fields": {"x": {"from": "answers.Place", "as": "number"}}}}, {"long"}),

@@ -60,7 +60,7 @@ def test_an_account_that_cannot_be_read_is_left_alone_and_said_so(
 ) -> None:
     """A refusal before any booking is tried is nobody's fault here: it waits, and the page says why."""
 
-    def refuse(adapter: object) -> None:
+    def refuse(adapter: object, needed: object = None) -> None:
         raise InvalidRecord("this version of the API has ended")
 
     whole = ADAPTERS[provider].directory

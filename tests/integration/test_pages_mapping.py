@@ -47,6 +47,10 @@ def text_of(page: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
 
 
+PHONE = "phone: {from: attendee.phone, write: untouched}"
+"""The line of the file that the tests change."""
+
+
 def see(bridge: Bridge, path: str, status: int = 200) -> str:
     answer = bridge.client.get(path)
     assert answer.status_code == status, answer.get_data(as_text=True)
@@ -442,7 +446,7 @@ def test_a_broken_file_is_told_loudly(mapped: Bridge, files: Path) -> None:
     version = mapped.services.mappings["hubspot"].version
     assert 'role="alert"' not in see(mapped, "/")
     good = (files / "hubspot.yaml").read_text(encoding="utf-8")
-    edit(files, "hubspot", "phone: attendee.phone", "phone: attendee.fone")
+    edit(files, "hubspot", PHONE, "phone: attendee.fone")
     for path in ("/", "/mappings"):
         page = see(mapped, path)
         assert 'role="alert"' in page
@@ -456,7 +460,7 @@ def test_a_broken_file_is_told_loudly(mapped: Bridge, files: Path) -> None:
 def test_a_file_that_an_account_speaks_against_is_told(mapped: Bridge, files: Path) -> None:
     """A good file that names a field the CRM lacks is refused for that account, on every page."""
     mapped.sync(sample("booking_created"))
-    edit(files, "hubspot", "phone: attendee.phone", "fax: attendee.phone")
+    edit(files, "hubspot", PHONE, "fax: attendee.phone")
     mapped.sync(sample("booking_rescheduled"))
     number = mapped.connection("hubspot").id
     for path in ("/", "/mappings", f"/connections/{number}"):
@@ -472,7 +476,7 @@ def test_a_file_that_an_account_speaks_against_is_told(mapped: Bridge, files: Pa
     for path in ("/", f"/connections/{number}"):
         page = text_of(see(mapped, path))
         assert "in use all the same" in page and "stays in use" not in page, path
-    edit(files, "hubspot", "fax: attendee.phone", "phone: attendee.phone  # as it was")
+    edit(files, "hubspot", "fax: attendee.phone", f"{PHONE}  # as it was")
     mapped.sync(sample("booking_cancelled"))
     assert "does not fit" not in text_of(see(mapped, "/"))
 
@@ -499,7 +503,7 @@ def test_a_mapping_is_tried_before_it_counts(mapped: Bridge, files: Path) -> Non
     asked = html.unescape(see(mapped, "/mappings/hubspot/try"))
     assert text in asked
     before, version = writes(mapped), mapped.services.mappings["hubspot"].version
-    changed = text.replace("phone: attendee.phone", "jobtitle: {value: Boss}")
+    changed = text.replace(PHONE, "jobtitle: {value: Boss}")
     number = mapped.connection("hubspot").id
     page = press(
         mapped, "/mappings/hubspot/try", 200, mapping=changed.replace("\n", "\r\n"),
@@ -517,7 +521,7 @@ def test_a_text_with_mistakes_shows_them_all(mapped: Bridge, files: Path) -> Non
     """Those of the file and those that only the account knows, each with its line."""
     text = (files / "hubspot.yaml").read_text(encoding="utf-8")
     wrong = text.replace("email: attendee.email", "email: attendee.emial")
-    wrong = wrong.replace("phone: attendee.phone", "fax: attendee.phone")
+    wrong = wrong.replace(PHONE, "fax: attendee.phone")
     path, number = "/mappings/hubspot/try", mapped.connection("hubspot").id
     page = text_of(press(mapped, path, 200, mapping=wrong, connection=number))
     assert "2 mistakes" in page
