@@ -33,8 +33,8 @@ def new(**more: Any) -> dict[str, Any]:
     """The booking that takes its place, made a moment before the first one is cancelled."""
     given = {"rescheduledFromId": "old", "start": "2026-12-08T09:00:00Z",
              "end": "2026-12-08T09:30:00Z", **more}  # fmt: skip
-    return sample("booking_created", id="new", createdAt="2026-11-21T10:00:00Z",
-                  updatedAt="2026-11-21T10:00:00Z", **given)  # fmt: skip
+    return sample("booking_created", id="new", **{"createdAt": "2026-11-21T10:00:00Z", **given},
+                  updatedAt="2026-11-21T10:00:00Z")  # fmt: skip
 
 
 ORDERS = list(itertools.permutations(range(3)))
