@@ -38,8 +38,8 @@ from workers import jobs, lease, sync
 from workers.sync import Drainer
 
 START = datetime(2026, 11, 23, 8, tzinfo=UTC)
-LOOK = 10.0
-"""Simulated seconds between two looks, as SWEEP_INTERVAL has it."""
+LOOK = 20.0
+"""Simulated seconds between two looks, twice what SWEEP_INTERVAL has: one of them fails, say."""
 CHANCE = 60.0
 """Simulated seconds in which everything that is due is synced once nothing is in its way."""
 RECOVERY = 25 * 60.0
@@ -151,7 +151,9 @@ class World:
     def restart(self) -> None:
         """All processes of the service end and begin anew, with the present encryption keys."""
         bridge = self.bridge
-        environ = {k: v for served in bridge.served.values() for k, v in served.environment().items()}
+        environ = {
+            k: v for served in bridge.served.values() for k, v in served.environment().items()
+        }
         bridge.services.store.close()
         values = {**self.values, "encryption_keys": ",".join(self.keys)}
         bridge.settings = make_settings(bridge.settings.database_url, **values)
@@ -274,7 +276,9 @@ class World:
             self.clock.forward(max(LOOK, min(ends, default=LOOK)))
 
     def _nothing_failed(self, what: Iterable[str]) -> None:
-        failed = [d for d in self.bridge.deliveries() if d.state == DeliveryState.FAILED]
+        query = select(DeliveryRow).where(DeliveryRow.state == DeliveryState.FAILED)
+        with self.bridge.services.store.read() as session:
+            failed = session.scalars(query).all()
         assert not failed, f"{what}: {[(d.connection_id, d.error_message) for d in failed]}"
 
     def _nothing_overdue(self, now: datetime, what: Iterable[str]) -> None:
@@ -296,7 +300,9 @@ def hindrance(row: ConnectionRow, now: datetime) -> datetime | None:
     """Until when the connection's page says that its work waits; None: nothing is in its way."""
     if row.status not in WORKING:
         assert row.last_error and row.next_step, f"{row.provider} is {row.status} and says nothing"
-        return row.probe_at if row.probe_at and row.probe_at > now else now + timedelta(seconds=LOOK)
+        return (
+            row.probe_at if row.probe_at and row.probe_at > now else now + timedelta(seconds=LOOK)
+        )
     void = row.paused_at is not None and row.paused_at > now + SKEW
     if row.pause_until and row.pause_until > now and not void:
         assert row.last_error, f"{row.provider} pauses and says nothing"
