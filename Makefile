@@ -1,7 +1,7 @@
 # `make demo` and `make test` are all that a new machine needs; see README.md.
 VENV := .venv
 PY := $(VENV)/bin/python
-.PHONY: demo test check bench chaos chaos-mutants fuzz format clean
+.PHONY: demo test check bench chaos chaos-mutants soak fuzz format clean
 
 demo: $(VENV)/.runtime ## Run everything on this machine and show it (ARGS=--once: and stop)
 	@$(PY) -m sandbox.demo $(ARGS)
@@ -26,6 +26,10 @@ chaos: $(VENV)/.dev ## Bookings while everything fails (SEED=.. BOOKINGS=.. DATA
 
 chaos-mutants: $(VENV)/.dev ## Plant bugs, each by name, and see that the tests catch them
 	@$(PY) -m tests.chaos.hunt $(ARGS)
+
+MINUTES := 60
+soak: $(VENV)/.dev ## Hours in real time: does a booking ever wait without a reason? (MINUTES=.. SEED=..)
+	@$(PY) -m tests.soak --minutes $(MINUTES) --seed $(SEED) --database $(DATABASE)
 
 WEBHOOKS := 1500
 RAW := 300

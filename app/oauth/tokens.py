@@ -18,6 +18,7 @@ from app.domain.errors import RetryLater, Unauthorized
 from app.oauth import exchange
 from app.security.encryption import Cipher
 from app.store.connections import Problem, set_status
+from app.store.deliveries import SKEW
 from app.store.engine import Store, utcnow
 from app.store.models import WORKING, ConnectionRow, ConnectionStatus, Revocation
 from config.providers import Provider, Providers
@@ -35,6 +36,8 @@ SPARE = timedelta(seconds=10)
 """With so much life left a token may be used while another process refreshes it."""
 BACK_OFF = (5.0, 900.0)
 """Seconds until a token endpoint that failed is asked again: at first, at most."""
+LONGEST_BACK_OFF = timedelta(seconds=4 * BACK_OFF[1])
+"""The longest that a token endpoint is left alone where it asks for that itself."""
 ALARM_AFTER = timedelta(minutes=15)
 """A token endpoint that has been failing for so long makes a connection `expiring`."""
 EARLY = 2.0
@@ -54,6 +57,17 @@ class Grant:
     reason: str | None
     account_id: str = ""
     """The CRM's own id of the account that they open."""
+    failing_since: datetime | None = None
+
+    def left_alone(self, now: datetime) -> datetime | None:
+        """Until when the token endpoint is left alone; None where it may be asked.
+
+        What failed in a time that is yet to come failed before a clock was set back.
+        """
+        if self.retry_at is None or self.retry_at <= now:
+            return None
+        set_back = self.failing_since is not None and self.failing_since > now + SKEW
+        return None if set_back or self.retry_at > now + LONGEST_BACK_OFF + SKEW else self.retry_at
 
     def token_for(self, account_id: str) -> str:
         """The access token, for work on one account; raise RetryLater where it is another one's.
@@ -148,8 +162,7 @@ class TokenService:
         return [
             number
             for number, grant in held
-            if not grant.fresh(now, _spread(number, grant))
-            and (grant.retry_at is None or grant.retry_at <= now)
+            if not grant.fresh(now, _spread(number, grant)) and grant.left_alone(now) is None
         ]
 
     def keep(self, row: ConnectionRow, provider: Provider, answer: Any) -> None:
@@ -235,6 +248,7 @@ class TokenService:
             row.refresh_retry_at,
             row.last_error,
             row.account_id,
+            row.refresh_failing_since,
         )
 
     def _renew(self, connection_id: int, needed: Callable[[Grant], bool], spare: bool) -> Grant:
@@ -251,10 +265,10 @@ class TokenService:
             if grant.by_key:
                 raise Unauthorized("The CRM no longer accepts the key.")
             usable = spare and grant.outlives(self._now() + SPARE)
-            if grant.retry_at and grant.retry_at > self._now():
+            if until := grant.left_alone(self._now()):
                 if spare and grant.outlives(self._now()):
                     return grant
-                wait = (grant.retry_at - self._now()).total_seconds()
+                wait = (until - self._now()).total_seconds()
                 raise RetryLater(grant.reason or "The token endpoint is left alone.", wait)
             fence = self._take_lease(connection_id, needed)
             if fence is not None:
@@ -277,7 +291,13 @@ class TokenService:
                 update(ConnectionRow)
                 .where(
                     ConnectionRow.id == connection_id,
-                    or_(ConnectionRow.refresh_until.is_(None), ConnectionRow.refresh_until < now),
+                    # One that ends further ahead than any machine's clock explains was taken before
+                    # a clock went back. Another machine's is waited for: two refreshes end a grant.
+                    or_(
+                        ConnectionRow.refresh_until.is_(None),
+                        ConnectionRow.refresh_until < now,
+                        ConnectionRow.refresh_until > until + SKEW,
+                    ),
                 )
                 .values(refresh_fence=ConnectionRow.refresh_fence + 1, refresh_until=until)
                 .returning(ConnectionRow.refresh_fence)
@@ -473,7 +493,7 @@ def _back_off(failures: int, error: Exception) -> float:
     first, most = BACK_OFF
     after = error.after if isinstance(error, RetryLater) else None
     if after is not None:
-        return min(max(after, 1.0), 4 * most)
+        return min(max(after, 1.0), LONGEST_BACK_OFF.total_seconds())
     return random.uniform(1.0, min(most, first * 2 ** min(failures, 10)))  # noqa: S311
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -30,6 +31,8 @@ from tests.ports import free_port
 ROOT = Path(__file__).parent.parent.parent
 SWEEP = 2
 """Seconds between two sweeps."""
+SHORT = {"SWEEP_INTERVAL": str(SWEEP), "PROBE_INTERVAL": "2", "HTTP_TIMEOUT": "10"}
+"""Intervals with which a chaos run goes through many outages in minutes."""
 UNLIMITED = 100_000
 
 
@@ -43,7 +46,10 @@ class System:
         say: Any = print,
         mutant: str = "",
         workers: tuple[str, ...] = ("worker-1", "worker-2"),
+        settings: Mapping[str, str] = SHORT,
     ) -> None:
+        """`settings`: variables of the environment beside those that every run needs."""
+        self._settings = settings
         self.folder, self.say, self.workers = folder, say, workers
         self.database_url = database_url
         self.can_cut = database_url.startswith("postgresql")
@@ -82,9 +88,7 @@ class System:
             "MEETERGO_WEBHOOK_SECRETS": SECRET,
             "PUBLIC_URL": self.web,
             "WEB_BIND": self.web.partition("//")[2],
-            "SWEEP_INTERVAL": str(SWEEP),
-            "PROBE_INTERVAL": "2",
-            "HTTP_TIMEOUT": "10",
+            **self._settings,
             "BRIDGE_MUTANT": mutant or os.environ.get("BRIDGE_MUTANT", ""),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }

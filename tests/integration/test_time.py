@@ -1,0 +1,304 @@
+"""Time through the front door: what grows old between two drains, and what is told when work waits."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import time_machine
+from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
+
+from app.store import deliveries
+from app.store.connections import NoticeKind, set_status
+from app.store.engine import utcnow
+from app.store.models import ConnectionRow, ConnectionStatus, Notice
+from config.settings import CONFIG_DIR
+from sandbox.serve import Served
+from tests.bridge import Bridge, sample, wait_for
+from tests.month import Clock, Hands, own_time
+from workers import accounts, jobs, lease
+from workers.batch import Batch
+from workers.lookout import Lookout
+from workers.sync import TELL_AFTER
+
+HIDDEN = "jane.van.der.berg@example.com"
+"""What an exception's text holds of a person, and nobody may read anywhere."""
+
+
+def notices(bridge: Bridge, kind: NoticeKind) -> list[Notice]:
+    """The notices of a kind."""
+    with bridge.services.store.read() as session:
+        return list(session.scalars(select(Notice).where(Notice.kind == kind)))
+
+
+def look(bridge: Bridge, drain: Callable[[int], None]) -> None:
+    """Look into the database as a worker does; `drain` is what it does with what it finds."""
+    jobs.look(bridge.services, Hands(drain))  # type: ignore[arg-type]
+
+
+# Two drains further apart than a lease
+
+
+def grow_old(bridge: Bridge, provider: str, clock: Clock) -> None:
+    clock.forward(accounts.DIRECTORY_TTL + 1)
+
+
+def change_mapping(bridge: Bridge, provider: str, clock: Clock) -> None:
+    path = bridge.settings.mappings_dir / f"{provider}.yaml"
+    path.write_text(path.read_text(encoding="utf-8") + "# another word\n", encoding="utf-8")
+
+
+def change_status(bridge: Bridge, provider: str, clock: Clock) -> None:
+    with bridge.services.store.write() as session:
+        row = session.get_one(ConnectionRow, 1)
+        for status in (ConnectionStatus.EXPIRED, ConnectionStatus.ACTIVE):
+            set_status(session, row, status, utcnow())
+
+
+def change_address(bridge: Bridge, provider: str, clock: Clock) -> None:
+    """The same account under another address, which both servers are."""
+    other = Served(bridge.sandbox(provider))
+    bridge.served["other"] = other
+    before = bridge.connection(provider).api_base
+    old = next(s.url for name, s in bridge.served.items() if name == provider)
+    with bridge.services.store.write() as session:
+        session.execute(update(ConnectionRow).values(api_base=before.replace(old, other.url)))
+
+
+CHANGES = {"account": grow_old, "mapping": change_mapping, "status": change_status,
+           "address": change_address}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_two_drains_further_apart_than_a_lease(
+    change: str, provider: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An account that has to be read anew is read under the lease of the drain that reads it."""
+    folder = tmp_path / "mappings"
+    folder.mkdir()
+    for source in (CONFIG_DIR / "mappings").glob("*.yaml"):
+        (folder / source.name).write_bytes(source.read_bytes())
+    with time_machine.travel(utcnow(), tick=False) as traveller:
+        clock = Clock(traveller)
+        clock.forward(0)
+        own_time(monkeypatch, clock)
+        url = f"sqlite:///{tmp_path}/a.sqlite3"
+        bridge = Bridge(url, (provider,), mappings_dir=folder).connect_all()
+        bridge.post(sample("booking_created"))
+        bridge.drain()
+        clock.forward(deliveries.LEASE.total_seconds() + 5)
+        CHANGES[change](bridge, provider, clock)
+        bridge.post(sample("booking_rescheduled"))
+        bridge.drain()
+        assert {row.state for row in bridge.deliveries()} == {"synced"}
+        assert bridge.connection(provider).stalls == 0
+        bridge.close()
+
+
+# Clocks that are set
+
+
+@pytest.mark.parametrize("hours", [1, 24])
+def test_a_lease_that_ends_in_an_hour_is_void(database_url: str, hours: int) -> None:
+    """A worker died with its lease and the clock was set back: the next one does the work at once."""
+    bridge = Bridge(database_url, ("hubspot",)).connect_all()
+    bridge.post(sample("booking_created"))
+    with bridge.services.store.write() as session:
+        session.execute(update(ConnectionRow).values(drain_until=utcnow() + timedelta(hours=hours)))
+    bridge.drain()
+    assert bridge.delivery("hubspot").state == "synced"
+    bridge.close()
+
+
+def test_a_refresh_lease_from_the_future_is_void(tmp_path: Path) -> None:
+    """A refresher died and the clock was set back an hour: the token is refreshed all the same; one
+    of a machine whose clock is some minutes ahead is waited for, since two refreshes may end a grant."""
+    bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("salesforce",)).connect_all()
+    tokens, sandbox = bridge.services.tokens, bridge.sandbox("salesforce")
+    before = sandbox.calls_to_token
+    ends = utcnow() + timedelta(minutes=5)
+    with bridge.services.store.write() as session:
+        session.execute(update(ConnectionRow).values(refresh_until=ends))
+    assert tokens._take_lease(1, lambda held: True) is None
+    with bridge.services.store.write() as session:
+        session.execute(update(ConnectionRow).values(refresh_until=ends + timedelta(hours=1)))
+    sandbox.expire_access_tokens()
+    bridge.sync(sample("booking_created"))
+    assert sandbox.calls_to_token == before + 1
+    assert bridge.delivery("salesforce").state == "synced"
+    bridge.close()
+
+
+def test_a_pause_of_the_token_endpoint_from_the_future_is_void(tmp_path: Path) -> None:
+    """The endpoint failed and the clock was set back an hour: it is asked again without that hour."""
+    bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",)).connect_all()
+    later = utcnow() + timedelta(hours=1)
+    bridge.sandbox("hubspot").expire_access_tokens()
+    with bridge.services.store.write() as session:
+        session.execute(
+            update(ConnectionRow).values(
+                refresh_failures=1, refresh_failing_since=later, expires_at=utcnow(),
+                refresh_retry_at=later + timedelta(seconds=5),
+            )
+        )  # fmt: skip
+    assert bridge.services.tokens.due() == [1]
+    bridge.sync(sample("booking_created"))
+    assert bridge.delivery("hubspot").state == "synced"
+    bridge.close()
+
+
+# Work that waits is told
+
+
+def test_overdue_work_is_told_once_everywhere(tmp_path: Path) -> None:
+    """Due for five minutes on a working connection: one notice, the metric, the page, doctor; and one
+    notice once it has been caught up."""
+    with time_machine.travel(utcnow(), tick=True) as traveller:
+        bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",)).connect_all()
+        bridge.post(sample("booking_created"))
+
+        def nobody(connection_id: int) -> None:
+            """No worker takes it up."""
+
+        look(bridge, nobody)
+        traveller.shift(timedelta(minutes=4))
+        look(bridge, nobody)
+        assert notices(bridge, NoticeKind.OVERDUE) == []
+        traveller.shift(timedelta(minutes=1, seconds=5))
+        for _ in range(3):
+            look(bridge, nobody)
+        (told,) = notices(bridge, NoticeKind.OVERDUE)
+        assert "1 bookings are due" in told.reason and "No worker" in told.reason
+        metrics = bridge.client.get("/metrics").get_data(as_text=True)
+        (line,) = [m for m in metrics.splitlines() if m.startswith("bridge_oldest_due_seconds{")]
+        assert 300 < float(line.split()[-1]) < 400
+        page = bridge.client.get("/connections/1").get_data(as_text=True)
+        assert "1 bookings wait, the oldest since" in page and "No worker has taken it up" in page
+        doctor = bridge.app.test_cli_runner().invoke(
+            args=["doctor", "--connection", "1"], env={"COLUMNS": "250"}
+        )
+        assert doctor.exit_code == 1 and "waiting too long" in doctor.output
+        look(bridge, bridge.drainer.drain)
+        look(bridge, bridge.drainer.drain)
+        assert bridge.delivery("hubspot").state == "synced"
+        assert len(notices(bridge, NoticeKind.CAUGHT_UP)) == 1
+        assert len(notices(bridge, NoticeKind.OVERDUE)) == 1
+        metrics = bridge.client.get("/metrics").get_data(as_text=True)
+        assert 'bridge_oldest_due_seconds{connection="1",provider="hubspot"} 0.0' in metrics
+        bridge.close()
+
+
+def test_a_drain_that_breaks_three_times_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of this service before any booking is in hand: told at the third time, with its place
+    and without its text; once it is mended all is synced."""
+    with time_machine.travel(utcnow(), tick=True) as traveller:
+        bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",)).connect_all()
+        bridge.post(sample("booking_created"))
+        with monkeypatch.context() as patch:
+
+            def breaks(*args: object) -> Any:
+                raise RuntimeError(HIDDEN)
+
+            patch.setattr(deliveries, "due", breaks)
+            for number in range(1, 6):
+                bridge.drain()
+                assert bridge.connection("hubspot").stalls == number
+                assert len(notices(bridge, NoticeKind.STALLED)) == (number >= TELL_AFTER)
+                traveller.shift(timedelta(minutes=1))
+        (told,) = notices(bridge, NoticeKind.STALLED)
+        row = bridge.connection("hubspot")
+        for words in (told.reason, row.last_error):
+            assert words and "RuntimeError at " in words and HIDDEN not in words
+        assert bridge.delivery("hubspot").state == "due"
+        bridge.settle()
+        row = bridge.connection("hubspot")
+        assert (bridge.delivery("hubspot").state, row.stalls, row.last_error) == ("synced", 0, None)
+        bridge.close()
+
+
+def test_a_lone_booking_with_a_fault_fails_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of five bookings brings a fault of this service to light: it fails, in words, the others pass."""
+    bad, write = "default:b2", Batch.write
+
+    def breaks(batch: Batch) -> None:
+        if bad in [booking.key for _, booking in batch._rows]:
+            raise KeyError(HIDDEN)
+        write(batch)
+
+    monkeypatch.setattr(Batch, "write", breaks)
+    with time_machine.travel(utcnow(), tick=True) as traveller:
+        bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",)).connect_all()
+        for number in range(5):
+            person = {"email": f"p{number}@gmail.com", "lastname": f"P{number}"}
+            bridge.post(sample("booking_created", id=f"b{number}", attendees=[person]))
+        for _ in range(12):
+            bridge.drain()
+            traveller.shift(timedelta(minutes=1))
+        states = [row.state for row in bridge.deliveries()]
+        assert states == ["synced", "synced", "failed", "synced", "synced"]
+        words = bridge.deliveries()[2].error_message or ""
+        assert "This service has a fault: KeyError at " in words and HIDDEN not in words
+        assert len(bridge.sandbox("hubspot").view().deals) == 4
+        assert len(notices(bridge, NoticeKind.FAILED)) == 1
+        bridge.close()
+
+
+# Threads that must not end
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), OperationalError("", {}, Exception("away"))])
+def test_a_lease_is_kept_whatever_is_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The thread that renews a lease goes on after any exception, and the lease with it."""
+    bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",)).connect_all()
+    renew, tries = deliveries.hold_lease, 0
+
+    def sometimes(*args: Any) -> bool:
+        nonlocal tries
+        tries += 1
+        if tries <= 3:
+            raise error
+        return renew(*args)
+
+    monkeypatch.setattr(lease, "RENEW_EVERY", 0.01)
+    monkeypatch.setattr(lease, "hold_lease", sometimes)
+    taken = bridge.drainer._take(1)
+    assert taken is not None
+    with taken:
+        before = taken._held_until
+        wait_for(lambda: taken._held_until > before and tries > 4)
+        taken.check()
+    bridge.close()
+
+
+def test_the_lookout_goes_on_whatever_is_raised(tmp_path: Path) -> None:
+    """The thread that looks for what is due goes on after any exception."""
+    bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",)).connect_all()
+    bridge.services.settings.__dict__["sweep_interval"] = 0.01
+    errors = [ValueError("odd"), OperationalError("", {}, Exception("away")), RecursionError()]
+    synced = threading.Event()
+
+    def sometimes(services: Any, pool: Any) -> None:
+        if errors:
+            raise errors.pop()
+        look(bridge, bridge.drainer.drain)
+        synced.set()
+
+    bridge.post(sample("booking_created"))
+    lookout = Lookout(bridge.services, None, sometimes)  # type: ignore[arg-type]
+    lookout.start()
+    assert synced.wait(30)
+    lookout.stop()
+    lookout._thread.join(30)
+    assert bridge.delivery("hubspot").state == "synced"
+    bridge.close()
