@@ -24,6 +24,8 @@ from config.settings import is_loopback
 DEAD_GRANT = {"invalid_grant", "BAD_REFRESH_TOKEN", "BAD_HUB", "BAD_AUTH_CODE"}
 NOT_DONE = (requests.ConnectTimeout, requests.exceptions.SSLError, requests.TooManyRedirects)
 """Failures after which the provider has certainly not done what was asked."""
+PASSING = (408, 421, 423, 425, 429, 477)
+"""Statuses of 400 to 499 that say nothing of a grant or of this service."""
 LONGEST_LIFE = 366 * 86_400
 """Seconds that an access token may be said to live; more is no sensible answer."""
 Token = dict[str, Any]
@@ -158,7 +160,8 @@ def _check(provider: Provider, answer: requests.Response) -> requests.Response:
         body = parse(answer.content)
     except Unreadable:
         body = None
-    if status == 429 or not 200 <= status < 500 or not isinstance(body, Mapping):
+    moved = 300 <= status < 400
+    if status in PASSING or moved or not 200 <= status < 500 or not isinstance(body, Mapping):
         words = f"{provider.title}'s token endpoint answered {status}."
         after = seconds_asked(answer.headers.get("Retry-After"))
         # Who answers 200 with something else may have done what was asked all the same.

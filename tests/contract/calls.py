@@ -8,7 +8,7 @@ import itertools
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.domain.allowance import Gate
@@ -75,6 +75,8 @@ class Step:
     name: str
     state: State
     do: Callable[[Adapter, Report], object]
+    cold: bool = False
+    """Whether it is the first that an adapter does."""
     calls: int = 0
     """How many calls it makes where all is well."""
 
@@ -96,13 +98,20 @@ class World:
             grant.access_tokens |= {f"t{number}": float("inf") for number in range(9)}
         last = self.state()
         states = [(name, plan, {**state, "grants": last["grants"]}) for name, plan, state in plans]
+        self._warm: Adapter | None = None
         steps = [*self._reads(last), *self._finds(last), *_writes(states), *self._deletes(last)]
         self.steps = [self._counted(step) for step in steps]
 
-    def adapter(self) -> Adapter:
-        """A new adapter, guarded as the service has it."""
+    def adapter(self, step: Step) -> Adapter:
+        """An adapter, guarded as the service has it: a warm one for what comes after the account is read."""
+        if not step.cold and self._warm:
+            return self._warm
         access = Access(self.between.url, Tokens(), 2.0, gate=Untiring())
-        return guarded(ADAPTERS[self.provider](access))
+        made = guarded(ADAPTERS[self.provider](access))
+        if not step.cold:
+            made.directory()
+            self._warm = made
+        return made
 
     def restore(self, state: State) -> None:
         """Put back what the CRM held."""
@@ -143,17 +152,17 @@ class World:
 
     def _reads(self, state: State) -> Iterator[Step]:
         objects = ADAPTERS[self.provider].shape.objects
-        yield Step("whoami", state, lambda adapter, _: adapter.whoami())
-        yield Step("directory", state, lambda adapter, _: adapter.directory())
+        yield Step("whoami", state, lambda adapter, _: adapter.whoami(), True)
+        yield Step("directory", state, lambda adapter, _: adapter.directory(), True)
         for name in objects[:2]:
-            yield Step(f"check {name}", state, lambda a, _, n=name: a.check(n))
-            yield Step(f"describe {name}", state, lambda a, _, n=name: a.describe(n))
+            yield Step(f"check {name}", state, lambda a, _, n=name: a.check(n), True)
+            yield Step(f"describe {name}", state, lambda a, _, n=name: a.describe(n), True)
         fields = [NewField(ObjectName.DEAL, "seats__c", Kind.NUMBER, "Seats")]
         if self.provider == "hubspot":
             fields = [NewField(ObjectName.DEAL, "seats", Kind.FLAG, "Seats")]
         self.restore(state)
         self.sandbox.drop_booking_fields()
-        yield Step("provision", self.state(), lambda adapter, _: adapter.provision(fields))
+        yield Step("provision", self.state(), lambda adapter, _: adapter.provision(fields), True)
 
     def _finds(self, state: State) -> Iterator[Step]:
         shape = ADAPTERS[self.provider].shape
@@ -193,12 +202,12 @@ class World:
     def _counted(self, step: Step) -> Step:
         """A step with the number of its calls. It has to pass where all is well."""
         self.restore(step.state)
-        report = Report()
+        report, adapter = Report(), self.adapter(step)
         with self.between.answering(lambda asked, right: None) as asked:
-            step.do(self.adapter(), report)
+            step.do(adapter, report)
         assert not report.problems, (step.name, report.problems)
         assert asked, step.name
-        return Step(step.name, step.state, step.do, len(asked))
+        return replace(step, calls=len(asked))
 
 
 @functools.cache
