@@ -44,7 +44,7 @@ EXAMPLES = int(os.environ.get("ANSWERS_EXAMPLES", "60"))
 """Drawn answers for each test; a night's run may take thousands."""
 drawn = settings(max_examples=EXAMPLES, derandomize="ANSWERS_EXAMPLES" not in os.environ,
                  suppress_health_check=list(HealthCheck))  # fmt: skip
-Make = Callable[[bytes], bytes]
+Make = Callable[[Right], bytes]
 """Turns the right answer into the one that is given."""
 HTML = b"<!doctype html><html><body>We'll be back soon</body></html>"
 
@@ -54,14 +54,10 @@ def said(body: bytes, status: int = 200, **headers: str) -> Make:
     return lambda right: reply(status, body, {n.replace("_", "-"): v for n, v in headers.items()})
 
 
-def with_status(status: int) -> Make:
-    """The right body under another status."""
-    return lambda right: reply(status, parted(right)[2])
-
-
-def cut(right: bytes) -> bytes:
+def cut(right: Right) -> bytes:
     """The right answer, ended in the middle."""
-    return right[: len(right) - max(1, len(parted(right)[2]) // 2)]
+    whole = right()
+    return whole[: len(whole) - max(1, len(parted(whole)[2]) // 2)]
 
 
 NONSENSE: dict[str, Make] = {
@@ -92,6 +88,7 @@ NONSENSE: dict[str, Make] = {
     "broken": said(b"{}", 500),
     "locked": said(b"{}", 423, Retry_After="²"),
     "too many": said(b"{}", 429, Retry_After="9" * 5000),
+    "ended early": cut,
     "only a head": lambda right: b"HTTP/1.1 200 OK\r\n",
     "no HTTP": lambda right: b"\x16\x03\x01 220 mail.example ESMTP\r\n",
     "nothing": lambda right: b"",
@@ -117,10 +114,14 @@ def strike(of: World, step: Step, place: int, make: Make) -> tuple[Report, CrmEr
     def instead(asked: Asked, right: Right) -> bytes | None:
         if asked.number != place:
             return None
-        kept = of.state()
-        answer = make(right())
-        of.restore(kept)
-        return answer
+
+        def without_effect() -> bytes:
+            kept = of.state()
+            answer = right()
+            of.restore(kept)
+            return answer
+
+        return make(without_effect)
 
     adapter = of.adapter(step)
     with of.between.answering(instead):
@@ -138,7 +139,7 @@ def test_no_call_takes_nonsense_for_an_answer(provider: str) -> None:
     of, kinds = world(provider), itertools.cycle(NAMES)
     taken = []
     for step, place in points(of):
-        for name in itertools.islice(kinds, 3):
+        for name in itertools.islice(kinds, 2):
             report, error = strike(of, step, place, NONSENSE[name])
             made = {r.record_id for r in report.results.values() if r.outcome is Outcome.CREATED}
             refused = [p for p in report.problems.values() if isinstance(p, REFUSALS)]
@@ -240,8 +241,8 @@ def answers(draw: st.DrawFn) -> Make:
     status, headers = draw(st.one_of(st.none(), STATUSES)), draw(HEADERS)
     packed = draw(st.sampled_from(["", "", "", "gzip", "deflate"]))
 
-    def make(right: bytes) -> bytes:
-        usual, _, body = parted(right)
+    def make(right: Right) -> bytes:
+        usual, _, body = parted(right())
         if other is not None:
             body = other
         elif body:
@@ -313,7 +314,7 @@ def token_end(provider: str) -> TokenEnd:
 def ask_tokens(end: TokenEnd, name: str, make: Make) -> object:
     """One answer to one call; gives the declared error, or what was taken."""
     call = end.calls()[name]
-    with end.between.answering(lambda asked, right: make(right())):
+    with end.between.answering(lambda asked, right: make(right)):
         try:
             return call()
         except (CrmError, SetupError) as error:
@@ -373,7 +374,7 @@ def ask_meetergo(name: str, make: Make) -> object:
     """One answer to one call; gives the declared error, or what was taken."""
     MEETERGO.sandbox.window.limit = 10**9
     call = meetergo_calls()[name]
-    with MEETERGO.answering(lambda asked, right: make(right())):
+    with MEETERGO.answering(lambda asked, right: make(right)):
         try:
             return call()
         except CrmError as error:
