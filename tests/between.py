@@ -155,3 +155,28 @@ def parted(answer: bytes) -> tuple[int, dict[str, str], bytes]:
     first, *lines = head.decode("latin-1").split("\r\n")
     fields = (line.partition(": ") for line in lines)
     return int(first.split()[1]), {name.lower(): value for name, _, value in fields}, body
+
+
+class Speaker:
+    """A server that says the same on every line, whatever is asked: bytes, as long as they are taken."""
+
+    def __init__(self, says: Speaks, listens: bool = True) -> None:
+        """`listens`: whether it waits for the head of a request first."""
+
+        class Line(socketserver.StreamRequestHandler):
+            disable_nagle_algorithm = True
+
+            def handle(self) -> None:
+                with suppress(OSError):
+                    while listens and self.rfile.readline(65_536).strip():
+                        pass
+                    says(self.connection)
+
+        self._tcp = _Server((HOST, 0), Line)
+        self.url = f"http://{HOST}:{self._tcp.server_address[1]}"
+        threading.Thread(target=self._tcp.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        """End the server."""
+        self._tcp.shutdown()
+        self._tcp.server_close()

@@ -116,7 +116,7 @@ class MeetergoClient:
             raise Unauthorized("There is no meetergo API key. Set MEETERGO_API_KEY.")
         self._gate.enter(CALLS)
         try:
-            with Call(self._timeout):
+            with Call(self._timeout) as call:
                 answer = self._http.request(
                     method,
                     self._base + path,
@@ -126,6 +126,9 @@ class MeetergoClient:
                 )
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise RetryLater(f"meetergo could not be reached ({type(error).__name__}).") from None
+        if call.over:
+            # What came until then looks like an answer.
+            raise RetryLater(f"meetergo did not answer within {self._timeout:.0f} seconds.")
         if answer.status_code not in (200, 201):
             raise _refusal(answer)
         try:

@@ -92,11 +92,15 @@ def seconds_left(introspection: Mapping[str, Any], now: datetime) -> int | None:
 def _call(provider: Provider, url: str, token: str, hint: str, timeout: float) -> requests.Response:
     auth, fields = _credentials(provider)
     body = {"token": token, "token_type_hint": hint, **fields}
-    with Call(timeout), bounded_session(most_bytes=MOST_TOKEN_BYTES) as session:
+    with Call(timeout) as call, bounded_session(most_bytes=MOST_TOKEN_BYTES) as session:
         try:
-            return session.post(url, data=body, auth=auth, timeout=timeout, allow_redirects=False)
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            answer = session.post(url, data=body, auth=auth, timeout=timeout, allow_redirects=False)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise _no_answer(provider, error) from None
+    if call.over:
+        # What came until then looks like an answer.
+        raise AnswerLost(f"{provider.title} did not answer within {timeout:.0f} seconds.")
+    return answer
 
 
 def _post(provider: Provider, redirect_uri: str | None, timeout: float, **grant: str) -> Token:
@@ -119,7 +123,7 @@ def _post(provider: Provider, redirect_uri: str | None, timeout: float, **grant:
             arguments |= {"client_secret": secret, "include_client_id": True}
     trade = session.refresh_token if "refresh_token" in grant else session.fetch_token
     try:
-        with Call(timeout):
+        with Call(timeout) as call:
             trade(provider.token_url, **arguments)
     except (CrmError, SetupError):
         raise
@@ -134,6 +138,8 @@ def _post(provider: Provider, redirect_uri: str | None, timeout: float, **grant:
         raise AnswerLost(
             f"{provider.title}'s token answer makes no sense ({type(error).__name__})."
         ) from None
+    if call.over:
+        raise AnswerLost(f"{provider.title} did not answer within {timeout:.0f} seconds.")
     token = dict(session.token)
     if str(token.get("token_type", "bearer")).lower() != "bearer":
         # RFC 6749, 7.1: a token of an unknown type must not be used.
