@@ -54,7 +54,12 @@ class Call:
             self._lines.clear()
 
     def use(self, line: socket.socket) -> None:
-        """Take in a connection that the call goes over; shut it at once where time is over."""
+        """Take in a connection that the call goes over; shut it at once where time is over.
+
+        It is one of the call around this one as well.
+        """
+        if self._before:
+            self._before.use(line)
         with self._lock:
             if not self.done and line not in self._lines:
                 self._lines[line] = line.dup()

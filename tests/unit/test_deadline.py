@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -153,13 +154,13 @@ def test_who_is_done_shuts_nobody_elses_line() -> None:
         assert theirs.recv(1) == b"x"
 
 
-def _in_a_child(url: str, told: multiprocessing.Queue[float]) -> None:
+def _in_a_child(url: str, told: Connection) -> None:
     begun = time.monotonic()
     with bounded_session() as session, Call(0.2) as call:
         try:
             session.get(url, timeout=1.5)
         except requests.RequestException:
-            told.put(time.monotonic() - begun if call.over else -1.0)
+            told.send(time.monotonic() - begun if call.over else -1.0)
     os._exit(0)
 
 
@@ -167,13 +168,13 @@ def test_a_child_process_has_a_watchdog_of_its_own(server: Between) -> None:
     """A process that forks in the middle of calls: the deadlines of its child hold as well."""
     hang = Speaker(lambda line: time.sleep(3))
     context = multiprocessing.get_context("fork")
-    told: multiprocessing.Queue[float] = context.Queue()
+    told, ours = context.Pipe(duplex=False)
     with bounded_session() as session:
         ask(session, server.url)
         with Call(5.0):
-            child = context.Process(target=_in_a_child, args=(hang.url, told))
+            child = context.Process(target=_in_a_child, args=(hang.url, ours))
             child.start()
-            assert 0 < told.get(timeout=5) < 1.2
+            assert told.poll(5) and 0 < told.recv() < 1.2
         child.join(5)
         assert ask(session, server.url).over is False
     hang.stop()
