@@ -135,14 +135,18 @@ class World:
         """Bookings go their way; gives every plan, what it is of, and what the CRM held before it."""
         told: list[tuple[str, Plan, State]] = []
         bridge = Bridge(database_url, served={self.provider: self.between}).connect_all()
-        with _watched_apply(self.provider, lambda plan: told.append((now, plan, self.state()))):
+        names: list[str] = []
+        with _watched_apply(
+            self.provider, lambda plan: told.append((names[-1], plan, self.state()))
+        ):
             moved = sample("booking_rescheduled")
             group, smaller = sample("group_booking_created"), sample("group_attendee_removed")
             cancelled = sample("booking_cancelled")
-            for now, payload in (
+            for name, payload in (
                 ("created", sample("booking_created")), ("updated", moved), ("linked", group),
                 ("unlinked", smaller), ("cancelled", cancelled),
             ):  # fmt: skip
+                names.append(name)
                 bridge.sync(payload)
         bridge.services.store.close()
         assert {name for name, *_ in told} == {

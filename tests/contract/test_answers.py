@@ -24,7 +24,6 @@ from app.domain.errors import (
     InvalidRecord,
     RetryLater,
     ThereAlready,
-    Unauthorized,
 )
 from app.domain.records import Outcome
 from app.meetergo.client import MeetergoClient

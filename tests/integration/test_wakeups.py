@@ -228,17 +228,20 @@ def test_a_worker_does_without_a_sound_redis(
 ) -> None:
     """Full, read-only, locked, talking nonsense, flushed: webhooks are 202, and synced in seconds."""
     bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",)).connect_all()
-    nonsense = Speaker(lambda line: [line.sendall(b"HTTP/1.1 200 OK\r\n$-9\r\n") for _ in range(9)] and None, False)  # noqa: E501
+    nonsense = Speaker(lambda line: line.sendall(b"HTTP/1.1 200 OK\r\n$-9\r\n" * 9), False)
     address = server.connection_url
     spoken = nonsense.url.replace("http:", "redis:")
     with worker_process(bridge, address, tmp_path) as log:
 
-        def posts(name: str) -> None:
+        def posts(name: str, seconds: float = 5.0) -> None:
             person = {"email": f"{name}@gmail.com", "firstname": name, "lastname": "X"}
-            assert bridge.post(sample("booking_created", id=name, attendees=[person])).status_code == 202
-            wait_for(lambda: all(row.state == "synced" for row in bridge.deliveries()), 10)
+            assert (
+                bridge.post(sample("booking_created", id=name, attendees=[person])).status_code
+                == 202
+            )
+            wait_for(lambda: all(row.state == "synced" for row in bridge.deliveries()), seconds)
 
-        posts("first")
+        posts("first", 25)
         redis.config_set("maxmemory-policy", "noeviction")
         redis.config_set("maxmemory", "1")
         posts("full")
@@ -251,7 +254,8 @@ def test_a_worker_does_without_a_sound_redis(
         assert b"Traceback" not in log.read_bytes()
     for url in (address.replace("redis://", "redis://:wrong@"), spoken, NO_REDIS):
         with worker_process(bridge, url, tmp_path) as log:
-            posts(f"n{url.rpartition(':')[2].partition('/')[0]}")
+            # The process has to start first.
+            posts(f"n{url.rpartition(':')[2].partition('/')[0]}", 25)
             assert b"Traceback" not in log.read_bytes()
     nonsense.stop()
     bridge.close()

@@ -135,11 +135,10 @@ def test_an_answer_without_a_length_ends_at_the_deadline() -> None:
 def test_a_line_that_comes_too_late_is_shut_at_once() -> None:
     """Connecting took until after the deadline: nothing more goes over that line."""
     ours, theirs = socket.socketpair()
-    with ours, theirs:
-        with Call(0.01) as call:
-            wait_for(lambda: call.over, 2)
-            call.use(ours)
-            assert theirs.recv(1) == b""
+    with ours, theirs, Call(0.01) as call:
+        wait_for(lambda: call.over, 2)
+        call.use(ours)
+        assert theirs.recv(1) == b""
 
 
 def test_who_is_done_shuts_nobody_elses_line() -> None:
