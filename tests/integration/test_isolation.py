@@ -39,9 +39,11 @@ def synced(bridge: Bridge) -> set[str]:
 @pytest.mark.parametrize("how", ["hangs", "drips"])
 def test_the_others_do_not_wait(how: str, tmp_path: Path) -> None:
     """A CRM's API, its token endpoint, revocation, a notification target, each in turn."""
-    over = threading.Event()
+    over, reached = threading.Event(), threading.Event()
+    others = set(PROVIDERS) - {SLOW}
 
     def endless(line: socket.socket) -> None:
+        reached.set()
         line.sendall(b"HTTP/1.1 200 OK\r\n" if how == "drips" else b"")
         while not over.wait(0.2):
             line.sendall(b"X" if how == "drips" else b"")
@@ -66,7 +68,7 @@ def test_the_others_do_not_wait(how: str, tmp_path: Path) -> None:
         slow("/oauth2/token")
         with bridge.services.store.write() as session:
             soon = utcnow() + timedelta(seconds=1)
-            values = {"token_expires_at": soon}
+            values = {"expires_at": soon}
             session.execute(update(ConnectionRow).where(ConnectionRow.id == slow_id).values(values))
 
     def notice() -> None:
@@ -79,7 +81,7 @@ def test_the_others_do_not_wait(how: str, tmp_path: Path) -> None:
         slow("/oauth2/revoke")
         bridge.client.post(f"/connections/{slow_id}/disconnect")
 
-    for number, step in enumerate([notice, token_due, lambda: slow("/services/data"), revoked]):
+    for number, step in enumerate([notice, lambda: slow("/services/data"), token_due, revoked]):
         step()
         name = f"b{number}"
         person = {"email": f"{name}@gmail.com", "firstname": name, "lastname": "X"}
@@ -89,8 +91,9 @@ def test_the_others_do_not_wait(how: str, tmp_path: Path) -> None:
         begun = time.monotonic()
         look(bridge.services, pool)
         assert time.monotonic() - begun < 2, "who hands out work has waited for somebody outside"
-        others = set(PROVIDERS) - {SLOW}
         wait_for(lambda: others <= synced(bridge), WITHIN)
+        assert reached.wait(5), f"nobody has asked the slow one, step {number}"
+        reached.clear()
     over.set()
     pool.stop(2)
     target.stop()
