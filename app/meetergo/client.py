@@ -22,7 +22,7 @@ from app.domain.errors import (
     Unreadable,
 )
 from app.outbound.deadline import Call
-from app.outbound.reply import an_object, parse, seconds_asked
+from app.outbound.reply import a_list, an_object, parse, part, seconds_asked
 from app.outbound.wire import bounded_session
 
 CALLS = Allowance("minute", 100, 60.0)
@@ -65,7 +65,8 @@ class MeetergoClient:
     def appointment(self, appointment_id: str) -> Mapping[str, Any]:
         """One appointment. Raises Gone where meetergo no longer has it, which is not a cancel."""
         document = self._call("GET", f"/v4/appointment/{quote(appointment_id, safe='')}")
-        return document if isinstance(document, Mapping) else {}
+        part(document, "id")
+        return an_object(document)
 
     def appointments(
         self,
@@ -96,26 +97,26 @@ class MeetergoClient:
     def webhooks(self) -> list[Mapping[str, Any]]:
         """The webhooks of the company."""
         document = self._call("GET", "/webhooks")
-        rows = document if isinstance(document, list) else []
-        return [row for row in rows if isinstance(row, Mapping)]
+        return [row for row in a_list(document) if isinstance(row, Mapping)]
 
     def register(self, url: str, events: list[str]) -> Mapping[str, Any]:
         """Make a webhook. Raises InvalidRecord with meetergo's words where it is refused."""
         body = {"endpoint": url, "eventTypes": events, "description": "CRM bridge"}
         document = self._call("POST", "/webhooks", json=body)
-        return document if isinstance(document, Mapping) else {}
+        part(document, "id")
+        return an_object(document)
 
     def change(self, webhook_id: str, url: str, events: list[str]) -> None:
         """Point a webhook elsewhere or at other events."""
         path = f"/webhooks/{quote(webhook_id, safe='')}"
-        self._call("PATCH", path, json={"endpoint": url, "eventTypes": events})
+        an_object(self._call("PATCH", path, json={"endpoint": url, "eventTypes": events}))
 
     def _call(self, method: str, path: str, **kwargs: Any) -> Any:
         if not self._usable:
             raise Unauthorized("There is no meetergo API key. Set MEETERGO_API_KEY.")
         self._gate.enter(CALLS)
         try:
-            with Call(self._timeout):
+            with Call(self._timeout) as call:
                 answer = self._http.request(
                     method,
                     self._base + path,
@@ -125,6 +126,9 @@ class MeetergoClient:
                 )
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise RetryLater(f"meetergo could not be reached ({type(error).__name__}).") from None
+        if call.over:
+            # What came until then looks like an answer.
+            raise RetryLater(f"meetergo did not answer within {self._timeout:.0f} seconds.")
         if answer.status_code not in (200, 201):
             raise _refusal(answer)
         try:
@@ -140,11 +144,22 @@ def _refusal(answer: requests.Response) -> CrmError:
         return RateLimited("meetergo's limit of calls is used up.", wait or 60.0)
     if status in (401, 403):
         return Unauthorized("meetergo refuses MEETERGO_API_KEY.")
+    if not _is_json(answer):
+        # A page comes from something in between: it is no word on an appointment.
+        return RetryLater(f"meetergo answered {status} with no JSON.")
     if status == 404:
         return Gone("meetergo no longer has this appointment.")
     if status in (400, 409, 422):
         return InvalidRecord(f"meetergo refuses: {_words(answer)}")
     return RetryLater(f"meetergo answered {status}.")
+
+
+def _is_json(answer: requests.Response) -> bool:
+    try:
+        parse(answer.content)
+    except Unreadable:
+        return False
+    return True
 
 
 def _words(answer: requests.Response) -> str:

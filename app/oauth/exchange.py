@@ -24,6 +24,8 @@ from config.settings import is_loopback
 DEAD_GRANT = {"invalid_grant", "BAD_REFRESH_TOKEN", "BAD_HUB", "BAD_AUTH_CODE"}
 NOT_DONE = (requests.ConnectTimeout, requests.exceptions.SSLError, requests.TooManyRedirects)
 """Failures after which the provider has certainly not done what was asked."""
+PASSING = (408, 421, 423, 425, 429, 477)
+"""Statuses of 400 to 499 that say nothing of a grant or of this service."""
 LONGEST_LIFE = 366 * 86_400
 """Seconds that an access token may be said to live; more is no sensible answer."""
 Token = dict[str, Any]
@@ -90,11 +92,15 @@ def seconds_left(introspection: Mapping[str, Any], now: datetime) -> int | None:
 def _call(provider: Provider, url: str, token: str, hint: str, timeout: float) -> requests.Response:
     auth, fields = _credentials(provider)
     body = {"token": token, "token_type_hint": hint, **fields}
-    with Call(timeout), bounded_session(most_bytes=MOST_TOKEN_BYTES) as session:
+    with Call(timeout) as call, bounded_session(most_bytes=MOST_TOKEN_BYTES) as session:
         try:
-            return session.post(url, data=body, auth=auth, timeout=timeout, allow_redirects=False)
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            answer = session.post(url, data=body, auth=auth, timeout=timeout, allow_redirects=False)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise _no_answer(provider, error) from None
+    if call.over:
+        # What came until then looks like an answer.
+        raise AnswerLost(f"{provider.title} did not answer within {timeout:.0f} seconds.")
+    return answer
 
 
 def _post(provider: Provider, redirect_uri: str | None, timeout: float, **grant: str) -> Token:
@@ -117,7 +123,7 @@ def _post(provider: Provider, redirect_uri: str | None, timeout: float, **grant:
             arguments |= {"client_secret": secret, "include_client_id": True}
     trade = session.refresh_token if "refresh_token" in grant else session.fetch_token
     try:
-        with Call(timeout):
+        with Call(timeout) as call:
             trade(provider.token_url, **arguments)
     except (CrmError, SetupError):
         raise
@@ -132,6 +138,8 @@ def _post(provider: Provider, redirect_uri: str | None, timeout: float, **grant:
         raise AnswerLost(
             f"{provider.title}'s token answer makes no sense ({type(error).__name__})."
         ) from None
+    if call.over:
+        raise AnswerLost(f"{provider.title} did not answer within {timeout:.0f} seconds.")
     token = dict(session.token)
     if str(token.get("token_type", "bearer")).lower() != "bearer":
         # RFC 6749, 7.1: a token of an unknown type must not be used.
@@ -158,7 +166,8 @@ def _check(provider: Provider, answer: requests.Response) -> requests.Response:
         body = parse(answer.content)
     except Unreadable:
         body = None
-    if status == 429 or not 200 <= status < 500 or not isinstance(body, Mapping):
+    moved = 300 <= status < 400
+    if status in PASSING or moved or not 200 <= status < 500 or not isinstance(body, Mapping):
         words = f"{provider.title}'s token endpoint answered {status}."
         after = seconds_asked(answer.headers.get("Retry-After"))
         # Who answers 200 with something else may have done what was asked all the same.

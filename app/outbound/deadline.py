@@ -23,7 +23,9 @@ class Call:
     def __init__(self, seconds: float) -> None:
         """`seconds`: how long connecting, sending and reading may take in all."""
         self._seconds = seconds
-        self._lines: set[socket.socket] = set()
+        self._lines: dict[socket.socket, socket.socket] = {}
+        """Line of a connection -> the call's own handle on it: an answer without a length is read
+        on after http.client has closed the connection."""
         self._lock = threading.Lock()
         self._before: Call | None = None
         self.ends_at = 0.0
@@ -47,16 +49,22 @@ class Call:
         _current.call = self._before
         with self._lock:
             self.done = True
+            for handle in self._lines.values():
+                handle.close()
             self._lines.clear()
 
     def use(self, line: socket.socket) -> None:
-        """Take in a connection that the call goes over; shut it at once where time is over."""
+        """Take in a connection that the call goes over; shut it at once where time is over.
+
+        It is one of the call around this one as well.
+        """
+        if self._before:
+            self._before.use(line)
         with self._lock:
-            if not self.done:
-                self._lines.add(line)
-            over = self.over
-        if over:
-            _shut(line)
+            if not self.done and line not in self._lines:
+                self._lines[line] = line.dup()
+            if self.over:
+                _shut(line)
 
     def end(self) -> None:
         """Shut down every connection of a call that is still under way."""
@@ -64,9 +72,8 @@ class Call:
             if self.done:
                 return
             self.over = True
-            lines = list(self._lines)
-        for line in lines:
-            _shut(line)
+            for handle in self._lines.values():
+                _shut(handle)
 
 
 def current_call() -> Call | None:

@@ -93,8 +93,12 @@ class BoundedTransport(HTTPAdapter):
         return manager
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
-        """Send a request and read the whole answer. Raises Unreadable for one that is too large."""
+        """Send a request and read the whole answer. Raises Unreadable for one that is too large.
+
+        Nobody follows a redirect, and requests fails over an address that is none: it does not see it.
+        """
         response = super().send(request, *args, **kwargs)
+        response.headers.pop("Location", None)
         try:
             response._content = read_body(response.raw, self._most_bytes)
             response._content_consumed = True  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ import hubspot
 import urllib3
 
 from app.domain.allowance import Allowance
-from app.domain.errors import Gone, InvalidRecord, RateLimited, RetryLater
+from app.domain.errors import Gone, InvalidRecord, RateLimited, RetryLater, Unreadable
 from app.domain.records import ObjectName
 from app.outbound.reply import (
     Json,
@@ -139,7 +139,7 @@ class HubSpotClient:
 
     def make_property(self, name: ObjectName, body: Json) -> None:
         """Make a property."""
-        self._properties.create(PLURAL[name], body)
+        a_text(self._properties.create(PLURAL[name], body), "name")
 
     def page(self, name: ObjectName) -> None:
         """Read one record of an object."""
@@ -155,7 +155,7 @@ class HubSpotClient:
 
     def archive(self, name: ObjectName, ids: list[str]) -> None:
         """POST batch/archive: into the recycle bin; what is not there any more is no error."""
-        self._batch.archive(PLURAL[name], {"inputs": [{"id": item} for item in ids]})
+        _nothing(self._batch.archive(PLURAL[name], {"inputs": [{"id": item} for item in ids]}))
 
     def get(self, name: ObjectName, record_id: str, properties: list[str]) -> Json | None:
         """GET one record; a merged one answers under its new id. None where it is gone."""
@@ -224,7 +224,7 @@ class HubSpotClient:
         """POST associations batch/archive."""
         for chunk in chunks(ids):
             inputs = [{"from": {"id": a}, "to": [{"id": b}]} for a, b in chunk]
-            self._links.archive(PLURAL[pair[0]], PLURAL[pair[1]], {"inputs": inputs})
+            _nothing(self._links.archive(PLURAL[pair[0]], PLURAL[pair[1]], {"inputs": inputs}))
 
     def _paged(self, read: Any) -> Iterable[Json]:
         """Every entry of a list that comes in pages. Raises RetryLater where it does not end."""
@@ -280,6 +280,12 @@ def _batch(answer: Any) -> Json:
         if "id" in record:
             an_id(record)
     return dict(answer)
+
+
+def _nothing(answer: Any) -> None:
+    """The answer of an archive is empty (204). Raises Unreadable for one that says something."""
+    if answer is not None:
+        raise Unreadable("HubSpot's answer says something where it has nothing to say.")
 
 
 def _records(answer: Any) -> list[Json]:

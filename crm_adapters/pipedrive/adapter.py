@@ -168,7 +168,7 @@ class PipedriveAdapter:
             if field.object is ObjectName.MEETING:
                 raise InvalidRecord("Pipedrive's activities take no custom fields.")
             body = {"field_name": field.name, "field_type": FIELD_TYPES[field.kind]}
-            self._api.call("POST", FIELD_PATHS[field.object], json=body)
+            self._api.make_field(field.object, body)
             done.append(f"Pipedrive: field {field.name} made on {field.object}s")
         self._custom = None
         return done

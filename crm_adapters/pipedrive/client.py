@@ -60,9 +60,7 @@ class PipedriveClient:
 
     def users(self) -> list[Json]:
         """Every user of the company."""
-        # v1 says null for none.
-        data = an_object(self.call("GET", f"{V1}/users")).get("data")
-        return objects([] if data is None else data)
+        return self._listed(f"{V1}/users")
 
     def search(self, name: ObjectName, query: Json) -> list[Json]:
         """What the index shows: it lags by seconds, and deleted records linger in it unmarked."""
@@ -105,22 +103,31 @@ class PipedriveClient:
 
     def erase(self, name: ObjectName, record_id: str) -> None:
         """Delete a record. Raises Gone."""
-        self.call("DELETE", f"{PATHS[name]}/{record_id}")
+        an_id(part(self.call("DELETE", f"{PATHS[name]}/{record_id}"), "data"))
 
     def participants(self, deal_id: str) -> dict[str, str]:
         """Person id -> id of the row that makes that person a participant of a deal."""
-        data = an_object(self.call("GET", f"{V1}/deals/{deal_id}/participants")).get("data")
-        found = objects([] if data is None else data)
+        found = self._listed(f"{V1}/deals/{deal_id}/participants")
         return {an_id(part(row, "person_id"), "value"): an_id(row) for row in found}
 
     def add_participant(self, deal_id: str, person_id: str) -> None:
         """Make a person a participant of a deal."""
         path = f"{V1}/deals/{deal_id}/participants"
-        an_object(self.call("POST", path, json={"person_id": int(person_id)}))
+        an_object(part(self.call("POST", path, json={"person_id": int(person_id)}), "data"))
 
     def drop_participant(self, deal_id: str, row_id: str) -> None:
         """Take a participant away from a deal."""
-        self.call("DELETE", f"{V1}/deals/{deal_id}/participants/{row_id}")
+        path = f"{V1}/deals/{deal_id}/participants/{row_id}"
+        an_object(part(self.call("DELETE", path), "data"))
+
+    def make_field(self, name: ObjectName, body: Json) -> None:
+        """Make a custom field."""
+        an_object(part(self.call("POST", FIELD_PATHS[name], json=body), "data"))
+
+    def _listed(self, path: str) -> list[Json]:
+        """A list of v1, which says null for none. Raises Unreadable for an answer without one."""
+        answer = an_object(self.call("GET", path))
+        return [] if answer.get("data", ...) is None else objects(answer.get("data"))
 
     def pages(self, path: str, query: Json | None = None) -> Iterator[Json]:
         """Every entry of a cursor-paged list. Raises RetryLater where it does not end."""

@@ -11,6 +11,7 @@ from app.domain.errors import (
     InvalidRecord,
     MissingScope,
     RateLimited,
+    RetryLater,
 )
 from app.outbound.reply import Json, Reply, some_text
 from crm_adapters.codes import Sort
@@ -38,7 +39,10 @@ def refusal(reply: Reply) -> Exception:  # noqa: PLR0911 - one line a sort
     found = refusal_of(reply)
     body: Json = found if isinstance(found, dict) else {}
     words = shorten(some_text(body, "error") or reply.text)
-    sort = STATUSES.get(reply.status, Sort.RECORD)
+    # A status that Pipedrive does not document comes from something in between.
+    sort = STATUSES.get(reply.status, Sort.PASSING)
+    if sort is Sort.PASSING:
+        return RetryLater(words)
     if sort is Sort.TOKEN:
         return RefusedToken(words)
     if sort is Sort.GONE:

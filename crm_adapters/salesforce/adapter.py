@@ -193,7 +193,7 @@ class SalesforceAdapter:
         # Custom fields of events are made on Activity.
         owner = "Activity" if name is ObjectName.MEETING else SOBJECTS[name]
         body = {"FullName": f"{owner}.{field}", "Metadata": metadata}
-        self._api.post("tooling/sobjects/CustomField", body)
+        an_id(self._api.post("tooling/sobjects/CustomField", body))
         self._grant(SOBJECTS[name], field)
         return f"Salesforce: field {field} made on {owner} and shown to the connected user"
 
@@ -207,7 +207,7 @@ class SalesforceAdapter:
             grant = an_id(self._api.post("sobjects/PermissionSet", body))
             user = an_id(self._api.call(lambda sf: sf.oauth2("userinfo", method="GET")), "user_id")
             body = {"PermissionSetId": grant, "AssigneeId": user}
-            self._api.post("sobjects/PermissionSetAssignment", body)
+            an_id(self._api.post("sobjects/PermissionSetAssignment", body))
         row: Json = {
             "ParentId": grant,
             "SobjectType": sobject,
@@ -215,7 +215,7 @@ class SalesforceAdapter:
             "PermissionsRead": True,
             "PermissionsEdit": True,
         }
-        self._api.post("sobjects/FieldPermissions", row)
+        an_id(self._api.post("sobjects/FieldPermissions", row))
 
     def url_for(self, name: ObjectName, record_id: str) -> str:
         """Address of a record in Lightning."""

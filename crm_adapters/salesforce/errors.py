@@ -80,6 +80,8 @@ CODES = {
     ), Sort.RECORD),
 }  # fmt: skip
 _BY_STATUS = {401: Sort.TOKEN, 403: Sort.ACCOUNT, 404: Sort.GONE}
+_WORDLESS = {400, 405, 409, 412, 414, 415, 428}
+"""Further statuses of https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/errorcodes.htm"""
 _OWNER_CODES = {"INACTIVE_OWNER_OR_USER", "OP_WITH_INVALID_USER_TYPE_EXCEPTION"}
 _ID = re.compile(r"\b[a-zA-Z0-9]{15}(?:[a-zA-Z0-9]{3})?\b")
 _DEEPEST = 12
@@ -106,7 +108,9 @@ def error_of(status: int, content: Any, sobject: str = "") -> Exception:  # noqa
     words = shorten(told or str(content)[:500])
     message = f"{code}: {words}" if code else words
     fields = {str(name): words for name in first.get("fields") or () if isinstance(name, str)}
-    sort = CODES.get(code) or _BY_STATUS.get(status, Sort.RECORD)
+    # A code that is not known yet is a word of Salesforce's; a status without one may be anybody's.
+    unknown = Sort.RECORD if code or status in _WORDLESS else Sort.PASSING
+    sort = CODES.get(code) or _BY_STATUS.get(status, unknown)
     if sort is Sort.TOKEN:
         return RefusedToken(message)
     if sort is Sort.BUDGET:

@@ -1,0 +1,182 @@
+"""Each adapter's table of refusals, held against the sandbox: every code ends as its sort says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from app.domain.errors import (
+    AccountRefused,
+    Conflict,
+    Gone,
+    InvalidRecord,
+    RateLimited,
+    RetryLater,
+)
+from app.outbound.reply import Reply
+from crm_adapters.codes import Sort
+from crm_adapters.http import RefusedToken
+from crm_adapters.hubspot import errors as hubspot
+from crm_adapters.pipedrive import errors as pipedrive
+from crm_adapters.salesforce import errors as salesforce
+from tests.bridge import Bridge, sample
+from tests.contract.test_adapters import only
+from tests.integration.test_outages import Clock
+from workers.sync import Drainer
+
+ERRORS: dict[Sort, type[Exception]] = {
+    Sort.ACCOUNT: AccountRefused,
+    Sort.RECORD: InvalidRecord,
+    Sort.LISTED: InvalidRecord,
+    Sort.PASSING: RetryLater,
+    Sort.BUDGET: RateLimited,
+    Sort.TOKEN: RefusedToken,
+    Sort.GONE: Gone,
+    Sort.CONFLICT: Conflict,
+}
+WORDS = "the CRM's own words"
+
+
+def answer(status: int, body: Any) -> Reply:
+    """A refusal as it was read."""
+    return Reply(status, {}, json.dumps(body).encode())
+
+
+@pytest.mark.parametrize(("category", "sort"), hubspot.CATEGORIES.items())
+def test_hubspot_categories(category: str, sort: Sort) -> None:
+    """Under 400, which says nothing by itself, the category decides."""
+    found = hubspot.refusal(answer(400, {"category": category, "message": WORDS}))
+    assert isinstance(found, ERRORS[sort]), found
+    assert WORDS in str(found)
+
+
+@pytest.mark.parametrize(("status", "sort"), hubspot.STATUSES.items())
+def test_hubspot_statuses(status: int, sort: Sort) -> None:
+    """A refusal without a category goes by its status, and so does one with an unknown one."""
+    for more in ({}, {"category": "BRAND_NEW"}, {"category": 7}, {"category": None}):
+        found = hubspot.refusal(answer(status, {"message": WORDS, **more}))
+        assert isinstance(found, ERRORS[sort]), found
+
+
+@pytest.mark.parametrize("code", sorted(hubspot.LISTED))
+def test_hubspot_listed(code: str) -> None:
+    """A value of the account's lists is looked up anew before the booking fails."""
+    body = {"category": "VALIDATION_ERROR", "message": WORDS, "errors": [{"code": code}]}
+    found = hubspot.refusal(answer(400, body))
+    assert isinstance(found, InvalidRecord) and found.listed
+    assert not hubspot.refusal(answer(400, {**body, "errors": [{"code": "OTHER"}]})).listed  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("status", "sort"), pipedrive.STATUSES.items())
+def test_pipedrive_statuses(status: int, sort: Sort) -> None:
+    """Pipedrive has no codes: the status decides."""
+    found = pipedrive.refusal(answer(status, {"success": False, "error": WORDS}))
+    assert isinstance(found, ERRORS[sort]), found
+    assert WORDS in str(found)
+
+
+@pytest.mark.parametrize(("code", "sort"), salesforce.CODES.items())
+def test_salesforce_codes(code: str, sort: Sort) -> None:
+    """The code decides, under whichever status it comes."""
+    for status in (400, 403, 404):
+        found = salesforce.error_of(status, [{"errorCode": code, "message": WORDS}])
+        assert isinstance(found, ERRORS[sort]), (status, found)
+        assert code in str(found)
+    listed = sort in (Sort.LISTED, Sort.GONE)
+    entry = {"errorCode": code, "message": WORDS, "fields": ["OwnerId"]}
+    found = salesforce.error_of(400, [entry])
+    if isinstance(found, InvalidRecord):
+        assert (found.listed, set(found.fields)) == (listed, {"OwnerId"})
+
+
+@pytest.mark.parametrize("status", [406, 418, 431, 444, 499])
+def test_a_status_that_no_page_names_is_no_word_on_a_booking(status: int) -> None:
+    """Something in between has answered: it has to wait."""
+    assert isinstance(hubspot.refusal(answer(status, {"message": WORDS})), RetryLater)
+    assert isinstance(pipedrive.refusal(answer(status, {"error": WORDS})), RetryLater)
+    assert isinstance(salesforce.error_of(status, {"message": WORDS}), RetryLater)
+
+
+# Through the front door
+
+HUBSPOT: dict[Sort, tuple[tuple[int, Any], ...]] = {
+    Sort.ACCOUNT: (
+        (403, {"category": "MISSING_SCOPES", "message": WORDS}),
+        (403, {"category": "BANNED", "message": WORDS}),
+        (402, {"message": WORDS}),
+    ),
+    Sort.RECORD: ((400, {"category": "VALIDATION_ERROR", "message": WORDS}), (413, {"message": WORDS})),
+    Sort.PASSING: ((400, {"category": "INTERNAL_ERROR", "message": WORDS}), (421, {"message": WORDS})),
+    Sort.BUDGET: ((400, {"category": "RATE_LIMITS", "message": WORDS}), (429, {"message": WORDS})),
+    Sort.TOKEN: ((401, {"category": "EXPIRED_AUTHENTICATION", "message": WORDS}),),
+}  # fmt: skip
+PIPEDRIVE: dict[Sort, tuple[tuple[int, Any], ...]] = {
+    Sort.ACCOUNT: tuple((n, {"success": False, "error": WORDS}) for n in (402, 403, 415)),
+    Sort.RECORD: tuple((n, {"success": False, "error": WORDS}) for n in (400, 422)),
+    Sort.PASSING: tuple((n, {"success": False, "error": WORDS}) for n in (500, 503)),
+    Sort.BUDGET: ((429, {"success": False, "error": WORDS}),),
+    Sort.TOKEN: ((401, {"success": False, "error": WORDS}),),
+}
+SALESFORCE: dict[Sort, tuple[tuple[int, Any], ...]] = {
+    sort: tuple((status, [{"errorCode": code, "message": WORDS}]) for status, code in codes)
+    for sort, codes in {
+        Sort.ACCOUNT: ((403, "API_DISABLED_FOR_ORG"), (400, "INVALID_TYPE"), (507, "ORG_LOCKED")),
+        Sort.RECORD: ((400, "FIELD_CUSTOM_VALIDATION_EXCEPTION"), (400, "STRING_TOO_LONG")),
+        Sort.PASSING: ((400, "UNABLE_TO_LOCK_ROW"), (503, "SERVER_UNAVAILABLE")),
+        Sort.BUDGET: ((403, "REQUEST_LIMIT_EXCEEDED"), (400, "EXCEEDED_QUOTA")),
+        Sort.TOKEN: ((401, "INVALID_SESSION_ID"), (400, "SESSION_EXPIRED")),
+    }.items()
+}  # fmt: skip
+SALESFORCE[Sort.ACCOUNT] = SALESFORCE[Sort.ACCOUNT][:2]
+ANSWERS = {"hubspot": HUBSPOT, "pipedrive": PIPEDRIVE, "salesforce": SALESFORCE}
+WRITES = {
+    "hubspot": "/batch/create",
+    "pipedrive": "/api/v2/persons",
+    "salesforce": "/composite/graph",
+}
+READS = {"hubspot": "/search", "pipedrive": "/search", "salesforce": "/composite"}
+"""Part of the path of a booking's first write, and of its first read."""
+
+
+@pytest.mark.parametrize(
+    ("at", "sort"),
+    [("write", sort) for sort in HUBSPOT] + [("read", Sort.ACCOUNT), ("read", Sort.RECORD)],
+)
+def test_a_code_ends_as_its_sort_says(crm: Bridge, provider: str, at: str, sort: Sort) -> None:
+    """The account waits and is tried by itself; a record fails in words; what passes, passes."""
+    clock, sandbox = Clock(), only(crm)
+    crm.drainer = Drainer(crm.services, now=clock)
+    path = (WRITES if at == "write" else READS)[provider]
+    for number, (status, body) in enumerate(ANSWERS[provider][sort]):
+        who = {"email": f"p{number}@gmail.com", "firstname": "P", "lastname": f"N{number}"}
+        if at == "read":
+            # A person with a company is looked for first.
+            who["email"] = f"p@company{number}.example"
+        once = {"times": 1} if sort is Sort.TOKEN else {}
+        method = "POST" if at == "write" else ""
+        sandbox.account.answers(path, status, body, method=method, **once)
+        crm.post(sample("booking_created", id=f"b{number}", attendees=[who]))
+        crm.drain()
+        row, connection = crm.deliveries()[-1], crm.connection(provider)
+        what = (status, body, row.state, row.error_message)
+        if sort is Sort.TOKEN:
+            # It was renewed, and nobody has seen anything of that.
+            assert (row.state, connection.status) == ("synced", "active"), what
+        elif sort is Sort.RECORD:
+            assert row.state == "failed" and WORDS in (row.error_message or ""), what
+            assert connection.status == "active", what
+        else:
+            assert row.state in ("due", "parked", "retrying") and row.kills == 0, what
+            told = "error" if sort is Sort.ACCOUNT else "active"
+            assert connection.status == told, what
+            assert WORDS in (connection.last_error or ""), what
+        sandbox.account.clears_answers()
+        for _ in range(2):
+            clock.forward(1000)
+            crm.drain()
+        row, connection = crm.deliveries()[-1], crm.connection(provider)
+        failed = sort is Sort.RECORD
+        assert row.state == ("failed" if failed else "synced"), (what, row.error_message)
+        assert connection.status == "active", what
