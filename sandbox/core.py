@@ -121,6 +121,8 @@ class Sandbox:
     api_paths: tuple[str, ...] = ("/",)
     """What the paths of the API hold, and those of OAuth do not."""
     free_paths: tuple[str, ...] = ("/oauth", "/_sandbox", "/favicon")
+    no_state = frozenset({"app", "lock", "rules", "account", "org", "portal", "faults"})
+    """Attributes that are no part of what the CRM holds: a copy of its state leaves them out."""
 
     def __init__(self, users: dict[str, str] | None = None) -> None:
         """`users`: e-mail -> name of the people who work with this CRM."""

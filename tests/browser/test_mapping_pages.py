@@ -20,6 +20,8 @@ pytestmark = [
 __all__ = ["page"]
 PAST = {"start": "2026-11-20T09:00:00+01:00", "end": "2026-11-20T09:30:00+01:00"}
 NARROW = 360
+PHONE = "phone: {from: attendee.phone, write: untouched}"
+"""The line of the default file that is changed."""
 
 
 @pytest.fixture
@@ -90,13 +92,11 @@ def test_a_mapping_is_tried_and_a_broken_one_told(
     box = page.get_by_label("Mapping file")
     text = box.input_value()
     assert text == (files / "hubspot.yaml").read_text(encoding="utf-8")
-    box.fill(text.replace("phone: attendee.phone", "jobtitel: {value: Boss}"))
+    box.fill(text.replace(PHONE, "jobtitel: {value: Boss}"))
     page.get_by_role("button", name="Check and preview").click()
     alert = page.get_by_role("alert")
     assert "did you mean jobtitle?" in alert.inner_text()
-    page.get_by_label("Mapping file").fill(
-        text.replace("phone: attendee.phone", "jobtitle: {value: Boss}")
-    )
+    page.get_by_label("Mapping file").fill(text.replace(PHONE, "jobtitle: {value: Boss}"))
     page.get_by_role("button", name="Check and preview").click()
     page.get_by_role("row", name="jobtitle").get_by_text("Boss").wait_for()
     assert page.get_by_role("alert").count() == 0

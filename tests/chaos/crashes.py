@@ -37,7 +37,6 @@ from workers.sync import Drainer
 
 LATER = timedelta(hours=1)
 """How much later another process takes over: every lease has ended, every pause is over."""
-UNCOPIED = ("app", "lock", "rules")
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ class Stage:
         self._state = {
             name: copy.deepcopy(value)
             for name, value in vars(self.served.sandbox).items()
-            if name not in UNCOPIED
+            if name not in self.served.sandbox.no_state
         }
 
     def unlimited(self) -> None:

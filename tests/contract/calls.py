@@ -32,7 +32,6 @@ from tests.between import Between
 from tests.bridge import ADAPTERS, Bridge, sample
 
 State = dict[str, Any]
-_NO_STATE = {"app", "lock", "account", "org", "portal", "faults"}
 VALUES = {
     MatchKey.EMAIL: "jane.van.der.berg@example.com",
     MatchKey.SECONDARY_EMAIL: "other@example.com",
@@ -128,7 +127,9 @@ class World:
         return {
             name: copy.deepcopy(value)
             for name, value in vars(self.sandbox).items()
-            if name not in _NO_STATE and not callable(value) and not isinstance(value, Window)
+            if name not in self.sandbox.no_state
+            and not callable(value)
+            and not isinstance(value, Window)
         }
 
     def _record(self, database_url: str) -> list[tuple[str, Plan, State]]:
