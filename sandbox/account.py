@@ -25,6 +25,9 @@ BLOCK_PAGE = (
 )
 """What a firewall or a mail host's filter puts where JSON is expected."""
 
+PIECE = 64 * 1024
+"""Bytes of a huge answer that go out at once."""
+
 
 @dataclass
 class Fault:
@@ -43,8 +46,35 @@ class Fault:
     """Once this is set nothing waits any longer."""
     drop_after_commit: bool = False
     """Do what was asked, then close the connection without an answer."""
+    garbled: bool = False
+    """Do what was asked, then answer with `status` and `body` all the same."""
+    drip: float = 0.0
+    """Seconds between two characters of the body."""
+    huge: int = 0
+    """Bytes of an answer without an end in sight that come in place of the body."""
     times: int | None = 1
     """So many calls; None: until it is taken away."""
+    struck: int = 0
+    """Calls that it has met."""
+    sent: int = 0
+    """Bytes that were sent of a slow or a huge answer."""
+
+    def answer(self) -> str | Iterator[bytes]:
+        """The body as it goes out: in one piece, dripping, or huge."""
+        if self.huge:
+            return self._pieces()
+        return self._drops() if self.drip else self.body
+
+    def _pieces(self) -> Iterator[bytes]:
+        for _ in range(0, self.huge, PIECE):
+            self.sent += PIECE
+            yield b" " * PIECE
+
+    def _drops(self) -> Iterator[bytes]:
+        for character in self.body:
+            self.until.wait(self.drip)
+            self.sent += 1
+            yield character.encode()
 
 
 @dataclass
@@ -283,3 +313,12 @@ class Account:
                 if user.email == email:
                     user.active = False
             self._sandbox.user_left(email)
+
+    def user_returns(self, email: str) -> None:
+        """Activate the users with an e-mail address again, as they were before they left."""
+        with self._sandbox.lock:
+            self.left.discard(email)
+            for user in self.more_users:
+                if user.email == email:
+                    user.active = True
+            self._sandbox.user_back(email)

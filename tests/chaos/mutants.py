@@ -231,6 +231,9 @@ def create_app() -> Flask:
 def main() -> None:
     """The worker process, likewise."""
     plant(os.environ.get("BRIDGE_MUTANT", ""))
+    from tests.chaos import hooks
+
+    hooks.install()
     from workers.worker import main as work
 
     work()
