@@ -9,7 +9,7 @@ import hubspot
 import urllib3
 
 from app.domain.allowance import Allowance
-from app.domain.errors import Gone, InvalidRecord, RateLimited, RetryLater
+from app.domain.errors import Gone, InvalidRecord, RateLimited, RetryLater, Unreadable
 from app.domain.records import ObjectName
 from app.outbound.reply import Json, Reply, a_text, an_id, part, reply_of, rows, some_object
 from app.outbound.wire import watch
@@ -144,7 +144,7 @@ class HubSpotClient:
 
     def archive(self, name: ObjectName, ids: list[str]) -> None:
         """POST batch/archive: into the recycle bin; what is not there any more is no error."""
-        self._batch.archive(PLURAL[name], {"inputs": [{"id": item} for item in ids]})
+        _nothing(self._batch.archive(PLURAL[name], {"inputs": [{"id": item} for item in ids]}))
 
     def get(self, name: ObjectName, record_id: str, properties: list[str]) -> Json | None:
         """GET one record; a merged one answers under its new id. None where it is gone."""
@@ -211,7 +211,7 @@ class HubSpotClient:
         """POST associations batch/archive."""
         for chunk in chunks(ids):
             inputs = [{"from": {"id": a}, "to": [{"id": b}]} for a, b in chunk]
-            self._links.archive(PLURAL[pair[0]], PLURAL[pair[1]], {"inputs": inputs})
+            _nothing(self._links.archive(PLURAL[pair[0]], PLURAL[pair[1]], {"inputs": inputs}))
 
     def _paged(self, read: Any) -> Iterable[Json]:
         """Every entry of a list that comes in pages. Raises RetryLater where it does not end."""
@@ -252,6 +252,12 @@ class _Carried:
 
     def __init__(self, reply: Reply) -> None:
         self.reply = reply
+
+
+def _nothing(answer: Any) -> None:
+    """See that an answer is empty, as 204 is. Raises Unreadable: who says more did something else."""
+    if answer is not None:
+        raise Unreadable("HubSpot's answer to a deletion is not empty.")
 
 
 def _batch(answer: Any) -> Json:

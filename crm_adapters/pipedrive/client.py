@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from app.domain.allowance import Allowance
-from app.domain.errors import Gone, RateLimited, RetryLater
+from app.domain.errors import Gone, RateLimited, RetryLater, Unreadable
 from app.domain.records import ObjectName
 from app.outbound.reply import (
     Json,
@@ -60,9 +60,8 @@ class PipedriveClient:
 
     def users(self) -> list[Json]:
         """Every user of the company."""
-        # v1 says null for none.
-        data = an_object(self.call("GET", f"{V1}/users")).get("data")
-        return objects([] if data is None else data)
+        # Whoever owns the token is one of them, so that an answer without a list tells nothing.
+        return rows(self.call("GET", f"{V1}/users"), "data")
 
     def search(self, name: ObjectName, query: Json) -> list[Json]:
         """What the index shows: it lags by seconds, and deleted records linger in it unmarked."""
@@ -105,22 +104,23 @@ class PipedriveClient:
 
     def erase(self, name: ObjectName, record_id: str) -> None:
         """Delete a record. Raises Gone."""
-        self.call("DELETE", f"{PATHS[name]}/{record_id}")
+        done(self.call("DELETE", f"{PATHS[name]}/{record_id}"))
 
     def participants(self, deal_id: str) -> dict[str, str]:
         """Person id -> id of the row that makes that person a participant of a deal."""
-        data = an_object(self.call("GET", f"{V1}/deals/{deal_id}/participants")).get("data")
+        # v1 says null for none.
+        data = done(self.call("GET", f"{V1}/deals/{deal_id}/participants")).get("data")
         found = objects([] if data is None else data)
         return {an_id(part(row, "person_id"), "value"): an_id(row) for row in found}
 
     def add_participant(self, deal_id: str, person_id: str) -> None:
         """Make a person a participant of a deal."""
         path = f"{V1}/deals/{deal_id}/participants"
-        an_object(self.call("POST", path, json={"person_id": int(person_id)}))
+        done(self.call("POST", path, json={"person_id": int(person_id)}))
 
     def drop_participant(self, deal_id: str, row_id: str) -> None:
         """Take a participant away from a deal."""
-        self.call("DELETE", f"{V1}/deals/{deal_id}/participants/{row_id}")
+        done(self.call("DELETE", f"{V1}/deals/{deal_id}/participants/{row_id}"))
 
     def pages(self, path: str, query: Json | None = None) -> Iterator[Json]:
         """Every entry of a cursor-paged list. Raises RetryLater where it does not end."""
@@ -157,3 +157,13 @@ class PipedriveClient:
             return document
 
         return with_token(self.access, once, allowance)
+
+
+def done(answer: Any) -> Json:
+    """An answer that says of itself that the call succeeded. Raises Unreadable.
+
+    https://pipedrive.readme.io/docs/core-api-concepts-responses: each has `success`.
+    """
+    if an_object(answer).get("success") is not True:
+        raise Unreadable("Pipedrive's answer does not say that it succeeded.")
+    return dict(answer)

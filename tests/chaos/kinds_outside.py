@@ -18,10 +18,10 @@ LAG = 2.0
 """Seconds that a search lags while it is slow."""
 JSON = {"Content-Type": "application/json"}
 NONSENSE = (
-    "{}", "null", "[]", "7", '"ok"', "", "{", '{"results": null}', '{"data": [null]}',
+    "{}", "null", "[]", "7", '"ok"', "{", '{"results": null}', '{"data": [null]}',
     "<!doctype html><html><body>Please sign in</body></html>",
 )  # fmt: skip
-"""Answers with 200 that no call asks for."""
+"""Answers with 200 that no call asks for. Nothing at all is not among them: it may be a deletion's."""
 REFUSALS: dict[str, tuple[int, Any]] = {
     "hubspot": (403, {"status": "error", "message": "This portal is suspended",
                       "category": "ACCOUNT_SUSPENDED"}),
