@@ -24,6 +24,7 @@ from tests.bridge import PROVIDERS, Bridge, sample
 from tests.chaos.kinds_inside import HALVES
 from tests.chaos.kinds_outside import JSON, NONSENSE
 from tests.integration.test_outages import Clock
+from tests.ports import free_port
 from tests.web import web_process
 from workers import lease, sync
 from workers.accounts import DIRECTORY_TTL
@@ -54,7 +55,7 @@ def one(tmp_path: Path) -> Iterator[Bridge]:
 @pytest.fixture(scope="module")
 def server() -> Iterator[ValkeyServer]:
     """A real Valkey."""
-    with ValkeyServer() as running:
+    with ValkeyServer(port=free_port()) as running:
         yield running
 
 
@@ -199,6 +200,7 @@ def test_nothing_but_a_wake_up_is_a_job(server: ValkeyServer) -> None:
     STRANGE.clear()
     redis = connect(server.connection_url, read_timeout=None)
     queue = Queue(QUEUE, connection=redis, serializer=JSONSerializer)
+    redis.flushall()
     queue.enqueue(f"{__name__}.strange")
     taken: list[int] = []
     queue.enqueue("workers.jobs.sync_connection", args=(7,))
