@@ -25,13 +25,16 @@ BLOCK_PAGE = (
 )
 """What a firewall or a mail host's filter puts where JSON is expected."""
 
+PIECE = 64 * 1024
+"""Bytes of a huge answer that go out at once."""
+
 
 @dataclass
 class Fault:
     """Something that goes wrong with the next calls that fit."""
 
-    path: str = ""
-    """Part of the path that it strikes."""
+    path: str | tuple[str, ...] = ""
+    """Part of the paths that it strikes, or several of which a path holds one."""
     method: str = ""
     status: int | None = None
     """Answer with this status instead of doing anything."""
@@ -43,8 +46,40 @@ class Fault:
     """Once this is set nothing waits any longer."""
     drop_after_commit: bool = False
     """Do what was asked, then close the connection without an answer."""
+    garbled: bool = False
+    """Do what was asked, then answer with `status` and `body` all the same."""
+    drip: float = 0.0
+    """Seconds between two characters of the body."""
+    huge: int = 0
+    """Bytes of an answer without an end in sight that come in place of the body."""
     times: int | None = 1
     """So many calls; None: until it is taken away."""
+    struck: int = 0
+    """Calls that it has met."""
+    sent: int = 0
+    """Bytes that were sent of a slow or a huge answer."""
+
+    def strikes(self, path: str, method: str) -> bool:
+        """Whether a call is one that it strikes."""
+        parts = (self.path,) if isinstance(self.path, str) else self.path
+        return any(part in path for part in parts) and self.method in ("", method)
+
+    def answer(self) -> str | Iterator[bytes]:
+        """The body as it goes out: in one piece, dripping, or huge."""
+        if self.huge:
+            return self._pieces()
+        return self._drops() if self.drip else self.body
+
+    def _pieces(self) -> Iterator[bytes]:
+        for _ in range(0, self.huge, PIECE):
+            self.sent += PIECE
+            yield b" " * PIECE
+
+    def _drops(self) -> Iterator[bytes]:
+        for character in self.body:
+            self.until.wait(self.drip)
+            self.sent += 1
+            yield character.encode()
 
 
 @dataclass
@@ -129,7 +164,7 @@ class Account:
 
     def answers(
         self,
-        path: str,
+        path: str | tuple[str, ...],
         status: int,
         body: Any = "",
         *,
@@ -137,9 +172,9 @@ class Account:
         headers: Mapping[str, str] | None = None,
         times: int | None = None,
     ) -> None:
-        """Let calls whose path holds `path` get this answer and do nothing; JSON or text.
+        """Let calls whose path holds `path`, or one of them, get this answer and do nothing.
 
-        `times`: so many calls, None: until `clears_answers`. A token is no call of the API: paths
+        `body`: JSON or text. `times`: so many calls, None: until `clears_answers`. A token is no call of the API: paths
         of OAuth answer as ever unless they are named.
         """
         text = body if isinstance(body, str) else json.dumps(body)
@@ -153,8 +188,7 @@ class Account:
 
     def every_call_answers(self, status: int, body: Any = "", **how: Any) -> None:
         """Let every call of the API, none of OAuth, get this answer; `how` as for `answers`."""
-        for path in self._sandbox.api_paths:
-            self.answers(path, status, body, **how)
+        self.answers(self._sandbox.api_paths, status, body, **how)
 
     def blocks_with_a_page(self, status: int = 403, times: int | None = None) -> None:
         """Let a page in HTML stand where JSON is expected, as a firewall or a mail host's filter does."""
@@ -283,3 +317,12 @@ class Account:
                 if user.email == email:
                     user.active = False
             self._sandbox.user_left(email)
+
+    def user_returns(self, email: str) -> None:
+        """Activate the users with an e-mail address again, as they were before they left."""
+        with self._sandbox.lock:
+            self.left.discard(email)
+            for user in self.more_users:
+                if user.email == email:
+                    user.active = True
+            self._sandbox.user_back(email)

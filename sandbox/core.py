@@ -201,6 +201,9 @@ class Sandbox:
     def user_left(self, email: str) -> None:
         """Do what this CRM does when users with an address are deactivated."""
 
+    def user_back(self, email: str) -> None:
+        """Do what this CRM does when they are activated again."""
+
     def new_id(self) -> int:
         """The next record id."""
         self.next_id += 1
@@ -249,9 +252,10 @@ class Sandbox:
         fault = self._strike(path)
         if fault:
             fault.until.wait(fault.latency)
-            if fault.status:
-                return Response(fault.body, fault.status, fault.headers)
+            if fault.status and not fault.garbled:
+                return Response(fault.answer(), fault.status, fault.headers)
             request.environ["sandbox.drop"] = fault.drop_after_commit
+            request.environ["sandbox.garbled"] = fault if fault.garbled else None
         if path in (
             self.authorize_path, self.token_path, self.revoke_path, self.introspect_path,
         ):  # fmt: skip
@@ -284,12 +288,16 @@ class Sandbox:
             if connection is not None:
                 connection.close()
             response.status_code = 500
+        garbled = request.environ.get("sandbox.garbled")
+        if garbled:
+            return Response(garbled.answer(), garbled.status, garbled.headers)
         return response
 
     def _strike(self, path: str) -> Fault | None:
         with self.lock:
             for fault in self.faults:
-                if fault.path in path and fault.method in ("", request.method):
+                if fault.strikes(path, request.method):
+                    fault.struck += 1
                     if fault.times is not None:
                         fault.times -= 1
                         if fault.times <= 0:

@@ -162,9 +162,15 @@ class SalesforceSandbox(Sandbox):
         user.id = self._store("User", {**row, "UserType": user.kind or "Standard"})["Id"]
 
     def user_left(self, email: str) -> None:
+        self._set_active(email, False)
+
+    def user_back(self, email: str) -> None:
+        self._set_active(email, True)
+
+    def _set_active(self, email: str, active: bool) -> None:
         for row in self.tables["User"].values():
             if row["Email"] == email:
-                row["IsActive"] = False
+                row["IsActive"] = active
 
     def refuse_token(self) -> Response:
         body = [{"errorCode": "INVALID_SESSION_ID", "message": "Session expired or invalid"}]

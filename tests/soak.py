@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import shutil
 import sys
 import tempfile
 import threading
@@ -26,7 +25,6 @@ from sqlalchemy.exc import DBAPIError
 from app.store.deliveries import WORKABLE
 from app.store.engine import utcnow
 from app.store.models import BookingRow, ConnectionRow, DeliveryRow, DeliveryState
-from config.settings import CONFIG_DIR
 from tests.bridge import PROVIDERS, sample
 from tests.chaos.system import System
 from tests.month import hindrance
@@ -101,8 +99,8 @@ class Watch:
 class Faults:
     """One fault after the other, each of them over before the next begins."""
 
-    def __init__(self, system: System, mappings: Path, seed: int) -> None:
-        self._system, self._mappings = system, mappings
+    def __init__(self, system: System, seed: int) -> None:
+        self._system = system
         self._dice, self._over = random.Random(seed), threading.Event()
         self.now, self.struck = "", 0
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -145,7 +143,7 @@ class Faults:
             served.sandbox.expire_access_tokens()
 
     def _touch(self) -> None:
-        path = self._mappings / f"{self._dice.choice(PROVIDERS)}.yaml"
+        path = self._system.mappings / f"{self._dice.choice(PROVIDERS)}.yaml"
         path.write_text(path.read_text(encoding="utf-8") + "# touched\n", encoding="utf-8")
 
     def _redis(self) -> None:
@@ -175,14 +173,11 @@ def booking(dice: random.Random, number: int) -> dict[str, object]:
 
 def run(folder: Path, database_url: str, minutes: float, seed: int) -> Watch:
     """One run; what was seen of it."""
-    mappings = folder / "mappings"
-    shutil.copytree(CONFIG_DIR / "mappings", mappings)
     watch, dice = Watch(), random.Random(seed)
     with ExitStack() as stack:
-        settings = {"MAPPINGS_DIR": str(mappings)}
-        system = System(folder, database_url, console.print, settings=settings)
+        system = System(folder, database_url, console.print, settings={})
         stack.callback(system.stop)
-        faults = Faults(system, mappings, seed)
+        faults = Faults(system, seed)
         faults.start()
         begun, posted, next_at = time.monotonic(), 0, 0.0
         while (passed := time.monotonic() - begun) < minutes * 60:

