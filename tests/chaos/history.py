@@ -19,6 +19,10 @@ HOSTS = ([{"email": "john@acme.example"}], [{"email": "mary@acme.example"}], [{"
 PULSE = "pulse"
 """Id of the booking that changes each moment while faults strike, so that there is always work."""
 BASE = datetime(2026, 12, 1, 9, tzinfo=UTC)
+MOVED_ANEW = 0.25
+"""Part of the bookings that are moved by booking anew and cancelling the old one."""
+APART = timedelta(minutes=20)
+"""Between two such moves: nobody takes the one for the other."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,13 @@ class History:
     """The last state of each booking."""
     people: set[str]
     """Everybody who ever took part."""
+    replaced: int
+    """Bookings in whose place another one came: the two share a deal and a meeting."""
+
+    @property
+    def stories(self) -> int:
+        """How many deals and meetings there are in the end."""
+        return len(self.newest) - self.replaced
 
 
 def make(seed: int, bookings: int) -> History:
@@ -43,6 +54,11 @@ def make(seed: int, bookings: int) -> History:
     states: list[list[dict[str, Any]]] = []
     for number in range(bookings):
         states.append([_state(dice, number, step, crowd) for step in range(dice.randint(1, 3))])
+    moves = [mine for mine in states if _is_on(mine[-1]) and dice.random() < MOVED_ANEW]
+    for place, mine in enumerate(moves):
+        cancelled, successor = _anew(dice, mine[-1], BASE - timedelta(days=8) + place * APART)
+        mine.append(cancelled)
+        states.append([successor])
     # Every post has a time: that of its state, and for some hours or days of delay.
     timed: list[tuple[float, int, dict[str, Any]]] = []
     for mine in states:
@@ -60,7 +76,40 @@ def make(seed: int, bookings: int) -> History:
     final = {state["id"]: state for state in [*newest, *last]}
     every = [*(state for mine in states for state in mine), *last]
     people = {p["email"] for state in every for p in state["attendees"]}
-    return History(posts, last, list(final.values()), people)
+    return History(posts, last, list(final.values()), people, len(moves))
+
+
+def _is_on(state: dict[str, Any]) -> bool:
+    return bool(state["webhookType"] != "booking_cancelled")
+
+
+def _anew(
+    dice: random.Random, before: dict[str, Any], at: datetime
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The cancel of a booking, and the booking in its place; half of those say so themselves."""
+    cancelled = sample(
+        "booking_cancelled",
+        **{name: before[name] for name in ("id", "start", "end", "attendees", "hosts", "location")},
+        isCancelled=True,
+        updatedAt=(at + timedelta(seconds=5)).isoformat(),
+        cancel={
+            "reason": "Rescheduled by the attendee", "actionSource": "booking_page",
+            "actionAt": (at + timedelta(seconds=5)).isoformat(),
+        },
+    )  # fmt: skip
+    start = BASE + timedelta(hours=dice.randrange(400))
+    successor = sample(
+        "booking_created",
+        **{name: before[name] for name in ("attendees", "hosts")},
+        id=f"{before['id']}-anew",
+        start=start.isoformat(),
+        end=(start + timedelta(minutes=30)).isoformat(),
+        createdAt=at.isoformat(),
+        updatedAt=at.isoformat(),
+        rescheduledFromId=dice.choice([None, before["id"]]),
+        location=None,
+    )
+    return cancelled, successor
 
 
 def pulse(beat: int) -> dict[str, Any]:
