@@ -111,11 +111,14 @@ def test_what_an_adapter_breaks_on_is_an_answer_without_sense(
     assert one.delivery(PROVIDERS[0]).state == "synced"
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["account known", "account to be read"])
 @pytest.mark.parametrize("body", NONSENSE)
-def test_who_answers_nonsense_is_left_alone(one: Bridge, body: str) -> None:
+def test_who_answers_nonsense_is_left_alone(one: Bridge, body: str, known: bool) -> None:
     """After three answers without sense the CRM is only probed; no booking fails of them."""
     clock = Clock()
     one.drainer = Drainer(one.services, now=clock)
+    if known:
+        one.drainer.warm(1)
     one.post(sample("booking_created"))
     struck_by(one, status=200, body=body, headers=JSON)
     for _ in range(OPEN_AFTER + 2):

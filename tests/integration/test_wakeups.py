@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from typing import Any
 
 import pytest
 from redis import Redis
-from rq import Queue
 from rq.command import send_kill_horse_command, send_shutdown_command
 from rq.serializers import JSONSerializer
 from structlog.testing import capture_logs
@@ -140,23 +138,23 @@ def test_callbacks_of_a_good_job_are_not_called(redis: Redis, tmp_path: Path) ->
 def test_nobody_stops_a_worker_by_redis(redis: Redis) -> None:
     """Commands over pub/sub and the key rq:suspended are for nobody here."""
     done: list[int] = []
-    worker = worker_of(redis, done)
-    redis.set("rq:suspended", "1")
-    told = threading.Event()
+    heard: list[int] = []
 
     def command() -> None:
-        for _ in range(3):
-            send_shutdown_command(redis, worker.name)
-            send_kill_horse_command(redis, worker.name)
-            redis.publish(f"rq:pubsub:{worker.name}", b"\xff{")
+        # Published while the worker works: Redis says how many listen.
+        heard.append(redis.publish(f"rq:pubsub:{worker.name}", b"\xff{"))
+        send_shutdown_command(redis, worker.name)
+        send_kill_horse_command(redis, worker.name)
         put(redis, "sync-7-b", said("workers.jobs.sync_connection", None, [GOOD], {}))
-        told.set()
 
-    Queue(QUEUE, connection=redis, serializer=JSONSerializer).enqueue("os.getcwd")
-    threading.Timer(0.0, command).start()
-    told.wait(5)
+    worker = WakeUpWorker(
+        [make_queue(redis)], {"workers.jobs.sweep": command},
+        {"workers.jobs.sync_connection": done.append}, connection=redis, serializer=JSONSerializer,
+    )  # fmt: skip
+    redis.set("rq:suspended", "1")
+    put(redis, "sweep-a", said("workers.jobs.sweep", None, [], {}))
     worker.work(burst=True, logging_level="CRITICAL")
-    assert done == [GOOD]
+    assert (heard, done) == ([0], [GOOD])
 
 
 # Allowances
