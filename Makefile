@@ -1,7 +1,7 @@
 # `make demo` and `make test` are all that a new machine needs; see README.md.
 VENV := .venv
 PY := $(VENV)/bin/python
-.PHONY: demo test check bench chaos chaos-mutants soak fuzz format clean
+.PHONY: demo test check bench chaos chaos-mutants soak month fuzz format clean
 
 demo: $(VENV)/.runtime ## Run everything on this machine and show it (ARGS=--once: and stop)
 	@$(PY) -m sandbox.demo $(ARGS)
@@ -30,6 +30,9 @@ chaos-mutants: $(VENV)/.dev ## Plant bugs, each by name, and see that the tests 
 MINUTES := 60
 soak: $(VENV)/.dev ## Hours in real time: does a booking ever wait without a reason? (MINUTES=.. SEED=..)
 	@$(PY) -m tests.soak --minutes $(MINUTES) --seed $(SEED) --database $(DATABASE)
+
+month: $(VENV)/.dev ## A simulated month in which something happens each hour (SEED=..)
+	@MONTH_EACH_HOUR=1 MONTH_SEED=$(SEED) $(PY) -m pytest -n 2 -q tests/integration/test_month.py
 
 WEBHOOKS := 1500
 RAW := 300

@@ -21,6 +21,12 @@ BLOCKED = {
     "hubspot": (403, {"status": "error", "message": "This app is blocked", "category": "BANNED"}),
     "pipedrive": (403, {"success": False, "error": "Access to this company is blocked"}),
 }
+UNUSED = {
+    "hubspot": ("contacts", "mobilephone", "jobtitle"),
+    "pipedrive": ("persons", "job_title"),
+    "salesforce": ("Contact", "Title"),
+}
+"""Fields that no default mapping names: object, then its fields."""
 NONSENSE: list[Any] = [
     {},
     [],
@@ -160,21 +166,26 @@ def host_comes_and_goes(world: World) -> Trouble:
 @kind
 def fields_come_and_go(world: World) -> Trouble:
     """The company's admin takes fields away that no mapping file names, and brings them back."""
-    crm = world.bridge.sandbox("hubspot")
-    crm.account.lacks("contacts", "mobilephone", "jobtitle")
+    for name, (object_, *fields) in UNUSED.items():
+        world.bridge.sandbox(name).account.lacks(object_, *fields)
     yield
-    crm.account.field_gone.clear()
+    for served in world.bridge.served.values():
+        served.sandbox.account.field_gone.clear()
 
 
 @kind
 def stages_come_and_go(world: World) -> Trouble:
     """The pipeline gets another stage, which it loses again."""
-    crm = world.bridge.sandbox("hubspot")
-    stages = crm.pipelines[0]["stages"]
-    extra = {"id": "extra", "label": "Extra", "displayOrder": 99}
-    stages.append(extra)
+    hubspot, pipedrive = world.bridge.sandbox("hubspot"), world.bridge.sandbox("pipedrive")
+    salesforce = world.bridge.sandbox("salesforce").tables["OpportunityStage"]
+    hubspot.pipelines[0]["stages"].append({"id": "extra", "label": "Extra", "displayOrder": 99})
+    pipedrive.stages.append({**pipedrive.stages[-1], "id": 99, "name": "Extra"})
+    like = next(iter(salesforce.values()))
+    salesforce["extra"] = {**like, "Id": "extra", "ApiName": "Extra", "MasterLabel": "Extra"}
     yield
-    stages.remove(extra)
+    hubspot.pipelines[0]["stages"].pop()
+    pipedrive.stages.pop()
+    del salesforce["extra"]
 
 
 # Tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -15,9 +16,12 @@ from tests.troubles import KINDS, Trouble
 from workers import jobs
 
 DAYS = 30
-SEED = 7
-HOURS = (9, 10, 15)
-"""Hours of a day at which something happens; in between nobody books, and everything grows old."""
+SEED = int(os.environ.get("MONTH_SEED", "7"))
+HOURS = tuple(range(24)) if os.environ.get("MONTH_EACH_HOUR") else (0, 1, 6)
+"""Hours of a day at which something happens; in between nobody books, and everything grows old.
+
+`make month` lets something happen each hour; with the other tests there is no time for that.
+"""
 
 
 @pytest.fixture
@@ -44,8 +48,8 @@ def test_a_month(world: World) -> None:
     last = 0.0
     for day in range(DAYS):
         for hour in HOURS if day % 7 < 5 else HOURS[:1]:
-            world.clock.forward(max(0.0, (day * 24 + hour - HOURS[0] - last) * 3600))
-            last = day * 24 + hour - HOURS[0]
+            world.clock.forward(max(0.0, (day * 24 + hour - last) * 3600))
+            last = day * 24 + hour
             for name in plan.pop((day, hour), []):
                 trouble = KINDS[name](world)
                 if next(trouble, "over") != "over":
