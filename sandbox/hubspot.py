@@ -76,6 +76,7 @@ def _schema() -> dict[str, dict[str, Record]]:
             _property("num_associated_deals", NUMBER, read_only=True),
         ],
         "companies": [_property("name"), _property("domain"), _property("phone"),
+                      _property("hs_additional_domains"),
                       _property("hubspot_owner_id", "enumeration")],
         "deals": [
             _property("dealname"), _property("amount", NUMBER), _property("closedate", DATE),

@@ -578,8 +578,11 @@ def _is_same_person(record: DesiredRecord, found: Found | None) -> bool:
 
 
 def _is_kept_address(record: DesiredRecord, name: str, found: Found | None) -> bool:
-    """A found person keeps the address that stands there: it is known by another one as well."""
-    if record.ref.object not in PEOPLE or record.fields[name] != _address(record):
+    """A found person keeps the address that stands there, and a found company its domain: it is
+    known by another one as well."""
+    company = record.ref.object is ObjectName.COMPANY and not is_own_company(record.ref)
+    address = record.ref.key if company else _address(record)
+    if not address or record.fields[name] != address:
         return False
     return found is None or found.became is not None or not blank(found.values.get(name))
 

@@ -26,7 +26,7 @@ from app.outbound.reply import some_text
 from crm_adapters.base import BOOKING_FIELD, SEARCH_LAG, Access, Report, read_schema
 from crm_adapters.finder import note_lost_targets
 from crm_adapters.hubspot.client import CALLS, PLURAL, SEARCHES, HubSpotClient
-from crm_adapters.hubspot.finder import find
+from crm_adapters.hubspot.finder import FURTHER_DOMAINS, find
 from crm_adapters.hubspot.schema import field_of, owners_of, pipelines_of
 from crm_adapters.hubspot.writer import Writer
 
@@ -92,6 +92,7 @@ class HubSpotAdapter:
         self.access = access
         self._api = HubSpotClient(access)
         self._portal = ""
+        self._has_further_domains = False
 
     def whoami(self) -> Account:
         """The portal's number, from /account-info, which knows no name."""
@@ -111,6 +112,7 @@ class HubSpotAdapter:
             needed,
         )
         deals = needed is None or ObjectName.DEAL in needed
+        self._has_further_domains = FURTHER_DOMAINS in schema.get(ObjectName.COMPANY, {})
         return Directory(
             owners=self._owners(notes),
             pipelines=self._pipelines() if deals else (),
@@ -201,4 +203,4 @@ class HubSpotAdapter:
 
     def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
         """Read and look, object by object: contacts tell which deals may be meant."""
-        return find(self._api, questions, ids)
+        return find(self._api, questions, ids, self._has_further_domains)

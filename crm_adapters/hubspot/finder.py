@@ -15,20 +15,34 @@ from crm_adapters.base import BOOKING_FIELD
 from crm_adapters.finder import Hit, KeyFinder, told_begun
 from crm_adapters.hubspot.client import LINK_TYPES, HubSpotClient, chunks, values_of
 
+FURTHER_DOMAINS = "hs_additional_domains"
+"""A company's domains beside its first, with semicolons between them."""
+MOST_GROUPS = 5
+"""Groups of rules in one search: https://developers.hubspot.com/docs/api-reference/search/guide"""
 
-def find(api: HubSpotClient, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
-    """Read and look, object by object: contacts tell which companies and deals may be meant."""
-    return Finder(api, questions, ids).run()
+
+def find(
+    api: HubSpotClient, questions: Sequence[Question], ids: Mapping[Ref, str], further: bool = False
+) -> Findings:
+    """Read and look, object by object: contacts tell which companies and deals may be meant.
+
+    `further`: whether the portal shows the further domains of companies.
+    """
+    return Finder(api, questions, ids, further).run()
 
 
 class Finder(KeyFinder):
     """Answers questions about one portal."""
 
     def __init__(
-        self, api: HubSpotClient, questions: Sequence[Question], ids: Mapping[Ref, str]
+        self,
+        api: HubSpotClient,
+        questions: Sequence[Question],
+        ids: Mapping[Ref, str],
+        further: bool = False,
     ) -> None:
         super().__init__(questions, ids)
-        self._api = api
+        self._api, self._further = api, further
 
     def run(self) -> Findings:
         """Answer everything, and say of found contacts to which company they belong."""
@@ -78,7 +92,7 @@ class Finder(KeyFinder):
         elif kind is MatchKey.PHONE:
             yield from self._by_phone(asked)
         elif kind is MatchKey.DOMAIN:
-            yield from self._search_in(name, "domain", asked)
+            yield from self._by_domain(asked)
         elif kind is MatchKey.OPEN_DEAL:
             yield from self._open_deals(asked)
         elif kind is MatchKey.BOOKING:
@@ -114,6 +128,36 @@ class Finder(KeyFinder):
                 for question, key in chunk:
                     if there == key.value.lower():
                         yield question, _found(record, field)
+
+    def _by_domain(self, asked: list[tuple[Question, Key]]) -> Iterator[Hit]:
+        """Companies by their first domain, else by a further one.
+
+        The rule that looks into the further ones takes one domain: a few are looked for in the one
+        call for the first domains, of many those that were not found in some calls more.
+        """
+        questions = {key.value.lower(): question for question, key in asked}
+        names = ["domain", FURTHER_DOMAINS] if self._further else ["domain"]
+        fields = sorted({f for q, _ in asked for f in q.fields} | {*names})
+        for chunk in chunks(list(questions)):
+            hits: dict[str, list[Hit]] = {}
+            groups: list[Json] = [{"propertyName": "domain", "operator": "IN", "values": chunk}]
+            waiting = chunk if self._further else []
+            while groups or waiting:
+                room = MOST_GROUPS - len(groups)
+                groups += [
+                    {"propertyName": FURTHER_DOMAINS, "operator": "CONTAINS_TOKEN", "value": domain}
+                    for domain in waiting[:room]
+                ]
+                for record in self._api.search(ObjectName.COMPANY, groups, fields):
+                    values = values_of(record)
+                    first, *others = _domains(values.get("domain"), values.get(FURTHER_DOMAINS))
+                    for domain in {first, *others} & set(chunk):
+                        by = "domain" if domain == first else "further domain"
+                        hits.setdefault(domain, []).append((questions[domain], _found(record, by)))
+                waiting = [domain for domain in waiting[room:] if domain not in hits]
+                groups = []
+            for there in hits.values():
+                yield from [hit for hit in there if hit[1].by == "domain"] or there
 
     def _by_secondary(self, asked: list[tuple[Question, Key]]) -> Iterator[Hit]:
         name = "hs_additional_emails"
@@ -191,3 +235,8 @@ class Finder(KeyFinder):
 
 def _found(record: Json, by: str) -> Found:
     return Found(an_id(record), values_of(record), by, made_at=some_text(record, "createdAt"))
+
+
+def _domains(first: str | None, further: str | None) -> list[str]:
+    """The domains of a company, the first one first."""
+    return [part.strip().lower() for part in (first or "", *(further or "").split(";"))]
