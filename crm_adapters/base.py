@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol
 
 from app.domain.allowance import Allowance, Gate
 from app.domain.errors import (
+    AccountMoved,
     AccountRefused,
     Ambiguous,
     Blocked,
@@ -259,6 +260,8 @@ def read_schema(
             continue
         try:
             schema[name] = read(name)
+        except AccountMoved:
+            raise  # It says nothing of this object.
         except (Gone, AccountRefused, InvalidRecord) as error:
             if needed is not None and called:
                 words = (

@@ -119,15 +119,14 @@ class PipedriveAdapter:
 
     def directory(self, needed: frozenset[ObjectName] | None = None) -> Directory:
         """Users, pipelines with their stages, and the keys of custom fields."""
-        notes: list[str] = []
-        owners = self._owners(notes)
         items: dict[ObjectName, list[Json]] = {}
 
         def read(name: ObjectName) -> dict[str, CrmField]:
             items[name] = list(self._api.pages(FIELD_PATHS[name]))
             return schema_of(items[name])
 
-        schema, lacking = read_schema(read, self.shape.objects, needed)
+        # First what v2 answers: what the old users API refuses is done without.
+        schema, notes = read_schema(read, self.shape.objects, needed)
         custom = CustomFields()
         for name, found in items.items():
             custom.note(name, found)
@@ -136,11 +135,11 @@ class PipedriveAdapter:
         stages = list(self._api.pages(f"{V2}/stages")) if deals else []
         marked = (ObjectName.DEAL, BOOKING_FIELD) in custom.keys
         return Directory(
-            owners=owners,
+            owners=self._owners(notes),
             pipelines=pipelines_of(self._api.pages(f"{V2}/pipelines"), stages) if deals else (),
             booking_fields={ObjectName.DEAL: BOOKING_FIELD} if marked else {},
             schema=schema,
-            notes=(*notes, *lacking),
+            notes=tuple(notes),
         )
 
     def _owners(self, notes: list[str]) -> dict[str, str]:
