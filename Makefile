@@ -1,13 +1,16 @@
 # `make demo` and `make test` are all that a new machine needs; see README.md.
 VENV := .venv
 PY := $(VENV)/bin/python
-.PHONY: demo test check bench chaos chaos-mutants soak month fuzz format clean
+.PHONY: demo test thorough check bench chaos chaos-mutants soak month fuzz format clean
 
 demo: $(VENV)/.runtime ## Run everything on this machine and show it (ARGS=--once: and stop)
 	@$(PY) -m sandbox.demo $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests, five at a time: most of them wait for processes
 	@$(PY) -m pytest -n 5 --dist worksteal $(ARGS)
+
+thorough: $(VENV)/.dev ## The tests with all that is left out of them for time
+	@THOROUGH=1 $(PY) -m pytest -n 5 --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev ## Lint, types, layers
 	$(VENV)/bin/ruff check .

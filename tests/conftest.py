@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.bridge import PROVIDERS, Bridge
 from tests.postgres import postgres_url
+from tests.ready_made import share_statements
 
 # The first example pays for loading the character tables; a slow machine is no failure.
 settings.register_profile(
@@ -24,6 +25,7 @@ def pytest_configure() -> None:
     from tests.chaos.mutants import plant
 
     plant(os.environ.get("BRIDGE_MUTANT", ""))
+    share_statements()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -71,6 +71,8 @@ def why(row: ConnectionRow, now: datetime) -> str:
         return (
             f"The day's allowance of calls is kept for others until {row.backlog_after:%H:%M} UTC."
         )
+    if row.outages and row.last_error:
+        return f"It is tried again and again: {row.last_error}"
     if row.drain_until and row.drain_until > now:
         return "A worker is at work on it."
     return "No worker has taken it up. Look whether workers run, and at their logs."

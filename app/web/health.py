@@ -74,9 +74,8 @@ class _Counts:
             ).all()
             now = utcnow()
             late = waiting(session, now)
-            providers = dict(
-                session.execute(select(ConnectionRow.id, ConnectionRow.provider)).tuples().all()
-            )
+            every = session.execute(select(ConnectionRow.id, ConnectionRow.provider))
+            providers = {number: provider for number, provider in every}
         family = GaugeMetricFamily(
             "bridge_oldest_due_seconds",
             "Seconds for which the oldest booking is due on a connection that works",

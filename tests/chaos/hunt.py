@@ -37,7 +37,7 @@ def main() -> int:
 def hunt(name: str) -> str:
     """Run the tests of a bug with the bug in; the first that fails, or nothing."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", *MUTANTS[name].tests]
-    environment = {**os.environ, "BRIDGE_MUTANT": name}
+    environment = {**os.environ, "BRIDGE_MUTANT": name, "THOROUGH": "1"}
     ended = subprocess.run(
         command, env=environment, capture_output=True, text=True, check=False, timeout=MOST
     )

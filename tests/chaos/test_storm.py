@@ -15,6 +15,7 @@ from tests.chaos.history import make
 from tests.chaos.run import compare, oracle
 from tests.chaos.system import serve
 from tests.integration.test_outages import Clock
+from tests.thorough import some
 from workers.sync import Drainer
 
 FAULTS = (
@@ -26,7 +27,7 @@ FAULTS = (
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", some(range(3), 3))
 def test_a_storm_of_faults_leaves_no_trace(seed: int, tmp_path: Path) -> None:
     """Answers lost, refused and late at random: nothing lost, doubled, stale, and no write after it."""
     history, dice, clock = make(seed, 40), random.Random(seed), Clock()

@@ -13,6 +13,7 @@ import time_machine
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
+from app.services.watch import waiting
 from app.store import deliveries
 from app.store.connections import NoticeKind, set_status
 from app.store.engine import utcnow
@@ -249,6 +250,22 @@ def test_a_lone_booking_with_a_fault_fails_in_words(
         assert "This service has a fault: KeyError at " in words and HIDDEN not in words
         assert len(bridge.sandbox("hubspot").view().deals) == 4
         assert len(notices(bridge, NoticeKind.FAILED)) == 1
+        bridge.close()
+
+
+def test_what_waits_for_a_crm_that_is_out_says_so(tmp_path: Path) -> None:
+    """Between two pauses of an outage the reason is what the CRM answered, and not that nobody works."""
+    with time_machine.travel(utcnow(), tick=True) as traveller:
+        bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",)).connect_all()
+        bridge.sandbox("hubspot").account.every_call_answers(503, "maintenance")
+        bridge.post(sample("booking_created"))
+        for _ in range(7):
+            bridge.drain()
+            traveller.shift(timedelta(minutes=1))
+        with bridge.services.store.read() as session:
+            (late,) = waiting(session, utcnow()).values()
+        assert late.overdue(utcnow())
+        assert late.reason.startswith("It is tried again and again: ") and "503" in late.reason
         bridge.close()
 
 

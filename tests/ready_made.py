@@ -1,0 +1,133 @@
+"""What thousands of short tests need alike, made once: connected CRMs, and statements in SQL.
+
+Half of their time went into the consent pages of their CRMs and into the same SQL for each new
+database. A connect is copied only where all is as it comes: SQLite, usual settings, sandboxes that
+nobody has touched.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import sqlite3
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.util import LRUCache
+
+from app.store import engine
+from sandbox.core import Sandbox
+from sandbox.serve import load_sandbox
+
+FRESH = 60.0
+"""Seconds for which a copy is used: tokens and times in it grow old."""
+OWN = ("_sandbox", "app", "lock")
+"""What no two sandboxes share, and what says nothing of what one holds."""
+
+
+@dataclass(frozen=True)
+class Connected:
+    """A database, and what the sandboxes hold."""
+
+    database: bytes
+    states: Mapping[str, dict[str, Any]]
+    urls: Mapping[str, str]
+    at: datetime
+    ticks: float
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it is of now, by the clock as the test has it and by the time that passed."""
+        age = (datetime.now(UTC) - self.at).total_seconds()
+        return 0 <= age < FRESH and 0 <= time.monotonic() - self.ticks < FRESH
+
+
+_made: dict[tuple[str, ...], Connected] = {}
+
+
+def get(providers: tuple[str, ...]) -> Connected | None:
+    """The copy for these CRMs, where there is a fresh one."""
+    made = _made.get(providers)
+    return made if made and made.fresh else None
+
+
+def keep(
+    providers: tuple[str, ...], path: Path, sandboxes: Mapping[str, tuple[Sandbox, str]]
+) -> None:
+    """Keep what is there as a copy. `sandboxes`: name -> the sandbox and its address."""
+    with sqlite3.connect(path) as source, sqlite3.connect(":memory:") as target:
+        source.backup(target)
+        # Who is signed in is another one each time.
+        target.execute("DELETE FROM web_sessions")
+        target.execute("DELETE FROM api_keys")
+        target.commit()
+        database = target.serialize()
+    states = {name: _state(sandbox) for name, (sandbox, _) in sandboxes.items()}
+    urls = {name: url for name, (_, url) in sandboxes.items()}
+    now = datetime.now(UTC)
+    _made[providers] = Connected(database, states, urls, now, time.monotonic())
+
+
+def put(made: Connected, path: Path, sandboxes: Mapping[str, tuple[Sandbox, str]]) -> None:
+    """Let a database that nobody has open, and the sandboxes, be as the copy says."""
+    for file in path.parent.glob(f"{path.name}-*"):
+        file.unlink()
+    path.write_bytes(made.database)
+    with sqlite3.connect(path) as database:
+        for name, (sandbox, url) in sandboxes.items():
+            vars(sandbox).update(copy.deepcopy(made.states[name]))
+            database.execute(
+                "UPDATE connections SET api_base = replace(api_base, ?, ?)", (made.urls[name], url)
+            )
+    database.close()
+
+
+def share_statements() -> None:
+    """Let all SQLite databases of this process use one another's compiled statements."""
+    shared: LRUCache[Any, Any] = LRUCache(2000)
+    make = engine._make_engine
+
+    def made(url: str) -> Engine:
+        found = make(url)
+        if found.dialect.name == "sqlite":
+            found._compiled_cache = shared
+        return found
+
+    # The cache goes by the dialect too, of which each engine has its own.
+    dialect: Any = SQLiteDialect_pysqlite
+    dialect.__hash__ = lambda one: hash(SQLiteDialect_pysqlite)
+    dialect.__eq__ = lambda one, other: type(one) is type(other)
+    engine._make_engine = made
+
+
+def is_untouched(sandbox: Sandbox) -> bool:
+    """Whether a sandbox is as it was made."""
+    return _all_of(sandbox) == _all_of(_fresh(sandbox.name))
+
+
+@functools.cache
+def _fresh(name: str) -> Sandbox:
+    return load_sandbox(name)()
+
+
+def _state(sandbox: Sandbox) -> dict[str, Any]:
+    return {
+        name: copy.deepcopy(value)
+        for name, value in vars(sandbox).items()
+        if name not in sandbox.no_state
+    }
+
+
+def _all_of(thing: Any) -> Any:
+    """What an object holds, and the objects in it, to be compared."""
+    if hasattr(thing, "__dict__") and not isinstance(thing, type):
+        return {k: _all_of(v) for k, v in vars(thing).items() if k not in OWN}
+    if isinstance(thing, Mapping):
+        return {k: _all_of(v) for k, v in thing.items()}
+    return [_all_of(v) for v in thing] if isinstance(thing, (list, tuple)) else thing
