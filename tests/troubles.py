@@ -252,8 +252,7 @@ def refresher_killed(world: World) -> Trouble:
 @kind
 def worker_restarts(world: World) -> Trouble:
     """A worker ends and another one begins, which knows nothing of the accounts."""
-    if not world.mapped:
-        world.bridge.drainer = Drainer(world.bridge.services)
+    world.bridge.drainer = Drainer(world.bridge.services)
     yield from ()
 
 

@@ -9,8 +9,10 @@ from datetime import datetime
 import structlog
 
 from app.bootstrap import Services
-from app.domain.records import Directory, ObjectName
+from app.domain.errors import MappingError
+from app.domain.records import CrmShape, Directory, ObjectName
 from app.mapping.check import check_against
+from app.mapping.load import mapping_of
 from app.mapping.mapping import Mapping
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow
@@ -19,7 +21,7 @@ from workers.lease import LeaseLost
 
 log = structlog.get_logger(__name__)
 KEPT = "The one before it stays in use until this is mended"
-TAKEN = "It is in use all the same, since this worker knows none before it; bookings fail on it"
+TAKEN = "It is in use all the same, since no file fitted the account before; bookings fail on it"
 DIRECTORY_TTL = 600.0
 """Seconds that owners, pipelines and fields of an account are taken to stay as they are."""
 LEAST_BETWEEN = 5.0
@@ -82,13 +84,19 @@ class Accounts:
             return known
         adapter = self._services.adapter(connection_id)
         adapter.access.gate.may_go_on = may_go_on
+        # What fits one account's schema may not fit another one's.
+        in_use = known.mapping if known and known.account_id == row.account_id else None
+        before = in_use or self._fitted_last(row, latest)
         # A mapping that is refused leaves the one before in use, which may need more.
-        needed = latest.needed() | (known.mapping.needed() if known else frozenset())
+        needed = latest.needed() | (before.needed() if before else frozenset())
         directory = adapter.directory(needed)
         self._note(connection_id, directory)
-        # What fits one account's schema may not fit another one's.
-        before = known if known and known.account_id == row.account_id else None
-        mapping = self._chosen(connection_id, before, latest, adapter, directory)
+        if before is not in_use and before and check_against(before, adapter.shape, directory):
+            before = None
+        if in_use and latest.version == in_use.version:
+            mapping = self._take(connection_id, latest)
+        else:
+            mapping = self._chosen(connection_id, before, latest, adapter.shape, directory)
         account = Account(
             adapter,
             directory,
@@ -144,43 +152,56 @@ class Accounts:
             and latest.version == self._refused.get(connection_id, known.mapping.version)
         )
 
+    def _fitted_last(self, row: ConnectionRow, latest: Mapping) -> Mapping | None:
+        """The mapping that fitted the account last, whichever worker found that; None where that is
+        the newest, or none did."""
+        if not row.mapping_text or row.mapping_text == latest.text:
+            return None
+        try:
+            return self._services.mappings.settle(mapping_of(row.mapping_text, row.provider))
+        except MappingError:
+            return None  # Of another release, or older than a rule that it breaks.
+
     def _chosen(
         self,
         connection_id: int,
-        known: Account | None,
+        before: Mapping | None,
         latest: Mapping,
-        adapter: Adapter,
+        shape: CrmShape,
         directory: Directory,
     ) -> Mapping:
         """The mapping to go by: the newest, unless the CRM's own schema says that it cannot work.
 
-        Where there is none before it, it has to do: each booking then fails on its own, in words.
+        Where there is none before it that can, it has to do: each booking then fails on its own, in
+        words.
         """
-        if known and latest.version == known.mapping.version:
-            self._refused.pop(connection_id, None)
-            self._say(connection_id, None)
-            return latest
-        mistakes = check_against(latest, adapter.shape, directory)
+        mistakes = check_against(latest, shape, directory)
         if not mistakes:
-            self._refused.pop(connection_id, None)
-            self._say(connection_id, None)
             log.info("mapping_taken", connection_id=connection_id, version=latest.version)
-            return latest
+            return self._take(connection_id, latest)
         words = "; ".join(f"{mistake.key}: {mistake.message}" for mistake in mistakes)
-        in_use = known.mapping if known else latest
+        in_use = before or latest
         self._refused[connection_id] = latest.version
-        self._say(connection_id, f"{KEPT if known else TAKEN}; {words}")
+        self._show(connection_id, f"{KEPT if before else TAKEN}; {words}")
         log.error("mapping_refused", connection_id=connection_id, problem=words,
                   version_in_use=in_use.version)  # fmt: skip
         return in_use
 
-    def _say(self, connection_id: int, problem: str | None) -> None:
-        """Show on the connection's page that a changed mapping file is not in use."""
+    def _take(self, connection_id: int, mapping: Mapping) -> Mapping:
+        """Have a mapping in use, and remember it for workers that know none."""
+        self._refused.pop(connection_id, None)
+        self._show(connection_id, None, mapping.text)
+        return mapping
+
+    def _show(self, connection_id: int, problem: str | None, text: str | None = None) -> None:
+        """Show on the connection's page that a file is not in use; keep the text of one that is."""
         with self._store.read() as session:
-            if session.get_one(ConnectionRow, connection_id).mapping_problem == problem:
+            row = session.get_one(ConnectionRow, connection_id)
+            if row.mapping_problem == problem and text in (None, row.mapping_text):
                 return
         with self._store.write() as session:
-            session.get_one(ConnectionRow, connection_id).mapping_problem = problem
+            row = session.get_one(ConnectionRow, connection_id)
+            row.mapping_problem, row.mapping_text = problem, text or row.mapping_text
 
 
 def _nobody_drains() -> None:

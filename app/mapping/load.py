@@ -76,7 +76,7 @@ class MappingText:
 
     def __init__(self, name: str, text: str, crm: str) -> None:
         """Read a file's text. Raises MappingError where it is not YAML at all."""
-        self.name = name
+        self.name, self._text = name, text
         self.version = hashlib.sha256(text.encode()).hexdigest()[:12]
         self._document = _parse(name, text)
         self._crm = crm
@@ -112,7 +112,7 @@ class MappingText:
                 both = lay_over(lay_over(shared, first), second)
                 if not self._fits(both):
                     self.note(("hosts", host), f"does not fit together with meeting_types.{slug}")
-        return Mapping(file, plain, self.version)
+        return Mapping(file, plain, self.version, self._text)
 
     def _whole(self, plain: dict[str, Any], prefix: Location, model: Any) -> Any:
         """Validate; leave out what is wrong and validate again, so that the rest can be looked at."""
@@ -204,7 +204,15 @@ class MappingText:
 
 def load_mapping(path: Path, crm: str) -> Mapping:
     """Read and check one file for a provider. Raises MappingError with one line per problem."""
-    text = read_text(path, crm)
+    return _sound(read_text(path, crm))
+
+
+def mapping_of(text: str, crm: str) -> Mapping:
+    """The mapping of a text that was a file once. Raises MappingError where it is none any more."""
+    return _sound(MappingText(f"{crm}.yaml", text, crm))
+
+
+def _sound(text: MappingText) -> Mapping:
     if text.mistakes or text.mapping is None:
         raise MappingError("\n".join(text.lines()))
     return text.mapping

@@ -20,10 +20,10 @@ class Mapping:
     no_company: frozenset[str] = frozenset()
     """Domains of relays and the like, which are no companies: given by the settings, not the file."""
 
-    def __init__(self, file: MappingFile, plain: dict[str, Any], version: str) -> None:
-        """`plain` is the file as it was read: overrides are laid over it."""
+    def __init__(self, file: MappingFile, plain: dict[str, Any], version: str, text: str) -> None:
+        """`plain` is the file as it was read: overrides are laid over it; `text` the whole of it."""
         self.crm = file.crm
-        self.version = version
+        self.version, self.text = version, text
         self.recheck_minutes = file.recheck_links_after
         self.assignment_rules = file.assignment_rules
         self.form: FormRules | None = file.form_submission

@@ -181,6 +181,8 @@ class ConnectionRow(Base):
     next_step: Mapped[str | None] = mapped_column(Text)
     mapping_problem: Mapped[str | None] = mapped_column(Text)
     """A changed mapping file that was refused, and why; the one before stays in use."""
+    mapping_text: Mapped[str | None] = mapped_column(Text)
+    """The mapping file that fitted the account last: in use where a newer one does not fit."""
     failed_in_row: Mapped[int] = mapped_column(Integer, default=0)
     """Deliveries that failed for good since the last one that did not."""
     pause_until: Mapped[datetime | None]

@@ -979,6 +979,28 @@ def test_a_file_that_the_crm_speaks_against_is_refused_loudly(
     assert account.connection(provider).mapping_problem is None
 
 
+def test_a_worker_that_starts_keeps_the_file_that_fitted_last(
+    account: Bridge, provider: str, folder: Path
+) -> None:
+    """A worker that knows no file goes by the one that fitted the account last, and none fails."""
+    book(account, 1)
+    good = account.services.mappings[provider].version
+    write(folder, provider, {"deal": {"fields": {"no_such_field": "attendee.email"}}})
+    for number in (2, 3):
+        account.drainer = Drainer(account.services)
+        book(account, number)
+        problem = account.connection(provider).mapping_problem or ""
+        assert "The one before it stays in use" in problem and "no_such_field" in problem
+    assert versions(account) == {"1": good, "2": good, "3": good}
+    assert {row.state for row in account.deliveries()} == {"synced"}
+    title = TITLES[provider][0]
+    write(folder, provider, {"deal": {"fields": {title: {"value": "Mended"}}}})
+    account.drainer = Drainer(account.services)
+    book(account, 4)
+    assert title_of(account, provider, "4") == "Mended"
+    assert account.connection(provider).mapping_problem is None
+
+
 def test_resync_applies_a_new_file_to_past_bookings(
     account: Bridge, provider: str, folder: Path
 ) -> None:
