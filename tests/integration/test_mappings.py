@@ -28,6 +28,7 @@ from crm_adapters.base import Access
 from sandbox.core import Fault, Window
 from tests.bridge import DATA, PROVIDERS, Bridge, sample
 from workers.batch import Batch
+from workers.sync import Drainer
 
 SHIPPED = CONFIG_DIR / "mappings"
 STORES = ("records", "tables", "links", "participants", "custom", "schema", "deleted", "hidden")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from app.services.sessions import Person
+from app.store.models import ConnectionRow
 from app.trial import MAX_TEXT, MOST_BOOKINGS
 from config.settings import CONFIG_DIR
 from sandbox.core import Fault
@@ -470,9 +471,15 @@ def test_a_file_that_an_account_speaks_against_is_told(mapped: Bridge, files: Pa
         if row["mapping_problem"]
     ]  # fmt: skip
     assert "fax" in told and "stays in use" in told
-    # A worker that starts now knows no file before it: it has to do, and that is said.
+    # A worker that starts now goes by the file that fitted last.
     mapped.drainer = Drainer(mapped.services)
     mapped.sync(sample("booking_created", id="after the restart"))
+    assert "stays in use" in text_of(see(mapped, f"/connections/{number}"))
+    # Where none ever fitted, the newest has to do, and that is said.
+    with mapped.services.store.write() as session:
+        session.get_one(ConnectionRow, number).mapping_text = None
+    mapped.drainer = Drainer(mapped.services)
+    mapped.sync(sample("booking_created", id="after another restart"))
     for path in ("/", f"/connections/{number}"):
         page = text_of(see(mapped, path))
         assert "in use all the same" in page and "stays in use" not in page, path
