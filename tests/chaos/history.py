@@ -21,6 +21,8 @@ PULSE = "pulse"
 BASE = datetime(2026, 12, 1, 9, tzinfo=UTC)
 MOVED_ANEW = 0.25
 """Part of the bookings that are moved by booking anew and cancelling the old one."""
+MADE = BASE - timedelta(days=30)
+"""When all others are made: long before any of these moves, so that none seems to be one."""
 APART = timedelta(minutes=20)
 """Between two such moves: nobody takes the one for the other."""
 
@@ -146,6 +148,7 @@ def _state(
         end=(start + timedelta(minutes=dice.choice([15, 30, 60]))).isoformat(),
         attendees=dice.sample(crowd, dice.choice([1, 1, 1, 2, 3])),
         hosts=dice.choice(HOSTS),
+        createdAt=MADE.isoformat(),
         updatedAt=(BASE - timedelta(days=9) + timedelta(minutes=step)).isoformat(),
         location=dice.choice([None, "Room 7"]),
     )
