@@ -378,6 +378,8 @@ def _want_story(
     """Mark a booking as due, and those that it continues or that continue it."""
     wake = set(want(session, row, now, backlog))
     for mate in story_mates(session, row):
+        # Whoever has it in hand now does not know of this: what was wanted anew stays due.
+        mate.revision += 1
         wake.update(want(session, mate, now, backlog))
     return sorted(wake)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from app.domain.events import read_booking, read_event
 from app.domain.story import is_continued, tell
 from tests.bridge import Bridge, sample
+from workers.batch import Batch
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 MOVED = {"reason": "Rescheduled by the attendee", "actionSource": "booking_page"}
@@ -129,3 +131,24 @@ def test_two_that_claim_one_booking_stand_apart() -> None:
 def booking(payload: dict[str, Any]) -> Any:
     """A booking as a webhook tells of it."""
     return read_booking(read_event("default", payload, NOW))
+
+
+def test_what_is_in_hand_when_another_takes_its_place_is_looked_at_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new booking comes while the cancel of the old one is being written: it is skipped after all."""
+    bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("pipedrive",)).connect_all()
+    bridge.sync(old())
+    write, came = Batch.write, []
+
+    def slowly(batch: Batch) -> None:
+        if not came:
+            came.append(bridge.post(new(rescheduledFromId=None)))
+        write(batch)
+
+    monkeypatch.setattr(Batch, "write", slowly)
+    bridge.sync(old_cancelled())
+    assert sorted(row.state for row in bridge.deliveries()) == ["skipped", "synced"]
+    (meeting,) = bridge.sandbox("pipedrive").view().meetings
+    assert (meeting.start, meeting.cancelled) == ("2026-12-08T09:00:00Z", False)
+    bridge.close()
