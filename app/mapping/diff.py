@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from app.domain.errors import Ambiguous, CrmError, RetryLater
 from app.domain.records import (
+    BY_TITLE,
     OWN_COMPANY,
     PEOPLE,
     READING,
@@ -33,6 +34,8 @@ from app.mapping.known import changed_fields, is_ours, still_said
 from app.mapping.present import appended, as_list, blank, is_later_stage, same
 from app.mapping.wanted import Wanted, only
 
+ON_ITS_WAY = 60.0
+"""Seconds for which a create whose answer never came may still reach the CRM."""
 LookUp = Callable[[Ref], Known | None]
 """Gives the ledger's line on a record that nobody asked for before."""
 
@@ -339,10 +342,27 @@ class _Judge:
         self, record: DesiredRecord, known: Known | None, there: list[Found] | None
     ) -> Change | None:
         record_id = known.record_id if known and known.live else None
+        if record_id is None and known and there and there[0].by == BY_TITLE:
+            words = (
+                f"A {record.ref.object} of the same title may be a second one: look, and delete it."
+            )
+            self.settled.note(record.ref, words)
+            return None
         record_id = record_id or (there[0].record_id if there and known else None)
         if record_id is None:
+            self._await_begun(record, known)
             return None
         return Change(record.ref, record_id, {}, {}, match=record.match, delete=True)
+
+    def _await_begun(self, record: DesiredRecord, known: Known | None) -> None:
+        """Look once more for what is to be taken out while its create may still be on its way."""
+        if known is None or known.record_id is not None or known.age is None:
+            return
+        lag = max(self.shape.lag.get(record.ref.object, 0.0), ON_ITS_WAY)
+        left = min(lag, lag - known.age)
+        if left > 0:
+            words = f"A {record.ref.object} that is to be taken out was begun a moment ago."
+            self.settled.problems[record.ref] = RetryLater(words, left)
 
     def _known(self, item: Wanted, known: Known, there: Found | None) -> Change:
         record = item.record

@@ -194,7 +194,15 @@ class _Draft:
         if refs:
             words = "It continues an earlier booking: what was made of it alone is taken out again."
             self._notes.append(words)
-        return [replace(only(ref), partial=False, absent=True, lets_go=None) for ref in refs]
+        return [self._taken_out(ref) for ref in refs]
+
+    def _taken_out(self, ref: Ref) -> DesiredRecord:
+        """A record that is to go: found by what it was made with, where its create got no answer."""
+        marker = self._directory.booking_fields.get(ref.object)
+        match = replace(match_of(ref), create=False)
+        fields = {marker: ref.key} if marker else {}
+        record = replace(only(ref), fields=fields, match=match, partial=False, lets_go=None)
+        return replace(record, absent=True)
 
     _skipped = False
 

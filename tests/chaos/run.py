@@ -144,6 +144,9 @@ def compare(system: Any, provider: str, expected: dict[str, Any], history: Histo
     for kind, records in (("deal", view.deals), ("meeting", view.meetings)):
         if len(records) != history.stories:
             wrong.append(f"{provider}: {len(records)} {kind}s for {history.stories} stories")
+            known = expected[f"{kind}s"]
+            more = [d.booking for d in view.deals if kind == "deal" and d.booking not in known]
+            wrong += [f"{provider}: the deal of {booking} is one too many" for booking in more[:5]]
     emails = Counter(contact.email for contact in view.contacts)
     wrong += [f"{provider}: contact {e} {n} times" for e, n in emails.items() if n > 1]
     newest = {p["email"] for state in history.newest for p in state["attendees"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from app.services.allowance import BudgetGate
 from app.store.models import DeliveryState
 from tests.bridge import ADAPTERS, ASKED_AHEAD, PROVIDERS, sample
 from tests.chaos.crashes import LATER, Ended, Point, Stage, deliver, drain, states
+from tests.integration.test_stories import new, old, old_cancelled
 from tests.postgres import postgres_url
 from tests.thorough import some
 
@@ -184,3 +186,66 @@ def test_killed_at_every_commit_and_every_call(stage: Stage, tmp_path: Path) -> 
             writes = stage.served.sandbox.writes()
             assert stage.run(url, replay, None).good
             assert stage.served.sandbox.writes() == writes, f"replayed after a death {point}"
+
+
+ALONE = [old(), new(rescheduledFromId=None)]
+"""Two bookings of one person, of which nothing tells yet that one takes the other's place."""
+
+
+def two_of_one(services: Services, acknowledged: Path) -> None:
+    """The first booking is synced, then the one that is to take its place, as one of its own."""
+    deliver(services, ALONE[:1], acknowledged)
+    drain(services)
+    deliver(services, ALONE, acknowledged)
+    drain(services)
+
+
+def known_as_moved(services: Services, acknowledged: Path) -> None:
+    """The cancel of the first tells what the second is; another worker goes on hours later."""
+    deliver(services, [*ALONE, old_cancelled()], acknowledged)
+    for hours in (1, 2, 3):
+        drain(services, LATER * hours)
+    assert sorted(state for state, _ in states(services)) == ["skipped", "synced"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_killed_before_it_is_known_that_a_booking_was_moved(tmp_path: Path, provider: str) -> None:
+    """What was begun of the booking alone, and never answered, is found and taken out all the same."""
+    stage = Stage(tmp_path, provider)
+    stage.unlimited()
+    with stage.fresh() as url:
+        points = stage.run(url, two_of_one, None).points
+    assert len(points) > 40
+    last = points[len(points) // 2 :]
+    for point in some(last, EACH // 2):
+        (tmp_path / "acknowledged").unlink(missing_ok=True)
+        with stage.fresh() as url:
+            assert stage.run(url, two_of_one, point).killed
+            assert stage.run(url, known_as_moved, None).good, str(point)
+            there = stage.served.sandbox.view()
+            assert len(there.deals) == len(there.meetings) == 1, (str(point), there)
+    stage.served.stop()
+
+
+def test_what_is_to_be_taken_out_may_still_be_on_its_way(tmp_path: Path) -> None:
+    """A create that a dead worker sent may land a moment later: it is looked for until it would have."""
+    stage = Stage(tmp_path, PROVIDERS[0])
+    with stage.fresh() as url:
+        points = stage.run(url, two_of_one, None).points
+    sent = [point for point in points if point.kind == "call" and not point.after][-2]
+    early: Path = tmp_path / "early"
+
+    def at_once(services: Services, acknowledged: Path) -> None:
+        deliver(services, [*ALONE, old_cancelled()], acknowledged)
+        drain(services, timedelta(seconds=20))
+        early.write_text("".join(str(error) for _, error in states(services)))
+
+    (tmp_path / "acknowledged").unlink()
+    with stage.fresh() as url:
+        assert stage.run(url, two_of_one, sent).killed
+        assert stage.run(url, at_once, None).good
+        assert "was begun a moment ago" in early.read_text()
+        assert stage.run(url, known_as_moved, None).good
+        assert len(stage.served.sandbox.view().deals) == 1
+    stage.served.stop()
