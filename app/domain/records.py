@@ -498,6 +498,8 @@ class Directory:
     """The fields of each object by name; an object that is not in it was not read."""
     notes: tuple[str, ...] = ()
     """What the account lacks and is done without, in sentences with what to switch on."""
+    own_user: str | None = None
+    """Id of the user whom the connection acts as: what is made without an owner is theirs."""
     unread: bool = False
     """Nobody was asked: an owner is named by e-mail, with whom stands in for whom."""
 

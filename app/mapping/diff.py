@@ -543,6 +543,8 @@ class _Judge:
         now = present.get(name)
         if name in record.together and str(now).casefold() == _address(record).casefold():
             now = None  # An address that stands in for a name is none.
+        if self._is_default_owner(record, name, now, known):
+            now = None
         ours = known is not None and name not in known.theirs
         ours = ours and known is not None and is_ours(now, known.hashes.get(name))
         if blank(now) or (ours and rule is not WriteRule.APPEND):
@@ -558,6 +560,17 @@ class _Judge:
             words = "was filled already" if found else "was changed by others"
             self.settled.note(record.ref, f"{record.ref.object}.{name} {words} and stays.")
         return None
+
+    def _is_default_owner(
+        self, record: DesiredRecord, name: str, now: FieldValue, known: Known | None
+    ) -> bool:
+        """Whether nobody chose an owner: the CRM put our own user there when the record was made."""
+        if known is None or record.borrowed or record.ref.object in SHARED:
+            return False
+        is_owner = name == self.shape.owner_fields.get(record.ref.object)
+        never_written = name not in known.hashes and name not in known.theirs
+        own = self.directory.own_user
+        return is_owner and never_written and own is not None and same(now, own)
 
 
 @dataclass(frozen=True)

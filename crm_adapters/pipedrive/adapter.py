@@ -101,10 +101,12 @@ class PipedriveAdapter:
         self._writing = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="pipedrive-writes")
         self._custom: CustomFields | None = None
         self._web = access.api_base
+        self._own_user: str | None = None
 
     def whoami(self) -> Account:
         """The company's id, its name and its domain."""
         me = self._api.me()
+        self._own_user = some_text(me, "id") or None
         domain = some_text(me, "company_domain")
         if domain.isascii() and domain.replace("-", "").isalnum():
             self._web = f"https://{domain}.pipedrive.com"
@@ -136,6 +138,7 @@ class PipedriveAdapter:
         marked = (ObjectName.DEAL, BOOKING_FIELD) in custom.keys
         return Directory(
             owners=self._owners(notes),
+            own_user=self._own_user,
             pipelines=pipelines_of(self._api.pages(f"{V2}/pipelines"), stages) if deals else (),
             booking_fields={ObjectName.DEAL: BOOKING_FIELD} if marked else {},
             schema=schema,

@@ -134,6 +134,7 @@ class SalesforceAdapter:
             notes.append(ONE_PERSON)
         return Directory(
             owners=owners,
+            own_user=self._own_user(),
             pipelines=stages_of(self._stages()) if deals else (),
             booking_fields={
                 name: KEY for name in (*MARKED, ObjectName.CASE) if KEY in schema.get(name, {})
@@ -141,6 +142,13 @@ class SalesforceAdapter:
             schema=schema,
             notes=(*notes, *lacking),
         )
+
+    def _own_user(self) -> str | None:
+        """Whom the connection acts as; None where Salesforce does not say."""
+        try:
+            return an_id(self._api.call(lambda sf: sf.oauth2("userinfo", method="GET")), "user_id")
+        except (Gone, AccountRefused, InvalidRecord):
+            return None
 
     def _users(self) -> list[Json]:
         text = "SELECT Id, Email, UserType FROM User WHERE IsActive = true"

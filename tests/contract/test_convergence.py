@@ -95,3 +95,17 @@ def test_any_way_ends_in_the_same_records(seed: int, provider: str, tmp_path: Pa
     assert len({person.email for person in people}) == len(people)
     plain.close()
     walked.close()
+
+
+def test_a_host_who_comes_back_owns_what_was_made_meanwhile(crm: Bridge, provider: str) -> None:
+    """What a CRM gives to our own user, since nobody was named, is no choice of a colleague's."""
+    mary = "mary@acme.example"
+    crm.sandbox(provider).account.user_leaves(mary)
+    crm.drainer._accounts.forget(1)
+    crm.sync(sample("booking_created", hosts=[{"email": mary}]))
+    assert crm.sandbox(provider).view().deals[0].owner != mary
+    crm.sandbox(provider).account.user_returns(mary)
+    crm.drainer._accounts.forget(1)
+    crm.sync(sample("booking_rescheduled", hosts=[{"email": mary}]))
+    there = crm.sandbox(provider).view()
+    assert (there.deals[0].owner, there.meetings[0].owner) == (mary, mary)
