@@ -127,14 +127,39 @@ def normalise_phone(
     text = one_line(value)
     if not text:
         return None
-    try:
-        number = phonenumbers.parse(text, country_of(timezone, language))
-    except phonenumbers.NumberParseException:
-        return None
-    if not phonenumbers.is_possible_number(number):
+    country = country_of(timezone, language)
+    number = _number(text, country)
+    if number and "+" not in text:
+        number = _without_plus(text, number) or number
+    if number is None or not phonenumbers.is_possible_number(number):
         return None
     e164 = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
     return e164 if len(e164) > SHORTEST_PHONE else None
+
+
+def _number(text: str, country: str | None) -> phonenumbers.PhoneNumber | None:
+    try:
+        return phonenumbers.parse(text, country)
+    except phonenumbers.NumberParseException:
+        return None
+
+
+def _without_plus(text: str, national: phonenumbers.PhoneNumber) -> phonenumbers.PhoneNumber | None:
+    """The number where somebody typed its country code without the plus; None where it is national.
+
+    Where both readings are possible it is national. German ones have no certain length, so that
+    almost all are possible: there a mobile number of the own country is one.
+    """
+    digits = "".join(char for char in text if char.isdigit())
+    number = _number(f"+{digits}", None)
+    if number is None or not phonenumbers.is_valid_number(number):
+        return None
+    if not phonenumbers.is_valid_number(national):
+        return number
+    mobile = phonenumbers.PhoneNumberType.MOBILE
+    types = [phonenumbers.number_type(reading) for reading in (number, national)]
+    own = number.country_code == national.country_code
+    return number if own and types[0] == mobile != types[1] else None
 
 
 def country_of(timezone: str | None, language: str | None) -> str | None:
