@@ -110,6 +110,18 @@ def ascii_domain(domain: str) -> str | None:
     return domain if _DOMAIN.fullmatch(domain) else None
 
 
+def spellings(text: str) -> tuple[str, ...]:
+    """Give an address or domain as it is kept here, and as people write it where that differs."""
+    local, at, domain = text.rpartition("@")
+    if "xn--" not in domain:
+        return (text,)
+    try:
+        written = idna.decode(domain)
+    except UnicodeError:
+        return (text,)
+    return (text, f"{local}{at}{written}")
+
+
 def address_key(text: str) -> str:
     """Give a form of an address in which its spellings are equal; of other text the lower case."""
     return normalise_email(text) or text.strip().lower()
