@@ -16,9 +16,9 @@ from app.domain.allowance import Allowance, NotOurs
 from app.domain.errors import (
     AccountMoved,
     CrmError,
+    FreshTokenRefused,
     RateLimited,
     RetryLater,
-    Unauthorized,
     Unreadable,
 )
 from app.outbound.deadline import Call
@@ -63,8 +63,8 @@ def with_token(
     """Make a call with a token; where the token is refused, renew it and call again.
 
     `allowance`: what the call waits for, before it takes a token: one that lives for seconds would
-    die in the queue. Raises Unauthorized where renewed tokens are refused as well, and AccountMoved
-    where the CRM answers with a redirect.
+    die in the queue. Raises Unauthorized where the grant or the key is dead, FreshTokenRefused where
+    renewed tokens are refused as well, and AccountMoved where the CRM answers with a redirect.
     """
     refused: list[str] = []
     for _ in range(RENEWALS + 1):
@@ -82,7 +82,7 @@ def with_token(
             # The next token answer names the account's address, where it has another one by now.
             _own(partial(access.tokens.look_for_address, token))
             raise AccountMoved("The CRM answers with a redirect instead of an answer.") from None
-    raise Unauthorized(f"The CRM refuses a fresh access token: {why}")
+    raise FreshTokenRefused(f"The CRM refuses a fresh access token: {why}")
 
 
 def _own(action: Callable[[], Answer]) -> Answer:

@@ -21,6 +21,7 @@ from workers.lease import LeaseLost
 
 log = structlog.get_logger(__name__)
 KEPT = "The one before it stays in use until this is mended"
+STAYS = "It is in use all the same, since it fitted the account before"
 TAKEN = "It is in use all the same, since no file fitted the account before; bookings fail on it"
 DIRECTORY_TTL = 600.0
 """Seconds that owners, pipelines and fields of an account are taken to stay as they are."""
@@ -93,10 +94,7 @@ class Accounts:
         self._note(connection_id, directory)
         if before is not in_use and before and check_against(before, adapter.shape, directory):
             before = None
-        if in_use and latest.version == in_use.version:
-            mapping = self._take(connection_id, latest)
-        else:
-            mapping = self._chosen(connection_id, before, latest, adapter.shape, directory)
+        mapping = self._chosen(connection_id, before, latest, adapter.shape, directory)
         account = Account(
             adapter,
             directory,
@@ -181,8 +179,9 @@ class Accounts:
             return self._take(connection_id, latest)
         words = "; ".join(f"{mistake.key}: {mistake.message}" for mistake in mistakes)
         in_use = before or latest
+        stays = before is not None and before.version == latest.version
         self._refused[connection_id] = latest.version
-        self._show(connection_id, f"{KEPT if before else TAKEN}; {words}")
+        self._show(connection_id, f"{STAYS if stays else KEPT if before else TAKEN}; {words}")
         log.error("mapping_refused", connection_id=connection_id, problem=words,
                   version_in_use=in_use.version)  # fmt: skip
         return in_use

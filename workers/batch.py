@@ -523,6 +523,9 @@ class Batch:
         # A company that people belong to is nobody's own record: what waits for it waits for this.
         companies = self._settled.companies if self._settled else {}
         own += [told[ref] for ref in companies if problems and ref in told]
+        if not self._is_open(work):
+            # What could not be planned ends nothing before the other records are through.
+            own += work.desired.problems.values() if work.desired else ()
         return next(iter(own or problems), None)
 
     def _may_pass_alone(self, work: _Work) -> bool:
@@ -551,6 +554,12 @@ class Batch:
             return False
         account, key = self._account, (work.delivery_id, work.revision)
         look = account.second_looks.get(key, 0)
+        if problem in work.desired.problems.values():
+            if look > 0 or account.is_new(self._now()):
+                return False
+            account.stale = True
+            account.second_looks[key] = 1
+            return True
         refused = list(self._refused_values(work.desired))
         if look > 1 or not refused:
             return False

@@ -19,6 +19,7 @@ from app.domain.errors import (
     AccountRefused,
     AllowanceUsed,
     CrmError,
+    FreshTokenRefused,
     MissingScope,
     RateLimited,
     RetryLater,
@@ -333,15 +334,16 @@ class Drainer:
                 # Its new address is known by now, and is called next.
                 row.pause_until, row.paused_at = self._now() + MOVED_PAUSE, self._now()
                 return
-            if isinstance(error, AccountRefused):
+            probed = isinstance(error, (AccountRefused, FreshTokenRefused))
+            if probed:
                 row.probe_at = self._now() + self._probe_after(row)
-            if row.status not in WORKING and not isinstance(error, AccountRefused):
+            if row.status not in WORKING and not probed:
                 return  # the token service has said already what is wrong
             if row.status not in WORKING and row.problem not in PROBED:
                 return
             if grant_of(row) != grant:
                 return  # it was connected again meanwhile, and nobody knows yet whether that works
-            if isinstance(error, UnauthorizedError):
+            if not probed:
                 status, problem = ConnectionStatus.EXPIRED, Problem.GRANT
                 by_key = row.auth == "key"
                 step = "Enter a new key." if by_key else "Connect it again on the connections page."

@@ -278,7 +278,9 @@ def _show_offline(pairs: list[tuple[Booking, DesiredBooking | CrmError]], as_jso
     else:
         for booking, plan in pairs:
             _show_plan(Console(), booking, plan)
-    _fail_on([plan.message for _, plan in pairs if isinstance(plan, CrmError)])
+    _fail_on(
+        [booking.key for booking, plan in pairs if isinstance(plan, CrmError) or plan.problems]
+    )
 
 
 def _show_plan(console: Console, booking: Booking, plan: DesiredBooking | CrmError) -> None:
@@ -296,8 +298,12 @@ def _show_plan(console: Console, booking: Booking, plan: DesiredBooking | CrmErr
                 table.add_row(record.ref.object.value, Text(field), _shown(value), rule)
         table.add_section()
     console.print(table)
-    for note in plan.notes:
-        console.print(note, markup=False)
+    for words in (*_refusals(plan), *plan.notes):
+        console.print(words, markup=False)
+
+
+def _refusals(plan: DesiredBooking) -> list[str]:
+    return [f"The {ref.object}: {error.message}" for ref, error in plan.problems.items()]
 
 
 def _fail_on(problems: Sequence[str]) -> None:
@@ -314,7 +320,7 @@ def _plain(booking: Booking, plan: DesiredBooking | CrmError) -> dict[str, objec
     records = [{"object": r.ref.object.value, "fields": dict(r.fields)} for r in plan.records]
     return {
         "key": key, "title": title, "who": who, "skipped": plan.skipped, "records": records,
-        "notes": list(plan.notes),
+        "notes": [*_refusals(plan), *plan.notes],
     }  # fmt: skip
 
 

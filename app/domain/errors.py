@@ -72,6 +72,13 @@ class Unauthorized(CrmError):
     advice = "Connect the CRM again on the connections page."
 
 
+class FreshTokenRefused(Unauthorized):
+    """Tokens are refused that the CRM has just given: the grant lives, so it may pass by itself."""
+
+    code = "fresh_token_refused"
+    advice = "See in the CRM whether the app is allowed still and its user may sign in."
+
+
 class MissingScope(AccountRefused):
     """The connection lacks a permission."""
 

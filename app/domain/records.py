@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+from app.domain.errors import CrmError
 from app.domain.people import address_key
 from app.domain.text import Unit
 
@@ -217,6 +218,8 @@ class DesiredBooking:
     """Object -> the rules and which of their sections its record goes by, and our key for it."""
     group: str = ""
     """Bookings with the same may fall on the same deal: one of them a batch."""
+    problems: Mapping[Ref, CrmError] = field(default_factory=dict, compare=False)
+    """Why a record cannot be made at all, by the mapping and the account's lists; the others can."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ _CLUSTER = regex.compile(r"\X")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Control characters (category Cc) but for line breaks and tabs."""
 # Bidi overrides and zero-width characters can make a name read as another one.
-_INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+_INVISIBLE = re.compile(
+    "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
+)
 # A sign that begins a formula, then a call, a pipe (DDE) or a sheet of another file.
 _FORMULA = re.compile(
     r"[=＝].*[A-Za-z_]\d{0,4} ?[(（]"

@@ -80,7 +80,7 @@ class Surroundings:
     booked_since: bool = False
     """Whether the person of a form has booked after all."""
     there: frozenset[Ref] = frozenset()
-    """Of the booking's own records and of those who left it: what was made or begun before."""
+    """Of what the booking may call for, and of those who left it: what was made or begun before."""
     made_by: MappingType[str, Sequence[Any]] = field(default_factory=dict)
     """Object -> the rules and which of their sections its record was made by, and our key for it."""
     refused_owners: frozenset[str] = frozenset()
@@ -91,6 +91,14 @@ class Surroundings:
 
 class _LeftOut(Exception):
     """A record is left out because of a field that says so."""
+
+
+class _Unfit(InvalidRecord):
+    """A value does not fit its field, and the mapping says that the booking fails then."""
+
+
+class _TooLong(ValueError):
+    """An address is longer than its field: half of one reaches nobody."""
 
 
 @dataclass
@@ -118,7 +126,9 @@ class Planner:
     def plan(self, booking: Booking, around: Surroundings | None = None) -> DesiredBooking:
         """The records for the newest state of a booking.
 
-        Raises InvalidRecord where the mapping and the booking do not fit, with the field's name.
+        What cannot be planned of one record alone stands in its `problems`. Raises InvalidRecord
+        with the field's name where a value does not fit and the mapping says that this fails the
+        booking.
         """
         around = around or Surroundings()
         if booking.replaced_by:
@@ -149,6 +159,7 @@ class _Draft:
         self._shape, self._directory = shape, directory
         self._booking = booking
         self._notes: list[str] = []
+        self._problems: dict[Ref, InvalidRecord] = {}
         self._first = booking.attendees[0] if booking.attendees else _NOBODY
         self._contexts: dict[tuple[int, bool], dict[str, Any]] = {}
         self._owner_id = self._owner(rules.owner)
@@ -254,8 +265,11 @@ class _Draft:
         key = made_by[2] if made_by else ""
         try:
             records = draft._by_section(name, section.model_copy(update=told), links, overflow, key)
-        except InvalidRecord as error:
-            self._notes.append(f"The {name} is left as it is: {error.message}")
+            why = next(iter(draft._problems.values()), None)
+        except _Unfit as error:
+            why = error
+        if why:
+            self._notes.append(f"The {name} is left as it is: {why.message}")
             return []
         self._notes += draft._notes
         lent = [self._lent(record) if asks else record for record in records]
@@ -273,7 +287,8 @@ class _Draft:
         if name is ObjectName.MEETING:
             return self._meetings(section, links, overflow, key)
         make = self._deal if name is ObjectName.DEAL else self._case
-        record = self._try(lambda: make(section, links, overflow))
+        ref = Ref(name, self._booking.record_key)
+        record = self._try(ref, lambda: make(section, links, overflow))
         return [record] if record else []
 
     def _case(
@@ -303,7 +318,8 @@ class _Draft:
         section = base.model_copy(update={"fields": {**base.fields, **rules.fields}})
         companies = self._companies(list(self._booking.attendees))
         record = self._try(
-            lambda: self._person(name, section, self._first, {c.ref for c in companies})
+            Ref(name, self._first.identity or ""),
+            lambda: self._person(name, section, self._first, {c.ref for c in companies}),
         )
         return self._done((*companies, *([record] if record else ())))
 
@@ -321,6 +337,7 @@ class _Draft:
             notes=tuple(self._notes),
             made_by=self._made_by,
             group=group,
+            problems=self._problems,
         )
 
     def _bare(self, record: DesiredRecord) -> DesiredRecord:
@@ -377,7 +394,7 @@ class _Draft:
             if not self._applies(section, person):
                 continue
             ref = Ref(ObjectName.COMPANY, domain)
-            record = self._try(lambda r=ref, p=person: self._company(section, r, p))
+            record = self._try(ref, lambda r=ref, p=person: self._company(section, r, p))
             if record:
                 records.append(record)
         return records
@@ -396,7 +413,8 @@ class _Draft:
                 if section is None or not self._applies(section, person):
                     continue
                 record = self._try(
-                    lambda n=name, s=section, p=person: self._person(n, s, p, companies)
+                    Ref(name, person.identity or ""),
+                    lambda n=name, s=section, p=person: self._person(n, s, p, companies),
                 )
                 if record:
                     records.append(record)
@@ -415,7 +433,7 @@ class _Draft:
                              phone=None if by_email else address)  # fmt: skip
             for ref in refs:
                 specs = self._sums(ref.object)
-                record = self._try(lambda r=ref, s=specs, p=person: self._summed(r, s, p))
+                record = self._try(ref, lambda r=ref, s=specs, p=person: self._summed(r, s, p))
                 records += [record] if record and specs else []
         return records
 
@@ -537,7 +555,8 @@ class _Draft:
             moves = section.on_reschedule == "move"
             key = (current or booking.record_key) if moves else keys[start]
             return self._try(
-                lambda: self._of_booking(ObjectName.MEETING, section, links, overflow, key)
+                Ref(ObjectName.MEETING, key),
+                lambda: self._of_booking(ObjectName.MEETING, section, links, overflow, key),
             )
 
         for start in earlier:
@@ -610,7 +629,7 @@ class _Draft:
         return first or bool({"attendee", "answers"} & roots)
 
     def _text(self, source: Source, person: Attendee | None, place: str) -> str:
-        """What a record is looked for by. Raises InvalidRecord: without it another one is made."""
+        """What a record is looked for by. Raises InvalidRecord: without it a double would be made."""
         try:
             value = plain(self._value(source, self._context(person), {}))
         except ValueError as error:
@@ -620,13 +639,23 @@ class _Draft:
     def _applies(self, section: RecordRules, person: Attendee | None = None) -> bool:
         return holds(section.when, self._context(person))
 
-    def _try(self, make: Any) -> DesiredRecord | None:
+    def _try(self, ref: Ref, make: Any) -> DesiredRecord | None:
+        """Make a record; what cannot be planned of it costs nothing but this record.
+
+        One that is there already is then left as it is, and the others are still linked to it.
+        """
         try:
             record: DesiredRecord = make()
         except _LeftOut as error:
             self._notes.append(str(error))
-            return None
-        return record
+        except _Unfit:
+            raise
+        except InvalidRecord as error:
+            self._problems[ref] = error
+            return only(ref) if ref in self._around.there else None
+        else:
+            return record
+        return None
 
     def _context(self, person: Attendee | None = None) -> dict[str, Any]:
         """What paths see of one attendee and the own answers, or of the booking as a whole."""
@@ -653,8 +682,12 @@ class _Draft:
                 value = self._fit(name, key, value, overflow)
             except ValueError as error:
                 problem = f"{name}.{key}: {error}"
-                if spec.on_error == "fail":
+                too_long = isinstance(error, _TooLong)
+                if too_long and spec.on_error == "fail" and person and not person.full_name:
+                    # Nothing is left to call the person by.
                     raise InvalidRecord(problem, {key: str(error)}) from None
+                if spec.on_error == "fail" and not too_long:
+                    raise _Unfit(problem, {key: str(error)}) from None
                 if spec.on_error == "skip_record":
                     raise _LeftOut(f"The {name} was left out: {problem}") from None
                 self._notes.append(f"{problem} (left out)")
@@ -717,7 +750,10 @@ class _Draft:
     def _fit(
         self, name: ObjectName, key: str, value: FieldValue, overflow: dict[str, str]
     ) -> FieldValue:
-        """Make text fit its field: cut with a mark, the whole kept for the body; no link is cut."""
+        """Make text fit its field: cut with a mark, the whole kept for the body.
+
+        No link is cut, and no address: raises _TooLong.
+        """
         if not isinstance(value, str):
             return value
         place = f"{name}.{key}"
@@ -727,9 +763,9 @@ class _Draft:
         unit = self._shape.text_unit
         if limit is None or measure(encode(value), unit) <= limit:
             return encode(value)
-        if is_address(value):
-            raise ValueError(f"the address is longer than the {limit} characters of the field")
         overflow.setdefault(key, value)
+        if is_address(value):
+            raise _TooLong(f"the address is longer than the {limit} characters of the field")
         if is_link(value):
             return None
         keep = limit
@@ -789,8 +825,12 @@ def refs_of(booking: Booking) -> list[Ref]:
     """Of which records a plan has to know whether they are there: the booking's own come first."""
     own = [Ref(name, booking.record_key) for name in OF_BOOKING]
     meetings = [Ref(ObjectName.MEETING, key) for key in meeting_keys(booking).values()]
-    people = [Ref(name, identity) for name in PEOPLE for identity in booking.left]
-    return list(dict.fromkeys([*own, *meetings, *people, *_before_its_story(booking)]))
+    here = [person.identity for person in booking.attendees if person.identity]
+    people = [Ref(name, identity) for name in PEOPLE for identity in (*booking.left, *here)]
+    domains = [person.company_domain for person in booking.attendees if person.company_domain]
+    companies = [Ref(ObjectName.COMPANY, domain) for domain in domains]
+    story = _before_its_story(booking)
+    return list(dict.fromkeys([*own, *meetings, *people, *companies, *story]))
 
 
 def _before_its_story(booking: Booking) -> list[Ref]:
@@ -852,7 +892,7 @@ def find_pipeline(pipelines: tuple[Pipeline, ...], wanted: str) -> Pipeline:
     usable = tuple(pipeline for pipeline in pipelines if pipeline.stages)
     if not usable:
         message = "the CRM account has no pipeline with a stage"
-        raise InvalidRecord(message, {"pipeline": message})
+        raise InvalidRecord(message, {"pipeline": message}, listed=True)
     return usable[0] if wanted == FIRST else _named(usable, wanted, "pipeline", "the account")
 
 
@@ -874,9 +914,9 @@ def _named(items: tuple[Named, ...], wanted: str, kind: str, where: str) -> Name
         message = (
             f"{len(found)} {kind}s are called {wanted!r} in {where}; name one by its id: {ids}"
         )
-        raise InvalidRecord(message, {kind: message})
+        raise InvalidRecord(message, {kind: message}, listed=True)
     if found:
         return found[0]
     there = ", ".join(item.label for item in items)
     message = f"there is no {kind} {wanted!r} in {where}; there are: {there}"
-    raise InvalidRecord(message, {kind: message})
+    raise InvalidRecord(message, {kind: message}, listed=True)

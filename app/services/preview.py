@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 from app.domain.booking import Booking
 from app.domain.errors import Ambiguous, CrmError, RetryLater
 from app.domain.records import (
+    WRITE_ORDER,
     Change,
     CrmShape,
     DesiredBooking,
@@ -277,9 +278,11 @@ class _Teller:
         """One booking with its records, in write order."""
         if isinstance(plan, CrmError):
             return BookingPreview(*describe(booking), problem=plan.message)
-        records = []
+        records = [self._refused(ref, error) for ref, error in plan.problems.items()]
         for record in plan.records:
             ref = record.ref
+            if ref in plan.problems:
+                continue
             if ref in self._settled.wanted or ref in self._settled.notes:
                 first = self._told.setdefault(ref, plan.booking_key)
                 deal = ref.object is ObjectName.DEAL
@@ -292,6 +295,7 @@ class _Teller:
                     records.append(self._record(ref))
                     if deal and plan.group and self._is_new(ref):
                         self._makes[plan.group] = plan.booking_key
+        records.sort(key=lambda view: WRITE_ORDER.index(ObjectName(view.object)))
         skipped = plan.skipped
         if plan.wait_until:
             skipped = f"waits until {plan.wait_until:%Y-%m-%d %H:%M} UTC for a booking to follow"
@@ -304,6 +308,9 @@ class _Teller:
     def _left(self, ref: Ref, *notes: str) -> RecordView:
         known = self._ids.get(ref)
         return RecordView(ref.object.value, "leave", known, self._url(ref, known), (), (), notes)
+
+    def _refused(self, ref: Ref, error: CrmError) -> RecordView:
+        return replace(self._left(ref, error.message), action="problem")
 
     def _url(self, ref: Ref, record_id: str | None) -> str:
         return self._adapter.url_for(ref.object, record_id) if record_id else ""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import phonenumbers
 
 from app.domain.errors import Unreadable
-from app.domain.people import normalise_phone
+from app.domain.people import normalise_phone, spellings
 from app.domain.records import Findings, Found, Key, MatchKey, ObjectName, Question, Ref
 from app.outbound.reply import Json, an_id, some_text
 from crm_adapters.base import BOOKING_FIELD
@@ -106,7 +106,7 @@ class Finder(KeyFinder):
         self, name: ObjectName, field: str, asked: list[tuple[Question, Key]]
     ) -> Iterator[Hit]:
         """Read by a unique property, which unlike search does not lag."""
-        by_value = {key.value: question for question, key in asked}
+        by_value = {form: question for question, key in asked for form in spellings(key.value)}
         fields = sorted({f for q, _ in asked for f in q.fields} | {field})
         for chunk in chunks(list(by_value)):
             for record in self._api.read(name, chunk, fields, key=field):
@@ -135,10 +135,11 @@ class Finder(KeyFinder):
         The rule that looks into the further ones takes one domain: a few are looked for in the one
         call for the first domains, of many those that were not found in some calls more.
         """
-        questions = {key.value.lower(): question for question, key in asked}
+        asked_as = {form: key.value for _, key in asked for form in spellings(key.value.lower())}
+        questions = {key.value: question for question, key in asked}
         names = ["domain", FURTHER_DOMAINS] if self._further else ["domain"]
         fields = sorted({f for q, _ in asked for f in q.fields} | {*names})
-        for chunk in chunks(list(questions)):
+        for chunk in chunks(list(asked_as)):
             hits: dict[str, list[Hit]] = {}
             groups: list[Json] = [{"propertyName": "domain", "operator": "IN", "values": chunk}]
             waiting = chunk if self._further else []
@@ -151,10 +152,10 @@ class Finder(KeyFinder):
                 for record in self._api.search(ObjectName.COMPANY, groups, fields):
                     values = values_of(record)
                     first, *others = _domains(values.get("domain"), values.get(FURTHER_DOMAINS))
-                    for domain in {first, *others} & set(chunk):
-                        by = "domain" if domain == first else "further domain"
+                    for form in {first, *others} & set(chunk):
+                        domain, by = asked_as[form], "domain" if form == first else "further domain"
                         hits.setdefault(domain, []).append((questions[domain], _found(record, by)))
-                waiting = [domain for domain in waiting[room:] if domain not in hits]
+                waiting = [domain for domain in waiting[room:] if asked_as[domain] not in hits]
                 groups = []
             for there in hits.values():
                 yield from [hit for hit in there if hit[1].by == "domain"] or there
@@ -162,11 +163,15 @@ class Finder(KeyFinder):
     def _by_secondary(self, asked: list[tuple[Question, Key]]) -> Iterator[Hit]:
         name = "hs_additional_emails"
         for question, key in asked:
-            rule = {"propertyName": name, "operator": "CONTAINS_TOKEN", "value": key.value}
+            forms = spellings(key.value)
+            rules: list[Json] = [
+                {"propertyName": name, "operator": "CONTAINS_TOKEN", "value": form}
+                for form in forms
+            ]
             fields = sorted(question.fields | {name})
-            for record in self._api.search(ObjectName.CONTACT, [rule], fields):
+            for record in self._api.search(ObjectName.CONTACT, rules, fields):
                 there = (values_of(record).get(name) or "").lower().split(";")
-                if key.value in [entry.strip() for entry in there]:
+                if {entry.strip() for entry in there} & {*forms}:
                     yield question, _found(record, "secondary e-mail")
 
     def _by_phone(self, asked: list[tuple[Question, Key]]) -> Iterator[Hit]:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 
-from app.domain.people import normalise_email, normalise_phone
+from app.domain.people import normalise_email, normalise_phone, spellings
 from app.domain.records import (
     BY_NUMBER,
     FieldValue,
@@ -69,7 +69,7 @@ class Finder(KeyFinder):
             question, key = entry
             if kind is MatchKey.OPEN_DEAL:
                 return list(self._open_deals(key))
-            return list(self._searched(name, kind, question, key))
+            return self._searched(name, kind, question, key)
 
         for (question, _), found in zip(asked, together(self._pool, look, asked), strict=True):
             for item in found:
@@ -77,11 +77,21 @@ class Finder(KeyFinder):
 
     def _searched(
         self, name: ObjectName, kind: MatchKey, question: Question, key: Key
-    ) -> Iterator[Json]:
-        term, query = key.value, {"exact_match": "true"}
+    ) -> list[Json]:
+        """What is found; a search takes one spelling, so that the other one is looked for after it."""
+        value = key.value
         if kind is MatchKey.DOMAIN:
             # An organization has no domain in v2: its name is what the mapping makes of it.
-            term = str(question.content.get("name") or key.value)
+            value = str(question.content.get("name") or key.value)
+        for term in (value,) if kind is MatchKey.FIELD else spellings(value):
+            found = list(self._search(name, kind, term, key))
+            if found:
+                return found
+        return []
+
+    def _search(self, name: ObjectName, kind: MatchKey, term: str, key: Key) -> Iterator[Json]:
+        query = {"exact_match": "true"}
+        if kind is MatchKey.DOMAIN:
             query["fields"] = "name"
         elif kind is MatchKey.FIELD:
             query["fields"] = "custom_fields"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from simple_salesforce.format import format_soql
 
-from app.domain.people import normalise_email, normalise_phone
+from app.domain.people import ascii_domain, normalise_email, normalise_phone, spellings
 from app.domain.records import (
     PEOPLE,
     Findings,
@@ -147,7 +147,7 @@ class Finder:
             ids = (record_id_in(v) for v in values)
             condition, found = "Id IN {}", [i for i in ids if RECORD_ID.fullmatch(i)]
         elif kind is MatchKey.EMAIL:
-            condition, found = "Email IN {}", values
+            condition, found = "Email IN {}", [f for v in values for f in spellings(v)]
         elif kind is MatchKey.PHONE:
             shown = [c for c in ("Phone", "MobilePhone") if c in self._columns.of(name)]
             condition = " OR ".join(f"{column} IN {{0}}" for column in shown)
@@ -256,9 +256,10 @@ def _phone_forms(phone: str) -> list[str]:
     return [phone, phone.lstrip("+"), "00" + phone.lstrip("+")]
 
 
-def _site_forms(domain: str | None) -> list[str]:
+def _site_forms(domain: str) -> list[str]:
     return [
-        f"{scheme}{www}{domain}{slash}"
+        f"{scheme}{www}{form}{slash}"
+        for form in spellings(domain)
         for scheme in ("", "http://", "https://")
         for www in ("", "www.")
         for slash in ("", "/")
@@ -269,11 +270,13 @@ def _longer_site_forms(domain: str) -> list[str]:
     """Beginnings of addresses that go on behind the domain, as LIKE takes them."""
     if not re.fullmatch(r"[a-z0-9.-]+", domain):
         return []
+    forms = spellings(domain)
     starts = [f"{scheme}{www}" for scheme in ("", "http://", "https://") for www in ("", "www.")]
-    return [f"{start}{domain}/_%" for start in starts]
+    return [f"{start}{form}/_%" for form in forms for start in starts]
 
 
 def _site_domain(website: str) -> str:
     """The domain of a website, whatever stands before and behind it."""
     bare = re.sub(r"^(https?://)?(www\.)?", "", website.strip().lower())
-    return re.split(r"[/?#:]", bare)[0]
+    domain = re.split(r"[/?#:]", bare)[0]
+    return ascii_domain(domain) or domain

@@ -491,14 +491,15 @@ def test_too_many_calls_pause_the_connection(crm: Bridge, provider: str) -> None
 
 
 LATER = "2026-11-23T16:00:00Z"
-REFUSED_EMAIL = "x@" + "y" * 100 + ".example"
+REFUSED = {"email": "x@" + "y" * 100 + ".example"}
+"""Whom no CRM takes: an address that is too long, and no name to be a contact by without it."""
 
 
 def test_one_poisoned_booking_among_many(crm: Bridge) -> None:
     """The CRM refuses one attendee's address; every other booking of the batch is synced."""
     for number in range(12):
-        email = f"p{number}@gmail.com" if number != 5 else REFUSED_EMAIL
-        crm.post(sample("booking_created", id=str(number), attendees=[person(email)]))
+        who = person(f"p{number}@gmail.com") if number != 5 else REFUSED
+        crm.post(sample("booking_created", id=str(number), attendees=[who]))
     crm.settle()
     states = sorted(delivery.state for delivery in crm.deliveries())
     assert states == ["failed"] + ["synced"] * 11
@@ -510,7 +511,7 @@ def test_one_poisoned_booking_among_many(crm: Bridge) -> None:
 
 def test_who_was_refused_is_not_looked_for(crm: Bridge) -> None:
     """Nothing was made of a create that was refused in words: the next booking waits for no search."""
-    attendees = [person(REFUSED_EMAIL)]
+    attendees = [REFUSED]
     for name in ("first", "second"):
         crm.post(sample("booking_created", id=name, attendees=attendees))
         crm.drain()

@@ -335,6 +335,7 @@ def test_notices_reach_mail_slack_and_a_webhook(
 def test_failures_in_a_row_are_told_once(crm: Bridge, provider: str) -> None:
     """One notice names the bookings that failed, one says that five did in a row; a good one ends it."""
     bad = {"email": f"x@{'y' * 100}.example"}
+    bad |= dict.fromkeys(("firstname", "lastname", "fullname"))
     for number in range(7):
         payload = sample("booking_created", id=f"bad{number}")
         payload["attendees"] = [{**payload["attendees"][0], **bad}]

@@ -21,7 +21,7 @@ from sandbox import pipedrive as sandbox_pipedrive
 from sandbox import salesforce as sandbox_salesforce
 from sandbox.core import Fault
 from tests.bridge import ADAPTERS, PROVIDERS, Bridge, sample
-from tests.contract.test_adapters import REFUSED_EMAIL, only, person
+from tests.contract.test_adapters import REFUSED, only, person
 from tests.thorough import some
 from workers.lease import LeaseLost
 from workers.sync import Drainer
@@ -225,8 +225,7 @@ def break_on(sandbox: Any, word: str) -> None:
 
 def test_a_refusal_names_the_field_and_is_told_once(crm: Bridge, provider: str) -> None:
     """Failed: the CRM's words and the field, one notice; a newer event mends it."""
-    bad = [person(REFUSED_EMAIL)]
-    crm.sync(sample("booking_created", attendees=bad))
+    crm.sync(sample("booking_created", attendees=[REFUSED]))
     failed = crm.delivery(provider)
     assert failed.state == "failed" and failed.error_message
     assert any("mail" in field.lower() for field in failed.error_fields)
@@ -255,7 +254,7 @@ def test_what_failed_is_listed_and_tried_again_in_bulk(
 ) -> None:
     """`deliveries list` shows it, `deliveries retry --all` gives it new tries."""
     for number in range(3):
-        crm.post(sample("booking_created", id=f"b{number}", attendees=[person(REFUSED_EMAIL)]))
+        crm.post(sample("booking_created", id=f"b{number}", attendees=[REFUSED]))
     crm.settle()
     runner = crm.app.test_cli_runner()
     listed = runner.invoke(args=["deliveries", "list"], env={"COLUMNS": "250"})
@@ -271,7 +270,8 @@ def test_what_failed_is_listed_and_tried_again_in_bulk(
     assert wrong.status_code == 400 and "failed" in wrong.get_json()["error"]["message"]
     monkeypatch.setattr(sandbox_hubspot, "LONGEST_EMAIL", 1000)
     monkeypatch.setattr(sandbox_pipedrive, "LONGEST_EMAIL", 1000)
-    monkeypatch.setitem(sandbox_salesforce.FIELDS["Contact"], "Email", 1000)
+    for field in ("Email", "LastName"):
+        monkeypatch.setitem(sandbox_salesforce.FIELDS["Contact"], field, 1000)
     crm.drainer = Drainer(crm.services)
     again = runner.invoke(args=["deliveries", "retry", "--all"])
     assert "3 deliveries are tried again" in again.output
@@ -323,8 +323,8 @@ def test_one_poisoned_among_a_hundred(crm: Bridge, provider: str) -> None:
     def book(prefix: str, poisoned: int | None) -> int:
         before = sandbox.total_calls
         for number in range(100):
-            email = REFUSED_EMAIL if number == poisoned else f"{prefix}{number}@gmail.com"
-            payload = sample("booking_created", id=f"{prefix}{number}", attendees=[person(email)])
+            who = REFUSED if number == poisoned else person(f"{prefix}{number}@gmail.com")
+            payload = sample("booking_created", id=f"{prefix}{number}", attendees=[who])
             crm.post(payload)
         for window in ("window", "search_window", "burst", "search_burst"):
             if hasattr(sandbox, window):

@@ -11,6 +11,7 @@ import responses
 
 from app.domain.errors import (
     AccountMoved,
+    FreshTokenRefused,
     Gone,
     MissingScope,
     RateLimited,
@@ -128,10 +129,10 @@ def test_answers(
 
 @responses.activate
 def test_a_401_is_renewed() -> None:
-    """A 401 costs a renewal; one after two renewals means that the connection is broken."""
+    """A 401 costs a renewal; one after two renewals is no word on the grant, which gave them."""
     responses.get(ME, status=401, json={"error": "expired"})
     made = adapter()
-    with pytest.raises(Unauthorized):
+    with pytest.raises(FreshTokenRefused):
         made.whoami()
     assert [c.request.headers["Authorization"] for c in responses.calls] == [
         "Bearer first",

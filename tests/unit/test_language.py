@@ -893,11 +893,15 @@ def test_errors_name_the_field(tmp_path: Path, source: str, words: str) -> None:
     assert str(caught.value).startswith("meeting.flag: ")
 
 
-def test_a_key_that_cannot_be_made_fails_the_booking(tmp_path: Path) -> None:
-    """A match key that fails is an error of the booking: without it a double would be made."""
-    text = "contact: {match: [{field: nr, from: {from: answers.Nr, as: number}}], fields: {a: attendee.email}}"
-    with pytest.raises(InvalidRecord, match="match nr: 'x' is not a number"):
-        plan(tmp_path, text, attendees=[person(notes={"Nr": "x"})])
+def test_a_key_that_cannot_be_made_costs_its_record_alone(tmp_path: Path) -> None:
+    """A match key that fails: the record is refused, since a double would be made; the meeting is not."""
+    key = "{field: nr, from: {from: answers.Nr, as: number}}"
+    text = f"contact: {{match: [{key}], fields: {{a: attendee.email}}}}\nmeeting: {{fields: {{title: meeting_type.name}}}}"
+    made = plan(tmp_path, text, attendees=[person(notes={"Nr": "x"})])
+    assert [record.ref.object for record in made.records] == [ObjectName.MEETING]
+    assert [problem.message for problem in made.problems.values()] == [
+        "match nr: 'x' is not a number"
+    ]
 
 
 def test_what_nobody_mapped(tmp_path: Path) -> None:

@@ -202,11 +202,49 @@ def test_stages_follow_the_booking(tmp_path: Path) -> None:
     assert "deal" not in plan(tmp_path, text + "meeting_types:\n  discovery-call: {deal: none}\n")
 
 
-def test_unknown_stage_is_named(tmp_path: Path) -> None:
-    """A stage that the CRM lacks is a fault of the mapping, with what there is."""
-    text = BASE.replace("deal:\n", "deal:\n  stage: {created: Nope}\n")
-    with pytest.raises(InvalidRecord, match="New, Demo booked, Lost"):
-        plan(tmp_path, text)
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("stage: {created: Nope}", "New, Demo booked, Lost"),
+        ("pipeline: Nope", "there is no pipeline 'Nope' in the account; there are: "),
+    ],
+)
+def test_what_the_account_lacks_costs_the_deal_alone(tmp_path: Path, line: str, words: str) -> None:
+    """A stage or pipeline that is gone: the deal is refused with what there is, nothing else is."""
+    text = BASE.replace("deal:\n", f"deal:\n  {line}\n")
+    planner = Planner(load_mapping(write(tmp_path, text), "test"), SHAPE, DIRECTORY)
+    made = read_booking(read_event("default", sample("booking_created"), NOW))
+    deal = Ref(ObjectName.DEAL, made.record_key)
+    planned = planner.plan(made)
+    assert [name for name, _ in planned.problems] == [ObjectName.DEAL]
+    assert words in planned.problems[deal].message
+    there = {record.ref.object: record for record in planned.records}
+    assert set(there) == {ObjectName.CONTACT, ObjectName.MEETING}
+    assert deal not in there[ObjectName.MEETING].links
+    # What was made before keeps its links.
+    planned = planner.plan(made, Surroundings(there=frozenset({deal})))
+    there = {record.ref.object: record for record in planned.records}
+    assert deal in planned.problems and there[ObjectName.DEAL].partial
+    assert deal in there[ObjectName.MEETING].links
+
+
+@pytest.mark.parametrize("name", ["Max Lang", ""])
+def test_an_address_that_is_too_long_never_costs_the_meeting(tmp_path: Path, name: str) -> None:
+    """Who has a name is a contact without the address; who has none is refused alone."""
+    shape = replace(SHAPE, text_limits={"contact.mail": 80})
+    address = f"{'a' * 60}@{'b' * 30}.example"
+    people = [{"email": address, "fullname": name}]
+    made = read_booking(read_event("default", sample("booking_created", attendees=people), NOW))
+    planned = Planner(load_mapping(write(tmp_path, BASE), "test"), shape, DIRECTORY).plan(made)
+    there = {record.ref.object: record for record in planned.records}
+    assert address in str(there[ObjectName.MEETING].fields["body"])
+    if name:
+        assert not planned.problems
+        assert "mail" not in there[ObjectName.CONTACT].fields
+        assert any("contact.mail: the address is longer" in note for note in planned.notes)
+    else:
+        assert [problem.fields.keys() for problem in planned.problems.values()] == [{"mail"}]
+        assert set(there) == {ObjectName.DEAL, ObjectName.MEETING}
 
 
 def test_long_text_is_cut_with_a_mark_and_stands_whole_in_the_body(tmp_path: Path) -> None:
