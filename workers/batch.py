@@ -481,7 +481,10 @@ class Batch:
             return deliveries.end_in_doubt(
                 session, work.delivery_id, work.revision, stopped_by, calls, now
             )
-        deliveries.let_go(session, work.delivery_id, calls)
+        if isinstance(stopped_by, AccountRefused) and len(self._rows) == 1:
+            deliveries.end_refused(session, work.delivery_id, stopped_by, calls, now)
+        else:
+            deliveries.let_go(session, work.delivery_id, calls)
         return False
 
     def _end_well(self, session: Session, work: _Work, calls: int) -> bool:

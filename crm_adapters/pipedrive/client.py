@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,6 +43,8 @@ CALLS = Allowance("2 seconds", 80, 2.0)
 """Of the smallest plan; the headers tell of larger ones.
 https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting"""
 SEARCHES = Allowance("searches", 10, 2.0, told=False)
+_ONE = re.compile(r"/(organizations|persons|deals|activities)/\d+(?:/|$)")
+"""A path that is about one record."""
 AT_ONCE = 8
 """Questions, and beside them writes, under way together: it has no batches, so only several at a
 time use what it allows."""
@@ -156,7 +159,7 @@ class PipedriveClient:
             except RateLimited as error:
                 raise RateLimited(error.message, error.after or 2.0) from None
             if reply.status >= 400:
-                refused = refusal(reply)
+                refused = refusal(reply, one=bool(_ONE.search(path)))
                 if not isinstance(refused, RetryLater):
                     self.access.meter.count(answered=True)
                 raise refused

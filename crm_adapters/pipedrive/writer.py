@@ -150,7 +150,7 @@ class Writer:
     def _there(self, deal_id: str) -> dict[str, str] | None:
         try:
             return self._api.participants(deal_id)
-        except (Gone, AccountRefused):
+        except (Gone, AccountRefused, InvalidRecord):
             return None
 
     def _activity(self, change: Change, ids: Mapping[Ref, str]) -> Result:
