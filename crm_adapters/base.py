@@ -178,6 +178,19 @@ def without(change: Change, refs: Collection[Ref]) -> Change:
     )
 
 
+def problem_of(change: Change, error: CrmError) -> CrmError:
+    """What a CRM's error means for the change that it was the answer to.
+
+    What is being made cannot be gone, nor can what was read just now: then something else of the
+    write is refused. `note_lost_targets` looks what that is.
+    """
+    if not isinstance(error, Gone):
+        return error
+    if not change.record_id or change.adopted:
+        return InvalidRecord(error.message)
+    return Gone(error.message, change.record_id)
+
+
 class Adapter(Protocol):
     """One CRM. A class that fits is found by its entry in providers.yaml.
 

@@ -19,14 +19,14 @@ from app.domain.records import (
     Result,
 )
 from app.outbound.reply import Json, an_id, header_number, rows
-from crm_adapters.base import BOOKING_FIELD, Report, unblocked
+from crm_adapters.base import BOOKING_FIELD, Report, problem_of, unblocked
 from crm_adapters.hubspot.client import LINK_TYPES, HubSpotClient, Pair, chunks, values_of
 from crm_adapters.hubspot.errors import batch_error, context, errors_of
 
 PRIMARY_COMPANY = {ObjectName.CONTACT: 1, ObjectName.DEAL: 5}
 """For new records; on existing ones the primary company is a person's choice."""
-Links = dict[Ref, list[tuple[str, str]]]
-"""Whose links -> the ids at both ends."""
+Links = list[tuple[Change, tuple[str, str]]]
+"""Whose links, and the ids at both ends."""
 
 
 class Writer:
@@ -88,11 +88,7 @@ class Writer:
         for change in chunk:
             refused = told.get(change.record_id or "")
             if refused is not None:
-                problem = batch_error(refused)
-                if isinstance(problem, Gone):
-                    words = f"HubSpot no longer has {change.ref.object} {change.record_id}"
-                    problem = Gone(words, change.record_id or "")
-                self._report.problems[change.ref] = problem
+                self._report.problems[change.ref] = problem_of(change, batch_error(refused))
             elif change.record_id not in done:
                 raise Unreadable("HubSpot's batch answer leaves a record out.")
 
@@ -101,9 +97,7 @@ class Writer:
     ) -> None:
         """One bad input fails a whole batch: halve it until the bad one stands alone."""
         if len(chunk) == 1:
-            if isinstance(error, Gone):
-                error.record_id = chunk[0].record_id or ""
-            self._report.problems[chunk[0].ref] = error
+            self._report.problems[chunk[0].ref] = problem_of(chunk[0], error)
             return
         middle = len(chunk) // 2
         write(chunk[:middle])
@@ -132,7 +126,7 @@ class Writer:
         self._report.begun.update(change.ref for change in chunk)
         try:
             answer = self._api.create(name, inputs)
-        except (InvalidRecord, Conflict) as error:
+        except (InvalidRecord, Conflict, Gone) as error:
             if len(chunk) > 1:
                 self._split(chunk, error, lambda part: self._create_chunk(part, key))
             else:
@@ -156,6 +150,7 @@ class Writer:
 
         What of a person or company stands there is read before anything is written: it is others'.
         """
+        error = problem_of(change, error)
         record_id = error.record_id if isinstance(error, Conflict) else None
         if isinstance(error, Conflict) and not record_id:
             record_id = self._conflicting(change)
@@ -198,9 +193,8 @@ class Writer:
             for table, refs in ((made, change.links), (gone, change.unlinks)):
                 for ref in refs:
                     if ref in self._ids:
-                        links = table.setdefault((change.ref.object, ref.object), {})
-                        ends = (change.record_id or "", self._ids[ref])
-                        links.setdefault(change.ref, []).append(ends)
+                        links = table.setdefault((change.ref.object, ref.object), [])
+                        links.append((change, (change.record_id or "", self._ids[ref])))
         for pair, links in made.items():
             self._connect(self._api.link, pair, links)
         for pair, links in gone.items():
@@ -211,13 +205,15 @@ class Writer:
     ) -> None:
         """Make links together; where one is refused, those of each record alone."""
         try:
-            make(pair, [ends for mine in links.values() for ends in mine])
+            make(pair, [ends for _, ends in links])
         except (InvalidRecord, Conflict, Gone) as error:
-            for ref, mine in links.items():
-                if len(links) > 1:
-                    self._connect(make, pair, {ref: mine})
+            owners = {change.ref: change for change, _ in links}
+            for ref, change in owners.items():
+                if len(owners) > 1:
+                    mine = [link for link in links if link[0].ref == ref]
+                    self._connect(make, pair, mine)
                     continue
-                self._report.problems[ref] = error
+                self._report.problems[ref] = problem_of(change, error)
 
     def _done(self, change: Change, record_id: str, outcome: Outcome) -> None:
         self._ids[change.ref] = record_id

@@ -99,11 +99,8 @@ class PipedriveClient:
         return an_id(part(self.call("POST", PATHS[name], json=body), "data"))
 
     def update(self, name: ObjectName, record_id: str, body: Json) -> None:
-        """Change a record. Raises Gone with its id."""
-        try:
-            an_id(part(self.call("PATCH", f"{PATHS[name]}/{record_id}", json=body), "data"))
-        except Gone as error:
-            raise Gone(error.message, record_id) from None
+        """Change a record. Raises Gone."""
+        an_id(part(self.call("PATCH", f"{PATHS[name]}/{record_id}", json=body), "data"))
 
     def erase(self, name: ObjectName, record_id: str) -> None:
         """Delete a record. Raises Gone."""

@@ -28,7 +28,7 @@ from app.domain.records import (
     Result,
 )
 from app.outbound.reply import Json
-from crm_adapters.base import Report, unblocked
+from crm_adapters.base import Report, problem_of, unblocked
 from crm_adapters.http import together
 from crm_adapters.pipedrive.client import PipedriveClient
 from crm_adapters.pipedrive.schema import CustomFields
@@ -69,7 +69,7 @@ class Writer:
             except (RetryLater, AccountRefused, Unauthorized):
                 raise
             except CrmError as error:
-                report.problems[change.ref] = error
+                report.problems[change.ref] = problem_of(change, error)
                 return
             report.results[change.ref] = result
             ids[change.ref] = result.record_id
@@ -175,7 +175,7 @@ class Writer:
             self._report.begun.add(change.ref)
             try:
                 return Result(self._api.create(name, body), Outcome.CREATED)
-            except (InvalidRecord, Conflict, AccountRefused):
+            except (InvalidRecord, Conflict, AccountRefused, Gone):
                 self._report.begun.discard(change.ref)
                 raise
         if not body:

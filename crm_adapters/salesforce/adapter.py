@@ -315,7 +315,9 @@ class SalesforceAdapter:
                 error = error_of(400, errors, SOBJECTS[ref.object])
                 if not isinstance(error, CrmError) or isinstance(error, RetryLater):
                     raise error
-                report.problems[ref] = error
+                # It was written a moment ago: what is not there is something else.
+                gone = isinstance(error, Gone)
+                report.problems[ref] = InvalidRecord(error.message) if gone else error
 
 
 def _nodes(entry: Json) -> dict[str, Json]:

@@ -12,7 +12,6 @@ from app.domain.errors import (
     AccountRefused,
     Conflict,
     CrmError,
-    Gone,
     InvalidRecord,
     RetryLater,
     ThereAlready,
@@ -29,7 +28,7 @@ from app.domain.records import (
     Result,
 )
 from app.outbound.reply import Json, an_id, an_object, part, some_text
-from crm_adapters.base import Report
+from crm_adapters.base import Report, problem_of
 from crm_adapters.salesforce.client import DATA, KEY, SOBJECTS, SalesforceClient, status_of
 from crm_adapters.salesforce.errors import entries_of, error_of
 
@@ -265,8 +264,8 @@ class Graph:
         if not isinstance(error, CrmError) or isinstance(error, (RetryLater, AccountRefused)):
             return error
         record_id = self._links.ids.get(ref, "")
-        if isinstance(error, Gone):
-            error.record_id = record_id
+        change = next(change for change in self.changes if change.ref == ref)
+        error = problem_of(change, error)
         if (
             isinstance(error, Conflict)
             and error.record_id
