@@ -14,6 +14,7 @@ from app.domain.errors import (
     AccountRefused,
     Ambiguous,
     Blocked,
+    Conflict,
     CrmError,
     Gone,
     InvalidRecord,
@@ -176,6 +177,18 @@ def without(change: Change, refs: Collection[Ref]) -> Change:
         targets=tuple(ref for ref in change.targets if ref not in refs),
         links=tuple(ref for ref in change.links if ref not in refs),
     )
+
+
+def there_already(change: Change, error: Conflict) -> Conflict | ThereAlready:
+    """The problem of a create that a person's or a company's record is in the way of.
+
+    That record is read first, unless it is known already that it cannot be taken.
+    """
+    found = error.record_id
+    # Salesforce writes an id in 15 or in 18 characters.
+    if found is None or found[:15] == (change.not_taken or "")[:15]:
+        return error
+    return ThereAlready(error.message, found)
 
 
 def problem_of(change: Change, error: CrmError) -> CrmError:

@@ -290,6 +290,8 @@ class Change:
     """It was found in the CRM: nothing is known of its links, a person's own come first."""
     present: Fields = field(default_factory=dict)
     """What was read of it just now."""
+    not_taken: str | None = None
+    """Of what is to be made: the id of a record that is not it, though the CRM may name that one."""
 
     @property
     def empty(self) -> bool:

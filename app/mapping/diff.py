@@ -318,6 +318,8 @@ class _Judge:
             links=links,
             match=record.match,
             uncertain=known is not None,
+            # What could not be read is not read again because it is in the way.
+            not_taken=known.record_id if known else None,
         )
 
     def _unseen(self, known: Known | None) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from app.domain.errors import Conflict, CrmError, Gone, InvalidRecord, ThereAlready, Unreadable
+from app.domain.errors import Conflict, CrmError, Gone, InvalidRecord, Unreadable
 from app.domain.people import normalise_email
 from app.domain.records import (
     SHARED,
@@ -19,7 +19,7 @@ from app.domain.records import (
     Result,
 )
 from app.outbound.reply import Json, an_id, header_number, rows
-from crm_adapters.base import BOOKING_FIELD, Report, problem_of, unblocked
+from crm_adapters.base import BOOKING_FIELD, Report, problem_of, there_already, unblocked
 from crm_adapters.hubspot.client import LINK_TYPES, HubSpotClient, Pair, chunks, values_of
 from crm_adapters.hubspot.errors import batch_error, context, errors_of
 
@@ -59,7 +59,7 @@ class Writer:
         """Take records that exist already as ours: write what may be written, make the links."""
         self._update(
             [
-                replace(c, record_id=found[c.ref], fields=c.on_match)
+                replace(c, record_id=found[c.ref], fields=c.on_match, adopted=True)
                 for c in changes
                 if c.ref in found
             ]
@@ -157,7 +157,7 @@ class Writer:
         self._report.begun.discard(change.ref)
         if record_id and change.ref.object in SHARED:
             words = f"There is a {change.ref.object} {record_id} already."
-            self._report.problems[change.ref] = ThereAlready(words, record_id)
+            self._report.problems[change.ref] = there_already(change, Conflict(words, record_id))
         elif record_id:
             self._adopt([change], {change.ref: record_id})
         else:

@@ -14,7 +14,6 @@ from app.domain.errors import (
     CrmError,
     InvalidRecord,
     RetryLater,
-    ThereAlready,
 )
 from app.domain.records import (
     PEOPLE,
@@ -28,7 +27,7 @@ from app.domain.records import (
     Result,
 )
 from app.outbound.reply import Json, an_id, an_object, part, some_text
-from crm_adapters.base import Report, problem_of
+from crm_adapters.base import Report, problem_of, there_already
 from crm_adapters.salesforce.client import DATA, KEY, SOBJECTS, SalesforceClient, status_of
 from crm_adapters.salesforce.errors import entries_of, error_of
 
@@ -263,16 +262,10 @@ class Graph:
     def _note(self, report: Report, ref: Ref, error: Exception) -> Exception | None:
         if not isinstance(error, CrmError) or isinstance(error, (RetryLater, AccountRefused)):
             return error
-        record_id = self._links.ids.get(ref, "")
         change = next(change for change in self.changes if change.ref == ref)
         error = problem_of(change, error)
-        if (
-            isinstance(error, Conflict)
-            and error.record_id
-            and ref.object in SHARED
-            and not record_id
-        ):
-            error = ThereAlready(error.message, error.record_id)
+        if isinstance(error, Conflict) and ref.object in SHARED and not change.record_id:
+            error = there_already(change, error)
         report.problems[ref] = error
         return None
 
