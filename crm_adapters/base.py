@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from threading import Lock
@@ -177,6 +177,24 @@ def without(change: Change, refs: Collection[Ref]) -> Change:
         targets=tuple(ref for ref in change.targets if ref not in refs),
         links=tuple(ref for ref in change.links if ref not in refs),
     )
+
+
+def ids_of(refs: Iterable[Ref], ids: Mapping[Ref, str], *names: ObjectName) -> dict[str, Ref]:
+    """The ids of those of these records that are there, in order, of some objects or of all.
+
+    One record may stand for several: a person who is given twice, with two addresses, is one.
+    """
+    found: dict[str, Ref] = {}
+    for ref in refs:
+        if ref in ids and (not names or ref.object in names):
+            found.setdefault(ids[ref], ref)
+    return found
+
+
+def unlinked(change: Change, ids: Mapping[Ref, str]) -> dict[str, Ref]:
+    """The ids of what a change takes links away to; not of what stays under another key."""
+    stay = ids_of(change.targets, ids)
+    return {i: ref for i, ref in ids_of(change.unlinks, ids).items() if i not in stay}
 
 
 def there_already(change: Change, error: Conflict) -> Conflict | ThereAlready:

@@ -271,14 +271,18 @@ class Batch:
             if not change.delete
         }
         erased = [change.ref for change in plan.changes if change.delete]
+        new = {change.ref for change in plan.changes if change.record_id is None}
+        # What was only come upon, and is not taken, stands for nothing of ours.
+        left = {ref for ref in new & set(self._ledger) if self._ledger[ref].unfilled}
         with self._write() as session:
             # What is begun is kept current, whatever the booking becomes.
             deliveries.note_sections(session, self._new_places())
             ledger = Ledger(session, self._cipher, self._id)
+            for ref in left:
+                ledger.forget(ref)
             ledger.intend(intents, self._now())
             ledger.intend_to_erase(erased)
-        self._intended = {c.ref for c in plan.changes if c.record_id is None}
-        self._intended -= set(self._ledger)
+        self._intended = (new - set(self._ledger)) | left
 
     def _new_places(self) -> dict[int, dict[str, list[object]]]:
         """Delivery -> the sections that its records go by, where that is news."""

@@ -19,7 +19,15 @@ from app.domain.records import (
     Result,
 )
 from app.outbound.reply import Json, an_id, header_number, rows
-from crm_adapters.base import BOOKING_FIELD, Report, problem_of, there_already, unblocked
+from crm_adapters.base import (
+    BOOKING_FIELD,
+    Report,
+    ids_of,
+    problem_of,
+    there_already,
+    unblocked,
+    unlinked,
+)
 from crm_adapters.hubspot.client import LINK_TYPES, HubSpotClient, Pair, chunks, values_of
 from crm_adapters.hubspot.errors import batch_error, context, errors_of
 
@@ -174,7 +182,7 @@ class Writer:
     def _associations(self, change: Change) -> list[dict[str, Any]]:
         source = change.ref.object
         entries, primary = [], PRIMARY_COMPANY.get(source)
-        for ref in change.links:
+        for record_id, ref in ids_of(change.links, self._ids).items():
             kinds = [LINK_TYPES[source, ref.object]]
             if ref.object is ObjectName.COMPANY and primary:
                 kinds.append(primary)
@@ -182,7 +190,7 @@ class Writer:
                 {"associationCategory": "HUBSPOT_DEFINED", "associationTypeId": kind}
                 for kind in kinds
             ]
-            entries.append({"to": {"id": self._ids[ref]}, "types": types})
+            entries.append({"to": {"id": record_id}, "types": types})
         return entries
 
     def _relink(self, changes: list[Change]) -> None:
@@ -190,11 +198,11 @@ class Writer:
         made: dict[Pair, Links] = {}
         gone: dict[Pair, Links] = {}
         for change in changes:
-            for table, refs in ((made, change.links), (gone, change.unlinks)):
-                for ref in refs:
-                    if ref in self._ids:
-                        links = table.setdefault((change.ref.object, ref.object), [])
-                        links.append((change, (change.record_id or "", self._ids[ref])))
+            new, old = ids_of(change.links, self._ids), unlinked(change, self._ids)
+            for table, ends in ((made, new), (gone, old)):
+                for record_id, ref in ends.items():
+                    links = table.setdefault((change.ref.object, ref.object), [])
+                    links.append((change, (change.record_id or "", record_id)))
         for pair, links in made.items():
             self._connect(self._api.link, pair, links)
         for pair, links in gone.items():

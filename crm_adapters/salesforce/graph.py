@@ -27,7 +27,7 @@ from app.domain.records import (
     Result,
 )
 from app.outbound.reply import Json, an_id, an_object, part, some_text
-from crm_adapters.base import Report, problem_of, there_already
+from crm_adapters.base import Report, problem_of, there_already, unlinked
 from crm_adapters.salesforce.client import DATA, KEY, SOBJECTS, SalesforceClient, status_of
 from crm_adapters.salesforce.errors import entries_of, error_of
 
@@ -159,7 +159,7 @@ class Graph:
 
     def _unjoin(self, change: Change, known: str | None) -> None:
         """Take away who left, and who is to become a meeting's main person."""
-        gone = [self._links.ids[r] for r in change.unlinks if r in self._links.ids]
+        gone = list(unlinked(change, self._links.ids))
         people = [ref for ref in change.targets if ref.object is ObjectName.CONTACT]
         if change.ref.object is ObjectName.MEETING and people:
             gone += [self._links.ids[ref] for ref in people[:1] if ref in self._links.ids]
@@ -175,7 +175,11 @@ class Graph:
         if name not in JOINS or not change.relinked:
             return
         table = JOINS[name][0]
-        people = [ref for ref in change.targets if ref.object is ObjectName.CONTACT]
+        once: dict[str, Ref] = {}
+        for ref in change.targets:
+            if ref.object is ObjectName.CONTACT:
+                once.setdefault(self._id(ref), ref)
+        people = list(once.values())
         if name is ObjectName.MEETING and any(r.object is ObjectName.LEAD for r in change.targets):
             # An event takes one lead or many contacts.
             people = people[:1]
