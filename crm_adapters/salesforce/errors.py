@@ -80,6 +80,11 @@ CODES = {
         "UNAVAILABLE_RECORDTYPE_EXCEPTION", "UNDELETE_FAILED",
     ), Sort.RECORD),
 }  # fmt: skip
+WRAPPERS = {
+    "APEX_ERROR", "CANNOT_EXECUTE_FLOW_TRIGGER", "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY",
+    "FLOW_EXCEPTION",
+}  # fmt: skip
+"""Codes of triggers and flows of the org, in whose message stands what became of them."""
 _BY_STATUS = {401: Sort.TOKEN, 403: Sort.ACCOUNT, 404: Sort.GONE}
 _WORDLESS = {400, 405, 409, 412, 414, 415, 428}
 """Further statuses of https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/errorcodes.htm"""
@@ -109,6 +114,8 @@ def error_of(status: int, content: Any, sobject: str = "") -> Exception:  # noqa
     words = shorten(told or str(content)[:500])
     message = f"{code}: {words}" if code else words
     fields = {str(name): words for name in first.get("fields") or () if isinstance(name, str)}
+    if code in WRAPPERS and "UNABLE_TO_LOCK_ROW" in told:
+        code = "UNABLE_TO_LOCK_ROW"
     # A code that is not known yet is a word of Salesforce's; a status without one may be anybody's.
     unknown = Sort.RECORD if code or status in _WORDLESS else Sort.PASSING
     sort = CODES.get(code) or _BY_STATUS.get(status, unknown)
