@@ -31,6 +31,8 @@ SHUT_OUT = 300.0
 _FIELD_403 = re.compile(r"\b(job_title|notes|im|birthday|postal_address)\b")
 """Fields of persons that are refused with 403 where Contact Sync is off:
 https://developers.pipedrive.com/docs/api/v1/Persons"""
+_OWNER = re.compile(r"\b(user|owner)\b", re.IGNORECASE)
+"""Words for the owner, where a refusal names no field."""
 _LISTED = {"owner_id", "user_id", "stage_id", "pipeline_id", "type", "label_ids"}
 
 
@@ -64,4 +66,6 @@ def refusal(reply: Reply, one: bool = False) -> Exception:  # noqa: PLR0911 - on
         return InvalidRecord(words) if shut else AccountRefused(words)
     fields = dict(re.findall(r"(\w+): ([^;]+)", words.partition("failed: ")[2]))
     named = {name for name in _LISTED if re.search(rf"\b{name}\b", words)}
+    if not fields and not named and _OWNER.search(words):
+        named = {"owner_id"}
     return InvalidRecord(words, fields or dict.fromkeys(named, words), listed=bool(named))

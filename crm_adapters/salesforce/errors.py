@@ -54,7 +54,7 @@ CODES = {
         "INACTIVE_OWNER_OR_USER", "OP_WITH_INVALID_USER_TYPE_EXCEPTION", "INVALID_ASSIGNEE_TYPE",
         "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST", "INVALID_FIELD", "INVALID_CURRENCY_ISO",
         "INVALID_FIELD_FOR_INSERT_UPDATE", "INVALID_CROSS_REFERENCE_TYPE_FOR_FIELD",
-        "FIELD_NOT_UPDATABLE", "INVALID_RECORD_TYPE", "INACTIVE_USER",
+        "FIELD_NOT_UPDATABLE", "INVALID_RECORD_TYPE", "INACTIVE_USER", "TRANSFER_REQUIRES_READ",
     ), Sort.LISTED),
     **dict.fromkeys((
         "ENTITY_IS_DELETED", "NOT_FOUND", "INVALID_CROSS_REFERENCE_KEY",
@@ -88,7 +88,11 @@ WRAPPERS = {
 _BY_STATUS = {401: Sort.TOKEN, 403: Sort.ACCOUNT, 404: Sort.GONE}
 _WORDLESS = {400, 405, 409, 412, 414, 415, 428}
 """Further statuses of https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/errorcodes.htm"""
-_OWNER_CODES = {"INACTIVE_OWNER_OR_USER", "OP_WITH_INVALID_USER_TYPE_EXCEPTION"}
+_OWNER_CODES = {
+    "INACTIVE_OWNER_OR_USER", "INACTIVE_USER", "INVALID_ASSIGNEE_TYPE",
+    "OP_WITH_INVALID_USER_TYPE_EXCEPTION", "TRANSFER_REQUIRES_READ",
+}  # fmt: skip
+"""Codes that speak of the owner, also where they name no field."""
 _ID = re.compile(r"\b[a-zA-Z0-9]{15}(?:[a-zA-Z0-9]{3})?\b")
 _DEEPEST = 12
 """Levels of an error's body that are searched for the record in the way."""
