@@ -103,6 +103,8 @@ class SalesforceAdapter:
         self._api = SalesforceClient(access)
         self._columns = Columns()
         self._shares_events = True
+        self._hidden: set[ObjectName] = set()
+        """Objects whose link rows the org does not show."""
 
     def whoami(self) -> Account:
         """The organization's id and name."""
@@ -129,6 +131,7 @@ class SalesforceAdapter:
         )
         for name, fields in schema.items():
             self._columns.show(name, list(fields))
+        self._hidden = set()
         self._shares_events = self._relates_several()
         if not self._shares_events and ObjectName.MEETING in schema:
             notes.append(ONE_PERSON)
@@ -161,6 +164,7 @@ class SalesforceAdapter:
         try:
             fields = self._api.describe("EventRelation")
         except (Gone, AccountRefused):
+            self._hidden.add(ObjectName.MEETING)
             return False
         return {a_text(item, "name") for item in fields} >= SEVERAL
 
@@ -223,7 +227,7 @@ class SalesforceAdapter:
 
     def apply(self, plan: Plan, report: Report) -> None:
         """Write everything in one call, as far as it holds together."""
-        links = Links(self._api, plan)
+        links = Links(self._api, plan, self._hidden)
         waiting = list(plan.changes)
         place = {change.ref: number for number, change in enumerate(waiting)}
         # A refused record is set aside, and the rest is sent again without links to it.

@@ -104,9 +104,10 @@ def entries_of(content: Any) -> list[Json]:
     return [entry for entry in entries if isinstance(entry, dict)]
 
 
-def is_malformed(content: Any) -> bool:
-    """Whether a query was refused since it cannot be parsed."""
-    return any(some_text(e, "errorCode") == "MALFORMED_QUERY" for e in entries_of(content))
+def cannot_be_asked(content: Any) -> bool:
+    """Whether a query was refused since it cannot be parsed, or its object is not shown."""
+    codes = {some_text(entry, "errorCode") for entry in entries_of(content)}
+    return bool(codes & {"MALFORMED_QUERY", "INVALID_TYPE"})
 
 
 def error_of(status: int, content: Any, sobject: str = "") -> Exception:  # noqa: PLR0911

@@ -182,7 +182,8 @@ class Finder:
             text = (
                 "SELECT OpportunityId, ContactId FROM OpportunityContactRole WHERE ContactId IN {}"
             )
-            self._roles = self._api.queries({"roles": format_soql(text, people)})["roles"]
+            soql = {"roles": format_soql(text, people)}
+            self._roles = self._api.queries(soql, optional=soql)["roles"]
         return sorted({row["OpportunityId"] for row in self._roles})
 
     def _told_by(self, question: Question, kind: MatchKey, key: Key, row: Json) -> str:
