@@ -52,6 +52,8 @@ MARKED = (ObjectName.DEAL, ObjectName.MEETING)
 """Objects that get the booking-id field."""
 SEVERAL = {"IsParent", "IsWhat"}
 """Fields of EventRelation that are there only where an org relates several people to one event."""
+KEYS = {ObjectName.COMPANY: "Website", ObjectName.CONTACT: "Email", ObjectName.LEAD: "Email"}
+"""Fields by which records are recognised."""
 EXACT = 200
 """Records that one collection call takes."""
 METADATA: dict[Kind, dict[str, Any]] = {
@@ -135,6 +137,10 @@ class SalesforceAdapter:
         self._shares_events = self._relates_several()
         if not self._shares_events and ObjectName.MEETING in schema:
             notes.append(ONE_PERSON)
+        for name, column in KEYS.items():
+            if name in schema and column not in schema[name]:
+                words = f"The connected user does not see {column} of {SOBJECTS[name]} records"
+                notes.append(f"{words}: none that is there already is found by it.")
         return Directory(
             owners=owners,
             pipelines=stages_of(self._stages()) if deals else (),
