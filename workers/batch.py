@@ -565,6 +565,10 @@ class Batch:
             account.stale = True
             account.second_looks[key] = 1
             return True
+        # What the CRM needs cannot be left out: then its own words on the value are shown.
+        refused = [entry for entry in refused if not self._is_needed(*entry[:2])]
+        if not refused:
+            return False
         account.second_looks[key] = 2
         owners = self._account.adapter.shape.owner_fields
         for name, field_name, value in refused:
@@ -573,6 +577,12 @@ class Batch:
             else:
                 account.left_out.setdefault(key, set()).add((name, field_name))
         return True
+
+    def _is_needed(self, name: ObjectName, field_name: str) -> bool:
+        """Whether a record cannot be made without a field; owners have a stand-in."""
+        field = self._account.directory.field(name, field_name)
+        is_owner = field_name == self._account.adapter.shape.owner_fields.get(name)
+        return field is not None and field.required and not is_owner
 
     def _refused_values(
         self, desired: DesiredBooking
@@ -589,6 +599,7 @@ class Batch:
             for field_name, value in record.fields.items():
                 known = directory.field(record.ref.object, field_name)
                 is_listed = field_name in listed or (known and known.kind in LISTED_KINDS)
+                is_listed = is_listed or f"{record.ref.object}.{field_name}" in shape.listed
                 if is_listed and field_name in problem.fields and value is not None:
                     yield record.ref.object, field_name, value
 

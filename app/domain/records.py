@@ -531,6 +531,8 @@ class CrmShape:
     """`object.field` of fields that show HTML."""
     objects: tuple[ObjectName, ...] = USUAL
     """What the adapter writes."""
+    listed: frozenset[str] = frozenset()
+    """`object.field` of fields that take values of the account's lists though its schema says text."""
     native_keys: Mapping[ObjectName, MatchKey] = field(default_factory=dict)
     """The key that the CRM itself lets no two records share: a create by it needs no look."""
     match_keys: Mapping[ObjectName, tuple[MatchKey, ...]] = field(default_factory=dict)

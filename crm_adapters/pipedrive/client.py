@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from app.domain.allowance import Allowance
-from app.domain.errors import Gone, RateLimited, RetryLater
+from app.domain.errors import Gone, InvalidRecord, RateLimited, RetryLater
 from app.domain.records import ObjectName
 from app.outbound.reply import (
     Json,
@@ -19,9 +19,10 @@ from app.outbound.reply import (
     part,
     rows,
     some_object,
+    some_text,
 )
 from crm_adapters.base import Access
-from crm_adapters.http import MOST_PAGES, ApiSession, with_token
+from crm_adapters.http import MOST_PAGES, ApiSession, shorten, with_token
 from crm_adapters.pipedrive.errors import refusal
 
 V2, V1 = "/api/v2", "/v1"
@@ -33,6 +34,7 @@ PATHS = {
     ObjectName.DEAL: f"{V2}/deals",
     ObjectName.MEETING: f"{V2}/activities",
 }
+RECORDS = frozenset(PATHS.values())
 FIELD_PATHS = {
     ObjectName.COMPANY: f"{V2}/organizationFields",
     ObjectName.CONTACT: f"{V2}/personFields",
@@ -157,11 +159,16 @@ class PipedriveClient:
                 raise RateLimited(error.message, error.after or 2.0) from None
             if reply.status >= 400:
                 refused = refusal(reply, one=bool(_ONE.search(path)))
+                if isinstance(refused, Gone) and path.removesuffix("/search") in RECORDS:
+                    # A list of records is always there, if there is nobody in the way.
+                    refused = RetryLater(refused.message) if method == "GET" else refused
                 if not isinstance(refused, RetryLater):
                     self.access.meter.count(answered=True)
                 raise refused
             document = reply.json()
             self.access.meter.count(answered=True)
+            if method != "GET" and isinstance(document, dict) and document.get("success") is False:
+                raise InvalidRecord(shorten(some_text(document, "error") or reply.text))
             return document
 
         return with_token(self.access, once, allowance)
