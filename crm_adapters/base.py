@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from threading import Lock
@@ -14,6 +14,7 @@ from app.domain.errors import (
     AccountRefused,
     Ambiguous,
     Blocked,
+    Conflict,
     CrmError,
     Gone,
     InvalidRecord,
@@ -176,6 +177,49 @@ def without(change: Change, refs: Collection[Ref]) -> Change:
         targets=tuple(ref for ref in change.targets if ref not in refs),
         links=tuple(ref for ref in change.links if ref not in refs),
     )
+
+
+def ids_of(refs: Iterable[Ref], ids: Mapping[Ref, str], *names: ObjectName) -> dict[str, Ref]:
+    """The ids of those of these records that are there, in order, of some objects or of all.
+
+    One record may stand for several: a person who is given twice, with two addresses, is one.
+    """
+    found: dict[str, Ref] = {}
+    for ref in refs:
+        if ref in ids and (not names or ref.object in names):
+            found.setdefault(ids[ref], ref)
+    return found
+
+
+def unlinked(change: Change, ids: Mapping[Ref, str]) -> dict[str, Ref]:
+    """The ids of what a change takes links away to; not of what stays under another key."""
+    stay = ids_of(change.targets, ids)
+    return {i: ref for i, ref in ids_of(change.unlinks, ids).items() if i not in stay}
+
+
+def there_already(change: Change, error: Conflict) -> Conflict | ThereAlready:
+    """The problem of a create that a person's or a company's record is in the way of.
+
+    That record is read first, unless it is known already that it cannot be taken.
+    """
+    found = error.record_id
+    # Salesforce writes an id in 15 or in 18 characters.
+    if found is None or found[:15] == (change.not_taken or "")[:15]:
+        return error
+    return ThereAlready(error.message, found)
+
+
+def problem_of(change: Change, error: CrmError) -> CrmError:
+    """What a CRM's error means for the change that it was the answer to.
+
+    What is being made cannot be gone, nor can what was read just now: then something else of the
+    write is refused. `note_lost_targets` looks what that is.
+    """
+    if not isinstance(error, Gone):
+        return error
+    if not change.record_id or change.adopted:
+        return InvalidRecord(error.message)
+    return Gone(error.message, change.record_id)
 
 
 class Adapter(Protocol):

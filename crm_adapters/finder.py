@@ -114,7 +114,8 @@ def note_lost_targets(
     """Where a write failed, look whether what it was to be linked to is still there.
 
     A person may have merged or deleted it: then that is what is noted as gone, to be followed or
-    made again, and the record that hangs on it waits. Whatever words the CRM has for it.
+    made again, and the record that hangs on it waits. Whatever words the CRM has for it. So it is
+    with a record that was found before it was written.
     """
     failed = [
         change
@@ -127,6 +128,7 @@ def note_lost_targets(
         for ref in change.targets
         if ref in plan.ids and ref not in report.results and ref not in report.problems
     }
+    suspects |= {c.ref: c.record_id for c in failed if c.adopted and c.record_id}
     if not suspects:
         return
     there = find([Question(ref, record_id) for ref, record_id in suspects.items()], {}).found

@@ -271,14 +271,18 @@ class Batch:
             if not change.delete
         }
         erased = [change.ref for change in plan.changes if change.delete]
+        new = {change.ref for change in plan.changes if change.record_id is None}
+        # What was only come upon, and is not taken, stands for nothing of ours.
+        left = {ref for ref in new & set(self._ledger) if self._ledger[ref].unfilled}
         with self._write() as session:
             # What is begun is kept current, whatever the booking becomes.
             deliveries.note_sections(session, self._new_places())
             ledger = Ledger(session, self._cipher, self._id)
+            for ref in left:
+                ledger.forget(ref)
             ledger.intend(intents, self._now())
             ledger.intend_to_erase(erased)
-        self._intended = {c.ref for c in plan.changes if c.record_id is None}
-        self._intended -= set(self._ledger)
+        self._intended = (new - set(self._ledger)) | left
 
     def _new_places(self) -> dict[int, dict[str, list[object]]]:
         """Delivery -> the sections that its records go by, where that is news."""
@@ -481,7 +485,10 @@ class Batch:
             return deliveries.end_in_doubt(
                 session, work.delivery_id, work.revision, stopped_by, calls, now
             )
-        deliveries.let_go(session, work.delivery_id, calls)
+        if isinstance(stopped_by, AccountRefused) and len(self._rows) == 1:
+            deliveries.end_refused(session, work.delivery_id, stopped_by, calls, now)
+        else:
+            deliveries.let_go(session, work.delivery_id, calls)
         return False
 
     def _end_well(self, session: Session, work: _Work, calls: int) -> bool:
@@ -567,6 +574,10 @@ class Batch:
             account.stale = True
             account.second_looks[key] = 1
             return True
+        # What the CRM needs cannot be left out: then its own words on the value are shown.
+        refused = [entry for entry in refused if not self._is_needed(*entry[:2])]
+        if not refused:
+            return False
         account.second_looks[key] = 2
         owners = self._account.adapter.shape.owner_fields
         for name, field_name, value in refused:
@@ -575,6 +586,12 @@ class Batch:
             else:
                 account.left_out.setdefault(key, set()).add((name, field_name))
         return True
+
+    def _is_needed(self, name: ObjectName, field_name: str) -> bool:
+        """Whether a record cannot be made without a field; owners have a stand-in."""
+        field = self._account.directory.field(name, field_name)
+        is_owner = field_name == self._account.adapter.shape.owner_fields.get(name)
+        return field is not None and field.required and not is_owner
 
     def _refused_values(
         self, desired: DesiredBooking
@@ -591,6 +608,7 @@ class Batch:
             for field_name, value in record.fields.items():
                 known = directory.field(record.ref.object, field_name)
                 is_listed = field_name in listed or (known and known.kind in LISTED_KINDS)
+                is_listed = is_listed or f"{record.ref.object}.{field_name}" in shape.listed
                 if is_listed and field_name in problem.fields and value is not None:
                     yield record.ref.object, field_name, value
 

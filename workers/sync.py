@@ -242,17 +242,24 @@ class Drainer:
     def _try_again(self, lease: Lease, lane: Lane) -> bool:
         """Try an account that refused everything; True where it works again.
 
-        What failed is tried, not a stand-in for it: one of the bookings that wait. Only where none
-        waits the account is read instead. Raises what refuses it still.
+        What failed is tried, not a stand-in for it: of the bookings that wait first another one than
+        last time, so that one alone never keeps all out, and then the one that was refused last.
+        Only where none waits the account is read instead. Raises what refuses it still.
         """
         account = self._account(lease.connection_id, lease, anew=True)
-        with self._store.read() as session:
-            rows = deliveries.due(session, lease.connection_id, self._now(), 1, parked=True)
-        if rows:
-            batch = Batch(self._services, account, lease, self._now, self._before_save)
-            batch.ask(rows)
-            lane.write(batch)
-            lane.end()
+        connection_id = lease.connection_id
+        for refused in (False, True):
+            with self._store.read() as session:
+                rows = (
+                    deliveries.refused_last(session, connection_id)
+                    if refused
+                    else deliveries.due(session, connection_id, self._now(), 1, parked=True)
+                )
+            if rows:
+                batch = Batch(self._services, account, lease, self._now, self._before_save)
+                batch.ask(rows)
+                lane.write(batch)
+                lane.end()
         with write_as_holder(self._store, lease) as session:
             row = session.get_one(ConnectionRow, lease.connection_id)
             if row.status == ConnectionStatus.ERROR:

@@ -293,6 +293,8 @@ class Change:
     """It was found in the CRM: nothing is known of its links, a person's own come first."""
     present: Fields = field(default_factory=dict)
     """What was read of it just now."""
+    not_taken: str | None = None
+    """Of what is to be made: the id of a record that is not it, though the CRM may name that one."""
 
     @property
     def empty(self) -> bool:
@@ -534,6 +536,8 @@ class CrmShape:
     """`object.field` of fields that show HTML."""
     objects: tuple[ObjectName, ...] = USUAL
     """What the adapter writes."""
+    listed: frozenset[str] = frozenset()
+    """`object.field` of fields that take values of the account's lists though its schema says text."""
     native_keys: Mapping[ObjectName, MatchKey] = field(default_factory=dict)
     """The key that the CRM itself lets no two records share: a create by it needs no look."""
     match_keys: Mapping[ObjectName, tuple[MatchKey, ...]] = field(default_factory=dict)

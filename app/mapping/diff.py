@@ -38,6 +38,8 @@ ON_ITS_WAY = 60.0
 """Seconds for which a create whose answer never came may still reach the CRM."""
 LookUp = Callable[[Ref], Known | None]
 """Gives the ledger's line on a record that nobody asked for before."""
+Claimed = Callable[[Ref, str], bool]
+"""Whether a record stands for something else already."""
 
 
 @dataclass
@@ -70,12 +72,13 @@ def settle(
     directory: Directory,
     findings: Findings | None = None,
     look_up: LookUp = lambda ref: None,
+    claimed: Claimed = lambda ref, record_id: False,
 ) -> Settled:
     """The changes that bring a CRM from what ledger and findings say to what is wanted."""
     findings = findings or Findings()
     settled = Settled(_choose_people(wanted, ledger, findings))
     ledger = use_own_companies(settled, ledger, findings, look_up)
-    judge = _Judge(ledger, shape, directory, findings, settled)
+    judge = _Judge(ledger, shape, directory, findings, settled, claimed)
     ids = {ref: known.record_id for ref, known in ledger.items() if known.live and known.record_id}
     found = ((ref, findings.first(ref)) for ref in findings.found if ref not in wanted)
     ids |= {ref: record_id for ref, record_id in found if record_id}
@@ -242,6 +245,7 @@ class _Judge:
     directory: Directory
     findings: Findings
     settled: Settled
+    claimed: Claimed
 
     def change(self, ref: Ref) -> Change | None:
         """What is to be done about a record; None where it is not wanted after all."""
@@ -261,6 +265,7 @@ class _Judge:
             return None
         if record.absent:
             return self._absent(record, known, there)
+        anothers = known is not None and self._is_anothers(record, known, there)
         gone = known is not None and (known.lost or (ref in self.findings.asked and not there))
         moved = known and there and there[0].record_id != known.record_id
         stayed = known is not None and known.erased and there and not moved
@@ -271,13 +276,27 @@ class _Judge:
             record = said if new else record
         if known and not (new and there) and ((known.live and not gone and not moved) or stayed):
             return self._known(item, known, there[0] if there else None)
-        if there:
+        if there and not anothers:
             begun = known is not None and known.record_id is None and not record.match.asked
             mine = known is not None and known.record_id is not None and not new
             if begun and known and ref.object not in SHARED:
                 return self._begun(record, known, there[0])
             return self._found(record, there, mine, None if mine else known)
-        return self._missing(record, known, gone)
+        return self._missing(record, known, gone and not anothers)
+
+    def _is_anothers(self, record: DesiredRecord, known: Known, there: list[Found] | None) -> bool:
+        """Whether the CRM only named somebody else's record in the way of this person's.
+
+        Two people of one name, say, where a rule takes one of a name: neither takes the other's. Where
+        the CRM goes by the address, one person has both addresses.
+        """
+        ref, record_id = record.ref, known.record_id
+        if not known.unfilled or not record_id or ref.object not in PEOPLE:
+            return False
+        if is_unique(ref.object, record.match, self.shape, self.directory):
+            return False
+        elsewhere = there and all(found.record_id != record_id for found in there)
+        return not elsewhere and self.claimed(ref, record_id)
 
     def _kept_links(
         self, record: DesiredRecord, known: Known | None, links: tuple[Ref, ...]
@@ -318,6 +337,8 @@ class _Judge:
             links=links,
             match=record.match,
             uncertain=known is not None,
+            # What could not be read is not read again because it is in the way.
+            not_taken=known.record_id if known else None,
         )
 
     def _unseen(self, known: Known | None) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from app.domain.records import (
@@ -17,12 +17,9 @@ from app.domain.records import (
     Ref,
 )
 from app.mapping.ask import ask
-from app.mapping.diff import LookUp, Settled, settle
+from app.mapping.diff import Claimed, LookUp, Settled, settle
 from app.mapping.wanted import Wanted
 from crm_adapters.base import Adapter
-
-Claimed = Callable[[Ref, str], bool]
-"""Whether a record stands for something else already."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class LedgerLooks:
     """What the ledger is asked of records that nobody knew of before."""
 
     claimed: Claimed = lambda ref, record_id: False
-    """So that no create that was begun takes another one's record for its own."""
+    """So that no create that was begun, or refused, takes another one's record for its own."""
     shared: Claimed = lambda ref, record_id: False
     """Whether a person's record stands for somebody else who takes part in something."""
     look_up: LookUp = lambda ref: None
@@ -71,9 +68,8 @@ def inquire(
             found |= _each_its_own(begun, more.claimed)
             findings.found |= found
             ids |= {ref: there[0].record_id for ref, there in found.items() if there}
-    return settle(
-        _single(wanted, ids, more.shared), ledger, shape, directory, findings, more.look_up
-    )
+    single = _single(wanted, ids, more.shared)
+    return settle(single, ledger, shape, directory, findings, more.look_up, more.claimed)
 
 
 def _single(

@@ -24,11 +24,14 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from app.domain.errors import (
+    AccountMoved,
+    AccountRefused,
     Blocked,
     CrmError,
     Gone,
     InvalidRecord,
     KilledWorker,
+    MissingScope,
     RetryLater,
     ThereAlready,
     Unforeseen,
@@ -75,6 +78,8 @@ OPEN_AFTER = 3
 OVERLOOKED, RACE = timedelta(hours=1), timedelta(minutes=1)
 """For how long after a connection began to work bookings are looked for that it does not know of,
 and how much earlier than it they may have come: no transaction is open for longer."""
+REFUSALS = (AccountRefused.code, AccountMoved.code, MissingScope.code)
+"""Codes of what an account refuses as a whole."""
 WORKABLE = (DeliveryState.DUE, DeliveryState.RETRYING, DeliveryState.WAITING)
 
 
@@ -223,7 +228,8 @@ def due(
 ) -> list[tuple[DeliveryRow, BookingRow]]:
     """The deliveries to work on together now: live before backlog, then in order of their time.
 
-    `parked`: those that wait for the connection to work again, to try it with one of them.
+    `parked`: those that wait for the connection to work again, to try it with one of them: the one
+    that was tried longest ago, or never.
 
     What was in a batch that ended without a word on it comes after its equals, in a small batch,
     at last alone: what strikes the CRM or the worker down is found that way, and holds nobody up.
@@ -239,7 +245,9 @@ def due(
             *([DeliveryRow.state == DeliveryState.PARKED] if parked else _workable(now)),
         )
         .order_by(
-            DeliveryRow.backlog, DeliveryRow.doubts, DeliveryRow.next_attempt_at, DeliveryRow.id
+            *(() if parked else (DeliveryRow.backlog, DeliveryRow.doubts)),
+            DeliveryRow.next_attempt_at,
+            DeliveryRow.id,
         )
         .limit(limit)
     )
@@ -250,6 +258,23 @@ def due(
     most = {0: limit, 1: min(FEW, max(1, limit // 4))}.get(first.doubts, 1)
     kind = (first.backlog, min(first.doubts, ALONE))
     return [row for row in rows if (row[0].backlog, min(row[0].doubts, ALONE)) == kind][:most]
+
+
+def refused_last(session: Session, connection_id: int) -> list[tuple[DeliveryRow, BookingRow]]:
+    """Of those that wait, the one for which an account refused everything last, when it was alone."""
+    query = (
+        select(DeliveryRow, BookingRow)
+        .join(BookingRow, BookingRow.id == DeliveryRow.booking_id)
+        .where(
+            DeliveryRow.connection_id == connection_id,
+            DeliveryRow.held_by.is_(None),
+            DeliveryRow.state == DeliveryState.PARKED,
+            DeliveryRow.error_code.in_(REFUSALS),
+        )
+        .order_by(DeliveryRow.next_attempt_at.desc(), DeliveryRow.id.desc())
+        .limit(1)
+    )
+    return [(delivery, booking) for delivery, booking in session.execute(query)]
 
 
 def _workable(now: datetime) -> tuple[ColumnElement[bool], ...]:
@@ -590,6 +615,13 @@ def end_in_doubt(
         # The next probe takes another one.
         row.struck_at, row.next_attempt_at = now, now
     return False
+
+
+def end_refused(
+    session: Session, delivery_id: int, error: AccountRefused, calls: int, now: datetime
+) -> None:
+    """Note that an account refused everything for one delivery; the next probe takes another one."""
+    _struck(session, delivery_id, error, calls, now).next_attempt_at = now
 
 
 def end_unforeseen(

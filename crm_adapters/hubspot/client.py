@@ -60,6 +60,8 @@ CALLS = Allowance("10 seconds", 110, 10.0)
 """https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines (OAuth apps)"""
 SEARCHES = Allowance("searches", 5, 1.0, told=False)
 """https://developers.hubspot.com/docs/api-reference/search/guide#limits; it has no headers."""
+MANY = ("/search", "/batch/read", "/crm/v3/objects/{objectType}")
+"""Ends of the client's paths that read records of an object, or links."""
 Pair = tuple[ObjectName, ObjectName]
 
 
@@ -96,9 +98,13 @@ class HubSpotClient:
 
             def once(token: str) -> Any:
                 configuration.access_token = token
-                return self._once(
-                    allowance, lambda: original(dated(path), method, *args, **kwargs).reply
-                )
+                try:
+                    return self._once(
+                        allowance, lambda: original(dated(path), method, *args, **kwargs).reply
+                    )
+                except Gone as error:
+                    # What reads many is always there, if there is nobody in the way.
+                    raise RetryLater(error.message) if path.endswith(MANY) else error from None
 
             return with_token(self.access, once, allowance)
 

@@ -47,6 +47,7 @@ LISTED = {
     # Codes of errors[]: https://developers.hubspot.com/docs/api-reference/error-handling
     "INVALID_OWNER_ID", "INVALID_OPTION", "INVALID_PIPELINE", "INVALID_STAGE",
 }  # fmt: skip
+_OWNER = re.compile(r"\bowner\b", re.IGNORECASE)
 _LISTED_FIELDS = {"hubspot_owner_id", "dealstage", "pipeline"}
 
 
@@ -80,7 +81,7 @@ def _sorted(reply: Reply, body: Json) -> Exception:  # noqa: PLR0911 - one line 
         scopes = sorted(set(re.findall(r"crm\.[\w.]{1,80}", json.dumps(body)[:20_000])))
         lacks = scopes or some_text(body, "category") == "MISSING_SCOPES"
         return MissingScope(message, scopes) if lacks else AccountRefused(message)
-    fields = field_errors(words, body)
+    fields = field_errors(words, body) or owner_errors(words)
     return InvalidRecord(message, fields, listed=is_listed(fields, body))
 
 
@@ -109,8 +110,13 @@ def batch_error(error: Json) -> CrmError:
     if CATEGORIES.get(category) is Sort.GONE:
         return Gone(shorten(words))
     named = {name: shorten(words) for name in context(error, "propertyName")}
-    fields = named | field_errors(words, {})
+    fields = named | field_errors(words, {}) or owner_errors(words)
     return InvalidRecord(shorten(words), fields, listed=is_listed(fields, error))
+
+
+def owner_errors(words: str) -> dict[str, str]:
+    """HubSpot's words on an owner, where a refusal names no property."""
+    return {"hubspot_owner_id": shorten(words)} if _OWNER.search(words) else {}
 
 
 def errors_of(answer: Any) -> list[Json]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from app.domain.errors import Conflict, CrmError, Gone, InvalidRecord, ThereAlready, Unreadable
+from app.domain.errors import Conflict, CrmError, Gone, InvalidRecord, Unreadable
 from app.domain.people import normalise_email
 from app.domain.records import (
     SHARED,
@@ -19,14 +19,22 @@ from app.domain.records import (
     Result,
 )
 from app.outbound.reply import Json, an_id, header_number, rows
-from crm_adapters.base import BOOKING_FIELD, Report, unblocked
+from crm_adapters.base import (
+    BOOKING_FIELD,
+    Report,
+    ids_of,
+    problem_of,
+    there_already,
+    unblocked,
+    unlinked,
+)
 from crm_adapters.hubspot.client import LINK_TYPES, HubSpotClient, Pair, chunks, values_of
 from crm_adapters.hubspot.errors import batch_error, context, errors_of
 
 PRIMARY_COMPANY = {ObjectName.CONTACT: 1, ObjectName.DEAL: 5}
 """For new records; on existing ones the primary company is a person's choice."""
-Links = dict[Ref, list[tuple[str, str]]]
-"""Whose links -> the ids at both ends."""
+Links = list[tuple[Change, tuple[str, str]]]
+"""Whose links, and the ids at both ends."""
 
 
 class Writer:
@@ -59,7 +67,7 @@ class Writer:
         """Take records that exist already as ours: write what may be written, make the links."""
         self._update(
             [
-                replace(c, record_id=found[c.ref], fields=c.on_match)
+                replace(c, record_id=found[c.ref], fields=c.on_match, adopted=True)
                 for c in changes
                 if c.ref in found
             ]
@@ -88,11 +96,7 @@ class Writer:
         for change in chunk:
             refused = told.get(change.record_id or "")
             if refused is not None:
-                problem = batch_error(refused)
-                if isinstance(problem, Gone):
-                    words = f"HubSpot no longer has {change.ref.object} {change.record_id}"
-                    problem = Gone(words, change.record_id or "")
-                self._report.problems[change.ref] = problem
+                self._report.problems[change.ref] = problem_of(change, batch_error(refused))
             elif change.record_id not in done:
                 raise Unreadable("HubSpot's batch answer leaves a record out.")
 
@@ -101,9 +105,7 @@ class Writer:
     ) -> None:
         """One bad input fails a whole batch: halve it until the bad one stands alone."""
         if len(chunk) == 1:
-            if isinstance(error, Gone):
-                error.record_id = chunk[0].record_id or ""
-            self._report.problems[chunk[0].ref] = error
+            self._report.problems[chunk[0].ref] = problem_of(chunk[0], error)
             return
         middle = len(chunk) // 2
         write(chunk[:middle])
@@ -132,7 +134,7 @@ class Writer:
         self._report.begun.update(change.ref for change in chunk)
         try:
             answer = self._api.create(name, inputs)
-        except (InvalidRecord, Conflict) as error:
+        except (InvalidRecord, Conflict, Gone) as error:
             if len(chunk) > 1:
                 self._split(chunk, error, lambda part: self._create_chunk(part, key))
             else:
@@ -156,13 +158,14 @@ class Writer:
 
         What of a person or company stands there is read before anything is written: it is others'.
         """
+        error = problem_of(change, error)
         record_id = error.record_id if isinstance(error, Conflict) else None
         if isinstance(error, Conflict) and not record_id:
             record_id = self._conflicting(change)
         self._report.begun.discard(change.ref)
         if record_id and change.ref.object in SHARED:
             words = f"There is a {change.ref.object} {record_id} already."
-            self._report.problems[change.ref] = ThereAlready(words, record_id)
+            self._report.problems[change.ref] = there_already(change, Conflict(words, record_id))
         elif record_id:
             self._adopt([change], {change.ref: record_id})
         else:
@@ -179,7 +182,7 @@ class Writer:
     def _associations(self, change: Change) -> list[dict[str, Any]]:
         source = change.ref.object
         entries, primary = [], PRIMARY_COMPANY.get(source)
-        for ref in change.links:
+        for record_id, ref in ids_of(change.links, self._ids).items():
             kinds = [LINK_TYPES[source, ref.object]]
             if ref.object is ObjectName.COMPANY and primary:
                 kinds.append(primary)
@@ -187,7 +190,7 @@ class Writer:
                 {"associationCategory": "HUBSPOT_DEFINED", "associationTypeId": kind}
                 for kind in kinds
             ]
-            entries.append({"to": {"id": self._ids[ref]}, "types": types})
+            entries.append({"to": {"id": record_id}, "types": types})
         return entries
 
     def _relink(self, changes: list[Change]) -> None:
@@ -195,12 +198,11 @@ class Writer:
         made: dict[Pair, Links] = {}
         gone: dict[Pair, Links] = {}
         for change in changes:
-            for table, refs in ((made, change.links), (gone, change.unlinks)):
-                for ref in refs:
-                    if ref in self._ids:
-                        links = table.setdefault((change.ref.object, ref.object), {})
-                        ends = (change.record_id or "", self._ids[ref])
-                        links.setdefault(change.ref, []).append(ends)
+            new, old = ids_of(change.links, self._ids), unlinked(change, self._ids)
+            for table, ends in ((made, new), (gone, old)):
+                for record_id, ref in ends.items():
+                    links = table.setdefault((change.ref.object, ref.object), [])
+                    links.append((change, (change.record_id or "", record_id)))
         for pair, links in made.items():
             self._connect(self._api.link, pair, links)
         for pair, links in gone.items():
@@ -211,13 +213,15 @@ class Writer:
     ) -> None:
         """Make links together; where one is refused, those of each record alone."""
         try:
-            make(pair, [ends for mine in links.values() for ends in mine])
+            make(pair, [ends for _, ends in links])
         except (InvalidRecord, Conflict, Gone) as error:
-            for ref, mine in links.items():
-                if len(links) > 1:
-                    self._connect(make, pair, {ref: mine})
+            owners = {change.ref: change for change, _ in links}
+            for ref, change in owners.items():
+                if len(owners) > 1:
+                    mine = [link for link in links if link[0].ref == ref]
+                    self._connect(make, pair, mine)
                     continue
-                self._report.problems[ref] = error
+                self._report.problems[ref] = problem_of(change, error)
 
     def _done(self, change: Change, record_id: str, outcome: Outcome) -> None:
         self._ids[change.ref] = record_id

@@ -64,6 +64,7 @@ class PipedriveAdapter:
     asks_ahead: ClassVar[bool] = True
     allowances: ClassVar[Sequence[Allowance]] = (CALLS, SEARCHES)
     shape: ClassVar[CrmShape] = CrmShape(
+        listed=frozenset({"meeting.type"}),
         owner_fields=dict.fromkeys(ObjectName, "owner_id"),
         pipeline_field="pipeline_id",
         stage_field="stage_id",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from app.domain.allowance import Allowance
-from app.domain.errors import Gone, RateLimited, RetryLater
+from app.domain.errors import Gone, InvalidRecord, RateLimited, RetryLater
 from app.domain.records import ObjectName
 from app.outbound.reply import (
     Json,
@@ -18,9 +19,10 @@ from app.outbound.reply import (
     part,
     rows,
     some_object,
+    some_text,
 )
 from crm_adapters.base import Access
-from crm_adapters.http import MOST_PAGES, ApiSession, with_token
+from crm_adapters.http import MOST_PAGES, ApiSession, shorten, with_token
 from crm_adapters.pipedrive.errors import refusal
 
 V2, V1 = "/api/v2", "/v1"
@@ -32,6 +34,7 @@ PATHS = {
     ObjectName.DEAL: f"{V2}/deals",
     ObjectName.MEETING: f"{V2}/activities",
 }
+RECORDS = frozenset(PATHS.values())
 FIELD_PATHS = {
     ObjectName.COMPANY: f"{V2}/organizationFields",
     ObjectName.CONTACT: f"{V2}/personFields",
@@ -42,6 +45,8 @@ CALLS = Allowance("2 seconds", 80, 2.0)
 """Of the smallest plan; the headers tell of larger ones.
 https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting"""
 SEARCHES = Allowance("searches", 10, 2.0, told=False)
+_ONE = re.compile(r"/(organizations|persons|deals|activities)/\d+(?:/|$)")
+"""A path that is about one record."""
 AT_ONCE = 8
 """Questions, and beside them writes, under way together: it has no batches, so only several at a
 time use what it allows."""
@@ -96,11 +101,8 @@ class PipedriveClient:
         return an_id(part(self.call("POST", PATHS[name], json=body), "data"))
 
     def update(self, name: ObjectName, record_id: str, body: Json) -> None:
-        """Change a record. Raises Gone with its id."""
-        try:
-            an_id(part(self.call("PATCH", f"{PATHS[name]}/{record_id}", json=body), "data"))
-        except Gone as error:
-            raise Gone(error.message, record_id) from None
+        """Change a record. Raises Gone."""
+        an_id(part(self.call("PATCH", f"{PATHS[name]}/{record_id}", json=body), "data"))
 
     def erase(self, name: ObjectName, record_id: str) -> None:
         """Delete a record. Raises Gone."""
@@ -156,12 +158,17 @@ class PipedriveClient:
             except RateLimited as error:
                 raise RateLimited(error.message, error.after or 2.0) from None
             if reply.status >= 400:
-                refused = refusal(reply)
+                refused = refusal(reply, one=bool(_ONE.search(path)))
+                if isinstance(refused, Gone) and path.removesuffix("/search") in RECORDS:
+                    # A list of records is always there, if there is nobody in the way.
+                    refused = RetryLater(refused.message) if method == "GET" else refused
                 if not isinstance(refused, RetryLater):
                     self.access.meter.count(answered=True)
                 raise refused
             document = reply.json()
             self.access.meter.count(answered=True)
+            if method != "GET" and isinstance(document, dict) and document.get("success") is False:
+                raise InvalidRecord(shorten(some_text(document, "error") or reply.text))
             return document
 
         return with_token(self.access, once, allowance)

@@ -22,18 +22,22 @@ STATUSES = {
     405: Sort.ACCOUNT, 409: Sort.CONFLICT, 410: Sort.GONE, 415: Sort.ACCOUNT, 422: Sort.RECORD,
     # 429, 500, 501 and 503 never come here: see crm_adapters/http.py.
 }  # fmt: skip
-"""402: the company account is not open. 403: the user may not, or a limit of the plan is reached.
-415: the feature is not enabled."""
+"""402: the company account is not open. 403: the user may not. 415: the feature is not enabled."""
+FULL = "feature_capping_"
+"""Begins the code of a 403 that says that the plan takes no more records of a kind:
+https://pipedrive.readme.io/docs/core-api-concepts-responses"""
 SHUT_OUT = 300.0
 """Seconds to leave alone an API that answers with a page: it shuts out who goes on after 429s."""
 _FIELD_403 = re.compile(r"\b(job_title|notes|im|birthday|postal_address)\b")
 """Fields of persons that are refused with 403 where Contact Sync is off:
 https://developers.pipedrive.com/docs/api/v1/Persons"""
+_OWNER = re.compile(r"\b(user|owner)\b", re.IGNORECASE)
+"""Words for the owner, where a refusal names no field."""
 _LISTED = {"owner_id", "user_id", "stage_id", "pipeline_id", "type", "label_ids"}
 
 
-def refusal(reply: Reply) -> Exception:  # noqa: PLR0911 - one line a sort
-    """Our error for an answer of 400 to 499."""
+def refusal(reply: Reply, one: bool = False) -> Exception:  # noqa: PLR0911 - one line a sort
+    """Our error for an answer of 400 to 499; `one`: to a call that is about one record."""
     if reply.status == 403 and "<" in reply.text[:200]:
         return RateLimited("Pipedrive has shut us out for a while.", SHUT_OUT)
     found = refusal_of(reply)
@@ -53,7 +57,15 @@ def refusal(reply: Reply) -> Exception:  # noqa: PLR0911 - one line a sort
         field = _FIELD_403.search(words)
         if field:
             return InvalidRecord(words, {field[1]: words})
-        return MissingScope(words) if "scope" in words.lower() else AccountRefused(words)
+        if reply.status == 403 and some_text(body, "code").startswith(FULL):
+            return InvalidRecord(words)
+        if "scope" in words.lower():
+            return MissingScope(words)
+        # Whom or what one record is shown to says nothing of the others.
+        shut = one and reply.status == 403
+        return InvalidRecord(words) if shut else AccountRefused(words)
     fields = dict(re.findall(r"(\w+): ([^;]+)", words.partition("failed: ")[2]))
     named = {name for name in _LISTED if re.search(rf"\b{name}\b", words)}
+    if not fields and not named and _OWNER.search(words):
+        named = {"owner_id"}
     return InvalidRecord(words, fields or dict.fromkeys(named, words), listed=bool(named))

@@ -28,7 +28,7 @@ from app.domain.records import (
     Result,
 )
 from app.outbound.reply import Json
-from crm_adapters.base import Report, unblocked
+from crm_adapters.base import Report, ids_of, problem_of, unblocked, unlinked
 from crm_adapters.http import together
 from crm_adapters.pipedrive.client import PipedriveClient
 from crm_adapters.pipedrive.schema import CustomFields
@@ -69,7 +69,7 @@ class Writer:
             except (RetryLater, AccountRefused, Unauthorized):
                 raise
             except CrmError as error:
-                report.problems[change.ref] = error
+                report.problems[change.ref] = problem_of(change, error)
                 return
             report.results[change.ref] = result
             ids[change.ref] = result.record_id
@@ -137,7 +137,7 @@ class Writer:
                 if there is not None and person not in there:
                     self._api.add_participant(deal_id, person)
             # Who became the deal's own person is no longer one of the others.
-            for person in [*_ids_of(ObjectName.CONTACT, change.unlinks, ids), main]:
+            for person in [*unlinked(change, ids), main]:
                 if there and person in there:
                     self._api.drop_participant(deal_id, there[person])
         except (Gone, AccountRefused, InvalidRecord) as error:
@@ -150,7 +150,7 @@ class Writer:
     def _there(self, deal_id: str) -> dict[str, str] | None:
         try:
             return self._api.participants(deal_id)
-        except (Gone, AccountRefused):
+        except (Gone, AccountRefused, InvalidRecord):
             return None
 
     def _activity(self, change: Change, ids: Mapping[Ref, str]) -> Result:
@@ -175,7 +175,7 @@ class Writer:
             self._report.begun.add(change.ref)
             try:
                 return Result(self._api.create(name, body), Outcome.CREATED)
-            except (InvalidRecord, Conflict, AccountRefused):
+            except (InvalidRecord, Conflict, AccountRefused, Gone):
                 self._report.begun.discard(change.ref)
                 raise
         if not body:
@@ -219,7 +219,7 @@ def _numbers(value: FieldValue) -> Any:
 
 
 def _ids_of(name: ObjectName, refs: tuple[Ref, ...], ids: Mapping[Ref, str]) -> list[str]:
-    return [ids[ref] for ref in refs if ref.object is name and ref in ids]
+    return list(ids_of(refs, ids, name))
 
 
 def _chosen_by_others(change: Change, ids: Mapping[Ref, str]) -> bool:

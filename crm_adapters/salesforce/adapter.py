@@ -52,6 +52,8 @@ MARKED = (ObjectName.DEAL, ObjectName.MEETING)
 """Objects that get the booking-id field."""
 SEVERAL = {"IsParent", "IsWhat"}
 """Fields of EventRelation that are there only where an org relates several people to one event."""
+KEYS = {ObjectName.COMPANY: "Website", ObjectName.CONTACT: "Email", ObjectName.LEAD: "Email"}
+"""Fields by which records are recognised."""
 EXACT = 200
 """Records that one collection call takes."""
 METADATA: dict[Kind, dict[str, Any]] = {
@@ -103,6 +105,8 @@ class SalesforceAdapter:
         self._api = SalesforceClient(access)
         self._columns = Columns()
         self._shares_events = True
+        self._hidden: set[ObjectName] = set()
+        """Objects whose link rows the org does not show."""
 
     def whoami(self) -> Account:
         """The organization's id and name."""
@@ -129,9 +133,14 @@ class SalesforceAdapter:
         )
         for name, fields in schema.items():
             self._columns.show(name, list(fields))
+        self._hidden = set()
         self._shares_events = self._relates_several()
         if not self._shares_events and ObjectName.MEETING in schema:
             notes.append(ONE_PERSON)
+        for name, column in KEYS.items():
+            if name in schema and column not in schema[name]:
+                words = f"The connected user does not see {column} of {SOBJECTS[name]} records"
+                notes.append(f"{words}: none that is there already is found by it.")
         return Directory(
             owners=owners,
             own_user=self._own_user(),
@@ -169,6 +178,7 @@ class SalesforceAdapter:
         try:
             fields = self._api.describe("EventRelation")
         except (Gone, AccountRefused):
+            self._hidden.add(ObjectName.MEETING)
             return False
         return {a_text(item, "name") for item in fields} >= SEVERAL
 
@@ -231,7 +241,7 @@ class SalesforceAdapter:
 
     def apply(self, plan: Plan, report: Report) -> None:
         """Write everything in one call, as far as it holds together."""
-        links = Links(self._api, plan)
+        links = Links(self._api, plan, self._hidden)
         waiting = list(plan.changes)
         place = {change.ref: number for number, change in enumerate(waiting)}
         # A refused record is set aside, and the rest is sent again without links to it.
@@ -323,7 +333,9 @@ class SalesforceAdapter:
                 error = error_of(400, errors, SOBJECTS[ref.object])
                 if not isinstance(error, CrmError) or isinstance(error, RetryLater):
                     raise error
-                report.problems[ref] = error
+                # It was written a moment ago: what is not there is something else.
+                gone = isinstance(error, Gone)
+                report.problems[ref] = InvalidRecord(error.message) if gone else error
 
 
 def _nodes(entry: Json) -> dict[str, Json]:

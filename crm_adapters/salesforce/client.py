@@ -17,7 +17,7 @@ from app.outbound.reply import Json, Reply, a_text, an_object, lowered, part, ro
 from app.outbound.wire import bound
 from crm_adapters.base import BOOKING_FIELD, Access
 from crm_adapters.http import MOST_PAGES, exchange, refusal_of, with_token
-from crm_adapters.salesforce.errors import error_of, is_malformed
+from crm_adapters.salesforce.errors import cannot_be_asked, error_of
 
 API_VERSION = "68.0"
 """The one place for the version (Autumn 2026)."""
@@ -67,7 +67,8 @@ class SalesforceClient:
         """Rows of several queries, five to a call: composite takes no more.
 
         `queryAll` as the resource shows deleted and merged records too. Those that are `optional` find
-        more of what another one asks for; one that the org cannot parse finds nothing.
+        more of what another one asks for, or links; one that the org cannot parse, or of an object
+        that it does not show, finds nothing.
         """
         found: dict[str, list[Json]] = {}
         names = list(soql)
@@ -87,7 +88,7 @@ class SalesforceClient:
                 name = a_text(piece, "referenceId")
                 if status == 200:
                     found[name] = rows(part(piece, "body"), "records")
-                elif name in optional and is_malformed(piece.get("body")):
+                elif name in optional and cannot_be_asked(piece.get("body")):
                     found[name] = []
                 else:
                     # A read that failed is not 'nobody found': it would make duplicates.

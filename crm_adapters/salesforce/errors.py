@@ -35,7 +35,7 @@ CODES = {
         "INACTIVE_ORGANIZATION", "INSUFFICIENT_ACCESS", "INSUFFICIENT_SCOPE", "INVALID_CLIENT",
         "INVALID_LOGIN", "INVALID_OPERATION_WITH_EXPIRED_PASSWORD", "INVALID_TYPE",
         "LOGIN_DURING_RESTRICTED_DOMAIN", "LOGIN_DURING_RESTRICTED_TIME", "ORG_IN_PROVISIONING",
-        "ORG_LOCKED", "PASSWORD_LOCKOUT", "STORAGE_LIMIT_EXCEEDED", "TRIAL_EXPIRED",
+        "ORG_LOCKED", "PASSWORD_LOCKOUT", "TRIAL_EXPIRED",
         "UNSUPPORTED_API_VERSION", "UNSUPPORTED_CLIENT", "USER_INACTIVE",
     ), Sort.ACCOUNT),
     **dict.fromkeys((
@@ -54,7 +54,7 @@ CODES = {
         "INACTIVE_OWNER_OR_USER", "OP_WITH_INVALID_USER_TYPE_EXCEPTION", "INVALID_ASSIGNEE_TYPE",
         "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST", "INVALID_FIELD", "INVALID_CURRENCY_ISO",
         "INVALID_FIELD_FOR_INSERT_UPDATE", "INVALID_CROSS_REFERENCE_TYPE_FOR_FIELD",
-        "FIELD_NOT_UPDATABLE", "INVALID_RECORD_TYPE", "INACTIVE_USER",
+        "FIELD_NOT_UPDATABLE", "INVALID_RECORD_TYPE", "INACTIVE_USER", "TRANSFER_REQUIRES_READ",
     ), Sort.LISTED),
     **dict.fromkeys((
         "ENTITY_IS_DELETED", "NOT_FOUND", "INVALID_CROSS_REFERENCE_KEY",
@@ -74,15 +74,25 @@ CODES = {
         "INVALID_PERSON_ACCOUNT_OPERATION", "INVALID_QUERY_FILTER_OPERATOR", "INVALID_STATUS",
         "JSON_PARSER_ERROR", "LIMIT_EXCEEDED", "MALFORMED_ID", "MALFORMED_QUERY",
         "MANAGER_NOT_DEFINED", "MISSING_ARGUMENT", "NUMBER_OUTSIDE_VALID_RANGE",
-        "PROCESSING_HALTED", "REQUIRED_FIELD_MISSING", "STRING_TOO_LONG", "TOO_MANY_ENUM_VALUE",
+        "PROCESSING_HALTED", "REQUIRED_FIELD_MISSING", "STORAGE_LIMIT_EXCEEDED",
+        "STRING_TOO_LONG", "TOO_MANY_ENUM_VALUE",
         "TXN_SECURITY_APEX_ERROR", "TXN_SECURITY_METERING_ERROR", "TXN_SECURITY_NO_ACCESS",
         "UNAVAILABLE_RECORDTYPE_EXCEPTION", "UNDELETE_FAILED",
     ), Sort.RECORD),
 }  # fmt: skip
+WRAPPERS = {
+    "APEX_ERROR", "CANNOT_EXECUTE_FLOW_TRIGGER", "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY",
+    "FLOW_EXCEPTION",
+}  # fmt: skip
+"""Codes of triggers and flows of the org, in whose message stands what became of them."""
 _BY_STATUS = {401: Sort.TOKEN, 403: Sort.ACCOUNT, 404: Sort.GONE}
 _WORDLESS = {400, 405, 409, 412, 414, 415, 428}
 """Further statuses of https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/errorcodes.htm"""
-_OWNER_CODES = {"INACTIVE_OWNER_OR_USER", "OP_WITH_INVALID_USER_TYPE_EXCEPTION"}
+_OWNER_CODES = {
+    "INACTIVE_OWNER_OR_USER", "INACTIVE_USER", "INVALID_ASSIGNEE_TYPE",
+    "OP_WITH_INVALID_USER_TYPE_EXCEPTION", "TRANSFER_REQUIRES_READ",
+}  # fmt: skip
+"""Codes that speak of the owner, also where they name no field."""
 _ID = re.compile(r"\b[a-zA-Z0-9]{15}(?:[a-zA-Z0-9]{3})?\b")
 _DEEPEST = 12
 """Levels of an error's body that are searched for the record in the way."""
@@ -94,9 +104,10 @@ def entries_of(content: Any) -> list[Json]:
     return [entry for entry in entries if isinstance(entry, dict)]
 
 
-def is_malformed(content: Any) -> bool:
-    """Whether a query was refused since it cannot be parsed."""
-    return any(some_text(e, "errorCode") == "MALFORMED_QUERY" for e in entries_of(content))
+def cannot_be_asked(content: Any) -> bool:
+    """Whether a query was refused since it cannot be parsed, or its object is not shown."""
+    codes = {some_text(entry, "errorCode") for entry in entries_of(content)}
+    return bool(codes & {"MALFORMED_QUERY", "INVALID_TYPE"})
 
 
 def error_of(status: int, content: Any, sobject: str = "") -> Exception:  # noqa: PLR0911
@@ -108,6 +119,8 @@ def error_of(status: int, content: Any, sobject: str = "") -> Exception:  # noqa
     words = shorten(told or str(content)[:500])
     message = f"{code}: {words}" if code else words
     fields = {str(name): words for name in first.get("fields") or () if isinstance(name, str)}
+    if code in WRAPPERS and "UNABLE_TO_LOCK_ROW" in told:
+        code = "UNABLE_TO_LOCK_ROW"
     # A code that is not known yet is a word of Salesforce's; a status without one may be anybody's.
     unknown = Sort.RECORD if code or status in _WORDLESS else Sort.PASSING
     sort = CODES.get(code) or _BY_STATUS.get(status, unknown)

@@ -54,6 +54,11 @@ class Columns:
             return COLUMNS[name]
         return tuple(c for c in (*COLUMNS[name], *IF_SHOWN.get(name, ())) if c in shown)
 
+    def has(self, name: ObjectName, field: str) -> bool:
+        """Whether a column may be asked for; of an object that was not described every one may."""
+        shown = self._shown.get(name)
+        return shown is None or field in shown
+
 
 class Finder:
     """Answers questions about one org: the next key of every question goes into one call."""
@@ -108,6 +113,7 @@ class Finder:
             where = self._where(name, kind, field, part)
             if where:
                 fields = {f for question, _ in part for f in question.fields if f != "Id"}
+                fields = {f for f in fields if self._columns.has(name, f)}
                 fields |= {field} if field else set()
                 columns = sorted({"Id", "CreatedDate", *self._columns.of(name), *fields})
                 soql[f"q{number}"] = (
@@ -142,6 +148,9 @@ class Finder:
         """The condition that finds everything asked for by one kind of key; empty for nothing."""
         values = [key.value for _, key in part]
         condition, found = "", list[str]()
+        column = {MatchKey.EMAIL: "Email", MatchKey.DOMAIN: "Website"}.get(kind, field)
+        if column and not self._columns.has(name, column):
+            return ""
         if kind is MatchKey.RECORD_ID:
             # What is no id of Salesforce's would make the whole query fail.
             ids = (record_id_in(v) for v in values)
@@ -182,7 +191,8 @@ class Finder:
             text = (
                 "SELECT OpportunityId, ContactId FROM OpportunityContactRole WHERE ContactId IN {}"
             )
-            self._roles = self._api.queries({"roles": format_soql(text, people)})["roles"]
+            soql = {"roles": format_soql(text, people)}
+            self._roles = self._api.queries(soql, optional=soql)["roles"]
         return sorted({row["OpportunityId"] for row in self._roles})
 
     def _told_by(self, question: Question, kind: MatchKey, key: Key, row: Json) -> str:

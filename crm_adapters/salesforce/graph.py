@@ -15,7 +15,6 @@ from app.domain.errors import (
     Gone,
     InvalidRecord,
     RetryLater,
-    ThereAlready,
 )
 from app.domain.records import (
     PEOPLE,
@@ -29,7 +28,7 @@ from app.domain.records import (
     Result,
 )
 from app.outbound.reply import Json, an_id, an_object, part, some_text
-from crm_adapters.base import Report
+from crm_adapters.base import Report, problem_of, there_already, unlinked
 from crm_adapters.salesforce.client import DATA, KEY, SOBJECTS, SalesforceClient, status_of
 from crm_adapters.salesforce.errors import entries_of, error_of
 
@@ -38,17 +37,27 @@ JOINS = {
     ObjectName.MEETING: ("EventRelation", "EventId", "RelationId"),
 }
 """The objects that link further people: name, field of the record, field of the person."""
+LOST = {"INVALID_CROSS_REFERENCE_KEY", "ENTITY_IS_DELETED"}
+"""Codes that say of a link that one of its ends is not there."""
 ONE_PERSON = (
     "This org relates one person to an event; the others stand in its text. To relate all of them,"
     " switch on 'Allow Users to Relate Multiple Contacts to Tasks and Events' in Setup."
+)
+NO_ROLES = (
+    "This org does not show contact roles to the connected user: deals stand without their people."
+    " To link them, let the user read and edit opportunities and contacts in Setup."
 )
 
 
 class Links:
     """Ids as they come to be, and the rows that link people where some are to be taken away."""
 
-    def __init__(self, api: SalesforceClient, plan: Plan) -> None:
+    def __init__(self, api: SalesforceClient, plan: Plan, hidden: set[ObjectName]) -> None:
+        """`hidden`: objects whose link rows the org does not show; what is found to be so is added."""
         self.ids = plan.known_ids()
+        self.hidden = hidden
+        self.done_without: set[tuple[Ref, Ref | str]] = set()
+        """Record, and person or row: links that were refused, or are there already."""
         self.joins: dict[tuple[str, str], str] = {}
         """(record id, contact id) -> id of the row that links them."""
         soql = {}
@@ -58,10 +67,10 @@ class Links:
                 for c in plan.of(name)
                 if c.record_id and (c.unlinks or c.main_changed or c.adopted)
             ]
-            if ids:
+            if ids and name not in hidden:
                 text = f"SELECT Id, {key}, {other} FROM {table} WHERE {key} IN {{}}"  # noqa: S608 - names are ours
                 soql[table] = format_soql(text, ids)
-        for rows in api.queries(soql).values():
+        for rows in api.queries(soql, optional=set(soql)).values():
             for row in rows:
                 record = str(row.get("OpportunityId") or row.get("EventId"))
                 person = str(row.get("ContactId") or row.get("RelationId"))
@@ -79,8 +88,10 @@ class Graph:
         self._links, self._shares_events = links, shares_events
         self.exact: dict[Ref, dict[str, Any]] = {}
         """Texts that would be taken as references, to be written again by a call without these."""
-        self.left_out: list[Ref] = []
-        """Events that stand without some of their people."""
+        self.left_out: dict[Ref, str] = {}
+        """Records that stand without some of their people, and why."""
+        self._rows: dict[str, Ref | str] = {}
+        """Nodes that link or unlink a record's people: the person, or the row that is taken away."""
         self._refs: dict[str, Ref] = {}
         self._made: dict[Ref, str] = {}
         self.nodes: list[Json] = []
@@ -161,15 +172,15 @@ class Graph:
 
     def _unjoin(self, change: Change, known: str | None) -> None:
         """Take away who left, and who is to become a meeting's main person."""
-        gone = [self._links.ids[r] for r in change.unlinks if r in self._links.ids]
+        gone = list(unlinked(change, self._links.ids))
         people = [ref for ref in change.targets if ref.object is ObjectName.CONTACT]
         if change.ref.object is ObjectName.MEETING and people:
             gone += [self._links.ids[ref] for ref in people[:1] if ref in self._links.ids]
         for person in gone:
             row = self._links.joins.get((known or "", person))
-            if row:
+            if row and (change.ref, row) not in self._links.done_without:
                 table = JOINS[change.ref.object][0]
-                self._node(change.ref, "DELETE", f"sobjects/{table}/{row}")
+                self._rows[self._node(change.ref, "DELETE", f"sobjects/{table}/{row}")] = row
 
     def _join(self, change: Change, known: str | None) -> None:
         """Link the people beyond what a record's own fields can say."""
@@ -177,22 +188,33 @@ class Graph:
         if name not in JOINS or not change.relinked:
             return
         table = JOINS[name][0]
-        people = [ref for ref in change.targets if ref.object is ObjectName.CONTACT]
+        once: dict[str, Ref] = {}
+        for ref in change.targets:
+            if ref.object is ObjectName.CONTACT:
+                once.setdefault(self._id(ref), ref)
+        people = list(once.values())
         if name is ObjectName.MEETING and any(r.object is ObjectName.LEAD for r in change.targets):
             # An event takes one lead or many contacts.
             people = people[:1]
-        if name is ObjectName.MEETING and len(people) > 1 and not self._shares_events:
-            self.left_out.append(change.ref)
+        several = self._shares_events and name not in self._links.hidden
+        if name is ObjectName.MEETING and len(people) > 1 and not several:
+            self.left_out[change.ref] = ONE_PERSON
             people = people[:1]
+        if name is ObjectName.DEAL and people and name in self._links.hidden:
+            self.left_out[change.ref] = NO_ROLES
+            people = []
         # The main person of a deal that others have made is theirs to choose.
         chosen = change.record_id and not change.main_changed
         chosen = chosen and (not change.adopted or any(r == known for r, _ in self._links.joins))
         for number, ref in enumerate(people):
+            if (change.ref, ref) in self._links.done_without:
+                continue
             person = self._id(ref)
             row = self._links.joins.get((known or "", person))
             if name is ObjectName.DEAL and row and change.main_changed:
                 body: Json = {"IsPrimary": number == 0}
-                self._node(change.ref, "PATCH", f"sobjects/{table}/{row}", body)
+                path = f"sobjects/{table}/{row}"
+                self._rows[self._node(change.ref, "PATCH", path, body)] = ref
             if row or (name is ObjectName.MEETING and number == 0):
                 continue
             if ref not in change.links and not change.main_changed:
@@ -203,7 +225,7 @@ class Graph:
                 if name is ObjectName.DEAL
                 else {"EventId": record, "RelationId": person, "IsParent": True, "IsWhat": False}
             )
-            self._node(change.ref, "POST", f"sobjects/{table}", body)
+            self._rows[self._node(change.ref, "POST", f"sobjects/{table}", body)] = ref
 
     def _id(self, ref: Ref) -> str:
         if ref in self._made:
@@ -235,8 +257,8 @@ class Graph:
                 result = Result(self._links.ids[change.ref], outcome)
             self._links.ids[change.ref] = result.record_id
             report.results[change.ref] = result
-        for ref in self.left_out:
-            report.note(ref, ONE_PERSON)
+        for ref, words in self.left_out.items():
+            report.note(ref, words)
 
     def blame(self, report: Report, answers: Mapping[str, Json], overrun: bool) -> Exception | None:
         """Find the record that a graph failed for, if it did not fail for others' sake.
@@ -252,6 +274,11 @@ class Graph:
             if codes == {"PROCESSING_HALTED"}:
                 continue
             error = error_of(status_of(node), node.get("body"), SOBJECTS[ref.object])
+            if name in self._rows:
+                if not codes & LOST and self._do_without(report, ref, self._rows[name], error):
+                    return None
+                # It is not the record that is gone, but whom it is to be linked to.
+                error = InvalidRecord(error.message) if isinstance(error, Gone) else error
             return self._note(report, ref, error)
         if overrun:
             # It only came after too many others had failed: those are sent without it first.
@@ -261,19 +288,30 @@ class Graph:
         report.problems[self.changes[0].ref] = InvalidRecord(f"Salesforce halted it: {words}")
         return None
 
+    def _do_without(self, report: Report, ref: Ref, link: Ref | str, error: Exception) -> bool:
+        """Let a record be sent again without a refused link; False where it is no fault of the link."""
+        if not isinstance(error, CrmError) or isinstance(error, RetryLater):
+            return False
+        if isinstance(error, (Gone, AccountRefused)) and isinstance(link, Ref):
+            self._links.hidden.add(ref.object)
+            return True
+        self._links.done_without.add((ref, link))
+        # A link that is there already, or a row that is not there any more, is as it should be.
+        as_it_should = isinstance(error, Conflict) or (
+            isinstance(error, Gone) and not isinstance(link, Ref)
+        )
+        if not as_it_should:
+            words = f"Not everybody is linked to the {ref.object}: {error.message}"
+            report.note(ref, words)
+        return True
+
     def _note(self, report: Report, ref: Ref, error: Exception) -> Exception | None:
         if not isinstance(error, CrmError) or isinstance(error, (RetryLater, AccountRefused)):
             return error
-        record_id = self._links.ids.get(ref, "")
-        if isinstance(error, Gone):
-            error.record_id = record_id
-        if (
-            isinstance(error, Conflict)
-            and error.record_id
-            and ref.object in SHARED
-            and not record_id
-        ):
-            error = ThereAlready(error.message, error.record_id)
+        change = next(change for change in self.changes if change.ref == ref)
+        error = problem_of(change, error)
+        if isinstance(error, Conflict) and ref.object in SHARED and not change.record_id:
+            error = there_already(change, error)
         report.problems[ref] = error
         return None
 

@@ -18,7 +18,11 @@ MOST_FAILED = 14
 
 
 def connected(changes: list[Change], known: set[Ref]) -> list[list[Change]]:
-    """Group changes that refer to each other's new records: a graph cannot see another's."""
+    """Group changes that refer to each other's new records: a graph cannot see another's.
+
+    Each group keeps the order of the plan: who comes first in a booking is made first.
+    """
+    place = {change.ref: number for number, change in enumerate(changes)}
     group: dict[Ref, list[Change]] = {}
     for change in changes:
         mine = [change]
@@ -30,7 +34,8 @@ def connected(changes: list[Change], known: set[Ref]) -> list[list[Change]]:
                     group[member.ref] = other
                 mine = other
         group[change.ref] = mine
-    return list({id(members): members for members in group.values()}.values())
+    groups = {id(members): members for members in group.values()}.values()
+    return [sorted(members, key=lambda change: place[change.ref]) for members in groups]
 
 
 def _size(change: Change) -> int:

@@ -400,7 +400,7 @@ class Play:
             sandbox = self.bridge.sandbox(crm)
             assert sandbox.writes() == 0, f"again: {dict(sandbox.calls)}"
             # Notes tell of the last time alone, and then nothing was left as it is.
-            last = dict.fromkeys(("calls", "writes", "notes"))
+            last = dict.fromkeys(("calls", "writes", "notes", "told"))
             later = case.then.model_copy(update=last)
             self.look(crm, later, "again")
 
