@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -16,6 +16,11 @@ class BookingStatus(StrEnum):
 
     SCHEDULED = "scheduled"
     CANCELLED = "cancelled"
+
+
+NotTold = Mapping[str, datetime | None]
+"""Field that a message says nothing of -> when the value is from that it has all the same, of another
+message; None: no message said it. Said and empty is something else: such a field is not in here."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class Attendee:
     """The answers that are several choices, each for itself; `answers` has them as one text."""
     no_company: bool = False
     """The domain is a relay's, or one that the settings name: it says nothing of a company."""
+    not_told: NotTold = field(default_factory=dict, compare=False)
 
     @property
     def email_domain(self) -> str | None:
@@ -79,6 +85,7 @@ class Host:
     first_name: str | None = None
     last_name: str | None = None
     full_name: str | None = None
+    not_told: NotTold = field(default_factory=dict, compare=False)
 
     @property
     def email_domain(self) -> str | None:
@@ -101,6 +108,7 @@ class MeetingType:
     slug: str | None = None
     name: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    not_told: NotTold = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -151,7 +159,13 @@ class Booking:
     outcome: Outcome | None = None
     """Said of the present start alone: a moved meeting has yet to be held."""
     payload: Mapping[str, Any] = field(default_factory=dict)
-    """The whole message, without its credential: mapping files reach what no field here has."""
+    """The whole message, without its credential: mapping files reach what no field here has. Keys
+    that only other messages about this booking have stand in it too."""
+    payload_from: Mapping[str, datetime] = field(default_factory=dict, compare=False)
+    """Key of `payload` that another message said -> the version of that one (UTC)."""
+    conference: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """The meeting's ids at those who host it, by meetergo's names (`zoomMeetingId`)."""
+    not_told: NotTold = field(default_factory=dict, compare=False)
 
     @property
     def key(self) -> str:
@@ -184,6 +198,11 @@ class Booking:
     def minutes(self) -> int:
         """Length of the meeting in whole minutes."""
         return int((self.end - self.start).total_seconds() // 60)
+
+
+def zone_of(attendees: Iterable[Attendee]) -> str:
+    """The zone that a booking is thought of in: that of its first attendee who has one."""
+    return next((person.timezone for person in attendees if person.timezone), "UTC")
 
 
 def rank(booking: Booking) -> tuple[datetime, bool, datetime]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from app.domain.booking import Attendee, Booking, BookingStatus, Host, MeetingType
+from app.domain.booking import Attendee, Booking, BookingStatus, Host, MeetingType, zone_of
 from app.domain.errors import UnfitPayload
 from app.domain.limits import BOOKING_KEY, EVENT_TYPE
 from app.domain.people import normalise_email, normalise_phone, read_email
@@ -19,9 +19,36 @@ from app.domain.zones import read_zone
 
 FORM_EVENT = "form_submission"
 BOOKING_EVENTS = frozenset({"booking_created", "booking_rescheduled", "booking_cancelled"})
+CANCELLED = "booking_cancelled"
 LONGEST_TYPED = 200
 """Of what was typed in the place of an address, a number or a zone so much is kept."""
 Json = Mapping[str, Any]
+Place = tuple[str, ...]
+"""Keys that lead to a value."""
+PLACES: Mapping[str, tuple[Place, ...]] = {
+    "location": (("location",), ("meetingInfo", "location"), ("hostingInfo", "location")),
+    "link": (
+        ("meetingInfo", "meetingLink"),
+        ("hostingInfo", "meetingLink"),
+        ("meetingInfo", "customChannelLink"),
+    ),
+    "channel": (("meetingInfo", "channel"), ("hostingInfo", "channel")),
+    "company_id": (("companyId",),),
+    "created_at": (("createdAt",),),
+}
+"""Where the values stand that meetergo's messages have at different places: webhooks in both
+dialects, an appointment of the API, a page of them. https://developer.meetergo.com"""
+TYPE_PLACES: Mapping[str, tuple[Place, ...]] = {
+    "id": (("meetingType", "id"), ("meetingTypeId",)),
+    "slug": (("meetingType", "slug"),),
+    "name": (
+        ("meetingType", "meetingInfo", "name"),
+        ("meetingType", "name"),
+        ("meetingInfo", "name"),
+    ),
+    "metadata": (("meetingType", "metadata"),),
+}
+"""The same for what was booked."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +119,7 @@ def kind_of(appointment: Json) -> str:
     flag = appointment.get("isCancelled")
     cancelled = flag if isinstance(flag, bool) else bool(_object(appointment.get("cancel")))
     if cancelled:
-        return "booking_cancelled"
+        return CANCELLED
     return "booking_rescheduled" if appointment.get("rescheduledAt") else "booking_created"
 
 
@@ -102,12 +129,10 @@ def read_booking(event: Event) -> Booking:
     booking_id = _booking_id(event.source, one_line(data.get("id")))
     start = _required_time(data, "start")
     end = read_time(data.get("end"))
-    kind = _object(data.get("meetingType"))
     if end is None or end < start:
         # A booking without a length still has a place in the calendar.
         end = start
     attendees, companions = _attendees(data)
-    info = _object(data.get("meetingInfo")) or _object(data.get("hostingInfo"))
     cancel = _object(data.get("cancel"))
     return Booking(
         source=event.source,
@@ -119,22 +144,68 @@ def read_booking(event: Event) -> Booking:
         updated_at=read_time(data.get("updatedAt")),
         created_at=read_time(data.get("createdAt")),
         rescheduled=event.type == "booking_rescheduled" or bool(data.get("rescheduledAt")),
-        timezone=_timezone(attendees),
-        location=one_line(data.get("location")),
-        link=one_line(info.get("meetingLink")),
-        channel=one_line(info.get("channel")),
+        timezone=zone_of(attendees),
+        location=_first(data, PLACES["location"]),
+        link=_first(data, PLACES["link"]),
+        channel=_first(data, PLACES["channel"]),
         company_id=one_line(data.get("companyId")),
         attendees=attendees,
         companions=companions,
-        hosts=tuple(_host(item) for item in _objects(data.get("hosts"))),
-        meeting_type=_meeting_type(kind, data),
+        hosts=_hosts(data),
+        meeting_type=_meeting_type(data),
         cancel_reason=clean_text(cancel.get("reason")),
         cancelled_by=one_line(cancel.get("actionBy")),
         cancelled_at=read_time(cancel.get("actionAt")),
         cancel_source=one_line(cancel.get("actionSource")),
         continues=_continues(data, booking_id),
         payload=data,
+        conference=_conference(data),
+        not_told=_not_told(event, data),
     )
+
+
+def _not_told(event: Event, data: Json) -> dict[str, None]:
+    """The fields of a booking that a message says nothing of."""
+    lacking = {name: None for name, places in PLACES.items() if not _says(data, places)}
+    if data.get("attendees") is None:
+        lacking |= dict.fromkeys(("attendees", "companions"))
+    if data.get("hosts") is None and data.get("hostIds") is None:
+        lacking["hosts"] = None
+    if "hostingInfo" not in data:
+        lacking["conference"] = None
+    if "cancel" not in data:
+        lacking |= dict.fromkeys(("cancel_reason", "cancelled_by", "cancelled_at", "cancel_source"))
+        if "isCancelled" not in data and "hostingInfo" in data and event.type != CANCELLED:
+            # The API shows an appointment, and says nothing of whether it is on.
+            lacking["status"] = None
+    return lacking
+
+
+def _says(data: Json, places: Iterable[Place]) -> bool:
+    """Whether a message has one of these places, were it empty."""
+    return any(place[-1] in _inside(data, place) for place in places)
+
+
+def _first(data: Json, places: Iterable[Place]) -> str | None:
+    """What stands at the first of these places that is not empty."""
+    found = (one_line(_inside(data, place).get(place[-1])) for place in places)
+    return next(filter(None, found), None)
+
+
+def _inside(data: Json, place: Place) -> Json:
+    for key in place[:-1]:
+        data = _object(data.get(key))
+    return data
+
+
+def _conference(data: Json) -> dict[str, str]:
+    """The meeting's ids at those who host it, of the API's `hostingInfo`."""
+    hosting = _object(data.get("hostingInfo"))
+    return {
+        str(name): text
+        for name, value in hosting.items()
+        if name != "meetingLink" and (text := one_line(value))
+    }
 
 
 def _booking_id(source: str, booking_id: str | None) -> str:
@@ -150,39 +221,6 @@ def _continues(data: Json, own_id: str) -> str | None:
     other = one_line(data.get("rescheduledFromId"))
     other = other or one_line(_object(data.get("rescheduledFrom")).get("id"))
     return other if other and other != own_id and len(other) <= BOOKING_KEY // 2 else None
-
-
-def with_details(booking: Booking, appointment: Json) -> Booking:
-    """The same state of a booking with the answers that meetergo's API has and the webhook lacks.
-
-    Raises UnfitPayload where the appointment is none.
-    """
-    event = Event(booking.source, "booking_created", appointment, booking.received_at)
-    found = read_booking(event)
-    return replace(
-        booking,
-        attendees=_answered(booking.attendees, found.attendees, lambda p: p.identity or _called(p)),
-        companions=_answered(booking.companions, found.companions, _called),
-    )
-
-
-def _answered(
-    people: Iterable[Attendee], others: Iterable[Attendee], key: Callable[[Attendee], object]
-) -> tuple[Attendee, ...]:
-    """The people with the answers of those others who have the same key, where they have none."""
-    told = {key(other): other for other in others}
-
-    def fuller(person: Attendee) -> Attendee:
-        other = told.get(key(person))
-        if other is None or person.answers:
-            return person
-        return replace(person, answers=other.answers, choices=other.choices)
-
-    return tuple(fuller(person) for person in people)
-
-
-def _called(person: Attendee) -> tuple[str | None, str]:
-    return person.identity, person.display_name
 
 
 def read_form(event: Event) -> Booking | None:
@@ -240,12 +278,8 @@ def _status(kind: str, data: Json) -> BookingStatus:
     # booking_cancelled also comes when one attendee leaves a group: isCancelled, where it is
     # there, says whether the meeting itself is off.
     flag = data.get("isCancelled")
-    cancelled = flag if isinstance(flag, bool) else kind == "booking_cancelled"
+    cancelled = flag if isinstance(flag, bool) else kind == CANCELLED
     return BookingStatus.CANCELLED if cancelled else BookingStatus.SCHEDULED
-
-
-def _timezone(attendees: tuple[Attendee, ...]) -> str:
-    return next((a.timezone for a in attendees if a.timezone), "UTC")
 
 
 def _attendees(data: Json) -> tuple[tuple[Attendee, ...], tuple[Attendee, ...]]:
@@ -320,7 +354,25 @@ def _attendee(position: int, item: Json) -> Attendee:
         language=language,
         answers=_answers(item.get("notes")),
         choices=_choices(item.get("notes")),
+        not_told=_person_lacks(item),
     )
+
+
+def _person_lacks(item: Json) -> dict[str, None]:
+    """The fields of an attendee that a message says nothing of."""
+    fields = {
+        ("notes",): ("answers", "choices"),
+        ("phone",): ("phone", "phone_as_given"),
+        ("timezone",): ("timezone", "timezone_as_given"),
+        ("language",): ("language",),
+        ("fullname", "firstname", "lastname"): ("first_name", "last_name", "full_name"),
+    }
+    return {
+        name: None
+        for keys, names in fields.items()
+        if not any(key in item for key in keys)
+        for name in names
+    }
 
 
 def _typed(value: object) -> str | None:
@@ -370,6 +422,16 @@ def _choices(notes: object) -> dict[str, tuple[str, ...]]:
     }
 
 
+def _hosts(data: Json) -> tuple[Host, ...]:
+    """Who holds the meeting; where only ids are told, nothing but those is known of them."""
+    if data.get("hosts") is not None:
+        return tuple(_host(item) for item in _objects(data["hosts"]))
+    ids = data.get("hostIds")
+    names = [one_line(item) for item in ids] if isinstance(ids, list) else []
+    lacking = dict.fromkeys(("email", "first_name", "last_name", "full_name"))
+    return tuple(Host(id=name, not_told=lacking) for name in names if name)
+
+
 def _host(item: Json) -> Host:
     first, last = one_line(item.get("givenName")), one_line(item.get("familyName"))
     return Host(
@@ -378,17 +440,24 @@ def _host(item: Json) -> Host:
         first_name=first,
         last_name=last,
         full_name=one_line(item.get("fullName")) or " ".join(filter(None, (first, last))) or None,
+        not_told={} if "email" in item else {"email": None},
     )
 
 
-def _meeting_type(kind: Json, data: Json) -> MeetingType:
-    metadata = _object(kind.get("metadata"))
+def _meeting_type(data: Json) -> MeetingType:
+    metadata = _object(_object(data.get("meetingType")).get("metadata"))
     return MeetingType(
-        id=one_line(kind.get("id")) or one_line(data.get("meetingTypeId")),
-        slug=one_line(kind.get("slug")),
-        name=one_line(_object(kind.get("meetingInfo")).get("name")) or one_line(kind.get("name")),
+        id=_first(data, TYPE_PLACES["id"]),
+        slug=_first(data, TYPE_PLACES["slug"]),
+        name=_first(data, TYPE_PLACES["name"]),
         metadata={str(k): text for k, v in metadata.items() if (text := _metadata(v))},
+        not_told={name: None for name, places in TYPE_PLACES.items() if not _says(data, places)},
     )
+
+
+def read_meeting_type(item: Json) -> MeetingType:
+    """A meeting type as meetergo's API shows it."""
+    return _meeting_type({"meetingType": item})
 
 
 def _metadata(value: object) -> str | None:

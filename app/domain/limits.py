@@ -11,6 +11,7 @@ BOOKING_KEY = 400
 LOGIN_HOST = 200
 NEXT_PATH = 300
 KEY_NAME = 100
+TYPE_ID = 100
 _SOURCE = re.compile(rf"[a-z0-9._-]{{1,{SOURCE_NAME}}}")
 LARGEST_ID = 2**31 - 1
 """The number of a row, as a person or a script may give it."""

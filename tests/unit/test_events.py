@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from app.domain.booking import is_newer, rank
 from app.domain.errors import UnfitPayload
-from app.domain.events import read_booking, read_event, read_time, with_details, without_secret
+from app.domain.events import read_booking, read_event, read_time, without_secret
+from app.domain.merge import merge
 from app.mapping.summary import summarise
 from app.mapping.unreadable import unreadable_notes
 from tests.bridge import sample
@@ -161,8 +162,8 @@ def test_answers_that_the_api_tells_reach_companions_and_no_stranger() -> None:
     people = [{"email": "a@x.example", "fullname": "Ann"}, {"email": "a@x.example", "fullname": "Ben"},
               {"fullname": "Cem"}, {"fullname": "Dan"}]  # fmt: skip
     told = [{**p, "notes": {"Who": p["fullname"]}} for p in people[:3]]
-    made = with_details(
-        booking("booking_created", attendees=people), sample("booking_created", attendees=told)
+    made = merge(
+        booking("booking_created", attendees=people), booking("booking_created", attendees=told)
     )
     assert [p.answers.get("Who") for p in made.attendees] == ["Ann", "Cem", None]
     assert [p.answers.get("Who") for p in made.companions] == ["Ben"]

@@ -1,0 +1,151 @@
+"""Puts together what several messages say of one booking: what one of them cannot say leaves what
+another one said, in whatever order they come. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+from app.domain.booking import Attendee, Booking, Host, MeetingType, is_newer, zone_of
+
+WITHOUT_LINK = frozenset(
+    ("phone", "phone-incoming", "local", "local-attendee", "in_person", "whatsapp")
+)
+"""Channels in which nobody follows a link. https://developer.meetergo.com"""
+CANCEL_FIELDS = ("cancel_reason", "cancelled_by", "cancelled_at", "cancel_source")
+Part = TypeVar("Part", Booking, Attendee, Host, MeetingType)
+
+
+def merge(known: Booking, found: Booking) -> Booking:
+    """What is known of a booking by two messages; the newer one counts in all that it says."""
+    older, newest = (known, found) if is_newer(found, known) else (found, known)
+    return _put_together(older, newest)
+
+
+def fill(known: Booking, found: Booking) -> Booking:
+    """What is known of a booking, where another message says the same, and maybe more."""
+    return _put_together(found, known)
+
+
+def says_the_same(one: Booking, other: Booking) -> bool:
+    """Whether two messages describe the same state, whatever shape they came in."""
+    return _content(one) == _content(other)
+
+
+def is_more_than_said(known: Booking, found: Booking) -> bool:
+    """Whether a message tells anything of a booking that is not known yet."""
+    kept = merge(known, found)
+    if known.updated_at and kept.updated_at and kept.updated_at > known.updated_at:
+        return True
+    return not says_the_same(known, kept)
+
+
+def _put_together(older: Booking, newest: Booking) -> Booking:
+    filled = _fill(newest, older, older.version)
+    if "link" in newest.not_told and filled.channel in WITHOUT_LINK:
+        # It is held another way than before; that there is no link need not be said.
+        filled = replace(filled, link=None)
+    if not filled.cancelled:
+        # Why it was off once is nothing to a booking that is on.
+        silent = [name for name in CANCEL_FIELDS if name in newest.not_told]
+        nothing: dict[str, Any] = dict.fromkeys(silent)
+        filled = replace(filled, **nothing)
+    filled = _fill_parts(filled, older, newest)
+    starts = {*older.earlier, *newest.earlier, older.start} - {newest.start}
+    people = {*older.left, *newest.left, *identities(older)} - identities(filled)
+    missing = {
+        key: older.payload_from.get(key, older.version)
+        for key in older.payload
+        if key not in newest.payload
+        or (
+            key in newest.payload_from
+            and older.payload_from.get(key, older.version) > newest.payload_from[key]
+        )
+    }
+    return replace(
+        filled,
+        timezone=zone_of(filled.attendees) if not filled.form else filled.timezone,
+        earlier=tuple(sorted(starts)),
+        left=tuple(sorted(people)),
+        # Whoever does not say it leaves what another one said.
+        continues=newest.continues or older.continues,
+        rescheduled=newest.rescheduled or older.rescheduled,
+        payload={**newest.payload, **{key: older.payload[key] for key in missing}},
+        payload_from={**newest.payload_from, **missing},
+    )
+
+
+def _fill_parts(filled: Booking, older: Booking, newest: Booking) -> Booking:
+    """Fill the people and the meeting type that one message names by what the other says of them."""
+    kind, before = newest.meeting_type, older.meeting_type
+    if kind.id == before.id or "id" in kind.not_told:
+        filled = replace(filled, meeting_type=_fill(kind, before, older.version))
+    lists: dict[str, Callable[[Any], object]] = {
+        "attendees": called,
+        "companions": called,
+        "hosts": lambda host: host.id or host.email,
+    }
+    values: dict[str, Any] = {}
+    for name, key in lists.items():
+        at, other_at = _said_at(newest, name), _said_at(older, name)
+        base, other = getattr(newest, name), getattr(older, name)
+        if other_at is not None and (at is None or other_at > at):
+            base, other, other_at = other, base, at
+        values[name] = _fill_each(base, other, other_at, key)
+    return replace(filled, **values)
+
+
+def _said_at(booking: Booking, name: str) -> datetime | None:
+    """The version of the message that says a field; None where none does."""
+    return booking.not_told.get(name, booking.version)
+
+
+def _fill_each(
+    items: Iterable[Part],
+    others: Iterable[Part],
+    at: datetime | None,
+    key: Callable[[Part], object],
+) -> tuple[Part, ...]:
+    known = {key(other): other for other in others if key(other)}
+    return tuple(
+        _fill(item, known[key(item)], at) if key(item) in known else item for item in items
+    )
+
+
+def _fill(part: Part, other: Part, at: datetime | None) -> Part:
+    """Take what a message does not say from another one, of version `at`: the newest who says it."""
+    values: dict[str, Any] = {}
+    times = dict(part.not_told)
+    for name, since in part.not_told.items():
+        said = other.not_told.get(name, at)
+        if said is not None and (since is None or said > since):
+            values[name], times[name] = getattr(other, name), said
+    return replace(part, **values, not_told=times)
+
+
+def called(person: Attendee) -> tuple[str | None, str | None]:
+    """What makes two mentions of a person one: the address or number, else the name."""
+    return person.identity, None if person.identity else person.display_name
+
+
+def identities(booking: Booking) -> set[str]:
+    """Who takes part, as far as they have an address or a number."""
+    return {person.identity for person in booking.attendees if person.identity}
+
+
+def _content(booking: Booking) -> Booking:
+    """A booking without what depends on how and when it came."""
+    return replace(
+        booking, received_at=booking.start, updated_at=None, created_at=None, payload={},
+        outcome=None, company_id=None, story=None,
+        attendees=tuple(map(_plain, booking.attendees)),
+        companions=tuple(map(_plain, booking.companions)),
+    )  # fmt: skip
+
+
+def _plain(person: Attendee) -> Attendee:
+    """A person without the id and the spelling, which each shape may have in its own way."""
+    typed = None if person.phone else person.phone_as_given
+    return replace(person, id=None, phone_as_given=typed)
