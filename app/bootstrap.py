@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 from app.domain.records import CrmShape
 from app.meetergo.client import MeetergoClient
@@ -19,7 +18,9 @@ from app.services.connect import Connector
 from app.services.intake import Intake
 from app.services.mappings import MappingFiles
 from app.services.notify import Notifier
+from app.services.reread import Rereader
 from app.services.sessions import Sessions
+from app.services.sources import SourceRules, Sources
 from app.store.engine import DBAPIError, Store
 from app.store.models import ConnectionRow
 from app.store.rekey import MissingKey, check_keys
@@ -51,8 +52,8 @@ class Services:
     notifier: Notifier
     adapter: Callable[[int], Adapter]
     """An adapter for a connection, with its own session, token source and gate."""
-    meetergo: Callable[[str], MeetergoClient]
-    """A client for a source's API key. Raises Unauthorized where it has none."""
+    sources: Sources
+    rereader: Rereader
 
     def prepare(self) -> None:
         """Bring the schema up to date and check the encryption keys. Raises SettingsError."""
@@ -73,10 +74,6 @@ class Services:
     def shape(self, provider: str) -> CrmShape:
         """What is the same for every account of a CRM."""
         return load_adapter(self.providers[provider].adapter).shape
-
-    def read_appointment(self, source: str, appointment_id: str) -> Mapping[str, Any]:
-        """An appointment as meetergo has it now."""
-        return self.meetergo(source).appointment(appointment_id)
 
 
 def bootstrap(
@@ -113,17 +110,19 @@ def bootstrap(
         )
         return guarded(load_adapter(provider.adapter)(replace(access, gate=gate)))
 
-    def meetergo(source: str) -> MeetergoClient:
-        key = intake.source(source).api_key
-        base, user = settings.meetergo_api_base, settings.meetergo_api_user_id
-        gate = BudgetGate(budget, f"meetergo:{source}", 0)
-        return MeetergoClient(base, key, user, settings.http_timeout, gate)
+    def meetergo(rules: SourceRules, old_news: bool) -> MeetergoClient:
+        gate = BudgetGate(budget, f"meetergo:{rules.name}", 0)
+        gate.backlog = old_news
+        base, timeout = settings.meetergo_api_base, settings.http_timeout
+        return MeetergoClient(base, rules.api_key, rules.api_user_id, timeout, gate)
 
     def visit(provider: Provider, api_base: str, token: str, by_key: bool) -> Adapter:
         access = _access(provider, api_base, FixedToken(token), settings.http_timeout, by_key)
         return guarded(load_adapter(provider.adapter)(access))
 
-    intake = Intake(settings, store, cipher, lambda: any(mappings[name].form for name in providers))
+    sources = Sources(settings, store, cipher, meetergo)
+    intake = Intake(sources, store, cipher, lambda: any(mappings[name].form for name in providers))
+    rereader = Rereader(store, intake, sources, waker.wake)
     services = Services(
         settings=settings,
         providers=providers,
@@ -134,14 +133,15 @@ def bootstrap(
         flow=Flow(store, cipher, settings.public_url, settings.oauth_timeout),
         intake=intake,
         sessions=Sessions(store),
-        catch_up=CatchUp(store, intake, meetergo, waker.wake),
+        catch_up=CatchUp(store, intake, sources, rereader.learn_type, waker.wake),
         connector=Connector(
             store, cipher, tokens, providers, visit, account, settings.http_timeout
         ),
         waker=waker,
         notifier=notifier,
         adapter=account,
-        meetergo=meetergo,
+        sources=sources,
+        rereader=rereader,
     )
     return services
 

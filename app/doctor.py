@@ -13,13 +13,15 @@ from sqlalchemy import func, select
 from app.bootstrap import Services
 from app.domain.errors import CrmError
 from app.domain.records import Directory, ObjectName
+from app.meetergo.client import MeetergoClient
 from app.services.secrets import fingerprint
+from app.services.sources import SourceView
 from app.services.watch import waiting
 from app.store.deliveries import count_parked
 from app.store.engine import DATABASE_DOWN, utcnow
 from app.store.models import WORKING, ConnectionRow, ConnectionStatus, DeliveryRow, DeliveryState
 from app.store.rekey import MissingKey, check_keys
-from config.settings import secret_weakness
+from config.settings import SignatureScheme, secret_weakness
 
 
 class Verdict(StrEnum):
@@ -58,19 +60,13 @@ def examine(services: Services, connection_id: int | None = None) -> Iterator[Fi
 
 def examine_service(services: Services) -> Iterator[Finding]:
     """Database, encryption keys, Redis, webhook secret, CRM apps, notifications."""
-    settings = services.settings
     yield _tried("service", "database", services.store.check, "Check DATABASE_URL.")
     yield _tried(
         "service", "encryption keys", lambda: check_keys(services.store, services.cipher), ""
     )
     yield _tried("service", "Redis", services.waker.redis.ping, "Check REDIS_URL. Bookings wait.")
-    yield _stated(
-        "service", "webhook secret", bool(settings.webhook_secrets),
-        "MEETERGO_WEBHOOK_SECRETS is empty: every webhook is refused.",
-        "Set MEETERGO_WEBHOOK_SECRETS and restart.",
-    )  # fmt: skip
-    for source in services.intake.source_names():
-        yield from _weak_secrets(services, source)
+    for view in services.sources.views():
+        yield from examine_source(services, view)
     missing = [p.title for p in services.providers.values() if not p.configured]
     if missing:
         detail = f"{', '.join(missing)} cannot be connected: client id and secret are not set."
@@ -81,8 +77,50 @@ def examine_service(services: Services) -> Iterator[Finding]:
         yield Finding("service", "notifications", Verdict.NOTE, detail, "Set NOTIFY_URLS.")
 
 
+def examine_source(services: Services, view: SourceView) -> Iterator[Finding]:
+    """Secrets, key, permissions and waiting webhooks of one meetergo workspace."""
+    rules, subject = services.sources.rules(view.name), f"source {view.name}"
+    known = (*rules.secrets, *services.intake.secrets.of(view.name, anew=True))
+    yield _stated(
+        subject, "webhook secret", bool(known), "There is none: every webhook is refused.",
+        "Make one with `flask --app app secrets add`.",
+    )  # fmt: skip
+    yield from _weak_secrets(services, view.name)
+    if not rules.api_key:
+        needed = rules.scheme is SignatureScheme.URL_TOKEN
+        detail = (
+            "There is no API key: what comes is believed unread, and lost webhooks are not found."
+        )
+        verdict = Verdict.BAD if needed else Verdict.NOTE
+        yield Finding(subject, "meetergo key", verdict, detail, "Set MEETERGO_API_KEY.")
+        return
+    for check, ask in permissions(services.sources.client(view.name)).items():
+        yield _tried(subject, check, ask, "")
+    services.sources.probe(view.name, by_page=True)
+    state = services.sources.view(view.name)
+    good = Verdict.GOOD if state.works else Verdict.BAD
+    detail = "" if state.works else f"{state.status}: {state.problem or ''}"
+    yield Finding(subject, "state", good, detail, state.next_step or "")
+    if state.key_ends_soon and state.key_ends_at:
+        detail = f"The key ends on {state.key_ends_at:%Y-%m-%d %H:%M} UTC."
+        yield Finding(subject, "end of the key", Verdict.BAD, detail, "Make a new key in meetergo.")
+    if state.waiting and state.waiting_since:
+        detail = f"{state.waiting} since {state.waiting_since:%Y-%m-%d %H:%M} UTC"
+        fix = "They are taken in once meetergo has said its word."
+        yield Finding(subject, "webhooks that wait", Verdict.NOTE, detail, fix)
+
+
+def permissions(client: MeetergoClient) -> dict[str, Callable[[], object]]:
+    """What the key of a source has to be allowed -> a harmless question that tries it."""
+    return {
+        "read appointments": lambda: client.appointments(0, "createdAt", descending=True, size=1),
+        "read meeting types": client.meeting_types,
+        "read webhooks": client.webhooks,
+    }
+
+
 def _weak_secrets(services: Services, source: str) -> Iterator[Finding]:
-    rules = services.intake.source(source)
+    rules = services.sources.rules(source)
     known = (*rules.secrets, *services.intake.secrets.of(source, anew=True))
     for secret in known:
         problem = secret_weakness(secret, rules.scheme)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +32,7 @@ class SignatureScheme(StrEnum):
 class Settings(BaseSettings):
     """The environment of one process. Each field is the variable of the same name in capitals."""
 
-    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, validate_default=True)
 
     database_url: str = "sqlite:///bridge.sqlite3"
     """SQLAlchemy URL of the database that holds the truth: SQLite (default) or PostgreSQL."""
@@ -54,7 +55,9 @@ class Settings(BaseSettings):
     meetergo_api_key: str = ""
     """meetergo API key; with scheme url-token each booking is re-read with it."""
     meetergo_api_user_id: str = ""
-    """User id that goes with an `ak_live` key as x-meetergo-api-user-id."""
+    """User id that goes with an `ak_live` key as x-meetergo-api-user-id; such a key needs it."""
+    meetergo_key_ends_at: datetime | None = None
+    """When the API key ends, as meetergo said (2027-02-01, or with a time): people are told before."""
     meetergo_api_base: str = "https://api.meetergo.com"
     """Root of meetergo's REST API."""
     public_url: str = "http://127.0.0.1:8000"
@@ -108,6 +111,21 @@ class Settings(BaseSettings):
             _refuse_weak(f"secret {number}", secret_weakness(secret, scheme))
         return value
 
+    @field_validator("meetergo_api_user_id")
+    @classmethod
+    def _key_with_user(cls, value: str, info: ValidationInfo) -> str:
+        problem = api_key_problem(str(info.data.get("meetergo_api_key", "")), value)
+        if problem:
+            raise ValueError(problem)
+        return value
+
+    @field_validator("meetergo_key_ends_at")
+    @classmethod
+    def _in_utc(cls, value: datetime | None) -> datetime | None:
+        if value is None:
+            return None
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
+
     @field_validator("public_url")
     @classmethod
     def _https_or_loopback(cls, value: str) -> str:
@@ -123,6 +141,16 @@ class Settings(BaseSettings):
     def company_ids(self) -> tuple[str, ...]:
         """The allowed company ids as a tuple, blanks dropped."""
         return split_list(self.meetergo_company_ids)
+
+
+def api_key_problem(key: str, user_id: str) -> str | None:
+    """What is wrong with a meetergo API key, in words; None where nothing is known to be.
+
+    https://developer.meetergo.com/api-reference/authentication
+    """
+    if key.startswith("ak_live") and not user_id:
+        return "a key that begins with ak_live acts as one user: give that user's id beside it"
+    return None
 
 
 def secret_weakness(secret: str, scheme: SignatureScheme) -> str | None:

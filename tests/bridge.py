@@ -178,6 +178,8 @@ class Bridge:
 
     def drain(self, warm_only: bool = False) -> None:
         """Do what the workers do when they are woken."""
+        if not warm_only:
+            self.reread()
         with self.services.store.read() as session:
             ids = session.scalars(select(ConnectionRow.id)).all()
         for connection_id in ids:
@@ -185,6 +187,11 @@ class Bridge:
                 self.drainer.warm(connection_id)
             else:
                 self.drainer.drain(connection_id)
+
+    def reread(self) -> None:
+        """Ask meetergo what waits for its word."""
+        for source in sorted(self.services.rereader.sources_with_work()):
+            self.services.rereader.run(source)
 
     def sync(self, *payloads: Any) -> None:
         """Post webhooks and work until nothing is due."""
@@ -198,6 +205,8 @@ class Bridge:
 
         def ended() -> bool:
             self.drain()
+            if self.services.rereader.sources_with_work():
+                return False
             return all(d.state in ENDED for d in self.deliveries())
 
         wait_for(ended, seconds)

@@ -24,11 +24,9 @@ from app.domain.errors import (
     RetryLater,
     ThereAlready,
     Unauthorized,
-    UnfitPayload,
     Unforeseen,
     Unreadable,
 )
-from app.domain.events import with_details
 from app.domain.people import normalise_phone
 from app.domain.records import (
     PEOPLE,
@@ -49,14 +47,14 @@ from app.mapping.plan import Planner, Surroundings, refs_of
 from app.mapping.present import as_list
 from app.mapping.wanted import merge, with_twins
 from app.services.inquiry import LedgerLooks, inquire
+from app.services.sources import UnknownSource
 from app.store import deliveries
 from app.store.bookings import (
-    add_details,
     has_booked_since,
     histories,
     in_stories,
-    read_state,
     take_part,
+    want_details,
 )
 from app.store.connections import count_failures, tell_failures
 from app.store.engine import Store
@@ -199,9 +197,8 @@ class Batch:
         account, mapping = self._account, self._account.mapping
         planner = Planner(mapping, account.adapter.shape, account.directory)
         groups: set[str] = set()
-        states = self._in_stories(
-            [(delivery, row, self._details(mapping, row)) for delivery, row in self._rows]
-        )
+        states = self._in_stories()
+        self._want_answers(mapping, [(row, booking) for _, row, booking in states])
         refs = [ref for _, _, booking in states for ref in refs_of(booking)]
         with self._store.read() as session:
             there = frozenset(Ledger(session, self._cipher, self._id).there(refs))
@@ -246,17 +243,41 @@ class Batch:
         settled.plan = replace(settled.plan, assign=mapping.assignment_rules)
         return settled
 
-    def _in_stories(
-        self, states: list[tuple[DeliveryRow, BookingRow, Booking]]
-    ) -> list[tuple[DeliveryRow, BookingRow, Booking]]:
+    def _in_stories(self) -> list[tuple[DeliveryRow, BookingRow, Booking]]:
         """Each booking as its story has it."""
         with self._store.read() as session:
-            told = in_stories(session, self._cipher, [row for _, row, _ in states])
-        # The details, where they were asked for a moment ago, are not in the row yet.
-        return [
-            (delivery, row, replace(told[row.id], attendees=booking.attendees))
-            for delivery, row, booking in states
+            told = in_stories(session, self._cipher, [row for _, row in self._rows])
+        return [(delivery, row, told[row.id]) for delivery, row in self._rows]
+
+    def _want_answers(self, mapping: Mapping, states: list[tuple[BookingRow, Booking]]) -> None:
+        """Have meetergo asked for answers that a mapping wants and a booking lacks.
+
+        The booking is written without them, and once more when they have come.
+        """
+        if not mapping.needs_answers:
+            return
+        lacking = [
+            row.id
+            for row, booking in states
+            if row.details_at is None
+            and row.details_due_at is None
+            and not booking.form
+            and not booking.cancelled
+            and not any(person.answers for person in booking.attendees)
+            and self._has_key(booking.source)
         ]
+        if not lacking:
+            return
+        with self._write() as session:
+            news = want_details(session, lacking, self._now())
+        if news:
+            self._services.waker.confirm()
+
+    def _has_key(self, source: str) -> bool:
+        try:
+            return bool(self._services.sources.rules(source).api_key)
+        except UnknownSource:
+            return False
 
     def _note_intents(self, settled: Settled) -> None:
         """Note what is about to be made and changed, before the CRM hears of it."""
@@ -340,32 +361,6 @@ class Batch:
             refused_owners=frozenset(self._account.refused_owners),
             left_out=frozenset(self._account.left_out.get((delivery.id, revision), ())),
         )
-
-    def _details(self, mapping: Mapping, row: BookingRow) -> Booking:
-        """The booking; with meetergo's own word on it where a mapping asks for missing answers."""
-        booking = read_state(row, self._cipher)
-        lacking = not any(person.answers for person in booking.attendees)
-        source = booking.source
-        if not (
-            mapping.needs_answers
-            and lacking
-            and row.details_at is None
-            and not booking.form
-            and self._services.intake.source(source).api_key
-        ):
-            return booking
-        try:
-            fuller = with_details(booking, self._services.read_appointment(source, booking.id))
-        except (CrmError, UnfitPayload) as error:
-            # The booking is worth more than its answers; a later event asks again.
-            log.warning("details_lacking", booking_id=row.id, reason=str(error))
-            return booking
-        with self._write() as session:
-            # Locked: a webhook may be storing the next state right now.
-            kept = session.get_one(BookingRow, row.id, with_for_update=True)
-            if kept.revision == row.revision:
-                add_details(session, self._cipher, kept, fuller, self._now())
-        return fuller
 
     def _save(self, session: Session) -> None:
         """Write the ledger and the sync log in the transaction that ends the deliveries."""
@@ -560,32 +555,33 @@ class Batch:
         if not isinstance(problem, InvalidRecord) or not problem.listed or work.desired is None:
             return False
         account, key = self._account, (work.delivery_id, work.revision)
-        look = account.second_looks.get(key, 0)
-        if problem in work.desired.problems.values():
-            if look > 0 or account.is_new(self._now()):
-                return False
-            account.stale = True
-            account.second_looks[key] = 1
-            return True
-        refused = list(self._refused_values(work.desired))
-        if look > 1 or not refused:
-            return False
-        if look == 0 and not account.is_new(self._now()):
+        look, new = account.second_looks.get(key, 0), account.is_new(self._now())
+        # What planning refused was sent nowhere: there is nothing to leave out.
+        planned = problem in work.desired.problems.values()
+        refused = [] if planned else list(self._refused_values(work.desired))
+        if look == 0 and not new and (planned or refused):
             account.stale = True
             account.second_looks[key] = 1
             return True
         # What the CRM needs cannot be left out: then its own words on the value are shown.
         refused = [entry for entry in refused if not self._is_needed(*entry[:2])]
-        if not refused:
+        if look > 1 or not refused:
             return False
         account.second_looks[key] = 2
-        owners = self._account.adapter.shape.owner_fields
+        self._leave_out(key, refused)
+        return True
+
+    def _leave_out(
+        self, key: tuple[int, int], refused: list[tuple[ObjectName, str, FieldValue]]
+    ) -> None:
+        """Do without values that are refused: of owners for everybody, of others for one booking."""
+        account = self._account
+        owners = account.adapter.shape.owner_fields
         for name, field_name, value in refused:
             if field_name == owners.get(name):
                 account.refused_owners.add(str(value))
             else:
                 account.left_out.setdefault(key, set()).add((name, field_name))
-        return True
 
     def _is_needed(self, name: ObjectName, field_name: str) -> bool:
         """Whether a record cannot be made without a field; owners have a stand-in."""

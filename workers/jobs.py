@@ -14,7 +14,6 @@ from app.services.catch_up import Kind
 from app.services.watch import watch
 from app.store.deliveries import connections_with_work, mend_overlooked, ripen
 from app.store.engine import utcnow
-from app.store.inbox import has_waiting_events
 from workers.pool import DrainPool
 
 log = structlog.get_logger(__name__)
@@ -41,10 +40,8 @@ def sweep() -> None:
 def look(services: Services, pool: DrainPool) -> None:
     """Hand out whatever is due; what calls somebody outside is done by threads of its own."""
     wake_due(pool.submit, services)
-    with services.store.read() as session:
-        held = has_waiting_events(session)
-    if held:
-        pool.aside("confirm", partial(confirm_now, services))
+    reread(services, pool)
+    services.sources.warn_of_ends()
     watch(services.store, utcnow())
     if services.notifier.due():
         pool.aside("notices", services.notifier.send_due)
@@ -67,14 +64,22 @@ def wake_due(wake: Callable[[int], object], services: Services | None = None) ->
 
 
 def confirm_events() -> None:
-    """Re-read from meetergo what came under a scheme without a signature, in a thread."""
-    process_pool().aside("confirm", confirm_now)
+    """Ask meetergo for what waits for its word, each source in a thread."""
+    reread(process_services(), process_pool())
+
+
+def reread(services: Services, pool: DrainPool) -> None:
+    """Do that, for every source of which something waits."""
+    for source in sorted(services.rereader.sources_with_work()):
+        read = partial(services.rereader.run, source, pool.stopping.is_set)
+        pool.aside(f"read-{source}", read)
 
 
 def confirm_now(services: Services | None = None) -> None:
-    """Do that, to its end."""
+    """The same, one source after the other, to its end."""
     services = services or process_services()
-    services.waker.wake(services.intake.confirm(services.read_appointment))
+    for source in sorted(services.rereader.sources_with_work()):
+        services.rereader.run(source)
 
 
 def send_notices() -> None:
@@ -108,28 +113,29 @@ def refresh_now() -> None:
 
 
 def reconcile() -> None:
-    """Look at meetergo for bookings without a webhook, in a thread: drains need not wait for it."""
-    process_pool().aside("reconcile", _reconcile)
+    """Look at meetergo for bookings without a webhook, each source in a thread of its own."""
+    services = process_services()
+    for source in services.sources.names():
+        if services.sources.rules(source).api_key:
+            process_pool().aside(f"reconcile-{source}", partial(reconcile_source, source))
 
 
-def _reconcile() -> None:
-    services, now = process_services(), utcnow()
+def reconcile_source(source: str) -> None:
+    """Look at one source, to the end; what goes wrong is told as the source's state."""
+    services, pool, now = process_services(), process_pool(), utcnow()
     since = now - timedelta(days=services.settings.reconcile_back_days)
     until = now + timedelta(days=services.settings.reconcile_ahead_days)
-    for source in services.intake.source_names():
-        if not services.intake.source(source).api_key:
-            continue
-        number = services.catch_up.begin(source, Kind.RECONCILE, since, until)
-        while not process_pool().stopping.is_set():
-            try:
-                if services.catch_up.run(number, until=process_pool().stopping.is_set):
-                    break
-            except RateLimited as error:
-                process_pool().stopping.wait(min(error.after or MINUTE, MINUTE))
-            except CrmError as error:
-                # It goes on from its last page at the next time.
-                log.warning("reconcile_postponed", source=source, reason=error.message)
+    number = services.catch_up.begin(source, Kind.RECONCILE, since, until)
+    while not pool.stopping.is_set():
+        try:
+            if services.catch_up.run(number, until=pool.stopping.is_set):
                 break
+        except RateLimited as error:
+            pool.stopping.wait(min(error.after or MINUTE, MINUTE))
+        except CrmError as error:
+            # It goes on from its last page at the next time.
+            log.warning("reconcile_postponed", source=source, reason=error.message)
+            break
 
 
 BY_ID = {"workers.jobs.sync_connection": sync_connection}

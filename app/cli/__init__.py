@@ -19,6 +19,7 @@ from app.cli.mappings import mappings_group
 from app.cli.meetergo import register_meetergo
 from app.cli.moments import read_moment
 from app.cli.recovery import deliveries_group, secrets_group
+from app.cli.sources import sources_group
 from app.doctor import Verdict, examine
 from app.domain.booking import Outcome
 from app.domain.errors import CrmError, UnfitPayload
@@ -46,6 +47,7 @@ def register_commands(app: Flask, services: Services) -> None:
         mappings_group(services),
         deliveries_group(services),
         secrets_group(services),
+        sources_group(services),
     ):
         app.cli.add_command(group)
     register_meetergo(app, services)

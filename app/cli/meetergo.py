@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import click
 from flask import Flask
@@ -20,9 +21,9 @@ from app.bootstrap import Services
 from app.cli.moments import read_moment
 from app.domain.errors import CrmError, RateLimited
 from app.domain.events import BOOKING_EVENTS, FORM_EVENT
-from app.meetergo.client import MOST_WEBHOOKS
+from app.meetergo.client import MOST_WEBHOOKS, MeetergoClient
 from app.services.catch_up import Kind, Progress
-from app.services.intake import DEFAULT_SOURCE, UnknownSource
+from app.services.sources import DEFAULT_SOURCE, UnknownSource
 from app.store.engine import utcnow
 from config.settings import SignatureScheme
 
@@ -30,8 +31,6 @@ SOURCE = click.option("--source", default=DEFAULT_SOURCE, show_default=True, hel
 Answer = TypeVar("Answer")
 LONGEST_WAIT = 60.0
 """Seconds: meetergo counts by the minute."""
-FAR_AHEAD = timedelta(days=730)
-"""How far ahead a backfill looks for meetings."""
 
 
 def register_meetergo(app: Flask, services: Services) -> None:
@@ -39,14 +38,14 @@ def register_meetergo(app: Flask, services: Services) -> None:
 
     @app.cli.command("backfill")
     @click.option("--since", required=True, help="A date, or today, last-week, last-month.")
-    @click.option("--until", help="Starts of meetings up to then; two years ahead by default.")
+    @click.option("--until", help="Starts of meetings up to then; all by default.")
     @SOURCE
     def backfill(since: str, until: str | None, source: str) -> None:
         """Bring in the bookings that were made, or are held, since a date.
 
         Broken off, it goes on where it was when it is called again with the same date.
         """
-        ends = read_moment(until) if until else utcnow() + FAR_AHEAD
+        ends = read_moment(until) if until else None
         _walk(services, source, Kind.BACKFILL, read_moment(since), ends)
 
     @app.cli.command("reconcile")
@@ -61,7 +60,9 @@ def register_meetergo(app: Flask, services: Services) -> None:
     app.cli.add_command(_webhooks(services))
 
 
-def _walk(services: Services, source: str, kind: Kind, since: datetime, until: datetime) -> None:
+def _walk(
+    services: Services, source: str, kind: Kind, since: datetime, until: datetime | None
+) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     found = 0
     try:
@@ -110,10 +111,11 @@ def _webhooks(services: Services) -> AppGroup:
     def list_(source: str) -> None:
         """Show the company's webhooks; tokens in addresses are hidden."""
         table = Table("id", "address", "events", "ours")
-        ours = _address(services, source)
-        for row in _client_call(lambda: services.meetergo(source).webhooks()):
+        rows = _client_call(_client(services, source).webhooks)
+        ours, wanted = _ours(services, source, rows), _address(services, source)
+        for row in rows:
             address = str(row.get("endpoint", ""))
-            mark = "yes" if address == ours else ""
+            mark = "" if row not in ours else "yes" if address == wanted else "old address"
             events = ", ".join(map(str, row.get("eventTypes") or ()))
             table.add_row(str(row.get("id", "")), _hidden(services, address), events, mark)
         Console().print(table)
@@ -123,39 +125,81 @@ def _webhooks(services: Services) -> AppGroup:
     @click.option("--forms", is_flag=True, help="Also submitted forms.")
     def register(source: str, forms: bool) -> None:
         """Make the webhook that fits MEETERGO_SIGNATURE_SCHEME, or mend the one that is there."""
-        address = _address(services, source)
-        if not address.startswith("https://"):
-            raise click.ClickException("meetergo posts to https only: set PUBLIC_URL.")
-        events = sorted(BOOKING_EVENTS) + ([FORM_EVENT] if forms else [])
-        client = services.meetergo(source)
-        there = _client_call(client.webhooks)
-        mine = next((row for row in there if row.get("endpoint") == address), None)
-        if mine is None and len(there) >= MOST_WEBHOOKS:
-            raise click.ClickException(
-                f"meetergo allows {MOST_WEBHOOKS} webhooks a company, and {len(there)} are there."
-                " Delete one that nobody needs (`webhooks list` shows them) and call this again."
-            )
-        if mine is None:
-            made = _client_call(lambda: client.register(address, events))
-            click.echo(f"Registered as {made.get('id', '?')}: {_hidden(services, address)}")
-        elif set(mine.get("eventTypes") or ()) >= set(events):
-            click.echo(f"It is registered already as {mine.get('id')}.")
-        else:
-            _client_call(lambda: client.change(str(mine.get("id")), address, events))
-            click.echo(f"Webhook {mine.get('id')} now sends: {', '.join(events)}")
-        if services.intake.source(source).scheme is not SignatureScheme.URL_TOKEN:
-            click.echo(
-                "Mind: meetergo itself signs nothing. A proxy has to sign what it posts, or set"
-                " MEETERGO_SIGNATURE_SCHEME=url-token and register again."
-            )
+        _register(services, source, forms)
+
+    @group.command("remove")
+    @SOURCE
+    def remove(source: str) -> None:
+        """Take every webhook of ours out of meetergo: nothing is posted here any more."""
+        client = _client(services, source)
+        ours = _ours(services, source, _client_call(client.webhooks))
+        for row in ours:
+            _client_call(partial(client.remove, str(row.get("id"))))
+        click.echo(f"{len(ours)} webhooks removed.")
 
     return group
+
+
+def _register(services: Services, source: str, forms: bool) -> None:
+    """Let meetergo post to our address: one webhook, changed where it is another, the rest removed."""
+    address = _address(services, source)
+    if not address.startswith("https://"):
+        raise click.ClickException("meetergo posts to https only: set PUBLIC_URL.")
+    events = sorted(BOOKING_EVENTS) + ([FORM_EVENT] if forms else [])
+    client = _client(services, source)
+    there = _client_call(client.webhooks)
+    ours = _ours(services, source, there)
+    mine = next((row for row in ours if row.get("endpoint") == address), None)
+    # One that has another secret in its address is changed, and what is left over goes.
+    mine = mine or next(iter(ours), None)
+    if mine is None and len(there) >= MOST_WEBHOOKS:
+        raise click.ClickException(
+            f"meetergo allows {MOST_WEBHOOKS} webhooks a company, and {len(there)} are there."
+            " Delete one that nobody needs (`webhooks list` shows them) and call this again."
+        )
+    if mine is None:
+        made = _client_call(lambda: client.register(address, events))
+        click.echo(f"Registered as {made.get('id', '?')}: {_hidden(services, address)}")
+    elif mine.get("endpoint") == address and set(mine.get("eventTypes") or ()) >= set(events):
+        click.echo(f"It is registered already as {mine.get('id')}.")
+    else:
+        _client_call(lambda: client.change(str(mine.get("id")), address, events))
+        click.echo(f"Webhook {mine.get('id')} now sends: {', '.join(events)}")
+    for row in ours:
+        if row is not mine:
+            _client_call(partial(client.remove, str(row.get("id"))))
+            click.echo(f"Webhook {row.get('id')} was one too many and is removed.")
+    if services.sources.rules(source).scheme is not SignatureScheme.URL_TOKEN:
+        click.echo(
+            "Mind: meetergo itself signs nothing. A proxy has to sign what it posts, or set"
+            " MEETERGO_SIGNATURE_SCHEME=url-token and register again."
+        )
+
+
+def _client(services: Services, source: str) -> MeetergoClient:
+    try:
+        return services.sources.client(source)
+    except UnknownSource:
+        raise click.ClickException(f"There is no source {source!r}.") from None
+
+
+def _ours(
+    services: Services, source: str, rows: Iterable[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """The webhooks that post to this service for a source, whatever secret stands in their address."""
+    base = f"{services.settings.public_url}/webhooks/meetergo"
+    exact = {f"{base}/{source}"} | ({base} if source == DEFAULT_SOURCE else set())
+    return [
+        row
+        for row in rows
+        if row.get("endpoint") in exact or str(row.get("endpoint")).startswith(f"{base}/{source}/")
+    ]
 
 
 def _address(services: Services, source: str) -> str:
     """Where meetergo is to post to; with url-token the newest secret is its last part."""
     try:
-        rules = services.intake.source(source)
+        rules = services.sources.rules(source)
     except UnknownSource:
         raise click.ClickException(f"There is no source {source!r}.") from None
     base = f"{services.settings.public_url}/webhooks/meetergo"

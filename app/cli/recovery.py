@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from app.bootstrap import Services
-from app.services.intake import DEFAULT_SOURCE, SourceRules, UnknownSource
 from app.services.overview import Overview
+from app.services.sources import DEFAULT_SOURCE, SourceRules, UnknownSource
 from app.store.deliveries import retry_failed
 from app.store.engine import utcnow
 from app.store.models import AuditLog, DeliveryState
@@ -107,7 +107,7 @@ def secrets_group(services: Services) -> AppGroup:
 
 def _rules(services: Services, source: str) -> SourceRules:
     try:
-        return services.intake.source(source)
+        return services.sources.rules(source)
     except UnknownSource:
         raise click.ClickException(f"There is no source {source!r}.") from None
 

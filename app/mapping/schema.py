@@ -146,7 +146,8 @@ class Source(_Strict):
     @property
     def needs_answers(self) -> bool:
         """Whether it is worth asking meetergo for answers that a webhook lacks."""
-        asked = any(True for _ in self.labels()) or self.answers is not None
+        # The sum of a booking names the answers too.
+        asked = any(True for _ in self.labels()) or self.late
         return asked or any(answer_label(path) for path in paths_of(self.when))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,11 +17,13 @@ from app.domain.errors import (
     CrmError,
     Gone,
     InvalidRecord,
+    MissingScope,
     RateLimited,
     RetryLater,
     Unauthorized,
     Unreadable,
 )
+from app.domain.text import one_line
 from app.outbound.deadline import Call
 from app.outbound.reply import a_list, an_object, parse, part, seconds_asked
 from app.outbound.wire import bounded_session
@@ -63,10 +66,37 @@ class MeetergoClient:
         self._usable = bool(api_key)
 
     def appointment(self, appointment_id: str) -> Mapping[str, Any]:
-        """One appointment. Raises Gone where meetergo no longer has it, which is not a cancel."""
+        """One appointment. Raises Gone where meetergo no longer has it, which is not a cancel.
+
+        An answer that is no appointment, or another one, is a fault of the answer: RetryLater.
+        """
         document = self._call("GET", f"/v4/appointment/{quote(appointment_id, safe='')}")
-        part(document, "id")
-        return an_object(document)
+        if not isinstance(document, Mapping) or one_line(document.get("id")) is None:
+            raise RetryLater("meetergo's answer holds no appointment.")
+        if one_line(document["id"]) != appointment_id:
+            raise RetryLater("meetergo's answer holds another appointment than the one asked for.")
+        return document
+
+    def meeting_type(self, type_id: str) -> Mapping[str, Any]:
+        """One meeting type. Raises Gone where meetergo does not show it.
+
+        https://developer.meetergo.com/api-reference/meeting-type-v4/get-meeting-type-information
+        """
+        document = self._call("GET", f"/v4/meeting-type/{quote(type_id, safe='')}")
+        if not isinstance(document, Mapping) or one_line(document.get("id")) != type_id:
+            raise RetryLater("meetergo's answer holds no meeting type.")
+        return document
+
+    def meeting_types(self) -> list[Mapping[str, Any]]:
+        """The meeting types of the user whom the key acts as."""
+        document = self._call("GET", "/v4/meeting-type")
+        if isinstance(document, Mapping):
+            document = document.get("meetingTypes")
+        return [row for row in a_list(document) if isinstance(row, Mapping)]
+
+    def whoami(self) -> Mapping[str, Any]:
+        """Whom the key acts as. https://developer.meetergo.com/api-reference/authentication"""
+        return an_object(self._call("GET", "/v4/user/me"))
 
     def appointments(
         self,
@@ -75,14 +105,15 @@ class MeetergoClient:
         descending: bool = False,
         start: datetime | None = None,
         end: datetime | None = None,
+        size: int = PAGE_SIZE,
     ) -> Page:
         """A page of appointments, from 0; `start` and `end` bound the starts of the meetings (UTC).
 
-        `sort` is start or createdAt. There is no filter by change.
+        `sort` is start or createdAt. There is no filter by change. `size`: appointments on a page.
         """
         query: dict[str, Any] = {
             "page": page,
-            "pageSize": PAGE_SIZE,
+            "pageSize": size,
             "sortBy": f"appointment.{sort}",
             "sortDirection": "DESC" if descending else "ASC",
         }
@@ -92,7 +123,7 @@ class MeetergoClient:
             raise RetryLater("meetergo's answer is no page of appointments.")
         rows = tuple(row for row in document["appointments"] if isinstance(row, Mapping))
         total = document.get("total")
-        return Page(rows, total if isinstance(total, int) else len(rows))
+        return Page(rows, total if type(total) is int else len(rows))
 
     def webhooks(self) -> list[Mapping[str, Any]]:
         """The webhooks of the company."""
@@ -107,13 +138,18 @@ class MeetergoClient:
         return an_object(document)
 
     def change(self, webhook_id: str, url: str, events: list[str]) -> None:
-        """Point a webhook elsewhere or at other events."""
+        """Point a webhook elsewhere or at other events; any 2xx says that it is done."""
         path = f"/webhooks/{quote(webhook_id, safe='')}"
-        an_object(self._call("PATCH", path, json={"endpoint": url, "eventTypes": events}))
+        self._call("PATCH", path, json={"endpoint": url, "eventTypes": events}, read=False)
 
-    def _call(self, method: str, path: str, **kwargs: Any) -> Any:
+    def remove(self, webhook_id: str) -> None:
+        """Delete a webhook; one that is gone already is as well."""
+        with suppress(Gone):
+            self._call("DELETE", f"/webhooks/{quote(webhook_id, safe='')}", read=False)
+
+    def _call(self, method: str, path: str, read: bool = True, **kwargs: Any) -> Any:
         if not self._usable:
-            raise Unauthorized("There is no meetergo API key. Set MEETERGO_API_KEY.")
+            raise Unauthorized("There is no meetergo API key.")
         self._gate.enter(CALLS)
         try:
             with Call(self._timeout) as call:
@@ -129,8 +165,10 @@ class MeetergoClient:
         if call.over:
             # What came until then looks like an answer.
             raise RetryLater(f"meetergo did not answer within {self._timeout:.0f} seconds.")
-        if answer.status_code not in (200, 201):
+        if not 200 <= answer.status_code < 300:
             raise _refusal(answer)
+        if not read:
+            return None
         try:
             return parse(answer.content)
         except Unreadable:
@@ -142,16 +180,19 @@ def _refusal(answer: requests.Response) -> CrmError:
     if status == 429:
         wait = seconds_asked(answer.headers.get("Retry-After"))
         return RateLimited("meetergo's limit of calls is used up.", wait or 60.0)
-    if status in (401, 403):
-        return Unauthorized("meetergo refuses MEETERGO_API_KEY.")
+    if status == 401:
+        return Unauthorized("meetergo refuses the API key.")
     if not _is_json(answer):
         # A page comes from something in between: it is no word on an appointment.
         return RetryLater(f"meetergo answered {status} with no JSON.")
-    if status == 404:
-        return Gone("meetergo no longer has this appointment.")
-    if status in (400, 409, 422):
-        return InvalidRecord(f"meetergo refuses: {_words(answer)}")
-    return RetryLater(f"meetergo answered {status}.")
+    kinds = {
+        403: MissingScope(f"meetergo does not let the API key do this: {_words(answer)}"),
+        404: Gone("meetergo has no such appointment for this key."),
+        **dict.fromkeys(
+            (400, 409, 422), InvalidRecord(f"meetergo refuses what was asked: {_words(answer)}")
+        ),
+    }
+    return kinds.get(status) or RetryLater(f"meetergo answered {status}.")
 
 
 def _is_json(answer: requests.Response) -> bool:

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 import structlog
 from sqlalchemy import select, update
 
-from app.domain.errors import CrmError
-from app.domain.events import read_time
+from app.domain.booking import Booking
+from app.domain.errors import CrmError, RateLimited, RetryLater, UnfitPayload
+from app.domain.events import Event, read_booking, read_time
 from app.meetergo.client import PAGE_SIZE, MeetergoClient, Page
 from app.services.intake import Intake
+from app.services.sources import Sources
 from app.store.engine import Store, utcnow
 from app.store.models import Backfill
 
+SIZES = (PAGE_SIZE, 10, 1)
+"""Appointments on a page: fewer around one that meetergo cannot show."""
+MOST_TRIES = 3
+"""After so many tries one appointment that cannot be shown is passed over, and told of."""
+MOST_NEW = 50
+"""Pages of new bookings that are read before an older walk goes on."""
 MOST_BACKS = 50
 """Steps back of one run: a walk comes to its end, whatever meetergo says of how many there are."""
 AN_INSTANT = timedelta(seconds=1)
@@ -52,6 +61,8 @@ class Progress:
     """Appointments that there are in this phase, as meetergo says."""
     found: int
     """Bookings, or newer states of them, that were not known; over both phases."""
+    skipped: int = 0
+    """Appointments that meetergo could not show; over both phases."""
 
 
 class CatchUp:
@@ -64,16 +75,19 @@ class CatchUp:
         self,
         store: Store,
         intake: Intake,
-        client: Callable[[str], MeetergoClient],
+        sources: Sources,
+        learn_type: Callable[[MeetergoClient, Booking], None],
         wake: Callable[[list[int]], object],
     ) -> None:
-        self._store, self._intake, self._client, self._wake = store, intake, client, wake
+        """`learn_type` asks meetergo for what was booked, where an appointment does not say it."""
+        self._store, self._intake, self._sources = store, intake, sources
+        self._learn_type, self._wake = learn_type, wake
 
-    def begin(self, source: str, kind: Kind, since: datetime, until: datetime) -> int:
+    def begin(self, source: str, kind: Kind, since: datetime, until: datetime | None) -> int:
         """Begin a walk, or go on with the one of this kind that has not ended; give its number.
 
-        `since` and `until` in UTC. A backfill that goes further back than the one under way is a
-        walk of its own.
+        `since` and `until` in UTC; None: without an end. A backfill that goes further back than the
+        one under way is a walk of its own.
         """
         now = utcnow()
         with self._store.write() as session:
@@ -81,7 +95,8 @@ class CatchUp:
                 Backfill.source == source, Backfill.kind == kind, Backfill.ended_at.is_(None)
             )
             for row in session.scalars(query):
-                if (row.since <= since and row.until >= until) or kind is Kind.RECONCILE:
+                ends = row.until is None or (until is not None and row.until >= until)
+                if (row.since <= since and ends) or kind is Kind.RECONCILE:
                     return row.id
             row = Backfill(
                 source=source, kind=kind, since=since, until=until, phase=Phase.CREATED, page=0,
@@ -90,6 +105,12 @@ class CatchUp:
             session.add(row)
             session.flush()
             return row.id
+
+    def latest(self, limit: int = 10) -> list[Backfill]:
+        """The walks that were begun last."""
+        with self._store.read() as session:
+            query = select(Backfill).order_by(Backfill.id.desc()).limit(limit)
+            return list(session.scalars(query))
 
     def run(
         self,
@@ -102,6 +123,9 @@ class CatchUp:
         Raises meetergo's errors; the walk goes on from its last page when it is run again.
         """
         backs = 0
+        first = self._read(number)
+        if first.kind == Kind.RECONCILE and _is_under_way(first):
+            self._take_newest(first)
         while not until():
             row = self._read(number)
             if row.ended_at is not None:
@@ -109,8 +133,10 @@ class CatchUp:
             try:
                 page = self._page(row)
             except CrmError as error:
-                self._note(row, error=error.message)
-                raise
+                if not self._pass_around(row, error):
+                    self._note(row, error=error.message)
+                    raise
+                continue
             found = self._take(row, page)
             backs += _back(row, page) > 0
             if backs > MOST_BACKS:
@@ -119,23 +145,70 @@ class CatchUp:
             progress(self._advance(row, page, found))
         return self._read(number).ended_at is not None
 
+    def _take_newest(self, row: Backfill) -> None:
+        """Take in what was made since an older walk began, however far that one is. Raises CrmError."""
+        client = self._sources.client(row.source, old_news=True)
+        for number in range(MOST_NEW):
+            try:
+                page = client.appointments(number, "createdAt", descending=True)
+            except CrmError as error:
+                if self._is_of_page(row.source, error):
+                    return  # the walk itself passes around what cannot be shown
+                raise
+            self._take(row, page)
+            if len(page.appointments) < PAGE_SIZE:
+                return
+            if _made_before(page.appointments[-1].get("createdAt"), row.created_at):
+                return
+
+    def _is_of_page(self, source: str, error: CrmError) -> bool:
+        """Whether one page alone cannot be read: meetergo answers everything else."""
+        if isinstance(error, RateLimited) or not isinstance(error, RetryLater):
+            self._sources.heard(source, error)
+            return False
+        return self._sources.probe(source)
+
+    def _pass_around(self, row: Backfill, error: CrmError) -> bool:
+        """Go on around something that meetergo cannot show; False where it is not that."""
+        if not self._is_of_page(row.source, error):
+            return False
+        smaller = [size for size in SIZES if size < row.page_size]
+        if smaller:
+            place = row.page * row.page_size
+            self._note(row, page=place // smaller[0], page_size=smaller[0], failures=0)
+        elif row.failures + 1 < MOST_TRIES:
+            self._note(row, failures=row.failures + 1)
+        else:
+            log.error("appointment_not_shown", source=row.source, place=row.page)
+            after = _sized(row.page + 1, 1)
+            words = (
+                f"meetergo could not show an appointment, which was passed over: {error.message}"
+            )
+            self._note(row, **after, failures=0, skipped=row.skipped + 1, error=words)
+        return True
+
     def _read(self, number: int) -> Backfill:
         with self._store.read() as session:
             return session.get_one(Backfill, number)
 
     def _page(self, row: Backfill) -> Page:
-        client = self._client(row.source)
+        client, size = self._sources.client(row.source, old_news=True), row.page_size
         if row.phase == Phase.CREATED:
-            return client.appointments(row.page, "createdAt", descending=True)
-        # Whether meetings that start at that very moment come as well is not told.
-        since = row.after - AN_INSTANT if row.after else row.since
-        return client.appointments(row.page, "start", start=since, end=row.until)
+            page = client.appointments(row.page, "createdAt", descending=True, size=size)
+        else:
+            # Whether meetings that start at that very moment come as well is not told.
+            since = row.after - AN_INSTANT if row.after else row.since
+            page = client.appointments(row.page, "start", start=since, end=row.until, size=size)
+        self._sources.heard(row.source)
+        return page
 
     def _take(self, row: Backfill, page: Page) -> int:
         found, wake = 0, set[int]()
+        client = self._sources.client(row.source, old_news=True)
         for appointment in page.appointments:
             if row.phase == Phase.CREATED and _made_before(appointment.get("createdAt"), row.since):
                 continue
+            self._learn(client, row.source, appointment)
             news = self._intake.adopt(row.source, appointment)
             if news is not None:
                 found += 1
@@ -144,6 +217,13 @@ class CatchUp:
             self._wake(sorted(wake))
         return found
 
+    def _learn(self, client: MeetergoClient, source: str, appointment: Mapping[str, Any]) -> None:
+        try:
+            booking = read_booking(Event(source, "booking_created", appointment, utcnow()))
+        except UnfitPayload:
+            return  # it is told of where it is taken in
+        self._learn_type(client, booking)
+
     def _advance(self, row: Backfill, page: Page, found: int) -> Progress:
         """Note how far it is; who else walks the same way at the same time does not count twice."""
         step = _after_created(row, page) if row.phase == Phase.CREATED else _after_starts(row, page)
@@ -151,16 +231,23 @@ class CatchUp:
         if step.page is None:
             done = row.phase == Phase.STARTS
             values = {"phase": Phase.STARTS, "page": 0, "seen": 0, "total": 0, "after": None}
+            values |= {"page_size": PAGE_SIZE}
             values |= {"ended_at": utcnow()} if done else {}
-        self._note(row, found=row.found + found, error=None, **values)
-        left = max(0, page.total - (row.page + 1) * PAGE_SIZE) if step.page is not None else 0
-        return Progress(Phase(row.phase), step.seen, step.seen + left, row.found + found)
+        else:
+            values |= _sized(step.page, row.page_size)
+        error = row.error if row.skipped else None
+        self._note(row, found=row.found + found, failures=0, error=error, **values)
+        left = max(0, page.total - (row.page + 1) * row.page_size) if step.page is not None else 0
+        return Progress(
+            Phase(row.phase), step.seen, step.seen + left, row.found + found, row.skipped
+        )
 
     def _note(self, row: Backfill, **values: object) -> None:
         here = (
             Backfill.id == row.id,
             Backfill.phase == row.phase,
             Backfill.page == row.page,
+            Backfill.page_size == row.page_size,
             Backfill.after.is_not_distinct_from(row.after),
         )
         with self._store.write() as session:
@@ -183,7 +270,7 @@ def _after_created(row: Backfill, page: Page) -> _Step:
     seen, back = row.seen + len(page.appointments), _back(row, page)
     if back:
         return _Step(row.page - back, seen, page.total)
-    last = len(page.appointments) < PAGE_SIZE
+    last = len(page.appointments) < row.page_size
     last = last or _made_before(page.appointments[-1].get("createdAt"), row.since)
     return _Step(None if last else row.page + 1, seen, page.total)
 
@@ -195,9 +282,10 @@ def _after_starts(row: Backfill, page: Page) -> _Step:
     seen, back = row.seen + len(page.appointments), _back(row, page)
     if back:
         return _Step(row.page - back, seen, page.total, row.after)
-    if len(starts) < PAGE_SIZE:
+    if len(starts) < row.page_size:
         return _Step(None, seen, page.total)
-    if furthest and (row.after is None or furthest > row.after):
+    # Around one that cannot be shown it goes page by page: it stands at one place of this list.
+    if row.page_size == PAGE_SIZE and furthest and (row.after is None or furthest > row.after):
         return _Step(0, seen, page.total, furthest)
     return _Step(row.page + 1, seen, page.total, row.after)
 
@@ -205,9 +293,24 @@ def _after_starts(row: Backfill, page: Page) -> _Step:
 def _back(row: Backfill, page: Page) -> int:
     """By how many pages to step back: where some were taken out of those that were read, what stood
     behind them has come onto a page that was read already. A total that is none tells of nothing."""
-    read = row.page * PAGE_SIZE + len(page.appointments)
+    read = row.page * row.page_size + len(page.appointments)
     fewer = max(0, row.total - page.total) if row.page and page.total >= read else 0
-    return min(row.page, math.ceil(fewer / PAGE_SIZE))
+    return min(row.page, math.ceil(fewer / row.page_size))
+
+
+def _sized(page: int, size: int) -> dict[str, int]:
+    """The page to read next: a whole one again, once the small ones have come to its beginning."""
+    if page * size % PAGE_SIZE == 0:
+        return {"page": page * size // PAGE_SIZE, "page_size": PAGE_SIZE}
+    for larger in SIZES:
+        if larger > size and page * size % larger == 0:
+            return {"page": page * size // larger, "page_size": larger}
+    return {"page": page, "page_size": size}
+
+
+def _is_under_way(row: Backfill) -> bool:
+    """Whether a walk was begun before: what was made since stands before the page that it is at."""
+    return row.phase != Phase.CREATED or row.page > 0 or row.page_size != PAGE_SIZE or row.seen > 0
 
 
 def _made_before(created: object, since: datetime) -> bool:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
 
 from app.domain.booking import Booking, Outcome
-from app.domain.errors import CrmError, Gone, InvalidRecord, UnfitPayload
+from app.domain.errors import UnfitPayload
 from app.domain.events import (
     FORM_EVENT,
     Event,
@@ -27,29 +25,22 @@ from app.domain.events import (
     without_secret,
 )
 from app.domain.json_text import TooDeep, parse_json
-from app.domain.limits import is_source_name
 from app.security import signatures
 from app.security.encryption import Cipher
 from app.services.secrets import WebhookSecrets
-from app.store.bookings import keep_newest, read_state, set_outcome, story_mates
+from app.services.sources import SourceRules, Sources, UnknownSource
+from app.store.bookings import keep_newest, note_details, set_outcome, story_mates
 from app.store.columns import is_unfit
 from app.store.deliveries import want
 from app.store.engine import Store, utcnow
-from app.store.inbox import add_event, hold_event, read_event_row, waiting_events
-from app.store.models import AuditLog, BookingRow, EventRow, EventStatus, Source
-from config.settings import Settings, SignatureScheme
+from app.store.inbox import add_event, hold_event, read_event_row
+from app.store.meeting_types import note_type, with_type
+from app.store.models import AuditLog, BookingRow, EventRow, EventStatus
+from config.settings import SignatureScheme
 
 log = structlog.get_logger(__name__)
-DEFAULT_SOURCE = "default"
-MOST_FAILURES = 3
-"""After so many appointments in a row that meetergo does not show, it is asked again later."""
 TIMESTAMP_HEADER = "x-meetergo-timestamp"
-SECRETS_PURPOSE = "sources.secrets"
-API_KEY_PURPOSE = "sources.api_key"
-
-
-class UnknownSource(signatures.BadSignature):
-    """There is no source of that name; answered like a bad signature, so that names do not leak."""
+FOREIGN_COMPANY = "companyId is not one of the allowed ones"
 
 
 class Verdict(StrEnum):
@@ -72,68 +63,22 @@ class Answer:
     """Whether a worker has to re-read the appointment before it is believed."""
 
 
-@dataclass(frozen=True)
-class SourceRules:
-    """How one source proves itself."""
-
-    name: str
-    scheme: SignatureScheme
-    header: str
-    secrets: tuple[str, ...]
-    company_ids: tuple[str, ...]
-    api_key: str
-
-    @property
-    def confirms(self) -> bool:
-        """Whether what it sends is re-read at meetergo before it is believed."""
-        return self.scheme is SignatureScheme.URL_TOKEN and bool(self.api_key)
-
-
 class Intake:
     """The way from a request's bytes to the database; it answers only after the commit."""
 
     def __init__(
         self,
-        settings: Settings,
+        sources: Sources,
         store: Store,
         cipher: Cipher,
         wants_forms: Callable[[], bool] = lambda: False,
     ) -> None:
         """`wants_forms` says whether some mapping makes something of a submitted form."""
         self.secrets = WebhookSecrets(store, cipher)
-        self._settings = settings
+        self.sources = sources
         self._wants_forms = wants_forms
         self._store = store
         self._cipher = cipher
-
-    def source(self, name: str) -> SourceRules:
-        """The rules of a source: `default` stands in the environment, others in the database."""
-        if name == DEFAULT_SOURCE:
-            s = self._settings
-            return SourceRules(
-                name, s.meetergo_signature_scheme, s.meetergo_signature_header,
-                s.webhook_secrets, s.company_ids, s.meetergo_api_key,
-            )  # fmt: skip
-        row = None
-        if is_source_name(name):
-            with self._store.read() as session:
-                row = session.get(Source, name)
-        if row is None:
-            raise UnknownSource(f"there is no source {name!r}")
-        key = self._cipher.decrypt(row.api_key_box, API_KEY_PURPOSE) if row.api_key_box else ""
-        return SourceRules(
-            name,
-            SignatureScheme(row.scheme),
-            row.header,
-            tuple(json.loads(self._cipher.decrypt(row.secrets_box, SECRETS_PURPOSE))),
-            tuple(row.company_ids),
-            key,
-        )
-
-    def source_names(self) -> list[str]:
-        """Every source that webhooks may come from."""
-        with self._store.read() as session:
-            return [DEFAULT_SOURCE, *session.scalars(select(Source.name).order_by(Source.name))]
 
     def must_claim(self, rules: SourceRules, headers: Mapping[str, str], token: str | None) -> None:
         """Raise BadSignature for what no body can make authentic: no signature, a wrong token."""
@@ -192,9 +137,7 @@ class Intake:
                 event_id, new = add_event(session, self._cipher, event, EventStatus.IGNORED)
             return Answer(Verdict.IGNORED if new else Verdict.DUPLICATE, event_id)
         if rules.company_ids and booking.company_id not in rules.company_ids:
-            return self._quarantine(
-                rules.name, document, now, "companyId is not one of the allowed ones"
-            )
+            return self._quarantine(rules.name, document, now, FOREIGN_COMPANY)
         if rules.confirms and not booking.form:
             return self._hold(event, booking)
         with self._store.write() as session:
@@ -209,53 +152,29 @@ class Intake:
             return read_form(event)
         return read_booking(event) if event.concerns_booking else None
 
-    def confirm(self, read: Callable[[str, str], Mapping[str, Any]], limit: int = 50) -> list[int]:
-        """Re-read held appointments from meetergo and apply what it says; give who to wake.
+    def believe(self, event_ids: Sequence[int], event: Event, booking: Booking) -> list[int]:
+        """Apply what meetergo says of an appointment, to all webhooks that waited for it.
 
-        `read` takes source and appointment id and raises CrmError where meetergo does not answer.
-        What meetergo does not have, or cannot be read, is quarantined. No source holds another one
-        up, and no appointment that meetergo cannot show holds up the others of its source: of each
-        at most `limit` are read, until it has failed MOST_FAILURES times in a row.
+        Gives the connections to wake.
         """
-        wake: set[int] = set()
-        for source in self.source_names():
-            with self._store.read() as session:
-                rows = waiting_events(session, source)
-            # In another order each time: the same few may fail for ever.
-            rows = random.sample(rows, min(limit, len(rows)))
-            failures = 0
-            for row in rows:
-                event = read_event_row(row, self._cipher)
-                try:
-                    wake.update(self._confirm(row.id, event, read))
-                    failures = 0
-                except CrmError as error:
-                    log.warning(
-                        "confirm_postponed", source=source, event_id=row.id, reason=str(error)
-                    )
-                    failures += 1
-                if failures == MOST_FAILURES:
-                    break
-        return sorted(wake)
-
-    def _confirm(
-        self, event_id: int, event: Event, read: Callable[[str, str], Mapping[str, Any]]
-    ) -> list[int]:
-        try:
-            appointment = without_secret(read(event.source, str(event.payload.get("id", ""))))
-            true_event = Event(event.source, event.type, appointment, event.received_at)
-            return self._settle(event_id, true_event)
-        except (Gone, InvalidRecord, UnfitPayload) as error:
-            self._set_aside(event_id, f"meetergo did not confirm it: {error}")
-            return []
-
-    def _set_aside(self, event_id: int, why: str) -> None:
         with self._store.write() as session:
-            row = session.get_one(EventRow, event_id, with_for_update=True)
-            row.status, row.error = EventStatus.QUARANTINED, why
-        log.warning("webhook_quarantined", event_id=event_id, reason=why)
+            for row in session.scalars(_locked(event_ids)):
+                row.status, row.error, row.retry_at = EventStatus.APPLIED, None, None
+                row.booking_key, row.missing_since = booking.key, None
+            wake = self._apply(session, booking, event.received_at, again=True)
+            note_details(session, booking.key, event.received_at)
+            return wake
 
-    def adopt(self, source: str, appointment: Mapping[str, Any]) -> list[int] | None:
+    def set_aside(self, event_ids: Sequence[int], why: str) -> None:
+        """Quarantine webhooks that meetergo did not confirm."""
+        with self._store.write() as session:
+            for row in session.scalars(_locked(event_ids)):
+                row.status, row.error = EventStatus.QUARANTINED, why
+        log.warning("webhook_quarantined", event_ids=list(event_ids), reason=why)
+
+    def adopt(
+        self, source: str, appointment: Mapping[str, Any], backlog: bool = True
+    ) -> list[int] | None:
         """Take in an appointment that meetergo's API shows; None where it is no news.
 
         Gives the connections to wake. One that does not describe a booking is quarantined, once.
@@ -267,16 +186,17 @@ class Intake:
         except UnfitPayload as error:
             self._quarantine(source, safe, now, str(error))
             return None
+        companies = self.sources.rules(source).company_ids
+        if companies and booking.company_id and booking.company_id not in companies:
+            self._quarantine(source, safe, now, FOREIGN_COMPANY)
+            return None
         with self._store.write() as session:
-            query = select(BookingRow).where(BookingRow.key == booking.key).with_for_update()
-            row = session.scalars(query).first()
-            if row is not None and not _is_news(read_state(row, self._cipher), booking):
-                return None
-            kept = keep_newest(session, self._cipher, booking, now)
+            kept = keep_newest(session, self._cipher, self._typed(session, booking, now), now)
+            note_details(session, booking.key, now)
             if kept is None:
                 return None
             add_event(session, self._cipher, event, EventStatus.APPLIED, booking.key)
-            return _want_story(session, kept, now, backlog=True)
+            return _want_story(session, kept, now, backlog)
 
     def replay(self, event_id: int, backlog: bool = False) -> list[int]:
         """Take a stored event in once more, as the first time; give the connections to wake.
@@ -294,12 +214,12 @@ class Intake:
         if booking is None:
             return []
         try:
-            rules = self.source(event.source)
+            rules = self.sources.rules(event.source)
         except UnknownSource as error:
             raise UnfitPayload(str(error)) from None
         aside = row.status == EventStatus.QUARANTINED
         if aside and rules.company_ids and booking.company_id not in rules.company_ids:
-            raise UnfitPayload("companyId is not one of the allowed ones")
+            raise UnfitPayload(FOREIGN_COMPANY)
         if not rules.confirms or booking.form:
             return self._settle(event_id, event, backlog)
         # Nobody has signed what was stored: only meetergo's own word on it counts.
@@ -349,10 +269,15 @@ class Intake:
         again: bool = False,
         backlog: bool = False,
     ) -> list[int]:
-        row = keep_newest(session, self._cipher, booking, now)
+        row = keep_newest(session, self._cipher, self._typed(session, booking, now), now)
         if row is None and again:
             row = session.scalars(select(BookingRow).where(BookingRow.key == booking.key)).one()
         return _want_story(session, row, now, backlog) if row is not None else []
+
+    def _typed(self, session: Session, booking: Booking, now: datetime) -> Booking:
+        """The booking with what is known of its meeting type, which is kept as far as it says it."""
+        note_type(session, booking.source, booking.meeting_type, booking.version)
+        return with_type(session, booking)
 
     def _hold(self, event: Event, booking: Booking) -> Answer:
         with self._store.write() as session:
@@ -370,6 +295,10 @@ class Intake:
             )
         log.warning("webhook_quarantined", event_id=event_id, reason=why)
         return Answer(Verdict.QUARANTINED if new else Verdict.DUPLICATE, event_id)
+
+
+def _locked(event_ids: Sequence[int]) -> Select[EventRow]:
+    return select(EventRow).where(EventRow.id.in_(event_ids)).with_for_update()
 
 
 def _want_story(
@@ -401,25 +330,3 @@ def _verify(
         stamp = lowered.get(TIMESTAMP_HEADER)
         return signatures.verify_timestamped(secrets, header, stamp, body, utcnow())
     return signatures.verify_body(secrets, header, body)
-
-
-def _is_news(known: Booking, found: Booking) -> bool:
-    """Whether what meetergo's API says now tells more than what is known.
-
-    Where both carry updatedAt it decides; the same state in the API's shape is no news.
-    """
-    if found.continues and not known.continues:
-        return True
-    if known.updated_at and found.updated_at:
-        return (found.updated_at, found.cancelled) > (known.updated_at, known.cancelled)
-    return _content(known) != _content(found)
-
-
-def _content(booking: Booking) -> Booking:
-    """A booking without what depends on how and when it came."""
-    people = tuple(replace(person, answers={}, choices={}, id=None) for person in booking.attendees)
-    return replace(
-        booking, received_at=booking.start, updated_at=None, created_at=None, rescheduled=False,
-        payload={}, earlier=(), outcome=None, attendees=people, company_id=None, continues=None,
-        story=None,
-    )  # fmt: skip

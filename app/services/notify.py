@@ -16,6 +16,7 @@ from app.store.connections import NoticeKind
 from app.store.deliveries import count_parked
 from app.store.engine import Store, utcnow
 from app.store.models import BookingRow, ConnectionRow, DeliveryRow, DeliveryState, Notice
+from app.store.sources import count_waiting
 from config.providers import Providers
 
 log = structlog.get_logger(__name__)
@@ -147,12 +148,8 @@ class Notifier:
     def _compose(
         self, notice: Notice, failed: list[tuple[DeliveryRow, str]]
     ) -> tuple[str, str, apprise.NotifyType]:
-        with self._store.read() as session:
-            row = session.get_one(ConnectionRow, notice.connection_id)
-            waiting = count_parked(session, row.id)
-        provider = self._providers.get(row.provider)
         words, kind = WORDS[NoticeKind(notice.kind)]
-        name = f"{provider.title if provider else row.provider}: {row.account}"
+        name, waiting, page = self._about(notice)
         lines = [f"{_minute(notice.created_at)}: {name} {words}."]
         lines += [text for text in (notice.reason, notice.next_step) if text]
         for delivery, key in failed[:MOST_NAMED]:
@@ -162,8 +159,20 @@ class Notifier:
             lines.append(f"... and {len(failed) - MOST_NAMED} more.")
         if waiting:
             lines.append(f"{waiting} bookings wait; none is lost.")
-        lines.append(f"{self._public_url}/connections/{row.id}")
+        lines.append(f"{self._public_url}{page}")
         return f"{name} {words}", "\n".join(lines), kind
+
+    def _about(self, notice: Notice) -> tuple[str, int, str]:
+        """What a notice is about: its name, how many bookings wait for it, its page."""
+        with self._store.read() as session:
+            if notice.connection_id is None:
+                waiting = count_waiting(session).get(str(notice.source), (0, None))[0]
+                return f"meetergo, source {notice.source}", waiting, "/sources"
+            row = session.get_one(ConnectionRow, notice.connection_id)
+            waiting = count_parked(session, row.id)
+        provider = self._providers.get(row.provider)
+        name = f"{provider.title if provider else row.provider}: {row.account}"
+        return name, waiting, f"/connections/{row.id}"
 
 
 def _reached(target: apprise.NotifyBase, body: str, title: str, kind: apprise.NotifyType) -> bool:

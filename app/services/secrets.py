@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 PURPOSE = "webhook_secrets.secret"
 REMEMBERED = 2.0
 """Seconds that the secrets of a source are taken to stay as they are; an unknown one looks anew."""
+LEAST_FINGERPRINT = 4
+"""Characters of a fingerprint by which a secret is meant."""
 NOTE_EVERY = 60.0
 """Seconds between two notes that a secret is in use."""
 
@@ -111,16 +113,23 @@ class WebhookSecrets:
         return secret
 
     def end(self, source: str, token: str, after: timedelta) -> int:
-        """Stop accepting the secrets of a fingerprint after a while; give their number."""
+        """Stop accepting the secrets of a fingerprint, or of its beginning, after a while.
+
+        Gives their number. One that has ended, or ends before that, stays so.
+        """
+        if len(token) < LEAST_FINGERPRINT:
+            return 0
+        now = utcnow()
         with self._store.write() as session:
             rows = session.scalars(select(WebhookSecret).where(WebhookSecret.source == source))
             meant = [
                 row
                 for row in rows
                 if fingerprint(self._cipher.decrypt(row.secret_box, PURPOSE)).startswith(token)
+                and (row.ends_at is None or row.ends_at > now)
             ]
             for row in meant:
-                row.ends_at = utcnow() + after
+                row.ends_at = min(row.ends_at or now + after, now + after)
         self.of(source, anew=True)
         return len(meant)
 

@@ -13,8 +13,9 @@ from sqlalchemy import delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from app.domain.booking import Booking, Outcome, is_newer
+from app.domain.booking import Booking, Outcome
 from app.domain.history import History, tell
+from app.domain.merge import fill, identities, is_more_than_said, merge
 from app.domain.story import is_continued
 from app.domain.story import tell as tell_story
 from app.security.encryption import Cipher
@@ -52,19 +53,12 @@ def keep_newest(
         _join_story(session, cipher, row, booking, now)
         return row
     known = _stored(row, cipher)
-    # Also a state that comes too late tells of a time at which the meeting once was to be.
-    older, newest = (known, booking) if is_newer(booking, known) else (booking, known)
-    starts = {*known.earlier, *booking.earlier, older.start} - {newest.start}
-    people = {*known.left, *booking.left, *_identities(older)} - _identities(newest)
-    kept = replace(
-        newest,
-        earlier=tuple(sorted(starts)),
-        left=tuple(sorted(people)),
-        # Whoever does not say it leaves what another one said.
-        continues=newest.continues or older.continues,
-    )
-    if newest is known and kept == known:
+    if not is_more_than_said(known, booking):
+        kept = fill(known, booking)
+        if kept.conference != known.conference or kept.payload != known.payload:
+            row.state_box = cipher.encrypt(_codec.dump_json(kept).decode(), PURPOSE)
         return None
+    kept = merge(known, booking)
     _store(session, cipher, row, kept, now)
     _note_people(session, row.id, kept)
     row.revision += 1
@@ -160,12 +154,60 @@ def _store(
     row.updated_at = now
 
 
-def add_details(
-    session: Session, cipher: Cipher, row: BookingRow, booking: Booking, now: datetime
-) -> None:
-    """Keep what meetergo told beside the webhook; it is the same state of the booking."""
-    row.state_box = cipher.encrypt(_codec.dump_json(booking).decode(), PURPOSE)
-    row.details_at = now
+def want_details(session: Session, booking_ids: Iterable[int], now: datetime) -> bool:
+    """Note that a mapping wants answers that these bookings lack; whether that is news."""
+    wanted = (
+        update(BookingRow)
+        .where(
+            BookingRow.id.in_(list(booking_ids)),
+            BookingRow.details_at.is_(None),
+            BookingRow.details_due_at.is_(None),
+        )
+        .values(details_due_at=now, details_tries=0)
+    )
+    return bool(session.execute(wanted.returning(BookingRow.id)).all())
+
+
+def details_due(session: Session, source: str, now: datetime) -> tuple[int, str, int] | None:
+    """A booking that meetergo is to be asked for, the newest first: id, key, tries so far."""
+    query = (
+        select(BookingRow.id, BookingRow.key, BookingRow.details_tries)
+        .where(
+            BookingRow.details_due_at <= now,
+            BookingRow.key.startswith(f"{source}:", autoescape=True),
+        )
+        .order_by(BookingRow.details_tries, BookingRow.id.desc())
+        .limit(1)
+    )
+    row = session.execute(query).first()
+    return (row[0], row[1], row[2]) if row else None
+
+
+def sources_with_details(session: Session, now: datetime) -> set[str]:
+    """Sources of which some booking's answers are wanted now."""
+    keys = session.scalars(
+        select(BookingRow.key).where(BookingRow.details_due_at <= now).limit(MOST_BOOKINGS)
+    )
+    return {key.partition(":")[0] for key in keys}
+
+
+def note_details(session: Session, key: str, now: datetime) -> None:
+    """meetergo's API has just said all of a booking: there is nothing to ask it for."""
+    done = {"details_at": now, "details_due_at": None}
+    missing = (BookingRow.key == key, BookingRow.details_at.is_(None))
+    session.execute(update(BookingRow).where(*missing).values(done))
+
+
+def end_details(session: Session, row_id: int, now: datetime) -> None:
+    """meetergo has said what there is, or cannot: it is not asked again."""
+    done = {"details_at": now, "details_due_at": None}
+    session.execute(update(BookingRow).where(BookingRow.id == row_id).values(done))
+
+
+def postpone_details(session: Session, row_id: int, until: datetime) -> None:
+    """Ask for a booking's answers once more then."""
+    later = {"details_due_at": until, "details_tries": BookingRow.details_tries + 1}
+    session.execute(update(BookingRow).where(BookingRow.id == row_id).values(later))
 
 
 def _stored(row: BookingRow, cipher: Cipher) -> Booking:
@@ -227,7 +269,7 @@ def has_booked_since(session: Session, cipher: Cipher, identity: str, since: dat
 
 
 def _note_people(session: Session, booking_id: int, booking: Booking) -> None:
-    hashes = {hash_of(identity) for identity in _identities(booking)}
+    hashes = {hash_of(identity) for identity in identities(booking)}
     session.execute(
         delete(BookingPerson).where(
             BookingPerson.booking_id == booking_id, BookingPerson.person_hash.not_in(hashes)
@@ -237,10 +279,6 @@ def _note_people(session: Session, booking_id: int, booking: Booking) -> None:
         values: Mapping[str, Any] = {"booking_id": booking_id, "person_hash": person_hash}
         unique = ["booking_id", "person_hash"]
         session.execute(insert_ignoring(session, BookingPerson, dict(values), unique))
-
-
-def _identities(booking: Booking) -> set[str]:
-    return {person.identity for person in booking.attendees if person.identity}
 
 
 def hash_of(identity: str) -> str:

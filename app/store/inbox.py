@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from app.domain.events import Event
@@ -14,8 +16,6 @@ from app.store.bookings import insert_ignoring
 from app.store.models import EventRow, EventStatus
 
 PURPOSE = "events.payload"
-MOST_WAITING = 500
-"""Events of a source that are looked at together."""
 
 
 def add_event(
@@ -48,6 +48,7 @@ def add_event(
 def hold_event(cipher: Cipher, row: EventRow, event: Event, booking_key: str) -> None:
     """Let an event that was set aside wait for meetergo's word, read as it is read by now."""
     row.status, row.error, row.booking_key = EventStatus.RECEIVED, None, booking_key
+    row.tries, row.retry_at, row.missing_since = 0, None, None
     row.type, row.payload_box = event.type, cipher.encrypt(json.dumps(event.payload), PURPOSE)
 
 
@@ -57,15 +58,38 @@ def read_event_row(row: EventRow, cipher: Cipher) -> Event:
     return Event(row.source, row.type, payload, row.received_at)
 
 
-def waiting_events(session: Session, source: str) -> list[EventRow]:
-    """Events that are stored but not yet confirmed with meetergo, the oldest of a source."""
-    query = select(EventRow).where(
-        EventRow.status == EventStatus.RECEIVED, EventRow.source == source
-    )
-    return list(session.scalars(query.order_by(EventRow.id).limit(MOST_WAITING)))
+def next_waiting(session: Session, source: str, now: datetime) -> list[EventRow]:
+    """All webhooks about one appointment that wait for meetergo's word; those that came last first.
+
+    Of the appointments that may be asked for now, so that a live booking waits for no old one.
+    """
+    mine = (EventRow.status == EventStatus.RECEIVED, EventRow.source == source)
+    due = or_(EventRow.retry_at.is_(None), EventRow.retry_at <= now)
+    first = session.scalars(
+        select(EventRow.booking_key)
+        .where(*mine, due)
+        # What has been tried is old news beside what has just come.
+        .order_by(EventRow.retry_at.is_not(None), EventRow.id.desc())
+        .limit(1)
+    ).first()
+    if first is None:
+        return []
+    query = select(EventRow).where(*mine, EventRow.booking_key == first)
+    return list(session.scalars(query.order_by(EventRow.id)))
 
 
-def has_waiting_events(session: Session) -> bool:
-    """Whether any source has such events."""
-    query = select(EventRow.id).where(EventRow.status == EventStatus.RECEIVED)
-    return session.scalars(query.limit(1)).first() is not None
+def sources_waiting(session: Session, now: datetime) -> set[str]:
+    """Sources of which some webhook waits for a word that meetergo may be asked for now."""
+    due = or_(EventRow.retry_at.is_(None), EventRow.retry_at <= now)
+    query = select(EventRow.source).where(EventRow.status == EventStatus.RECEIVED, due).distinct()
+    return set(session.scalars(query))
+
+
+def postpone(
+    session: Session, event_ids: Sequence[int], why: str, until: datetime, missing: datetime | None
+) -> None:
+    """Let webhooks wait on; `missing`: since when meetergo has no such appointment."""
+    for row in session.scalars(select(EventRow).where(EventRow.id.in_(event_ids))):
+        row.tries += 1
+        row.error, row.retry_at = why, until
+        row.missing_since = (row.missing_since or missing) if missing else None

@@ -18,6 +18,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
 )
+from sqlalchemy import false as sql_false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.domain import limits
@@ -106,7 +107,58 @@ class Source(Base):
     secrets_box: Mapped[str] = mapped_column(Text, info={"purpose": "sources.secrets"})
     company_ids: Mapped[list[Any]] = mapped_column(JSON)
     api_key_box: Mapped[str | None] = mapped_column(Text, info={"purpose": "sources.api_key"})
+    api_user_id: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    key_ends_at: Mapped[datetime | None]
+    """When meetergo stops taking the key, as a person said; None: not known."""
     created_at: Mapped[datetime]
+
+
+class SourceStatus(StrEnum):
+    """Whether meetergo answers what is asked with a source's key."""
+
+    WORKS = "works"
+    KEY_REFUSED = "key_refused"
+    SETUP_WRONG = "setup_wrong"
+    UNREACHABLE = "unreachable"
+
+
+class SourceState(Base):
+    """How a source is, the one of the environment too, and who reads its appointments now."""
+
+    __tablename__ = "source_states"
+    name: Mapped[str] = mapped_column(String(limits.SOURCE_NAME), primary_key=True)
+    status: Mapped[str] = mapped_column(String(16))
+    since: Mapped[datetime]
+    problem: Mapped[str | None] = mapped_column(Text)
+    next_step: Mapped[str | None] = mapped_column(Text)
+    failures: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """Rounds in a row that meetergo did not answer as it should."""
+    pause_until: Mapped[datetime | None]
+    """meetergo is not asked before."""
+    told: Mapped[bool] = mapped_column(Boolean, default=False, server_default=sql_false())
+    """Whether people were told of the present trouble."""
+    told_key_end: Mapped[datetime | None]
+    """The end of the key of which people were told."""
+    heard_at: Mapped[datetime | None]
+    """When meetergo last answered as it should."""
+    reader_fence: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    reader_until: Mapped[datetime | None]
+
+
+class MeetingTypeRow(Base):
+    """What meetergo says of a meeting type: bookings of its API name it by its id alone."""
+
+    __tablename__ = "meeting_types"
+    source: Mapped[str] = mapped_column(String(limits.SOURCE_NAME), primary_key=True)
+    type_id: Mapped[str] = mapped_column(String(limits.TYPE_ID), primary_key=True)
+    slug: Mapped[str | None] = mapped_column(Text)
+    name: Mapped[str | None] = mapped_column(Text)
+    details: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    """Its metadata."""
+    said_at: Mapped[datetime | None]
+    """The version of the newest message that said so; None: nobody did."""
+    asked_at: Mapped[datetime | None]
+    """When meetergo was last asked for it."""
 
 
 class EventRow(Base):
@@ -122,6 +174,12 @@ class EventRow(Base):
     received_at: Mapped[datetime] = mapped_column(index=True)
     status: Mapped[str] = mapped_column(String(16), index=True)
     error: Mapped[str | None] = mapped_column(Text)
+    tries: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """Times that meetergo was asked for its appointment without saying what it is."""
+    retry_at: Mapped[datetime | None]
+    """It is asked again then."""
+    missing_since: Mapped[datetime | None]
+    """Since when meetergo says that there is no such appointment."""
 
 
 class BookingRow(Base):
@@ -143,7 +201,10 @@ class BookingRow(Base):
     story: Mapped[str | None] = mapped_column(String(limits.BOOKING_KEY), index=True)
     """Key of the booking that this one continues in the end: moved by booking anew. None: no other."""
     details_at: Mapped[datetime | None]
-    """meetergo was asked then for what the webhook lacked."""
+    """meetergo said then what the webhook lacked."""
+    details_due_at: Mapped[datetime | None] = mapped_column(index=True)
+    """meetergo is asked then for the answers that a mapping wants; None: nobody wants them."""
+    details_tries: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     updated_at: Mapped[datetime] = mapped_column(index=True)
 
 
@@ -388,7 +449,9 @@ class Notice(Base):
 
     __tablename__ = "notices"
     id: Mapped[int] = mapped_column(Id, primary_key=True)
-    connection_id: Mapped[int] = mapped_column(ForeignKey("connections.id"))
+    connection_id: Mapped[int | None] = mapped_column(ForeignKey("connections.id"))
+    """The connection that it is about; None: a source."""
+    source: Mapped[str | None] = mapped_column(String(limits.SOURCE_NAME))
     kind: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str | None] = mapped_column(Text)
     next_step: Mapped[str | None] = mapped_column(Text)
@@ -418,8 +481,8 @@ class Backfill(Base):
     kind: Mapped[str] = mapped_column(String(16))
     """backfill, asked for by a person, or reconcile, by the schedule."""
     since: Mapped[datetime]
-    until: Mapped[datetime]
-    """Starts of meetings that are looked at, from and to."""
+    until: Mapped[datetime | None]
+    """Starts of meetings that are looked at, from and to; None: without an end."""
     phase: Mapped[str] = mapped_column(String(16))
     """created: from the newest booking backwards; starts: through the window of starts."""
     after: Mapped[datetime | None]
@@ -432,6 +495,12 @@ class Backfill(Base):
     found: Mapped[int] = mapped_column(Integer, default=0)
     """Bookings, or newer states of them, of which no webhook had told."""
     error: Mapped[str | None] = mapped_column(Text)
+    page_size: Mapped[int] = mapped_column(Integer, default=100, server_default="100")
+    """Appointments on the page that is read next: fewer around one that cannot be read."""
+    failures: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """Times in a row that this page could not be read while others could."""
+    skipped: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """Appointments that meetergo could not show."""
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]

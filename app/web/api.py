@@ -69,6 +69,13 @@ def outcome(key: str) -> Response:
     return jsonify(key=found.key, outcome=said)
 
 
+@blueprint.get("/sources")
+@bearer
+def sources() -> Response:
+    """The meetergo workspaces and how they are."""
+    return jsonify(sources=[view.as_json() for view in services().sources.views()])
+
+
 @blueprint.get("/connections")
 @bearer
 def connections() -> Response:
@@ -243,6 +250,7 @@ _OPENAPI: dict[str, Any] = {
                 },
             )
         },
+        "/api/v1/sources": {"get": _operation("meetergo workspaces and how they are")},
         "/api/v1/connections": {"get": _operation("CRM accounts")},
     },
 }

@@ -58,6 +58,7 @@ def index() -> str:
         state=state,
         states=LISTED,
         problems=mapping_problems(),
+        troubled=[v for v in services().sources.views() if not v.works or v.key_ends_soon],
         page=page,
         page_size=PAGE_SIZE,
         csrf=me().csrf,

@@ -17,7 +17,7 @@ from app.domain.errors import MappingError
 from app.services.sessions import LONGEST
 from app.store.columns import UnfitText, is_unfit
 from app.store.engine import is_away
-from app.web import api, bookings, connections, dashboard, health, mappings, webhooks
+from app.web import api, bookings, connections, dashboard, health, mappings, sources, webhooks
 from app.web.access import Cookies
 from app.web.body import bounded
 from app.web.hosts import with_fit_host
@@ -58,7 +58,7 @@ def build_app(services: Services | None = None) -> Flask:
         app.wsgi_app = ProxyFix(app.wsgi_app, hops, hops, hops)  # type: ignore[method-assign]
     app.session_interface = Cookies()
     app.extensions["services"] = services
-    for module in (webhooks, health, connections, dashboard, bookings, mappings, api):
+    for module in (webhooks, health, connections, dashboard, bookings, mappings, sources, api):
         app.register_blueprint(module.blueprint)
     app.after_request(_add_headers)
     app.context_processor(lambda: {"me": g.get("person")})

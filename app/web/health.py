@@ -94,8 +94,23 @@ class _Counts:
         for (provider, state), number in deliveries.items():
             family.add_metric([provider, state], number)
         yield family
+        yield from self._sources()
         labels = ["provider", "status"]
         family = GaugeMetricFamily("bridge_connections", "CRM accounts", labels=labels)
         for provider, status, number in connections:
             family.add_metric([provider, status], number)
+        yield family
+
+    def _sources(self) -> Iterator[Metric]:
+        """How each meetergo workspace is, and how many of its webhooks wait for meetergo's word."""
+        views = self._services.sources.views()
+        words = "Whether meetergo answers a source: 1 for its present status"
+        family = GaugeMetricFamily("bridge_source", words, labels=["source", "status"])
+        for view in views:
+            family.add_metric([view.name, view.status], 1)
+        yield family
+        words = "Webhooks that wait for meetergo's word"
+        family = GaugeMetricFamily("bridge_source_waiting", words, labels=["source"])
+        for view in views:
+            family.add_metric([view.name], view.waiting)
         yield family

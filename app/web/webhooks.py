@@ -8,7 +8,7 @@ from werkzeug.exceptions import BadRequest, Unauthorized, UnsupportedMediaType
 from app.bootstrap import Services
 from app.domain.json_text import NotJson
 from app.security.signatures import BadSignature
-from app.services.intake import DEFAULT_SOURCE
+from app.services.sources import DEFAULT_SOURCE
 
 blueprint = Blueprint("webhooks", __name__, url_prefix="/webhooks/meetergo")
 
@@ -23,7 +23,7 @@ def receive(source: str = DEFAULT_SOURCE, token: str | None = None) -> tuple[Res
         raise UnsupportedMediaType("Send the event as application/json.")
     headers = dict(request.headers)
     try:
-        rules = services.intake.source(source)
+        rules = services.sources.rules(source)
         # What can be refused without the body is: nobody need send, or keep, 256 KiB for that.
         services.intake.must_claim(rules, headers, token)
         body = request.get_data(cache=False)

@@ -27,7 +27,7 @@ from sqlalchemy import select, update
 from sqlalchemy.engine.default import DefaultDialect
 
 from app.bootstrap import Services, bootstrap
-from app.services.intake import DEFAULT_SOURCE
+from app.services.sources import DEFAULT_SOURCE
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow, DeliveryRow
 from tests.bridge import Bridge, make_settings
@@ -191,7 +191,7 @@ class Ended:
 def deliver(services: Services, payloads: list[Any], acknowledged: Path) -> None:
     """Post what was not answered yet, as meetergo does; note each answer."""
     done = set(acknowledged.read_text().split()) if acknowledged.exists() else set()
-    rules = services.intake.source(DEFAULT_SOURCE)
+    rules = services.sources.rules(DEFAULT_SOURCE)
     for number, payload in enumerate(payloads):
         if str(number) in done:
             continue

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from app.domain.errors import RateLimited, RetryLater
 from app.meetergo.client import MeetergoClient, Page
 from app.services.catch_up import MOST_BACKS, CatchUp, Kind
+from app.store.bookings import read_state
 from app.store.models import Backfill, BookingRow, EventRow
 from sandbox.core import Window
 from sandbox.meetergo import API_KEY, MeetergoSandbox
@@ -263,10 +264,78 @@ def test_progress_stays_true_over_many_pages(
     assert told[-1].seen == told[-1].total
 
 
+def test_what_cannot_be_shown_is_passed_around(crm: Bridge, meetergo: Served) -> None:
+    """Two appointments of 250 break every page that has them: all others come, and it is told."""
+    for number in range(250):
+        meetergo.sandbox.book(booking(number))
+    meetergo.sandbox.broken = {"b37", "b180"}
+    number = crm.services.catch_up.begin("default", Kind.BACKFILL, SINCE, UNTIL)
+    assert crm.services.catch_up.run(number)
+    assert known(crm) == {f"b{n}" for n in range(250)} - {"b37", "b180"}
+    with crm.services.store.read() as session:
+        row = session.get_one(Backfill, number)
+    assert row.skipped == 4 and "could not show" in (row.error or "")
+    page = crm.client.get("/sources").get_data(as_text=True)
+    assert "4 could not be shown" in page
+    assert crm.services.sources.view("default").works
+
+
+def test_a_look_begins_with_what_is_new(crm: Bridge, meetergo: Served) -> None:
+    """An older walk stands at a later page: what was made since is found at the next look."""
+    for number in range(350):
+        meetergo.sandbox.book(booking(number))
+    number = crm.services.catch_up.begin("default", Kind.RECONCILE, SINCE, UNTIL)
+    seen: list[Any] = []
+    crm.services.catch_up.run(number, seen.append, until=lambda: len(seen) == 2)
+    now = datetime.now(UTC).isoformat()
+    meetergo.sandbox.book(booking(900, createdAt=now, updatedAt=now))
+    assert crm.services.catch_up.begin("default", Kind.RECONCILE, SINCE, UNTIL) == number
+    crm.services.catch_up.run(number, until=lambda: True)
+    assert "b900" in known(crm)
+
+
+@pytest.mark.parametrize("until", [None, UNTIL])
+def test_a_backfill_is_resumed_with_and_without_an_end(
+    crm: Bridge, meetergo: Served, until: datetime | None
+) -> None:
+    """Called again with the same dates it goes on where it was."""
+    for number in range(250):
+        meetergo.sandbox.book(booking(number))
+    begin = crm.services.catch_up.begin
+    number = begin("default", Kind.BACKFILL, SINCE, until)
+    seen: list[Any] = []
+    crm.services.catch_up.run(number, seen.append, until=lambda: len(seen) == 1)
+    assert begin("default", Kind.BACKFILL, SINCE, until) == number
+    assert crm.services.catch_up.run(number, seen.append)
+    assert [at.seen for at in seen if at.phase == "created"] == [100, 200, 250]
+    assert known(crm) == {f"b{n}" for n in range(250)}
+
+
+def test_a_page_without_a_total_is_walked_as_well(crm: Bridge, meetergo: Served) -> None:
+    """`total` may be missing."""
+    meetergo.sandbox.tells_total = False
+    for number in range(150):
+        meetergo.sandbox.book(booking(number))
+    assert walk(crm) == 150
+
+
+def test_reconcile_asks_for_a_meeting_type_once(crm: Bridge, meetergo: Served) -> None:
+    """Appointments of the API name their type by its id alone."""
+    for number in range(30):
+        meetergo.sandbox.book(booking(number))
+    walk(crm)
+    assert meetergo.sandbox.calls["GET /v4/meeting-type/…"] == 1
+    with crm.services.store.read() as session:
+        states = [
+            read_state(row, crm.services.cipher) for row in session.scalars(select(BookingRow))
+        ]
+    assert {state.meeting_type.slug for state in states} == {"discovery-call"}
+
+
 def test_it_keeps_to_a_hundred_calls_a_minute(crm: Bridge, meetergo: Served) -> None:
     """meetergo's limit is never met: calls wait for their turn, or the caller is told to."""
     meetergo.sandbox.window = Window(100, 60.0)
-    client = crm.services.meetergo("default")
+    client = crm.services.sources.client("default")
     made = 0
     with pytest.raises(RateLimited):
         for _ in range(150):
@@ -287,9 +356,9 @@ def test_backfill_by_the_command_line(crm: Bridge, meetergo: Served) -> None:
     assert "5 bookings found" in told.output
     assert "0 bookings found" in runner.invoke(args=["reconcile"]).output
     assert runner.invoke(args=["backfill", "--since", "tomorrowish"]).exit_code == 1
-    crm.services.intake._settings.meetergo_api_key = ""
+    crm.settings.meetergo_api_key = ""
     told = runner.invoke(args=["reconcile"])
-    assert told.exit_code == 1 and "MEETERGO_API_KEY" in told.output
+    assert told.exit_code == 1 and "no meetergo API key" in told.output
 
 
 def test_webhooks_are_registered_once_and_shown(crm: Bridge, meetergo: Served) -> None:
@@ -308,6 +377,17 @@ def test_webhooks_are_registered_once_and_shown(crm: Bridge, meetergo: Served) -
     assert "now sends" in runner.invoke(args=["webhooks", "register", "--forms"]).output
     shown = runner.invoke(args=["webhooks", "list"], env={"COLUMNS": "200"})
     assert "yes" in shown.output
+    # What posts to an older address of ours is changed, and what is one too many removed.
+    made["endpoint"] = "https://bridge.example/webhooks/meetergo/default/an-old-secret"
+    meetergo.sandbox.webhooks[7] = {"id": 7, "endpoint": made["endpoint"], "eventTypes": []}
+    meetergo.sandbox.webhooks[8] = {"id": 8, "endpoint": "https://x.example", "eventTypes": []}
+    meetergo.sandbox.silent_changes = True
+    told = runner.invoke(args=["webhooks", "register", "--forms"])
+    assert told.exit_code == 0 and "7 was one too many" in told.output
+    assert sorted(meetergo.sandbox.webhooks) == [1, 8]
+    assert meetergo.sandbox.webhooks[1]["endpoint"] == "https://bridge.example/webhooks/meetergo"
+    assert "1 webhooks removed" in runner.invoke(args=["webhooks", "remove"]).output
+    assert sorted(meetergo.sandbox.webhooks) == [8]
     meetergo.sandbox.webhooks.clear()
     for number in range(6):
         meetergo.sandbox.webhooks[number] = {"id": number, "endpoint": "https://x.example"}

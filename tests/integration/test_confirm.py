@@ -1,113 +1,334 @@
-"""Webhooks that are re-read from meetergo before they are believed."""
+"""Webhooks that are re-read from meetergo before they are believed: what it says, does not say, is not
+able to say, and when it is asked again."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import time_machine
 from sqlalchemy import select
 
-from app.bootstrap import Services
-from app.domain.errors import CrmError, Gone, RetryLater, Unauthorized
-from app.services.intake import API_KEY_PURPOSE, MOST_FAILURES, SECRETS_PURPOSE
 from app.services.replay import Choice, replay
+from app.services.sources import API_KEY_PURPOSE, SECRETS_PURPOSE
 from app.store.engine import utcnow
-from app.store.models import BookingRow, Source
+from app.store.models import BookingRow, Notice, Source, SourceState
+from app.store.sources import take_reader
+from sandbox.core import Window
 from sandbox.meetergo import API_KEY, MeetergoSandbox
 from sandbox.serve import Served
-from tests.bridge import SECRET, Bridge, sample
-from workers import jobs
+from tests.bridge import PROVIDERS, SECRET, Bridge, sample
+
+PATH = f"/webhooks/meetergo/default/{SECRET}"
 
 
-def test_a_deleted_appointment_holds_up_no_other(tmp_path: Path, monkeypatch: Any) -> None:
-    """Signature scheme url-token with an API key: every webhook is re-read before it is believed."""
-    meetergo = Served(MeetergoSandbox())
-    web = Bridge(
-        f"sqlite:///{tmp_path}/a.sqlite3", (), meetergo_signature_scheme="url-token",
-        meetergo_api_key=API_KEY, meetergo_api_user_id="u1", meetergo_api_base=meetergo.url,
-    )  # fmt: skip
+@pytest.fixture
+def meetergo() -> Iterator[Served]:
+    """meetergo's API."""
+    served = Served(MeetergoSandbox())
+    yield served
+    served.stop()
+
+
+def settings(meetergo: Served, **more: Any) -> dict[str, Any]:
+    """A service whose webhooks nobody signs."""
+    return {
+        "meetergo_signature_scheme": "url-token", "meetergo_api_key": API_KEY,
+        "meetergo_api_user_id": "u1", "meetergo_api_base": meetergo.url, **more,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def web(meetergo: Served, tmp_path: Path) -> Iterator[Bridge]:
+    """The service without a CRM."""
+    made = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", (), **settings(meetergo))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def clock() -> Iterator[time_machine.Traveller]:
+    """A clock that this test moves."""
+    with time_machine.travel("2026-11-24T08:00:00Z") as traveller:
+        yield traveller
+
+
+def post(web: Bridge, name: str = "there", source: str = "default", **changes: Any) -> None:
+    """A webhook that is held until meetergo has confirmed it."""
+    path = f"/webhooks/meetergo/{source}/{SECRET}"
+    answer = web.post(sample("booking_created", id=name, **changes), path=path)
+    assert (answer.status_code, answer.get_json()["status"]) == (202, "accepted")
+
+
+def states(web: Bridge) -> dict[str, str]:
+    """Where each webhook stands, the last one of a booking."""
+    return {str(e.booking_key).partition(":")[2]: e.status for e in web.events()}
+
+
+def wait(web: Bridge, clock: time_machine.Traveller, minutes: float) -> None:
+    """Let time pass; what is due is read each ten seconds, as workers do."""
+    for _ in range(int(minutes * 6)):
+        clock.shift(timedelta(seconds=10))
+        web.reread()
+
+
+def reads(meetergo: Served) -> int:
+    """How often an appointment was asked for alone."""
+    found: int = meetergo.sandbox.calls["GET /v4/appointment/…"]
+    return found
+
+
+def source_state(web: Bridge) -> SourceState:
+    """How the source of the environment is."""
+    with web.services.store.read() as session:
+        return session.get_one(SourceState, "default")
+
+
+def notices(web: Bridge) -> list[str]:
+    """What people were told."""
+    with web.services.store.read() as session:
+        return [notice.kind for notice in session.scalars(select(Notice).order_by(Notice.id))]
+
+
+def test_no_such_appointment_is_believed_after_some_minutes(
+    web: Bridge, meetergo: Served, clock: time_machine.Traveller
+) -> None:
+    """A forged webhook is set aside, but not at the first word; the real one is taken at once."""
     meetergo.sandbox.book(sample("booking_created", id="there"))
-    for name in ("deleted", "there"):
-        path = f"/webhooks/meetergo/default/{SECRET}"
-        answer = web.post(sample("booking_created", id=name), path=path)
-        assert answer.status_code == 202
-    monkeypatch.setattr(jobs, "process_services", lambda: web.services)
-    jobs.confirm_now()
-    seen = {event.booking_key: event for event in web.events()}
-    assert seen["default:there"].status == "applied"
-    assert seen["default:deleted"].status == "quarantined"
-    assert "meetergo did not confirm it" in (seen["default:deleted"].error or "")
-    meetergo.stop()
+    post(web, "forged")
+    post(web, "there")
+    web.reread()
+    assert states(web) == {"there": "applied", "forged": "received"}
+    wait(web, clock, 4)
+    assert states(web)["forged"] == "received"
+    assert "no such appointment" in (web.events()[0].error or "")
+    wait(web, clock, 3)
+    assert states(web)["forged"] == "quarantined"
+    assert "meetergo did not confirm it" in (web.events()[0].error or "")
+    assert source_state(web).status == "works"
+    assert notices(web) == []
+
+
+def test_an_appointment_that_is_shown_late_is_taken(
+    web: Bridge, meetergo: Served, clock: time_machine.Traveller
+) -> None:
+    """The webhook is faster than meetergo's own API: nothing is set aside."""
+    post(web, "late")
+    web.reread()
+    assert states(web) == {"late": "received"}
+    meetergo.sandbox.book(sample("booking_created", id="late"))
+    wait(web, clock, 0.5)
+    assert states(web) == {"late": "applied"}
+
+
+@pytest.mark.parametrize(
+    "body", ["null", "[]", "{}", '{"id": "another"}', '{"id": "there"}', "<html>", '{"id": "there", "start": "soon"}']
+)  # fmt: skip
+def test_an_answer_without_an_appointment_is_no_word_on_it(
+    web: Bridge, meetergo: Served, clock: time_machine.Traveller, body: str
+) -> None:
+    """It is a fault of the answer: the webhook waits, and is taken once there is a sound one."""
+    meetergo.sandbox.book(sample("booking_created", id="there"))
+    meetergo.sandbox.answers = [(200, body)]
+    post(web)
+    web.reread()
+    assert states(web) == {"there": "received"}
+    wait(web, clock, 0.5)
+    assert states(web) == {"there": "applied"}
+
+
+@pytest.mark.parametrize(
+    ("breaks", "mends", "status"),
+    [
+        ({"key": "ak_live:new"}, {"key": API_KEY}, "key_refused"),
+        ({"user_id": "u9"}, {"user_id": ""}, "setup_wrong"),
+        ({"forbidden": {"/v4/appointment"}}, {"forbidden": set()}, "setup_wrong"),
+        ({"down": True}, {"down": False}, "unreachable"),
+    ],
+)
+def test_what_says_something_of_the_source_holds_and_is_told_once(
+    web: Bridge, meetergo: Served, clock: time_machine.Traveller,
+    breaks: dict[str, Any], mends: dict[str, Any], status: str,
+) -> None:  # fmt: skip
+    """400, 401, 403 and silence set nothing aside; once it is mended all goes on by itself."""
+    for name, value in breaks.items():
+        setattr(meetergo.sandbox, name, value)
+    for number in range(5):
+        meetergo.sandbox.book(sample("booking_created", id=f"b{number}"))
+        post(web, f"b{number}")
+    wait(web, clock, 60)
+    assert set(states(web).values()) == {"received"}
+    state = source_state(web)
+    assert (state.status, bool(state.problem), bool(state.next_step)) == (status, True, True)
+    assert notices(web) == ["broken"]
+    for name, value in mends.items():
+        setattr(meetergo.sandbox, name, value)
+    wait(web, clock, 1)
+    assert set(states(web).values()) == {"applied"}
+    assert source_state(web).status == "works"
+    assert notices(web) == ["broken", "restored"]
+
+
+def test_one_appointment_that_cannot_be_shown_holds_no_other_up(
+    web: Bridge, meetergo: Served, clock: time_machine.Traveller
+) -> None:
+    """meetergo answers 500 for one appointment, each time: the others are confirmed at once."""
+    meetergo.sandbox.broken = {"broken"}
+    for name in ("fine", "broken"):
+        meetergo.sandbox.book(sample("booking_created", id=name))
+        post(web, name)
+    web.reread()
+    assert states(web) == {"broken": "received", "fine": "applied"}
+    wait(web, clock, 30)
+    assert states(web)["broken"] == "received" and source_state(web).status == "works"
+    assert reads(meetergo) < 60
+    meetergo.sandbox.broken = set()
+    wait(web, clock, 1.2)
+    assert states(web)["broken"] == "applied"
+
+
+def test_what_cannot_be_shown_is_given_up_after_a_week(
+    web: Bridge, meetergo: Served, clock: time_machine.Traveller
+) -> None:
+    """Nothing is tried for ever, and the reason stands with it."""
+    meetergo.sandbox.broken = {"broken"}
+    post(web, "broken")
+    web.reread()
+    clock.shift(timedelta(days=7, minutes=1))
+    web.reread()
+    assert states(web) == {"broken": "quarantined"}
+    assert "within 7 days" in (web.events()[0].error or "")
+
+
+def test_one_read_settles_all_that_waits_of_an_appointment(web: Bridge, meetergo: Served) -> None:
+    """45 bookings with two webhooks each: 45 reads, and no more."""
+    for number in range(45):
+        meetergo.sandbox.book(sample("booking_rescheduled", id=f"b{number}"))
+        post(web, f"b{number}")
+        moved = sample("booking_rescheduled", id=f"b{number}")
+        assert web.post(moved, path=PATH).status_code == 202
+    web.reread()
+    assert {event.status for event in web.events()} == {"applied"}
+    assert reads(meetergo) == 45
+
+
+def test_one_process_reads_a_source(
+    web: Bridge, meetergo: Served, clock: time_machine.Traveller
+) -> None:
+    """While another one reads nobody else does; one that died holds it up for two minutes."""
+    meetergo.sandbox.book(sample("booking_created", id="there"))
+    post(web)
+    with web.services.store.write() as session:
+        assert take_reader(session, "default", utcnow()) is not None
+    web.reread()
+    assert reads(meetergo) == 0
+    wait(web, clock, 2.2)
+    assert states(web) == {"there": "applied"}
+
+
+def test_what_comes_now_goes_before_what_waited(
+    web: Bridge, meetergo: Served, clock: time_machine.Traveller
+) -> None:
+    """After an outage with a queue, the booking of this moment is read first."""
+    meetergo.sandbox.down = True
+    for number in range(8):
+        meetergo.sandbox.book(sample("booking_created", id=f"old{number}"))
+        post(web, f"old{number}")
+    wait(web, clock, 2)
+    meetergo.sandbox.down = False
+    meetergo.sandbox.book(sample("booking_created", id="live"))
+    post(web, "live")
+    clock.shift(timedelta(minutes=1))
+    meetergo.sandbox.window = Window(3, 60.0)
+    web.reread()
+    assert states(web)["live"] == "applied"
+    assert "received" in states(web).values()
+
+
+def test_company_and_id_are_held_against_the_answer(tmp_path: Path, meetergo: Served) -> None:
+    """The webhook says an allowed company, the API another one: it is set aside."""
+    more = settings(meetergo, meetergo_company_ids="c1")
+    web = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", (), **more)
+    meetergo.sandbox.book(sample("booking_created", id="there", companyId="c9"))
+    post(web)
+    web.reread()
+    (event,) = web.events()
+    assert (event.status, event.error) == (
+        "quarantined",
+        "companyId is not one of the allowed ones",
+    )
     web.close()
 
 
-@pytest.mark.parametrize("error", [Unauthorized("refused"), RetryLater("answered 500")])
-def test_one_source_holds_no_other_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: CrmError
-) -> None:
+def test_one_source_holds_no_other_up(tmp_path: Path, web: Bridge, meetergo: Served) -> None:
     """The API key of one company was revoked: the bookings of another one are confirmed."""
-    web = held_web(tmp_path)
     services = web.services
     with services.store.write() as session:
         session.add(
             Source(
                 name="another", scheme="url-token", header="x", company_ids=[], created_at=utcnow(),
                 secrets_box=services.cipher.encrypt(json.dumps([SECRET]), SECRETS_PURPOSE),
-                api_key_box=services.cipher.encrypt("k2", API_KEY_PURPOSE),
+                api_key_box=services.cipher.encrypt("rgo-dead", API_KEY_PURPOSE), api_user_id="",
             )
         )  # fmt: skip
-    for number in range(60):
-        post_held(web, "another", f"held{number}")
-    post_held(web, "default", "fine")
-    asked = shown(web, monkeypatch, lambda source, number: source == "another", error)
-    jobs.confirm_now()
-    seen = {event.booking_key: event.status for event in web.events()}
-    assert seen["default:fine"] == "applied" and seen["another:held0"] == "received"
-    assert asked["another"] == MOST_FAILURES
-    web.close()
+    for number in range(20):
+        post(web, f"held{number}", "another")
+    meetergo.sandbox.book(sample("booking_created", id="fine"))
+    post(web, "fine")
+    web.reread()
+    assert states(web)["fine"] == "applied" and states(web)["held0"] == "received"
+    views = {view.name: view for view in services.sources.views()}
+    assert views["another"].status == "key_refused" and views["another"].waiting == 20
+    assert views["default"].works
 
 
-def test_one_appointment_that_cannot_be_shown_holds_no_other_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """meetergo answers 500 for one appointment, each time: the others are confirmed."""
-    web = held_web(tmp_path)
-    for number in ("broken", "fine"):
-        post_held(web, "default", number)
-    shown(web, monkeypatch, lambda source, number: number == "broken", RetryLater("answered 500"))
-    jobs.confirm_now()
-    seen = {event.booking_key: event.status for event in web.events()}
-    assert seen == {"default:broken": "received", "default:fine": "applied"}
+def test_the_type_is_known_by_its_id(tmp_path: Path, meetergo: Served) -> None:
+    """No webhook ever told the slug: meetergo is asked for it once, and the override counts."""
+    mappings = tmp_path / "mappings"
+    mappings.mkdir()
+    text = (
+        "version: 1\ncrm: hubspot\ncontact: {fields: {email: attendee.email}}\n"
+        "deal: {fields: {dealname: meeting_type.name}}\n"
+        "meeting_types: {discovery-call: {deal: none}}\n"
+    )
+    for crm in PROVIDERS:
+        mine = text if crm == "hubspot" else f"version: 1\ncrm: {crm}\n"
+        (mappings / f"{crm}.yaml").write_text(mine, encoding="utf-8")
+    web = Bridge(
+        f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",), **settings(meetergo, mappings_dir=mappings)
+    ).connect_all()
+    for number in range(3):
+        meetergo.sandbox.book(sample("booking_created", id=f"b{number}"))
+        post(web, f"b{number}")
+    web.settle()
+    assert meetergo.sandbox.calls["GET /v4/meeting-type/…"] == 1
+    view = web.sandbox("hubspot").view()
+    assert len(view.contacts) == 1 and view.deals == []
     web.close()
 
 
 def test_a_replay_believes_nothing_that_was_not_confirmed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    web: Bridge, meetergo: Served, clock: time_machine.Traveller
 ) -> None:
     """A webhook that meetergo does not know waits for its word once more; a confirmed one keeps it."""
-    web = held_web(tmp_path)
-    post_held(web, "default", "forged")
-    post_held(web, "default", "fine")
-    shown(web, monkeypatch, lambda source, number: number == "forged", Gone("no such appointment"))
-    jobs.confirm_now()
-    states = {event.booking_key: event.status for event in web.events()}
-    assert states == {"default:forged": "quarantined", "default:fine": "applied"}
+    meetergo.sandbox.book(sample("booking_created", id="fine"))
+    post(web, "forged")
+    post(web, "fine")
+    wait(web, clock, 7)
+    assert states(web) == {"forged": "quarantined", "fine": "applied"}
     forged = sample("booking_rescheduled", id="fine")
-    path = f"/webhooks/meetergo/default/{SECRET}"
-    assert web.post(forged, path=path).status_code == 202
-    jobs.confirm_now()
+    assert web.post(forged, path=PATH).status_code == 202
+    web.reread()
     replay(web.services.store, web.services.intake, Choice(), lambda ids: None)
-    states = {event.booking_key: event.status for event in web.events()}
-    assert states == {"default:forged": "received", "default:fine": "applied"}
-    jobs.confirm_now()
+    assert states(web) == {"forged": "received", "fine": "applied"}
+    web.reread()
     with web.services.store.read() as session:
         (row,) = session.scalars(select(BookingRow))
         assert (row.key, row.start.isoformat()) == ("default:fine", "2026-12-01T08:00:00+00:00")
-    web.close()
 
 
 def test_a_replay_takes_no_other_company_in(tmp_path: Path) -> None:
@@ -126,30 +347,47 @@ def test_a_replay_takes_no_other_company_in(tmp_path: Path) -> None:
     allowed.close()
 
 
-def held_web(tmp_path: Path) -> Bridge:
-    """A service that re-reads every webhook before it believes it."""
-    url = f"sqlite:///{tmp_path}/a.sqlite3"
-    return Bridge(url, (), meetergo_signature_scheme="url-token", meetergo_api_key="k")
+def test_a_key_is_warned_of_before_it_ends(
+    tmp_path: Path, meetergo: Served, clock: time_machine.Traveller
+) -> None:
+    """A week before the end that a person gave, once."""
+    more = settings(meetergo, meetergo_key_ends_at=utcnow() + timedelta(days=8))
+    web = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", (), **more)
+    web.services.sources.warn_of_ends()
+    assert notices(web) == []
+    clock.shift(timedelta(days=1, minutes=1))
+    web.services.sources.warn_of_ends()
+    web.services.sources.warn_of_ends()
+    assert notices(web) == ["expiring"]
+    web.close()
 
 
-def post_held(web: Bridge, source: str, number: str) -> None:
-    """A webhook that is held until meetergo has confirmed it."""
-    path = f"/webhooks/meetergo/{source}/{SECRET}"
-    assert web.post(sample("booking_created", id=number), path=path).status_code == 202
-
-
-def shown(
-    web: Bridge, monkeypatch: pytest.MonkeyPatch, fails: Callable[[str, str], bool], error: CrmError
-) -> Counter[str]:
-    """Let meetergo show every appointment but some; gives how often each source was asked."""
-    asked: Counter[str] = Counter()
-
-    def read(_: Services, source: str, number: str) -> Any:
-        asked[source] += 1
-        if fails(source, number):
-            raise error
-        return sample("booking_created", id=number)
-
-    monkeypatch.setattr(Services, "read_appointment", read)
-    monkeypatch.setattr(jobs, "process_services", lambda: web.services)
-    return asked
+def test_answers_come_beside_the_sync_and_over_days(
+    tmp_path: Path, meetergo: Served, monkeypatch: pytest.MonkeyPatch, clock: time_machine.Traveller
+) -> None:
+    """A meetergo that is out of order keeps no booking from the CRM; the answers follow, once."""
+    web = Bridge(
+        f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",),
+        **settings(meetergo, meetergo_signature_scheme="body"),
+    ).connect_all()  # fmt: skip
+    monkeypatch.setattr(type(web.services.mappings["hubspot"]), "needs_answers", True)
+    person = sample("booking_created")["attendees"][0]
+    meetergo.sandbox.book(
+        sample("booking_created", attendees=[{**person, "notes": {"Budget": "10k"}}])
+    )
+    meetergo.sandbox.down = True
+    assert web.post(sample("booking_created")).status_code == 202
+    for _ in range(3):
+        web.drain()
+    assert [delivery.state for delivery in web.deliveries()] == ["synced"]
+    wait(web, clock, 60)
+    meetergo.sandbox.down = False
+    clock.shift(timedelta(hours=5))
+    wait(web, clock, 1)
+    web.settle()
+    (meeting,) = web.sandbox("hubspot").view().meetings
+    assert "Budget: 10k" in meeting.body
+    asked = reads(meetergo)
+    wait(web, clock, 5)
+    assert reads(meetergo) == asked
+    web.close()

@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from app.bootstrap import bootstrap
 from app.domain.booking import is_newer, rank
 from app.domain.events import read_booking, read_event
-from app.services.intake import DEFAULT_SOURCE
+from app.services.sources import DEFAULT_SOURCE
 from app.store.models import BookingRow, EventRow
 from tests.bridge import make_settings, sample
 
@@ -65,7 +65,7 @@ def status_of(services: Any) -> str:
 def write(url: str, number: int) -> None:
     """One process: sixteen threads that each take all the same webhooks in."""
     services = bootstrap(make_settings(url), {})
-    rules = services.intake.source(DEFAULT_SOURCE)
+    rules = services.sources.rules(DEFAULT_SOURCE)
 
     def post(turn: int) -> None:
         for place in range(len(STATES)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from app.store.connections import set_status
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow, ConnectionStatus, Notice
 from sandbox.core import Fault
+from sandbox.meetergo import API_KEY, MeetergoSandbox
+from sandbox.serve import Served
 from tests.bridge import Bridge, sample, wait_for
 from tests.contract.test_adapters import BOOKING, only, person, view
 from tests.integration.test_begun import dying
@@ -70,19 +73,29 @@ def before(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, do: Callable[
     monkeypatch.setattr(place, name, late)
 
 
-def test_a_webhook_while_answers_are_kept(shared: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
-    """meetergo's answers are written beside the state that they belong to, over no newer one."""
-    kind = type(shared.services.mappings["hubspot"])
+def test_a_webhook_while_answers_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """meetergo's answers are laid beside what a webhook says that comes at that very moment."""
+    meetergo = Served(MeetergoSandbox())
+    bridge = Bridge(
+        f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",), meetergo_api_key=API_KEY,
+        meetergo_api_user_id="u1", meetergo_api_base=meetergo.url,
+    ).connect_all()  # fmt: skip
+    kind = type(bridge.services.mappings["hubspot"])
     monkeypatch.setattr(kind, "needs_answers", True)
-    known = {k: v for k, v in sample("booking_created").items() if k != "webhookType"}
-    monkeypatch.setattr(type(shared.services), "read_appointment", lambda *_: known)
-    cancel = Meanwhile(lambda: shared.post(sample("booking_cancelled")).status_code)
-    before(monkeypatch, batch, "add_details", cancel)
-    shared.post(sample("booking_created"))
-    shared.drain()
+    answers = [{**sample("booking_created")["attendees"][0], "notes": {"Budget": "10k"}}]
+    meetergo.sandbox.book(sample("booking_created", attendees=answers))
+    bridge.post(sample("booking_created"))
+    bridge.drain()
+    cancel = Meanwhile(lambda: bridge.post(sample("booking_cancelled")).status_code)
+    before(monkeypatch, intake, "add_event", cancel)
+    bridge.reread()
     assert cancel.end() == 202
-    shared.settle()
-    assert view(shared).meetings[0].cancelled
+    bridge.settle()
+    (meeting,) = bridge.sandbox("hubspot").view().meetings
+    assert meeting.cancelled
+    assert "10k" in meeting.body
+    bridge.close()
+    meetergo.stop()
 
 
 def test_a_webhook_while_somebody_presses_sync_again(

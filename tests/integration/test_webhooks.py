@@ -172,7 +172,7 @@ def test_url_token_is_re_read_before_it_is_believed(tmp_path: Path) -> None:
     answer = web.post(forged, path=path)
     assert (answer.status_code, answer.json["status"]) == (202, "accepted")
     assert web.events()[0].status == "received"
-    web.services.intake.confirm(web.services.read_appointment)
+    web.services.rereader.run("default")
     assert web.events()[0].status == "applied"
     shown = web.client.get("/").get_data(as_text=True)
     assert "2026-12-01 08:00" in shown and "2030" not in shown
@@ -182,7 +182,7 @@ def test_url_token_is_re_read_before_it_is_believed(tmp_path: Path) -> None:
 
 def test_a_second_source_has_its_own_secret(web: Bridge) -> None:
     """/webhooks/meetergo/<source> uses that source's rules; an unknown one is a 401."""
-    from app.services.intake import SECRETS_PURPOSE
+    from app.services.sources import SECRETS_PURPOSE
     from app.store.engine import utcnow
 
     box = web.services.cipher.encrypt(json.dumps(["their-secret"]), SECRETS_PURPOSE)

@@ -1,0 +1,114 @@
+"""How a source is: what meetergo answered last, who reads its appointments, and when people are told."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.store.bookings import insert_ignoring
+from app.store.connections import NoticeKind
+from app.store.models import EventRow, EventStatus, Notice, SourceState, SourceStatus
+
+LEASE = timedelta(seconds=120)
+"""For how long one process reads a source's appointments alone; longer than any one call takes."""
+TELL_AFTER = timedelta(minutes=5)
+"""A meetergo that does not answer is told of after so long; a key that is refused at once."""
+
+
+def state_of(session: Session, name: str, now: datetime) -> SourceState:
+    """How a source is, locked; a new one works until something else is heard."""
+    row = session.get(SourceState, name, with_for_update=True)
+    if row is None:
+        fresh = {
+            "name": name, "status": SourceStatus.WORKS.value, "since": now, "failures": 0,
+            "told": False, "reader_fence": 0,
+        }  # fmt: skip
+        session.execute(insert_ignoring(session, SourceState, fresh, ["name"]))
+        row = session.get_one(SourceState, name, with_for_update=True)
+    return row
+
+
+def take_reader(session: Session, name: str, now: datetime) -> int | None:
+    """Become the one who reads a source's appointments; None where another one is."""
+    row = state_of(session, name, now)
+    held = row.reader_until is not None and now < row.reader_until <= now + LEASE
+    if held:
+        return None
+    row.reader_fence += 1
+    row.reader_until = now + LEASE
+    return row.reader_fence
+
+
+def keep_reader(session: Session, name: str, fence: int, now: datetime) -> bool:
+    """Go on being the reader; False where another one has taken over."""
+    row = state_of(session, name, now)
+    if row.reader_fence != fence:
+        return False
+    row.reader_until = now + LEASE
+    return True
+
+
+def end_reader(session: Session, name: str, fence: int, now: datetime) -> None:
+    """Let the next one read."""
+    row = state_of(session, name, now)
+    if row.reader_fence == fence:
+        row.reader_until = None
+
+
+def set_source_status(
+    session: Session,
+    row: SourceState,
+    status: SourceStatus,
+    now: datetime,
+    problem: str | None = None,
+    next_step: str | None = None,
+) -> None:
+    """Note how a source is; what needs a person is told once, and once that it is over."""
+    if status is not SourceStatus(row.status):
+        row.status, row.since = status, now
+    row.problem, row.next_step = problem, next_step
+    if status is SourceStatus.WORKS:
+        row.failures, row.pause_until = 0, None
+        if row.told:
+            tell_source(session, row.name, NoticeKind.RESTORED, now)
+        row.told = False
+        return
+    patient = status is SourceStatus.UNREACHABLE
+    if not row.told and (not patient or now - row.since >= TELL_AFTER):
+        row.told = True
+        tell_source(session, row.name, NoticeKind.BROKEN, now, problem, next_step)
+
+
+def tell_source(
+    session: Session,
+    name: str,
+    kind: NoticeKind,
+    now: datetime,
+    reason: str | None = None,
+    next_step: str | None = None,
+) -> None:
+    """Leave a notice about a source, to be sent after this transaction."""
+    session.add(
+        Notice(
+            source=name,
+            kind=kind,
+            reason=reason,
+            next_step=next_step,
+            told=[],
+            tries=0,
+            next_try_at=now,
+            created_at=now,
+        )
+    )
+
+
+def count_waiting(session: Session) -> dict[str, tuple[int, datetime]]:
+    """Source -> how many of its webhooks wait for meetergo's word, and since when the oldest does."""
+    query = (
+        select(EventRow.source, func.count(), func.min(EventRow.received_at))
+        .where(EventRow.status == EventStatus.RECEIVED)
+        .group_by(EventRow.source)
+    )
+    return {source: (number, oldest) for source, number, oldest in session.execute(query)}
