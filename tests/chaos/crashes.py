@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -100,6 +101,11 @@ class Stage:
         bridge = Bridge(url, (provider,)).connect_all()
         self.served = bridge.served[provider]
         bridge.services.store.close()
+        if postgres is None:
+            # A thread that has not let go of the database yet would leave all of it in the WAL.
+            with sqlite3.connect(folder / "template.sqlite3") as database:
+                database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            database.close()
         self._state: dict[str, Any] = {}
         self._keep()
 

@@ -435,7 +435,8 @@ def test_a_preview_says_what_would_fail_and_what_is_skipped(mapped: Bridge, file
     edit(files, "pipedrive", "owner:\n", "skip: [{when: {}, because: not today}]\nowner:\n")
     mapped.post(sample("booking_created"))
     page = text_of(see(mapped, f"/bookings/{KEY}/preview"))
-    assert "It would fail: there is no stage 'Nowhere' in Sales Pipeline" in page
+    assert "problem deal there is no stage 'Nowhere' in Sales Pipeline" in page
+    assert "create contact" in page and "create meeting" in page
     assert "Skipped: not today" in page
 
 
@@ -558,7 +559,7 @@ def test_an_object_that_the_crm_has_not_fails_in_words(tmp_path: Path, files: Pa
     bridge.sync(sample("booking_created"))
     assert bridge.delivery("hubspot").state == "failed"
     assert "hubspot has no lead here" in text_of(see(bridge, f"/bookings/{KEY}"))
-    assert "It would fail: hubspot has no lead" in text_of(see(bridge, f"/bookings/{KEY}/preview"))
+    assert "problem lead hubspot has no lead" in text_of(see(bridge, f"/bookings/{KEY}/preview"))
     bridge.close()
 
 
