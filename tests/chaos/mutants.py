@@ -80,7 +80,7 @@ def _lease_not_fenced() -> None:
 
 def _last_look_too_early() -> None:
     """The lease is looked at when a call's turn has come, and not when the call goes out."""
-    from crm_adapters import wire
+    from app.outbound import wire
 
     wire._watched = lambda kind, gate: kind
 

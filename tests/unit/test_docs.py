@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from textwrap import dedent
 
@@ -102,3 +104,12 @@ def test_every_command_is_documented() -> None:
             assert f"{group} {name}" in pages, f"{group} {name}"
     for name in ("doctor", "backfill", "reconcile"):
         assert f"app {name}" in pages, name
+
+
+def test_every_planted_bug_can_be_planted() -> None:
+    """A name that has moved would make a hunt of nothing: each is planted in a process of its own."""
+    code = "import sys; from tests.chaos.mutants import plant; [plant(n) for n in sys.argv[1:]]"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *MUTANTS], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
