@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from threading import Lock
 from typing import ClassVar, Protocol
 
-from app.domain.allowance import Allowance, Gate
+from app.domain.allowance import Allowance, Gate, MakeWay
 from app.domain.errors import (
     AccountMoved,
     AccountRefused,
@@ -136,6 +137,17 @@ class Report:
 
     notes: dict[Ref, list[str]] = field(default_factory=dict)
     """What a person should know of a record that was written: what of it the account does not take."""
+
+    @contextmanager
+    def sending(self, refs: Iterable[Ref]) -> Iterator[None]:
+        """Note creates as begun, around the call that makes them."""
+        new = set(refs) - self.begun
+        self.begun |= new
+        try:
+            yield
+        except MakeWay:
+            self.begun -= new
+            raise
 
     def note(self, ref: Ref, words: str) -> None:
         """Remember a sentence about a record."""

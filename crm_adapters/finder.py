@@ -100,12 +100,18 @@ def told_begun(
     """
     if marker in question.content:
         return BY_NUMBER if values.get(marker) == key.value else ""
-    ending = _NUMBER.search(str(values.get(body) or ""))
+    ending = number_at_end(values.get(body))
     if ending:
         number = key.value.partition(":")[2].partition("@")[0]
-        return BY_NUMBER if ending[1] == number else ""
+        return BY_NUMBER if ending == number else ""
     same = content_hash(values.get(title)) in question.begun.get(title, "").split("|")
     return BY_TITLE if same else ""
+
+
+def number_at_end(text: object) -> str:
+    """The booking's number at the end of a record's text; empty where there is none."""
+    ending = _NUMBER.search(str(text or ""))
+    return ending[1] if ending else ""
 
 
 def note_lost_targets(

@@ -112,7 +112,8 @@ class Accounts:
         """Let nobody call with a drain's leave once that drain has ended."""
         known = self._warm.get(connection_id)
         if known:
-            known.adapter.access.gate.may_go_on = _nobody_drains
+            gate = known.adapter.access.gate
+            gate.may_go_on, gate.make_way = _nobody_drains, _nobody_waits
 
     def forget(self, connection_id: int) -> None:
         """Have an account read anew before it is used next."""
@@ -201,6 +202,10 @@ class Accounts:
         with self._store.write() as session:
             row = session.get_one(ConnectionRow, connection_id)
             row.mapping_problem, row.mapping_text = problem, text or row.mapping_text
+
+
+def _nobody_waits() -> None:
+    pass
 
 
 def _nobody_drains() -> None:

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from app.bootstrap import Services
-from app.domain.allowance import NotOurs
+from app.domain.allowance import MakeWay, NotOurs
 from app.domain.booking import Booking
 from app.domain.errors import (
     AccountRefused,
@@ -65,6 +65,7 @@ from crm_adapters.finder import record_id_in
 from crm_adapters.guard import place_of
 from workers.accounts import Account
 from workers.lease import Lease, LeaseLost
+from workers.turn import Turn
 
 log = structlog.get_logger(__name__)
 Rows = list[tuple[DeliveryRow, BookingRow]]
@@ -77,7 +78,7 @@ class Stopping(NotOurs):
 
 LISTED_KINDS = (Kind.CHOICE, Kind.CHOICES, Kind.REFERENCE)
 """Fields whose values are taken from the account's lists."""
-ENDS_DRAIN = (RetryLater, Unauthorized, AccountRefused, Stopping)
+STOPS_BATCH = (RetryLater, Unauthorized, AccountRefused, Stopping, MakeWay)
 
 
 @dataclass
@@ -121,10 +122,11 @@ class Batch:
         self._marks = Marks()
         """Where others may meet what is worked on here."""
 
-    def ask(self, rows: Rows, beside: Batch | None = None) -> None:
+    def ask(self, rows: Rows, beside: Batch | None = None, turn: Turn | None = None) -> None:
         """Take deliveries in hand, and ask the CRM what has to be known of them.
 
-        What touches the records of `beside`, which is being written meanwhile, is left for later.
+        `turn` cuts it short where others wait. What touches the records of `beside`, which is being
+        written meanwhile, is left for later.
         Raises LeaseLost; what else goes wrong is dealt with when the batch is written.
         """
         self._rows = rows
@@ -133,7 +135,11 @@ class Batch:
             # Nobody is billed for the calls between two batches.
             meter.since()
         self._answered = meter.answered
-        self._account.adapter.access.gate.backlog = rows[0][0].backlog
+        gate, in_hand = self._account.adapter.access.gate, [self, *([beside] if beside else [])]
+        gate.backlog = all(delivery.backlog for batch in in_hand for delivery, _ in batch._rows)
+        if turn:
+            size = max(len(batch._rows) for batch in in_hand)
+            gate.make_way = turn.begin(size, self._account.adapter.batch_size, gate.backlog)
         ids = [delivery.id for delivery, _ in rows]
         self._lease.alone = None
         with self._write() as session:
@@ -141,7 +147,7 @@ class Batch:
         self._lease.alone = ids[0] if len(ids) == 1 else None
         try:
             self._settled = self._plan(beside)
-        except ENDS_DRAIN as error:
+        except STOPS_BATCH as error:
             self._stopped_by = error
         except CrmError as error:
             self._refused_by = error
@@ -161,7 +167,8 @@ class Batch:
         """Bring the deliveries into the CRM. Raises what ends the drain, after noting what was done.
 
         That is RetryLater, Unauthorized or AccountRefused where the CRM as a whole does not take
-        anything now, Stopping, and LeaseLost, after which nothing is noted.
+        anything now, Stopping, and LeaseLost, after which nothing is noted. What has to make way for
+        others is left for later.
         """
         settled, meter = self._settled, self._account.meter
         try:
@@ -170,7 +177,7 @@ class Batch:
             if settled and settled.plan.changes:
                 self._note_intents(settled)
                 self._account.adapter.apply(settled.plan, self._report)
-        except ENDS_DRAIN as error:
+        except STOPS_BATCH as error:
             self._stopped_by = error
         except CrmError as error:
             self._refused_by = error
@@ -182,11 +189,12 @@ class Batch:
                 row.alive_at, row.outages = self._now(), 0
             self._save(session)
             self._end(session, row, meter.since())
-            if not self._stopped_by:
+            cut = isinstance(self._stopped_by, MakeWay)
+            if not self._stopped_by or (cut and self._report.results):
                 _recovered(row)
                 row.progress_at, row.stalls = self._now(), 0
         self._lease.alone = None
-        if self._stopped_by:
+        if self._stopped_by and not cut:
             raise self._stopped_by
 
     def _write(self) -> AbstractContextManager[Session]:

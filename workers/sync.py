@@ -42,6 +42,7 @@ from crm_adapters.guard import place_of
 from workers.accounts import Account, Accounts
 from workers.batch import Batch, Rows, Stopping, write_as_holder
 from workers.lease import Lease, LeaseLost, ticks
+from workers.turn import Turn
 
 log = structlog.get_logger(__name__)
 FIRST_PAUSES = (2.0, 5.0)
@@ -207,13 +208,14 @@ class Drainer:
         account that refused everything is tried with one booking first.
         """
         account: Account | None = None
+        turn = Turn(partial(self._live_waits, lease.connection_id))
         if self._is_refused(lease) and not self._try_again(lease, lane):
             return
         while time.monotonic() < deadline and not self._stopping.is_set():
             with self._store.read() as session:
                 row = session.get_one(ConnectionRow, lease.connection_id)
                 broken = row.outages >= deliveries.OPEN_AFTER
-                limit = account.adapter.batch_size if account and not broken else 1
+                limit = turn.size(account.adapter.batch_size) if account and not broken else 1
                 rows = deliveries.due(session, lease.connection_id, self._now(), limit)
             if lane.writes and (not rows or is_suspect(rows)):
                 lane.end()
@@ -227,13 +229,20 @@ class Drainer:
             if broken:
                 self._probe(lease, account)
             batch = Batch(self._services, account, lease, self._now, self._before_save)
-            batch.ask(rows, beside=lane.writes)
+            batch.ask(rows, lane.writes, turn)
             lane.write(batch)
             last = len(rows) < limit or is_suspect(rows)
             if not account.adapter.asks_ahead or last or batch.stopped:
                 lane.end()
         lane.end()
         self._settle_doubts(lease)
+
+    def _live_waits(self, connection_id: int) -> bool:
+        try:
+            with self._store.read() as session:
+                return deliveries.is_live_due(session, connection_id, self._now())
+        except DATABASE_DOWN:
+            return False  # Whoever writes next finds that out.
 
     def _is_refused(self, lease: Lease) -> bool:
         with self._store.read() as session:

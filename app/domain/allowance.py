@@ -14,6 +14,10 @@ class NotOurs(Exception):
     """A call must not be made any more: the lease has passed on, or the process has to end."""
 
 
+class MakeWay(NotOurs):
+    """A call is for later, since others wait: it was not made, nor any part of it."""
+
+
 @dataclass(frozen=True)
 class Allowance:
     """So many calls within any so many seconds."""
@@ -42,21 +46,29 @@ class Gate:
         """Whether what is being done is old news."""
         self.may_go_on: Callable[[], None] = lambda: None
         """Called before each call and while waiting; what it raises ends the wait."""
+        self.make_way: Callable[[], None] = lambda: None
+        """Called before a call is begun, never while it may be under way. Raises MakeWay."""
 
     def enter(self, allowance: Allowance) -> None:
         """Return when a call may be made.
 
         Raises RateLimited with the seconds to wait where that is long.
         """
-        self.may_go_on()
+        self.look()
 
-    def rest(self, seconds: float) -> None:
-        """Wait, and look now and then whether the call is still to be made."""
+    def look(self) -> None:
+        """Look whether a call is still to be made, and to be made now."""
+        self.may_go_on()
+        self.make_way()
+
+    def rest(self, seconds: float, look: Callable[[], None] | None = None) -> None:
+        """Wait, and look now and then, by `look` or else whether the call is still to be made."""
+        look = look or self.may_go_on
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            self.may_go_on()
+            look()
             time.sleep(min(left, CHECK_EVERY))
-        self.may_go_on()
+        look()
 
     def refused(self, allowance: Allowance) -> None:
         """Take in that the CRM has refused a call for there were too many."""

@@ -310,13 +310,13 @@ class BudgetGate(Gate):
 
     def enter(self, allowance: Allowance) -> None:
         """Return when a call may be made. Raises RateLimited where that takes long."""
-        self.may_go_on()
+        self.look()
         self._keep_share_of_day()
         until = time.monotonic() + LONGEST_WAIT
         while wait := self._budget.take(self._key, allowance, self._share, self.backlog):
             if time.monotonic() + wait > until:
                 raise RateLimited("The CRM's allowance is used up for the moment.", wait)
-            self.rest(wait)
+            self.rest(wait, self.look)
 
     def _keep_share_of_day(self) -> None:
         day = self._budget.day(self._key)

@@ -296,6 +296,21 @@ def _workable(now: datetime) -> tuple[ColumnElement[bool], ...]:
     )
 
 
+def is_live_due(session: Session, connection_id: int, now: datetime) -> bool:
+    """Whether a live booking waits that nobody has in hand."""
+    query = (
+        select(DeliveryRow.id)
+        .join(ConnectionRow, ConnectionRow.id == DeliveryRow.connection_id)
+        .where(
+            DeliveryRow.connection_id == connection_id,
+            DeliveryRow.backlog.is_(False),
+            DeliveryRow.held_by.is_(None),
+            *_workable(now),
+        )
+    )
+    return session.scalar(query.limit(1)) is not None
+
+
 def connections_with_work(session: Session, now: datetime) -> list[int]:
     """Connections that have something due, and broken ones that are to be probed."""
     working = (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import compress
 from typing import Any
 
 from app.domain.errors import Conflict, CrmError, Gone, InvalidRecord, Unreadable
@@ -28,11 +30,14 @@ from crm_adapters.base import (
     unblocked,
     unlinked,
 )
+from crm_adapters.finder import number_at_end
 from crm_adapters.hubspot.client import LINK_TYPES, HubSpotClient, Pair, chunks, values_of
 from crm_adapters.hubspot.errors import batch_error, context, errors_of
 
 PRIMARY_COMPANY = {ObjectName.CONTACT: 1, ObjectName.DEAL: 5}
 """For new records; on existing ones the primary company is a person's choice."""
+Mark = Callable[[Mapping[str, Any]], str]
+"""Reads from a record's fields what it is told by; empty where it has nothing of the kind."""
 Links = list[tuple[Change, tuple[str, str]]]
 """Whose links, and the ids at both ends."""
 
@@ -112,15 +117,19 @@ class Writer:
         write(chunk[middle:])
 
     def _create(self, name: ObjectName, changes: list[Change]) -> None:
-        key = {ObjectName.CONTACT: "email", ObjectName.COMPANY: "domain"}.get(name, BOOKING_FIELD)
-        for chunk in chunks([change for change in changes if key in change.fields]):
-            self._create_chunk(chunk, key)
-        # Results come in any order: what has no key to be told by goes alone.
-        for change in changes:
-            if key not in change.fields:
-                self._create_chunk([change], "")
+        """Create records in batches. Results come in any order: what nothing tells apart goes alone."""
+        rest = changes
+        for mark in MARKS[name]:
+            marks = [mark(change.fields) for change in rest]
+            alike = Counter(marks)
+            told = [bool(own) and alike[own] == 1 for own in marks]
+            for chunk in chunks(list(compress(rest, told))):
+                self._create_chunk(chunk, mark)
+            rest = [change for change, is_told in zip(rest, told, strict=True) if not is_told]
+        for change in rest:
+            self._create_chunk([change], _no_mark)
 
-    def _create_chunk(self, chunk: list[Change], key: str) -> None:
+    def _create_chunk(self, chunk: list[Change], mark: Mark) -> None:
         name = chunk[0].ref.object
         inputs = [
             {
@@ -131,17 +140,17 @@ class Writer:
             }
             for number, change in enumerate(chunk)
         ]
-        self._report.begun.update(change.ref for change in chunk)
         try:
-            answer = self._api.create(name, inputs)
+            with self._report.sending(change.ref for change in chunk):
+                answer = self._api.create(name, inputs)
         except (InvalidRecord, Conflict, Gone) as error:
             if len(chunk) > 1:
-                self._split(chunk, error, lambda part: self._create_chunk(part, key))
+                self._split(chunk, error, lambda part: self._create_chunk(part, mark))
             else:
                 self._resolve(chunk[0], error)
             return
         for record in rows(answer, "results"):
-            change = chunk[0] if len(chunk) == 1 else _told_by(chunk, key, record)
+            change = chunk[0] if len(chunk) == 1 else _told_by(chunk, mark, record)
             self._done(change, an_id(record), Outcome.CREATED)
         for error_of_one in errors_of(answer):
             for trace in context(error_of_one, "objectWriteTraceId"):
@@ -241,10 +250,36 @@ def _text(value: FieldValue) -> str:
     return "" if value is None else str(value)
 
 
-def _told_by(chunk: list[Change], key: str, record: Json) -> Change:
-    value = str(values_of(record).get(key) or "")
+def _told_by(chunk: list[Change], mark: Mark, record: Json) -> Change:
+    value = mark(values_of(record))
     for change in chunk:
-        wanted = str(change.fields[key])
-        if value == wanted or (key == "email" and normalise_email(value) == wanted):
+        if mark(change.fields) == value:
             return change
     raise Unreadable("HubSpot's batch answer names a record that was not in the batch.")
+
+
+def _value_of(name: str) -> Mark:
+    return lambda fields: str(fields.get(name) or "")
+
+
+def _email(fields: Mapping[str, Any]) -> str:
+    written = str(fields.get("email") or "")
+    return normalise_email(written) or written
+
+
+def _number_in(name: str) -> Mark:
+    return lambda fields: number_at_end(fields.get(name))
+
+
+def _no_mark(_fields: Mapping[str, Any]) -> str:
+    return ""
+
+
+MARKS: dict[ObjectName, tuple[Mark, ...]] = {
+    ObjectName.CONTACT: (_email,),
+    ObjectName.COMPANY: (_value_of("domain"),),
+    ObjectName.DEAL: (_value_of(BOOKING_FIELD), _number_in("description")),
+    ObjectName.MEETING: (_value_of(BOOKING_FIELD), _number_in("hs_meeting_body")),
+}
+"""What tells a record of a batch from the others, the first that it has: a value that is unique, else
+the booking's number at the end of its text, where the portal has no field for the booking's id."""

@@ -172,9 +172,9 @@ class Writer:
         name, known = change.ref.object, change.record_id
         body = self._body(name, fields)
         if not known:
-            self._report.begun.add(change.ref)
             try:
-                return Result(self._api.create(name, body), Outcome.CREATED)
+                with self._report.sending([change.ref]):
+                    return Result(self._api.create(name, body), Outcome.CREATED)
             except (InvalidRecord, Conflict, AccountRefused, Gone):
                 self._report.begun.discard(change.ref)
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import Any, ClassVar
 
 from simple_salesforce.format import format_soql
@@ -41,6 +42,7 @@ from crm_adapters.salesforce.graph import ONE_PERSON, Graph, Links
 from crm_adapters.salesforce.packing import (
     MAX_GRAPHS,
     MOST_FAILED,
+    Pace,
     connected,
     fitting,
     packed,
@@ -104,6 +106,7 @@ class SalesforceAdapter:
         self.access = access
         self._api = SalesforceClient(access)
         self._columns = Columns()
+        self._pace = Pace()
         self._shares_events = True
         self._hidden: set[ObjectName] = set()
         """Objects whose link rows the org does not show."""
@@ -250,7 +253,7 @@ class SalesforceAdapter:
             graphs = connected(waiting, set(links.ids))
             # What does not fit into one graph waits for the ids of what it hangs on.
             waiting = [change for graph in graphs for change in graph[fitting(graph) :]]
-            for batch in packed([graph[: fitting(graph)] for graph in graphs]):
+            for batch in packed([graph[: fitting(graph)] for graph in graphs], self._pace):
                 waiting += self._send(batch, links, report, plan.assign)
             # What others hang on comes before them, as it did in the plan.
             waiting.sort(key=lambda change: place[change.ref])
@@ -274,10 +277,12 @@ class SalesforceAdapter:
                 graph.finish(report, {})
         if not busy:
             return []
-        report.begun.update(change.ref for graph in busy for change in graph.changes)
-        answer = self._api.post(
-            "composite/graph", {"graphs": [graph.body for graph in busy]}, assign=assign
-        )
+        began = monotonic()
+        with report.sending(change.ref for graph in busy for change in graph.changes):
+            answer = self._api.post(
+                "composite/graph", {"graphs": [graph.body for graph in busy]}, assign=assign
+            )
+        self._pace.took(monotonic() - began)
         by_id = {a_text(entry, "graphId"): entry for entry in rows(answer, "graphs")}
         entries = [an_object(by_id.get(graph.id)) for graph in busy]
         overrun = sum(entry.get("isSuccessful") is not True for entry in entries) > MOST_FAILED

@@ -15,6 +15,25 @@ MAX_NODES = 500
 MAX_GRAPHS = 75
 """In one call; more than 14 failed ones halt the rest."""
 MOST_FAILED = 14
+FIRST_NODES = 125
+"""In the first call, of which nobody knows yet how long it takes."""
+LEAST_NODES = 25
+LONG_CALL = 1.5
+"""Seconds. A call cannot be cut: one that takes longer is followed by smaller ones."""
+
+
+class Pace:
+    """How many nodes a call may have, so that a live booking need not wait long for its end."""
+
+    def __init__(self) -> None:
+        self.nodes = FIRST_NODES
+
+    def took(self, seconds: float) -> None:
+        """Learn from a call."""
+        if seconds > LONG_CALL:
+            self.nodes = max(LEAST_NODES, self.nodes // 2)
+        elif seconds < LONG_CALL / 2:
+            self.nodes = min(MAX_NODES, self.nodes * 2)
 
 
 def connected(changes: list[Change], known: set[Ref]) -> list[list[Change]]:
@@ -62,13 +81,13 @@ def fitting(graph: list[Change]) -> int:
     return sum(size <= MAX_NODES for size in sizes)
 
 
-def packed(graphs: list[list[Change]]) -> Iterable[list[list[Change]]]:
-    """Fill calls with graphs up to the limits of nodes and graphs."""
+def packed(graphs: list[list[Change]], pace: Pace) -> Iterable[list[list[Change]]]:
+    """Fill calls with graphs up to the limits of nodes and graphs; a graph goes in one piece."""
     batch: list[list[Change]] = []
     size = 0
     for graph in graphs:
         nodes = sum(map(_size, graph))
-        if batch and (size + nodes > MAX_NODES or len(batch) >= MAX_GRAPHS):
+        if batch and (size + nodes > pace.nodes or len(batch) >= MAX_GRAPHS):
             yield batch
             batch, size = [], 0
         batch.append(graph)

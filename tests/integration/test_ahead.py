@@ -183,8 +183,8 @@ def ask_before_each_write(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     asked, seen = threading.Event(), []
     ask, write, end = Batch.ask, Batch.write, Lane.end
 
-    def asks(batch: Batch, rows: Any, beside: Batch | None = None) -> None:
-        ask(batch, rows, beside)
+    def asks(batch: Batch, rows: Any, beside: Batch | None = None, turn: Any = None) -> None:
+        ask(batch, rows, beside, turn)
         if beside:
             seen.append(True)
             asked.set()
@@ -210,10 +210,10 @@ def ask_between_write_and_note(monkeypatch: pytest.MonkeyPatch, kind: Any) -> No
     wrote, asked = threading.Event(), threading.Event()
     ask, apply = Batch.ask, kind.apply
 
-    def asks(batch: Batch, rows: Any, beside: Batch | None = None) -> None:
+    def asks(batch: Batch, rows: Any, beside: Batch | None = None, turn: Any = None) -> None:
         if beside:
             wrote.wait(PATIENCE)
-        ask(batch, rows, beside)
+        ask(batch, rows, beside, turn)
         if beside:
             asked.set()
 
@@ -327,9 +327,9 @@ def test_bookings_that_somebody_left_are_written_ahead_too(
         ahead.post(sample("booking_rescheduled", id=f"b{number}", **changes))
     asked, ask = [], Batch.ask
 
-    def asks(batch: Batch, rows: Any, beside: Batch | None = None) -> None:
+    def asks(batch: Batch, rows: Any, beside: Batch | None = None, turn: Any = None) -> None:
         asked.append(len(rows))
-        ask(batch, rows, beside)
+        ask(batch, rows, beside, turn)
 
     monkeypatch.setattr(Batch, "ask", asks)
     monkeypatch.setattr("workers.sync.HAND_OVER", PATIENCE)

@@ -87,7 +87,7 @@ def test_every_crash_point_has_its_test() -> None:
                 if name
                 else (ROOT / path).exists()
             )
-    number = {30: "thirty"}[len(MUTANTS)]
+    number = {31: "thirty-one"}[len(MUTANTS)]
     assert f"plants {number} bugs" in " ".join(page.split())
 
 

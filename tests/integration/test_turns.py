@@ -1,0 +1,231 @@
+"""Live bookings get in between the calls of a backlog, and nothing of it is lost or read for ever."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from app.domain.allowance import MakeWay
+from app.store.models import DeliveryRow, RecordLink
+from crm_adapters.finder import number_at_end
+from crm_adapters.salesforce import adapter as salesforce
+from sandbox.serve import load_sandbox
+from tests.between import Asked, Between, Right
+from tests.bridge import PROVIDERS, Bridge, sample
+from tests.contract.test_adapters import only, person
+from workers import sync
+from workers.turn import LONG, PARTS, SHORT, Turn
+
+A_CALL = {"hubspot": 0.7, "salesforce": 0.3, "pipedrive": 0.3}
+"""Seconds that a call to the CRM takes, on the tests' own clock."""
+A_NODE = 0.015
+"""Seconds more for each record in a call of Salesforce's, which writes many in one."""
+LONGEST_WAIT = 3.0
+"""Seconds that we promise."""
+BACKLOG = {"hubspot": 120, "salesforce": 200, "pipedrive": 10}
+"""Bookings. Pipedrive takes four searches a second."""
+LIVE = "somebody.example"
+"""What is in every call about the live booking; an address has its @ in another form in a path."""
+
+
+class Slow:
+    """A CRM that takes its time for each call, on a clock that nobody waits for."""
+
+    def __init__(self, a_call: float) -> None:
+        self.now, self._a_call = 0.0, a_call
+        self.asked: list[tuple[float, Asked]] = []
+        self._lock = threading.Lock()
+
+    def clock(self) -> float:
+        """Seconds that all calls took so far."""
+        return self.now
+
+    def __call__(self, asked: Asked, _right: Right) -> None:
+        with self._lock:
+            self.now += self._a_call + A_NODE * asked.body.count(b'"referenceId"')
+            self.asked.append((self.now, asked))
+
+
+@pytest.fixture(params=PROVIDERS)
+def crm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bridge]:
+    """The service with one CRM behind a server that counts."""
+    between = Between(load_sandbox(request.param)())
+    bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", served={request.param: between})
+    bridge.connect(request.param)
+    bridge.drain(warm_only=True)
+    yield bridge
+    bridge.close()
+
+
+@pytest.fixture
+def slow(crm: Bridge, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
+    """The CRM takes its time."""
+    slow = Slow(A_CALL[next(iter(crm.served))])
+    monkeypatch.setattr(sync, "Turn", partial(Turn, clock=slow.clock))
+    monkeypatch.setattr(salesforce, "monotonic", slow.clock)
+    between = next(iter(crm.served.values()))
+    assert isinstance(between, Between)
+    with between.answering(slow):
+        yield slow
+
+
+def fill(crm: Bridge, number: int) -> None:
+    """Have bookings of strangers wait as backlog."""
+    for n in range(number):
+        stranger = [person(f"p{n}@gmail.com")]
+        crm.post(sample("booking_created", id=f"old{n}", attendees=stranger))
+    with crm.services.store.write() as session:
+        session.query(DeliveryRow).update({"backlog": True})
+
+
+def book(crm: Bridge, name: str = "live", email: str = f"live@{LIVE}") -> None:
+    """Somebody books now."""
+    crm.post(sample("booking_created", id=name, attendees=[person(email)]))
+
+
+def test_a_live_booking_gets_in_between_the_calls_of_a_backlog(crm: Bridge, slow: Slow) -> None:
+    """It was posted while a batch began; the CRM hears of it before the rest of that batch."""
+    provider = next(iter(crm.served))
+    number = BACKLOG[provider]
+    fill(crm, number)
+    between, begun = next(iter(crm.served.values())), []
+
+    def booked_meanwhile(asked: Asked, right: Right) -> None:
+        slow(asked, right)
+        if not begun:
+            begun.append(slow.now)
+            book(crm)
+
+    between.instead = booked_meanwhile
+    crm.settle()
+    about = [at for at, asked in slow.asked if LIVE.encode() in asked.body + asked.path.encode()]
+    assert about[0] - begun[0] <= LONGEST_WAIT
+    assert slow.now - begun[0] > 1.5 * LONGEST_WAIT, "the backlog was too short to be in the way"
+    view = only(crm).view()
+    assert len(view.meetings) == len(view.deals) == len(view.contacts) == number + 1
+    assert {d.state for d in crm.deliveries()} == {"synced"}
+    assert not any(d.doubts for d in crm.deliveries())
+
+
+def test_a_backlog_comes_to_its_end_among_live_bookings(crm: Bridge, slow: Slow) -> None:
+    """Each second somebody books: what is cut is not begun anew for ever."""
+    provider = next(iter(crm.served))
+    number = BACKLOG[provider]
+    fill(crm, number)
+    between, booked = next(iter(crm.served.values())), [0.0]
+
+    def booked_often(asked: Asked, right: Right) -> None:
+        slow(asked, right)
+        if slow.now - booked[-1] > 2 * SHORT and len(booked) < 6:
+            booked.append(slow.now)
+            book(crm, f"live{len(booked)}", f"l{len(booked)}@gmail.com")
+
+    between.instead = booked_often
+    crm.settle()
+    made = number + len(booked) - 1
+    view = only(crm).view()
+    assert len(view.meetings) == len(view.deals) == len(view.contacts) == made
+    assert len(booked) > 2, "nobody booked meanwhile"
+
+
+def test_what_made_way_is_not_looked_for_as_if_it_had_been_begun(crm: Bridge, slow: Slow) -> None:
+    """A cut comes before a call, never in it: no record is in doubt, and none is waited for."""
+    fill(crm, BACKLOG[next(iter(crm.served))])
+    between, posts = next(iter(crm.served.values())), Counter[str]()
+
+    def booked_at_a_create(asked: Asked, right: Right) -> None:
+        slow(asked, right)
+        posts[asked.method] += 1
+        if "book" not in posts and ("create" in asked.path or posts["POST"] > 2):
+            posts["book"] = 1
+            slow.now += SHORT
+            book(crm)
+
+    between.instead = booked_at_a_create
+    crm.settle(12.0)
+    assert posts["book"]
+    assert {d.state for d in crm.deliveries()} == {"synced"}
+
+
+def test_a_batch_without_an_end_notes_what_it_has_done(crm: Bridge, slow: Slow) -> None:
+    """Nobody waits; still it is cut after a while, so that what is done is not done again."""
+    provider = next(iter(crm.served))
+    number = BACKLOG[provider]
+    fill(crm, number)
+    between, noted = next(iter(crm.served.values())), []
+
+    def very_slow(asked: Asked, right: Right) -> None:
+        slow(asked, right)
+        slow.now += LONG / 4
+        with crm.services.store.read() as session:
+            noted.append(
+                session.query(RecordLink).filter(RecordLink.record_id.is_not(None)).count()
+            )
+
+    between.instead = very_slow
+    crm.settle()
+    assert len(set(noted)) > 1, "all was noted at once"
+    assert len(only(crm).view().meetings) == number
+
+
+def test_turns_shrink_when_they_are_cut_and_grow_again() -> None:
+    """By halves down to a twentieth, below which nothing is cut."""
+    now, waits = [0.0], [True]
+    turn = Turn(lambda: waits[0], lambda: now[0])
+    sizes = []
+    for _ in range(8):
+        sizes.append(turn.size(400))
+        check = turn.begin(sizes[-1], 400, backlog=True)
+        check()
+        now[0] += SHORT + 0.1
+        if sizes[-1] > 400 // PARTS:
+            with pytest.raises(MakeWay):
+                check()
+            with pytest.raises(MakeWay):
+                check()
+        else:
+            now[0] += 2 * LONG
+            check()
+    assert sizes == [400, 200, 100, 50, 25, 20, 40, 20]
+    waits[0] = False
+    for _ in range(8):
+        turn.begin(turn.size(400), 400, backlog=True)()
+    assert turn.size(400) == 400
+
+
+def test_no_live_batch_is_cut_for_a_live_booking() -> None:
+    """Who came first is done first; only for long is it not gone on with."""
+    now = [0.0]
+    turn = Turn(lambda: True, lambda: now[0])
+    check = turn.begin(400, 400, backlog=False)
+    now[0] += LONG - 0.1
+    check()
+    now[0] += 0.2
+    with pytest.raises(MakeWay):
+        check()
+
+
+def test_meetings_without_a_booking_id_field_go_in_batches(tmp_path: Path) -> None:
+    """Where HubSpot has no such field they are told apart by the number at the end of their text."""
+    bridge = Bridge(f"sqlite:///{tmp_path}/b.sqlite3", ("hubspot",))
+    crm = bridge.sandbox("hubspot")
+    bridge.connect("hubspot")
+    crm.drop_booking_fields()
+    bridge.drain(warm_only=True)
+    fill(bridge, 30)
+    crm.calls.clear()
+    bridge.settle()
+    made = [number for call, number in crm.calls.items() if "meetings/batch/create" in call]
+    assert made == [1], crm.calls
+    view = crm.view()
+    people = {contact.id: contact.email for contact in view.contacts}
+    told = {
+        (people[meeting.contact_ids[0]], number_at_end(meeting.body)) for meeting in view.meetings
+    }
+    assert told == {(f"p{n}@gmail.com", f"old{n}") for n in range(30)}
+    bridge.close()
