@@ -131,7 +131,7 @@ def _refused_account_fails_bookings() -> None:
     from app.domain.errors import AccountRefused
     from workers import batch
 
-    batch.ENDS_DRAIN = tuple(kind for kind in batch.ENDS_DRAIN if kind is not AccountRefused)
+    batch.STOPS_BATCH = tuple(kind for kind in batch.STOPS_BATCH if kind is not AccountRefused)
 
 
 def _references_are_sent() -> None:
