@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
+import time
+from collections.abc import Iterable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -11,10 +14,31 @@ import requests
 from sandbox.serve import Served, load_sandbox
 
 
+TIMES = "/_apart/times"
+
+
+class Timed:
+    """A WSGI app that notes when it worked on calls, and says so at TIMES."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._times: list[tuple[float, float]] = []
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == TIMES:
+            start_response("200 OK", [("Content-Type", "application/json")])
+            return [json.dumps(self._times).encode()]
+        began = time.monotonic()
+        answer = list(self._app(environ, start_response))
+        self._times.append((began, time.monotonic()))
+        return answer
+
+
 def _serve(name: str, settings: dict[str, Any], pipe: Connection) -> None:
     sandbox = load_sandbox(name)()
     for key, value in settings.items():
         setattr(sandbox, key, value)
+    sandbox.app.wsgi_app = Timed(sandbox.app.wsgi_app)
     served = Served(sandbox)
     pipe.send((served.url, served.environment()))
     pipe.recv()
@@ -41,6 +65,11 @@ class Apart:
         """Its own count: calls, writes, refusals for too many calls."""
         answer: dict[str, Any] = requests.get(f"{self.url}/_sandbox/calls", timeout=30).json()
         return answer
+
+    def times(self) -> list[tuple[float, float]]:
+        """When it began and ended to work on each call: seconds on this machine's monotonic clock."""
+        found = requests.get(f"{self.url}{TIMES}", timeout=30).json()
+        return [(float(began), float(ended)) for began, ended in found]
 
     def stop(self) -> None:
         """End the process."""

@@ -34,6 +34,10 @@ POSTS = 1000
 BACKLOG = {"hubspot": 10_000, "salesforce": 10_000, "pipedrive": 300}
 """Bookings. Pipedrive takes one search in a quarter of a second, whatever one does."""
 SINGLE = 100
+IDLE = 40
+"""Bookings that come one at a time, each after the one before it is everywhere."""
+QUIET = 0.4
+"""Seconds without a call after which a booking is taken to be in a CRM."""
 PLANS = 1000
 
 
@@ -44,6 +48,7 @@ def main() -> None:
         _calls(table, Path(folder))
         _planning(table)
         _posts(table, Path(folder))
+        _idle(table, Path(folder))
         for provider in PROVIDERS:
             _backlog(table, Path(folder), provider)
     Console(width=110).print(table)
@@ -161,6 +166,50 @@ def _posts(table: Table, folder: Path) -> None:
             seconds = time.monotonic() - started
     table.add_row(f"{POSTS} webhooks by 8 clients, SQLite", f"{POSTS / seconds:.0f} a second")
     table.add_row("webhook, median / 99th of 100", f"{times[POSTS // 2] * 1000:.0f} / {times[POSTS * 99 // 100] * 1000:.0f} ms")  # fmt: skip
+
+
+def _idle(table: Table, folder: Path) -> None:
+    """From the 202 to the last record in a CRM, less the time that the CRM itself worked."""
+    apart = {name: Apart(name) for name in PROVIDERS}
+    own = folder / "idle"
+    own.mkdir()
+    waited: dict[str, list[float]] = {name: [] for name in PROVIDERS}
+    with running(own, f"sqlite:///{own}/idle.sqlite3", apart) as service:
+        wait_for(service.ready, 60)
+        for name in PROVIDERS:
+            service.connect(name)
+        for number in range(IDLE):
+            before = {name: len(crm.times()) for name, crm in apart.items()}
+            base = sample("booking_created", id=f"idle-{number}")
+            person = {**base["attendees"][0], "email": f"p{number}@corp{number}.example"}
+            service.post({**base, "attendees": [person]}).raise_for_status()
+            began = time.monotonic()
+            wait_for(lambda: _quiet_since(apart, before, began), 60)
+            for name, crm in apart.items():
+                calls = [call for call in crm.times() if call[1] > began]
+                waited[name].append(max(end for _, end in calls) - began - _busy(calls, began))
+    for name, seconds in waited.items():
+        mine = sorted(seconds)
+        figures = f"{mine[IDLE // 2] * 1000:.0f} / {mine[IDLE * 95 // 100] * 1000:.0f} ms"
+        table.add_row(f"{name}: 202 to last record, idle, less its own time, p50 / p95", figures)
+
+
+def _quiet_since(apart: dict[str, Apart], before: dict[str, int], began: float) -> bool:
+    """Whether every CRM was called, and not again for a while."""
+    for name, crm in apart.items():
+        calls = crm.times()
+        if len(calls) == before[name] or time.monotonic() - max(c[1] for c in calls) < QUIET:
+            return False
+    return time.monotonic() > began
+
+
+def _busy(calls: list[tuple[float, float]], since: float) -> float:
+    """Seconds in which at least one of these calls was worked on."""
+    total, reached = 0.0, since
+    for began, ended in sorted(calls):
+        total += max(0.0, ended - max(began, reached))
+        reached = max(reached, ended)
+    return total
 
 
 if __name__ == "__main__":

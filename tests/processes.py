@@ -27,9 +27,12 @@ ROOT = Path(__file__).parent.parent
 class Running:
     """Running processes and how to speak to them."""
 
-    def __init__(self, folder: Path, database_url: str) -> None:
+    def __init__(
+        self, folder: Path, database_url: str, served: dict[str, Any] | None = None
+    ) -> None:
+        """`served`: sandboxes that run already; else one of each is started here."""
         self.folder = folder
-        self.served = {name: Served(load_sandbox(name)()) for name in PROVIDERS}
+        self.served = served or {name: Served(load_sandbox(name)()) for name in PROVIDERS}
         self.redis_port = free_port()
         self.valkey = self._valkey()
         self.web = f"http://127.0.0.1:{free_port()}"
@@ -119,9 +122,11 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, database_url: str) -> Iterator[Running]:
+def running(
+    folder: Path, database_url: str, served: dict[str, Any] | None = None
+) -> Iterator[Running]:
     """The service as processes, until the block ends."""
-    made = Running(folder, database_url)
+    made = Running(folder, database_url, served)
     try:
         yield made
     finally:

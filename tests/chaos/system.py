@@ -252,11 +252,14 @@ class System:
             return [f"{row.error_code}: {row.error_message}" for row in session.scalars(query)]
 
     def command(self, *words: str) -> str:
-        """Run `flask --app app …`; give what it prints."""
-        return subprocess.run(
+        """Run `flask --app app …`; give what it prints. Raises RuntimeError with what it says."""
+        ran = subprocess.run(
             [sys.executable, "-m", "flask", "--app", "app", *words],
-            cwd=ROOT, env=self.environment, capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
+            cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if ran.returncode:
+            raise RuntimeError(f"{' '.join(words)} ended with {ran.returncode}: {ran.stderr[-2000:]}")
+        return ran.stdout
 
     def writes(self) -> int:
         """Calls to all CRMs that may have changed something."""
