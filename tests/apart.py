@@ -13,7 +13,6 @@ import requests
 
 from sandbox.serve import Served, load_sandbox
 
-
 TIMES = "/_apart/times"
 
 

@@ -6,6 +6,7 @@ import json
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,7 @@ def _idle(table: Table, folder: Path) -> None:
             person = {**base["attendees"][0], "email": f"p{number}@corp{number}.example"}
             service.post({**base, "attendees": [person]}).raise_for_status()
             began = time.monotonic()
-            wait_for(lambda: _quiet_since(apart, before, began), 60)
+            wait_for(partial(_quiet_since, apart, before, began), 60)
             for name, crm in apart.items():
                 calls = [call for call in crm.times() if call[1] > began]
                 waited[name].append(max(end for _, end in calls) - began - _busy(calls, began))

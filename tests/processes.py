@@ -47,8 +47,8 @@ class Running:
             "SWEEP_INTERVAL": "2",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
-        for served in self.served.values():
-            own.update(served.environment())
+        for each in self.served.values():
+            own.update(each.environment())
         self.environment = {**os.environ, **own}
         made = subprocess.run(
             [sys.executable, "-m", "flask", "--app", "app", "keys", "create", "test"],

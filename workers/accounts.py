@@ -70,14 +70,14 @@ class Accounts:
         self._refused: dict[int, str] = {}
         """Connection -> version of a mapping that its CRM's schema speaks against."""
 
-    def get(self, connection_id: int, may_go_on: Callable[[], None]) -> Account:
+    def get(self, row: ConnectionRow, may_go_on: Callable[[], None]) -> Account:
         """The account of a connection; read anew after a while, a reconnect or a new mapping.
 
-        `may_go_on` is the present drain's: it is asked before every call from now on, those that read
-        the account included, until `release`. Raises the CRM's errors.
+        `row`: the connection as it is now. `may_go_on` is the present drain's: it is asked before
+        every call from now on, those that read the account included, until `release`. Raises the
+        CRM's errors.
         """
-        with self._store.read() as session:
-            row = session.get_one(ConnectionRow, connection_id)
+        connection_id = row.id
         latest = self._services.mappings[row.provider]
         known = self._warm.get(connection_id)
         if known and self._is_fresh(connection_id, known, row, latest):
@@ -107,6 +107,10 @@ class Accounts:
         )
         self._warm[connection_id] = account
         return account
+
+    def known(self, connection_id: int) -> Account | None:
+        """What was read of an account last, be it old; None where nothing was."""
+        return self._warm.get(connection_id)
 
     def release(self, connection_id: int) -> None:
         """Let nobody call with a drain's leave once that drain has ended."""

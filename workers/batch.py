@@ -6,8 +6,10 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 import structlog
+from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from app.bootstrap import Services
@@ -119,6 +121,8 @@ class Batch:
         self._refused_by: CrmError | None = None
         """What the CRM said of the batch as a whole, where it did not say whose fault it is."""
         self._answered = 0
+        self._given_back = False
+        """Something of it is due again at once."""
         self._marks = Marks()
         """Where others may meet what is worked on here."""
 
@@ -153,6 +157,11 @@ class Batch:
             self._refused_by = error
 
     @property
+    def done(self) -> bool:
+        """Whether all of it was worked on, and nothing of it is due again at once."""
+        return not self._given_back
+
+    @property
     def stopped(self) -> bool:
         """Whether the CRM did not answer what was asked."""
         return self._stopped_by is not None
@@ -183,16 +192,16 @@ class Batch:
             self._refused_by = error
         self._before_save()
         with self._write() as session:
+            self._save(session)
             row = session.get_one(ConnectionRow, self._id)
             # Who answers nonsense is out of order, whatever else was answered before.
             if meter.answered > self._answered and not isinstance(self._stopped_by, Unreadable):
                 row.alive_at, row.outages = self._now(), 0
-            self._save(session)
-            self._end(session, row, meter.since())
             cut = isinstance(self._stopped_by, MakeWay)
             if not self._stopped_by or (cut and self._report.results):
                 _recovered(row)
                 row.progress_at, row.stalls = self._now(), 0
+            self._end(session, row, meter.since())
         self._lease.alone = None
         if self._stopped_by and not cut:
             raise self._stopped_by
@@ -205,11 +214,12 @@ class Batch:
         account, mapping = self._account, self._account.mapping
         planner = Planner(mapping, account.adapter.shape, account.directory)
         groups: set[str] = set()
-        states = self._in_stories()
-        self._want_answers(mapping, [(row, booking) for _, row, booking in states])
-        refs = [ref for _, _, booking in states for ref in refs_of(booking)]
         with self._store.read() as session:
+            told = in_stories(session, self._cipher, [row for _, row in self._rows])
+            refs = [ref for booking in told.values() for ref in refs_of(booking)]
             there = frozenset(Ledger(session, self._cipher, self._id).there(refs))
+        states = [(delivery, row, told[row.id]) for delivery, row in self._rows]
+        self._want_answers(mapping, [(row, booking) for _, row, booking in states])
         for delivery, row, booking in states:
             around = self._surroundings(mapping, delivery, booking, row.revision)
             around = replace(around, there=there, made_by=delivery.made_by or {})
@@ -250,12 +260,6 @@ class Batch:
         )
         settled.plan = replace(settled.plan, assign=mapping.assignment_rules)
         return settled
-
-    def _in_stories(self) -> list[tuple[DeliveryRow, BookingRow, Booking]]:
-        """Each booking as its story has it."""
-        with self._store.read() as session:
-            told = in_stories(session, self._cipher, [row for _, row in self._rows])
-        return [(delivery, row, told[row.id]) for delivery, row in self._rows]
 
     def _want_answers(self, mapping: Mapping, states: list[tuple[BookingRow, Booking]]) -> None:
         """Have meetergo asked for answers that a mapping wants and a booking lacks.
@@ -423,20 +427,21 @@ class Batch:
         return {ref: Known(i, url=url_for(ref.object, i)) for ref, i in there.items()}
 
     def _log_changes(self, session: Session) -> None:
-        report = self._report
+        report, entries = self._report, list[dict[str, Any]]()
         for work in self._works:
             for record in work.desired.records if work.desired else ():
                 result = report.results.get(record.ref)
                 if result and result.outcome is not Outcome.UNCHANGED:
-                    session.add(
-                        SyncLog(
-                            delivery_id=work.delivery_id,
-                            object=record.ref.object.value,
-                            record_id=result.record_id,
-                            outcome=result.outcome.value,
-                            at=self._now(),
-                        )
-                    )
+                    entry = {
+                        "delivery_id": work.delivery_id,
+                        "object": record.ref.object.value,
+                        "record_id": result.record_id,
+                        "outcome": result.outcome.value,
+                        "at": self._now(),
+                    }
+                    entries.append(entry)
+        if entries:
+            session.execute(insert(SyncLog), entries)
 
     def _end(
         self,
@@ -453,15 +458,18 @@ class Batch:
             mine = share + (number < rest)
             work = works.get(delivery.id)
             if work is None and self._settled:
+                self._given_back = True
                 deliveries.let_go(session, delivery.id, mine)
                 continue
             work = work or _Work(delivery.id, booking.revision)
             problem = self._problem(work)
             refused = problem is None and self._refused_by is not None and self._is_open(work)
             if problem and self._looks_again(work, problem):
+                self._given_back = True
                 deliveries.set_apart(session, work.delivery_id, mine)
                 continue
             if (refused and len(self._rows) > 1) or (problem and self._may_pass_alone(work)):
+                self._given_back = True
                 deliveries.set_apart(session, work.delivery_id, mine)
                 continue
             problem = self._refused_by if refused else problem
@@ -491,6 +499,7 @@ class Batch:
         if isinstance(stopped_by, AccountRefused) and len(self._rows) == 1:
             deliveries.end_refused(session, work.delivery_id, stopped_by, calls, now)
         else:
+            self._given_back = True
             deliveries.let_go(session, work.delivery_id, calls)
         return False
 

@@ -93,19 +93,20 @@ class Drainer:
         """Bring everything that is due into one CRM; return at once where another is at it."""
         deadline = time.monotonic() + HAND_OVER
         while time.monotonic() < deadline and not self._stopping.is_set():
-            lease = self._take(connection_id)
-            if lease is None:
+            taken = self._take(connection_id)
+            if taken is None:
                 return
+            lease, row = taken
             self._leases[connection_id] = lease
-            if not self._hold(lease, deadline):
+            if not self._hold(lease, row, deadline):
                 return
             # A wake-up that came while the lease was held found it taken: look once more.
             with self._store.read() as session:
-                if connection_id not in deliveries.connections_with_work(session, self._now()):
+                if not deliveries.connections_with_work(session, self._now(), connection_id):
                     return
         self._services.waker.wake([connection_id])
 
-    def _hold(self, lease: Lease, deadline: float) -> bool:
+    def _hold(self, lease: Lease, row: ConnectionRow, deadline: float) -> bool:
         """Work while the lease is held; False where the drain ended before its work did.
 
         The outermost loop of a drain: what nobody foresaw is told, and ends no booking's waiting in
@@ -114,7 +115,7 @@ class Drainer:
         connection_id = lease.connection_id
         try:
             with lease:
-                self._work(lease, deadline)
+                self._work(lease, row, deadline)
         except LeaseLost:
             log.warning("lease_lost", connection_id=connection_id)
             self._acquit(lease)
@@ -160,20 +161,23 @@ class Drainer:
     def _stall_pause(self, stalls: int) -> timedelta:
         return timedelta(seconds=min(2.0 * stalls, self._services.settings.probe_interval))
 
-    def _take(self, connection_id: int) -> Lease | None:
-        """Become the one drainer of a connection, and take over what a dead one left behind."""
+    def _take(self, connection_id: int) -> tuple[Lease, ConnectionRow] | None:
+        """Become the one drainer of a connection, and take over what a dead one left behind.
+
+        Gives the connection as it was then; None where another one drains it.
+        """
         asked = ticks()
         with self._store.write() as session:
             fence = deliveries.take_lease(session, connection_id, self._now())
             if fence is None:
                 return None
             aside = deliveries.inherit(session, connection_id, fence, self._now())
+            row = session.get_one(ConnectionRow, connection_id)
             if aside:
-                row = session.get_one(ConnectionRow, connection_id)
                 tell_failures(session, row, self._now())
         for delivery_id in aside:
             log.error("delivery_set_aside", connection_id=connection_id, delivery_id=delivery_id)
-        return Lease(self._store, connection_id, fence, asked)
+        return Lease(self._store, connection_id, fence, asked), row
 
     def _acquit(self, lease: Lease) -> None:
         """Say that what was in hand alone has killed nobody, although the lease was lost."""
@@ -181,14 +185,13 @@ class Drainer:
             with self._store.write() as session:
                 deliveries.acquit(session, lease.alone, lease.fence, self._now())
 
-    def _work(self, lease: Lease, deadline: float) -> None:
-        with self._store.read() as session:
-            grant = grant_of(session.get_one(ConnectionRow, lease.connection_id))
+    def _work(self, lease: Lease, row: ConnectionRow, deadline: float) -> None:
+        grant = grant_of(row)
         try:
             with ThreadPoolExecutor(1, thread_name_prefix="writes") as writer:
                 lane = Lane(writer)
                 try:
-                    self._run(lease, deadline, lane)
+                    self._run(lease, row, deadline, lane)
                 except Exception:
                     # What ended the write comes first: the CRM may have asked for a pause.
                     lane.end()
@@ -201,31 +204,32 @@ class Drainer:
             # It is no booking that is refused, but what has to be known of the account before any.
             self._pause(lease, RetryLater(error.message))
 
-    def _run(self, lease: Lease, deadline: float, lane: Lane) -> None:
+    def _run(self, lease: Lease, row: ConnectionRow, deadline: float, lane: Lane) -> None:
         """Take batch after batch, while there is something due and time for it.
 
+        The last batch is followed by no look here: whoever drains looks once more without the lease.
         Where the CRM is asked ahead, a batch is asked about while the one before it is written. An
         account that refused everything is tried with one booking first.
         """
-        account: Account | None = None
-        turn = Turn(partial(self._live_waits, lease.connection_id))
-        if self._is_refused(lease) and not self._try_again(lease, lane):
+        connection_id = lease.connection_id
+        turn = Turn(partial(self._live_waits, connection_id))
+        if row.status not in WORKING and not self._try_again(lease, lane):
             return
         while time.monotonic() < deadline and not self._stopping.is_set():
+            known = self._accounts.known(connection_id)
             with self._store.read() as session:
-                row = session.get_one(ConnectionRow, lease.connection_id)
+                row = session.get_one(ConnectionRow, connection_id)
                 broken = row.outages >= deliveries.OPEN_AFTER
-                limit = turn.size(account.adapter.batch_size) if account and not broken else 1
-                rows = deliveries.due(session, lease.connection_id, self._now(), limit)
+                limit = turn.size(known.adapter.batch_size) if known and not broken else 1
+                rows = deliveries.due(session, connection_id, self._now(), limit)
             if lane.writes and (not rows or is_suspect(rows)):
                 lane.end()
                 continue
             if not rows:
                 break
-            warm = account is not None
-            account = self._account(lease.connection_id, lease)
-            if not warm:
-                continue
+            account = self._account(row, lease)
+            if known is None:
+                continue  # Now that it is known how many are written together.
             if broken:
                 self._probe(lease, account)
             batch = Batch(self._services, account, lease, self._now, self._before_save)
@@ -234,6 +238,8 @@ class Drainer:
             last = len(rows) < limit or is_suspect(rows)
             if not account.adapter.asks_ahead or last or batch.stopped:
                 lane.end()
+            if last and batch.done and not rows[0][0].doubts:
+                break
         lane.end()
         self._settle_doubts(lease)
 
@@ -244,10 +250,6 @@ class Drainer:
         except DATABASE_DOWN:
             return False  # Whoever writes next finds that out.
 
-    def _is_refused(self, lease: Lease) -> bool:
-        with self._store.read() as session:
-            return session.get_one(ConnectionRow, lease.connection_id).status not in WORKING
-
     def _try_again(self, lease: Lease, lane: Lane) -> bool:
         """Try an account that refused everything; True where it works again.
 
@@ -255,8 +257,11 @@ class Drainer:
         last time, so that one alone never keeps all out, and then the one that was refused last.
         Only where none waits the account is read instead. Raises what refuses it still.
         """
-        account = self._account(lease.connection_id, lease, anew=True)
         connection_id = lease.connection_id
+        self._accounts.forget(connection_id)
+        with self._store.read() as session:
+            row = session.get_one(ConnectionRow, connection_id)
+        account = self._account(row, lease)
         for refused in (False, True):
             with self._store.read() as session:
                 rows = (
@@ -283,10 +288,8 @@ class Drainer:
         was tried again.
         """
         with self._store.read() as session:
-            if deliveries.has_due(session, lease.connection_id):
-                return
             ledger = Ledger(session, self._services.cipher, lease.connection_id)
-            if not ledger.has_doubts():
+            if not ledger.has_doubts() or deliveries.has_due(session, lease.connection_id):
                 return
         with write_as_holder(self._store, lease) as session:
             ledger = Ledger(session, self._services.cipher, lease.connection_id)
@@ -302,14 +305,14 @@ class Drainer:
         with write_as_holder(self._store, lease) as session:
             session.get_one(ConnectionRow, lease.connection_id).alive_at = self._now()
 
-    def _account(self, connection_id: int, lease: Lease, anew: bool = False) -> Account:
-        if anew:
-            self._accounts.forget(connection_id)
-        return self._accounts.get(connection_id, partial(self._check, lease))
+    def _account(self, row: ConnectionRow, lease: Lease) -> Account:
+        return self._accounts.get(row, partial(self._check, lease))
 
     def warm(self, connection_id: int) -> Account:
         """Read an account before anything is due; nobody holds its lease."""
-        account = self._accounts.get(connection_id, lambda: None)
+        with self._store.read() as session:
+            row = session.get_one(ConnectionRow, connection_id)
+        account = self._accounts.get(row, lambda: None)
         self._accounts.release(connection_id)
         return account
 

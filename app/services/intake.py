@@ -140,12 +140,15 @@ class Intake:
             return self._quarantine(rules.name, document, now, FOREIGN_COMPANY)
         if rules.confirms and not booking.form:
             return self._hold(event, booking)
-        with self._store.write() as session:
+
+        def take(session: Session) -> Answer:
             event_id, new = add_event(
                 session, self._cipher, event, EventStatus.APPLIED, booking.key
             )
             wake = self._apply(session, booking, now) if new else []
-        return Answer(Verdict.ACCEPTED if new else Verdict.DUPLICATE, event_id, tuple(wake))
+            return Answer(Verdict.ACCEPTED if new else Verdict.DUPLICATE, event_id, tuple(wake))
+
+        return self._store.attempt(take)
 
     def _read(self, event: Event) -> Booking | None:
         if event.type == FORM_EVENT and self._wants_forms():
@@ -157,13 +160,16 @@ class Intake:
 
         Gives the connections to wake.
         """
-        with self._store.write() as session:
+
+        def believe(session: Session) -> list[int]:
             for row in session.scalars(_locked(event_ids)):
                 row.status, row.error, row.retry_at = EventStatus.APPLIED, None, None
                 row.booking_key, row.missing_since = booking.key, None
             wake = self._apply(session, booking, event.received_at, again=True)
             note_details(session, booking.key, event.received_at)
             return wake
+
+        return self._store.attempt(believe)
 
     def set_aside(self, event_ids: Sequence[int], why: str) -> None:
         """Quarantine webhooks that meetergo did not confirm."""
@@ -190,13 +196,16 @@ class Intake:
         if companies and booking.company_id and booking.company_id not in companies:
             self._quarantine(source, safe, now, FOREIGN_COMPANY)
             return None
-        with self._store.write() as session:
+
+        def adopt(session: Session) -> list[int] | None:
             kept = keep_newest(session, self._cipher, self._typed(session, booking, now), now)
             note_details(session, booking.key, now)
             if kept is None:
                 return None
             add_event(session, self._cipher, event, EventStatus.APPLIED, booking.key)
             return _want_story(session, kept, now, backlog)
+
+        return self._store.attempt(adopt)
 
     def replay(self, event_id: int, backlog: bool = False) -> list[int]:
         """Take a stored event in once more, as the first time; give the connections to wake.
@@ -226,10 +235,13 @@ class Intake:
         if aside:
             self._wait_for_word(event_id, event, booking.key)
             return []
-        with self._store.write() as session:
-            query = select(BookingRow).where(BookingRow.key == booking.key).with_for_update()
+        query = select(BookingRow).where(BookingRow.key == booking.key).with_for_update()
+
+        def want_known(session: Session) -> list[int]:
             known = session.scalars(query).first()
             return want(session, known, utcnow(), backlog) if known is not None else []
+
+        return self._store.attempt(want_known)
 
     def _wait_for_word(self, event_id: int, event: Event, booking_key: str) -> None:
         with self._store.write() as session:
@@ -242,7 +254,8 @@ class Intake:
         Raises LookupError where there is no such booking.
         """
         now = utcnow()
-        with self._store.write() as session:
+
+        def say(session: Session) -> list[int]:
             query = select(BookingRow).where(BookingRow.key.in_((key, f"default:{key}")))
             row = session.scalars(query.with_for_update()).first()
             if row is None:
@@ -252,14 +265,19 @@ class Intake:
             session.add(AuditLog(actor=actor, action=f"outcome_{said}", subject=row.key, at=now))
             return want(session, row, now)
 
+        return self._store.attempt(say)
+
     def _settle(self, event_id: int, event: Event, backlog: bool = False) -> list[int]:
         booking = read_form(event) if event.type == FORM_EVENT else read_booking(event)
         if booking is None:
             return []
-        with self._store.write() as session:
+
+        def settle(session: Session) -> list[int]:
             row = session.get_one(EventRow, event_id, with_for_update=True)
             row.status, row.error, row.booking_key = EventStatus.APPLIED, None, booking.key
             return self._apply(session, booking, utcnow(), again=True, backlog=backlog)
+
+        return self._store.attempt(settle)
 
     def _apply(
         self,
@@ -305,11 +323,15 @@ def _want_story(
     session: Session, row: BookingRow, now: datetime, backlog: bool = False
 ) -> list[int]:
     """Mark a booking as due, and those that it continues or that continue it."""
-    wake = set(want(session, row, now, backlog))
-    for mate in story_mates(session, row):
+    mates = story_mates(session, row)
+    for mate in mates:
         # Whoever has it in hand now does not know of this: what was wanted anew stays due.
         mate.revision += 1
-        wake.update(want(session, mate, now, backlog))
+    wake: set[int] = set()
+    # Everybody who changes several deliveries does so in this order: who waits for one holds no
+    # later one that another one waits for.
+    for booking in sorted([row, *mates], key=lambda booking: booking.id):
+        wake.update(want(session, booking, now, backlog))
     return sorted(wake)
 
 

@@ -97,7 +97,9 @@ def want(session: Session, booking: BookingRow, now: datetime, backlog: bool = F
     `backlog`: it is old news and comes after what is live.
     """
     connections = session.scalars(
-        select(ConnectionRow).where(ConnectionRow.status != ConnectionStatus.DISCONNECTED)
+        select(ConnectionRow)
+        .where(ConnectionRow.status != ConnectionStatus.DISCONNECTED)
+        .order_by(ConnectionRow.id)
     ).all()
     for connection in connections:
         want_for(session, booking, connection, now, backlog)
@@ -311,22 +313,28 @@ def is_live_due(session: Session, connection_id: int, now: datetime) -> bool:
     return session.scalar(query.limit(1)) is not None
 
 
-def connections_with_work(session: Session, now: datetime) -> list[int]:
-    """Connections that have something due, and broken ones that are to be probed."""
-    working = (
-        select(DeliveryRow.connection_id)
-        .join(ConnectionRow, ConnectionRow.id == DeliveryRow.connection_id)
-        .where(*_workable(now), ConnectionRow.status.in_(WORKING), may_be_tried(now))
-        .distinct()
+def connections_with_work(session: Session, now: datetime, *only: int) -> list[int]:
+    """Connections that have something due, and broken ones that are to be probed; `only` of these."""
+    due = select(DeliveryRow.id).where(
+        DeliveryRow.connection_id == ConnectionRow.id, *_workable(now)
     )
-    broken = select(ConnectionRow.id).where(
-        ConnectionRow.status == ConnectionStatus.ERROR, may_be_tried(now)
+    query = select(ConnectionRow.id).where(
+        may_be_tried(now),
+        or_(
+            ConnectionRow.status == ConnectionStatus.ERROR,
+            due.correlate(ConnectionRow).exists(),
+        ),
     )
-    return sorted({*session.scalars(working), *session.scalars(broken)})
+    if only:
+        query = query.where(ConnectionRow.id.in_(only))
+    return list(session.scalars(query.order_by(ConnectionRow.id)))
 
 
 def hold(session: Session, delivery_ids: Sequence[int], fence: int) -> None:
     """Mark a batch as being worked on, so that it can be told what a dead drainer left."""
+    if len(delivery_ids) > 1:
+        # An update alone would lock them in whatever order they lie in.
+        _locked = lock(session, delivery_ids)
     session.execute(
         update(DeliveryRow)
         .where(DeliveryRow.id.in_(delivery_ids))
@@ -348,7 +356,7 @@ def inherit(session: Session, connection_id: int, fence: int, now: datetime) -> 
             DeliveryRow.held_by.is_not(None),
             DeliveryRow.held_by != fence,
         )
-        .order_by(DeliveryRow.id)
+        .order_by(DeliveryRow.booking_id)
         .with_for_update()
     ).all()
     aside = []
@@ -648,7 +656,7 @@ def end_unforeseen(
     Gives the deliveries that were given up.
     """
     mine = (DeliveryRow.connection_id == connection_id, DeliveryRow.held_by == fence)
-    rows = session.scalars(select(DeliveryRow).where(*mine).order_by(DeliveryRow.id)).all()
+    rows = session.scalars(select(DeliveryRow).where(*mine).order_by(DeliveryRow.booking_id)).all()
     ended = []
     for row in rows:
         row.held_by = None
@@ -674,9 +682,11 @@ def set_apart(session: Session, delivery_id: int, calls: int) -> None:
 def lock(session: Session, delivery_ids: Sequence[int]) -> list[DeliveryRow]:
     """Lock deliveries and read them as they are now, in one query instead of one for each.
 
-    The session finds them for as long as the caller keeps the list.
+    The session finds them for as long as the caller keeps the list. They are locked in the order of
+    their bookings, as everywhere.
     """
-    query = select(DeliveryRow).where(DeliveryRow.id.in_(delivery_ids)).order_by(DeliveryRow.id)
+    query = select(DeliveryRow).where(DeliveryRow.id.in_(delivery_ids))
+    query = query.order_by(DeliveryRow.booking_id)
     query = query.with_for_update().execution_options(populate_existing=True)
     return list(session.scalars(query))
 

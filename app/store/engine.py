@@ -6,11 +6,11 @@ import fcntl
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
@@ -35,6 +35,10 @@ LOCK_SECONDS = 10
 """How long a statement waits for a row that another process has locked (PostgreSQL)."""
 STILL_SECONDS = 15
 """After that PostgreSQL ends a transaction whose process stands still, and lets go of its locks."""
+ATTEMPTS = 4
+"""How often a transaction is begun that deadlocks undo."""
+DEADLOCK = "40P01"
+"""https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 MIGRATION_LOCK = 0x6D656574
 CONNECT_TURN = 0x636F6E6E
 DATABASE_DOWN = (
@@ -45,6 +49,8 @@ _OURS = (IntegrityError, DataError, ProgrammingError)
 """What it raises for a statement that is wrong, however well it is."""
 SPACE = 64 * 1024
 """Bytes that must fit on the disk beside a SQLite database."""
+
+Done = TypeVar("Done")
 
 
 class Store:
@@ -73,6 +79,21 @@ class Store:
             session.begin(),
         ):
             yield session
+
+    def attempt(self, action: Callable[[Session], Done]) -> Done:
+        """Do something in one transaction of `write`, and again where a deadlock undid it all.
+
+        PostgreSQL ends one of two that wait for each other's rows; the other one goes on.
+        """
+        for _ in range(ATTEMPTS - 1):
+            try:
+                with self.write() as session:
+                    return action(session)
+            except OperationalError as error:
+                if getattr(error.orig, "sqlstate", None) != DEADLOCK:
+                    raise
+        with self.write() as session:
+            return action(session)
 
     def check(self) -> None:
         """Raise an error of which is_away is true where the database takes no write."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from app.store.engine import utcnow
+from app.store.models import ConnectionRow
 from workers.accounts import Account, Accounts
 
 log = structlog.get_logger(__name__)
@@ -31,9 +32,10 @@ def _let_grow_old(file: Path) -> None:
         asked = file.stat().st_mtime if file.exists() else 0.0
         return float("inf") if known.read_at.timestamp() < asked else age(accounts, known)
 
-    def got(accounts: Accounts, connection_id: int, may_go_on: Callable[[], None]) -> Account:
+    def got(accounts: Accounts, row: ConnectionRow, may_go_on: Callable[[], None]) -> Account:
+        connection_id = row.id
         before, begun = accounts._warm.get(connection_id), utcnow()
-        account = get(accounts, connection_id, may_go_on)
+        account = get(accounts, row, may_go_on)
         if account is not before:
             # What changed while it was read may not be in it.
             account.read_at = begun

@@ -13,20 +13,18 @@ CASE = "tests/contract/test_accounts.py::test_case"
 
 def _drains_lose_their_lease() -> None:
     """An account that is read anew is read with the leave of a drain that ended long ago."""
-    from app.store.models import ConnectionRow
     from workers.accounts import Accounts
 
     get = Accounts.get
 
-    def with_old_leave(accounts: Any, connection_id: int, may_go_on: Any) -> Any:
+    def with_old_leave(accounts: Any, row: Any, may_go_on: Any) -> Any:
+        connection_id = row.id
         known = accounts._warm.get(connection_id)
-        with accounts._store.read() as session:
-            row = session.get_one(ConnectionRow, connection_id)
         latest = accounts._services.mappings[row.provider]
         if known and not accounts._is_fresh(connection_id, known, row, latest):
             # The gate of the new adapter asks the old one; the drain sets its own once it has it.
-            get(accounts, connection_id, known.adapter.access.gate.may_go_on)
-        return get(accounts, connection_id, may_go_on)
+            get(accounts, row, known.adapter.access.gate.may_go_on)
+        return get(accounts, row, may_go_on)
 
     Accounts.get = with_old_leave
     Accounts.release = lambda accounts, connection_id: None

@@ -258,7 +258,9 @@ class System:
             cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
         if ran.returncode:
-            raise RuntimeError(f"{' '.join(words)} ended with {ran.returncode}: {ran.stderr[-2000:]}")
+            raise RuntimeError(
+                f"{' '.join(words)} ended with {ran.returncode}: {ran.stderr[-2000:]}"
+            )
         return ran.stdout
 
     def writes(self) -> int:

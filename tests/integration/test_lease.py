@@ -53,7 +53,7 @@ def test_who_stood_still_while_the_lease_was_given_does_not_have_it(
     taken = crm.drainer._take(1)
     assert taken is not None
     with pytest.raises(LeaseLost):
-        taken.check()
+        taken[0].check()
     crm.post(sample("booking_created"))
     lose_lease(crm)
     crm.drain()
@@ -80,7 +80,7 @@ def test_a_booking_at_which_living_workers_stand_still_has_killed_none(
             taken = following._take(1)
             assert taken is not None
             assert crm.delivery(provider).error_code == "killed_worker"
-            taken.give()
+            taken[0].give()
         return plan(batch, beside)
 
     for module in (lease, sync):
@@ -118,7 +118,7 @@ def test_who_never_held_a_booking_acquits_it_of_nothing(
             lose_lease(crm)
             taken = other._take(1)
             assert taken is not None
-            taken.give()
+            taken[0].give()
         return rows
 
     monkeypatch.setattr(deliveries, "due", late)

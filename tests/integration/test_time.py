@@ -291,10 +291,10 @@ def test_a_lease_is_kept_whatever_is_raised(
     monkeypatch.setattr(lease, "hold_lease", sometimes)
     taken = bridge.drainer._take(1)
     assert taken is not None
-    with taken:
-        before = taken._held_until
-        wait_for(lambda: taken._held_until > before and tries > 4)
-        taken.check()
+    with taken[0]:
+        before = taken[0]._held_until
+        wait_for(lambda: taken[0]._held_until > before and tries > 4)
+        taken[0].check()
     bridge.close()
 
 

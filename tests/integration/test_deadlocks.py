@@ -1,0 +1,75 @@
+"""Two that change the same bookings at once, on PostgreSQL: neither waits for the other for ever."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import select, text
+
+from app.store.models import BookingRow, DeliveryRow
+from tests.bridge import Bridge, sample
+from tests.postgres import postgres_url
+
+MOVED = "booking-moved"
+
+
+@pytest.fixture
+def crm() -> Iterator[Bridge]:
+    """The service on PostgreSQL with one CRM, and a booking that was moved by booking anew."""
+    with postgres_url() as url:
+        bridge = Bridge(url, ("hubspot",))
+        bridge.connect("hubspot")
+        first = sample("booking_created")
+        bridge.sync(first, {**first, "id": MOVED, "rescheduledFromId": first["id"]})
+        yield bridge
+        bridge.close()
+
+
+@pytest.mark.parametrize("way", ["webhook", "replay"])
+def test_a_deadlock_is_tried_again(crm: Bridge, way: str) -> None:
+    """Who changes the two bookings of a story the other way round makes nobody fail."""
+    with crm.services.store.read() as session:
+        rows = session.execute(
+            select(DeliveryRow.id)
+            .join(BookingRow, BookingRow.id == DeliveryRow.booking_id)
+            .order_by(BookingRow.id.desc())
+        )
+        later, first = rows.scalars().all()
+    has_one, stuck = threading.Event(), threading.Event()
+
+    def other_way_round() -> None:
+        with crm.services.store.write() as session:
+            # The other side is the one that PostgreSQL ends.
+            session.execute(text("SET LOCAL deadlock_timeout = '60s'"))
+            session.get_one(DeliveryRow, later, with_for_update=True)
+            has_one.set()
+            assert stuck.wait(20)
+            session.get_one(DeliveryRow, first, with_for_update=True)
+
+    thread = threading.Thread(target=other_way_round)
+    thread.start()
+    assert has_one.wait(20)
+    watcher = threading.Thread(target=_watch, args=(crm, stuck))
+    watcher.start()
+    if way == "webhook":
+        moved = sample("booking_rescheduled", id=MOVED)
+        assert crm.post(moved).status_code == 202
+    else:
+        event = crm.events()[-1]
+        assert crm.services.intake.replay(event.id) == [1]
+    thread.join(20)
+    watcher.join(20)
+    crm.settle()
+
+
+def _watch(crm: Bridge, stuck: threading.Event) -> None:
+    """Say when somebody waits for a lock."""
+    query = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    for _ in range(2000):
+        with crm.services.store.read() as session:
+            if session.scalar(query):
+                stuck.set()
+                return
+        threading.Event().wait(0.01)
