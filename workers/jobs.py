@@ -15,6 +15,7 @@ from app.services.watch import watch
 from app.store.deliveries import connections_with_work, mend_overlooked, ripen
 from app.store.engine import utcnow
 from workers.pool import DrainPool
+from workers.queue import CONFIRM_JOB, NOTICE_JOB, RECONCILE_JOB, SYNC_JOB
 
 log = structlog.get_logger(__name__)
 MINUTE = 60.0
@@ -30,11 +31,6 @@ def process_pool() -> DrainPool:
 def sync_connection(connection_id: int) -> None:
     """Bring one CRM account up to date, in a thread: the next wake-up need not wait for it."""
     process_pool().submit(connection_id)
-
-
-def sweep() -> None:
-    """Look for whatever is due: a lost or flushed Redis loses nothing."""
-    look(process_services(), process_pool())
 
 
 def look(services: Services, pool: DrainPool) -> None:
@@ -87,15 +83,6 @@ def send_notices() -> None:
     process_pool().aside("notices", process_services().notifier.send_due)
 
 
-def refresh_tokens() -> None:
-    """Refresh access tokens before they expire, each in a thread: one slow provider holds up none."""
-    services = process_services()
-    for connection_id in services.tokens.due():
-        process_pool().aside(
-            f"refresh-{connection_id}", partial(refresh_one, connection_id, services)
-        )
-
-
 def refresh_one(connection_id: int, services: Services) -> None:
     """Refresh the access token of one connection."""
     try:
@@ -138,12 +125,6 @@ def reconcile_source(source: str) -> None:
             break
 
 
-BY_ID = {"workers.jobs.sync_connection": sync_connection}
-ALONE = {
-    "workers.jobs.sweep": sweep,
-    "workers.jobs.confirm_events": confirm_events,
-    "workers.jobs.send_notices": send_notices,
-    "workers.jobs.refresh_tokens": refresh_tokens,
-    "workers.jobs.reconcile": reconcile,
-}
+BY_ID = {SYNC_JOB: sync_connection}
+ALONE = {CONFIRM_JOB: confirm_events, NOTICE_JOB: send_notices, RECONCILE_JOB: reconcile}
 """Every job that there is: nothing else that lies in Redis is run."""

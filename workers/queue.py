@@ -16,6 +16,7 @@ log = structlog.get_logger(__name__)
 QUEUE = "sync"
 SYNC_JOB = "workers.jobs.sync_connection"
 NOTICE_JOB = "workers.jobs.send_notices"
+RECONCILE_JOB = "workers.jobs.reconcile"
 CONFIRM_JOB = "workers.jobs.confirm_events"
 JOB_TIMEOUT = 600
 """Seconds after which RQ ends a job; a drain hands over long before."""

