@@ -1,7 +1,7 @@
 # `make demo` and `make test` are all that a new machine needs; see README.md.
 VENV := .venv
 PY := $(VENV)/bin/python
-.PHONY: demo test thorough check bench chaos chaos-mutants soak month fuzz format clean
+.PHONY: demo test thorough check bench chaos chaos-mutants soak month day fuzz format clean
 
 demo: $(VENV)/.runtime ## Run everything on this machine and show it (ARGS=--once: and stop)
 	@$(PY) -m sandbox.demo $(ARGS)
@@ -36,6 +36,9 @@ soak: $(VENV)/.dev ## Hours in real time: does a booking ever wait without a rea
 
 month: $(VENV)/.dev ## A simulated month in which something happens each hour (SEED=..)
 	@MONTH_EACH_HOUR=1 MONTH_SEED=$(SEED) $(PY) -m pytest -n 2 -q tests/integration/test_month.py
+
+day: $(VENV)/.dev ## A simulated day of bookings that nobody signs, meetergo at its worst (BOOKINGS=.. SEED=..)
+	@DAY_BOOKINGS=$(BOOKINGS) DAY_SEED=$(SEED) $(PY) -m pytest -n 2 -q -s tests/integration/test_day.py
 
 WEBHOOKS := 1500
 RAW := 300

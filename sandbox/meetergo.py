@@ -34,6 +34,8 @@ class MeetergoSandbox:
         """The key that is taken; another one ends those before it."""
         self.user_id = ""
         """The one user whom the key may act as; empty: any."""
+        self.shown: Counter[str] = Counter()
+        """Appointment -> how often it was shown alone."""
         self.refused = 0
         """Calls that were answered with 429."""
         self.down = False
@@ -144,6 +146,7 @@ class MeetergoSandbox:
         found = self.appointments.get(appointment_id)
         if found is None or time.monotonic() < self.late.get(appointment_id, 0.0):
             return _error(404, "Not found")
+        self.shown[appointment_id] += 1
         return make(200, found)
 
     def _type(self, type_id: str) -> Response:

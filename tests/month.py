@@ -29,7 +29,7 @@ from app.store.deliveries import SKEW, WORKABLE
 from app.store.engine import utcnow
 from app.store.models import WORKING, ConnectionRow, DeliveryRow, DeliveryState, UtcTime
 from config.settings import CONFIG_DIR
-from sandbox import core
+from sandbox import core, meetergo
 from sandbox.meetergo import API_KEY, MeetergoSandbox
 from sandbox.serve import Served
 from tests.bridge import KEY, SECRET, Bridge, make_settings, sample
@@ -81,7 +81,7 @@ class Clock:
 def own_time(patch: pytest.MonkeyPatch, clock: Clock) -> None:
     """Let everything go by this clock, the database server's included, and nobody sleep."""
     shim = SimpleNamespace(monotonic=clock.ticks, sleep=clock.forward, time=time.time)
-    for module in (tokens, allowance, secrets, core):
+    for module in (tokens, allowance, secrets, core, meetergo):
         patch.setattr(module, "time", shim)
     for owner in (lease, sync):
         patch.setattr(owner, "ticks", clock.ticks)
@@ -113,7 +113,15 @@ class Hands:
 class World:
     """meetergo, the CRMs and the service, and what everybody did."""
 
-    def __init__(self, database_url: str, folder: Path, clock: Clock, dice: random.Random) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        folder: Path,
+        clock: Clock,
+        dice: random.Random,
+        scheme: str = "hmac-sha256",
+    ) -> None:
+        """`scheme`: how meetergo's webhooks are known to be its own."""
         self.clock, self.dice = clock, dice
         self.mappings = folder / "mappings"
         shutil.copytree(CONFIG_DIR / "mappings", self.mappings)
@@ -122,7 +130,7 @@ class World:
         self.values: dict[str, Any] = {
             "mappings_dir": self.mappings, "meetergo_api_key": API_KEY,
             "meetergo_api_base": self.meetergo.url, "meetergo_api_user_id": "u1",
-            "meetergo_webhook_secrets": SECRET,
+            "meetergo_webhook_secrets": SECRET, "meetergo_signature_scheme": scheme,
         }  # fmt: skip
         self.bridge = Bridge(database_url, **self.values)
         for served in self.bridge.served.values():
