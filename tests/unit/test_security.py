@@ -5,15 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
 from datetime import UTC, datetime
 
 import pytest
+import time_machine
 from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook
 
 from app.security import signatures
 from app.security.encryption import Cipher, UnreadableSecret
+from tests.bridge import DATA
 
 SECRETS = ("new-secret", "old-secret")
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -69,6 +72,26 @@ def test_standard_webhooks_scheme() -> None:
     signatures.verify_standard(("AAAA", secret), headers, b"{}")
     with pytest.raises(signatures.BadSignature):
         signatures.verify_standard((secret,), headers, b"{ }")
+
+
+def test_what_the_javascript_library_signs_is_taken() -> None:
+    """Senders that use it know our secrets as we do: none has a sign that one of the two reads
+    otherwise."""
+    signed = json.loads((DATA / "signed" / "javascript.json").read_text(encoding="utf-8"))
+    cases = signed["cases"]
+    assert any("+" in case["secret"] for case in cases) and any("/" in c["secret"] for c in cases)
+    with time_machine.travel(datetime.fromtimestamp(signed["at"], UTC)):
+        for number, case in enumerate(cases):
+            headers = {
+                "webhook-id": case["id"],
+                "webhook-timestamp": str(signed["at"]),
+                "webhook-signature": case["signature"],
+            }
+            body, secret = case["body"].encode(), case["secret"]
+            other = cases[number - 1]["secret"]
+            assert signatures.verify_standard((other, secret), headers, body) == secret
+            with pytest.raises(signatures.BadSignature):
+                signatures.verify_standard((other,), headers, body)
 
 
 @given(st.text(), st.text(), st.binary())
