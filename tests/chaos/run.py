@@ -52,14 +52,26 @@ class Verdict:
         return not self.wrong
 
 
-def run(folder: Path, database_url: str, seed: int, bookings: int, mutant: str = "") -> Verdict:
+MORE = ("web-2", "scheduler-2")
+
+
+def run(
+    folder: Path,
+    database_url: str,
+    seed: int,
+    bookings: int,
+    given: argparse.Namespace | None = None,
+) -> Verdict:
     """One run. Deterministic in what is posted; when faults strike depends on the machine too."""
+    how: dict[str, Any] = {"mutant": given.mutant, "unsigned": given.unsigned} if given else {}
+    if given and given.many:
+        how |= {"workers": tuple(f"worker-{n}" for n in (1, 2, 3)), "more": MORE}
     started = time.monotonic()
     history = make(seed, bookings)
     expected = oracle(folder, history)
     verdict = Verdict()
     with ExitStack() as stack:
-        system = System(folder, database_url, console.print, mutant)
+        system = System(folder, database_url, console.print, **how)
         stack.callback(system.stop)
         for served in system.served.values():
             served.sandbox.calls.clear()
@@ -201,12 +213,14 @@ def main() -> int:
     parser.add_argument("--bookings", type=int, default=200)
     parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
     parser.add_argument("--mutant", default="")
+    parser.add_argument("--many", action="store_true", help="3 workers, 2 webs, 2 schedulers")
+    parser.add_argument("--unsigned", action="store_true", help="ask meetergo about each webhook")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         url = f"sqlite:///{folder}/bridge.sqlite3"
         if given.database == "postgresql":
             url = stack.enter_context(postgres_url())
-        verdict = run(Path(folder), url, given.seed, given.bookings, given.mutant)
+        verdict = run(Path(folder), url, given.seed, given.bookings, given)
         show(verdict, given.seed, given.bookings)
         if not verdict.good:
             kept = Path(tempfile.gettempdir()) / f"chaos-{given.seed}.log"

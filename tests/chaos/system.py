@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -27,6 +29,7 @@ from app.security.signatures import sign_body
 from app.store.engine import Store
 from app.store.models import ConnectionRow, DeliveryRow, DeliveryState
 from sandbox.core import Window
+from sandbox.meetergo import API_KEY, MeetergoSandbox
 from sandbox.serve import Served, load_sandbox
 from tests.bridge import KEY, PROVIDERS, SECRET, wait_for
 from tests.chaos.history import USERS
@@ -51,9 +54,17 @@ class System:
         mutant: str = "",
         workers: tuple[str, ...] = ("worker-1", "worker-2"),
         settings: Mapping[str, str] = SHORT,
+        more: tuple[str, ...] = (),
+        unsigned: bool = False,
     ) -> None:
-        """`settings`: variables of the environment beside those that every run needs."""
-        self._settings = settings
+        """`settings`: variables of the environment beside those that every run needs.
+
+        `more`: further processes, `web-2` or `scheduler-2`. `unsigned`: webhooks are known by a token
+        in their address alone, so that meetergo is asked about each.
+        """
+        self._settings, self._unsigned = settings, unsigned
+        self.meetergo = Served(MeetergoSandbox()) if unsigned else None
+        self._booking = threading.Lock()
         self.folder, self.say, self.workers = folder, say, workers
         self.database_url = database_url
         self.can_cut = database_url.startswith("postgresql")
@@ -66,6 +77,7 @@ class System:
         self._valkey: ValkeyServer | None = None
         self.start_valkey()
         self.web = f"http://127.0.0.1:{free_port()}"
+        self._webs = [self.web]
         self.environment = self._environment(mutant)
         made = subprocess.run(
             [sys.executable, "-m", "flask", "--app", "app", "keys", "create", "chaos"],
@@ -76,7 +88,9 @@ class System:
         self._log = (folder / "log").open("ab")
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._ending = threading.Event()
-        for name in ("web", "scheduler", *self.workers):
+        self._binds = {name: f"127.0.0.1:{free_port()}" for name in more if name.startswith("web")}
+        self._webs += [f"http://{bind}" for bind in self._binds.values()]
+        for name in ("web", "scheduler", *self.workers, *more):
             self.start(name)
         self._keeper = threading.Thread(target=self._keep_running, daemon=True)
         self._keeper.start()
@@ -99,6 +113,11 @@ class System:
             "BRIDGE_MUTANT": mutant or os.environ.get("BRIDGE_MUTANT", ""),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
+        if self.meetergo:
+            own |= {
+                "MEETERGO_SIGNATURE_SCHEME": "url-token", "MEETERGO_API_KEY": API_KEY,
+                "MEETERGO_API_USER_ID": "u1", "MEETERGO_API_BASE": self.meetergo.url,
+            }  # fmt: skip
         for served in self.served.values():
             own.update(served.environment())
         return {**os.environ, **own}
@@ -109,9 +128,10 @@ class System:
             "web": [sys.executable, "-m", "gunicorn", "--config", "config/gunicorn.py",
                     "tests.chaos.mutants:create_app()"],
             "scheduler": [sys.executable, "-m", "workers.schedule"],
-        }.get(name, [sys.executable, "-m", "tests.chaos.mutants"])  # fmt: skip
+        }.get(name.partition("-")[0], [sys.executable, "-m", "tests.chaos.mutants"])  # fmt: skip
+        bind = {"WEB_BIND": self._binds[name]} if name in self._binds else {}
         self.processes[name] = subprocess.Popen(
-            command, cwd=ROOT, env=self.environment, stdout=self._log, stderr=subprocess.STDOUT,
+            command, cwd=ROOT, env={**self.environment, **bind}, stdout=self._log, stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip
 
@@ -219,22 +239,35 @@ class System:
         wait_for(connected, 120)
 
     def post(self, payload: Any) -> None:
-        """Post a signed webhook until it is answered with 202."""
+        """Post a webhook until it is answered with 202, to each web process in turn."""
         body = json.dumps(payload).encode()
+        self._book(payload)
         headers = {
             "Content-Type": "application/json",
             "X-Meetergo-Signature": sign_body(SECRET, body),
         }
 
+        path = f"/webhooks/meetergo/default/{SECRET}" if self._unsigned else "/webhooks/meetergo"
+        webs = itertools.cycle(random.sample(self._webs, len(self._webs)))
+
         def accepted() -> bool:
             try:
-                address = f"{self.web}/webhooks/meetergo"
+                address = f"{next(webs)}{path}"
                 answer = requests.post(address, data=body, headers=headers, timeout=20)
                 return answer.status_code == 202
             except requests.RequestException:
                 return False
 
         wait_for(accepted, 120)
+
+    def _book(self, payload: Any) -> None:
+        """Let meetergo's API know a state that it did not know yet."""
+        if self.meetergo is None:
+            return
+        with self._booking:
+            known = self.meetergo.sandbox.appointments.get(payload["id"])
+            if known is None or known["updatedAt"] < payload["updatedAt"]:
+                self.meetergo.sandbox.book(payload)
 
     def states(self) -> dict[str, int]:
         """How many deliveries there are in each state; nothing while the database is cut off."""
@@ -281,7 +314,7 @@ class System:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
         self.kill_valkey()
-        for served in self.served.values():
+        for served in [*self.served.values(), *([self.meetergo] if self.meetergo else [])]:
             served.stop()
         self.store.close()
         self._log.close()
