@@ -113,10 +113,13 @@ def test_pages_fit_a_telephone(site: tuple[Bridge, str], page: Page) -> None:
     page.set_viewport_size({"width": NARROW, "height": 740})
     key = sample("booking_created")["id"]
     for path in ("/", f"/bookings/{key}", f"/bookings/{key}/preview", "/mappings",
-                 "/mappings/hubspot/try", "/events"):  # fmt: skip
+                 "/mappings/hubspot/try", "/events", "/sources", "/sources/new"):  # fmt: skip
         page.goto(f"{url}{path}")
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= NARROW, (path, width)
+        if path == "/sources":
+            inside = page.evaluate("document.querySelector('main').scrollWidth")
+            assert inside <= NARROW, (path, inside)
         unnamed = "[...document.querySelectorAll('input:not([type=hidden]),select,textarea')]"
         assert page.evaluate(f"{unnamed}.filter(e => !e.labels.length).length") == 0, path
         assert page.evaluate("document.querySelectorAll('h1').length") >= 1, path

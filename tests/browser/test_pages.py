@@ -107,6 +107,34 @@ def test_refusal_and_outage_end_in_words(site: tuple[Bridge, str], page: Page) -
     assert page.get_by_text("token endpoint answered 503").is_visible()
 
 
+def test_a_source_is_made_changed_and_ended(site: tuple[Bridge, str], page: Page) -> None:
+    """A person adds a second workspace: what is wrong is said on the form, the key never shown."""
+    bridge, url = site
+    sign_in(page, bridge, url)
+    page.get_by_role("link", name="Sources").click()
+    page.get_by_role("link", name="Add a source").click()
+    page.get_by_label("Name:").fill("berlin")
+    page.get_by_label("How its webhooks prove themselves").select_option("url-token")
+    page.get_by_label("meetergo key").fill("ak_live:berlin-key")
+    page.get_by_role("button", name="Add").click()
+    assert "user" in page.get_by_role("alert").inner_text()
+    page.get_by_label("meetergo key").fill("ak_live:berlin-key")
+    page.get_by_label("Id of the user").fill("u1")
+    page.get_by_label("Day on which the key ends").fill("2030-02-01")
+    page.get_by_role("button", name="Add").click()
+    row = page.get_by_role("row", name="berlin")
+    assert row.get_by_text("ends 2030-02-01").is_visible()
+    row.get_by_role("link", name="berlin").click()
+    assert "berlin-key" not in page.content()
+    page.get_by_label("Company ids").fill("c1")
+    page.get_by_role("button", name="Change").click()
+    assert bridge.services.sources.rules("berlin").company_ids == ("c1",)
+    page.get_by_role("row", name="berlin").get_by_role("link").click()
+    page.get_by_role("button", name="End this source").click()
+    page.get_by_role("heading", name="meetergo workspaces").wait_for()
+    assert page.get_by_role("row", name="berlin").count() == 0
+
+
 def test_a_failed_booking_says_why(site: tuple[Bridge, str], page: Page) -> None:
     """A sales person sees the CRM's own words and what to do; a stranger's markup stays text."""
     bridge, url = site
