@@ -463,6 +463,11 @@ class Batch:
                 continue
             work = work or _Work(delivery.id, booking.revision)
             problem = self._problem(work)
+            if problem and isinstance(self._stopped_by, NotOurs):
+                # Whose fault it is was not looked into any more.
+                self._given_back = True
+                deliveries.let_go(session, work.delivery_id, mine)
+                continue
             refused = problem is None and self._refused_by is not None and self._is_open(work)
             if problem and self._looks_again(work, problem):
                 self._given_back = True

@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.domain.allowance import MakeWay
+from app.domain.errors import InvalidRecord
 from app.store.models import DeliveryRow, RecordLink
 from crm_adapters.finder import number_at_end
 from crm_adapters.salesforce import adapter as salesforce
@@ -229,3 +231,26 @@ def test_meetings_without_a_booking_id_field_go_in_batches(tmp_path: Path) -> No
     }
     assert told == {(f"p{n}@gmail.com", f"old{n}") for n in range(30)}
     bridge.close()
+
+
+def test_what_is_refused_in_a_batch_that_is_cut_is_looked_into_later(
+    crm: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record that is gone is why another one is refused: a cut before that is known fails nobody."""
+    provider = next(iter(crm.served))
+    adapter = type(crm.services.adapter(1).inner)
+    apply, cuts = adapter.apply, []
+
+    def cut_at_its_end(made: Any, plan: Any, report: Any) -> None:
+        if cuts:
+            apply(made, plan, report)
+            return
+        cuts.append(len(plan.changes))
+        refused = InvalidRecord("It was linked to something that is not there any more.")
+        report.problems[plan.changes[-1].ref] = refused
+        raise MakeWay
+
+    monkeypatch.setattr(adapter, "apply", cut_at_its_end)
+    book(crm)
+    crm.drain()
+    assert cuts and {d.state for d in crm.deliveries()} == {"synced"}, provider
