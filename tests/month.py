@@ -119,7 +119,7 @@ class World:
         folder: Path,
         clock: Clock,
         dice: random.Random,
-        scheme: str = "hmac-sha256",
+        scheme: str = "body",
     ) -> None:
         """`scheme`: how meetergo's webhooks are known to be its own."""
         self.clock, self.dice = clock, dice

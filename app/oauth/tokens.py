@@ -40,8 +40,6 @@ LONGEST_BACK_OFF = timedelta(seconds=4 * BACK_OFF[1])
 """The longest that a token endpoint is left alone where it asks for that itself."""
 ALARM_AFTER = timedelta(minutes=15)
 """A token endpoint that has been failing for so long makes a connection `expiring`."""
-GIVEN_AGAIN = 0.5
-"""Seconds for which a token is given again without a look at what became of it."""
 EARLY = 2.0
 """The scheduler refreshes up to so many margins ahead, spread so that not all come at once."""
 
@@ -441,31 +439,18 @@ class TokenService:
 
 
 class ConnectionTokens:
-    """The token source of one connection.
-
-    What was given a moment ago is given again without a look into the database: a booking takes a
-    handful of calls. It opens the account that the work was planned for, whatever becomes of the
-    connection, and it had minutes to live.
-    """
+    """The token source of one connection."""
 
     def __init__(self, service: TokenService, connection_id: int, account_id: str) -> None:
         self._service = service
         self._connection_id, self._account_id = connection_id, account_id
-        self._held: tuple[str, float] | None = None
 
     def token(self) -> str:
         """A token that lives a while longer."""
-        held = self._held
-        if held and time.monotonic() - held[1] < GIVEN_AGAIN:
-            return held[0]
-        asked = time.monotonic()
-        token = self._service.token(self._connection_id, self._account_id)
-        self._held = (token, asked)
-        return token
+        return self._service.token(self._connection_id, self._account_id)
 
     def renewed(self, refused: str) -> str:
         """Another token than the one that the CRM just refused."""
-        self._held = None
         return self._service.renewed(self._connection_id, refused, self._account_id)
 
     def look_for_address(self, token: str) -> None:
