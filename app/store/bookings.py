@@ -19,6 +19,7 @@ from app.domain.merge import fill, identities, is_more_than_said, merge
 from app.domain.story import is_continued
 from app.domain.story import tell as tell_story
 from app.security.encryption import Cipher
+from app.store.engine import take_turns
 from app.store.models import BookingPerson, BookingRow
 
 PURPOSE = "bookings.state"
@@ -33,6 +34,7 @@ def keep_newest(
     session: Session, cipher: Cipher, booking: Booking, now: datetime
 ) -> BookingRow | None:
     """Store a state if it is the newest; give the row, or None where nothing new is known by it."""
+    _wait_for_kin(session, booking)
     values = {
         "key": booking.key,
         "status": booking.status.value,
@@ -65,6 +67,22 @@ def keep_newest(
     session.flush()
     _join_story(session, cipher, row, kept, now)
     return row
+
+
+def _wait_for_kin(session: Session, booking: Booking) -> None:
+    """Wait until nobody else stores what may continue this booking, or be continued by it.
+
+    Two that are stored at the same moment on PostgreSQL would not see each other, and each be taken
+    for a story of its own.
+    """
+    person = booking.attendees[0].identity if booking.attendees else None
+    kin = {booking.key, hash_of(person) if person else booking.key}
+    if booking.continues:
+        kin.add(f"{booking.source}:{booking.continues}")
+    turns = (hashlib.sha256(mark.encode()).digest()[:8] for mark in kin)
+    # In one order, so that two that share several wait for each other only once.
+    for turn in sorted(int.from_bytes(turn, "big", signed=True) for turn in turns):
+        take_turns(session, turn)
 
 
 def _join_story(

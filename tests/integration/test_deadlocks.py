@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import select, text
 
+from app.store import bookings
 from app.store.models import BookingRow, DeliveryRow
 from tests.bridge import Bridge, sample
 from tests.postgres import postgres_url
@@ -73,3 +74,44 @@ def _watch(crm: Bridge, stuck: threading.Event) -> None:
                 stuck.set()
                 return
         threading.Event().wait(0.01)
+
+
+def test_two_that_belong_together_are_stored_one_after_the_other(
+    crm: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cancel of a booking and the making of the one in its place come at the same moment, and
+    nothing but the circumstances joins them: neither is taken for a story of its own."""
+    old = sample("booking_created", id="old", createdAt="2026-11-01T09:00:00Z")
+    crm.sync(old)
+    cancelled = sample("booking_cancelled", id="old", updatedAt="2026-11-24T09:00:00Z",
+                       cancel={"reason": "rescheduled", "actionAt": "2026-11-24T09:00:00Z"})  # fmt: skip
+    anew = sample("booking_created", id="anew", createdAt="2026-11-24T09:00:30Z",
+                  updatedAt="2026-11-24T09:00:30Z")  # fmt: skip
+    join, met = bookings._join_story, threading.Event()
+    first = threading.Lock()
+
+    def meets_the_other(*args: object) -> None:
+        join(*args)  # type: ignore[arg-type]
+        if first.acquire(blocking=False):
+            met.wait(20)
+
+    monkeypatch.setattr(bookings, "_join_story", meets_the_other)
+    one = threading.Thread(target=crm.post, args=(cancelled,))
+    one.start()
+    while not first.locked():
+        assert one.is_alive()
+    watcher = threading.Thread(target=_watch, args=(crm, met))
+    watcher.start()
+
+    def other() -> None:
+        crm.post(anew)
+        met.set()
+
+    two = threading.Thread(target=other)
+    two.start()
+    for thread in (one, two, watcher):
+        thread.join(30)
+    crm.settle()
+    with crm.services.store.read() as session:
+        stories = {row.key: row.story for row in session.scalars(select(BookingRow))}
+    assert stories["default:anew"] == "default:old", stories
