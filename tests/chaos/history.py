@@ -91,7 +91,10 @@ def _anew(
     """The cancel of a booking, and the booking in its place; half of those say so themselves."""
     cancelled = sample(
         "booking_cancelled",
-        **{name: before[name] for name in ("id", "start", "end", "attendees", "hosts", "location")},
+        **{
+            name: before[name]
+            for name in ("id", "start", "end", "attendees", "hosts", "location", "createdAt")
+        },
         isCancelled=True,
         updatedAt=(at + timedelta(seconds=5)).isoformat(),
         cancel={
