@@ -59,7 +59,6 @@ def _strict_salesforce(sandbox: Any) -> None:
                     where={"StageName": "Closed Won"}, lacks="Budget__c", fields=("Budget__c",))  # fmt: skip
     org.duplicate_rules.append(DuplicateRule("Contact", ("FirstName", "LastName"), alert=True))
     org.duplicate_rules.append(DuplicateRule("Account", ("Name",), name="One_account"))
-    org.headers_of_parts = True
     for field, units in (("Contact.FirstName", 40), ("Contact.LastName", 40), ("Account.Name", 60),
                          ("Opportunity.Name", 80), ("Event.Subject", 80)):  # fmt: skip
         account.longest(*field.split("."), units)

@@ -151,8 +151,13 @@ class SalesforceSandbox(Sandbox):
         return super()._before()
 
     def header(self, name: str) -> str:
-        """A header that counts for the write that is being done."""
-        if self._part is None or not self.org.headers_of_parts:
+        """A header that counts for the write that is being done.
+
+        A part of a composite call has its own and inherits none of these; one of a graph has none:
+        https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_composite_composite_subrequest.htm
+        https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_composite_graph_composite_subrequest.htm
+        """
+        if self._part is None:
             return str(request.headers.get(name, ""))
         sent = self._part.get("httpHeaders") or {}
         return next((str(v) for k, v in sent.items() if k.lower() == name.lower()), "")
@@ -363,6 +368,7 @@ class SalesforceSandbox(Sandbox):
         if method == "PATCH":
             self._check(sobject, body, rest)
             self._change(sobject, table[rest], body)
+            self._assign(sobject, table[rest])
             self._mirror(sobject, table[rest], body)
             return 204, None
         if method == "DELETE":
@@ -393,7 +399,11 @@ class SalesforceSandbox(Sandbox):
             self.hidden.discard((body["SobjectType"], name))
 
     def _assign(self, sobject: str, record: Record) -> None:
-        """An active assignment rule gives a new lead or case away, unless the header says no."""
+        """An active assignment rule gives a lead or case away that is made or changed, unless the
+        header says no; left out it says yes.
+
+        https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/headers_autoassign.htm
+        """
         wanted = self.header("Sforce-Auto-Assign").upper() != "FALSE"
         if sobject in ("Lead", "Case") and self.assign_to and wanted:
             record["OwnerId"] = self.assign_to
@@ -459,6 +469,9 @@ class SalesforceSandbox(Sandbox):
             parts = body.get("compositeRequest")
             if not isinstance(parts, list) or not 0 < len(parts) <= 25:
                 raise Refused(400, "PROCESSING_HALTED", "between 1 and 25 subrequests")
+            inherited = {"accept", "authorization", "content-type"}
+            if any(inherited & {h.lower() for h in part.get("httpHeaders", {})} for part in parts):
+                raise Refused(400, "INVALID_INPUT", "a subrequest inherits this header")
             if sum("/query" in part["url"] for part in parts) > 5:
                 raise Refused(400, "PROCESSING_HALTED", "at most 5 queries")
             if all(part["method"] == "GET" for part in parts):
@@ -519,6 +532,10 @@ class SalesforceSandbox(Sandbox):
         for part in parts:
             if "/query" in part["url"] or part["method"] not in ("GET", "POST", "PATCH", "DELETE"):
                 raise Refused(400, "INVALID_INPUT", "a graph takes record URLs only")
+            unknown = set(part) - {"method", "url", "referenceId", "body"}
+            if unknown:
+                message = f"Unrecognized field {unknown.pop()!r}"
+                raise Refused(400, "JSON_PARSER_ERROR", message)
             kinds.add((part["method"], part["url"].split("/")[5]))
         if len(kinds) > 15:
             raise Refused(400, "LIMIT_EXCEEDED", "at most 15 kinds of nodes")

@@ -61,12 +61,6 @@ class Org:
         self.duplicate_rules: list[DuplicateRule] = []
         self.person_accounts = False
         self.one_person_per_event = False
-        self.headers_of_parts = False
-        """Headers for rules count in each subrequest's httpHeaders alone, as it is documented.
-
-        Off: what is sent with the outer call counts for all of its parts.
-        https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_composite_composite_subrequest.htm
-        """
         self.moved_to = ""
         """The address of the new My Domain; the old one redirects every call of the API."""
 

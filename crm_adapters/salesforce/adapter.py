@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from time import monotonic
 from typing import Any, ClassVar
 
@@ -35,16 +36,24 @@ from app.domain.records import (
 from app.outbound.reply import Json, a_list, a_text, an_id, an_object, rows, some_objects, some_text
 from crm_adapters.base import Access, Report, read_schema, unblocked
 from crm_adapters.finder import note_lost_targets
-from crm_adapters.salesforce.client import CALLS, KEY, SOBJECTS, SalesforceClient
+from crm_adapters.salesforce.client import (
+    CALLS,
+    KEY,
+    SOBJECTS,
+    SalesforceClient,
+    rule_headers,
+    status_of,
+)
 from crm_adapters.salesforce.errors import error_of
 from crm_adapters.salesforce.finder import Columns, Finder
 from crm_adapters.salesforce.graph import ONE_PERSON, Graph, Links
 from crm_adapters.salesforce.packing import (
     MAX_GRAPHS,
+    MAX_PARTS,
     MOST_FAILED,
     Pace,
+    by_headers,
     connected,
-    fitting,
     packed,
     small_enough,
 )
@@ -250,11 +259,18 @@ class SalesforceAdapter:
         # A refused record is set aside, and the rest is sent again without links to it.
         while waiting:
             waiting = unblocked(small_enough(waiting, report), report, links.ids)
-            graphs = connected(waiting, set(links.ids))
-            # What does not fit into one graph waits for the ids of what it hangs on.
-            waiting = [change for graph in graphs for change in graph[fitting(graph) :]]
-            for batch in packed([graph[: fitting(graph)] for graph in graphs], self._pace):
-                waiting += self._send(batch, links, report, plan.assign)
+            groups = [
+                by_headers(group, links.needs_headers)
+                for group in connected(waiting, set(links.ids))
+            ]
+            # What does not fit into one call waits for the ids of what it hangs on.
+            waiting = [change for _, _, rest in groups for change in rest]
+            plain = [now for headers, now, _ in groups if not headers]
+            for batch in packed(plain, lambda: self._pace.nodes):
+                waiting += self._send(batch, links, report)
+            ruled = [now for headers, now, _ in groups if headers]
+            for batch in packed(ruled, lambda: MAX_PARTS):
+                waiting += self._send_with_headers(list(chain(*batch)), links, report)
             # What others hang on comes before them, as it did in the plan.
             waiting.sort(key=lambda change: place[change.ref])
         note_lost_targets(self.find, plan, report)
@@ -263,9 +279,31 @@ class SalesforceAdapter:
         """Ask everything about all objects in one call, and again where a key found nothing."""
         return Finder(self._api, self._columns, questions, ids).run()
 
-    def _send(
-        self, batch: list[list[Change]], links: Links, report: Report, assign: bool
+    def _send_with_headers(
+        self, changes: list[Change], links: Links, report: Report
     ) -> list[Change]:
+        """Send changes in one composite call, all or nothing; give those to be sent again."""
+        graph = Graph(0, changes, links, self._shares_events, headers=True)
+        if not graph.nodes:
+            graph.finish(report, {})
+            return []
+        began = monotonic()
+        with report.sending(change.ref for change in changes):
+            body: Json = {"allOrNone": True, "compositeRequest": graph.nodes}
+            answer = self._api.post("composite", body)
+        self._pace.took(monotonic() - began)
+        parts = {a_text(part, "referenceId"): part for part in rows(answer, "compositeResponse")}
+        if all(name in parts and status_of(parts[name]) < 300 for name in graph.names):
+            graph.finish(report, parts)
+            self._write_exactly(graph, links, report)
+            return []
+        stopped_by = graph.blame(report, parts, overrun=False)
+        report.begun.difference_update(change.ref for change in changes)
+        if stopped_by:
+            raise stopped_by
+        return [change for change in changes if change.ref not in report.problems]
+
+    def _send(self, batch: list[list[Change]], links: Links, report: Report) -> list[Change]:
         """Send graphs in one call; give the changes that have to be sent again."""
         graphs = [
             Graph(number, changes, links, self._shares_events)
@@ -279,9 +317,7 @@ class SalesforceAdapter:
             return []
         began = monotonic()
         with report.sending(change.ref for graph in busy for change in graph.changes):
-            answer = self._api.post(
-                "composite/graph", {"graphs": [graph.body for graph in busy]}, assign=assign
-            )
+            answer = self._api.post("composite/graph", {"graphs": [graph.body for graph in busy]})
         self._pace.took(monotonic() - began)
         by_id = {a_text(entry, "graphId"): entry for entry in rows(answer, "graphs")}
         entries = [an_object(by_id.get(graph.id)) for graph in busy]
@@ -324,7 +360,9 @@ class SalesforceAdapter:
                 for ref in some
             ]
             body: dict[str, Any] = {"allOrNone": False, "records": records}
-            answers = a_list(self._api.post("composite/sobjects", body, method="PATCH"))
+            answers = a_list(
+                self._api.post("composite/sobjects", body, "PATCH", rule_headers(assign=False))
+            )
             if len(answers) != len(some):
                 raise Unreadable("Salesforce's answer leaves a record out.")
             for ref, answer in zip(some, answers, strict=True):

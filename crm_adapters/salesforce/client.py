@@ -33,6 +33,25 @@ SOBJECTS = {
 }
 CALLS = Allowance("a second", 25, 1.0, told=False)
 """Salesforce has a budget of 24 hours, told in a header, and no limit a second; this one is ours."""
+
+
+def rule_headers(assign: bool) -> dict[str, str]:
+    """What tells the org's own rules how to take a write.
+
+    They count with the request that writes. In a composite call that is each subrequest, which
+    inherits Accept, Authorization and Content-Type alone; a graph's subrequests take no headers:
+    https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_composite_composite_subrequest.htm
+    https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_composite_graph_composite_subrequest.htm
+    """
+    return {
+        # A stranger who shares a name with somebody is no duplicate: an alert must not stop him.
+        "Sforce-Duplicate-Rule-Header": "allowSave=true",
+        # Left out it means TRUE: an assignment rule would take leads and cases from their owner.
+        # https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/headers_autoassign.htm
+        "Sforce-Auto-Assign": str(assign).upper(),
+    }
+
+
 QUERIES = 5
 """Queries that one composite call takes."""
 
@@ -102,17 +121,12 @@ class SalesforceClient:
         found = self.call(lambda sf: sf.restful(f"sobjects/{sobject}/describe"), lost=Gone)
         return rows(found, "fields")
 
-    def post(self, path: str, body: Json, method: str = "POST", assign: bool = False) -> Any:
-        """POST JSON under the version's root; `assign` lets the org's assignment rules act."""
-        headers = {
-            # A stranger who shares a name with somebody is no duplicate: an alert rule must not
-            # stop him.
-            "Sforce-Duplicate-Rule-Header": "allowSave=true",
-            # Left out it means TRUE: an assignment rule would take leads and cases from their owner.
-            # https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/headers_autoassign.htm
-            "Sforce-Auto-Assign": str(assign).upper(),
-        }
-        return self.call(lambda sf: sf.restful(path, method=method, json=body, headers=headers))
+    def post(
+        self, path: str, body: Json, method: str = "POST", headers: Mapping[str, str] | None = None
+    ) -> Any:
+        """POST JSON under the version's root. `headers` do not reach the parts of a composite call."""
+        sent = dict(headers or {})
+        return self.call(lambda sf: sf.restful(path, method=method, json=body, headers=sent))
 
     def call(
         self,

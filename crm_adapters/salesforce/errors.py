@@ -110,6 +110,18 @@ def cannot_be_asked(content: Any) -> bool:
     return bool(codes & {"MALFORMED_QUERY", "INVALID_TYPE"})
 
 
+def only_warned(content: Any) -> bool:
+    """Whether a duplicate rule refused a record that it would let pass with allowSave=true.
+
+    https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/headers_duplicaterules.htm
+    """
+    entries = entries_of(content)
+    found = [some_text(entry, "errorCode") == "DUPLICATES_DETECTED" for entry in entries]
+    # The key over `allowSave` is spelt in two ways.
+    results = [value for entry in entries for value in entry.values() if isinstance(value, dict)]
+    return any(found) and any(result.get("allowSave") is True for result in results)
+
+
 def error_of(status: int, content: Any, sobject: str = "") -> Exception:  # noqa: PLR0911
     """Our error for a refusal of one record (of `sobject`), or of a whole call."""
     entries = entries_of(content)

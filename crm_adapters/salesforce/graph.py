@@ -29,14 +29,25 @@ from app.domain.records import (
 )
 from app.outbound.reply import Json, an_id, an_object, part, some_text
 from crm_adapters.base import Report, problem_of, there_already, unlinked
-from crm_adapters.salesforce.client import DATA, KEY, SOBJECTS, SalesforceClient, status_of
-from crm_adapters.salesforce.errors import entries_of, error_of
+from crm_adapters.salesforce.client import (
+    DATA,
+    KEY,
+    SOBJECTS,
+    SalesforceClient,
+    rule_headers,
+    status_of,
+)
+from crm_adapters.salesforce.errors import entries_of, error_of, only_warned
 
 JOINS = {
     ObjectName.DEAL: ("OpportunityContactRole", "OpportunityId", "ContactId"),
     ObjectName.MEETING: ("EventRelation", "EventId", "RelationId"),
 }
 """The objects that link further people: name, field of the record, field of the person."""
+ASSIGNED = (ObjectName.LEAD, ObjectName.CASE)
+"""The objects that an org's assignment rules share out: when they are made, and when they change."""
+RULED = (*SHARED, ObjectName.CASE)
+"""The objects that have duplicate or assignment rules."""
 LOST = {"INVALID_CROSS_REFERENCE_KEY", "ENTITY_IS_DELETED"}
 """Codes that say of a link that one of its ends is not there."""
 ONE_PERSON = (
@@ -58,6 +69,9 @@ class Links:
         self.hidden = hidden
         self.done_without: set[tuple[Ref, Ref | str]] = set()
         """Record, and person or row: links that were refused, or are there already."""
+        self.assign = plan.assign
+        self.warned: set[Ref] = set()
+        """Records that a duplicate rule warns of: to be sent by a call that takes a header."""
         self.joins: dict[tuple[str, str], str] = {}
         """(record id, contact id) -> id of the row that links them."""
         soql = {}
@@ -76,15 +90,34 @@ class Links:
                 person = str(row.get("ContactId") or row.get("RelationId"))
                 self.joins[record, person] = row["Id"]
 
+    def needs_headers(self, change: Change) -> bool:
+        """Whether the org's rules have to be told something about a change."""
+        if change.ref in self.warned:
+            return True
+        return change.ref.object in ASSIGNED and not change.delete and not self.assigns(change)
+
+    def assigns(self, change: Change) -> bool:
+        """Whether an assignment rule may act: it shares out what is new, and moves nothing later."""
+        return self.assign and not change.record_id
+
 
 class Graph:
-    """One all-or-nothing group of changes as nodes of a composite graph."""
+    """One all-or-nothing group of changes as nodes of a composite graph, or as subrequests."""
 
     def __init__(
-        self, number: int, changes: list[Change], links: Links, shares_events: bool = True
+        self,
+        number: int,
+        changes: list[Change],
+        links: Links,
+        shares_events: bool = True,
+        headers: bool = False,
     ) -> None:
-        """`shares_events`: whether the org relates several people to one event."""
+        """`shares_events`: whether the org relates several people to one event.
+
+        `headers`: whether it goes as a plain composite call, whose parts take headers.
+        """
         self.changes = changes
+        self._headers = headers
         self._links, self._shares_events = links, shares_events
         self.exact: dict[Ref, dict[str, Any]] = {}
         """Texts that would be taken as references, to be written again by a call without these."""
@@ -104,6 +137,8 @@ class Graph:
 
     def _add(self, change: Change) -> None:
         name, known = change.ref.object, change.record_id
+        ruled = self._headers and name in RULED
+        headers = rule_headers(self._links.assigns(change)) if ruled else None
         if change.delete:
             self._node(change.ref, "DELETE", f"sobjects/{SOBJECTS[name]}/{known}")
             return
@@ -116,14 +151,15 @@ class Graph:
         self._unjoin(change, known)
         if known:
             if fields:
-                self._node(change.ref, "PATCH", f"sobjects/{SOBJECTS[name]}/{known}", fields)
+                path = f"sobjects/{SOBJECTS[name]}/{known}"
+                self._node(change.ref, "PATCH", path, fields, headers)
         elif name is ObjectName.DEAL and KEY in fields:
             value = quote(str(fields.pop(KEY)), safe="")
             path = f"sobjects/Opportunity/{KEY}/{value}"
             self._made[change.ref] = self._node(change.ref, "PATCH", path, fields)
         else:
             path = f"sobjects/{SOBJECTS[name]}"
-            self._made[change.ref] = self._node(change.ref, "POST", path, fields)
+            self._made[change.ref] = self._node(change.ref, "POST", path, fields, headers)
         self._join(change, known)
 
     def _point(self, change: Change, fields: dict[str, Any]) -> None:
@@ -232,14 +268,28 @@ class Graph:
             return f"@{{{self._made[ref]}.id}}"
         return self._links.ids[ref]
 
-    def _node(self, ref: Ref, method: str, path: str, body: Fields | None = None) -> str:
+    def _node(
+        self,
+        ref: Ref,
+        method: str,
+        path: str,
+        body: Fields | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> str:
         name = f"n{len(self.nodes)}"
         node: Json = {"method": method, "url": f"{DATA}/{path}", "referenceId": name}
         if body is not None:
             node["body"] = dict(body)
+        if headers:
+            node["httpHeaders"] = dict(headers)
         self.nodes.append(node)
         self._refs[name] = ref
         return name
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its nodes."""
+        return list(self._refs)
 
     def finish(self, report: Report, answers: Mapping[str, Json]) -> None:
         """Note what every change came to. Raises Unreadable where the answer does not say."""
@@ -273,6 +323,9 @@ class Graph:
             codes = {entry.get("errorCode") for entry in entries_of(node.get("body"))}
             if codes == {"PROCESSING_HALTED"}:
                 continue
+            if only_warned(node.get("body")) and ref not in self._links.warned:
+                self._links.warned.add(ref)
+                return None
             error = error_of(status_of(node), node.get("body"), SOBJECTS[ref.object])
             if name in self._rows:
                 if not codes & LOST and self._do_without(report, ref, self._rows[name], error):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from app.domain.errors import InvalidRecord
 from app.domain.records import Change, ObjectName, Ref
@@ -15,6 +15,9 @@ MAX_NODES = 500
 MAX_GRAPHS = 75
 """In one call; more than 14 failed ones halt the rest."""
 MOST_FAILED = 14
+MAX_PARTS = 25
+"""Of a plain composite call, which is one all-or-nothing group:
+https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_composite_composite.htm"""
 FIRST_NODES = 125
 """In the first call, of which nobody knows yet how long it takes."""
 LEAST_NODES = 25
@@ -75,19 +78,38 @@ def small_enough(changes: list[Change], report: Report) -> list[Change]:
     return [change for change in changes if change.ref not in report.problems]
 
 
-def fitting(graph: list[Change]) -> int:
+def fitting(graph: list[Change], most: int = MAX_NODES) -> int:
     """How many of a graph's changes fit into one call; each comes after what it hangs on."""
     sizes = itertools.accumulate(map(_size, graph))
-    return sum(size <= MAX_NODES for size in sizes)
+    return sum(size <= most for size in sizes)
 
 
-def packed(graphs: list[list[Change]], pace: Pace) -> Iterable[list[list[Change]]]:
-    """Fill calls with graphs up to the limits of nodes and graphs; a graph goes in one piece."""
+def by_headers(
+    graph: list[Change], needs: Callable[[Change], bool]
+) -> tuple[bool, list[Change], list[Change]]:
+    """Whether a group goes by a call that takes headers, what of it goes now, and what waits."""
+    first = next((number for number, change in enumerate(graph) if needs(change)), None)
+    if first is None:
+        fits = fitting(graph)
+        return False, graph[:fits], graph[fits:]
+    fits = fitting(graph, MAX_PARTS)
+    if fits < len(graph) and first:
+        # What needs none goes ahead: whom the others hang on has its id then.
+        fits = min(first, fitting(graph))
+        return False, graph[:fits], graph[fits:]
+    return True, graph[:fits], graph[fits:]
+
+
+def packed(graphs: list[list[Change]], most: Callable[[], int]) -> Iterable[list[list[Change]]]:
+    """Fill calls with graphs up to the limits of nodes and graphs; a graph goes in one piece.
+
+    `most` says how many nodes the next call may have.
+    """
     batch: list[list[Change]] = []
     size = 0
     for graph in graphs:
         nodes = sum(map(_size, graph))
-        if batch and (size + nodes > pace.nodes or len(batch) >= MAX_GRAPHS):
+        if batch and (size + nodes > most() or len(batch) >= MAX_GRAPHS):
             yield batch
             batch, size = [], 0
         batch.append(graph)
