@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from threading import Lock
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeVar
 
 from app.domain.allowance import Allowance, Gate, MakeWay
 from app.domain.errors import (
@@ -38,6 +38,7 @@ from app.domain.records import (
 )
 from crm_adapters.allowance import read_headers
 
+T = TypeVar("T")
 BOOKING_FIELD = "meetergo_booking_id"
 """Name of the custom field that carries the booking's id in every CRM."""
 SEARCH_LAG = 15.0
@@ -296,6 +297,19 @@ def load_adapter(path: str) -> type[Adapter]:
     module, _, name = path.partition(":")
     adapter: type[Adapter] = getattr(import_module(module), name)
     return adapter
+
+
+def confirmed(ask: Callable[[], T], probe: Callable[[], object]) -> T:
+    """What a question gives that is done without where it is refused.
+
+    A refusal may be one of everything that passes in a moment. So `probe` makes a call that every
+    account answers, and the question is asked once more. Raises what the second time says, or `probe`.
+    """
+    try:
+        return ask()
+    except (AccountRefused, InvalidRecord):
+        probe()
+        return ask()
 
 
 def read_schema(

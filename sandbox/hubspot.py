@@ -62,6 +62,13 @@ def _property(name: str, kind: str = TEXT, options: tuple[str, ...] = (), **more
     }  # fmt: skip
 
 
+def _owned(name: str) -> Record:
+    """What tells that a property holds a user of the portal."""
+    if name != "hubspot_owner_id":
+        return {}
+    return {"referencedObjectType": "OWNER", "externalOptions": True}
+
+
 def _schema() -> dict[str, dict[str, Record]]:
     outcome = ("SCHEDULED", "COMPLETED", "RESCHEDULED", "NO_SHOW", "CANCELED")
     entries = {
@@ -94,7 +101,10 @@ def _schema() -> dict[str, dict[str, Record]]:
         ],
     }  # fmt: skip
     return {
-        name: {item["name"]: {**item, "groupName": GROUPS.get(name, "")} for item in items}
+        name: {
+            item["name"]: {**item, **_owned(item["name"]), "groupName": GROUPS.get(name, "")}
+            for item in items
+        }
         for name, items in entries.items()
     }
 
@@ -432,6 +442,8 @@ class HubSpotSandbox(Sandbox):
             return
         values = [option["value"] for option in spec["options"]]
         several = spec["fieldType"] == "checkbox"
+        if spec["type"] in ("json", "object_coordinates"):
+            self._invalid(name, f"{name} is HubSpot's own", "READ_ONLY_VALUE")
         given = value.split(";") if several else [value]
         if spec["type"] == "enumeration" and values and not set(given) <= set(values):
             self._invalid(
@@ -453,7 +465,8 @@ class HubSpotSandbox(Sandbox):
             self._invalid(
                 name, f"{value} was not one of the allowed options: {stages}", "INVALID_OPTION"
             )
-        if name == "hubspot_owner_id" and value not in {u.id for u in self._owner_rows()}:
+        owned = spec.get("referencedObjectType") == "OWNER"
+        if owned and value not in {u.id for u in self._owner_rows()}:
             self._invalid(name, f"{value} was not a valid owner id", "INVALID_OWNER_ID")
 
     def _check_contact(self, clean: Record, new: bool, own: str) -> None:
@@ -705,6 +718,8 @@ class HubSpotSandbox(Sandbox):
                 )
             unique = bool(body.get("hasUniqueValue"))
             options = tuple(option["value"] for option in body.get("options") or ())
+            if body["type"] == "enumeration" and not options:
+                raise Refused(400, "VALIDATION_ERROR", "An enumeration needs options")
             spec = _property(
                 body["name"], body["type"], options, hasUniqueValue=unique, hubspotDefined=False,
                 label=body["label"], fieldType=body["fieldType"], groupName=body["groupName"],

@@ -33,10 +33,12 @@ BODIES: dict[str, dict[str, type]] = {
                       "address": OBJECT, "custom_fields": OBJECT},
     "deals": {"title": STRING, "owner_id": WHOLE, "person_id": WHOLE, "org_id": WHOLE,
               "pipeline_id": WHOLE, "stage_id": WHOLE, "value": float, "currency": STRING,
-              "status": STRING, "expected_close_date": STRING, "custom_fields": OBJECT},
+              "status": STRING, "expected_close_date": STRING, "probability": WHOLE,
+              "lost_reason": STRING, "label_ids": ENTRIES, "visible_to": WHOLE,
+              "custom_fields": OBJECT},
     "activities": {"subject": STRING, "type": STRING, "owner_id": WHOLE, "deal_id": WHOLE,
                    "org_id": WHOLE, "due_date": STRING, "due_time": STRING, "duration": STRING,
-                   "done": FLAG, "busy": FLAG, "note": STRING, "public_description": STRING,
+                   "done": FLAG, "busy": FLAG, "priority": WHOLE, "note": STRING, "public_description": STRING,
                    "location": OBJECT, "participants": ENTRIES, "attendees": ENTRIES},
 }  # fmt: skip
 """What v2 takes in a body; everything else is refused."""
@@ -47,8 +49,25 @@ FIELD_TYPES = {
     "owner_id": "user", "person_id": "people", "org_id": "org", "deal_id": "deal",
     "stage_id": "stage", "pipeline_id": "double", "emails": "varchar", "phones": "phone",
     "expected_close_date": "date", "due_date": "date", "due_time": "time", "duration": "time",
-    "note": "text", "location": "varchar",
+    "note": "text", "location": "address", "value": "monetary", "label_ids": "set",
+    "priority": "enum", "visible_to": "visible_to", "status": "status", "participants": "json",
+    "attendees": "json",
 }  # fmt: skip
+NATIVE_OPTIONS = {
+    "priority": ((261, "Low"), (262, "Medium"), (263, "High")),
+    "visible_to": ((1, "Owner"), (3, "Everybody")),
+    "status": (("open", "Open"), ("won", "Won"), ("lost", "Lost")),
+    "label_ids": ((21, "Hot"), (22, "Cold"), (23, "Customer")),
+}
+PARTS = {
+    # https://pipedrive.readme.io/docs/pipedrive-api-v2-migration-guide
+    "monetary": {"value": r"-?\d+(\.\d+)?", "currency": r"[A-Z]{3}"},
+    "address": {"value": r".+"}, "time": {"value": r"\d\d:\d\d:\d\d"},
+    "daterange": {"value": r"\d{4}-\d\d-\d\d", "until": r"\d{4}-\d\d-\d\d"},
+    "timerange": {"value": r"\d\d:\d\d:\d\d", "until": r"\d\d:\d\d:\d\d"},
+}  # fmt: skip
+"""Structured custom fields -> their parts; what is no such object is refused."""
+REFERENCES = {"org": "organizations", "people": "persons"}
 QUERIES = {
     "status",
     "ids",
@@ -70,8 +89,11 @@ FIELD_SCOPES = {
     "dealFields": {"deals:read", "deals:full", "admin"},
 }
 """Any of these reads the fields of an object, by the published specification of v2."""
-NULLABLE = {"person_id", "org_id", "deal_id", "location", "note"}
+NULLABLE = {"person_id", "org_id", "deal_id", "location", "note", "probability", "lost_reason"}
 PATTERNS = {"due_date": r"\d{4}-\d\d-\d\d", "due_time": r"\d\d:\d\d(:\d\d)?", "duration": r"\d\d:\d\d(:\d\d)?"}  # fmt: skip
+MADE = {"varchar", "text", "double", "phone", "date", "daterange", "time", "timerange", "set", "enum",
+        "varchar_auto", "address", "monetary", "org", "people", "user"}  # fmt: skip
+"""Types that a custom field may be made of: there is none for yes and no."""
 DAILY_BUDGET = 30_000 * 2 * 5
 
 
@@ -174,7 +196,7 @@ class PipedriveSandbox(Sandbox):
 
     def strict_nulls(self) -> None:
         """Take null only where the published model of v2 has it, or says nothing of it."""
-        self.nullable = {"person_id", "org_id", "deal_id"}
+        self.nullable = {"person_id", "org_id", "deal_id", "probability", "lost_reason"}
 
     def searches_slower(self, limit: int) -> None:
         """Let the account take so many searches in two seconds, as a smaller plan does."""
@@ -386,8 +408,12 @@ class PipedriveSandbox(Sandbox):
             raise self._unfit("stage_id: does not exist")
         if key == "type" and value not in self.activity_types:
             raise self._unfit("type: is not an activity type")
-        if key == "location" and set(value) - {"value"}:
-            raise self._unfit("location: only value")
+        if key in ("location", "address") and set(value) - {"value"}:
+            raise self._unfit(f"{key}: only value")
+        if key in NATIVE_OPTIONS:
+            options = {option for option, _ in NATIVE_OPTIONS[key]}
+            if not set(value if isinstance(value, list) else [value]) <= options:
+                raise self._unfit(f"{key}: must be one of {sorted(map(str, options))}")
         if key in ("emails", "phones"):
             for item in value:
                 if not isinstance(item, dict) or set(item) - {"value", "primary", "label"}:
@@ -411,7 +437,17 @@ class PipedriveSandbox(Sandbox):
         if value is None:
             return
         kind, options = field["field_type"], {o["id"] for o in field.get("options") or ()}
+        parts = PARTS.get(kind)
+        if parts is not None:
+            self._check_parts(field, parts, value)
+            return
+        users = {user.id for user in self._user_rows()}
+        if kind in REFERENCES and isinstance(value, int):
+            self._must_live(REFERENCES[kind], value)
         good = {
+            **dict.fromkeys(REFERENCES, lambda: isinstance(value, int)),
+            "user": lambda: value in users,
+            "varchar": lambda: isinstance(value, str) and len(value) <= 255,
             "double": lambda: isinstance(value, (int, float)) and not isinstance(value, bool),
             "date": lambda: bool(re.fullmatch(r"\d{4}-\d\d-\d\d", str(value))),
             "enum": lambda: value in options,
@@ -419,6 +455,19 @@ class PipedriveSandbox(Sandbox):
         }.get(kind, lambda: isinstance(value, str))
         if not good():
             raise self._unfit(f"custom_fields: {field['field_name']} must be of type {kind}")
+
+    def _check_parts(self, field: Record, parts: dict[str, str], value: Any) -> None:
+        name, kind = field["field_name"], field["field_type"]
+        if not isinstance(value, dict):
+            raise self._unfit(f"custom_fields: Expected object as value for {kind} field {name}")
+        for part, form in parts.items():
+            given = value.get(part)
+            number = part == "value" and kind == "monetary"
+            types = (int, float) if number else str
+            if isinstance(given, bool) or not isinstance(given, types):
+                raise self._unfit(f"custom_fields: {name}.{part} has the wrong type")
+            if not re.fullmatch(form, str(given)):
+                raise self._unfit(f"custom_fields: {name}.{part} has the wrong format")
 
     def _must_live(self, kind: str, number: int) -> None:
         record = self.records[kind].get(number)
@@ -468,7 +517,9 @@ class PipedriveSandbox(Sandbox):
             if request.method == "GET":
                 native = [
                     {"field_code": key, "field_name": key,
-                     "field_type": FIELD_TYPES.get(key, TYPES[kind_])}
+                     "field_type": FIELD_TYPES.get(key, TYPES[kind_]),
+                     "options": [{"id": i, "label": label}
+                                 for i, label in NATIVE_OPTIONS.get(key, ())]}
                     for key, kind_ in self._types(target, "describe").items()
                     if key != "custom_fields"
                 ]  # fmt: skip
@@ -476,6 +527,9 @@ class PipedriveSandbox(Sandbox):
             body = request.get_json(silent=True) or {}
             if set(body) - {"field_name", "field_type", "options"} or "field_name" not in body:
                 raise self._unfit("body: unknown or missing key")
+            listed = body.get("field_type") in ("enum", "set")
+            if body.get("field_type") not in MADE or listed is not bool(body.get("options")):
+                raise self._unfit("field_type: is not allowed, or its options")
             seed = f"{target}{body['field_name']}{len(self.custom[target])}"
             key = hashlib.sha1(seed.encode()).hexdigest()  # noqa: S324 - a name, as Pipedrive makes them
             options = [
@@ -506,7 +560,7 @@ class PipedriveSandbox(Sandbox):
     def _me(self) -> Response:
         me = {
             "id": 1, "company_id": int(self.account_id), "company_name": self.account_name,
-            "company_domain": self.account_name.lower(),
+            "company_domain": self.account_name.lower(), "default_currency": "EUR",
         }  # fmt: skip
         return make(200, {"success": True, "data": me})
 

@@ -57,10 +57,23 @@ FIELDS: dict[str, dict[str, Any]] = {
                          "PermissionsRead": "flag", "PermissionsEdit": "flag"},
 }  # fmt: skip
 READ_ONLY = {("Opportunity", "IsClosed"), ("Lead", "IsConverted"), ("Lead", "ConvertedContactId")}
-TYPES = {"flag": "boolean", "number": "currency", "date": "date", "time": "datetime",
-         "stage": "picklist"}  # fmt: skip
-CUSTOM_TYPES = {"Text": 255, "Number": "number", "Checkbox": "flag", "Date": "date",
-                "DateTime": "time"}  # fmt: skip
+TYPES = {"flag": "boolean", "number": "currency", "double": "double", "percent": "percent",
+         "date": "date", "time": "datetime", "clock": "time", "stage": "picklist",
+         "address": "address", "location": "location", "base64": "base64"}  # fmt: skip
+CUSTOM_TYPES: dict[str, Any] = {
+    # https://developer.salesforce.com/docs/atlas.en-us.api_meta.meta/api_meta/meta_field_types.htm
+    "Text": 255, "TextArea": 255, "LongTextArea": 32_768, "Html": 32_768, "EncryptedText": 175,
+    "Phone": 40, "Email": 80, "Url": 255, "Number": "double", "Currency": "number",
+    "Percent": "percent", "Checkbox": "flag", "Date": "date", "DateTime": "time", "Time": "clock",
+    "Location": "location", "AutoNumber": 30, "Formula": 255,
+}  # fmt: skip
+TEXT_TYPES = {"TextArea": "textarea", "LongTextArea": "textarea", "Html": "textarea",
+              "EncryptedText": "encryptedstring", "Phone": "phone", "Email": "email",
+              "Url": "url"}  # fmt: skip
+CALCULATED = {"AutoNumber", "Formula", "Location"}
+"""Types of custom fields that take no value: a location is written by its two parts."""
+DEFAULTED = {"OwnerId", "Status"}
+"""Fields that get a value when a record is made without one, and cannot be emptied."""
 REQUIRED = {"Lead": ["LastName", "Company"], "Account": ["Name"], "Contact": ["LastName"],
             "Opportunity": ["Name", "StageName", "CloseDate"],
             "Event": ["StartDateTime", "EndDateTime"],
@@ -68,6 +81,9 @@ REQUIRED = {"Lead": ["LastName", "Company"], "Account": ["Name"], "Contact": ["L
             "EventRelation": ["EventId", "RelationId"], "PermissionSet": ["Name", "Label"],
             "PermissionSetAssignment": ["PermissionSetId", "AssigneeId"],
             "FieldPermissions": ["ParentId", "SobjectType", "Field"]}  # fmt: skip
+
+
+CLOCK = r"\d\d:\d\d:\d\d\.\d{3}Z"
 
 
 class SalesforceSandbox(Sandbox):
@@ -203,6 +219,7 @@ class SalesforceSandbox(Sandbox):
 
     def _store(self, sobject: str, values: Record) -> Record:
         number = self.new_id()
+        values = self._kept(sobject, values)
         record = {"Id": f"{PREFIXES[sobject]}{number:012d}AAA", "CreatedDate": number, **values}
         table = self.tables[sobject]
         table[record["Id"]] = record
@@ -218,7 +235,7 @@ class SalesforceSandbox(Sandbox):
             record.update(before)
 
         self._undo.append(undo)
-        record.update(body)
+        record.update(self._kept(sobject, body))
         self._note(sobject, record)
 
     def _note(self, sobject: str, record: Record) -> None:
@@ -245,7 +262,7 @@ class SalesforceSandbox(Sandbox):
     def _kind(self, sobject: str, name: str) -> Any:
         """How long a field's text may be, or its type."""
         custom = self.custom[sobject].get(name, {})
-        own = CUSTOM_TYPES.get(custom.get("type", ""), 255)
+        own = CUSTOM_TYPES.get(custom.get("type", ""), custom.get("references", 255))
         return FIELDS[sobject].get(name, self.account.extra.get(sobject, {}).get(name, own))
 
     def _table(self, sobject: str) -> dict[str, Record]:
@@ -264,13 +281,19 @@ class SalesforceSandbox(Sandbox):
             if name not in self._names(sobject):
                 message = f"No such column '{name}' on sobject of type {sobject}"
                 raise Refused(400, "INVALID_FIELD", message)
-            if (sobject, name) in READ_ONLY or name not in self._names(sobject, "write"):
+            if self._read_only(sobject, name) or name not in self._names(sobject, "write"):
                 message = (
                     f"Unable to create/update fields: {name}. Please check the security settings"
                 )
                 raise Refused(400, "INVALID_FIELD_FOR_INSERT_UPDATE", message, [name])
             if value is not None:
                 self._check_value(sobject, name, value)
+            elif self._kind(sobject, name) == "flag":
+                message = f"Cannot deserialize instance of boolean from VALUE_NULL: {name}"
+                raise Refused(400, "JSON_PARSER_ERROR", message)
+            elif name == "OwnerId" and record_id:
+                message = "Owner ID: owner cannot be blank"
+                raise Refused(400, "INVALID_CROSS_REFERENCE_KEY", message, [name])
         converted = self.tables[sobject].get(record_id or "", {}).get("IsConverted")
         if converted:
             raise Refused(400, "CANNOT_UPDATE_CONVERTED_LEAD", "cannot reference converted lead")
@@ -301,8 +324,8 @@ class SalesforceSandbox(Sandbox):
         custom = self.custom[sobject].get(name, {})
         kind = self._kind(sobject, name)
         if custom.get("type") in ("Picklist", "MultiselectPicklist"):
-            given = value.split(";") if custom["type"].startswith("Multi") else [value]
-            if not set(given) <= set(custom["values"]):
+            given = str(value).split(";") if custom["type"].startswith("Multi") else [value]
+            if custom.get("restricted", True) and not set(given) <= set(custom["values"]):
                 message = f"bad value for restricted picklist field: {value}"
                 raise Refused(400, "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST", message, [name])
             return
@@ -315,8 +338,10 @@ class SalesforceSandbox(Sandbox):
                 raise Refused(400, "STRING_TOO_LONG", message, [name])
         elif kind == "flag" and not isinstance(value, bool):
             raise Refused(400, "JSON_PARSER_ERROR", f"Cannot deserialize {name} as Boolean")
-        elif kind == "number" and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise Refused(400, "JSON_PARSER_ERROR", f"Cannot deserialize {name} as Double")
+        elif kind in ("number", "double", "percent"):
+            self._check_number(sobject, name, value)
+        elif kind == "clock" and not re.fullmatch(CLOCK, str(value)):
+            raise Refused(400, "JSON_PARSER_ERROR", f"Cannot deserialize {name} as Time")
         elif kind == "date" and not re.fullmatch(r"\d{4}-\d\d-\d\d", str(value)):
             raise Refused(400, "JSON_PARSER_ERROR", f"Cannot deserialize {name} as Date")
         elif kind == "time" and not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", str(value)):
@@ -329,6 +354,30 @@ class SalesforceSandbox(Sandbox):
             raise Refused(400, "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST", message, [name])
         else:
             self._check_reference(kind, name, value)
+
+    def _check_number(self, sobject: str, name: str, value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise Refused(400, "JSON_PARSER_ERROR", f"Cannot deserialize {name} as Double")
+        custom = self.custom[sobject].get(name, {})
+        digits = custom.get("precision", 18) - custom.get("scale", 2)
+        if abs(value) >= 10**digits:
+            message = f"{name}: value outside of valid range on numeric field: {value}"
+            raise Refused(400, "NUMBER_OUTSIDE_VALID_RANGE", message, [name])
+
+    def _read_only(self, sobject: str, name: str) -> bool:
+        made = self.custom[sobject].get(name, {}).get("type") in CALCULATED
+        return made or (sobject, name) in READ_ONLY
+
+    def _kept(self, sobject: str, values: Record) -> Record:
+        """Values as Salesforce gives them back: moments with an offset, numbers as doubles."""
+        kept = dict(values)
+        for name, value in values.items():
+            kind = self._kind(sobject, name) if name not in ("Id", "CreatedDate") else ""
+            if kind == "time" and isinstance(value, str):
+                kept[name] = value.replace("Z", ".000+0000")
+            elif kind in ("number", "double", "percent") and isinstance(value, int):
+                kept[name] = float(value)
+        return kept
 
     def _check_reference(self, kind: Any, name: str, value: Any) -> None:
         targets = [kind] if isinstance(kind, str) else list(kind)
@@ -580,10 +629,10 @@ class SalesforceSandbox(Sandbox):
     def _describe(self, sobject: str) -> Response:
         with self.lock:
             self._table(sobject)
-            required = REQUIRED.get(sobject, [])
             rows = [
-                {"name": name, "label": name, "nillable": name not in required,
-                 "defaultedOnCreate": False, "createable": (sobject, name) not in READ_ONLY
+                {"name": name, "label": name, "nillable": self._nillable(sobject, name),
+                 "defaultedOnCreate": name in DEFAULTED,
+                 "createable": not self._read_only(sobject, name)
                  and name in self._names(sobject, "write"),
                  "unique": bool(self.custom[sobject].get(name, {}).get("unique")),
                  "custom": name in self.custom[sobject], **self._type_of(sobject, name),
@@ -592,6 +641,10 @@ class SalesforceSandbox(Sandbox):
                 for name in sorted(self._names(sobject, "describe"))
             ]  # fmt: skip
             return make(200, {"name": sobject, "fields": rows})
+
+    def _nillable(self, sobject: str, name: str) -> bool:
+        filled = name in REQUIRED.get(sobject, []) or name in DEFAULTED
+        return not filled and self._kind(sobject, name) != "flag"
 
     def _type_of(self, sobject: str, name: str) -> Record:
         custom = self.custom[sobject].get(name, {})
@@ -605,12 +658,19 @@ class SalesforceSandbox(Sandbox):
         if values:
             several = custom.get("type") == "MultiselectPicklist"
             return {"type": "multipicklist" if several else "picklist", "length": 255,
-                    "restrictedPicklist": True, "picklistValues": options}  # fmt: skip
+                    "restrictedPicklist": custom.get("restricted", True),
+                    "picklistValues": options}  # fmt: skip
         if isinstance(kind, int):
             most = self.account.units.get((sobject, name), kind)
-            return {"type": "string", "length": most, "picklistValues": []}
+            told = TEXT_TYPES.get(custom.get("type", ""), "string")
+            return {"type": told, "length": most, "picklistValues": []}
         named = kind if isinstance(kind, str) else ""
-        return {"type": TYPES.get(named, "reference"), "length": 0, "picklistValues": []}
+        told = {"type": TYPES.get(named, "reference"), "length": 0, "picklistValues": []}
+        if told["type"] == "reference":
+            told["referenceTo"] = [kind] if isinstance(kind, str) else list(kind)
+        if named in ("number", "double", "percent"):
+            told |= {"precision": custom.get("precision", 18), "scale": custom.get("scale", 2)}
+        return told
 
     def _make_field(self) -> Response:
         with self.lock:
@@ -621,7 +681,17 @@ class SalesforceSandbox(Sandbox):
                 raise Refused(400, "FIELD_INTEGRITY_EXCEPTION", "FullName is not usable")
             if name in self.custom[target]:
                 raise Refused(400, "DUPLICATE_DEVELOPER_NAME", f"{name} exists")
-            self.custom[target][name] = dict(body["Metadata"])
+            made = dict(body["Metadata"])
+            listed = made.pop("valueSet", None)
+            if made.get("type") in ("Picklist", "MultiselectPicklist"):
+                if not listed or not listed["valueSetDefinition"]["value"]:
+                    raise Refused(400, "FIELD_INTEGRITY_EXCEPTION", "a list needs values")
+                rows = listed["valueSetDefinition"]["value"]
+                made |= {"values": [row["fullName"] for row in rows],
+                         "restricted": bool(listed.get("restricted"))}  # fmt: skip
+            elif made.get("type") not in CUSTOM_TYPES:
+                raise Refused(400, "INVALID_FIELD", f"there is no type {made.get('type')}")
+            self.custom[target][name] = made
             # Made by API it is invisible until field-level security grants it.
             self.hidden.add((target, name))
             return make(201, {"id": "00N000000000001AAA", "success": True, "errors": []})

@@ -417,8 +417,18 @@ class Kind(StrEnum):
     TIME = "time"
     CHOICE = "one of a list"
     CHOICES = "some of a list"
+    MONEY = "an amount with its currency"
+    """Where the two are one value; an amount alone is a number."""
+    ADDRESS = "an address"
+    DATES = "two dates"
+    TIMES = "two times"
+    USER = "a user"
     REFERENCE = "another record"
     OTHER = "other"
+
+
+APPENDABLE = frozenset({Kind.TEXT, Kind.CHOICES})
+"""The kinds of field to which something can be added."""
 
 
 @dataclass(frozen=True)
@@ -440,6 +450,15 @@ class CrmField:
     unique: bool = False
     writable: bool = True
     options: tuple[Choice, ...] = ()
+    """Of a list: what may stand there. Of a field for users: who they are."""
+    currency: str = ""
+    """Of an amount: the currency where none is said (ISO 4217)."""
+    form: str = ""
+    """Of a reference: how the ids look that it takes, as a regular expression."""
+    most: float | None = None
+    """Of a number: above this the CRM takes none."""
+    empties: bool = True
+    """Whether it can be emptied once something stands in it."""
     length: int | None = None
     """The most characters that it takes; None: not told."""
     custom: bool = False
@@ -459,6 +478,8 @@ class NewField:
     name: str
     kind: Kind = Kind.TEXT
     label: str = ""
+    options: tuple[str, ...] = ()
+    """Of a list: what may stand there, in the words that people see."""
 
 
 @dataclass(frozen=True)

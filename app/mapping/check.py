@@ -11,6 +11,7 @@ from typing import Any
 
 from app.domain.errors import InvalidRecord
 from app.domain.records import (
+    APPENDABLE,
     CrmField,
     CrmShape,
     Directory,
@@ -18,6 +19,7 @@ from app.domain.records import (
     MatchKey,
     NewField,
     ObjectName,
+    WriteRule,
 )
 from app.domain.text import did_you_mean
 from app.mapping.coerce import coerce
@@ -46,16 +48,23 @@ _AFTER: dict[str, Kind] = {
 """What stands there after a transform; the others do not change what it is."""
 _FITS: dict[Kind, frozenset[Kind]] = {
     Kind.TEXT: frozenset(
-        {Kind.TEXT, Kind.CHOICE, Kind.CHOICES, Kind.REFERENCE, Kind.OTHER, Kind.TIME}
+        {
+            Kind.TEXT, Kind.CHOICE, Kind.CHOICES, Kind.REFERENCE, Kind.OTHER, Kind.TIME,
+            Kind.ADDRESS, Kind.MONEY, Kind.USER, Kind.DATES, Kind.TIMES,
+        }
     ),
-    Kind.NUMBER: frozenset({Kind.NUMBER, Kind.WHOLE, Kind.TEXT, Kind.OTHER, Kind.CHOICE}),
-    Kind.WHOLE: frozenset({Kind.NUMBER, Kind.WHOLE, Kind.TEXT, Kind.OTHER, Kind.CHOICE}),
+    Kind.NUMBER: frozenset(
+        {Kind.NUMBER, Kind.WHOLE, Kind.MONEY, Kind.TEXT, Kind.OTHER, Kind.CHOICE}
+    ),
+    Kind.WHOLE: frozenset(
+        {Kind.NUMBER, Kind.WHOLE, Kind.MONEY, Kind.TEXT, Kind.OTHER, Kind.CHOICE}
+    ),
     Kind.FLAG: frozenset({Kind.FLAG, Kind.TEXT, Kind.CHOICE, Kind.OTHER}),
     Kind.DATE: frozenset({Kind.DATE, Kind.MOMENT, Kind.TEXT, Kind.OTHER}),
     Kind.MOMENT: frozenset({Kind.DATE, Kind.MOMENT, Kind.TEXT, Kind.OTHER}),
     Kind.TIME: frozenset({Kind.TIME, Kind.TEXT, Kind.OTHER}),
     Kind.CHOICES: frozenset({Kind.CHOICES, Kind.TEXT, Kind.OTHER, Kind.CHOICE}),
-}
+}  # fmt: skip
 """What is there -> the kinds of field that take it."""
 
 
@@ -153,6 +162,9 @@ class _Judge:
                 problem = _misfit(spec, known)
                 if problem:
                     yield Complaint(here, problem)
+                if spec.write == WriteRule.APPEND and known.kind not in APPENDABLE:
+                    words = f"nothing can be added to {key}: it is {known.kind}"
+                    yield Complaint((*here, "write"), f"{words}. `append` is for texts and lists")
 
     def _match(self, name: ObjectName, match: Any, place: Location) -> Iterator[Complaint]:
         usable = {

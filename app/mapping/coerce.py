@@ -9,8 +9,10 @@ from datetime import UTC, date, datetime, time
 from math import isfinite
 from typing import Any
 
+from app.domain.people import address_key
 from app.domain.records import Choice, CrmField, FieldValue, Kind
 from app.domain.text import quoted
+from app.domain.values import money_text, range_parts, range_text, time_text
 from app.mapping.transforms import MAX_NUMBER, read_flag, read_moment
 
 
@@ -78,11 +80,15 @@ def _moment(value: Any) -> datetime:
 
 
 def _choice(value: Any, options: tuple[Choice, ...]) -> str:
+    said = value
     if isinstance(value, bool):
         value = "true" if value else "false"
     wanted = str(value).strip().casefold()
     found = [option for option in options if option.value.casefold() == wanted]
     found = found or [option for option in options if option.label.casefold() == wanted]
+    if isinstance(said, bool):
+        # A list may stand for a check box: yes and no in whichever words.
+        found = found or [option for option in options if read_flag(option.label) is said]
     if len({option.value for option in found}) > 1:
         values = ", ".join(option.value for option in found)
         raise ValueError(f"{quoted(value)} is the name of several options: {values}")
@@ -102,17 +108,91 @@ def _choices(value: Any, options: tuple[Choice, ...]) -> list[str]:
             return [_choice(text, options)]  # an option may hold a comma itself
         except ValueError:
             value = [part.strip() for part in re.split(r"[;,\n]", text) if part.strip()]
-    return list(dict.fromkeys(_choice(item, options) for item in value))
+    return sorted({_choice(item, options) for item in value})
+
+
+def _time(value: Any) -> str:
+    """A time of day by the clock of the zone that the value is in, or as it was typed."""
+    if isinstance(value, datetime):
+        return value.strftime("%H:%M")
+    text = time_text(str(value))
+    if text is None:
+        raise ValueError(f"{quoted(value)} is not a time of day, as 09:30")
+    return text
+
+
+_SIGNS = {"€": "EUR", "$": "USD", "£": "GBP"}
+
+
+def _money(value: Any, field: CrmField) -> str:
+    """An amount with the currency that is said, else the field's."""
+    code, text = field.currency, value
+    if isinstance(value, str):
+        said = re.findall(r"(?<![A-Za-z])([A-Z]{3})(?![A-Za-z])|([€$£])", value)
+        if len(said) > 1:
+            raise ValueError(f"{quoted(value)} names several currencies")
+        for word, sign in said:
+            code = word or _SIGNS[sign]
+            text = value.replace(word or sign, "")
+    number = _number(text, whole=False)
+    if not code:
+        raise ValueError(f"{quoted(value)} needs a currency, as in 500 EUR")
+    return money_text(number, code)
+
+
+def _range(value: Any, one: Callable[[Any], str], words: str) -> str:
+    """Both ends, from a list of two or a text with a slash between them."""
+    ends = value if isinstance(value, list) else range_parts(str(value))
+    if ends is None or len(ends) != 2:
+        raise ValueError(f"{quoted(value)} is not two {words}, as {_EXAMPLES[words]}")
+    start, end = (one(item) for item in ends)
+    if words == "dates" and end < start:
+        raise ValueError(f"{quoted(value)} ends before it starts")
+    return range_text(start, end)
+
+
+_EXAMPLES = {"dates": "2027-01-14/2027-01-16", "times": "09:00/17:30"}
+
+
+def _user(value: Any, field: CrmField) -> str:
+    """The id of a user, who may be named by e-mail address."""
+    text = str(value).strip()
+    if not field.options and field.form and re.fullmatch(field.form, text):
+        return text
+    key = address_key(text) if "@" in text else text
+    for option in field.options:
+        if text == option.value or key == address_key(option.label):
+            return option.value
+    raise ValueError(f"{quoted(value)} is no user of this account")
+
+
+def _reference(value: Any, field: CrmField) -> str:
+    text = str(_single(value)).strip()
+    if field.form and not re.fullmatch(field.form, text):
+        raise ValueError(f"{quoted(value)} is not the id of a record")
+    return text
+
+
+def _bounded(number: float | int, field: CrmField) -> float | int:
+    if field.most is not None and abs(number) > field.most:
+        raise ValueError(f"{number} is more than the field takes ({field.most:g})")
+    return number
 
 
 _BY_KIND: dict[Kind, Callable[[Any, CrmField], FieldValue]] = {
-    Kind.NUMBER: lambda value, _: _number(value, whole=False),
-    Kind.WHOLE: lambda value, _: _number(value, whole=True),
+    Kind.NUMBER: lambda value, field: _bounded(_number(value, whole=False), field),
+    Kind.WHOLE: lambda value, field: _bounded(_number(value, whole=True), field),
     Kind.FLAG: lambda value, _: _flag(value),
     Kind.DATE: lambda value, _: _moment(value).strftime("%Y-%m-%d"),
     Kind.MOMENT: lambda value, _: plain(_moment(value)),
     Kind.CHOICE: lambda value, field: _choice(_single(value), field.options),
     Kind.CHOICES: lambda value, field: list(_choices(value, field.options)),
+    Kind.TIME: lambda value, _: _time(_single(value)),
+    Kind.MONEY: lambda value, field: _money(_single(value), field),
+    Kind.DATES: lambda value, _: _range(value, lambda v: f"{_moment(v):%Y-%m-%d}", "dates"),
+    Kind.TIMES: lambda value, _: _range(value, _time, "times"),
+    Kind.USER: lambda value, field: _user(_single(value), field),
+    Kind.REFERENCE: _reference,
 }
 
 

@@ -20,6 +20,7 @@ from app.domain.records import (
     FieldValue,
     Findings,
     Found,
+    Kind,
     Known,
     Lost,
     Match,
@@ -29,6 +30,7 @@ from app.domain.records import (
     Several,
     WriteRule,
 )
+from app.domain.text import measure
 from app.mapping.ask import Ledger, begun_links, is_unfilled, is_unique, match_of, rule_of
 from app.mapping.known import changed_fields, is_ours, still_said
 from app.mapping.present import appended, as_list, blank, is_later_stage, same
@@ -390,7 +392,7 @@ class _Judge:
         changed = changed_fields(still_said(item, known), known)
         present = there.values if there else {}
         fields = {}
-        for name, value in changed.items():
+        for name, value in self._emptied(record, changed).items():
             allowed = self._allowed(record, name, value, present, known, there is not None)
             if allowed is not None:
                 fields[name] = allowed.value
@@ -414,6 +416,23 @@ class _Judge:
             match=record.match,
             present=self._still_there(present),
         )
+
+    def _emptied(
+        self, record: DesiredRecord, changed: Mapping[str, FieldValue]
+    ) -> dict[str, FieldValue]:
+        """Without what cannot be emptied: a check box is unchecked, everything else stays."""
+        kept = dict(changed)
+        for name, value in changed.items():
+            known = self.directory.field(record.ref.object, name)
+            if not blank(value) or known is None or known.empties:
+                continue
+            if known.kind is Kind.FLAG:
+                kept[name] = False
+                continue
+            del kept[name]
+            words = f"{record.ref.object}.{name} cannot be emptied in the CRM and stays."
+            self.settled.note(record.ref, words)
+        return kept
 
     def _has_new_main(self, record: DesiredRecord, known: Known) -> bool:
         """Whether somebody else comes first than before, or the same under another id."""
@@ -441,7 +460,7 @@ class _Judge:
         return Change(
             record.ref,
             found.record_id,
-            fields=self._adopted(record, found, filled, own=True) | cleared,
+            fields=self._adopted(record, found, filled, own=True) | self._emptied(record, cleared),
             on_match={},
             targets=record.links,
             links=record.links,
@@ -571,9 +590,7 @@ class _Judge:
         if blank(now) or (ours and rule is not WriteRule.APPEND):
             return None if rule is WriteRule.IF_EMPTY and not blank(now) else _Value(value)
         if rule is WriteRule.APPEND:
-            html = f"{record.ref.object}.{name}" in self.shape.html_fields
-            more = appended(now, value, "<br>" if html else "\n")
-            return None if same(now, more) else _Value(more)
+            return self._added(record, name, now, value)
         if rule is WriteRule.FORWARD and is_later_stage(now, value, self.directory):
             return _Value(value)
         if not same(now, value):
@@ -581,6 +598,25 @@ class _Judge:
             words = "was filled already" if found else "was changed by others"
             self.settled.note(record.ref, f"{record.ref.object}.{name} {words} and stays.")
         return None
+
+    def _added(
+        self, record: DesiredRecord, name: str, now: FieldValue, value: FieldValue
+    ) -> _Value | None:
+        """What stands there with a value added; None where it has that already, or no room."""
+        html = f"{record.ref.object}.{name}" in self.shape.html_fields
+        more = appended(now, value, "<br>" if html else "\n")
+        if self._is_too_long(record, name, more):
+            self.settled.note(record.ref, f"{record.ref.object}.{name} is full and stays.")
+            return None
+        return None if same(now, more) else _Value(more)
+
+    def _is_too_long(self, record: DesiredRecord, name: str, value: FieldValue) -> bool:
+        """Whether a text has grown over what its field takes."""
+        known = self.directory.field(record.ref.object, name)
+        place = f"{record.ref.object}.{name}"
+        limit = (known.length if known else None) or self.shape.text_limits.get(place)
+        long = isinstance(value, str) and limit is not None
+        return long and measure(str(value), self.shape.text_unit) > (limit or 0)
 
     def _is_default_owner(
         self, record: DesiredRecord, name: str, now: FieldValue, known: Known | None

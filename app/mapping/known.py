@@ -16,7 +16,7 @@ from app.domain.records import (
     WriteRule,
     content_hash,
 )
-from app.mapping.present import blank
+from app.mapping.present import blank, forms_of
 from app.mapping.wanted import Wanted
 
 FILLING = frozenset({WriteRule.NEVER_BLANK, WriteRule.IF_EMPTY, WriteRule.UNTOUCHED})
@@ -126,12 +126,6 @@ def is_ours(now: FieldValue, fingerprint: str | None) -> bool:
     """Whether what stands in the CRM is what this service wrote last; types may differ."""
     if fingerprint is None:
         return False
-    forms: list[FieldValue] = [now]
-    if isinstance(now, str):
-        forms += [{"true": True, "false": False}.get(now.lower(), now)]
-        forms += [int(now)] if now.lstrip("-").isdigit() else []
-        forms += [now.split(";")]
-    else:
-        forms.append(str(now))
+    forms = list(forms_of(now))
     # Where the last answer never came, what stood there before or what was sent.
     return any(content_hash(form) in fingerprint.split("|") for form in forms)

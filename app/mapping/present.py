@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from app.domain.records import Directory, FieldValue, Stage
+from app.domain.values import number_text, time_text
+
+_NUMBER = re.compile(r"-?\d{1,18}(?:\.\d{1,18})?")
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d")
 
 
 def blank(value: FieldValue) -> bool:
@@ -22,6 +27,9 @@ def same(now: FieldValue, wanted: FieldValue) -> bool:
     first, second = str(now), str(wanted)
     if first == second or first.lower() == second.lower() in ("true", "false"):
         return True
+    times = time_text(first), time_text(second)
+    if all(times):
+        return times[0] == times[1]
     for read in (float, _moment):
         try:
             return read(first) == read(second)
@@ -33,6 +41,42 @@ def same(now: FieldValue, wanted: FieldValue) -> bool:
 def _moment(text: str) -> datetime:
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def forms_of(now: FieldValue) -> Iterator[FieldValue]:
+    """Every form in which this service may have written what a CRM shows: 500.0 was 500 or "500"."""
+    yield now
+    if isinstance(now, list):
+        yield sorted(map(str, now))
+        yield ";".join(map(str, now))
+        return
+    text = str(now)
+    yield text
+    if isinstance(now, str):
+        yield {"true": True, "false": False}.get(text.lower(), text)
+        yield text.split(";")
+        yield sorted(part.strip() for part in text.split(";"))
+        if moment := _as_moment(text):
+            yield moment
+        if time := time_text(text):
+            yield time
+    if isinstance(now, bool) or not _NUMBER.fullmatch(text):
+        return
+    number = float(text)
+    yield number
+    yield number_text(number)
+    if number == int(number):
+        yield int(number)
+
+
+def _as_moment(text: str) -> str | None:
+    """A date and time in UTC, as this service writes one."""
+    if not _MOMENT.match(text):
+        return None
+    try:
+        return f"{_moment(text).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    except (ValueError, OverflowError):
+        return None
 
 
 def as_list(value: FieldValue) -> list[str]:

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from app.domain.people import normalise_phone
 from app.domain.text import clean_text, cut, did_you_mean, quoted
+from app.domain.values import time_text
 
 Transform = Callable[[Any, Any], Any]
 MOST_DIGITS = 25
@@ -166,6 +167,12 @@ def _in_zone(value: Any, zone: Any) -> datetime:
     return moment.replace(tzinfo=place) if bare else moment.astimezone(place)
 
 
+def _time_of_day(value: Any, _: Any) -> str:
+    """HH:MM, of a moment or of what somebody typed as a time of day."""
+    typed = time_text(value) if isinstance(value, str) else None
+    return typed or _moment(value).strftime("%H:%M")
+
+
 def _shown(value: Any, form: Any) -> str:
     return _moment(value).strftime(form)
 
@@ -176,7 +183,7 @@ PLAIN: dict[str, Transform] = {
     "e164": _each(normalise_phone),
     "number": lambda value, _: read_number(value),
     "date": lambda value, _: _moment(value).strftime("%Y-%m-%d"),
-    "time": lambda value, _: _moment(value).strftime("%H:%M"),
+    "time": _time_of_day,
     "datetime": lambda value, _: _moment(value).strftime("%Y-%m-%d %H:%M"),
     "iso": _iso,
     "hh_mm": _hours_minutes,

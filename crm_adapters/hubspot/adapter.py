@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from app.domain.allowance import Allowance
-from app.domain.errors import AccountRefused, Conflict, InvalidRecord
+from app.domain.errors import AccountRefused, Conflict, InvalidRecord, RetryLater
 from app.domain.records import (
     Account,
+    Choice,
     CrmField,
     CrmShape,
     Directory,
@@ -23,11 +24,18 @@ from app.domain.records import (
     Ref,
 )
 from app.outbound.reply import some_text
-from crm_adapters.base import BOOKING_FIELD, SEARCH_LAG, Access, Report, read_schema
+from crm_adapters.base import (
+    BOOKING_FIELD,
+    SEARCH_LAG,
+    Access,
+    Report,
+    confirmed,
+    read_schema,
+)
 from crm_adapters.finder import note_lost_targets
 from crm_adapters.hubspot.client import CALLS, PLURAL, SEARCHES, HubSpotClient
 from crm_adapters.hubspot.finder import FURTHER_DOMAINS, find
-from crm_adapters.hubspot.schema import field_of, owners_of, pipelines_of
+from crm_adapters.hubspot.schema import choices_of, field_of, owners_of, pipelines_of
 from crm_adapters.hubspot.writer import Writer
 
 RECORD_TYPES = {"contact": "0-1", "company": "0-2", "deal": "0-3", "meeting": "0-47"}
@@ -44,6 +52,10 @@ PROPERTY_TYPES = {
     Kind.FLAG: ("bool", "booleancheckbox"),
     Kind.DATE: ("date", "date"),
     Kind.MOMENT: ("datetime", "date"),
+    Kind.TIME: ("string", "text"),
+    Kind.CHOICE: ("enumeration", "select"),
+    Kind.CHOICES: ("enumeration", "checkbox"),
+    Kind.MONEY: ("number", "number"),
 }
 MARKED = (ObjectName.DEAL, ObjectName.MEETING)
 """Objects that get the booking-id property."""
@@ -93,6 +105,7 @@ class HubSpotAdapter:
         self._api = HubSpotClient(access)
         self._portal = ""
         self._has_further_domains = False
+        self._users: tuple[Choice, ...] = ()
 
     def whoami(self) -> Account:
         """The portal's number, from /account-info, which knows no name."""
@@ -106,15 +119,18 @@ class HubSpotAdapter:
     def directory(self, needed: frozenset[ObjectName] | None = None) -> Directory:
         """Owners, deal pipelines and which objects have the booking-id field."""
         self.whoami()
-        schema, notes = read_schema(
+        notes: list[str] = []
+        owners = self._owners(notes)
+        schema, lacking = read_schema(
             lambda name: {field.name: field for field in self.describe(name)},
             self.shape.objects,
             needed,
         )
+        notes[:0] = lacking
         deals = needed is None or ObjectName.DEAL in needed
         self._has_further_domains = FURTHER_DOMAINS in schema.get(ObjectName.COMPANY, {})
         return Directory(
-            owners=self._owners(notes),
+            owners=owners,
             pipelines=self._pipelines() if deals else (),
             booking_fields={
                 name: BOOKING_FIELD for name in MARKED if BOOKING_FIELD in schema.get(name, {})
@@ -131,15 +147,25 @@ class HubSpotAdapter:
             raise
 
     def _owners(self, notes: list[str]) -> dict[str, str]:
+        self._users = ()
         try:
-            return owners_of(self._api.owners())
+            owners = confirmed(lambda: list(self._api.owners()), self._probe)
+            self._users = choices_of(owners)
+            return owners_of(owners)
         except AccountRefused as error:
             notes.append(f"The portal's users cannot be read, so nobody is made owner: {error}")
             return {}
 
+    def _probe(self) -> None:
+        """Whether the portal answers at all. Raises RetryLater where it refuses everything."""
+        try:
+            self.whoami()
+        except AccountRefused as error:
+            raise RetryLater(error.message) from None
+
     def describe(self, name: ObjectName) -> list[CrmField]:
         """The properties of an object."""
-        return [field_of(item) for item in self._api.properties(name)]
+        return [field_of(item, self._users) for item in self._api.properties(name)]
 
     def provision(self, fields: Sequence[NewField] = ()) -> list[str]:
         """Make the booking-id property: unique on deals; on meetings unique where HubSpot lets us."""
@@ -169,10 +195,12 @@ class HubSpotAdapter:
             "groupName": self._group(field.object),
             "hasUniqueValue": unique,
         }
-        if field.kind is Kind.FLAG:
+        yes_or_no = (("Yes", "true"), ("No", "false")) if field.kind is Kind.FLAG else ()
+        options = yes_or_no or tuple((label, label) for label in field.options)
+        if options:
             body["options"] = [
                 {"label": word, "value": value, "displayOrder": number, "hidden": False}
-                for number, (word, value) in enumerate((("Yes", "true"), ("No", "false")))
+                for number, (word, value) in enumerate(options)
             ]
         try:
             self._api.make_property(field.object, body)

@@ -8,30 +8,54 @@ from app.domain.records import Choice, CrmField, Kind, Pipeline, Stage
 from app.outbound.reply import Json, a_text, an_id, rows, some_object, some_objects, some_text
 
 KINDS = {
+    # https://developers.hubspot.com/docs/api-reference/crm-properties-v3/guide; what is not here
+    # (json, object_coordinates) is HubSpot's own.
     "string": Kind.TEXT, "number": Kind.NUMBER, "date": Kind.DATE, "datetime": Kind.MOMENT,
-    "bool": Kind.FLAG, "phone_number": Kind.TEXT,
+    "bool": Kind.FLAG, "phone_number": Kind.TEXT, "enumeration": Kind.CHOICE,
 }  # fmt: skip
+LONGEST = 65_536
+"""Characters of a text: https://developers.hubspot.com/docs/api-reference/crm-properties-v3/guide"""
+LISTED = frozenset({"pipeline", "dealstage"})
+"""Lists whose options stand elsewhere; owners are told by `referencedObjectType`."""
+OWNERS = "hubspot_owner_id"
 
 
-def field_of(item: Json) -> CrmField:
-    """A property. https://developers.hubspot.com/docs/api-reference/crm-properties-v3/guide"""
-    kind = KINDS.get(some_text(item, "type"), Kind.OTHER)
-    options = some_objects(item, "options")
-    if item.get("type") == "enumeration":
-        several = some_text(item, "fieldType") == "checkbox"
-        kind = Kind.CHOICES if several else Kind.CHOICE
-    # Owners come as an enumeration without options of its own, pipelines and stages likewise.
-    if kind is Kind.CHOICE and not options:
-        kind = Kind.OTHER
+def field_of(item: Json, owners: tuple[Choice, ...] = ()) -> CrmField:
+    """A property; `owners` are the users who may stand in one that holds a user."""
     name = a_text(item, "name")
+    kind = KINDS.get(some_text(item, "type"), Kind.OTHER)
+    options = tuple(
+        Choice(a_text(o, "value"), some_text(o, "label") or a_text(o, "value"))
+        for o in some_objects(item, "options")
+    )
+    if kind is Kind.CHOICE and some_text(item, "fieldType") == "checkbox":
+        kind = Kind.CHOICES
+    if some_text(item, "referencedObjectType") == "OWNER" or name == OWNERS:
+        kind, options = Kind.USER, owners
+    elif kind in (Kind.CHOICE, Kind.CHOICES) and not options:
+        # Pipelines and stages come as a list without options of its own.
+        kind = Kind.OTHER
+    told = some_object(item, "modificationMetadata").get("readOnlyValue") is True
+    taken = kind is not Kind.OTHER or name in LISTED
     return CrmField(
         name,
         some_text(item, "label") or name,
         kind,
         unique=item.get("hasUniqueValue") is True,
-        writable=some_object(item, "modificationMetadata").get("readOnlyValue") is not True,
-        options=tuple(Choice(a_text(o, "value"), some_text(o, "label")) for o in options),
+        writable=taken and not told and item.get("calculated") is not True,
+        options=options,
+        form=r"\d{1,18}" if kind is Kind.USER else "",
+        length=LONGEST if kind is Kind.TEXT else None,
         custom=item.get("hubspotDefined") is not True,
+    )
+
+
+def choices_of(rows_: Iterable[Json]) -> tuple[Choice, ...]:
+    """Id and e-mail address of those who can own."""
+    return tuple(
+        Choice(an_id(owner), some_text(owner, "email").strip().lower())
+        for owner in rows_
+        if owner.get("archived") is not True
     )
 
 

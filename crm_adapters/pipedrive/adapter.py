@@ -23,7 +23,14 @@ from app.domain.records import (
     Ref,
 )
 from app.outbound.reply import Json, some_text
-from crm_adapters.base import BOOKING_FIELD, SEARCH_LAG, Access, Report, read_schema
+from crm_adapters.base import (
+    BOOKING_FIELD,
+    SEARCH_LAG,
+    Access,
+    Report,
+    confirmed,
+    read_schema,
+)
 from crm_adapters.finder import note_lost_targets
 from crm_adapters.pipedrive.client import (
     AT_ONCE,
@@ -35,11 +42,13 @@ from crm_adapters.pipedrive.client import (
 )
 from crm_adapters.pipedrive.finder import Finder
 from crm_adapters.pipedrive.schema import (
+    AboutAccount,
     CustomFields,
     fields_of,
     owners_of,
     pipelines_of,
     schema_of,
+    users_of,
 )
 from crm_adapters.pipedrive.writer import Writer
 
@@ -50,9 +59,12 @@ PAGES = {
     ObjectName.MEETING: "activities/list/user/everyone#dialog/activity/edit",
 }
 FIELD_TYPES = {
-    Kind.TEXT: "varchar", Kind.NUMBER: "double", Kind.WHOLE: "double", Kind.FLAG: "varchar",
-    Kind.DATE: "date", Kind.MOMENT: "varchar",
+    Kind.TEXT: "varchar", Kind.NUMBER: "double", Kind.WHOLE: "double", Kind.FLAG: "enum",
+    Kind.DATE: "date", Kind.MOMENT: "varchar", Kind.TIME: "time", Kind.CHOICE: "enum",
+    Kind.CHOICES: "set", Kind.MONEY: "monetary",
 }  # fmt: skip
+YES_OR_NO = ("Yes", "No")
+"""Pipedrive has no check boxes of one's own: a list of two stands for one."""
 WITH_CUSTOM = (ObjectName.COMPANY, ObjectName.CONTACT, ObjectName.DEAL)
 """Objects that take custom fields."""
 
@@ -103,11 +115,13 @@ class PipedriveAdapter:
         self._custom: CustomFields | None = None
         self._web = access.api_base
         self._own_user: str | None = None
+        self._about = AboutAccount()
 
     def whoami(self) -> Account:
         """The company's id, its name and its domain."""
         me = self._api.me()
         self._own_user = some_text(me, "id") or None
+        self._about.currency = some_text(me, "default_currency").upper()
         domain = some_text(me, "company_domain")
         if domain.isascii() and domain.replace("-", "").isalnum():
             self._web = f"https://{domain}.pipedrive.com"
@@ -126,10 +140,12 @@ class PipedriveAdapter:
 
         def read(name: ObjectName) -> dict[str, CrmField]:
             items[name] = list(self._api.pages(FIELD_PATHS[name]))
-            return schema_of(items[name])
+            return schema_of(name, items[name], self._about)
 
         # First what v2 answers: what the old users API refuses is done without.
         schema, notes = read_schema(read, self.shape.objects, needed)
+        owners = self._owners(notes, next(iter(schema), None))
+        schema = {name: schema_of(name, items[name], self._about) for name in schema}
         custom = CustomFields()
         for name, found in items.items():
             custom.note(name, found)
@@ -138,7 +154,7 @@ class PipedriveAdapter:
         stages = list(self._api.pages(f"{V2}/stages")) if deals else []
         marked = (ObjectName.DEAL, BOOKING_FIELD) in custom.keys
         return Directory(
-            owners=self._owners(notes),
+            owners=owners,
             own_user=self._own_user,
             pipelines=pipelines_of(self._api.pages(f"{V2}/pipelines"), stages) if deals else (),
             booking_fields={ObjectName.DEAL: BOOKING_FIELD} if marked else {},
@@ -146,11 +162,25 @@ class PipedriveAdapter:
             notes=tuple(notes),
         )
 
-    def _owners(self, notes: list[str]) -> dict[str, str]:
-        """The users; v1 is out of support, and what is behind it may vanish."""
+    def _owners(self, notes: list[str], shown: ObjectName | None) -> dict[str, str]:
+        """The users; v1 is out of support, and what is behind it may vanish.
+
+        `shown`: an object whose fields were read a moment ago. Raises RetryLater where they are
+        refused now: then it is the account that refuses everything, and not v1.
+        """
+
+        def probe() -> None:
+            try:
+                list(self._api.pages(FIELD_PATHS[shown]) if shown else ())
+            except AccountRefused as error:
+                raise RetryLater(error.message) from None
+
+        self._about.users = ()
         try:
-            self.whoami()
-            return owners_of(self._api.users())
+            confirmed(self.whoami, probe)
+            users = confirmed(self._api.users, probe)
+            self._about.users = users_of(users)
+            return owners_of(users)
         except (Gone, AccountRefused, InvalidRecord) as error:
             notes.append(
                 "Pipedrive does not tell its users, so owners come from the mapping's table, by"
@@ -160,7 +190,7 @@ class PipedriveAdapter:
 
     def describe(self, name: ObjectName) -> list[CrmField]:
         """The fields of an object; custom ones under their name, as mapping files write them."""
-        return fields_of(list(self._api.pages(FIELD_PATHS[name])))
+        return fields_of(name, list(self._api.pages(FIELD_PATHS[name])), self._about)
 
     def provision(self, fields: Sequence[NewField] = ()) -> list[str]:
         """Make the booking-id field on deals; activities take no custom fields."""
@@ -170,7 +200,10 @@ class PipedriveAdapter:
         for field in fields:
             if field.object is ObjectName.MEETING:
                 raise InvalidRecord("Pipedrive's activities take no custom fields.")
-            body = {"field_name": field.name, "field_type": FIELD_TYPES[field.kind]}
+            body: Json = {"field_name": field.name, "field_type": FIELD_TYPES[field.kind]}
+            options = YES_OR_NO if field.kind is Kind.FLAG else field.options
+            if options:
+                body["options"] = [{"label": label} for label in options]
             self._api.make_field(field.object, body)
             done.append(f"Pipedrive: field {field.name} made on {field.object}s")
         self._custom = None

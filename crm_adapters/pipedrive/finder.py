@@ -23,6 +23,7 @@ from crm_adapters.finder import Hit, KeyFinder, told_begun
 from crm_adapters.http import together
 from crm_adapters.pipedrive.client import PipedriveClient
 from crm_adapters.pipedrive.schema import CustomFields
+from crm_adapters.pipedrive.shapes import custom_text, flat
 
 
 class Finder(KeyFinder):
@@ -44,7 +45,7 @@ class Finder(KeyFinder):
 
     def _hit(self, question: Question, item: Json, by: str) -> Hit:
         name, made_at = question.ref.object, some_text(item, "add_time")
-        company = str(_flat(item.get("org_id")) or "") if name is ObjectName.CONTACT else ""
+        company = str(flat(item.get("org_id")) or "") if name is ObjectName.CONTACT else ""
         values = self._values(name, item)
         return question, Found(an_id(item), values, by, made_at=made_at, company=company)
 
@@ -160,18 +161,11 @@ def _is_meant(kind: MatchKey, term: str, key: Key, hit: Json) -> bool:
 
 def values_of(custom: CustomFields, name: ObjectName, item: Json) -> dict[str, FieldValue]:
     """A record's fields under the names that mapping files use, lists and objects flattened."""
-    plain = {key: _flat(value) for key, value in item.items() if key != "custom_fields"}
+    plain = {key: flat(value) for key, value in item.items() if key != "custom_fields"}
     if item.get("status") in ("won", "lost"):
         # The stage stays what it was: who reads it has to see that the deal is closed.
         plain["stage_id"] = item["status"]
     for key, value in some_object(item, "custom_fields").items():
-        plain[custom.name_of(name, key)] = plain[key] = _flat(value)
+        told = custom_text(custom.types.get((name, key), ""), value)
+        plain[custom.name_of(name, key)] = plain[key] = told
     return plain
-
-
-def _flat(value: object) -> FieldValue:
-    if isinstance(value, list):
-        return [str(item.get("value") if isinstance(item, dict) else item) for item in value]
-    if isinstance(value, dict):
-        return _flat(value.get("value", value.get("id")))
-    return value if isinstance(value, (str, int, float, bool)) else None

@@ -12,13 +12,47 @@ from app.outbound.reply import Json, a_text, an_id, some_objects, some_text
 
 CUSTOM_KEY = re.compile(r"[0-9a-f]{40}")
 KINDS = {
-    # https://developers.pipedrive.com/docs/api/v1/DealFields
+    # https://pipedrive.readme.io/docs/core-api-concepts-custom-fields#types-of-custom-fields and the
+    # types of the fields API of v2; what is not here takes no value of a mapping file.
     "varchar": Kind.TEXT, "varchar_auto": Kind.TEXT, "text": Kind.TEXT, "phone": Kind.TEXT,
-    "double": Kind.NUMBER, "monetary": Kind.NUMBER, "int": Kind.WHOLE, "boolean": Kind.FLAG,
-    "date": Kind.DATE, "time": Kind.TIME, "enum": Kind.CHOICE, "set": Kind.CHOICES,
-    "user": Kind.REFERENCE, "org": Kind.REFERENCE, "people": Kind.REFERENCE,
-    "stage": Kind.REFERENCE, "deal": Kind.REFERENCE,
+    "varchar_options": Kind.TEXT, "double": Kind.NUMBER, "int": Kind.WHOLE,
+    "boolean": Kind.FLAG, "date": Kind.DATE, "daterange": Kind.DATES, "time": Kind.TIME,
+    "timerange": Kind.TIMES, "enum": Kind.CHOICE, "status": Kind.CHOICE,
+    "visible_to": Kind.CHOICE, "set": Kind.CHOICES, "address": Kind.ADDRESS,
+    "monetary": Kind.MONEY, "user": Kind.USER, "org": Kind.REFERENCE, "people": Kind.REFERENCE,
+    "stage": Kind.REFERENCE, "deal": Kind.REFERENCE, "pipeline": Kind.REFERENCE,
 }  # fmt: skip
+LENGTHS = {"varchar": 255, "varchar_auto": 255, "phone": 255, "text": 65_000}
+NUMBER_FORM = r"\d{1,18}"
+"""How ids of users and records look."""
+NATIVE_KINDS = {
+    # What v2 takes otherwise than the type says: an amount is a number, beside its currency.
+    "value": Kind.NUMBER, "emails": Kind.TEXT, "phones": Kind.TEXT, "label_ids": Kind.CHOICES,
+    "priority": Kind.CHOICE, "location": Kind.ADDRESS, "address": Kind.ADDRESS,
+}  # fmt: skip
+WRITABLE = {
+    # The bodies that v2 takes: https://developers.pipedrive.com/docs/api/v1/Deals#addDeal and so on.
+    # Further keys are refused, and what every record has beside them is Pipedrive's own.
+    ObjectName.COMPANY: {"name", "owner_id", "visible_to", "label_ids", "address"},
+    ObjectName.CONTACT: {
+        "name", "first_name", "last_name", "owner_id", "org_id", "emails", "phones", "visible_to",
+        "label_ids", "marketing_status", "job_title", "notes", "im", "birthday", "postal_address",
+    },
+    ObjectName.DEAL: {
+        "title", "owner_id", "person_id", "org_id", "pipeline_id", "stage_id", "value", "currency",
+        "status", "probability", "lost_reason", "visible_to", "close_time", "won_time",
+        "lost_time", "expected_close_date", "label_ids",
+    },
+    ObjectName.MEETING: {
+        "subject", "type", "owner_id", "deal_id", "org_id", "due_date", "due_time", "duration",
+        "busy", "done", "location", "public_description", "priority", "note",
+    },
+}  # fmt: skip
+EMPTIES = {
+    "note", "public_description", "location", "address", "emails", "phones", "label_ids",
+    "probability", "lost_reason", "close_time", "person_id", "org_id", "deal_id",
+}  # fmt: skip
+"""Fields of Pipedrive's own that take null, an empty text or an empty list; the others keep a value."""
 SEARCHABLE = {"address", "varchar", "text", "varchar_auto", "double", "monetary", "phone"}
 NATIVE = frozenset({"name", "title", "subject", "owner_id", "note", "type"})
 """Fields that are never looked for among the custom ones."""
@@ -30,8 +64,8 @@ class CustomFields:
 
     keys: dict[tuple[ObjectName, str], list[str]] = field(default_factory=dict)
     """(object, name or key) -> keys; several where two fields have one name."""
-    numbered: set[tuple[ObjectName, str]] = field(default_factory=set)
-    """(object, key) of those whose options go by numbers."""
+    types: dict[tuple[ObjectName, str], str] = field(default_factory=dict)
+    """(object, key) -> Pipedrive's type."""
     names: dict[tuple[ObjectName, str], str] = field(default_factory=dict)
     """(object, key) -> the name that mapping files use."""
 
@@ -45,8 +79,7 @@ class CustomFields:
             self.keys.setdefault((name, label), []).append(key)
             self.keys.setdefault((name, key), []).append(key)
             self.names[name, key] = label
-            if item.get("field_type") in ("enum", "set"):
-                self.numbered.add((name, key))
+            self.types[name, key] = some_text(item, "field_type")
 
     def key_of(self, name: ObjectName, label: str) -> str | None:
         """The key of a custom field by its name or key. Raises InvalidRecord where two have it."""
@@ -64,9 +97,9 @@ class CustomFields:
         return label if len(self.keys.get((name, label), ())) == 1 else key
 
 
-def fields_of(items: Sequence[Json]) -> list[CrmField]:
+def fields_of(name: ObjectName, items: Sequence[Json], account: AboutAccount) -> list[CrmField]:
     """The fields of an object; custom ones under their name, under their key where two share one."""
-    every = [_field(item) for item in items]
+    every = [_field(name, item, account) for item in items]
     labels = [one.name for one in every]
     return [
         replace(one, name=key) if labels.count(one.name) > 1 and CUSTOM_KEY.fullmatch(key) else one
@@ -74,11 +107,13 @@ def fields_of(items: Sequence[Json]) -> list[CrmField]:
     ]
 
 
-def schema_of(items: Sequence[Json]) -> dict[str, CrmField]:
+def schema_of(
+    name: ObjectName, items: Sequence[Json], account: AboutAccount
+) -> dict[str, CrmField]:
     """What a mapping file may name: fields by name, custom ones by key too; a shared name says so."""
     schema: dict[str, CrmField] = {}
     for item in items:
-        one, key = _field(item), a_text(item, "field_code")
+        one, key = _field(name, item, account), a_text(item, "field_code")
         before = schema.get(one.name)
         if before and one.custom and before.custom:
             also = (*(before.also or (before.key,)), key)
@@ -90,22 +125,44 @@ def schema_of(items: Sequence[Json]) -> dict[str, CrmField]:
     return schema
 
 
-def _field(item: Json) -> CrmField:
+@dataclass
+class AboutAccount:
+    """What the fields of an account depend on beside themselves."""
+
+    currency: str = ""
+    """In which amounts are meant that name none (ISO 4217); empty where it is not known."""
+    users: tuple[Choice, ...] = ()
+    """Id and e-mail address of everybody who can be named; none where they are not told."""
+
+
+def _field(name: ObjectName, item: Json, account: AboutAccount) -> CrmField:
     key = a_text(item, "field_code")
-    label, kind = some_text(item, "field_name") or key, some_text(item, "field_type")
+    label, type_ = some_text(item, "field_name") or key, some_text(item, "field_type")
     custom = bool(CUSTOM_KEY.fullmatch(key))
+    kind = KINDS.get(type_, Kind.OTHER)
+    kind = kind if custom else NATIVE_KINDS.get(key, kind)
+    options = tuple(
+        Choice(str(o["id"]), some_text(o, "label") or str(o["id"]))
+        for o in some_objects(item, "options")
+        if isinstance(o.get("id"), (int, str))
+    )
+    if kind in (Kind.CHOICE, Kind.CHOICES) and not options and not custom:
+        kind = Kind.WHOLE if kind is Kind.CHOICE else Kind.OTHER
     return CrmField(
         # Custom ones under their name, as mapping files write them.
         label if custom else key,
         label,
-        KINDS.get(kind, Kind.OTHER),
-        options=tuple(
-            Choice(an_id(o), some_text(o, "label")) for o in some_objects(item, "options")
-        ),
+        kind,
+        writable=(custom or key in WRITABLE.get(name, ())) and kind is not Kind.OTHER,
+        options=account.users if kind is Kind.USER else options,
+        currency=account.currency if kind is Kind.MONEY else "",
+        form=NUMBER_FORM if kind in (Kind.USER, Kind.REFERENCE) else "",
+        empties=custom or key in EMPTIES,
+        length=LENGTHS.get(type_) if kind is Kind.TEXT and custom else None,
         custom=custom,
         # Only custom fields can be searched, and not all types of them:
         # https://developers.pipedrive.com/docs/api/v1/Persons#searchPersons
-        searchable=custom and kind in SEARCHABLE,
+        searchable=custom and type_ in SEARCHABLE,
     )
 
 
@@ -117,6 +174,15 @@ def owners_of(users: Iterable[Json]) -> dict[str, str]:
         if email and user.get("active_flag"):
             owners.setdefault(email, an_id(user))
     return owners
+
+
+def users_of(users: Iterable[Json]) -> tuple[Choice, ...]:
+    """Id and e-mail address of the active users."""
+    return tuple(
+        Choice(an_id(user), some_text(user, "email").strip().lower())
+        for user in users
+        if user.get("active_flag")
+    )
 
 
 def pipelines_of(pipelines: Iterable[Json], stages: Sequence[Json]) -> tuple[Pipeline, ...]:

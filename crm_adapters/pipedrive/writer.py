@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from typing import Any
+from functools import partial
+from typing import TypeVar
 
 import structlog
 
@@ -20,7 +21,6 @@ from app.domain.errors import (
 from app.domain.records import (
     Change,
     Fields,
-    FieldValue,
     ObjectName,
     Outcome,
     Plan,
@@ -28,14 +28,14 @@ from app.domain.records import (
     Result,
 )
 from app.outbound.reply import Json
-from crm_adapters.base import Report, ids_of, problem_of, unblocked, unlinked
+from crm_adapters.base import Report, confirmed, ids_of, problem_of, unblocked, unlinked
 from crm_adapters.http import together
 from crm_adapters.pipedrive.client import PipedriveClient
 from crm_adapters.pipedrive.schema import CustomFields
+from crm_adapters.pipedrive.shapes import custom_value, native_value
 
+T = TypeVar("T")
 log = structlog.get_logger(__name__)
-TEXTS = frozenset({"note", "public_description"})
-"""Texts of activities that take no null."""
 
 
 class Writer:
@@ -135,11 +135,12 @@ class Writer:
         try:
             for person in others if there is not None else ():
                 if there is not None and person not in there:
-                    self._api.add_participant(deal_id, person)
+                    self._surely(partial(self._api.add_participant, deal_id, person))
             # Who became the deal's own person is no longer one of the others.
             for person in [*unlinked(change, ids), main]:
                 if there and person in there:
-                    self._api.drop_participant(deal_id, there[person])
+                    row = there[person]
+                    self._surely(partial(self._api.drop_participant, deal_id, row))
         except (Gone, AccountRefused, InvalidRecord) as error:
             there = None
             log.info("participants_refused", kind=type(error).__name__)
@@ -147,9 +148,19 @@ class Writer:
             words = "Pipedrive takes no further people on the deal; the meeting names them."
             self._report.note(change.ref, words)
 
+    def _surely(self, call: Callable[[], T]) -> T:
+        """Make a call that is done without where v1 refuses it, and not the whole account."""
+        return confirmed(call, self._probe)
+
+    def _probe(self) -> None:
+        try:
+            self._api.one_of(ObjectName.DEAL)
+        except AccountRefused as error:
+            raise RetryLater(error.message) from None
+
     def _there(self, deal_id: str) -> dict[str, str] | None:
         try:
-            return self._api.participants(deal_id)
+            return self._surely(partial(self._api.participants, deal_id))
         except (Gone, AccountRefused, InvalidRecord):
             return None
 
@@ -189,33 +200,11 @@ class Writer:
         for field, value in fields.items():
             key = self._custom.key_of(name, field)
             if key:
-                numbered = (name, key) in self._custom.numbered
-                body.setdefault("custom_fields", {})[key] = _numbers(value) if numbered else value
-            elif field in ("emails", "phones"):
-                label = "work" if field == "emails" else "mobile"
-                entries = value if isinstance(value, list) else [value] if value else []
-                body[field] = [
-                    {"value": entry, "primary": number == 0, "label": label}
-                    for number, entry in enumerate(entries)
-                ]
-            elif field == "location":
-                # The model of v2 takes an object here and no null.
-                # https://developers.pipedrive.com/docs/api/v1/Activities#addActivity
-                body[field] = {"value": value or ""}
-            elif field in TEXTS:
-                body[field] = value or ""
-            elif field.endswith("_id") and value is not None:
-                body[field] = int(str(value))
+                type_ = self._custom.types.get((name, key), "")
+                body.setdefault("custom_fields", {})[key] = custom_value(type_, value)
             else:
-                body[field] = value
+                body[field] = native_value(field, value)
         return body
-
-
-def _numbers(value: FieldValue) -> Any:
-    """Options as v2 takes them: by number."""
-    if isinstance(value, list):
-        return [int(item) for item in value]
-    return int(str(value)) if value is not None else None
 
 
 def _ids_of(name: ObjectName, refs: tuple[Ref, ...], ids: Mapping[Ref, str]) -> list[str]:

@@ -21,6 +21,7 @@ from app.domain.errors import (
 from app.domain.records import (
     Account,
     Change,
+    Choice,
     CrmField,
     CrmShape,
     Directory,
@@ -34,7 +35,7 @@ from app.domain.records import (
     Ref,
 )
 from app.outbound.reply import Json, a_list, a_text, an_id, an_object, rows, some_objects, some_text
-from crm_adapters.base import Access, Report, read_schema, unblocked
+from crm_adapters.base import Access, Report, confirmed, read_schema, unblocked
 from crm_adapters.finder import note_lost_targets
 from crm_adapters.salesforce.client import (
     CALLS,
@@ -57,7 +58,7 @@ from crm_adapters.salesforce.packing import (
     packed,
     small_enough,
 )
-from crm_adapters.salesforce.schema import field_of, owners_of, stages_of
+from crm_adapters.salesforce.schema import field_of, owners_of, stages_of, users_of
 
 MARKED = (ObjectName.DEAL, ObjectName.MEETING)
 """Objects that get the booking-id field."""
@@ -74,6 +75,10 @@ METADATA: dict[Kind, dict[str, Any]] = {
     Kind.FLAG: {"type": "Checkbox", "defaultValue": False},
     Kind.DATE: {"type": "Date"},
     Kind.MOMENT: {"type": "DateTime"},
+    Kind.TIME: {"type": "Time"},
+    Kind.CHOICE: {"type": "Picklist"},
+    Kind.CHOICES: {"type": "MultiselectPicklist", "visibleLines": 4},
+    Kind.MONEY: {"type": "Currency", "precision": 18, "scale": 2},
 }
 """How a custom field of each kind is described to the Tooling API."""
 
@@ -116,6 +121,8 @@ class SalesforceAdapter:
         self._api = SalesforceClient(access)
         self._columns = Columns()
         self._pace = Pace()
+        self._named: tuple[Choice, ...] = ()
+        """Users who may stand in a field for users."""
         self._shares_events = True
         self._hidden: set[ObjectName] = set()
         """Objects whose link rows the org does not show."""
@@ -135,7 +142,9 @@ class SalesforceAdapter:
     def directory(self, needed: frozenset[ObjectName] | None = None) -> Directory:
         """Active users, the opportunity's stages, and where the booking-id field is."""
         notes: list[str] = []
-        owners = owners_of(self._users(), notes)
+        users = self._users()
+        self._named = users_of(users)
+        owners = owners_of(users, notes)
         deals = needed is None or ObjectName.DEAL in needed
         schema, lacking = read_schema(
             lambda name: {field.name: field for field in self.describe(name)},
@@ -144,7 +153,7 @@ class SalesforceAdapter:
             called=SOBJECTS,
         )
         for name, fields in schema.items():
-            self._columns.show(name, list(fields))
+            self._columns.show(name, fields)
         self._hidden = set()
         self._shares_events = self._relates_several()
         if not self._shares_events and ObjectName.MEETING in schema:
@@ -163,6 +172,13 @@ class SalesforceAdapter:
             schema=schema,
             notes=(*notes, *lacking),
         )
+
+    def _probe(self) -> None:
+        """Whether the org answers at all. Raises RetryLater where it refuses everything."""
+        try:
+            self.whoami()
+        except AccountRefused as error:
+            raise RetryLater(error.message) from None
 
     def _own_user(self) -> str | None:
         """Whom the connection acts as; None where Salesforce does not say."""
@@ -188,7 +204,7 @@ class SalesforceAdapter:
     def _relates_several(self) -> bool:
         """Whether the org relates several people to one event: a switch, off in some editions."""
         try:
-            fields = self._api.describe("EventRelation")
+            fields = confirmed(lambda: self._api.describe("EventRelation"), self._probe)
         except (Gone, AccountRefused):
             self._hidden.add(ObjectName.MEETING)
             return False
@@ -196,7 +212,7 @@ class SalesforceAdapter:
 
     def describe(self, name: ObjectName) -> list[CrmField]:
         """The fields of an object, those that the connected user may see."""
-        return [field_of(item) for item in self._api.describe(SOBJECTS[name])]
+        return [field_of(item, self._named) for item in self._api.describe(SOBJECTS[name])]
 
     def provision(self, fields: Sequence[NewField] = ()) -> list[str]:
         """Make the booking-id fields and let the connected user see them.
@@ -214,9 +230,13 @@ class SalesforceAdapter:
             done.append(self._make_field(name, KEY, metadata))
         for field in fields:
             label = field.label or field.name.removesuffix("__c").replace("_", " ")
-            done.append(
-                self._make_field(field.object, field.name, {"label": label, **METADATA[field.kind]})
-            )
+            metadata = {"label": label, **METADATA[field.kind]}
+            if field.options:
+                # Not restricted: an answer that nobody has given yet fails no booking.
+                values = [{"fullName": o, "label": o, "default": False} for o in field.options]
+                definition = {"sorted": False, "value": values}
+                metadata["valueSet"] = {"restricted": False, "valueSetDefinition": definition}
+            done.append(self._make_field(field.object, field.name, metadata))
         return done
 
     def _make_field(self, name: ObjectName, field: str, metadata: Json) -> str:
@@ -253,7 +273,7 @@ class SalesforceAdapter:
 
     def apply(self, plan: Plan, report: Report) -> None:
         """Write everything in one call, as far as it holds together."""
-        links = Links(self._api, plan, self._hidden)
+        links = Links(self._api, plan, self._hidden, self._columns.times)
         waiting = list(plan.changes)
         place = {change.ref: number for number, change in enumerate(waiting)}
         # A refused record is set aside, and the rest is sent again without links to it.

@@ -10,9 +10,11 @@ from simple_salesforce.format import format_soql
 from app.domain.people import ascii_domain, normalise_email, normalise_phone, spellings
 from app.domain.records import (
     PEOPLE,
+    CrmField,
     Findings,
     Found,
     Key,
+    Kind,
     MatchKey,
     ObjectName,
     Question,
@@ -42,10 +44,14 @@ class Columns:
 
     def __init__(self) -> None:
         self._shown: dict[ObjectName, frozenset[str]] = {}
+        self.times: dict[ObjectName, frozenset[str]] = {}
+        """The fields of an object that hold a time of day."""
 
-    def show(self, name: ObjectName, fields: Sequence[str]) -> None:
+    def show(self, name: ObjectName, fields: Mapping[str, CrmField]) -> None:
         """Note what the org shows of an object."""
         self._shown[name] = frozenset(fields)
+        times = (field.name for field in fields.values() if field.kind is Kind.TIME)
+        self.times[name] = frozenset(times)
 
     def of(self, name: ObjectName) -> tuple[str, ...]:
         """The columns to read of an object; of one that was not described the usual ones."""

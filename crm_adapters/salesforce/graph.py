@@ -27,6 +27,7 @@ from app.domain.records import (
     Ref,
     Result,
 )
+from app.domain.values import with_seconds
 from app.outbound.reply import Json, an_id, an_object, part, some_text
 from crm_adapters.base import Report, problem_of, there_already, unlinked
 from crm_adapters.salesforce.client import (
@@ -63,8 +64,18 @@ NO_ROLES = (
 class Links:
     """Ids as they come to be, and the rows that link people where some are to be taken away."""
 
-    def __init__(self, api: SalesforceClient, plan: Plan, hidden: set[ObjectName]) -> None:
-        """`hidden`: objects whose link rows the org does not show; what is found to be so is added."""
+    def __init__(
+        self,
+        api: SalesforceClient,
+        plan: Plan,
+        hidden: set[ObjectName],
+        times: Mapping[ObjectName, frozenset[str]],
+    ) -> None:
+        """`hidden`: objects whose link rows the org does not show; what is found to be so is added.
+
+        `times`: the fields of each object that hold a time of day.
+        """
+        self.times = times
         self.ids = plan.known_ids()
         self.hidden = hidden
         self.done_without: set[tuple[Ref, Ref | str]] = set()
@@ -142,7 +153,8 @@ class Graph:
         if change.delete:
             self._node(change.ref, "DELETE", f"sobjects/{SOBJECTS[name]}/{known}")
             return
-        fields = {key: _plain(value) for key, value in change.fields.items()}
+        times = self._links.times.get(name, frozenset())
+        fields = {key: _plain(value, key in times) for key, value in change.fields.items()}
         exact = {key: value for key, value in fields.items() if has_reference(value)}
         if exact:
             self.exact[change.ref] = exact
@@ -386,8 +398,13 @@ def without_reference(value: str) -> str:
     return value.replace("@{", "@ {")
 
 
-def _plain(value: Any) -> Any:
-    """A value as the API takes it: empty is null, and several choices are one text."""
+def _plain(value: Any, is_time: bool = False) -> Any:
+    """A value as the API takes it: empty is null, several choices are one text, a time is in UTC.
+
+    https://developer.salesforce.com/docs/atlas.en-us.object_reference.meta/object_reference/primitive_data_types.htm
+    """
     if isinstance(value, list):
         return ";".join(value)
+    if is_time and isinstance(value, str) and value:
+        return f"{with_seconds(value)}.000Z"
     return None if value == "" else value

@@ -9,36 +9,65 @@ from app.outbound.reply import Json, a_text, an_id, some_objects, some_text
 
 KINDS = {
     # https://developer.salesforce.com/docs/atlas.en-us.object_reference.meta/object_reference/field_types.htm
+    # What is not here takes no value: address and location are written by their parts, base64 and
+    # anyType by no mapping file, and a formula or an auto-number is not createable.
     "string": Kind.TEXT, "textarea": Kind.TEXT, "email": Kind.TEXT, "phone": Kind.TEXT,
-    "url": Kind.TEXT, "double": Kind.NUMBER, "currency": Kind.NUMBER, "percent": Kind.NUMBER,
-    "int": Kind.WHOLE, "boolean": Kind.FLAG, "date": Kind.DATE, "datetime": Kind.MOMENT,
-    "time": Kind.TIME, "picklist": Kind.CHOICE, "multipicklist": Kind.CHOICES,
-    "combobox": Kind.TEXT, "reference": Kind.REFERENCE, "id": Kind.REFERENCE,
+    "url": Kind.TEXT, "encryptedstring": Kind.TEXT, "combobox": Kind.TEXT,
+    "double": Kind.NUMBER, "currency": Kind.NUMBER, "percent": Kind.NUMBER,
+    "int": Kind.WHOLE, "long": Kind.WHOLE, "boolean": Kind.FLAG, "date": Kind.DATE,
+    "datetime": Kind.MOMENT, "time": Kind.TIME, "picklist": Kind.CHOICE,
+    "multipicklist": Kind.CHOICES, "reference": Kind.REFERENCE, "id": Kind.REFERENCE,
 }  # fmt: skip
+RECORD_FORM = r"[a-zA-Z0-9]{15}(?:[a-zA-Z0-9]{3})?"
 
 
-def field_of(item: Json) -> CrmField:
-    """A field of a describe."""
+def field_of(item: Json, users: tuple[Choice, ...] = ()) -> CrmField:
+    """A field of a describe; `users` are those who may stand in a field for users alone."""
     options = [o for o in some_objects(item, "picklistValues") if o.get("active", True)]
     kind = KINDS.get(some_text(item, "type"), Kind.OTHER)
     # A list that is not restricted takes any text.
-    if kind is Kind.CHOICE and not (options and item.get("restrictedPicklist")):
+    free = not (options and item.get("restrictedPicklist"))
+    if kind is Kind.CHOICE and free:
         kind = Kind.TEXT
     length, name = item.get("length"), a_text(item, "name")
     filled = item.get("nillable") or item.get("defaultedOnCreate") or item.get("type") == "boolean"
+    choices = tuple(
+        Choice(a_text(o, "value"), some_text(o, "label") or a_text(o, "value")) for o in options
+    )
+    targets = item.get("referenceTo")
+    if kind is Kind.REFERENCE and (targets == ["User"] or name == "OwnerId"):
+        kind, choices = Kind.USER, users
     return CrmField(
         name,
         some_text(item, "label") or name,
         kind,
         required=not filled,
         unique=item.get("unique") is True,
-        writable=item.get("createable") is True,
-        options=tuple(
-            Choice(a_text(o, "value"), some_text(o, "label") or a_text(o, "value")) for o in options
-        ),
+        writable=item.get("createable") is True and kind is not Kind.OTHER,
+        options=choices,
+        form=RECORD_FORM if kind in (Kind.USER, Kind.REFERENCE) else "",
+        most=_most(item) if kind in (Kind.NUMBER, Kind.WHOLE) else None,
+        empties=item.get("nillable") is True,
         length=length if isinstance(length, int) and length > 0 else None,
         custom=item.get("custom") is True,
         searchable=item.get("filterable", True) is not False,
+    )
+
+
+def _most(item: Json) -> float | None:
+    """The largest amount: `precision` digits of which `scale` stand behind the point."""
+    digits, precision, scale = item.get("digits"), item.get("precision"), item.get("scale")
+    if some_text(item, "type") == "int" and isinstance(digits, int) and 0 < digits <= 18:
+        return float(10**digits - 1)
+    if isinstance(precision, int) and isinstance(scale, int) and 0 < precision - scale <= 18:
+        return float(10 ** (precision - scale)) - 10.0**-scale
+    return None
+
+
+def users_of(users: Iterable[Json]) -> tuple[Choice, ...]:
+    """Id and e-mail address of the active users."""
+    return tuple(
+        Choice(an_id(user, "Id"), some_text(user, "Email").strip().lower()) for user in users
     )
 
 

@@ -489,7 +489,7 @@ SAFE: list[tuple[Kind, Any, Any]] = [
     (Kind.CHOICE, ["Demo call"], "DEMO"),
     (Kind.CHOICES, "Demo call; ja", ["DEMO", "true"]),
     (Kind.CHOICES, "größe, mittel", ["12"]),
-    (Kind.CHOICES, ["ja", "JA", "demo"], ["true", "DEMO"]),
+    (Kind.CHOICES, ["ja", "JA", "demo"], ["DEMO", "true"]),
     (Kind.REFERENCE, "123", "123"),
     (Kind.TIME, "09:30", "09:30"),
     (Kind.OTHER, ["x", 5], ["x", "5"]),

@@ -1,0 +1,98 @@
+"""Values in the shapes of API v2: the structured ones of custom fields, and lists of numbers.
+
+https://pipedrive.readme.io/docs/pipedrive-api-v2-migration-guide
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.domain.records import FieldValue
+from app.domain.values import (
+    money_parts,
+    money_text,
+    range_parts,
+    range_text,
+    time_text,
+    with_seconds,
+)
+
+NUMBERS = frozenset({"user", "org", "people", "enum", "deal", "stage", "pipeline", "visible_to"})
+"""Types of custom fields that hold one id."""
+ENTRIES = {"emails": "work", "phones": "mobile"}
+"""Lists of a person's addresses and numbers -> the label that ours get."""
+TEXTS = frozenset({"note", "public_description"})
+"""Texts of activities that take no null."""
+PLACES = frozenset({"location", "address"})
+"""Addresses of Pipedrive's own: the model of v2 takes an object here and no null.
+https://developers.pipedrive.com/docs/api/v1/Activities#addActivity"""
+NATIVE_NUMBERS = frozenset({"priority", "visible_to"})
+
+
+def custom_value(type_: str, value: FieldValue) -> Any:
+    """What goes into a custom field of a type; the text is as app/domain/values.py has it."""
+    if value is None or value in ("", []):
+        return None
+    if type_ == "set":
+        return [int(str(item)) for item in (value if isinstance(value, list) else [value])]
+    if type_ in NUMBERS:
+        return int(str(value))
+    return _parts(type_, str(value)) or value
+
+
+def _parts(type_: str, text: str) -> dict[str, Any] | None:
+    """The object that a structured field takes; None for any other field."""
+    if type_ == "address":
+        return {"value": text}
+    if type_ == "time":
+        return {"value": with_seconds(text)}
+    if type_ == "monetary" and (money := money_parts(text)):
+        return {"value": money[0], "currency": money[1]}
+    if type_ in ("daterange", "timerange") and (ends := range_parts(text)):
+        start, end = ends if type_ == "daterange" else map(with_seconds, ends)
+        return {"value": start, "until": end}
+    return None
+
+
+def native_value(field: str, value: FieldValue) -> Any:
+    """What goes into one of Pipedrive's own fields."""
+    if field in ENTRIES:
+        entries = value if isinstance(value, list) else [value] if value else []
+        return [
+            {"value": entry, "primary": number == 0, "label": ENTRIES[field]}
+            for number, entry in enumerate(entries)
+        ]
+    if field in PLACES:
+        return {"value": value or ""}
+    if field in TEXTS:
+        return value or ""
+    if field == "label_ids":
+        labels = value if isinstance(value, list) else [value] if value else []
+        return [int(str(item)) for item in labels]
+    if (field.endswith("_id") or field in NATIVE_NUMBERS) and value is not None:
+        return int(str(value))
+    return value
+
+
+def custom_text(type_: str, value: Any) -> FieldValue:
+    """What stands in a custom field, as it was written; of a type that is not known the plain value."""
+    if isinstance(value, dict):
+        first, last = value.get("value"), value.get("until")
+        if type_ == "monetary" and isinstance(first, (int, float)):
+            return money_text(first, str(value.get("currency") or ""))
+        if type_ in ("daterange", "timerange") and first and last:
+            ends = [str(first), str(last)]
+            short = ends if type_ == "daterange" else [time_text(end) or end for end in ends]
+            return range_text(short[0], short[1])
+        if type_ == "time" and first:
+            return time_text(str(first)) or str(first)
+    return flat(value)
+
+
+def flat(value: object) -> FieldValue:
+    """The plain value of what comes as an object, or a list of such."""
+    if isinstance(value, list):
+        return [str(item.get("value") if isinstance(item, dict) else item) for item in value]
+    if isinstance(value, dict):
+        return flat(value.get("value", value.get("id")))
+    return value if isinstance(value, (str, int, float, bool)) else None
