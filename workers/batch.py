@@ -49,6 +49,7 @@ from app.mapping.plan import Planner, Surroundings, refs_of
 from app.mapping.present import as_list
 from app.mapping.wanted import merge, with_twins
 from app.services.inquiry import LedgerLooks, inquire
+from app.services.sharing import Sharing
 from app.services.sources import UnknownSource
 from app.store import deliveries
 from app.store.bookings import (
@@ -251,12 +252,16 @@ class Batch:
         with self._store.read() as session:
             ledger = Ledger(session, self._cipher, self._id)
             self._ledger = ledger.read(with_twins(wanted), self._now())
+        others = Sharing(
+            self._store, self._cipher, self._id, mapping, planner,
+            account.adapter.shape.stage_field, self._now,
+        )  # fmt: skip
         settled = inquire(
             account.adapter,
             wanted,
             self._ledger,
             account.directory,
-            more=LedgerLooks(self._claimed, self._shared, self._look_up),
+            more=LedgerLooks(self._claimed, self._shared, others, self._look_up),
         )
         settled.plan = replace(settled.plan, assign=mapping.assignment_rules)
         return settled
@@ -371,6 +376,7 @@ class Batch:
             turn,
             booked,
             refused_owners=frozenset(self._account.refused_owners),
+            ripened=_passed(delivery.again_at, now),
             left_out=frozenset(self._account.left_out.get((delivery.id, revision), ())),
         )
 
@@ -711,3 +717,7 @@ def marks_of(desired: DesiredBooking, shape: CrmShape, left: Iterable[str] = ())
         marks.looks |= {(kind, value.casefold()): own for value in looks if value}
         marks.shows |= {(kind, value.casefold()): own for value in [*looks, *phones] if value}
     return marks
+
+
+def _passed(moment: datetime | None, now: datetime) -> datetime | None:
+    return moment if moment and moment <= now else None

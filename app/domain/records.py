@@ -187,6 +187,8 @@ class DesiredRecord:
     """Fields that tell of all bookings of a person, so that no booking is too old to write them."""
     absent: bool = False
     """The record is to be taken out of the CRM."""
+    off: bool = False
+    """Its booking was cancelled."""
     borrowed: bool = False
     """A deal or case that may be others': it keeps its owner, its links and what is filled."""
     partial: bool = False

@@ -75,12 +75,16 @@ def settle(
     findings: Findings | None = None,
     look_up: LookUp = lambda ref: None,
     claimed: Claimed = lambda ref, record_id: False,
+    stages: Mapping[Ref, str] | None = None,
 ) -> Settled:
-    """The changes that bring a CRM from what ledger and findings say to what is wanted."""
+    """The changes that bring a CRM from what ledger and findings say to what is wanted.
+
+    `stages`: fingerprints of the stages that this service wrote to a deal for other bookings.
+    """
     findings = findings or Findings()
     settled = Settled(_choose_people(wanted, ledger, findings))
     ledger = use_own_companies(settled, ledger, findings, look_up)
-    judge = _Judge(ledger, shape, directory, findings, settled, claimed)
+    judge = _Judge(ledger, shape, directory, findings, settled, claimed, stages or {})
     ids = {ref: known.record_id for ref, known in ledger.items() if known.live and known.record_id}
     found = ((ref, findings.first(ref)) for ref in findings.found if ref not in wanted)
     ids |= {ref: record_id for ref, record_id in found if record_id}
@@ -248,6 +252,7 @@ class _Judge:
     findings: Findings
     settled: Settled
     claimed: Claimed
+    stages: Mapping[Ref, str]
 
     def change(self, ref: Ref) -> Change | None:
         """What is to be done about a record; None where it is not wanted after all."""
@@ -587,8 +592,11 @@ class _Judge:
             now = None
         ours = known is not None and name not in known.theirs
         ours = ours and known is not None and is_ours(now, known.hashes.get(name))
+        if rule is WriteRule.FORWARD and is_ours(now, self.stages.get(record.ref)):
+            ours = True  # It was set for another booking of the same deal.
         if blank(now) or (ours and rule is not WriteRule.APPEND):
-            return None if rule is WriteRule.IF_EMPTY and not blank(now) else _Value(value)
+            stays = rule is WriteRule.IF_EMPTY and not blank(now)
+            return None if stays or (ours and same(now, value)) else _Value(value)
         if rule is WriteRule.APPEND:
             return self._added(record, name, now, value)
         if rule is WriteRule.FORWARD and is_later_stage(now, value, self.directory):

@@ -85,6 +85,8 @@ class Surroundings:
     """Object -> the rules and which of their sections its record was made by, and our key for it."""
     refused_owners: frozenset[str] = frozenset()
     """User ids that the CRM refuses as owners, although its list has them."""
+    ripened: datetime | None = None
+    """The moment for which this second look was put down (UTC); None at the first one."""
     left_out: frozenset[tuple[ObjectName, str]] = frozenset()
     """Fields whose value the CRM refuses, although its lists have it."""
 
@@ -358,13 +360,17 @@ class _Draft:
         return replace(record, fields=fields, together=record.together - refused)
 
     def _again_at(self) -> datetime | None:
-        """When something will have ripened: a company made by others, a meeting that passed."""
+        """When something will have ripened: a company made by others, a meeting that passed.
+
+        Links are looked at once more after each sync, however old the booking's state is.
+        """
         minutes, now = self._mapping.recheck_minutes, self._around.now
+        passed = self._booking.start + timedelta(seconds=1)
         moments = []
-        if minutes is not None:
-            moments.append(self._booking.version + timedelta(minutes=minutes))
+        if minutes is not None and self._around.ripened in (None, passed):
+            moments.append(now + timedelta(minutes=minutes))
         if self._mapping.tells_of_people and not self._booking.cancelled:
-            moments.append(self._booking.start + timedelta(seconds=1))
+            moments.append(passed)
         return min((moment for moment in moments if moment > now), default=None)
 
     def _main(self) -> Attendee:
@@ -499,7 +505,7 @@ class _Draft:
         label = stage.label if self._shape.stage_by_label else stage.id
         values[self._shape.stage_field] = label
         rules[self._shape.stage_field] = free or WriteRule.FORWARD
-        record = replace(record, fields=values, rules=rules)
+        record = replace(record, fields=values, rules=rules, off=self._booking.cancelled)
         if section.per == "open_deal_of_contact" and self._first.identity:
             scope = pipeline.id if self._shape.pipeline_field else ""
             key = Key(MatchKey.OPEN_DEAL, self._first.identity, scope)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from app.domain.records import (
     BY_NUMBER,
@@ -18,6 +18,7 @@ from app.domain.records import (
 )
 from app.mapping.ask import ask
 from app.mapping.diff import Claimed, LookUp, Settled, settle
+from app.mapping.shared import Shared, with_others
 from app.mapping.wanted import Wanted
 from crm_adapters.base import Adapter
 
@@ -30,6 +31,8 @@ class LedgerLooks:
     """So that no create that was begun, or refused, takes another one's record for its own."""
     shared: Claimed = lambda ref, record_id: False
     """Whether a person's record stands for somebody else who takes part in something."""
+    others: Callable[[Ref, str], Shared | None] = lambda ref, record_id: None
+    """What other bookings say of a deal that may be theirs too."""
     look_up: LookUp = lambda ref: None
     """The line on a company that a found person belongs to."""
 
@@ -69,7 +72,15 @@ def inquire(
             findings.found |= found
             ids |= {ref: there[0].record_id for ref, there in found.items() if there}
     single = _single(wanted, ids, more.shared)
-    return settle(single, ledger, shape, directory, findings, more.look_up, more.claimed)
+    stages: dict[Ref, str] = {}
+    for ref, item in single.items():
+        if ref.object is ObjectName.DEAL and item.record.borrowed and ref in ids:
+            others = more.others(ref, ids[ref])
+            if others:
+                stages[ref] = others.written
+                record = with_others(item.record, others, shape, directory)
+                single[ref] = replace(item, record=record)
+    return settle(single, ledger, shape, directory, findings, more.look_up, more.claimed, stages)
 
 
 def _single(

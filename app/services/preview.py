@@ -33,6 +33,7 @@ from app.mapping.schema import FIRST, KEEP
 from app.mapping.wanted import merge, with_twins
 from app.security.encryption import Cipher
 from app.services.inquiry import LedgerLooks, inquire
+from app.services.sharing import Sharing
 from app.store.bookings import has_booked_since, histories, in_stories, take_part
 from app.store.engine import Store
 from app.store.ledger import Ledger
@@ -176,7 +177,20 @@ class Previewer:
             directory,
             thorough=True,
             parts=parts(),
-            more=LedgerLooks(claimed, shared, look_up),
+            more=LedgerLooks(
+                claimed,
+                shared,
+                Sharing(
+                    self._store,
+                    self._cipher,
+                    connection_id,
+                    mapping,
+                    planner,
+                    adapter.shape.stage_field,
+                    self._now,
+                ),
+                look_up,
+            ),
         )
         told = _Teller(adapter, settled, {ref: line.record_id for ref, line in known.items()})
         return [told.booking(*pair) for pair in zip(bookings, plans, strict=True)]

@@ -461,13 +461,14 @@ def _ended(session: Session, delivery_id: int, ending: Ending, now: datetime) ->
 
 
 def ripen(session: Session, now: datetime) -> None:
-    """Take up again what was to be looked at once more although nothing changed."""
+    """Take up again what was to be looked at once more although nothing changed.
+
+    `again_at` stays: by it the plan knows that this is the second look.
+    """
     session.execute(
         update(DeliveryRow)
         .where(DeliveryRow.again_at <= now, DeliveryRow.state == DeliveryState.SYNCED)
-        .values(
-            state=DeliveryState.DUE.value, again_at=None, next_attempt_at=now - SKEW, due_since=now
-        )
+        .values(state=DeliveryState.DUE.value, next_attempt_at=now - SKEW, due_since=now)
         .execution_options(synchronize_session=False)
     )
 

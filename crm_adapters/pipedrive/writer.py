@@ -35,6 +35,7 @@ from crm_adapters.pipedrive.schema import CustomFields
 from crm_adapters.pipedrive.shapes import custom_value, native_value
 
 T = TypeVar("T")
+STAGE = "stage_id"
 log = structlog.get_logger(__name__)
 
 
@@ -99,6 +100,10 @@ class Writer:
         people = _ids_of(ObjectName.CONTACT, change.targets, ids)
         companies = _ids_of(ObjectName.COMPANY, change.targets, ids)
         fields, fresh = dict(change.fields), not change.record_id or change.adopted
+        stands = change.present.get(STAGE)
+        if change.record_id and STAGE in fields and stands in (None, "won", "lost"):
+            # A deal that was won or lost keeps its stage: moved to another one it is open again.
+            fields.setdefault("status", "open")
         if change.relinked and (fresh or change.main_changed):
             fields["person_id"] = people[0] if people else None
             fields["org_id"] = companies[0] if companies else None

@@ -1,0 +1,94 @@
+"""What other bookings say of a deal that several of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from sqlalchemy import or_, select
+
+from app.domain.booking import Booking
+from app.domain.errors import CrmError
+from app.domain.records import FieldValue, Ref
+from app.mapping.mapping import Mapping
+from app.mapping.plan import Planner, Surroundings
+from app.mapping.shared import Shared
+from app.security.encryption import Cipher
+from app.store.bookings import histories, in_stories
+from app.store.engine import Store
+from app.store.ledger import Ledger
+from app.store.models import BookingRow, DeliveryRow
+
+MOST = 50
+"""Bookings of one deal that are looked at, the newest ones."""
+
+
+class Sharing:
+    """Looks up which bookings a deal stands for, and which stage those that are on call for."""
+
+    def __init__(
+        self,
+        store: Store,
+        cipher: Cipher,
+        connection_id: int,
+        mapping: Mapping,
+        planner: Planner,
+        stage_field: str,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._store, self._cipher, self._id = store, cipher, connection_id
+        self._mapping, self._planner = mapping, planner
+        self._stage_field, self._now = stage_field, now
+
+    def __call__(self, ref: Ref, record_id: str) -> Shared | None:
+        """What the others say of a deal; None where it is this booking's alone."""
+        with self._store.read() as session:
+            ledger = Ledger(session, self._cipher, self._id)
+            others = ledger.holders(ref, record_id)
+            if not others:
+                return None
+            lines = ledger.read(others)
+            written = [
+                lines[other].hashes[self._stage_field]
+                for other in others
+                if other in lines and self._stage_field in lines[other].hashes
+            ]
+            keys = [other.key for other in others]
+            query = (
+                select(BookingRow)
+                .where(or_(BookingRow.key.in_(keys), BookingRow.story.in_(keys)))
+                .order_by(BookingRow.id.desc())
+                .limit(MOST)
+            )
+            rows = list(session.scalars(query))
+            told = in_stories(session, self._cipher, rows)
+            places = select(DeliveryRow.booking_id, DeliveryRow.made_by).where(
+                DeliveryRow.connection_id == self._id, DeliveryRow.booking_id.in_(list(told))
+            )
+            made_by = {number: found or {} for number, found in session.execute(places)}
+            people = {p.identity for b in told.values() for p in b.attendees if p.identity}
+            known = (
+                histories(session, self._cipher, sorted(people), self._now())
+                if self._mapping.tells_of_people
+                else {}
+            )
+        stages = []
+        for number, booking in told.items():
+            if booking.cancelled or booking.replaced_by or booking.record_key not in keys:
+                continue
+            mine = Ref(ref.object, booking.record_key)
+            around = Surroundings(
+                self._now(), known, there=frozenset([mine]), made_by=made_by.get(number, {})
+            )
+            stage = self._stage(booking, mine, around)
+            if stage:
+                stages.append(str(stage))
+        return Shared(tuple(stages), "|".join(dict.fromkeys(written)))
+
+    def _stage(self, booking: Booking, ref: Ref, around: Surroundings) -> FieldValue:
+        try:
+            records = self._planner.plan(booking, around).records
+        except CrmError:
+            return None
+        found = (r.fields.get(self._stage_field) for r in records if r.ref == ref)
+        return next(found, None)
