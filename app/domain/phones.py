@@ -89,11 +89,15 @@ def _read(text: str, country: str | None) -> phonenumbers.PhoneNumber | None:
     number = _parse(text, country)
     if number and not _PLUS.search(text):
         number = _without_plus(text, number) or number
-    if number is None or not phonenumbers.is_possible_number(number):
-        # The prefix that ITU-T E.123 and most countries have, typed where another one is dialled.
-        abroad = re.fullmatch(r"\D*00(\d+)", _digits(text))
-        number = _parse(f"+{abroad[1]}", None) if abroad else number
-    return number
+    if number and phonenumbers.is_valid_number(number):
+        return number
+    # 00 is what most countries dial before a country code (ITU-T E.123), and what people write whose
+    # own country dials something else.
+    abroad = _parse(f"+{_digits(text)[2:]}", None) if _digits(text).startswith("00") else None
+    if abroad and phonenumbers.is_valid_number(abroad):
+        return abroad
+    possible = number and phonenumbers.is_possible_number(number)
+    return number if possible else abroad
 
 
 def _parse(text: str, country: str | None) -> phonenumbers.PhoneNumber | None:
