@@ -68,13 +68,17 @@ def last_digits(number: str, most: int) -> str:
     return _national(_parsed(number))[-max(most, _SHORTEST_TAIL) :]
 
 
-def digit_forms(number: str) -> tuple[str, ...]:
-    """The digits that spellings of a number (E.164) have: with and without country code and zero."""
+def digit_forms(number: str, others: Iterable[str | None] = ()) -> tuple[str, ...]:
+    """The digits that spellings of a number (E.164) have: with and without country code and zero.
+
+    `others`: countries (ISO) out of which it may be dialled.
+    """
     parsed = _parsed(number)
     plain, national = number.removeprefix("+"), _national(parsed)
     usual = _digits(phonenumbers.format_number(parsed, PhoneNumberFormat.NATIONAL))
     trunks = [f"{_trunk(country)}{national}" for country in _countries_of(number)]
-    return tuple(dict.fromkeys((national, *trunks, usual, plain, f"00{plain}")))
+    abroad = [f"{prefix}{plain}" for prefix in ("00", *map(_prefix_abroad, filter(None, others)))]
+    return tuple(dict.fromkeys((national, *trunks, usual, plain, *abroad)))
 
 
 def usual_spellings(number: str) -> tuple[str, ...]:
@@ -159,6 +163,13 @@ def _national(number: phonenumbers.PhoneNumber) -> str:
 def _trunk(country: str) -> str:
     """What is dialled before a number inside a country: mostly 0."""
     return phonenumbers.ndd_prefix_for_region(country, True) or ""
+
+
+def _prefix_abroad(country: str) -> str:
+    """What is dialled in a country before the code of another one: 011 in the USA."""
+    metadata = phonenumbers.PhoneMetadata.metadata_for_region(country)
+    prefix = metadata.international_prefix if metadata else None
+    return prefix if prefix and prefix.isdecimal() else "00"
 
 
 def _digits(text: str) -> str:

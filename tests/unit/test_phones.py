@@ -159,6 +159,7 @@ def test_countries_in_their_order() -> None:
     assert is_number("011 49 151 23456781", MOBILE, None, [None, "US"])
     assert not is_number("011 49 151 23456781", MOBILE, None, ["AT"])
     assert is_number("001 212 555 0123", "+12125550123", None, ["DE"])
+    assert {"011" + MOBILE[1:], "00" + MOBILE[1:]} <= {*digit_forms(MOBILE, ["US", None, "ZZ"])}
 
 
 @pytest.mark.parametrize(
