@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 from app.domain.allowance import Allowance
+from app.domain.countries import read_country
 from app.domain.errors import AccountRefused, Gone, InvalidRecord, RetryLater
 from app.domain.records import (
     Account,
@@ -22,6 +23,7 @@ from app.domain.records import (
     Question,
     Ref,
 )
+from app.domain.zones import country_of_zone
 from app.outbound.reply import Json, some_text
 from crm_adapters.base import BOOKING_FIELD, SEARCH_LAG, Access, Report, read_schema
 from crm_adapters.finder import note_lost_targets
@@ -103,11 +105,14 @@ class PipedriveAdapter:
         self._custom: CustomFields | None = None
         self._web = access.api_base
         self._own_user: str | None = None
+        self._country: str | None = None
 
     def whoami(self) -> Account:
         """The company's id, its name and its domain."""
         me = self._api.me()
         self._own_user = some_text(me, "id") or None
+        own = read_country(some_text(me, "company_country"))
+        self._country = own or country_of_zone(some_text(me, "timezone_name"))
         domain = some_text(me, "company_domain")
         if domain.isascii() and domain.replace("-", "").isalnum():
             self._web = f"https://{domain}.pipedrive.com"
@@ -188,7 +193,8 @@ class PipedriveAdapter:
 
     def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
         """Search persons and organizations, list what hangs on them."""
-        return Finder(self._api, self._fields(), self._asking, questions, ids).run()
+        finder = Finder(self._api, self._fields(), self._asking, questions, ids, self._country)
+        return finder.run()
 
     def _fields(self) -> CustomFields:
         return self._custom if self._custom is not None else self._read_custom()
