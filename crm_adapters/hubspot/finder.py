@@ -25,6 +25,8 @@ makes of a number without a country code is not said: every form of the digits i
 https://developers.hubspot.com/docs/api-reference/search/guide"""
 COUNTRIES = ("hs_country_region_code", "country")
 """In which country a contact lives: the code, and what people write."""
+NUMBERS = 10
+"""Numbers in one search: IN takes a hundred values, each number has some nine forms."""
 MOST_GROUPS = 5
 """Groups of rules in one search: https://developers.hubspot.com/docs/api-reference/search/guide"""
 
@@ -194,19 +196,28 @@ class Finder(KeyFinder):
     def _by_phone(self, asked: list[tuple[Question, Key]]) -> Iterator[Hit]:
         """Contacts by a number: the index knows its digits, what they mean is compared by us."""
         shown = self._portal.phones
-        for question, key in asked:
-            digits = list(digit_forms(key.value, (key.field, self._portal.country)))
-            written = list(usual_spellings(key.value))
+        if not shown & {*PHONES, *CALCULATED}:
+            return  # A search without a rule finds everybody.
+        for start in range(0, len(asked), NUMBERS):
+            part = asked[start : start + NUMBERS]
+            written = [form for _, key in part for form in usual_spellings(key.value)]
+            digits = [
+                form
+                for _, key in part
+                for form in digit_forms(key.value, (key.field, self._portal.country))
+            ]
             rules: list[Json] = [
-                {"propertyName": name, "operator": "IN", "values": values}
+                {"propertyName": name, "operator": "IN", "values": list(dict.fromkeys(values))}
                 for names, values in ((PHONES, written), (CALCULATED, digits))
                 for name in names
                 if name in shown
             ]
-            fields = sorted(question.fields | {"email", *(shown & {*PHONES, *COUNTRIES})})
-            for record in self._api.search(ObjectName.CONTACT, rules, fields) if rules else ():
-                if self._has_number(values_of(record), key):
-                    yield question, _found(record, "phone")
+            fields = {field for question, _ in part for field in question.fields}
+            fields |= {"email", *(shown & {*PHONES, *COUNTRIES})}
+            for record in self._api.search(ObjectName.CONTACT, rules, sorted(fields)):
+                for question, key in part:
+                    if self._has_number(values_of(record), key):
+                        yield question, _found(record, "phone")
 
     def _has_number(self, values: Mapping[str, str | None], key: Key) -> bool:
         own = next(filter(None, (read_country(values.get(name)) for name in COUNTRIES)), None)

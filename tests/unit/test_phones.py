@@ -99,6 +99,7 @@ def test_what_is_looked_for_finds_it(one: tuple[str, str, str, bool]) -> None:
     assert last_digits(number, 8).endswith(last_digits(number, 4))
     assert digits in digit_forms(number)
     assert usual_spellings(number)[0] == number
+    assert len(usual_spellings(number)) <= 10 >= len(digit_forms(number, ["US", "AU"]))
     assert all(is_number(form, number, one[0]) for form in usual_spellings(number)[:3])
 
 
