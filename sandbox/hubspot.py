@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+import phonenumbers
 from flask import Response, request
 
 from sandbox.account import Refusal, User
@@ -45,6 +46,11 @@ LINKS = {
     ("meetings", "deals"): {212}, ("deals", "meetings"): {211},
 }  # fmt: skip
 TEXT, NUMBER, DATE = "string", "number", "datetime"
+SEARCHABLE = {"hs_searchable_calculated_phone_number": "phone",
+              "hs_searchable_calculated_mobile_number": "mobilephone"}  # fmt: skip
+"""What is worked out for the search -> of which property."""
+MOST_IN = 100
+"""Values of a list that IN takes."""
 
 
 def _property(name: str, kind: str = TEXT, options: tuple[str, ...] = (), **more: Any) -> Record:
@@ -74,7 +80,10 @@ def _schema() -> dict[str, dict[str, Record]]:
     entries = {
         "contacts": [
             _property("email"), _property("firstname"), _property("lastname"), _property("phone"),
-            _property("mobilephone"), _property("hubspot_owner_id", "enumeration"),
+            _property("mobilephone"), _property("hs_whatsapp_phone_number"),
+            *(_property(name, read_only=True) for name in SEARCHABLE),
+            _property("country"), _property("hs_country_region_code"),
+            _property("hubspot_owner_id", "enumeration"),
             _property("jobtitle"), _property("date_of_birth"),
             _property("lifecyclestage", "enumeration", ("lead", "customer")),
             _property("hs_buying_role", "enumeration", ("CHAMPION", "END_USER", "BUDGET_HOLDER"),
@@ -107,6 +116,19 @@ def _schema() -> dict[str, dict[str, Record]]:
         }
         for name, items in entries.items()
     }
+
+
+def searchable(phone: str, country: str | None) -> str:
+    """The digits that the search knows of a number: 'only the area code and local number'.
+
+    A number without a country code keeps the zero before it, unless the portal's numbers are read as
+    those of a country. https://developers.hubspot.com/docs/api-reference/search/guide
+    """
+    try:
+        number = phonenumbers.parse(phone, country)
+    except phonenumbers.NumberParseException:
+        return re.sub(r"\D", "", re.split(r"(?:ext|x|#)", phone, flags=re.I)[0])
+    return phonenumbers.national_significant_number(number)
 
 
 class Refused(Exception):
@@ -588,6 +610,9 @@ class HubSpotSandbox(Sandbox):
             properties["hs_is_closed"] = str(properties["dealstage"] in closed).lower()
         if record.get("additional"):
             properties["hs_additional_emails"] = ";".join(record["additional"])
+        for name, source in SEARCHABLE.items():
+            if properties.get(source):
+                properties[name] = searchable(properties[source], self.portal.phone_country)
         if names:
             properties = {name: properties.get(name) for name in names}
         times = {"createdAt": record["created"], "updatedAt": "2026-11-24T08:00:00Z"}
@@ -635,16 +660,15 @@ class HubSpotSandbox(Sandbox):
 
     def _fits(self, kind: str, record: Record, rule: Record) -> bool:
         name, operator = rule["propertyName"], rule["operator"]
-        calculated = name == "hs_searchable_calculated_phone_number"
-        if not calculated and name not in self._fields_of(kind, "query"):
+        if name not in self._fields_of(kind, "query"):
             raise Refused(400, "VALIDATION_ERROR", f"There was a problem with {name}")
-        value = self._show(record)["properties"].get("phone" if calculated else name) or ""
-        if calculated:
-            # Found with or without the country code: callers have to look again.
-            return bool(value) and re.sub(r"\D", "", value).endswith(rule["value"])
+        value = self._show(record)["properties"].get(name) or ""
         if operator == "EQ":
             return value.lower() == str(rule["value"]).lower()
         if operator == "IN":
+            if len(rule["values"]) > MOST_IN:
+                told = f"count: {len(rule['values'])}, max allowed: {MOST_IN}"
+                raise Refused(400, "VALIDATION_ERROR", f"too many IN list values ({told})")
             return value.lower() in rule["values"]
         if operator == "CONTAINS_TOKEN":
             return rule["value"].lower() in re.split(r"[;\s]", value.lower())
@@ -776,6 +800,7 @@ class HubSpotSandbox(Sandbox):
                 "portalId": int(self.account_id),
                 "accountType": "SANDBOX",
                 "uiDomain": "app.hubspot.com",
+                "timeZone": self.portal.time_zone,
             },
         )
 

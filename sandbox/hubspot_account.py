@@ -29,6 +29,10 @@ class Portal:
         """(object, other object) -> links that a record may have."""
         self.meeting_group = "engagement_info"
         """The group of hs_meeting_title; a property in a group that there is not is refused."""
+        self.phone_country: str | None = None
+        """The country whose numbers the portal takes those for that have no country code."""
+        self.time_zone = "US/Eastern"
+        """A portal's own, as account-info tells it; the guide's example."""
         self._awaited: list[tuple[float, str]] = []
 
     def fills_companies(self) -> None:

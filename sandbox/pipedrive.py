@@ -138,6 +138,8 @@ class PipedriveSandbox(Sandbox):
 
         https://developers.pipedrive.com/docs/api/v1/ActivityFields (v1 names activities:read)
         """
+        self.company_country = "EE"
+        """Where the company is, as its owner has said; the documentation's example."""
         self.nullable = set(NULLABLE)
         """Keys that take null; by the published model of v2 location and note of activities do not."""
         self.gone_v1: dict[str, int] = {}
@@ -193,6 +195,10 @@ class PipedriveSandbox(Sandbox):
     def add_custom(self, kind: str, code: str, name: str, type_: str) -> None:
         """Give an object a custom field, also one of a name that another one has."""
         self.custom[kind][code] = {"field_code": code, "field_name": name, "field_type": type_}
+
+    def syncs_contacts(self) -> None:
+        """Switch Contact Sync on: persons have an address, which the search does not show."""
+        self.account.adds("persons", postal_address=OBJECT)
 
     def strict_nulls(self) -> None:
         """Take null only where the published model of v2 has it, or says nothing of it."""
@@ -490,8 +496,19 @@ class PipedriveSandbox(Sandbox):
                 texts = [text.lower() for name in fields for text in self._texts(record, name)]
                 if any(term == text if exact else term in text for text in texts):
                     items.append({"result_score": 1.0, "item": self._item(kind, record)})
-            return make(200, {"success": True, "data": {"items": items},
-                              "additional_data": {"next_cursor": None}})  # fmt: skip
+            return self._page(items)
+
+    def _page(self, items: list[Record]) -> Response:
+        """A page of a search: 100 where no limit is said, 500 at most.
+
+        https://developers.pipedrive.com/docs/api/v1/Persons#searchPersons
+        """
+        start, limit = int(request.args.get("cursor", 0)), int(request.args.get("limit", 100))
+        if not 0 < limit <= 500:
+            raise self._unfit("limit: must be between 1 and 500")
+        cursor = str(start + limit) if len(items) > start + limit else None
+        return make(200, {"success": True, "data": {"items": items[start : start + limit]},
+                          "additional_data": {"next_cursor": cursor}})  # fmt: skip
 
     def _texts(self, record: Record, name: str) -> list[str]:
         if name in ("email", "phone"):
@@ -561,6 +578,7 @@ class PipedriveSandbox(Sandbox):
         me = {
             "id": 1, "company_id": int(self.account_id), "company_name": self.account_name,
             "company_domain": self.account_name.lower(), "default_currency": "EUR",
+            "company_country": self.company_country, "timezone_name": "Europe/Tallinn",
         }  # fmt: skip
         return make(200, {"success": True, "data": me})
 

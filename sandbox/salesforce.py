@@ -25,10 +25,11 @@ FIELDS: dict[str, dict[str, Any]] = {
     # name -> longest text, or a type
     "Account": {"Name": 255, "Website": 255, "OwnerId": "User", "Phone": 40},
     "Contact": {"FirstName": 40, "LastName": 80, "Email": 80, "Phone": 40, "MobilePhone": 40,
+                "HomePhone": 40, "OtherPhone": 40, "MailingCountry": 80,
                 "AccountId": "Account", "OwnerId": "User", "Title": 128, "Birthdate": "date",
                 "HasOptedOutOfEmail": "flag"},
     "Lead": {"FirstName": 40, "LastName": 80, "Email": 80, "Phone": 40, "MobilePhone": 40,
-             "Company": 255, "Title": 128, "Website": 255, "Description": 32_000,
+             "Country": 80, "Company": 255, "Title": 128, "Website": 255, "Description": 32_000,
              "Status": ("pick", "Open - Not Contacted", "Working - Contacted", "Closed - Converted"),
              "LeadSource": ("pick", "Web", "Other"), "OwnerId": "User", "IsConverted": "flag",
              "ConvertedContactId": "Contact"},
@@ -48,7 +49,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "User": {"Email": 80, "Name": 121, "IsActive": "flag",
              "UserType": ("pick", "Standard", "PowerPartner", "PowerCustomerSuccess",
                           "CustomerSuccess", "CspLitePortal", "Guest", "CsnOnly")},
-    "Organization": {"Name": 80},
+    "Organization": {"Name": 80, "Country": 80, "TimeZoneSidKey": 40},
     "OpportunityStage": {"ApiName": 40, "MasterLabel": 40, "SortOrder": "number",
                          "IsActive": "flag", "IsClosed": "flag"},
     "PermissionSet": {"Name": 80, "Label": 80},
@@ -56,6 +57,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "FieldPermissions": {"ParentId": "PermissionSet", "SobjectType": 80, "Field": 80,
                          "PermissionsRead": "flag", "PermissionsEdit": "flag"},
 }  # fmt: skip
+ORG_PLACE = {"TimeZoneSidKey": "America/Los_Angeles"}
 READ_ONLY = {("Opportunity", "IsClosed"), ("Lead", "IsConverted"), ("Lead", "ConvertedContactId")}
 TYPES = {"flag": "boolean", "number": "currency", "double": "double", "percent": "percent",
          "date": "date", "time": "datetime", "clock": "time", "stage": "picklist",
@@ -139,7 +141,7 @@ class SalesforceSandbox(Sandbox):
     def _seed(self) -> None:
         for email, name in self.users.items():
             self.take_user(User(email, name))
-        self._store("Organization", {"Name": "Acme"})
+        self._store("Organization", {"Name": "Acme", **ORG_PLACE})
         labels = ("Prospecting", "Demo booked", "Negotiation", "Closed Won", "Closed Lost")
         for number, label in enumerate(labels):
             stage = {"ApiName": label, "MasterLabel": label, "SortOrder": number, "IsActive": True,
@@ -149,7 +151,7 @@ class SalesforceSandbox(Sandbox):
     def become(self, account_id: str, account_name: str) -> None:
         super().become(account_id, account_name)
         self.tables["Organization"].clear()
-        row = self._store("Organization", {"Name": account_name})
+        row = self._store("Organization", {"Name": account_name, **ORG_PLACE})
         row["Id"] = account_id
 
     def token_answer(self, answer: Record) -> Record:

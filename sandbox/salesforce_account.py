@@ -64,6 +64,11 @@ class Org:
         self.moved_to = ""
         """The address of the new My Domain; the old one redirects every call of the API."""
 
+    def sits_in(self, country: str) -> None:
+        """Let the org have an address in a country."""
+        for row in self._sandbox.tables["Organization"].values():
+            row["Country"] = country
+
     def disables_api(self, code: str = "API_CURRENTLY_DISABLED") -> None:
         """Refuse every call of the API; also as API_DISABLED_FOR_ORG. `clears_answers` ends it."""
         words = "API is disabled for this User" if "CURRENTLY" in code else "API is not enabled for this Organization or Partner"  # fmt: skip

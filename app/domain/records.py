@@ -127,7 +127,8 @@ class MatchKey(StrEnum):
 class Key(NamedTuple):
     """One thing to look for: the kind, the value, and what else the kind needs.
 
-    `field` names the CRM's field for FIELD, and the pipeline (by id) for OPEN_DEAL.
+    `field` names the CRM's field for FIELD, the pipeline (by id) for OPEN_DEAL, and for PHONE the
+    country (ISO) of the booking, where time zone or language tell one.
     """
 
     kind: MatchKey

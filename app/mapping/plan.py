@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from app.domain.booking import Attendee, Booking, BookingStatus
 from app.domain.errors import InvalidRecord
 from app.domain.history import History
-from app.domain.people import address_key, company_domain, is_address
+from app.domain.people import address_key, company_domain, country_of, is_address
 from app.domain.records import (
     PEOPLE,
     CrmShape,
@@ -624,7 +624,9 @@ class _Draft:
                     MatchKey.DOMAIN: who.company_domain,
                 }
                 value = there.get(MatchKey(kind), who.email) or ""
-                keys.append(Key(MatchKey(kind), value))
+                zone = who.timezone_as_given or who.timezone
+                country = country_of(zone, who.language) if kind == "phone" else None
+                keys.append(Key(MatchKey(kind), value, country or ""))
         return tuple(key for key in keys if key.value)
 
     def _tells_of(self, source: Source, person: Attendee | None) -> bool:

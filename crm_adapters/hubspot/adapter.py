@@ -23,7 +23,8 @@ from app.domain.records import (
     Question,
     Ref,
 )
-from app.outbound.reply import some_text
+from app.domain.zones import country_of_zone
+from app.outbound.reply import an_id, some_text
 from crm_adapters.base import (
     BOOKING_FIELD,
     SEARCH_LAG,
@@ -34,7 +35,14 @@ from crm_adapters.base import (
 )
 from crm_adapters.finder import note_lost_targets
 from crm_adapters.hubspot.client import CALLS, PLURAL, SEARCHES, HubSpotClient
-from crm_adapters.hubspot.finder import FURTHER_DOMAINS, find
+from crm_adapters.hubspot.finder import (
+    CALCULATED,
+    COUNTRIES,
+    FURTHER_DOMAINS,
+    PHONES,
+    Portal,
+    find,
+)
 from crm_adapters.hubspot.schema import choices_of, field_of, owners_of, pipelines_of
 from crm_adapters.hubspot.writer import Writer
 
@@ -103,14 +111,17 @@ class HubSpotAdapter:
     def __init__(self, access: Access) -> None:
         self.access = access
         self._api = HubSpotClient(access)
-        self._portal = ""
-        self._has_further_domains = False
+        self._number = ""
+        self._country: str | None = None
+        self._portal = Portal()
         self._users: tuple[Choice, ...] = ()
 
     def whoami(self) -> Account:
         """The portal's number, from /account-info, which knows no name."""
-        self._portal = self._api.details()
-        return Account(self._portal, f"portal {self._portal}")
+        details = self._api.details()
+        self._number = an_id(details, "portalId")
+        self._country = country_of_zone(some_text(details, "timeZone"))
+        return Account(self._number, f"portal {self._number}")
 
     def check(self, name: ObjectName) -> None:
         """Read one record of an object."""
@@ -128,7 +139,12 @@ class HubSpotAdapter:
         )
         notes[:0] = lacking
         deals = needed is None or ObjectName.DEAL in needed
-        self._has_further_domains = FURTHER_DOMAINS in schema.get(ObjectName.COMPANY, {})
+        shown = {*schema.get(ObjectName.CONTACT, {})}
+        self._portal = Portal(
+            further=FURTHER_DOMAINS in schema.get(ObjectName.COMPANY, {}),
+            phones=frozenset(shown & {*PHONES, *CALCULATED, *COUNTRIES}),
+            country=self._country,
+        )
         return Directory(
             owners=owners,
             pipelines=self._pipelines() if deals else (),
@@ -218,7 +234,7 @@ class HubSpotAdapter:
     def url_for(self, name: ObjectName, record_id: str) -> str:
         """Address of a record in the portal."""
         return (
-            f"https://app.hubspot.com/contacts/{self._portal}/record/"
+            f"https://app.hubspot.com/contacts/{self._number}/record/"
             f"{RECORD_TYPES[name]}/{record_id}"
         )
 
@@ -231,4 +247,4 @@ class HubSpotAdapter:
 
     def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
         """Read and look, object by object: contacts tell which deals may be meant."""
-        return find(self._api, questions, ids, self._has_further_domains)
+        return find(self._api, questions, ids, self._portal)

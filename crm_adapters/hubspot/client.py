@@ -16,6 +16,7 @@ from app.outbound.reply import (
     Reply,
     a_text,
     an_id,
+    an_object,
     part,
     reply_of,
     rows,
@@ -125,11 +126,10 @@ class HubSpotClient:
         self.access.meter.count(answered=True)
         return document
 
-    def details(self) -> str:
-        """The portal's number."""
+    def details(self) -> Json:
+        """The portal: its number `portalId`, its `timeZone` and more."""
         path = f"/account-info/{API_VERSION}/details"
-        answer = self._batch.api_client.call_api(path, "GET", auth_settings=["oauth2"])
-        return an_id(answer, "portalId")
+        return an_object(self._batch.api_client.call_api(path, "GET", auth_settings=["oauth2"]))
 
     def owners(self) -> list[Json]:
         """Every owner."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-import phonenumbers
-
+from app.domain.countries import read_country
 from app.domain.errors import Unreadable
-from app.domain.people import normalise_phone, spellings
+from app.domain.people import spellings
+from app.domain.phones import digit_forms, is_number, usual_spellings
 from app.domain.records import Findings, Found, Key, MatchKey, ObjectName, Question, Ref
 from app.outbound.reply import Json, an_id, some_text
 from crm_adapters.base import BOOKING_FIELD
@@ -17,18 +17,37 @@ from crm_adapters.hubspot.client import LINK_TYPES, HubSpotClient, chunks, value
 
 FURTHER_DOMAINS = "hs_additional_domains"
 """A company's domains beside its first, with semicolons between them."""
+PHONES = ("phone", "mobilephone", "hs_whatsapp_phone_number")
+CALCULATED = ("hs_searchable_calculated_phone_number", "hs_searchable_calculated_mobile_number")
+"""What HubSpot makes of phone and mobilephone for its search: 'HubSpot only uses the area code and local
+number. You should refrain from including the country code in your search or filter criteria.' What it
+makes of a number without a country code is not said: every form of the digits is asked for.
+https://developers.hubspot.com/docs/api-reference/search/guide"""
+COUNTRIES = ("hs_country_region_code", "country")
+"""In which country a contact lives: the code, and what people write."""
+NUMBERS = 10
+"""Numbers in one search: IN takes a hundred values, each number has some nine forms."""
 MOST_GROUPS = 5
 """Groups of rules in one search: https://developers.hubspot.com/docs/api-reference/search/guide"""
 
 
-def find(
-    api: HubSpotClient, questions: Sequence[Question], ids: Mapping[Ref, str], further: bool = False
-) -> Findings:
-    """Read and look, object by object: contacts tell which companies and deals may be meant.
+@dataclass(frozen=True)
+class Portal:
+    """What has to be known of a portal before it is searched."""
 
-    `further`: whether the portal shows the further domains of companies.
-    """
-    return Finder(api, questions, ids, further).run()
+    further: bool = False
+    """Whether it shows the further domains of companies."""
+    phones: frozenset[str] = frozenset({"phone", CALCULATED[0]})
+    """The properties of contacts that are about phone numbers and countries, as far as it shows them."""
+    country: str | None = None
+    """In which country it is, by its time zone."""
+
+
+def find(
+    api: HubSpotClient, questions: Sequence[Question], ids: Mapping[Ref, str], portal: Portal
+) -> Findings:
+    """Read and look, object by object: contacts tell which companies and deals may be meant."""
+    return Finder(api, questions, ids, portal).run()
 
 
 class Finder(KeyFinder):
@@ -39,10 +58,10 @@ class Finder(KeyFinder):
         api: HubSpotClient,
         questions: Sequence[Question],
         ids: Mapping[Ref, str],
-        further: bool = False,
+        portal: Portal,
     ) -> None:
         super().__init__(questions, ids)
-        self._api, self._further = api, further
+        self._api, self._portal = api, portal
 
     def run(self) -> Findings:
         """Answer everything, and say of found contacts to which company they belong."""
@@ -137,12 +156,12 @@ class Finder(KeyFinder):
         """
         asked_as = {form: key.value for _, key in asked for form in spellings(key.value.lower())}
         questions = {key.value: question for question, key in asked}
-        names = ["domain", FURTHER_DOMAINS] if self._further else ["domain"]
+        names = ["domain", FURTHER_DOMAINS] if self._portal.further else ["domain"]
         fields = sorted({f for q, _ in asked for f in q.fields} | {*names})
         for chunk in chunks(list(asked_as)):
             hits: dict[str, list[Hit]] = {}
             groups: list[Json] = [{"propertyName": "domain", "operator": "IN", "values": chunk}]
-            waiting = chunk if self._further else []
+            waiting = chunk if self._portal.further else []
             while groups or waiting:
                 room = MOST_GROUPS - len(groups)
                 groups += [
@@ -175,21 +194,35 @@ class Finder(KeyFinder):
                     yield question, _found(record, "secondary e-mail")
 
     def _by_phone(self, asked: list[tuple[Question, Key]]) -> Iterator[Hit]:
-        for question, key in asked:
-            national = str(phonenumbers.parse(key.value).national_number)
-            rules = [
-                {"propertyName": "phone", "operator": "EQ", "value": key.value},
-                # https://developers.hubspot.com/docs/api-reference/search/guide: no country code
-                {
-                    "propertyName": "hs_searchable_calculated_phone_number",
-                    "operator": "EQ",
-                    "value": national,
-                },
+        """Contacts by a number: the index knows its digits, what they mean is compared by us."""
+        shown = self._portal.phones
+        if not shown & {*PHONES, *CALCULATED}:
+            return  # A search without a rule finds everybody.
+        for start in range(0, len(asked), NUMBERS):
+            part = asked[start : start + NUMBERS]
+            written = [form for _, key in part for form in usual_spellings(key.value)]
+            digits = [
+                form
+                for _, key in part
+                for form in digit_forms(key.value, (key.field, self._portal.country))
             ]
-            fields = sorted(question.fields | {"phone", "email"})
-            for record in self._api.search(ObjectName.CONTACT, rules, fields):
-                if normalise_phone(values_of(record).get("phone")) == key.value:
-                    yield question, _found(record, "phone")
+            rules: list[Json] = [
+                {"propertyName": name, "operator": "IN", "values": list(dict.fromkeys(values))}
+                for names, values in ((PHONES, written), (CALCULATED, digits))
+                for name in names
+                if name in shown
+            ]
+            fields = {field for question, _ in part for field in question.fields}
+            fields |= {"email", *(shown & {*PHONES, *COUNTRIES})}
+            for record in self._api.search(ObjectName.CONTACT, rules, sorted(fields)):
+                for question, key in part:
+                    if self._has_number(values_of(record), key):
+                        yield question, _found(record, "phone")
+
+    def _has_number(self, values: Mapping[str, str | None], key: Key) -> bool:
+        own = next(filter(None, (read_country(values.get(name)) for name in COUNTRIES)), None)
+        others = (key.field, self._portal.country)
+        return any(is_number(values.get(name), key.value, own, others) for name in PHONES)
 
     def _open_deals(self, asked: list[tuple[Question, Key]]) -> Iterator[Hit]:
         """Deals of a contact that are not closed; links do not lag as search does."""

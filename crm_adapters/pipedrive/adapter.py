@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 from app.domain.allowance import Allowance
+from app.domain.countries import read_country
 from app.domain.errors import AccountRefused, Gone, InvalidRecord, RetryLater
 from app.domain.records import (
     Account,
@@ -22,6 +23,7 @@ from app.domain.records import (
     Question,
     Ref,
 )
+from app.domain.zones import country_of_zone
 from app.outbound.reply import Json, some_text
 from crm_adapters.base import (
     BOOKING_FIELD,
@@ -116,12 +118,15 @@ class PipedriveAdapter:
         self._web = access.api_base
         self._own_user: str | None = None
         self._about = AboutAccount()
+        self._country: str | None = None
 
     def whoami(self) -> Account:
         """The company's id, its name and its domain."""
         me = self._api.me()
         self._own_user = some_text(me, "id") or None
         self._about.currency = some_text(me, "default_currency").upper()
+        own = read_country(some_text(me, "company_country"))
+        self._country = own or country_of_zone(some_text(me, "timezone_name"))
         domain = some_text(me, "company_domain")
         if domain.isascii() and domain.replace("-", "").isalnum():
             self._web = f"https://{domain}.pipedrive.com"
@@ -221,7 +226,8 @@ class PipedriveAdapter:
 
     def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
         """Search persons and organizations, list what hangs on them."""
-        return Finder(self._api, self._fields(), self._asking, questions, ids).run()
+        finder = Finder(self._api, self._fields(), self._asking, questions, ids, self._country)
+        return finder.run()
 
     def _fields(self) -> CustomFields:
         return self._custom if self._custom is not None else self._read_custom()

@@ -45,6 +45,8 @@ CALLS = Allowance("2 seconds", 80, 2.0)
 """Of the smallest plan; the headers tell of larger ones.
 https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting"""
 SEARCHES = Allowance("searches", 10, 2.0, told=False)
+SEARCH_PAGE = 100
+"""Records that one search gives."""
 _ONE = re.compile(r"/(organizations|persons|deals|activities)/\d+(?:/|$)")
 """A path that is about one record."""
 AT_ONCE = 8
@@ -70,7 +72,7 @@ class PipedriveClient:
 
     def search(self, name: ObjectName, query: Json) -> list[Json]:
         """What the index shows: it lags by seconds, and deleted records linger in it unmarked."""
-        answer = self.call("GET", f"{PATHS[name]}/search", params={**query, "limit": 100})
+        answer = self.call("GET", f"{PATHS[name]}/search", params={**query, "limit": SEARCH_PAGE})
         found = [an_object(part(entry, "item")) for entry in rows(part(answer, "data"), "items")]
         for item in found:
             an_id(item)

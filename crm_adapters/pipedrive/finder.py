@@ -6,7 +6,9 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 
-from app.domain.people import normalise_email, normalise_phone, spellings
+from app.domain.countries import read_country
+from app.domain.people import normalise_email, spellings
+from app.domain.phones import is_number, last_digits
 from app.domain.records import (
     BY_NUMBER,
     FieldValue,
@@ -21,9 +23,14 @@ from app.outbound.reply import Json, an_id, some_object, some_text
 from crm_adapters.base import BOOKING_FIELD
 from crm_adapters.finder import Hit, KeyFinder, told_begun
 from crm_adapters.http import together
-from crm_adapters.pipedrive.client import PipedriveClient
+from crm_adapters.pipedrive.client import SEARCH_PAGE, PipedriveClient
 from crm_adapters.pipedrive.schema import CustomFields
 from crm_adapters.pipedrive.shapes import custom_text, flat
+
+TOGETHER = 4
+"""Last digits of a number that nearly all write without a sign between them."""
+MANY_TOGETHER = 8
+"""Last digits that few numbers share."""
 
 
 class Finder(KeyFinder):
@@ -36,9 +43,12 @@ class Finder(KeyFinder):
         pool: Executor,
         questions: Sequence[Question],
         ids: Mapping[Ref, str],
+        country: str | None = None,
     ) -> None:
+        """`country`: in which one the company is."""
         super().__init__(questions, ids)
         self._api, self._custom, self._pool = api, custom, pool
+        self._country = country
 
     def _values(self, name: ObjectName, item: Json) -> dict[str, FieldValue]:
         return values_of(self._custom, name, item)
@@ -96,21 +106,61 @@ class Finder(KeyFinder):
             query["fields"] = "name"
         elif kind is MatchKey.FIELD:
             query["fields"] = "custom_fields"
-        elif kind is MatchKey.PHONE:
-            # Phone numbers are indexed as typed: the national part finds more of them.
-            term, query = key.value[-8:], {"fields": "phone"}
         else:
             query["fields"] = "email"
-        for hit in self._api.search(name, {"term": term, **query}):
+        by_phone = kind is MatchKey.PHONE
+        hits = (
+            self._with_phone(key) if by_phone else self._api.search(name, {"term": term, **query})
+        )
+        for hit in hits:
             # Compared again by us: a part of an address is no match.
-            if kind is not MatchKey.FIELD and not _is_meant(kind, term, key, hit):
+            if kind is not MatchKey.FIELD and not self._is_meant(kind, term, key, hit):
                 continue
             item = self._api.get(name, an_id(hit))
             wanted = kind is not MatchKey.FIELD or (
                 item and str(self._values(name, item).get(key.field)).lower() == term.lower()
             )
-            if item and wanted:
+            if item and wanted and (not by_phone or self._lives_there(key, hit, item)):
                 yield item
+
+    def _with_phone(self, key: Key) -> list[Json]:
+        """Persons whose numbers may be this one.
+
+        Numbers are indexed as typed, and 'term can be present anywhere in the resulting field
+        values': the few last digits that stand together in all spellings find them all. Where they
+        find more than one answer holds, those with more of the digits together are asked for too.
+        https://developers.pipedrive.com/docs/api/v1/Persons#searchPersons
+        """
+        hits: dict[str, Json] = {}
+        for most in (TOGETHER, MANY_TOGETHER):
+            query = {"term": last_digits(key.value, most), "fields": "phone"}
+            found = self._api.search(ObjectName.CONTACT, query)
+            hits |= {an_id(hit): hit for hit in found}
+            if len(found) < SEARCH_PAGE:
+                break
+        return list(hits.values())
+
+    def _is_meant(self, kind: MatchKey, term: str, key: Key, hit: Json) -> bool:
+        if kind is MatchKey.DOMAIN:
+            return str(hit.get("name", "")).casefold() == term.casefold()
+        if kind is MatchKey.PHONE:
+            return self._has_number(key, hit)
+        addresses = [normalise_email(entry) for entry in hit.get("emails") or ()]
+        # The first address is the person's own; the others are the secondary ones.
+        mine = addresses[1:] if kind is MatchKey.SECONDARY_EMAIL else addresses
+        return key.value in mine
+
+    def _has_number(self, key: Key, hit: Json, own: str | None = None) -> bool:
+        others = (key.field, self._country)
+        return any(is_number(entry, key.value, own, others) for entry in hit.get("phones") or ())
+
+    def _lives_there(self, key: Key, hit: Json, item: Json) -> bool:
+        """Whether it is that number in the person's own country too, which only the person tells.
+
+        Pipedrive shows an address of persons where Contact Sync is on.
+        """
+        own = read_country(some_object(item, "postal_address").get("country"))
+        return own is None or self._has_number(key, hit, own)
 
     def _open_deals(self, key: Key) -> Iterator[Json]:
         person = self.id_of(Ref(ObjectName.CONTACT, key.value))
@@ -146,17 +196,6 @@ class Finder(KeyFinder):
         lists += [{"org_id": i} for i in companies] if not lists else []
         for query in lists:
             yield from self._api.many(name, query)
-
-
-def _is_meant(kind: MatchKey, term: str, key: Key, hit: Json) -> bool:
-    if kind is MatchKey.DOMAIN:
-        return str(hit.get("name", "")).casefold() == term.casefold()
-    if kind is MatchKey.PHONE:
-        return key.value in map(normalise_phone, hit.get("phones") or ())
-    addresses = [normalise_email(entry) for entry in hit.get("emails") or ()]
-    # The first address is the person's own; the others are the secondary ones.
-    mine = addresses[1:] if kind is MatchKey.SECONDARY_EMAIL else addresses
-    return key.value in mine
 
 
 def values_of(custom: CustomFields, name: ObjectName, item: Json) -> dict[str, FieldValue]:

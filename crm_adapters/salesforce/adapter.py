@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from simple_salesforce.format import format_soql
 
 from app.domain.allowance import Allowance
+from app.domain.countries import read_country
 from app.domain.errors import (
     AccountRefused,
     CrmError,
@@ -34,6 +35,7 @@ from app.domain.records import (
     Question,
     Ref,
 )
+from app.domain.zones import country_of_zone
 from app.outbound.reply import Json, a_list, a_text, an_id, an_object, rows, some_objects, some_text
 from crm_adapters.base import Access, Report, confirmed, read_schema, unblocked
 from crm_adapters.finder import note_lost_targets
@@ -120,6 +122,7 @@ class SalesforceAdapter:
         self.access = access
         self._api = SalesforceClient(access)
         self._columns = Columns()
+        self._country: str | None = None
         self._pace = Pace()
         self._named: tuple[Choice, ...] = ()
         """Users who may stand in a field for users."""
@@ -154,6 +157,7 @@ class SalesforceAdapter:
         )
         for name, fields in schema.items():
             self._columns.show(name, fields)
+        self._country = self._org_country()
         self._hidden = set()
         self._shares_events = self._relates_several()
         if not self._shares_events and ObjectName.MEETING in schema:
@@ -186,6 +190,16 @@ class SalesforceAdapter:
             return an_id(self._api.call(lambda sf: sf.oauth2("userinfo", method="GET")), "user_id")
         except (Gone, AccountRefused, InvalidRecord):
             return None
+
+    def _org_country(self) -> str | None:
+        """In which country the org is, by its address, else by its time zone."""
+        try:
+            found = self._api.query("SELECT Country, TimeZoneSidKey FROM Organization LIMIT 1")
+        except (Gone, AccountRefused, InvalidRecord):
+            return None
+        org = found[0] if found else {}
+        own = read_country(some_text(org, "Country"))
+        return own or country_of_zone(some_text(org, "TimeZoneSidKey"))
 
     def _users(self) -> list[Json]:
         text = "SELECT Id, Email, UserType FROM User WHERE IsActive = true"
@@ -297,7 +311,7 @@ class SalesforceAdapter:
 
     def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
         """Ask everything about all objects in one call, and again where a key found nothing."""
-        return Finder(self._api, self._columns, questions, ids).run()
+        return Finder(self._api, self._columns, questions, ids, self._country).run()
 
     def _send_with_headers(
         self, changes: list[Change], links: Links, report: Report

@@ -49,7 +49,7 @@ class PipedriveDesk(Desk):
     def own_fields(self, name: str) -> set[str]:
         kind = self.kinds[name]
         custom = {spec["field_name"] for spec in self.sandbox.custom[kind].values()}
-        return set(BODIES[kind]) | custom
+        return set(self.sandbox._types(kind, "write")) | custom
 
     def make(self, name: str, values: Values) -> str:
         with self.sandbox.app.test_request_context(method="POST", json=self._body(name, values)):
