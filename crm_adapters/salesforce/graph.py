@@ -55,6 +55,14 @@ ONE_PERSON = (
     "This org relates one person to an event; the others stand in its text. To relate all of them,"
     " switch on 'Allow Users to Relate Multiple Contacts to Tasks and Events' in Setup."
 )
+MOST_CONTACTS = 50
+ONE_LEAD = (
+    "Salesforce relates one lead, or up to 50 contacts, to an event; the others stand in its text."
+)
+"""https://developer.salesforce.com/docs/platform/object-reference/references/standard-objects/object-eventrelation.html"""
+LEAD_ALONE = (
+    "Salesforce ties no opportunity to a lead: this one stands without the lead and its meeting."
+)
 NO_ROLES = (
     "This org does not show contact roles to the connected user: deals stand without their people."
     " To link them, let the user read and edit opportunities and contacts in Setup."
@@ -230,6 +238,20 @@ class Graph:
                 table = JOINS[change.ref.object][0]
                 self._rows[self._node(change.ref, "DELETE", f"sobjects/{table}/{row}")] = row
 
+    def _that_fit(self, change: Change, people: list[Ref]) -> list[Ref]:
+        """Of a record's contacts those that it can be linked to; of the others it is noted why not."""
+        leads = [ref for ref in change.targets if ref.object is ObjectName.LEAD]
+        if change.ref.object is ObjectName.DEAL:
+            if leads and not people:
+                self.left_out[change.ref] = LEAD_ALONE
+            return people
+        main = next((ref for ref in change.targets if ref.object in PEOPLE), None)
+        by_lead = main is not None and main.object is ObjectName.LEAD
+        shown = 1 if by_lead else min(len(people), MOST_CONTACTS)
+        if len(people) + len(leads) > shown:
+            self.left_out[change.ref] = ONE_LEAD
+        return [] if by_lead else people[:MOST_CONTACTS]
+
     def _join(self, change: Change, known: str | None) -> None:
         """Link the people beyond what a record's own fields can say."""
         name = change.ref.object
@@ -241,9 +263,7 @@ class Graph:
             if ref.object is ObjectName.CONTACT:
                 once.setdefault(self._id(ref), ref)
         people = list(once.values())
-        if name is ObjectName.MEETING and any(r.object is ObjectName.LEAD for r in change.targets):
-            # An event takes one lead or many contacts.
-            people = people[:1]
+        people = self._that_fit(change, people)
         several = self._shares_events and name not in self._links.hidden
         if name is ObjectName.MEETING and len(people) > 1 and not several:
             self.left_out[change.ref] = ONE_PERSON
