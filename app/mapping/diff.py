@@ -31,7 +31,15 @@ from app.domain.records import (
     WriteRule,
 )
 from app.domain.text import measure
-from app.mapping.ask import Ledger, begun_links, is_unfilled, is_unique, match_of, rule_of
+from app.mapping.ask import (
+    Ledger,
+    begun_links,
+    is_own_company,
+    is_unfilled,
+    is_unique,
+    match_of,
+    rule_of,
+)
 from app.mapping.known import changed_fields, is_ours, still_said
 from app.mapping.present import appended, as_list, blank, is_later_stage, same
 from app.mapping.wanted import Wanted, only
@@ -83,6 +91,9 @@ def settle(
     """
     findings = findings or Findings()
     settled = Settled(_choose_people(wanted, ledger, findings))
+    for ref, words in findings.notes.items():
+        for sentence in words:
+            settled.note(ref, sentence)
     ledger = use_own_companies(settled, ledger, findings, look_up)
     judge = _Judge(ledger, shape, directory, findings, settled, claimed, stages or {})
     ids = {ref: known.record_id for ref, known in ledger.items() if known.live and known.record_id}
@@ -220,11 +231,6 @@ def _own_company(ref: Ref, record: DesiredRecord, ledger: Ledger, findings: Find
             if there == found.company:
                 return None
     return Ref(ObjectName.COMPANY, f"{OWN_COMPANY}{found.company}")
-
-
-def is_own_company(ref: Ref) -> bool:
-    """Whether a company is known by its id alone: a found person belongs to it."""
-    return ref.object is ObjectName.COMPANY and ref.key.startswith(OWN_COMPANY)
 
 
 def _at_own_company(item: Wanted, own: Mapping[Ref, Ref]) -> Wanted:
