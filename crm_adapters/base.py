@@ -291,6 +291,13 @@ class Adapter(Protocol):
     def url_for(self, name: ObjectName, record_id: str) -> str:
         """Address of a record for a person with a browser."""
 
+    def record_id_in(self, name: ObjectName, text: str) -> str:
+        """The id of a record of that object in what anybody typed or pasted; no call is made for it.
+
+        That is an id as the CRM gives them, or an address of its own pages for such a record of this
+        account (`url_for` gives one): its path alone counts. Empty for any other text.
+        """
+
 
 def load_adapter(path: str) -> type[Adapter]:
     """Find an adapter's class by `module:Class`, as providers.yaml names it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from app.domain.errors import Gone, InvalidRecord
 from app.domain.records import (
@@ -19,14 +20,21 @@ from app.domain.records import (
     Plan,
     Question,
     Ref,
+    Whose,
     content_hash,
 )
 from crm_adapters.base import Report, unblocked
 
 Hit = tuple[Question, Found]
+Claim = tuple[Question, Whose, Found]
+"""What was named by hand, and whose it has to be."""
 # What a CRM's editor puts around a text says nothing.
 _NUMBER = re.compile(r"meetergo booking ([^\s<]+)(?:\s|<[^<>]*>)*\Z")
-_ADDRESS = re.compile(r"https?://\S+")
+_ADDRESS = re.compile(
+    r"(?i:https?)://(?P<host>[^/?#\s]+)(?P<path>/[^?#\s]*)?(?:\?[^#\s]*)?(?:#(?P<fragment>\S*))?"
+)
+LONGEST_ADDRESS = 2_000
+"""Characters of a record's address; the longest queries are cut by browsers at some more."""
 
 
 class KeyFinder:
@@ -47,6 +55,7 @@ class KeyFinder:
             open_ = [q for q in mine if q.ref not in self.findings.found and q.keys]
             for place in range(max((len(q.keys) for q in open_), default=0)):
                 self._round(name, [q for q in open_ if len(q.keys) > place], place)
+            self.after(name)
         oldest_first(self.findings)
         return self.findings
 
@@ -55,10 +64,27 @@ class KeyFinder:
         for kind in dict.fromkeys(key.kind for _, key in asked):
             part = [(q, key) for q, key in asked if key.kind is kind]
             if kind is MatchKey.RECORD_ID:
-                ids = {record_id_in(key.value): q for q, key in part}
-                self._take(self.by_id(name, {i: q for i, q in ids.items() if i}))
+                self._take(self._named(name, part))
             else:
                 self._take(self.by_key(name, kind, part))
+
+    def _named(self, name: ObjectName, asked: list[tuple[Question, Key]]) -> Iterator[Hit]:
+        """Read what was named by hand; what has to be the attendee's and is not is no hit."""
+        asked = [
+            (replace(q, fields=q.fields | self.telling(name)) if key.of else q, key)
+            for q, key in asked
+        ]
+        first = {key.value: q for q, key in reversed(asked)}
+        read = {q.ref: found for q, found in self.by_id(name, first)}
+        hits = [
+            (q, key, read[first[key.value].ref]) for q, key in asked if first[key.value].ref in read
+        ]
+        theirs = self.theirs(name, [(q, key.of, hit) for q, key, hit in hits if key.of])
+        for question, key, hit in hits:
+            if key.of is None or question.ref in theirs:
+                yield question, hit
+            else:
+                self.findings.refuse(question.ref, hit.record_id)
 
     def _take(self, hits: Iterator[Hit]) -> None:
         for question, found in hits:
@@ -71,6 +97,25 @@ class KeyFinder:
     def ids_of(self, refs: Sequence[Ref]) -> dict[str, Ref]:
         """Every id that records are known or were found by: which of several is meant is not said."""
         return ids_of(refs, self._ids, self.findings)
+
+    def booked(self, question: Question, *names: ObjectName) -> set[str]:
+        """The ids of the booking's own records that a question is to be linked to, of some objects."""
+        return booked_ids(question.anchors, names, self._ids, self.findings)
+
+    def after(self, name: ObjectName) -> None:
+        """What is still to be read of the records of an object before the next object's are."""
+
+    def telling(self, name: ObjectName) -> frozenset[str]:
+        """The fields that tell whose a record is."""
+        raise NotImplementedError
+
+    def theirs(self, name: ObjectName, named: list[Claim]) -> set[Ref]:
+        """Which of the records that were named by hand are the attendee's, in the fewest calls.
+
+        A person: by an e-mail address, or by the domain of that or of the company; a company: by its
+        domain; a deal: where it hangs on a person or a company of the booking.
+        """
+        raise NotImplementedError
 
     def by_id(self, name: ObjectName, wanted: Mapping[str, Question]) -> Iterator[Hit]:
         """Read records of an object by their ids."""
@@ -87,6 +132,16 @@ def ids_of(refs: Sequence[Ref], known: Mapping[Ref, str], findings: Findings) ->
     """Ids of records -> whose they are; all that were found where none is known."""
     found = {ref: [hit.record_id for hit in findings.found.get(ref, ())] for ref in refs}
     return {i: ref for ref in refs for i in ([known[ref]] if ref in known else found[ref])}
+
+
+def booked_ids(
+    refs: Sequence[Ref], names: Sequence[ObjectName], known: Mapping[Ref, str], findings: Findings
+) -> set[str]:
+    """The ids of a booking's records, of some objects: a found person's company is the booking's too."""
+    there = {*ids_of([ref for ref in refs if ref.object in names], known, findings)}
+    if ObjectName.COMPANY in names:
+        there |= {hit.company for ref in refs for hit in findings.found.get(ref, ())}
+    return there - {""}
 
 
 def told_begun(
@@ -154,11 +209,27 @@ def oldest_first(findings: Findings) -> None:
         there.sort(key=lambda found: (found.made_at, len(found.record_id), found.record_id))
 
 
-def record_id_in(text: str) -> str:
-    """The record id in what a person typed or pasted: the id itself, or the record's address."""
-    text = text.strip()
-    if not _ADDRESS.fullmatch(text):
-        return text
-    parts = [part for part in re.split(r"[/?#&=]", text) if re.search(r"\d", part)]
-    ids = [part for part in parts if re.fullmatch(r"\d+|[a-zA-Z0-9]{15}(?:[a-zA-Z0-9]{3})?", part)]
-    return ids[-1] if ids else ""
+def read_ids(
+    questions: Sequence[Question], read: Callable[[ObjectName, str], str]
+) -> list[Question]:
+    """The questions with the ids that stand in what people typed; what holds none is no key."""
+
+    def bare(question: Question) -> Question:
+        name, named = question.ref.object, MatchKey.RECORD_ID
+        keys = (
+            key._replace(value=read(name, key.value)) if key.kind is named else key
+            for key in question.keys
+        )
+        return replace(question, keys=tuple(key for key in keys if key.value))
+
+    return [bare(question) for question in questions]
+
+
+def address_in(text: str) -> tuple[str, str, str] | None:
+    """Host, path and fragment of a web address; None for any other text.
+
+    The host is in lower case, with the port where one is given; what stands before an @ in front
+    of it makes it another host.
+    """
+    found = _ADDRESS.fullmatch(text.strip()) if len(text) <= LONGEST_ADDRESS else None
+    return (found["host"].lower(), found["path"] or "", found["fragment"] or "") if found else None

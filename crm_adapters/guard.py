@@ -98,6 +98,10 @@ class GuardedAdapter:
         """Address of a record for a person with a browser."""
         return self.inner.url_for(name, record_id)
 
+    def record_id_in(self, name: ObjectName, text: str) -> str:
+        """The id in what a person typed or pasted."""
+        return self.inner.record_id_in(name, text)
+
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         try:

@@ -222,7 +222,8 @@ class SalesforceSandbox(Sandbox):
     def _store(self, sobject: str, values: Record) -> Record:
         number = self.new_id()
         values = self._kept(sobject, values)
-        record = {"Id": f"{PREFIXES[sobject]}{number:012d}AAA", "CreatedDate": number, **values}
+        record_id = soql.checked_id(f"{PREFIXES[sobject]}{number:012d}")
+        record = {"Id": record_id, "CreatedDate": number, **values}
         table = self.tables[sobject]
         table[record["Id"]] = record
         self._undo.append(lambda: table.pop(record["Id"]))
@@ -487,8 +488,27 @@ class SalesforceSandbox(Sandbox):
     def _query_all(self, text: str) -> Record:
         every = {name: {**self.tables[name], **self.deleted[name]} for name in self.tables}
         names = {sobject: self._names(sobject) | {"MasterRecordId"} for sobject in self.tables}
-        rows = soql.run(text, every, names)
+        rows = self._rows(text, every, names)
         return {"totalSize": len(rows), "done": True, "records": rows}
+
+    def _rows(
+        self, text: str, tables: dict[str, dict[str, Record]], names: dict[str, set[str]]
+    ) -> list[Record]:
+        """What a query gives; what is no query is refused."""
+        try:
+            return soql.run(text, tables, names, self._holds_ids)
+        except soql.Malformed as error:
+            raise Refused(400, "MALFORMED_QUERY", f"unexpected token: {error}") from None
+        except soql.NoField as error:
+            raise Refused(400, "INVALID_FIELD", f"No such column '{error}'") from None
+        except soql.NoId as error:
+            message = f"invalid ID field: {error}"
+            raise Refused(400, "INVALID_QUERY_FILTER_OPERATOR", message) from None
+
+    def _holds_ids(self, sobject: str, name: str) -> bool:
+        kind = self._kind(sobject, name)
+        named = [kind] if isinstance(kind, str) else list(kind) if isinstance(kind, tuple) else []
+        return bool(named) and all(target in PREFIXES for target in named)
 
     def _shown(self) -> dict[str, dict[str, Record]]:
         """The tables with what Salesforce works out itself."""
@@ -504,12 +524,7 @@ class SalesforceSandbox(Sandbox):
         asked = re.search(r"\bFROM\s+(\w+)", text)
         if asked and asked[1] in self.account.missing:
             raise Refused(400, "INVALID_TYPE", f"sObject type '{asked[1]}' is not supported.")
-        try:
-            rows = soql.run(text, self._shown(), names)
-        except soql.Malformed as error:
-            raise Refused(400, "MALFORMED_QUERY", f"unexpected token: {error}") from None
-        except soql.NoField as error:
-            raise Refused(400, "INVALID_FIELD", f"No such column '{error}'") from None
+        rows = self._rows(text, self._shown(), names)
         return {"totalSize": len(rows), "done": True, "records": rows}
 
     # Composite

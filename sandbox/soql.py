@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 Record = dict[str, Any]
@@ -27,19 +28,48 @@ class NoField(Exception):
     """The query names a field that the object does not have."""
 
 
+class NoId(Exception):
+    """A column of ids is compared with what is none."""
+
+
+def checked_id(text: str) -> str:
+    """An id in 18 characters: each of the last three says which of five characters are capitals.
+
+    Raises NoId for what is none.
+    https://salesforce.stackexchange.com/questions/1653/what-are-salesforce-ids-composed-of
+    """
+    short, end = text[:15], text[15:]
+    if not re.fullmatch("[A-Za-z0-9]{15}", short):
+        raise NoId(text)
+    whole = short
+    for five in (short[:5], short[5:10], short[10:]):
+        place = sum(2**number for number, sign in enumerate(five) if "A" <= sign <= "Z")
+        whole += "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"[place]
+    if end and text != whole:
+        raise NoId(text)
+    return whole
+
+
 def run(
-    query: str, tables: dict[str, dict[str, Record]], fields: dict[str, set[str]]
+    query: str,
+    tables: dict[str, dict[str, Record]],
+    fields: dict[str, set[str]],
+    holds_ids: Callable[[str, str], bool],
 ) -> list[Record]:
-    """The rows of a query. Raises Malformed or NoField."""
+    """The rows of a query. `holds_ids` says whether ids stand in a column of an object.
+
+    Raises Malformed, NoField or NoId.
+    """
     match = _QUERY.fullmatch(query.strip())
     if not match or match["object"] not in tables:
         raise Malformed(query[:80])
     names = [name.strip() for name in match["fields"].split(",")]
     known = fields[match["object"]] | {"Id", "CreatedDate"}
+    ids = {"Id", *(name for name in known if holds_ids(match["object"], name))}
     rows = list(tables[match["object"]].values())
     if match["where"]:
         groups = [
-            [_condition(part, known) for part in re.split(r"\s+AND\s+", group)]
+            [_condition(part, known, ids) for part in re.split(r"\s+AND\s+", group)]
             for group in _split_or(match["where"])
         ]
         rows = [row for row in rows if any(all(c(row) for c in group) for group in groups)]
@@ -58,7 +88,7 @@ def _split_or(where: str) -> list[str]:
     return re.split(r"\s+OR\s+", where)
 
 
-def _condition(text: str, known: set[str]) -> Any:
+def _condition(text: str, known: set[str], ids: set[str]) -> Any:
     match = _CONDITION.fullmatch(text.strip())
     if not match:
         raise Malformed(text[:80])
@@ -72,7 +102,11 @@ def _condition(text: str, known: set[str]) -> Any:
     if like:
         shape = _shape(like)
         return lambda row: bool(re.fullmatch(shape, str(row.get(name) or "").lower(), re.S))
-    values = {_unquote(item) for item in re.findall(_STRING, one or many)}
+    texts = re.findall(_STRING, one or many)
+    if name in ids:
+        wanted = {checked_id(_plain(item)) for item in texts}
+        return lambda row: row.get(name) in wanted
+    values = {_unquote(item) for item in texts}
     return lambda row: str(row.get(name) or "").lower() in values
 
 
@@ -87,4 +121,8 @@ def _shape(text: str) -> str:
 
 
 def _unquote(text: str) -> str:
-    return re.sub(r"\\(.)", r"\1", text[1:-1]).lower()
+    return _plain(text).lower()
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text[1:-1])

@@ -32,7 +32,6 @@ from app.domain.errors import (
 from app.domain.people import normalise_phone
 from app.domain.records import (
     PEOPLE,
-    CrmShape,
     DesiredBooking,
     FieldValue,
     Kind,
@@ -63,8 +62,7 @@ from app.store.connections import count_failures, tell_failures
 from app.store.engine import Store
 from app.store.ledger import Intent, Ledger
 from app.store.models import BookingRow, ConnectionRow, DeliveryRow, SyncLog
-from crm_adapters.base import Report
-from crm_adapters.finder import record_id_in
+from crm_adapters.base import Adapter, Report
 from crm_adapters.guard import place_of
 from workers.accounts import Account
 from workers.lease import Lease, LeaseLost
@@ -239,7 +237,7 @@ class Batch:
                 continue
             marks = Marks()
             if work.desired:
-                marks = marks_of(work.desired, account.adapter.shape, booking.left)
+                marks = marks_of(work.desired, account.adapter, booking.left)
             # What one of them is about to make, the other one has to find.
             if self._marks.meets(marks):
                 continue
@@ -695,7 +693,7 @@ class Marks:
         )
 
 
-def marks_of(desired: DesiredBooking, shape: CrmShape, left: Iterable[str] = ()) -> Marks:
+def marks_of(desired: DesiredBooking, adapter: Adapter, left: Iterable[str] = ()) -> Marks:
     """Where a booking may meet another one; also in those who left it, whom another one may make."""
     marks = Marks()
     marks.looks |= {(PEOPLE, identity.casefold()): identity for identity in left}
@@ -704,10 +702,12 @@ def marks_of(desired: DesiredBooking, shape: CrmShape, left: Iterable[str] = ())
         looks = [own]
         for key in record.match.keys:
             by_id = key.kind is MatchKey.RECORD_ID
-            looks.append(record_id_in(key.value) if by_id else key.value)
+            looks.append(adapter.record_id_in(name, key.value) if by_id else key.value)
         if name is ObjectName.COMPANY:
             # Some CRMs know no domain and look for a company by its name.
-            looks += [str(record.fields.get(need) or "") for need in shape.needs.get(name, ())]
+            looks += [
+                str(record.fields.get(need) or "") for need in adapter.shape.needs.get(name, ())
+            ]
         phones = []
         if name in PEOPLE:
             # Whoever books with a phone number alone is found by it.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
 from app.domain.errors import CrmError
-from app.domain.people import address_key
+from app.domain.people import address_key, normalise_email
 from app.domain.text import Unit
 
 FieldValue = str | int | float | bool | list[str] | None
@@ -112,6 +112,7 @@ class MatchKey(StrEnum):
     """By what a record that this service has not made may be recognised."""
 
     RECORD_ID = "record_id"
+    """An id or an address that somebody typed or pasted: each CRM reads its own."""
     EMAIL = "email"
     SECONDARY_EMAIL = "secondary_email"
     PHONE = "phone"
@@ -124,6 +125,20 @@ class MatchKey(StrEnum):
     """The booking-id field, or where there is none the records that it is linked to."""
 
 
+class Whose(NamedTuple):
+    """The attendee whose record one that was named by hand has to be."""
+
+    email: str = ""
+    domain: str = ""
+    """The domain of the attendee's company; empty where the address says nothing of one."""
+
+    def owns(self, addresses: Iterable[object] = (), domains: Iterable[str] = ()) -> bool:
+        """Whether a record with these e-mail addresses and company domains is the attendee's."""
+        emails = {normalise_email(address) for address in addresses}
+        there = {email.rpartition("@")[2] for email in emails if email} | {*domains}
+        return bool(self.email in emails or (self.domain and self.domain in there))
+
+
 class Key(NamedTuple):
     """One thing to look for: the kind, the value, and what else the kind needs.
 
@@ -134,6 +149,8 @@ class Key(NamedTuple):
     kind: MatchKey
     value: str
     field: str = ""
+    of: Whose | None = None
+    """For RECORD_ID: whose record counts alone; None: anybody's."""
 
 
 @dataclass(frozen=True)
@@ -395,6 +412,14 @@ class Findings:
 
     found: dict[Ref, list[Found]] = field(default_factory=dict)
     asked: frozenset[Ref] = frozenset()
+    notes: dict[Ref, list[str]] = field(default_factory=dict)
+    """What was named by hand and is not taken, in sentences."""
+
+    def refuse(self, ref: Ref, record_id: str) -> None:
+        """Note that a record which was named by hand is not the attendee's, and so not taken."""
+        words = f"The {ref.object} {record_id} is named but not the attendee's: it is not taken."
+        if words not in self.notes.setdefault(ref, []):
+            self.notes[ref].append(words)
 
     def add(self, ref: Ref, item: Found) -> None:
         """Note a record that answers a question; each once."""

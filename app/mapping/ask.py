@@ -41,7 +41,7 @@ def ask(
     `thorough` asks for what a write would tell as well, and for all present values: for a preview.
     """
     questions = []
-    through = set(_people_of_open_deals(wanted, ledger))
+    through = set(_found_through(wanted, ledger))
     for ref, item in wanted.items():
         record, known = item.record, ledger.get(ref)
         if (record.absent or record.partial) and known is None:
@@ -66,9 +66,12 @@ def ask(
                 continue
             lost = known.record_id if known and known.lost else None
             question = _question(item, lost, frozenset(record.fields))
+            if _has_to_hang_on(record):
+                anchors = (*record.links, *_own_companies(record.links, ledger))
+                question = replace(question, anchors=tuple(dict.fromkeys(anchors)))
             if known is not None and known.record_id is None:
                 # It may hang on what the booking called for when it was begun.
-                anchors = tuple(dict.fromkeys((*record.links, *known.links)))
+                anchors = tuple(dict.fromkeys((*question.anchors, *known.links)))
                 question = replace(question, anchors=anchors, begun=known.hashes)
             questions.append(question)
     return questions + list(_left_behind(wanted, ledger, directory))
@@ -112,13 +115,34 @@ def _question(item: Wanted, record_id: str | None, fields: frozenset[str]) -> Qu
     return Question(record.ref, record_id, keys, fields, record.links, record.fields)
 
 
-def _people_of_open_deals(wanted: Mapping[Ref, Wanted], ledger: Ledger) -> Iterable[Ref]:
-    """The contacts through which an open deal is to be found: they have to be looked for first."""
+def _found_through(wanted: Mapping[Ref, Wanted], ledger: Ledger) -> Iterable[Ref]:
+    """The people through which a deal is to be found, or told to be theirs: they are looked for first."""
     for ref, item in wanted.items():
         known = ledger.get(ref)
         if known is None or not known.live:
             person = item.record.match.value(MatchKey.OPEN_DEAL)
             yield from (Ref(name, person) for name in PEOPLE if person)
+            if _has_to_hang_on(item.record):
+                yield from (link for link in item.record.links if link.object in PEOPLE)
+
+
+def _has_to_hang_on(record: DesiredRecord) -> bool:
+    """Whether the one that is named by hand counts only where it hangs on the booking's people or
+    companies."""
+    return record.ref.object not in SHARED and any(key.of for key in record.match.keys)
+
+
+def is_own_company(ref: Ref) -> bool:
+    """Whether a company is known by its id alone: a found person belongs to it."""
+    return ref.object is ObjectName.COMPANY and ref.key.startswith(OWN_COMPANY)
+
+
+def _own_companies(refs: Iterable[Ref], ledger: Ledger) -> Iterator[Ref]:
+    """The companies that known people belong to."""
+    for ref in refs:
+        known = ledger.get(ref)
+        if known and known.live and ref.object is ObjectName.CONTACT:
+            yield from filter(is_own_company, known.links)
 
 
 def is_unfilled(record: DesiredRecord, known: Known) -> bool:
@@ -143,7 +167,7 @@ def _has_new_company(record: DesiredRecord, known: Known) -> bool:
     """Whether a company is to be linked only now: a colleague may have linked another one before."""
     if record.absent or record.ref.object not in (ObjectName.CONTACT, ObjectName.DEAL):
         return False
-    if any(r.key.startswith(OWN_COMPANY) for r in known.links if r.object is ObjectName.COMPANY):
+    if any(map(is_own_company, known.links)):
         return False  # where it belongs was read when it was found
     return any(r.object is ObjectName.COMPANY and r not in known.links for r in record.links)
 

@@ -31,7 +31,15 @@ from app.domain.records import (
     WriteRule,
 )
 from app.domain.text import measure
-from app.mapping.ask import Ledger, begun_links, is_unfilled, is_unique, match_of, rule_of
+from app.mapping.ask import (
+    Ledger,
+    begun_links,
+    is_own_company,
+    is_unfilled,
+    is_unique,
+    match_of,
+    rule_of,
+)
 from app.mapping.known import changed_fields, is_ours, still_said
 from app.mapping.present import appended, as_list, blank, is_later_stage, same
 from app.mapping.wanted import Wanted, only
@@ -83,6 +91,9 @@ def settle(
     """
     findings = findings or Findings()
     settled = Settled(_choose_people(wanted, ledger, findings))
+    for ref, words in findings.notes.items():
+        for sentence in words:
+            settled.note(ref, sentence)
     ledger = use_own_companies(settled, ledger, findings, look_up)
     judge = _Judge(ledger, shape, directory, findings, settled, claimed, stages or {})
     ids = {ref: known.record_id for ref, known in ledger.items() if known.live and known.record_id}
@@ -220,11 +231,6 @@ def _own_company(ref: Ref, record: DesiredRecord, ledger: Ledger, findings: Find
             if there == found.company:
                 return None
     return Ref(ObjectName.COMPANY, f"{OWN_COMPANY}{found.company}")
-
-
-def is_own_company(ref: Ref) -> bool:
-    """Whether a company is known by its id alone: a found person belongs to it."""
-    return ref.object is ObjectName.COMPANY and ref.key.startswith(OWN_COMPANY)
 
 
 def _at_own_company(item: Wanted, own: Mapping[Ref, Ref]) -> Wanted:
@@ -540,18 +546,13 @@ class _Judge:
         # A name that stands there as it was written is this service's own.
         same_person = same_person or (bool(stands) and all(map(ours, stands)))
         whole = same_person and not any(blank(record.fields[f]) for f in record.together)
-        owner = self.shape.owner_fields.get(record.ref.object)
-        keeps_owner = record.ref.object in SHARED or record.borrowed
         kept = {}
         for name, value in filled.items():
             rule = record.rules.get(name)
-            if rule is WriteRule.ON_CREATE or (name in record.together and not whole):
-                continue
-            if (
-                rule is WriteRule.NEVER_BLANK
-                and not ours(name)
-                and ((name == owner and keeps_owner) or _is_kept_address(record, name, found))
-            ):
+            half = name in record.together and not whole
+            if rule is WriteRule.ON_CREATE or half or self._stays(record, name, found, ours(name)):
+                if rule is not WriteRule.ON_CREATE and not (same_person or own):
+                    self._note_kept(record, name, value, found)
                 continue
             if found is None:
                 if rule not in READING:
@@ -569,6 +570,29 @@ class _Judge:
         if found is not None and _is_mixed(record, kept, filled, found.values):
             kept = {name: value for name, value in kept.items() if name not in record.together}
         return kept
+
+    def _stays(self, record: DesiredRecord, name: str, found: Found | None, ours: bool) -> bool:
+        """Whether others' owner, or the address by which others know a record, is left as it is."""
+        if record.rules.get(name) is not WriteRule.NEVER_BLANK or ours:
+            return False
+        is_owner = name == self.shape.owner_fields.get(record.ref.object)
+        keeps_owner = record.ref.object in SHARED or record.borrowed
+        return (is_owner and keeps_owner) or _is_kept_address(record, name, found)
+
+    def _note_kept(
+        self, record: DesiredRecord, name: str, value: FieldValue, found: Found | None
+    ) -> None:
+        """Say of a person who was found by something else than the e-mail that name or address stays."""
+        now = found.values.get(name) if found else None
+        is_owner = name == self.shape.owner_fields.get(record.ref.object)
+        if record.ref.object not in PEOPLE or is_owner or blank(now) or same(now, value):
+            return
+        # An address that stands in for a name is none.
+        if name in record.together and str(now).casefold() == _address(record).casefold():
+            return
+        if str(value).casefold() not in [entry.casefold() for entry in as_list(now)]:
+            words = f"{record.ref.object}.{name} was filled already and stays."
+            self.settled.note(record.ref, words)
 
     def _allowed(
         self,

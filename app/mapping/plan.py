@@ -30,6 +30,7 @@ from app.domain.records import (
     Pipeline,
     Ref,
     Stage,
+    Whose,
     WriteRule,
 )
 from app.domain.text import as_html, clean_text, cut, is_link, measure, no_formula, one_line
@@ -617,7 +618,9 @@ class _Draft:
             elif kind == "record_id":
                 if section.record_id and self._tells_of(section.record_id, person):
                     value = self._text(section.record_id, person, "record_id")
-                    keys.append(Key(MatchKey.RECORD_ID, value))
+                    whose = Whose(who.email or "", who.company_domain or "")
+                    of = whose if section.record_id.of == "attendee" else None
+                    keys.append(Key(MatchKey.RECORD_ID, value, of=of))
             else:
                 there = {
                     MatchKey.PHONE: who.phone,

@@ -168,7 +168,17 @@ def _field(raw: Any) -> Any:
     return {"from": raw} if isinstance(raw, str) else raw
 
 
+class RecordId(Source):
+    """Where a record's id or address may stand, and whose record it may be."""
+
+    of: Annotated[
+        Literal["anybody", "attendee"],
+        Field(description="Whether any record counts that is named, or the attendee's own alone"),
+    ] = "anybody"
+
+
 SourceEntry = Annotated[Source, BeforeValidator(_field, json_schema_input_type=Path | Source)]
+RecordIdEntry = Annotated[RecordId, BeforeValidator(_field, json_schema_input_type=Path | RecordId)]
 FieldEntry = Annotated[FieldSpec, BeforeValidator(_field, json_schema_input_type=Path | FieldSpec)]
 FieldMap = dict[str, FieldEntry]
 
@@ -185,7 +195,7 @@ class RecordRules(_Strict):
 
     when: Annotated[When, Field(description="Only where every line holds")] = {}
     record_id: Annotated[
-        SourceEntry | None, Field(description="Where a record's id or address may stand")
+        RecordIdEntry | None, Field(description="Where a record's id or address may stand")
     ] = None
     several: Annotated[Several, Field(description="Which one is taken where several match")] = (
         Several.OLDEST
@@ -273,6 +283,12 @@ class MeetingRules(RecordRules):
     on_cancel: Annotated[
         Literal["mark", "delete"], Field(description="Mark the meeting, or take it out of the CRM")
     ] = "mark"
+
+    @model_validator(mode="after")
+    def _is_nobodys(self) -> MeetingRules:
+        if self.record_id and self.record_id.of == "attendee":
+            raise ValueError("of: attendee is for contact, lead, company, deal and case alone")
+        return self
 
 
 class OwnerRules(_Strict):
@@ -416,7 +432,7 @@ class MappingFile(Rules):
 
 
 _MODELS: tuple[type[BaseModel], ...] = (
-    FieldSpec, FieldKey, ContactRules, CompanyRules, DealRules, MeetingRules, StageRules,
+    FieldSpec, FieldKey, RecordId, ContactRules, CompanyRules, DealRules, MeetingRules, StageRules,
     OwnerRules, Skip, FormRules, MappingFile,
 )  # fmt: skip
 KEYS = sorted({f.alias or name for model in _MODELS for name, f in model.model_fields.items()})

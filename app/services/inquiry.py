@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from app.domain.records import (
     BY_NUMBER,
     BY_TITLE,
+    OWN_COMPANY,
     PEOPLE,
     Directory,
     Findings,
@@ -16,7 +17,7 @@ from app.domain.records import (
     ObjectName,
     Ref,
 )
-from app.mapping.ask import ask
+from app.mapping.ask import ask, is_own_company
 from app.mapping.diff import Claimed, LookUp, Settled, settle
 from app.mapping.shared import Shared, with_others
 from app.mapping.wanted import Wanted
@@ -55,6 +56,10 @@ def inquire(
     shape = adapter.shape
     questions = {q.ref: q for q in ask(wanted, ledger, shape, directory, thorough)}
     ids = {ref: known.record_id for ref, known in ledger.items() if known.live and known.record_id}
+    limited = [question for question in questions.values() if any(key.of for key in question.keys)]
+    own = {ref for question in limited for ref in question.anchors if is_own_company(ref)}
+    # Such a company is known by its id alone.
+    ids |= {ref: ref.key.removeprefix(OWN_COMPANY) for ref in own}
     findings = Findings(asked=frozenset(questions))
     # Who was left behind belongs to no booking any more: others are found through him.
     left_behind = [ref for ref in questions if ref not in wanted]
@@ -62,7 +67,8 @@ def inquire(
         refs = dict.fromkeys([*left_behind, *part])
         mine = [questions.pop(ref) for ref in refs if ref in questions]
         if mine:
-            found = adapter.find(mine, ids).found
+            told = adapter.find(mine, ids)
+            found, findings.notes = told.found, findings.notes | told.notes
             begun = {
                 ref: found[ref]
                 for ref in wanted

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.domain.booking import Booking
 from app.domain.records import Known, ObjectName, Ref
-from app.mapping.diff import is_own_company
+from app.mapping.ask import is_own_company
 from app.security.encryption import Cipher
 from app.services.watch import Waiting, waiting
 from app.store.bookings import read_state

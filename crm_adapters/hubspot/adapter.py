@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -33,7 +34,7 @@ from crm_adapters.base import (
     confirmed,
     read_schema,
 )
-from crm_adapters.finder import note_lost_targets
+from crm_adapters.finder import address_in, note_lost_targets, read_ids
 from crm_adapters.hubspot.client import CALLS, PLURAL, SEARCHES, HubSpotClient
 from crm_adapters.hubspot.finder import (
     CALCULATED,
@@ -46,6 +47,10 @@ from crm_adapters.hubspot.finder import (
 from crm_adapters.hubspot.schema import choices_of, field_of, owners_of, pipelines_of
 from crm_adapters.hubspot.writer import Writer
 
+_ID = re.compile("[1-9][0-9]{0,17}")
+"""A record's number fits in 64 bits; one with a nought in front comes back as another one."""
+_HOST = re.compile(r"app(?:-[a-z]{2,4}[0-9]{0,2})?\.hubspot\.com")
+"""https://developers.hubspot.com/docs/getting-started/hubspot-data-hosting: app-eu1 and its like"""
 RECORD_TYPES = {"contact": "0-1", "company": "0-2", "deal": "0-3", "meeting": "0-47"}
 KNOWN_FIELD = {
     ObjectName.COMPANY: "name", ObjectName.CONTACT: "email", ObjectName.DEAL: "dealname",
@@ -238,6 +243,21 @@ class HubSpotAdapter:
             f"{RECORD_TYPES[name]}/{record_id}"
         )
 
+    def record_id_in(self, name: ObjectName, text: str) -> str:
+        """The id itself, or that of an address in this portal, of any of HubSpot's regions.
+
+        https://knowledge.hubspot.com/records/find-record-ids; the older form names the object.
+        """
+        address = address_in(text)
+        if address is None:
+            return text.strip() if _ID.fullmatch(text.strip()) else ""
+        host, path, _ = address
+        kinds = f"(?:record/{RECORD_TYPES[name]}|{name})"
+        found = re.fullmatch(
+            f"/contacts/{re.escape(self._number)}/{kinds}/({_ID.pattern})(?:/.*)?", path
+        )
+        return found[1] if found and _HOST.fullmatch(host) else ""
+
     def apply(self, plan: Plan, report: Report) -> None:
         """Write companies, contacts, deals, meetings, each in as few batches as there can be."""
         writer = Writer(self._api, plan, report)
@@ -247,4 +267,5 @@ class HubSpotAdapter:
 
     def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
         """Read and look, object by object: contacts tell which deals may be meant."""
-        return find(self._api, questions, ids, self._portal)
+        asked = read_ids(questions, self.record_id_in)
+        return find(self._api, asked, ids, self._portal)

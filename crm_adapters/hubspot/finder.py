@@ -7,14 +7,26 @@ from dataclasses import dataclass, replace
 
 from app.domain.countries import read_country
 from app.domain.errors import Unreadable
-from app.domain.people import spellings
+from app.domain.people import ascii_domain, spellings
 from app.domain.phones import digit_forms, is_number, usual_spellings
-from app.domain.records import Findings, Found, Key, MatchKey, ObjectName, Question, Ref
+from app.domain.records import (
+    SHARED,
+    Findings,
+    Found,
+    Key,
+    MatchKey,
+    ObjectName,
+    Question,
+    Ref,
+    Whose,
+)
 from app.outbound.reply import Json, an_id, some_text
 from crm_adapters.base import BOOKING_FIELD
-from crm_adapters.finder import Hit, KeyFinder, told_begun
+from crm_adapters.finder import Claim, Hit, KeyFinder, told_begun
 from crm_adapters.hubspot.client import LINK_TYPES, HubSpotClient, chunks, values_of
 
+FURTHER_EMAILS = "hs_additional_emails"
+"""A contact's addresses beside its own, with semicolons between them."""
 FURTHER_DOMAINS = "hs_additional_domains"
 """A company's domains beside its first, with semicolons between them."""
 PHONES = ("phone", "mobilephone", "hs_whatsapp_phone_number")
@@ -63,25 +75,71 @@ class Finder(KeyFinder):
         super().__init__(questions, ids)
         self._api, self._portal = api, portal
 
-    def run(self) -> Findings:
-        """Answer everything, and say of found contacts to which company they belong."""
-        findings = super().run()
+    def after(self, name: ObjectName) -> None:
+        """Say of found contacts to which company they belong."""
+        if name is not ObjectName.CONTACT:
+            return
+        found = self.findings.found
         people = {
             hit.record_id: question.ref
             for question in self._questions
             if question.ref.object is ObjectName.CONTACT
             and any(ref.object is ObjectName.COMPANY for ref in question.anchors)
-            for hit in findings.found.get(question.ref, ())
+            for hit in found.get(question.ref, ())
         }
         linked = self._api.linked(ObjectName.CONTACT, list(people), ObjectName.COMPANY)
         for record_id, companies in linked.items():
             ref = people.get(record_id)
             if ref and companies:
-                findings.found[ref] = [
+                found[ref] = [
                     replace(hit, company=companies[0]) if hit.record_id == record_id else hit
-                    for hit in findings.found[ref]
+                    for hit in found[ref]
                 ]
-        return findings
+
+    def telling(self, name: ObjectName) -> frozenset[str]:
+        """The addresses of a contact, the domains of a company; a deal is told by its links."""
+        if name is ObjectName.CONTACT:
+            return frozenset({"email", FURTHER_EMAILS})
+        if name is not ObjectName.COMPANY:
+            return frozenset()
+        return frozenset({"domain", FURTHER_DOMAINS} if self._portal.further else {"domain"})
+
+    def theirs(self, name: ObjectName, named: list[Claim]) -> set[Ref]:
+        """By what was read with them; else by their links, in one call for all or two."""
+        if name not in SHARED:
+            linked = self._hanging(name, named, ObjectName.CONTACT)
+            rest = [claim for claim in named if claim[0].ref not in linked]
+            return linked | self._hanging(name, rest, ObjectName.COMPANY)
+        theirs = {question.ref for question, whose, hit in named if _shows(whose, hit)}
+        rest = [claim for claim in named if claim[0].ref not in theirs and claim[1].domain]
+        return theirs | (self._by_company(rest) if name is ObjectName.CONTACT else set())
+
+    def _hanging(self, name: ObjectName, named: list[Claim], target: ObjectName) -> set[Ref]:
+        """Which records are linked to one of the booking's own of an object."""
+        booked = {question.ref: self.booked(question, target) for question, _, _ in named}
+        ids = list(dict.fromkeys(hit.record_id for q, _, hit in named if booked[q.ref]))
+        linked = self._api.linked(name, ids, target)
+        return {q.ref for q, _, hit in named if booked[q.ref] & {*linked.get(hit.record_id, ())}}
+
+    def _by_company(self, named: list[Claim]) -> set[Ref]:
+        """Which contacts belong to a company with the attendee's domain."""
+        ids = list(dict.fromkeys(hit.record_id for _, _, hit in named))
+        linked = self._api.linked(ObjectName.CONTACT, ids, ObjectName.COMPANY)
+        companies = list(dict.fromkeys(i for there in linked.values() for i in there))
+        fields = sorted(self.telling(ObjectName.COMPANY))
+        there = {
+            hit.record_id: hit
+            for chunk in chunks(companies)
+            for hit in (
+                _found(record, "") for record in self._api.read(ObjectName.COMPANY, chunk, fields)
+            )
+        }
+        return {
+            question.ref
+            for question, whose, hit in named
+            for company in linked.get(hit.record_id, ())
+            if company in there and _shows(whose, there[company])
+        }
 
     def by_id(self, name: ObjectName, wanted: Mapping[str, Question]) -> Iterator[Hit]:
         """Batch read; what is missing there may be a merged record, which answers alone."""
@@ -180,7 +238,7 @@ class Finder(KeyFinder):
                 yield from [hit for hit in there if hit[1].by == "domain"] or there
 
     def _by_secondary(self, asked: list[tuple[Question, Key]]) -> Iterator[Hit]:
-        name = "hs_additional_emails"
+        name = FURTHER_EMAILS
         for question, key in asked:
             forms = spellings(key.value)
             rules: list[Json] = [
@@ -269,6 +327,14 @@ class Finder(KeyFinder):
             for chunk in chunks([item for item in ids if item not in seen]):
                 yield from self._api.read(name, chunk, fields)
             seen.update(ids)
+
+
+def _shows(whose: Whose, found: Found) -> bool:
+    """Whether a contact's addresses, or a company's domains, are those of an attendee."""
+    values = {name: str(value or "") for name, value in found.values.items()}
+    emails = [values.get("email", ""), *values.get(FURTHER_EMAILS, "").split(";")]
+    domains = _domains(values.get("domain"), values.get(FURTHER_DOMAINS))
+    return whose.owns(emails, [ascii_domain(domain) or domain for domain in domains])
 
 
 def _found(record: Json, by: str) -> Found:

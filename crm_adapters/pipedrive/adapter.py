@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 from app.domain.allowance import Allowance
 from app.domain.countries import read_country
@@ -33,7 +35,7 @@ from crm_adapters.base import (
     confirmed,
     read_schema,
 )
-from crm_adapters.finder import note_lost_targets
+from crm_adapters.finder import address_in, note_lost_targets, read_ids
 from crm_adapters.pipedrive.client import (
     AT_ONCE,
     CALLS,
@@ -54,6 +56,8 @@ from crm_adapters.pipedrive.schema import (
 )
 from crm_adapters.pipedrive.writer import Writer
 
+_ID = re.compile("[1-9][0-9]{0,14}")
+"""A record's number, which JSON holds exactly; one with a nought in front would be another text."""
 PAGES = {
     ObjectName.COMPANY: "organization",
     ObjectName.CONTACT: "person",
@@ -218,6 +222,21 @@ class PipedriveAdapter:
         """Address of a record in the web application."""
         return f"{self._web}/{PAGES[name]}/{record_id}"
 
+    def record_id_in(self, name: ObjectName, text: str) -> str:
+        """The id itself, or that of an address in this company's account.
+
+        An activity has no page of its own: it stands in the fragment of its list.
+        """
+        address = address_in(text)
+        if address is None:
+            return text.strip() if _ID.fullmatch(text.strip()) else ""
+        host, path, fragment = address
+        page, _, inside = PAGES[name].partition("#")
+        form = f"/{page}#{inside}/({_ID.pattern})" if inside else f"/{page}/({_ID.pattern})/?"
+        found = re.fullmatch(form, f"{path}#{fragment}" if inside else path)
+        own = {urlsplit(base).netloc.lower() for base in (self._web, self.access.api_base)}
+        return found[1] if found and host in own else ""
+
     def apply(self, plan: Plan, report: Report) -> None:
         """Write every change, one call each; known records first look nowhere."""
         writer = Writer(self._api, self._fields(), self._writing, plan, report)
@@ -226,7 +245,8 @@ class PipedriveAdapter:
 
     def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
         """Search persons and organizations, list what hangs on them."""
-        finder = Finder(self._api, self._fields(), self._asking, questions, ids, self._country)
+        asked = read_ids(questions, self.record_id_in)
+        finder = Finder(self._api, self._fields(), self._asking, asked, ids, self._country)
         return finder.run()
 
     def _fields(self) -> CustomFields:

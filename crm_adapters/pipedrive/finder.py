@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 
 from app.domain.countries import read_country
+from app.domain.errors import AccountRefused, Gone, InvalidRecord
 from app.domain.people import normalise_email, spellings
 from app.domain.phones import is_number, last_digits
 from app.domain.records import (
@@ -18,10 +19,11 @@ from app.domain.records import (
     ObjectName,
     Question,
     Ref,
+    Whose,
 )
 from app.outbound.reply import Json, an_id, some_object, some_text
 from crm_adapters.base import BOOKING_FIELD
-from crm_adapters.finder import Hit, KeyFinder, told_begun
+from crm_adapters.finder import Claim, Hit, KeyFinder, told_begun
 from crm_adapters.http import together
 from crm_adapters.pipedrive.client import SEARCH_PAGE, PipedriveClient
 from crm_adapters.pipedrive.schema import CustomFields
@@ -58,6 +60,56 @@ class Finder(KeyFinder):
         company = str(flat(item.get("org_id")) or "") if name is ObjectName.CONTACT else ""
         values = self._values(name, item)
         return question, Found(an_id(item), values, by, made_at=made_at, company=company)
+
+    def telling(self, name: ObjectName) -> frozenset[str]:
+        """All of a record is read anyway."""
+        return frozenset()
+
+    def theirs(self, name: ObjectName, named: list[Claim]) -> set[Ref]:
+        """By what was read with them; else a call each, for a person's company or a deal's people."""
+        tell = {
+            ObjectName.COMPANY: lambda q, whose, hit: self._is_called(hit.values, whose, q),
+            ObjectName.CONTACT: self._is_his,
+        }.get(name, self._hangs_on_ours)
+        told = together(self._pool, lambda claim: tell(*claim), named)
+        return {claim[0].ref for claim, is_theirs in zip(named, told, strict=True) if is_theirs}
+
+    def _is_his(self, question: Question, whose: Whose, hit: Found) -> bool:
+        """Whether a person has the attendee's address, or an address or company of that domain."""
+        emails, company = hit.values.get("emails"), hit.company
+        if whose.owns(emails if isinstance(emails, list) else ()):
+            return True
+        if not (company and whose.domain):
+            return False
+        if company in self.booked(question, ObjectName.COMPANY):
+            return True
+        asked = [q for q in self._questions if q.ref in question.anchors]
+        return self._is_called(self._api.get(ObjectName.COMPANY, company) or {}, whose, *asked)
+
+    def _hangs_on_ours(self, question: Question, whose: Whose, hit: Found) -> bool:
+        """Whether a deal is of the booking's company, or one of its people takes part in it."""
+        company, person = (str(hit.values.get(key) or "") for key in ("org_id", "person_id"))
+        people = self.booked(question, ObjectName.CONTACT)
+        if company in self.booked(question, ObjectName.COMPANY) or person in people:
+            return True
+        # Who is not the deal's own person may be one of its participants.
+        return bool(people and people & self._others(hit.record_id))
+
+    def _is_called(self, company: Mapping[str, object], whose: Whose, *questions: Question) -> bool:
+        """Whether a company's name is the attendee's domain, or what the mapping makes of that.
+
+        An organization has no domain in v2.
+        """
+        names = {str(q.content.get("name") or "") for q in questions} | {*spellings(whose.domain)}
+        there = str(company.get("name") or "").casefold()
+        return bool(whose.domain and there) and there in {name.casefold() for name in names}
+
+    def _others(self, deal_id: str) -> set[str]:
+        """The participants of a deal; nobody where v1, which is out of support, does not tell."""
+        try:
+            return {*self._api.participants(deal_id)}
+        except (Gone, AccountRefused, InvalidRecord):
+            return set()
 
     def by_id(self, name: ObjectName, wanted: Mapping[str, Question]) -> Iterator[Hit]:
         """One call each: a list costs as much as ten of them."""

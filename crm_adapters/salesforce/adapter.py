@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from time import monotonic
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 from simple_salesforce.format import format_soql
 
@@ -38,7 +39,7 @@ from app.domain.records import (
 from app.domain.zones import country_of_zone
 from app.outbound.reply import Json, a_list, a_text, an_id, an_object, rows, some_objects, some_text
 from crm_adapters.base import Access, Report, confirmed, read_schema, unblocked
-from crm_adapters.finder import note_lost_targets
+from crm_adapters.finder import note_lost_targets, read_ids
 from crm_adapters.salesforce.client import (
     CALLS,
     KEY,
@@ -50,6 +51,7 @@ from crm_adapters.salesforce.client import (
 from crm_adapters.salesforce.errors import error_of
 from crm_adapters.salesforce.finder import Columns, Finder
 from crm_adapters.salesforce.graph import ONE_PERSON, Graph, Links
+from crm_adapters.salesforce.ids import record_id_in
 from crm_adapters.salesforce.packing import (
     MAX_GRAPHS,
     MAX_PARTS,
@@ -285,6 +287,10 @@ class SalesforceAdapter:
         """Address of a record in Lightning."""
         return f"{self.access.api_base}/lightning/r/{SOBJECTS[name]}/{record_id}/view"
 
+    def record_id_in(self, name: ObjectName, text: str) -> str:
+        """The id itself, or that of an address in Lightning or in the classic pages."""
+        return record_id_in(name, text, urlsplit(self.access.api_base).netloc.lower())
+
     def apply(self, plan: Plan, report: Report) -> None:
         """Write everything in one call, as far as it holds together."""
         links = Links(self._api, plan, self._hidden, self._columns.times)
@@ -311,7 +317,8 @@ class SalesforceAdapter:
 
     def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
         """Ask everything about all objects in one call, and again where a key found nothing."""
-        return Finder(self._api, self._columns, questions, ids, self._country).run()
+        asked = read_ids(questions, self.record_id_in)
+        return Finder(self._api, self._columns, asked, ids, self._country).run()
 
     def _send_with_headers(
         self, changes: list[Change], links: Links, report: Report

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from simple_salesforce.format import format_soql
 
@@ -12,6 +12,7 @@ from app.domain.people import ascii_domain, normalise_email, spellings
 from app.domain.phones import is_number, last_digits
 from app.domain.records import (
     PEOPLE,
+    SHARED,
     CrmField,
     Findings,
     Found,
@@ -21,11 +22,14 @@ from app.domain.records import (
     ObjectName,
     Question,
     Ref,
+    Whose,
 )
 from app.outbound.reply import Json, an_id, some_text
-from crm_adapters.finder import ids_of, oldest_first, record_id_in, told_begun
+from crm_adapters.finder import booked_ids, ids_of, oldest_first, told_begun
 from crm_adapters.salesforce.client import KEY, SOBJECTS, SalesforceClient
+from crm_adapters.salesforce.ids import full_id
 
+_ROLES = "SELECT OpportunityId, ContactId FROM OpportunityContactRole"
 RECORD_ID = re.compile(r"[a-zA-Z0-9]{15}(?:[a-zA-Z0-9]{3})?")
 MERGEABLE = (ObjectName.COMPANY, ObjectName.CONTACT, ObjectName.LEAD)
 COLUMNS: dict[ObjectName, tuple[str, ...]] = {
@@ -53,6 +57,9 @@ NUMBERS = 25
 MOST_ROWS = 500
 """Rows that a query for numbers gives."""
 
+Claim = tuple[Question, Whose, Json]
+"""What was named by hand, and whose it has to be."""
+
 
 class Columns:
     """Which columns may be asked for: a query that names one that the user does not see fails whole."""
@@ -61,12 +68,19 @@ class Columns:
         self._shown: dict[ObjectName, frozenset[str]] = {}
         self.times: dict[ObjectName, frozenset[str]] = {}
         """The fields of an object that hold a time of day."""
+        self._ids: dict[ObjectName, frozenset[str]] = {}
 
     def show(self, name: ObjectName, fields: Mapping[str, CrmField]) -> None:
         """Note what the org shows of an object."""
         self._shown[name] = frozenset(fields)
         times = (field.name for field in fields.values() if field.kind is Kind.TIME)
         self.times[name] = frozenset(times)
+        holds = (key for key, field in fields.items() if field.kind is Kind.REFERENCE)
+        self._ids[name] = frozenset(holds)
+
+    def holds_ids(self, name: ObjectName, field: str) -> bool:
+        """Whether ids stand in a column, so that a query for anything else is refused."""
+        return field in self._ids.get(name, ())
 
     def of(self, name: ObjectName) -> tuple[str, ...]:
         """The columns to read of an object; of one that was not described the usual ones."""
@@ -98,16 +112,23 @@ class Finder:
         self._left = {q.ref: [*_own_id(q), *q.keys] for q in questions}
         self._questions = {q.ref: q for q in questions}
         self._roles: list[Json] = []
+        self._claims: list[Claim] = []
+        """What was named by hand, and is not known to be the attendee's yet."""
+        self._on_deals: set[tuple[str, str]] = set()
+        """Deals that were named by hand, with the contacts that have a role in them."""
         self.findings = Findings(asked=frozenset(self._questions))
 
     def run(self) -> Findings:
         """Answer everything."""
         while True:
             asked: dict[tuple[ObjectName, MatchKey, str], list[tuple[Question, Key]]] = {}
-            people = any(keys and ref.object in PEOPLE for ref, keys in self._left.items())
-            waiting = {ref for ref, keys in self._left.items() if keys}
+            claimed = {question.ref for question, _, _ in self._claims}
+            waiting = self._waiting() | claimed
+            people = any(ref.object in PEOPLE for ref in waiting)
             for ref, keys in self._left.items():
-                if not keys or self._waits(self._questions[ref], keys[0], people, waiting):
+                if not keys or ref in claimed:
+                    continue
+                if self._waits(self._questions[ref], keys[0], people, waiting):
                     continue
                 key = keys.pop(0)
                 field = key.field if key.kind is MatchKey.FIELD else ""
@@ -116,10 +137,80 @@ class Finder:
             if not asked:
                 break
             self._ask(asked)
-            for ref in self.findings.found:
-                self._left[ref] = []
+            self._settle_claims()
         oldest_first(self.findings)
         return self.findings
+
+    def _waiting(self) -> set[Ref]:
+        """What is still to be looked for."""
+        for ref in self.findings.found:
+            self._left[ref] = []
+        return {ref for ref, keys in self._left.items() if keys}
+
+    def _settle_claims(self) -> None:
+        """Take what was named by hand where it is the attendee's, as soon as that can be told.
+
+        A person and a company are told by themselves, or by the person's account; a deal and a case
+        by who is on it, once it is known which records the booking's own people and companies have.
+        """
+        self._settle(
+            [claim for claim in self._claims if claim[0].ref.object in SHARED], self._by_domain
+        )
+        waiting = self._waiting()
+        self._settle(
+            [claim for claim in self._claims if not waiting & {*claim[0].anchors}],
+            lambda claims: {q.ref for q, _, row in claims if self._hangs_on_ours(q, row)},
+        )
+
+    def _settle(self, claims: list[Claim], tell: Callable[[list[Claim]], set[Ref]]) -> None:
+        theirs = tell(claims)
+        for claim in claims:
+            question, _, row = claim
+            self._claims.remove(claim)
+            if question.ref in theirs:
+                self._note(question, MatchKey.RECORD_ID.replace("_", " "), row)
+            else:
+                self.findings.refuse(question.ref, an_id(row, "Id"))
+
+    def _by_domain(self, claims: list[Claim]) -> set[Ref]:
+        """Which people and companies have the attendee's address or domain; of contacts that have not
+        the account is asked, in one call for all."""
+        theirs, left = set(), list[Claim]()
+        for claim in claims:
+            question, whose, row = claim
+            if whose.owns([row.get("Email")], [_site_domain(some_text(row, "Website"))]):
+                theirs.add(question.ref)
+            elif whose.domain and some_text(row, "AccountId"):
+                left.append(claim)
+        for question, _, row in left:
+            if row["AccountId"] in self._booked(question, ObjectName.COMPANY):
+                theirs.add(question.ref)
+        accounts = [row["AccountId"] for q, _, row in left if q.ref not in theirs]
+        if accounts and self._columns.has(ObjectName.COMPANY, "Website"):
+            text = "SELECT Id, Website FROM Account WHERE Id IN {}"
+            soql = {"accounts": format_soql(text, list(dict.fromkeys(accounts)))}
+            rows = self._api.queries(soql, optional=soql)["accounts"]
+            sites = {row["Id"]: _site_domain(some_text(row, "Website")) for row in rows}
+            theirs |= {
+                question.ref
+                for question, whose, row in left
+                if whose.owns(domains=[sites.get(row["AccountId"], "")])
+            }
+        return theirs
+
+    def _hangs_on_ours(self, question: Question, row: Json) -> bool:
+        """Whether a deal or case hangs on one of the booking's own people or companies."""
+        people = self._booked(question, *PEOPLE)
+        on_it = {person for deal, person in self._on_deals if deal == row["Id"]}
+        on_it |= {some_text(row, "ContactId")}
+        account = some_text(row, "AccountId")
+        return bool(people & on_it) or account in self._booked(question, ObjectName.COMPANY)
+
+    def _booked(self, question: Question, *names: ObjectName) -> set[str]:
+        """The ids of the booking's own records of some objects, with what its leads have become."""
+        anchors = [ref for ref in question.anchors if ref.object in SHARED]
+        leads = [Ref(ObjectName.LEAD, ref.key) for ref in anchors if ref.object in PEOPLE]
+        return booked_ids([*anchors, *leads], names, self._ids, self.findings)
 
     def _waits(self, question: Question, key: Key, people: bool, waiting: set[Ref]) -> bool:
         """Whether a record is found through others that are still being looked for."""
@@ -131,42 +222,62 @@ class Finder:
     def _ask(
         self, asked: Mapping[tuple[ObjectName, MatchKey, str], list[tuple[Question, Key]]]
     ) -> None:
-        soql, parts, deeper = {}, {}, set[str]()
+        soql: dict[str, str] = {}
+        parts, deeper = {}, set[str]()
         pieces = ((what, piece) for what, part in asked.items() for piece in _pieces(what[1], part))
         for number, ((name, kind, field), part) in enumerate(pieces):
             where = self._where(name, kind, field, part)
-            if where:
-                fields = {f for question, _ in part for f in question.fields if f != "Id"}
-                fields = {f for f in fields if self._columns.has(name, f)}
-                fields |= {field} if field else set()
-                columns = sorted({"Id", "CreatedDate", *self._columns.of(name), *fields})
-                soql[f"q{number}"] = (
-                    f"SELECT {', '.join(columns)} FROM {SOBJECTS[name]}"  # noqa: S608 - names are ours
-                    f" WHERE {where} ORDER BY CreatedDate"
-                )
-                if kind is MatchKey.PHONE:
-                    soql[f"q{number}"] += f" LIMIT {MOST_ROWS}"
-                parts[f"q{number}"] = (name, kind, part)
-                likes = [form for _, key in part for form in _longer_site_forms(key.value)]
-                if kind is MatchKey.DOMAIN and likes:
-                    # A website may have a path behind its domain.
-                    paths = " OR ".join(f"Website LIKE '{form}'" for form in likes)
-                    text = soql[f"q{number}"].replace(where, paths)
-                    soql[f"p{number}"], parts[f"p{number}"] = text, (name, kind, part)
-                    deeper.add(f"p{number}")
+            if not where:
+                continue
+            text = self._select(name, where, field, part)
+            text += f" LIMIT {MOST_ROWS}" if kind is MatchKey.PHONE else ""
+            soql[f"q{number}"], parts[f"q{number}"] = text, (name, kind, part)
+            likes = [form for _, key in part for form in _longer_site_forms(key.value)]
+            if kind is MatchKey.DOMAIN and likes:
+                # A website may have a path behind its domain.
+                paths = " OR ".join(f"Website LIKE '{form}'" for form in likes)
+                text = text.replace(where, paths)
+                soql[f"p{number}"], parts[f"p{number}"] = text, (name, kind, part)
+                deeper.add(f"p{number}")
+            limited = [key.value for _, key in part if key.of]
+            if name is ObjectName.DEAL and limited:
+                # Who is on it is asked beside it, since it may be another one's.
+                soql[f"r{number}"] = format_soql(f"{_ROLES} WHERE OpportunityId IN {{}}", limited)
+                deeper.add(f"r{number}")
         lost: dict[ObjectName, list[tuple[Question, Key]]] = {}
         for query, rows in self._api.queries(soql, optional=deeper).items():
+            if query not in parts:
+                self._on_deals |= {(row["OpportunityId"], row["ContactId"]) for row in rows}
+                continue
             name, kind, part = parts[query]
             for question, key in part:
                 hits = [
                     (row, by) for row in rows if (by := self._told_by(question, kind, key, row))
                 ]
                 for row, by in hits:
-                    self._note(question, by, row)
+                    if key.of:
+                        self._claims.append((question, key.of, row))
+                    else:
+                        self._note(question, by, row)
                 if kind is MatchKey.RECORD_ID and not hits and name in MERGEABLE:
                     lost.setdefault(name, []).append((question, key))
         if lost:
             self._follow(lost)
+
+    def _select(
+        self, name: ObjectName, where: str, field: str, part: list[tuple[Question, Key]]
+    ) -> str:
+        """The query for records of an object, with the columns that are wanted and may be asked for."""
+        fields = {f for question, _ in part for f in question.fields if f != "Id"}
+        if name is ObjectName.LEAD and any(key.of for _, key in part):
+            fields |= {"Website"}
+        fields = {f for f in fields if self._columns.has(name, f)}
+        fields |= {field} if field else set()
+        columns = sorted({"Id", "CreatedDate", *self._columns.of(name), *fields})
+        return (
+            f"SELECT {', '.join(columns)} FROM {SOBJECTS[name]}"  # noqa: S608 - names are ours
+            f" WHERE {where} ORDER BY CreatedDate"
+        )
 
     def _where(
         self, name: ObjectName, kind: MatchKey, field: str, part: list[tuple[Question, Key]]
@@ -179,8 +290,7 @@ class Finder:
             return ""
         if kind is MatchKey.RECORD_ID:
             # What is no id of Salesforce's would make the whole query fail.
-            ids = (record_id_in(v) for v in values)
-            condition, found = "Id IN {}", [i for i in ids if RECORD_ID.fullmatch(i)]
+            condition, found = "Id IN {}", [v for v in values if RECORD_ID.fullmatch(v)]
         elif kind is MatchKey.EMAIL:
             condition, found = "Email IN {}", [f for v in values for f in spellings(v)]
         elif kind is MatchKey.PHONE:
@@ -194,6 +304,8 @@ class Finder:
             condition, found = "Website IN {}", [f for v in values for f in _site_forms(v)]
         elif kind is MatchKey.FIELD:
             condition, found = f"{field} IN {{}}", values
+            if self._columns.holds_ids(name, field):
+                found = [i for value in values if (i := full_id(value))]
         elif kind is MatchKey.OPEN_DEAL:
             condition, found = "IsClosed = false AND Id IN {}", self._deals_of(values)
         elif kind is MatchKey.BOOKING:
@@ -217,10 +329,7 @@ class Finder:
     def _deals_of(self, identities: list[str]) -> list[str]:
         people = [i for v in identities if (i := self._id_of(Ref(ObjectName.CONTACT, v)))]
         if people:
-            text = (
-                "SELECT OpportunityId, ContactId FROM OpportunityContactRole WHERE ContactId IN {}"
-            )
-            soql = {"roles": format_soql(text, people)}
+            soql = {"roles": format_soql(f"{_ROLES} WHERE ContactId IN {{}}", people)}
             self._roles = self._api.queries(soql, optional=soql)["roles"]
         return sorted({row["OpportunityId"] for row in self._roles})
 
@@ -229,9 +338,10 @@ class Finder:
         if kind is MatchKey.BOOKING:
             title = "Name" if question.ref.object is ObjectName.DEAL else "Subject"
             return told_begun(question, key, row, KEY, "Description", title)
-        return kind.replace("_", " ") if self._is_meant(kind, key, row) else ""
+        meant = self._is_meant(question.ref.object, kind, key, row)
+        return kind.replace("_", " ") if meant else ""
 
-    def _is_meant(self, kind: MatchKey, key: Key, row: Json) -> bool:
+    def _is_meant(self, name: ObjectName, kind: MatchKey, key: Key, row: Json) -> bool:
         """Compared again by us, since one query asks for many."""
         if kind is MatchKey.OPEN_DEAL:
             person = self._id_of(Ref(ObjectName.CONTACT, key.value))
@@ -248,8 +358,10 @@ class Finder:
             MatchKey.FIELD: [str(row.get(key.field) or "").lower()],
             MatchKey.RECORD_ID: [str(row["Id"])[:15]],
         }
+        if kind is MatchKey.FIELD and self._columns.holds_ids(name, key.field):
+            return str(row.get(key.field) or "") == full_id(key.value)
         value = key.value.lower() if kind is MatchKey.FIELD else key.value
-        return (record_id_in(value)[:15] if kind is MatchKey.RECORD_ID else value) in there[kind]
+        return (value[:15] if kind is MatchKey.RECORD_ID else value) in there[kind]
 
     def _note(self, question: Question, by: str, row: Json) -> None:
         values = {k: v for k, v in row.items() if k not in ("attributes", "Id")}
@@ -273,17 +385,16 @@ class Finder:
         soql = {
             name.value: format_soql(
                 f"SELECT Id, MasterRecordId FROM {SOBJECTS[name]} WHERE Id IN {{}}",  # noqa: S608 - names are ours
-                [i for _, key in part if (i := record_id_in(key.value))],
+                [key.value for _, key in part if RECORD_ID.fullmatch(key.value)],
             )
             for name, part in lost.items()
         }
         for name, rows in self._api.queries(soql, "queryAll").items():
             masters = {str(row["Id"])[:15]: row.get("MasterRecordId") for row in rows}
             for question, key in lost[ObjectName(name)]:
-                master = masters.get(record_id_in(key.value)[:15])
+                master = masters.get(key.value[:15])
                 if master:
-                    again = Key(MatchKey.RECORD_ID, master)
-                    self._left[question.ref].insert(0, again)
+                    self._left[question.ref].insert(0, key._replace(value=master))
 
     def _id_of(self, ref: Ref) -> str | None:
         return self._ids.get(ref) or self.findings.first(ref)

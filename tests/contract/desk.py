@@ -59,6 +59,10 @@ class Desk:
         self.aliases: dict[str, str] = {}
         """What a case calls a record -> its id now."""
 
+    def address(self, name: str, record_id: str) -> str:
+        """What stands in a browser's address bar while somebody looks at a record."""
+        raise NotImplementedError
+
     def lift_limits(self) -> None:
         """Let the CRM take as many calls as there are."""
         for name, value in vars(self.sandbox).items():

@@ -35,6 +35,11 @@ class HubSpotDesk(Desk):
     }  # fmt: skip
     targets: ClassVar = {"company": "companies", "contacts": "contacts", "deal": "deals"}
 
+    def address(self, name: str, record_id: str) -> str:
+        kind = {"contact": "0-1", "company": "0-2", "deal": "0-3"}[name]
+        portal = self.sandbox.account_id
+        return f"https://app-eu1.hubspot.com/contacts/{portal}/record/{kind}/{record_id}"
+
     def set_pipelines(self, pipelines: Mapping[str, list[str]]) -> None:
         self.sandbox.pipelines = [
             {"id": slug(label), "label": label, "displayOrder": place, "stages": [

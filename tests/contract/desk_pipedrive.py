@@ -24,6 +24,10 @@ class PipedriveDesk(Desk):
     }
     refs: ClassVar = {"company": "org_id", "deal": "deal_id"}
 
+    def address(self, name: str, record_id: str) -> str:
+        page = {"contact": "person", "company": "organization"}.get(name, name)
+        return f"https://{self.sandbox.account_name.lower()}.pipedrive.com/{page}/{record_id}"
+
     def set_pipelines(self, pipelines: Mapping[str, list[str]]) -> None:
         self.sandbox.pipelines = [
             {"id": number, "name": label, "order_nr": number}

@@ -37,6 +37,9 @@ class SalesforceDesk(Desk):
         users = self.sandbox.tables["User"].values()
         self.sandbox.assign_to = next(row["Id"] for row in users if row["Email"] == email)
 
+    def address(self, name: str, record_id: str) -> str:
+        return f"https://acme.lightning.force.com/lightning/r/{self.kinds[name]}/{record_id}/view"
+
     def set_pipelines(self, pipelines: Mapping[str, list[str]]) -> None:
         # One list of stages for all: Salesforce has no pipelines.
         stages = [*dict.fromkeys(s for stages in pipelines.values() for s in stages), WON, LOST]

@@ -456,7 +456,8 @@ def merged(base: Any, change: Any) -> Any:
 
 
 def _filled(node: Any, desks: Mapping[str, Desk]) -> Any:
-    """Ids of records in a text, as `{id of old deal}`: what a link from the CRM carries."""
+    """Ids and addresses of records in a text, as `{id of old deal}` or `{address of deal old deal}`:
+    what a link from the CRM carries, and what people copy from their browser."""
     if isinstance(node, dict):
         return {key: _filled(value, desks) for key, value in node.items()}
     if isinstance(node, list):
@@ -464,4 +465,9 @@ def _filled(node: Any, desks: Mapping[str, Desk]) -> Any:
     if not isinstance(node, str):
         return node
     desk = next(iter(desks.values()))
+    node = re.sub(
+        r"\{address of (\w+) ([\w -]+)\}",
+        lambda match: desk.address(match[1], desk.aliases[match[2]]),
+        node,
+    )
     return re.sub(r"\{id of ([\w -]+)\}", lambda match: desk.aliases[match[1]], node)

@@ -14,7 +14,7 @@ from app.domain.records import DesiredBooking, DesiredRecord, Key, Match, MatchK
 from app.store.engine import utcnow
 from config.settings import CONFIG_DIR
 from sandbox.core import Fault
-from tests.bridge import ADAPTERS, ASKED_AHEAD, Bridge, sample
+from tests.bridge import ASKED_AHEAD, Bridge, sample
 from tests.contract.test_adapters import only, person
 from workers.batch import Batch, Marks, marks_of
 from workers.sync import Lane
@@ -103,17 +103,22 @@ def test_what_two_batches_share_is_made_once(
     [
         (Key(MatchKey.PHONE, "+4930901820"), Key(MatchKey.PHONE, "+4930901820")),
         (Key(MatchKey.FIELD, "Acme", "tag"), Key(MatchKey.FIELD, "acme", "tag")),
-        (Key(MatchKey.RECORD_ID, "17"), Key(MatchKey.RECORD_ID, "https://crm.example/deal/17")),
+        (Key(MatchKey.RECORD_ID, "17"), Key(MatchKey.RECORD_ID, "its address")),
     ],
     ids=["phone", "case", "record"],
 )
-def test_two_bookings_meet_where_one_may_be_found_as_the_other(one: Key, other: Key) -> None:
+def test_two_bookings_meet_where_one_may_be_found_as_the_other(
+    ahead: Bridge, one: Key, other: Key
+) -> None:
     """Other people, and all the same the record of the one may be the record of the other."""
+    adapter = ahead.services.adapter(1)
+    if other.value == "its address":
+        other = other._replace(value=adapter.url_for(ObjectName.CONTACT, one.value))
 
     def marks(email: str, key: Key) -> Marks:
         match = Match((Key(MatchKey.EMAIL, email), key))
         record = DesiredRecord(Ref(ObjectName.CONTACT, f"email:{email}"), {}, {}, match=match)
-        return marks_of(DesiredBooking(email, utcnow(), (record,)), ADAPTERS["pipedrive"].shape)
+        return marks_of(DesiredBooking(email, utcnow(), (record,)), adapter)
 
     assert marks("a@x.example", one).meets(marks("b@x.example", other))
     apart = Key(MatchKey.PHONE, "+4930901821")

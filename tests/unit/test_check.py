@@ -271,6 +271,12 @@ def test_owner_rules_need_their_key() -> None:
     assert said("contact: {match: [record_id], fields: {mail: attendee.email}}") == [
         "3: contact: match by record_id needs the key record_id: where the id stands"
     ]
+    assert said(
+        "meeting: {record_id: {from: link.m, of: attendee}, fields: {a: booking.start}}"
+    ) == ["3: meeting: of: attendee is for contact, lead, company, deal and case alone"]
+    assert said("company: {record_id: {from: link.d, of: atendee}}", Directory()) == [
+        "3: company.record_id.of: there is no 'atendee' here; did you mean attendee?; there are: anybody, attendee"
+    ]
 
 
 def test_forms_are_checked() -> None:

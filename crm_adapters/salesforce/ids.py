@@ -1,0 +1,64 @@
+"""Salesforce's record ids: of which object they are, their check sum, and the addresses they stand in."""
+
+from __future__ import annotations
+
+import re
+import string
+
+from app.domain.records import ObjectName
+from crm_adapters.finder import address_in
+from crm_adapters.salesforce.client import SOBJECTS
+
+PREFIXES = {
+    # https://help.salesforce.com/s/articleView?id=000385203&type=1 (the same in every org)
+    ObjectName.COMPANY: "001",
+    ObjectName.CONTACT: "003",
+    ObjectName.LEAD: "00Q",
+    ObjectName.DEAL: "006",
+    ObjectName.CASE: "500",
+    ObjectName.MEETING: "00U",
+}
+"""What the ids of an object begin with."""
+_ID = re.compile(r"[a-zA-Z0-9]{15}(?:[A-Z0-5]{3})?")
+_SUM = string.ascii_uppercase + "012345"
+_HOST = re.compile(r"(?:[a-z0-9-]+\.)+(?:salesforce|force)\.com")
+"""https://help.salesforce.com/s/articleView?id=xcloud.domain_name_app_url_changes.htm&type=5"""
+_LIGHTNING = "/lightning/r/(?:{}/)?([a-zA-Z0-9]+)(?:/.*)?"
+"""https://developer.salesforce.com/docs/platform/lwc/guide/reference-page-reference-type.html"""
+_CLASSIC = re.compile("/([a-zA-Z0-9]+)/?")
+
+
+def full_id(text: str) -> str:
+    """An id in its 18 characters; empty for what is none, or whose check sum is wrong.
+
+    Each of the last three says which of five characters are capitals: a query for an id whose sum is
+    wrong is refused as a whole. https://salesforce.stackexchange.com/questions/1653
+    """
+    if not _ID.fullmatch(text):
+        return ""
+    bare = text[:15]
+    fives = (bare[start : start + 5] for start in range(0, 15, 5))
+    capitals = ([sign in string.ascii_uppercase for sign in five] for five in fives)
+    whole = bare + "".join(_SUM[sum(up << n for n, up in enumerate(five))] for five in capitals)
+    return whole if text in (bare, whole) else ""
+
+
+def id_of(name: ObjectName, text: str) -> str:
+    """Likewise, of one object alone."""
+    return full_id(text) if text.startswith(PREFIXES[name]) else ""
+
+
+def record_id_in(name: ObjectName, text: str, own_host: str) -> str:
+    """The id that a person typed, or that stands in the record's address; empty for other text.
+
+    `own_host`: where the org is reached, whatever it is called.
+    """
+    address = address_in(text)
+    if address is None:
+        return id_of(name, text.strip())
+    host, path, _ = address
+    if host != own_host and not _HOST.fullmatch(host):
+        return ""
+    lightning = re.fullmatch(_LIGHTNING.format(SOBJECTS[name]), path)
+    found = lightning or _CLASSIC.fullmatch(path)
+    return id_of(name, found[1]) if found else ""

@@ -1,0 +1,216 @@
+"""What people type or paste where a record's id or address may stand, as each CRM's adapter reads it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.records import ObjectName, Whose
+from crm_adapters.base import Access, Adapter
+from crm_adapters.hubspot import HubSpotAdapter
+from crm_adapters.pipedrive import PipedriveAdapter
+from crm_adapters.salesforce import SalesforceAdapter
+from sandbox import soql
+from tests.bridge import Bridge
+
+PREFIXES = {"company": "001", "contact": "003", "lead": "00Q", "deal": "006", "case": "500", "meeting": "00U"}  # fmt: skip
+CRMS = ("hubspot", "pipedrive", "salesforce")
+
+
+class NoTokens:
+    """Nobody may be called here."""
+
+    def token(self) -> str:
+        raise AssertionError("a call is made for an id")
+
+    def renewed(self, refused: str) -> str:
+        raise AssertionError("a call is made for an id")
+
+    def look_for_address(self, token: str) -> None:
+        raise AssertionError("a call is made for an id")
+
+
+ORG = "https://acme.my.salesforce.com"
+ADAPTERS: dict[str, Adapter] = {
+    "hubspot": HubSpotAdapter(Access("https://api.hubapi.com", NoTokens())),
+    "pipedrive": PipedriveAdapter(Access("https://acme.pipedrive.com", NoTokens())),
+    "salesforce": SalesforceAdapter(Access(ORG, NoTokens())),
+}
+
+
+def summed(short: str) -> str:
+    """An id of Salesforce's in 18 characters, by the published rule, bit by bit."""
+    end = ""
+    for start in (0, 5, 10):
+        bits = "".join(
+            "1" if sign.isupper() else "0" for sign in reversed(short[start : start + 5])
+        )
+        end += "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"[int(bits, 2)]
+    return short + end
+
+
+SHORT = st.text("abcxyzABCXYZ0123456789", min_size=12, max_size=12)
+NAMES = st.sampled_from(ObjectName)
+BITS = ["https://", "http://", "app.hubspot.com", "app-eu1.hubspot.com", "acme.pipedrive.com", "acme.my.salesforce.com",
+        "/", "contacts", "/record/", "0-1", "0-3", "/deal/", "/person/", "lightning/r/", "Contact", "/view", "view", "?x=2", "#5", "@",
+        "12", "0012", "003000000000001AAA", "003000000000001AAB", "006Ab000001CdEfGHI", "²", "９", " ", "\n", "[", "]", ":", "%", "\x00", "'"]  # fmt: skip
+TYPED = st.one_of(
+    st.text(max_size=60),
+    st.lists(st.sampled_from(BITS), max_size=12).map("".join),
+    st.from_regex(r"https?://[a-z.]{1,20}/\S{0,40}", fullmatch=True),
+)
+
+
+@pytest.mark.parametrize("crm", CRMS)
+@given(name=NAMES, text=TYPED)
+def test_any_text_gives_an_id_of_the_right_form_or_nothing(
+    crm: str, name: ObjectName, text: str
+) -> None:
+    """Whatever is typed, the CRM is asked for nothing that it would refuse."""
+    adapter = ADAPTERS[crm]
+    if name not in adapter.shape.objects:
+        return
+    found = adapter.record_id_in(name, text)
+    if not found:
+        return
+    if crm == "salesforce":
+        assert found == summed(found[:15])
+        assert found.startswith(PREFIXES[name])
+        assert found[:15] in text
+    else:
+        assert re.fullmatch("[1-9][0-9]{0,17}", found)
+        # It stands in the text as it is, never as a part of a longer number.
+        assert re.search(f"(?<![0-9]){found}(?![0-9])", text)
+        assert found not in re.split(r"[?]", text, maxsplit=1)[1:]
+
+
+@pytest.fixture(scope="module")
+def connected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Adapter]]:
+    """Adapters that know their accounts, those of sandboxes."""
+    path = tmp_path_factory.mktemp("named") / "bridge.sqlite3"
+    bridge = Bridge(f"sqlite:///{path}").connect_all()
+    adapters = {crm: bridge.services.adapter(bridge.connection(crm).id) for crm in CRMS}
+    for adapter in adapters.values():
+        adapter.whoami()
+    yield adapters
+    bridge.close()
+
+
+@pytest.mark.parametrize("crm", CRMS)
+@given(name=NAMES, other=NAMES, number=st.integers(1, 10**15 - 1), short=SHORT)
+def test_the_address_that_an_adapter_gives_is_read_back(
+    connected: dict[str, Adapter], crm: str, name: ObjectName, other: ObjectName, number: int, short: str
+) -> None:  # fmt: skip
+    """A link from our own pages names its record, whatever stands behind it; and no other object."""
+    adapter = connected[crm]
+    if {name, other} - set(adapter.shape.objects):
+        return
+    record_id = summed(PREFIXES[name] + short) if crm == "salesforce" else str(number)
+    address = adapter.url_for(name, record_id)
+    assert adapter.record_id_in(name, address) == record_id
+    assert adapter.record_id_in(name, f" {address}\n") == record_id
+    assert adapter.record_id_in(name, record_id) == record_id
+    if "#" not in address:
+        assert adapter.record_id_in(name, f"{address}?engagement=77#more/78") == record_id
+    if other is not name:
+        assert adapter.record_id_in(other, address) == ""
+    elsewhere = re.sub("(?<=://)[^/]+", "crm.example", address)
+    assert adapter.record_id_in(name, elsewhere) == ""
+    for stranger, their in connected.items():
+        if stranger != crm and name in their.shape.objects:
+            assert their.record_id_in(name, address) == ""
+
+
+READ = [
+    ("hubspot", "deal", "https://app.hubspot.com/contacts/4711/record/0-3/9/view/1", "9"),
+    ("hubspot", "deal", "https://app-eu1.hubspot.com/contacts/4711/record/0-3/9/?interaction=note&x=3", "9"),
+    ("hubspot", "deal", "https://app.hubspot.com/contacts/4711/deal/9", "9"),
+    ("hubspot", "contact", "HTTPS://APP.hubspot.com/contacts/4711/contact/9/?engagement=8", "9"),
+    ("hubspot", "company", "https://app.hubspot.com/contacts/4711/company/9", "9"),
+    ("hubspot", "deal", "https://app.hubspot.com/contacts/4712/record/0-3/9", ""),
+    ("hubspot", "deal", "https://app.hubspot.com/contacts/4711/record/0-1/9", ""),
+    ("hubspot", "deal", "https://app.hubspot.com/contacts/4711/record/0-3/9x", ""),
+    ("hubspot", "deal", "https://app.hubspot.com:444/contacts/4711/record/0-3/9", ""),
+    ("hubspot", "deal", "https://app.hubspot.com@evil.example/contacts/4711/record/0-3/9", ""),
+    ("hubspot", "deal", "https://evil.example/?u=https://app.hubspot.com/contacts/4711/record/0-3/9", ""),
+    ("hubspot", "deal", "0-3/9", ""),
+    ("hubspot", "deal", "007", ""),
+    ("hubspot", "deal", "9" * 19, ""),
+    ("pipedrive", "deal", "https://acme.example.pipedrive.com/deal/9", ""),
+    ("pipedrive", "deal", "{own}/deal/9?scroll=2", "9"),
+    ("pipedrive", "deal", "{own}/deal/9/#notes", "9"),
+    ("pipedrive", "contact", "{own}/person/9", "9"),
+    ("pipedrive", "company", "{own}/organization/9", "9"),
+    ("pipedrive", "deal", "{own}/person/9", ""),
+    ("pipedrive", "deal", "{own}/deal/9/10", ""),
+    ("pipedrive", "deal", "{own}/deals?id=9", ""),
+    ("pipedrive", "deal", "https://another.pipedrive.com/deal/9", ""),
+    ("pipedrive", "deal", "²", ""),
+    ("salesforce", "contact", "003000000000001", "003000000000001AAA"),
+    ("salesforce", "contact", "003000000000001AAA", "003000000000001AAA"),
+    ("salesforce", "contact", "003000000000001AAB", ""),
+    ("salesforce", "contact", "006000000000001AAA", ""),
+    ("salesforce", "lead", "00Q000000000001", "00Q000000000001EAA"),
+    ("salesforce", "contact", "https://acme.lightning.force.com/lightning/r/Contact/003000000000001AAA/view?x=1", "003000000000001AAA"),
+    ("salesforce", "contact", "https://acme.my.salesforce.com/lightning/r/003000000000001AAA/view", "003000000000001AAA"),
+    ("salesforce", "contact", "https://eu5.salesforce.com/003000000000001", "003000000000001AAA"),
+    ("salesforce", "contact", "https://acme.lightning.force.com/lightning/r/Account/003000000000001AAA/view", ""),
+    ("salesforce", "contact", "https://force.com.evil.example/003000000000001", ""),
+    ("salesforce", "contact", "https://evilforce.com/003000000000001", ""),
+    ("salesforce", "contact", "https://acme.my.salesforce.com/?id=003000000000001", ""),
+    ("salesforce", "contact", "no idea", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("crm", "name", "text", "found"), READ, ids=lambda value: str(value)[:60])
+def test_forms_of_address(
+    connected: dict[str, Adapter], crm: str, name: str, text: str, found: str
+) -> None:
+    """The forms that the CRMs' own pages have; the path alone counts, and the right object's."""
+    adapter = connected[crm]
+    own = adapter.url_for(ObjectName.DEAL, "1").removesuffix("/deal/1")
+    assert adapter.record_id_in(ObjectName(name), text.replace("{own}", own)) == found
+
+
+@pytest.mark.parametrize("asked", ["no idea", "1007", "003000000000001AAB", "00300000000000", ""])
+def test_the_sandbox_refuses_a_query_for_what_is_no_id(asked: str) -> None:
+    """As the real Salesforce does, in Id and in every column that points at a record."""
+    rows = {"003000000000001AAA": {"Id": "003000000000001AAA", "AccountId": "001000000000001AAA"}}
+    tables, fields = {"Contact": rows}, {"Contact": {"AccountId", "Email"}}
+
+    def run(where: str) -> int:
+        query = f"SELECT Id FROM Contact WHERE {where}"
+        return len(soql.run(query, tables, fields, lambda _, name: name == "AccountId"))
+
+    for column in ("Id", "AccountId"):
+        with pytest.raises(soql.NoId):
+            run(f"{column} IN ('003000000000001', '{asked}')")
+    assert run(f"Email = '{asked}'") == (asked == "")
+    assert run("Id IN ('003000000000001')") == run("AccountId = '001000000000001AAA'") == 1
+
+
+@pytest.mark.parametrize(
+    ("addresses", "domains", "theirs"),
+    [
+        (["KIM@globex.example"], [], True),
+        (["kim.private@gmail.com", "kim@globex.example"], [], True),
+        (["ann@globex.example"], [], True),
+        (["ann@sub.globex.example"], [], False),
+        (["ann@not-globex.example"], ["globex.example.evil.example"], False),
+        (["lou@lang.example"], ["lang.example", "globex.example"], True),
+        ([None, "", "no address"], ["", "."], False),
+    ],
+)
+def test_whose_a_record_is(addresses: list[str | None], domains: list[str], theirs: bool) -> None:
+    """By an address, or by the domain of one or of the company, in full."""
+    assert Whose("kim@globex.example", "globex.example").owns(addresses, domains) is theirs
+
+
+@given(st.lists(st.text(max_size=30)), st.lists(st.text(max_size=30)))
+def test_who_gave_no_address_owns_nothing(addresses: list[str], domains: list[str]) -> None:
+    """Nothing on both sides is no proof."""
+    assert not Whose().owns(["", "x@gmail.com", *addresses], ["", *domains])
