@@ -335,7 +335,7 @@ def _show_live(found: list[BookingPreview]) -> None:
         for record in item.records:
             first = (record.object, f"{record.action} {record.record_id or ''}".strip())
             for field in record.fields:
-                table.add_row(*first, Text(field.name), _shown(field.old), _shown(field.new))
+                table.add_row(*first, Text(field.name), _shown(field.now), _shown(field.then))
                 first = ("", "")
             for link in record.links:
                 table.add_row(*first, "link to", "", link)
@@ -352,7 +352,8 @@ def _show_live(found: list[BookingPreview]) -> None:
 
 def _shown(value: object) -> Text:
     """A value as it is: what strangers typed is no markup of a table."""
-    return Text(cut("" if value is None else str(value), 200))
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return Text(cut("" if value is None else text, 200))
 
 
 def _add_diff(group: AppGroup, services: Services) -> None:

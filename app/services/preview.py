@@ -31,6 +31,7 @@ from app.mapping.plan import Planner, Surroundings, refs_of
 from app.mapping.present import blank, same
 from app.mapping.schema import FIRST, KEEP
 from app.mapping.wanted import merge, with_twins
+from app.mapping.words import in_words
 from app.security.encryption import Cipher
 from app.services.inquiry import LedgerLooks, inquire
 from app.services.sharing import Sharing
@@ -43,11 +44,13 @@ from crm_adapters.base import Adapter
 
 @dataclass(frozen=True)
 class FieldView:
-    """One field: what stands there, and what would."""
+    """One field: what stands there, and what would, as it is sent and in the words people see."""
 
     name: str
     old: FieldValue
     new: FieldValue
+    now: FieldValue = None
+    then: FieldValue = None
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,8 @@ class Previewer:
                 look_up,
             ),
         )
-        told = _Teller(adapter, settled, {ref: line.record_id for ref, line in known.items()})
+        ids = {ref: line.record_id for ref, line in known.items()}
+        told = _Teller(adapter, settled, ids, directory)
         return [told.booking(*pair) for pair in zip(bookings, plans, strict=True)]
 
     def _planned(
@@ -275,8 +279,14 @@ def describe(booking: Booking) -> tuple[str, str, str]:
 class _Teller:
     """Tells what becomes of each record, once, however many bookings share it."""
 
-    def __init__(self, adapter: Adapter, settled: Settled, ids: Mapping[Ref, str | None]) -> None:
-        self._adapter = adapter
+    def __init__(
+        self,
+        adapter: Adapter,
+        settled: Settled,
+        ids: Mapping[Ref, str | None],
+        directory: Directory,
+    ) -> None:
+        self._adapter, self._directory = adapter, directory
         self._settled = settled
         self._ids = ids
         self._changes = {change.ref: change for change in settled.plan.changes}
@@ -358,10 +368,15 @@ class _Teller:
         for name, value in change.fields.items():
             if change.record_id is None:
                 if not blank(value):
-                    yield FieldView(name, None, value)
+                    yield self._field(change.ref.object, name, None, value)
             elif not (name in now and same(now[name], value)):
-                yield FieldView(name, now.get(name), value)
+                yield self._field(change.ref.object, name, now.get(name), value)
                 self._set.setdefault(key, {})[name] = value
+
+    def _field(self, kind: ObjectName, name: str, old: FieldValue, new: FieldValue) -> FieldView:
+        shape = self._adapter.shape
+        now, then = (in_words(kind, name, value, shape, self._directory) for value in (old, new))
+        return FieldView(name, old, new, now, then)
 
 
 def _blocked(settled: Settled) -> dict[Ref, str]:
