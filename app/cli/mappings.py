@@ -29,10 +29,11 @@ from app.domain.records import (
     WriteRule,
 )
 from app.domain.text import cut
-from app.mapping.check import check_against
+from app.mapping.check import Complaint, check_against
 from app.mapping.load import MappingText, load_mapping, read_text
 from app.mapping.mapping import Mapping
 from app.mapping.present import blank
+from app.mapping.provision import retyped, type_in_words
 from app.mapping.schema import json_schema
 from app.services.preview import BookingPreview, Previewer, describe
 from app.store.deliveries import want_resync
@@ -128,13 +129,18 @@ def _check_account(
     try:
         adapter = services.adapter(connection)
         directory = adapter.directory()
-        missing = _complain(text, adapter.shape, directory)
-        if missing and provision:
-            click.echo("These custom fields would be made:")
-            for field in missing:
-                click.echo(f"  {field.object}.{field.name} ({field.kind})")
-            if yes or click.confirm("Make them?"):
-                for line in adapter.provision(missing):
+        others = bool(text.mistakes)
+        complaints = _complain(text, adapter.shape, directory)
+        others = others or any(item.missing is None for item in complaints)
+        missing = list(dict.fromkeys(item.missing for item in complaints if item.missing))
+        if missing and provision and others:
+            click.echo("No custom field is made before the other mistakes are mended.")
+        elif missing and provision:
+            wanted = missing if yes else _ask_for(missing)
+            if yes:
+                _show_new(wanted)
+            if wanted:
+                for line in adapter.provision(wanted):
                     click.echo(line)
                 text.mistakes.clear()
                 text.reread()
@@ -146,18 +152,39 @@ def _check_account(
     click.echo(f"{text.name} is good for connection {connection}")
 
 
-def _complain(text: MappingText, shape: CrmShape, directory: Directory) -> list[NewField]:
-    """Note what the account speaks against; give the fields that would mend some of it."""
+def _show_new(fields: Sequence[NewField]) -> None:
+    click.echo("These custom fields would be made:")
+    for field in fields:
+        click.echo(f"  {field.object}.{field.name} ({type_in_words(field)})")
+
+
+def _ask_for(fields: list[NewField]) -> list[NewField]:
+    """Let somebody say yes, or give one of the fields another type first; nothing for no."""
+    _show_new(fields)
+    click.echo(f"Another type? Answer {fields[0].object}.{fields[0].name}: one of a list: A, B")
+    while True:
+        answer = click.prompt("Make them? [y/N]", default="", show_default=False).strip()
+        if answer.casefold() in ("y", "yes"):
+            return fields
+        if answer.casefold() in ("", "n", "no"):
+            return []
+        try:
+            fields = retyped(fields, answer)
+        except ValueError as error:
+            click.echo(str(error))
+        else:
+            _show_new(fields)
+
+
+def _complain(text: MappingText, shape: CrmShape, directory: Directory) -> list[Complaint]:
+    """Note what the account speaks against, and give it."""
     if text.mapping is None:
         return []
-    missing = []
-    for complaint in check_against(text.mapping, shape, directory):
-        if text.left_out(complaint.location):
-            continue
+    found = check_against(text.mapping, shape, directory)
+    complaints = [item for item in found if not text.left_out(item.location)]
+    for complaint in complaints:
         text.note(complaint.location, complaint.message)
-        if complaint.missing and complaint.missing not in missing:
-            missing.append(complaint.missing)
-    return missing
+    return complaints
 
 
 def _add_preview(group: AppGroup, services: Services) -> None:

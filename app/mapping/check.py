@@ -24,8 +24,8 @@ from app.domain.records import (
 from app.domain.text import did_you_mean
 from app.mapping.coerce import coerce
 from app.mapping.mapping import Mapping
-from app.mapping.paths import FIXED, kind_of
 from app.mapping.plan import find_pipeline, find_stage
+from app.mapping.provision import Seen, constants_of, kinds_of, new_field
 from app.mapping.schema import (
     KEEP,
     DealRules,
@@ -35,35 +35,25 @@ from app.mapping.schema import (
     OwnerRules,
     RecordRules,
     Rules,
-    Source,
 )
 
 Location = tuple[int | str, ...]
-_AFTER: dict[str, Kind] = {
-    "number": Kind.NUMBER, "date": Kind.DATE, "iso": Kind.MOMENT, "tz": Kind.MOMENT,
-    "add_days": Kind.MOMENT, "lower": Kind.TEXT, "e164": Kind.TEXT, "time": Kind.TIME,
-    "hh_mm": Kind.TIME, "join": Kind.TEXT, "json": Kind.TEXT, "strip_html": Kind.TEXT,
-    "truncate": Kind.TEXT,
-}  # fmt: skip
-"""What stands there after a transform; the others do not change what it is."""
+_WORDS = frozenset({Kind.TEXT, Kind.ADDRESS, Kind.OTHER})
+"""Fields that take anything as text."""
+_NUMBERS = _WORDS | {Kind.NUMBER, Kind.WHOLE, Kind.MONEY, Kind.CHOICE}
+_TIMES = _WORDS | {Kind.DATE, Kind.MOMENT}
 _FITS: dict[Kind, frozenset[Kind]] = {
-    Kind.TEXT: frozenset(
-        {
-            Kind.TEXT, Kind.CHOICE, Kind.CHOICES, Kind.REFERENCE, Kind.OTHER, Kind.TIME,
-            Kind.ADDRESS, Kind.MONEY, Kind.USER, Kind.DATES, Kind.TIMES,
-        }
-    ),
-    Kind.NUMBER: frozenset(
-        {Kind.NUMBER, Kind.WHOLE, Kind.MONEY, Kind.TEXT, Kind.OTHER, Kind.CHOICE}
-    ),
-    Kind.WHOLE: frozenset(
-        {Kind.NUMBER, Kind.WHOLE, Kind.MONEY, Kind.TEXT, Kind.OTHER, Kind.CHOICE}
-    ),
-    Kind.FLAG: frozenset({Kind.FLAG, Kind.TEXT, Kind.CHOICE, Kind.OTHER}),
-    Kind.DATE: frozenset({Kind.DATE, Kind.MOMENT, Kind.TEXT, Kind.OTHER}),
-    Kind.MOMENT: frozenset({Kind.DATE, Kind.MOMENT, Kind.TEXT, Kind.OTHER}),
-    Kind.TIME: frozenset({Kind.TIME, Kind.TEXT, Kind.OTHER}),
-    Kind.CHOICES: frozenset({Kind.CHOICES, Kind.TEXT, Kind.OTHER, Kind.CHOICE}),
+    Kind.TEXT: _WORDS | {
+        Kind.CHOICE, Kind.CHOICES, Kind.REFERENCE, Kind.TIME, Kind.MONEY, Kind.USER, Kind.DATES,
+        Kind.TIMES,
+    },
+    Kind.NUMBER: _NUMBERS,
+    Kind.WHOLE: _NUMBERS,
+    Kind.FLAG: _WORDS | {Kind.FLAG, Kind.CHOICE},
+    Kind.DATE: _TIMES,
+    Kind.MOMENT: _TIMES,
+    Kind.TIME: _WORDS | {Kind.TIME},
+    Kind.CHOICES: _WORDS | {Kind.CHOICES, Kind.CHOICE},
 }  # fmt: skip
 """What is there -> the kinds of field that take it."""
 
@@ -83,11 +73,16 @@ class Complaint:
         return ".".join(str(part) for part in self.location)
 
 
-def check_against(mapping: Mapping, shape: CrmShape, directory: Directory) -> list[Complaint]:
-    """Every complaint about a mapping, each once, in the order of the file's sections."""
+def check_against(
+    mapping: Mapping, shape: CrmShape, directory: Directory, seen: Seen | None = None
+) -> list[Complaint]:
+    """Every complaint about a mapping, each once, in the order of the file's sections.
+
+    `seen`: answers that stored bookings gave, by which the type of a missing field is told.
+    """
     found: list[Complaint] = []
     said: set[tuple[Location, str]] = set()
-    judge = _Judge(shape, directory, mapping.crm)
+    judge = _Judge(shape, directory, mapping.crm, seen or {})
     for prefix, slug, host in mapping.places():
         for complaint in judge.rules(mapping.rules_for(slug, host)):
             # What an override inherits was complained of where it stands.
@@ -105,8 +100,8 @@ def check_against(mapping: Mapping, shape: CrmShape, directory: Directory) -> li
 class _Judge:
     """Looks at one set of rules."""
 
-    def __init__(self, shape: CrmShape, directory: Directory, crm: str) -> None:
-        self._shape, self._directory, self._crm = shape, directory, crm
+    def __init__(self, shape: CrmShape, directory: Directory, crm: str, seen: Seen) -> None:
+        self._shape, self._directory, self._crm, self._seen = shape, directory, crm, seen
 
     def rules(self, rules: Rules) -> Iterator[Complaint]:
         """Complaints about everything that one meeting type and host has."""
@@ -148,7 +143,7 @@ class _Judge:
             known = schema.get(key)
             if known is None:
                 pattern = self._shape.new_fields.get(name)
-                new = NewField(name, key, _kind_to_make(spec))
+                new = new_field(name, key, spec, self._seen)
                 usable = pattern is not None and re.fullmatch(pattern, key)
                 yield Complaint(here, _unknown(key, name, schema), new if usable else None)
             elif known.also:
@@ -258,57 +253,14 @@ def _unknown(key: str, name: ObjectName, schema: MappingType[str, CrmField]) -> 
     return f"the CRM's {name} has no field {key!r}{hint}"
 
 
-def _kinds(spec: Source) -> set[Kind | None]:
-    """What may stand there after all transforms; None where nobody can know beforehand."""
-    kinds: set[Kind | None] = {kind_of(path) if path in FIXED else None for path in spec.paths}
-    if spec.summary or spec.answers:
-        kinds = {Kind.TEXT}
-    for transform in spec.transforms:
-        name = transform if isinstance(transform, str) else next(iter(transform))
-        if name == "map":
-            kinds = {None}
-        elif name in ("date", "time", "datetime") and not isinstance(transform, str):
-            kinds = {Kind.TEXT}
-        elif name in _AFTER:
-            kinds = {_AFTER[name]}
-        elif name == "first_of":
-            kinds = {Kind.TEXT if kind is Kind.CHOICES else kind for kind in kinds}
-    return kinds
-
-
 def _misfit(spec: FieldSpec, field: CrmField) -> str | None:
     """Why what a field is to hold does not fit its type; None where it does, or may."""
     try:
-        for value in _constants(spec):
+        for value in constants_of(spec):
             coerce(value, field)
     except ValueError as error:
         return f"{error} ({field.name} is {field.kind})"
-    for kind in _kinds(spec):
+    for kind in kinds_of(spec):
         if kind is not None and field.kind not in _FITS.get(kind, frozenset(Kind)):
             return f"{field.name} is {field.kind}, and what stands here is {kind}"
     return None
-
-
-def _constants(spec: FieldSpec) -> Iterator[Any]:
-    """Values that are known beforehand: the constant, a default, and what a `map` may give."""
-    last = spec.transforms[-1] if spec.transforms else None
-    if spec.value is not None and not spec.transforms:
-        yield spec.value
-    if isinstance(last, MappingType) and "map" in last:
-        yield from last["map"].values()
-    if isinstance(last, MappingType) and "default" in last:
-        yield last["default"]
-
-
-def _kind_to_make(spec: FieldSpec) -> Kind:
-    """The type that a missing custom field should have."""
-    if spec.value is not None:
-        return (
-            Kind.FLAG
-            if isinstance(spec.value, bool)
-            else (Kind.NUMBER if isinstance(spec.value, (int, float)) else Kind.TEXT)
-        )
-    kinds = _kinds(spec)
-    kind = kinds.pop() if len(kinds) == 1 else None
-    usable = (Kind.NUMBER, Kind.WHOLE, Kind.FLAG, Kind.DATE, Kind.MOMENT)
-    return kind if kind in usable else Kind.TEXT

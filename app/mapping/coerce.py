@@ -39,7 +39,7 @@ def coerce(value: Any, field: CrmField) -> FieldValue:
 def _text(value: Any, field: CrmField) -> FieldValue:
     if field.kind is Kind.OTHER and isinstance(value, list):
         return [str(item) for item in value]
-    if field.kind is Kind.TEXT and isinstance(value, (bool, int, float)):
+    if field.kind in (Kind.TEXT, Kind.ADDRESS) and isinstance(value, (bool, int, float)):
         return ("true" if value else "false") if isinstance(value, bool) else str(value)
     return plain(value)
 

@@ -327,7 +327,9 @@ def test_provision_shows_asks_and_makes(account: Bridge, provider: str, folder: 
     (contact,) = (row for key, row in raw(sandbox).items() if key[0] == "contact")
     goal, vip, seats, seen = CUSTOM[provider]["contact"]["fields"]
     assert contact[goal] == "Growth" and same(contact[seats], 1200)
-    assert contact[seen] == "2026-12-01" and same(contact[vip], True)
+    # Pipedrive has no check boxes of one's own: the first option of the list is Yes.
+    wanted = 1 if provider == "pipedrive" else True
+    assert contact[seen] == "2026-12-01" and same(contact[vip], wanted)
 
 
 @one
@@ -351,6 +353,45 @@ def test_provision_leaves_mistakes_alone(account: Bridge, provider: str, folder:
     output = run(account, "check", "--connection", "1", "--provision", "--yes", code=1)
     assert f"has no field {fields[provider]!r}" in output and "would be made" not in output
     assert sandbox.writes() == 0
+
+
+def test_provision_makes_nothing_beside_other_mistakes(
+    account: Bridge, provider: str, folder: Path
+) -> None:
+    """A field is made once the rest of the file is right, and not before."""
+    deal = {**CUSTOM[provider]["deal"], "stage": {"created": "Nowhere"}}
+    write(folder, provider, {**CUSTOM[provider], "deal": deal})
+    sandbox = account.sandbox(provider)
+    output = run(account, "check", "--connection", "1", "--provision", "--yes", code=1)
+    assert "No custom field is made before the other mistakes are mended" in output
+    assert "there is no stage 'Nowhere'" in output and sandbox.writes() == 0
+
+
+def test_provision_makes_lists_and_what_somebody_says(
+    account: Bridge, provider: str, folder: Path
+) -> None:
+    """The options of a map become a list; a question is what the answer to the prompt says, and a
+    type that there is not is asked for again."""
+    ending = "__c" if provider == "salesforce" else ""
+    plan, size = f"plan{ending}", f"size{ending}"
+    table = {"one": "Basic", "two": "Pro"}
+    fields = {
+        plan: {"from": "answers.Plan", "as": {"map": table}},
+        size: {"from": "answers.Size", "write": "always"},
+    }
+    write(folder, provider, {"contact": {"fields": fields}})
+    answer = f"contact.{size}: colour\ncontact.{size}: some of a list: S, M, L\ny\n"
+    output = run(account, "check", "--connection", "1", "--provision", answer=answer)
+    assert f"contact.{plan} (one of a list: Basic, Pro)" in output
+    assert f"contact.{size} (text)" in output and "There is no type 'colour'" in output
+    assert f"contact.{size} (some of a list: S, M, L)" in output
+    assert f"{provider}.yaml is good for connection 1" in output
+    notes = {"Plan": "two", "Size": "L; s"}
+    account.sync(sample("booking_created", attendees=[person(1, notes=notes)]))
+    assert account.delivery(provider).state == "synced", account.delivery(provider).error_message
+    (contact,) = (row for key, row in raw(account.sandbox(provider)).items() if key[0] == "contact")
+    there = {"hubspot": ("Pro", "L;S"), "pipedrive": (2, [1, 3]), "salesforce": ("Pro", "L;S")}
+    assert (contact[plan], contact[size]) == there[provider]
 
 
 # Preview
@@ -377,7 +418,9 @@ def live(bridge: Bridge, provider: str, *words: str, code: int = 0) -> list[dict
                 "notes",
             }
             assert record["action"] in ("create", "change", "delete", "leave", "problem")
-            assert all(set(entry) == {"name", "old", "new"} for entry in record["fields"])
+            assert all(
+                set(entry) == {"name", "old", "new", "now", "then"} for entry in record["fields"]
+            )
     return found
 
 
