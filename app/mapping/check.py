@@ -53,7 +53,7 @@ _FITS: dict[Kind, frozenset[Kind]] = {
     Kind.DATE: _TIMES,
     Kind.MOMENT: _TIMES,
     Kind.TIME: _WORDS | {Kind.TIME},
-    Kind.CHOICES: _WORDS | {Kind.CHOICES, Kind.CHOICE},
+    Kind.CHOICES: _WORDS | {Kind.CHOICES},
 }  # fmt: skip
 """What is there -> the kinds of field that take it."""
 
@@ -253,6 +253,13 @@ def _unknown(key: str, name: ObjectName, schema: MappingType[str, CrmField]) -> 
     return f"the CRM's {name} has no field {key!r}{hint}"
 
 
+def _says_yes_and_no(field: CrmField) -> bool:
+    try:
+        return bool(coerce(True, field) and coerce(False, field))
+    except ValueError:
+        return False
+
+
 def _misfit(spec: FieldSpec, field: CrmField) -> str | None:
     """Why what a field is to hold does not fit its type; None where it does, or may."""
     try:
@@ -263,4 +270,8 @@ def _misfit(spec: FieldSpec, field: CrmField) -> str | None:
     for kind in kinds_of(spec):
         if kind is not None and field.kind not in _FITS.get(kind, frozenset(Kind)):
             return f"{field.name} is {field.kind}, and what stands here is {kind}"
+        if kind in (Kind.NUMBER, Kind.WHOLE) and field.kind is Kind.MONEY and not field.currency:
+            return f"{field.name} is {field.kind}: say the currency, as in 500 EUR"
+        if kind is Kind.FLAG and field.kind is Kind.CHOICE and not _says_yes_and_no(field):
+            return f"{field.name} is {field.kind} that has no yes and no"
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -42,7 +42,7 @@ from app.mapping.diff import Settled, settle
 from app.mapping.known import written
 from app.mapping.load import MappingText
 from app.mapping.mapping import Mapping as FieldMapping
-from app.mapping.paths import FIXED
+from app.mapping.paths import FIXED, kind_of
 from app.mapping.plan import Planner, Surroundings
 from app.mapping.schema import json_schema
 from app.mapping.wanted import merge
@@ -59,6 +59,8 @@ KINDS = {
     "f_text": Kind.TEXT, "f_short": Kind.TEXT, "f_number": Kind.NUMBER, "f_whole": Kind.WHOLE,
     "f_flag": Kind.FLAG, "f_date": Kind.DATE, "f_moment": Kind.MOMENT, "f_time": Kind.TIME,
     "f_choice": Kind.CHOICE, "f_choices": Kind.CHOICES, "f_other": Kind.OTHER,
+    "f_money": Kind.MONEY, "f_address": Kind.ADDRESS, "f_dates": Kind.DATES, "f_times": Kind.TIMES,
+    "f_user": Kind.USER, "f_reference": Kind.REFERENCE,
 }  # fmt: skip
 SCHEMA = {
     name: CrmField(
@@ -67,6 +69,8 @@ SCHEMA = {
         kind,
         options=OPTIONS if kind in (Kind.CHOICE, Kind.CHOICES) else (),
         length=12 if name == "f_short" else None,
+        currency="EUR" if kind is Kind.MONEY else "",
+        form=r"\d{1,18}" if kind in (Kind.USER, Kind.REFERENCE) else "",
     )
     for name, kind in KINDS.items()
 }
@@ -557,3 +561,76 @@ def test_applied_twice_nothing_changes(case: Any, others: list[Booking], data: A
         crm.apply(settled)
         again = crm.settle(plans, shape)
         assert again.plan.changes == (), again.plan.changes
+
+
+TYPED = sorted(path for path in FIXED if kind_of(path) is not Kind.TEXT)
+"""Paths of which it is known what stands there, and that is more than a text."""
+LENGTHS = st.none() | st.integers(1, 60)
+OPTION_LISTS = st.sampled_from(
+    [
+        (Choice("true", "Ja"), Choice("false", "Nein")),
+        (Choice("1", "Yes"), Choice("2", "No")),
+        (Choice("A", "A"), Choice("B", "B")),
+        (),
+    ]
+)
+
+
+@st.composite
+def described(draw: st.DrawFn) -> CrmField:
+    """A field as `describe` of some CRM may give it."""
+    kind = draw(st.sampled_from(list(Kind)))
+    listed = kind in (Kind.CHOICE, Kind.CHOICES, Kind.USER)
+    return CrmField(
+        "f",
+        "F",
+        kind,
+        writable=draw(st.booleans()) or kind is not Kind.OTHER,
+        options=draw(OPTION_LISTS) if listed else (),
+        currency=draw(st.sampled_from(["", "EUR"])) if kind is Kind.MONEY else "",
+        form=r"\d{1,18}" if kind in (Kind.USER, Kind.REFERENCE) else "",
+        length=draw(LENGTHS) if kind is Kind.TEXT else None,
+        empties=draw(st.booleans()),
+    )
+
+
+typed_sources = st.one_of(
+    st.sampled_from(TYPED).map(lambda path: {"from": path}),
+    st.sampled_from([p for p in TYPED if kind_of(p) is Kind.MOMENT]).flatmap(
+        lambda path: st.sampled_from(["date", "time", "iso", {"add_days": 2}]).map(
+            lambda transform: {"from": path, "as": transform}
+        )
+    ),
+    st.sampled_from([True, False, 5, 2.5, ["A"], ["A", "B"], "A", "500 EUR", "2027-01-14", "9:30"]).map(
+        lambda value: {"value": value}
+    ),
+    st.sampled_from([{"x": "A"}, {"x": True}, {"x": 5}]).map(
+        lambda table: {"value": "x", "as": {"map": table}}
+    ),
+)  # fmt: skip
+
+
+@quick
+@given(
+    described(), typed_sources, bookings(), st.sampled_from(["hubspot", "pipedrive", "salesforce"])
+)
+def test_what_check_calls_good_never_fails_for_its_type(
+    field: CrmField, source: Any, booking: Booking, provider: str
+) -> None:
+    """What is known to be no mere text fits each field that the check lets it into: no booking fails
+    on it. Of a number into a list only the booking can tell whether it is an option."""
+    directory = replace(DIRECTORY, schema={name: {"f": field} for name in ObjectName})
+    text = json.dumps({"version": 1, "crm": provider, "contact": {"fields": {"f": source}}})
+    mapping = MappingText("x.yaml", text, provider).mapping
+    assert mapping is not None
+    shape = shape_of(provider)
+    found = [c for c in check_against(mapping, shape, directory) if c.location[-1:] == ("f",)]
+    if found:
+        event("refused by the check")
+        return
+    kind = kind_of(source["from"]) if "from" in source else None
+    assume(not (field.kind is Kind.CHOICE and kind in (Kind.WHOLE, Kind.NUMBER)))
+    assume(not (field.kind is Kind.CHOICES and kind is Kind.CHOICES))
+    event(f"{source} into {field.kind.value}"[:60])
+    plan = Planner(mapping, shape, directory).plan(booking, Surroundings(now=NOW))
+    assert not [words for words in plan.problems.values() if "f" in getattr(words, "fields", {})]
