@@ -82,7 +82,7 @@ def check_against(
     """
     found: list[Complaint] = []
     said: set[tuple[Location, str]] = set()
-    judge = _Judge(shape, directory, mapping.crm, seen or {})
+    judge = _Judge(shape, directory, mapping.crm, seen)
     for prefix, slug, host in mapping.places():
         for complaint in judge.rules(mapping.rules_for(slug, host)):
             # What an override inherits was complained of where it stands.
@@ -100,8 +100,10 @@ def check_against(
 class _Judge:
     """Looks at one set of rules."""
 
-    def __init__(self, shape: CrmShape, directory: Directory, crm: str, seen: Seen) -> None:
-        self._shape, self._directory, self._crm, self._seen = shape, directory, crm, seen
+    def __init__(
+        self, shape: CrmShape, directory: Directory, crm: str, seen: Seen | None = None
+    ) -> None:
+        self._shape, self._directory, self._crm, self._seen = shape, directory, crm, seen or {}
 
     def rules(self, rules: Rules) -> Iterator[Complaint]:
         """Complaints about everything that one meeting type and host has."""

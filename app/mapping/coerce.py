@@ -86,9 +86,10 @@ def _choice(value: Any, options: tuple[Choice, ...]) -> str:
     wanted = str(value).strip().casefold()
     found = [option for option in options if option.value.casefold() == wanted]
     found = found or [option for option in options if option.label.casefold() == wanted]
-    if isinstance(said, bool):
+    flag = read_flag(said)
+    if flag is not None and all(read_flag(option.label) is not None for option in options):
         # A list may stand for a check box: yes and no in whichever words.
-        found = found or [option for option in options if read_flag(option.label) is said]
+        found = found or [option for option in options if read_flag(option.label) is flag]
     if len({option.value for option in found}) > 1:
         values = ", ".join(option.value for option in found)
         raise ValueError(f"{quoted(value)} is the name of several options: {values}")

@@ -1,0 +1,149 @@
+"""docs/recipes.md: every recipe is played for its CRM, and gives what it is there for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import time_machine
+from ruamel.yaml import YAML
+
+from app.services.allowance import BudgetGate
+from tests.bridge import PROVIDERS
+from tests.contract.case_files import case_for
+from tests.contract.desk import CustomField
+from tests.contract.play import START, Play
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "recipes.md"
+PERSON = {"id": "a1", "email": "kim@gmail.com", "fullname": "Kim Lee"}
+ANSWERS = {
+    "Which plan?": "business", "Topics": ["Forms", "Routing"], "Seats": "1.200", "Budget": "500",
+    "Go live?": "14.01.2027", "Newsletter": "ja",
+}  # fmt: skip
+CHOICE = {"Plan": ["Basic", "Pro"], "Topics": ["Forms", "Routing", "Polls"]}
+FIELDS: dict[str, dict[str, tuple[str, str]]] = {
+    "A pick list": {"plan": ("deal", "choice")},
+    "A multi-select": {"topics": ("contact", "choices")},
+    "A number": {"seats": ("deal", "number")},
+    "Money": {"budget": ("deal", "money")},
+    "A date": {"go_live": ("deal", "date")},
+    "A check box": {"newsletter": ("contact", "flag")},
+    "An owner, and a user beside the owner": {"account_manager": ("deal", "user")},
+}
+"""Recipe -> fields that the company has made: name, object, type."""
+THEN: dict[str, dict[str, Any]] = {
+    "A pick list": {"deals": [{"plan": "Pro"}]},
+    "A multi-select": {"contacts": [{"topics": ["Forms", "Routing"]}]},
+    "A number": {"deals": [{"seats": 1200}]},
+    "Money": {"deals": [{"amount": 500}]},
+    "A date": {"deals": [{"go_live": "2027-01-14", "close_date": {"contains": "2026-12-31"}}]},
+    "A check box": {"contacts": [{"newsletter": True}]},
+    "An owner, and a user beside the owner": {"deals": [{"owner": "mary@acme.example"}]},
+    "Lead routing": {"meetings": [{"owner": "mary@acme.example"}]},
+    "One open deal a person": {"deals": [{"stage": "Demo booked"}], "meetings": 2},
+}  # fmt: skip
+
+
+def recipes() -> list[tuple[str, str, str]]:
+    """Title, CRM and text of every recipe of the page."""
+    found, title = [], ""
+    parts = re.compile(r"^## (.+?)$|^```yaml (\w+)\n(.*?)^```$", re.S | re.M)
+    for match in parts.finditer(PAGE.read_text("utf-8")):
+        title = match[1] or title
+        if match[2]:
+            found.append((title, match[2], match[3]))
+    return found
+
+
+RECIPES = recipes()
+
+
+def test_every_recipe_is_there_for_every_crm() -> None:
+    """Each heading has one block for each CRM, and the tests know what it gives."""
+    for title in dict.fromkeys(title for title, _, _ in RECIPES):
+        assert [crm for name, crm, _ in RECIPES if name == title] == sorted(PROVIDERS)
+    assert list(THEN) == list(dict.fromkeys(title for title, _, _ in RECIPES))
+
+
+def named(crm: str, field: str) -> str:
+    """A custom field's name as the CRM has it."""
+    if crm == "salesforce":
+        return f"{field[:1].upper()}{field[1:]}"
+    return field.replace("_", " ").capitalize() if crm == "pipedrive" else field
+
+
+@pytest.mark.parametrize(
+    ("title", "crm", "text"), RECIPES, ids=[f"{t}-{c}".replace(" ", "_") for t, c, _ in RECIPES]
+)
+def test_recipe(
+    title: str, crm: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file that the page shows is good for an account with these fields, and a booking gives
+    what the recipe promises."""
+    monkeypatch.setattr(BudgetGate, "enter", lambda self, allowance: self.may_go_on())
+    booking = {
+        "webhook": "booking_created",
+        "change": {"attendees": [{**PERSON, "notes": ANSWERS}]},
+    }
+    steps = [booking]
+    if title == "One open deal a person":
+        steps.append({**booking, "booking": "second"})
+    raw = {
+        "title": title, "wanted": "What docs/recipes.md promises for it.",
+        "mapping": {crm: YAML(typ="safe").load(text)},
+        "pipelines": {"Sales": ["New", "Demo booked", "Offer"]},
+        "steps": steps, "then": _renamed(crm, THEN[title]),
+    }  # fmt: skip
+    with time_machine.travel(START, tick=True) as clock:
+        play = Play({crm: case_for(raw, crm)}, tmp_path, clock)
+        try:
+            for field, (name, kind) in FIELDS.get(title, {}).items():
+                _add(play, crm, name, field, kind)
+            play.run()
+            _look_beside(play, crm, title)
+        finally:
+            play.close()
+
+
+def _renamed(crm: str, then: dict[str, Any]) -> dict[str, Any]:
+    ours = {field for fields in FIELDS.values() for field in fields}
+    return {"deliveries": "synced"} | {
+        name: [{named(crm, k) if k in ours else k: v for k, v in row.items()} for row in rows]
+        if isinstance(rows, list) else rows
+        for name, rows in then.items()
+    }  # fmt: skip
+
+
+def _add(play: Play, crm: str, name: str, field: str, kind: str) -> None:
+    sandbox, called = play.bridge.sandbox(crm), named(crm, field)
+    if kind == "money" or (kind == "user" and crm == "pipedrive"):
+        if crm == "pipedrive":
+            type_ = "monetary" if kind == "money" else "user"
+            sandbox.add_custom("deals", "f" * 40, called, type_)
+    elif kind == "user" and crm == "hubspot":
+        owner = sandbox.schema["deals"]["hubspot_owner_id"]
+        sandbox.schema["deals"][called] = {**owner, "name": called, "hubspotDefined": False}
+    elif kind == "user":
+        made = {"type": "Lookup", "references": "User"}
+        sandbox.custom["Opportunity"][f"{called}__c"] = made
+    else:
+        options = CHOICE.get(field.capitalize(), [])
+        play.desks[crm].add_field(name, called, CustomField(kind=kind, options=options))
+
+
+def _look_beside(play: Play, crm: str, title: str) -> None:
+    """What the desk's words do not show: structured values and ids of users."""
+    sandbox = play.bridge.sandbox(crm)
+    if title == "Money" and crm == "pipedrive":
+        (deal,) = sandbox.records["deals"].values()
+        assert deal["custom_fields"]["f" * 40] == {"value": 500, "currency": "USD"}
+    if title.startswith("An owner"):
+        (deal,) = play.desks[crm].records("deal")
+        there = {
+            "hubspot": lambda: {u.id: u.email for u in sandbox._owner_rows()},
+            "pipedrive": lambda: {n: email for email, n in sandbox._user_ids().items()},
+            "salesforce": lambda: {r["Id"]: r["Email"] for r in sandbox.tables["User"].values()},
+        }[crm]()
+        assert there[deal[named(crm, "account_manager")]] == "john@acme.example"
