@@ -28,7 +28,7 @@ from app.domain.records import (
     NewField,
     WriteRule,
 )
-from app.domain.text import cut
+from app.domain.text import cut, nearest, quoted
 from app.mapping.check import Complaint, check_against
 from app.mapping.load import MappingText, load_mapping, read_text
 from app.mapping.mapping import Mapping
@@ -95,10 +95,7 @@ def _add_check(group: AppGroup, services: Services) -> None:
 def _check_files(services: Services, file: Path | None) -> None:
     problems = []
     if file is not None:
-        crm = _crm_of(file)
-        if crm not in services.providers:
-            raise click.ClickException(f"{file.name}: there is no CRM {crm!r}.")
-        files = {crm: file}
+        files = {_crm_of(services, file): file}
     else:
         files = {name: services.mappings.path(name) for name in services.providers}
     for name, path in files.items():
@@ -111,9 +108,23 @@ def _check_files(services: Services, file: Path | None) -> None:
         raise click.ClickException("\n".join(problems))
 
 
-def _crm_of(file: Path) -> str:
-    match = re.search(r"^\W*crm\W+(\w+)", file.read_text("utf-8", errors="replace"), re.M)
-    return match[1] if match else file.stem
+def _crm_of(services: Services, file: Path) -> str:
+    """The CRM that a file is for: the one that it names, or nearly; else the one it is called after.
+
+    A slip in its name is told when the file is read, with all the others.
+    """
+    text = file.read_text("utf-8", errors="replace")
+    said = re.search(r"^\W*crm\W+(\w+)", text, re.M)
+    there = list(services.providers)
+    near = nearest(said[1], there) if said else file.stem
+    if near in there:
+        return near
+    if said is None:
+        return there[0]
+    line = text[: said.start(1)].count("\n") + 1
+    raise click.ClickException(
+        f"{file.name}:{line}: crm: there is no CRM {quoted(said[1])}; there are: {', '.join(there)}"
+    )
 
 
 def _read(path: Path, crm: str) -> MappingText:
@@ -391,9 +402,7 @@ def _add_diff(group: AppGroup, services: Services) -> None:
                   help="Which stored bookings: today, last-week, last-month or a date.")  # fmt: skip
     def diff(old: Path, new: Path, since: str) -> None:
         """Say which bookings would come out differently; nobody is asked, nothing is written."""
-        crm = _crm_of(new)
-        if crm not in services.providers:
-            raise click.ClickException(f"{new.name}: there is no CRM {crm!r}.")
+        crm = _crm_of(services, new)
         first, second = _load(services, old, crm), _load(services, new, crm)
         previewer = Previewer(services.store, services.cipher, utcnow)
         bookings, shape = previewer.since(read_moment(since)), services.shape(crm)

@@ -198,7 +198,11 @@ def test_good_files_pass(still: tuple[Bridge, str], tmp_path: Path) -> None:
         (["preview", "CRM", "FORM"], "names nobody"),
         (["preview", "CRM", "BOOKING", "--mapping", "BROKEN"], "broken.json:1"),
         (["preview", "CRM", "BOOKING", "--mapping", "OTHER"], "this one is for other"),
-        (["check", "OTHER"], "there is no CRM 'other'"),
+        (["check", "OTHER"], "other.yaml:2: crm: there is no CRM 'other'; there are: hubspot"),
+        (["check", "CAPITALS"], "m.yaml:2: crm: there is no CRM 'HubSpot'; did you mean hubspot?"),
+        (["check", "NOTHING"], "n.yaml:1: the file is empty; it begins with"),
+        (["check", "LATIN"], "l.yaml:3: this line is not readable as UTF-8"),
+        (["check", "NAMELESS"], "crm is missing"),
         (["check", "BINARY"], "not readable"),
         (["diff", "OTHER", "OTHER"], "there is no CRM 'other'"),
         (["diff", "SHIPPED", "SHIPPED", "--events", "lately"], "neither a date nor one of"),
@@ -215,6 +219,10 @@ def test_errors_are_sentences(
         "EMPTY": ("empty.json", b"{}"),
         "FORM": ("form.json", b'{"webhookType": "form_submission", "id": 5}'),
         "OTHER": ("other.yaml", b"version: 1\ncrm: other\n"),
+        "CAPITALS": ("m.yaml", b"version: 1\ncrm: HubSpot\n"),
+        "NOTHING": ("n.yaml", b""),
+        "LATIN": ("l.yaml", "version: 1\ncrm: hubspot\n# Größe\n".encode("latin-1")),
+        "NAMELESS": ("nameless.yaml", b"version: 1\n"),
         "BINARY": (f"{provider}.yaml", b"\xff\xfe\x00crm: \x80"),
     }
     for name, content in files.values():
