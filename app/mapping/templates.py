@@ -358,6 +358,11 @@ def _check_parts(tree: nodes.Template) -> None:
             check_path(f"{root}.{name}")
 
 
+def is_constant(source: str) -> bool:
+    """Whether a template gives its own text for every booking."""
+    return not re.search(r"\{[{%#]", source)
+
+
 def _loops(node: nodes.Node) -> list[nodes.Node]:
     own = [node] if isinstance(node, nodes.For) else []
     return [*own, *node.find_all(nodes.For)]
