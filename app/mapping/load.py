@@ -84,6 +84,8 @@ class MappingText:
         self._document = _parse(name, text)
         self._crm = crm
         self.mistakes: list[Mistake] = []
+        self.warnings: list[Mistake] = []
+        """What may be right: it keeps no file from being used."""
         self._gone: dict[Location, list[int]] = {}
         """Lists -> the entries that were left out of them."""
         self._wrong: set[Location] = set()
@@ -198,16 +200,32 @@ class MappingText:
 
     def note(self, location: Location, message: str) -> None:
         """Add a mistake at a place of the file; once."""
-        look_at_the_clock()
-        location = in_document(self._document, self._original(location))
-        key = ".".join(str(part) for part in location)
-        mistake = Mistake(line_of(self._document, location), key, message)
+        mistake = self._at(location, message)
         if mistake not in self.mistakes:
             self.mistakes.append(mistake)
 
+    def warn(self, location: Location, message: str) -> None:
+        """Add what may be a mistake at a place of the file; once."""
+        warning = self._at(location, message)
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+
+    def _at(self, location: Location, message: str) -> Mistake:
+        look_at_the_clock()
+        location = in_document(self._document, self._original(location))
+        key = ".".join(str(part) for part in location)
+        return Mistake(line_of(self._document, location), key, message)
+
     def lines(self) -> list[str]:
         """Every mistake as `file:line: key: what is wrong`, in the order of the lines."""
-        ordered = sorted(self.mistakes, key=lambda mistake: mistake.line)
+        return self._as_lines(self.mistakes)
+
+    def warning_lines(self) -> list[str]:
+        """Every warning in the same form."""
+        return self._as_lines(self.warnings)
+
+    def _as_lines(self, found: list[Mistake]) -> list[str]:
+        ordered = sorted(found, key=lambda mistake: mistake.line)
         named = ((m, f"{m.key}: " if m.key else "") for m in ordered)
         return [f"{self.name}:{m.line}: {key}{m.message}" for m, key in named]
 

@@ -110,8 +110,14 @@ def kind_of(path: str) -> Kind:
 
 def answer_label(path: str) -> str | None:
     """The question that a path asks for, in the form in which labels are compared."""
+    name = answer_name(path)
+    return plain_label(name) if name is not None else None
+
+
+def answer_name(path: str) -> str | None:
+    """The question that a path asks for, as it is written there."""
     free = _OPEN.fullmatch(path)
-    return plain_label(free[2] or free[4]) if free and free[1] == "answers" else None
+    return (free[2] or free[4]) if free and free[1] == "answers" else None
 
 
 def build_context(

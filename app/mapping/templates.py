@@ -393,6 +393,13 @@ def names_in(source: str) -> frozenset[str]:
     return frozenset(found | {f"answers:{plain_label(label)}" for label in asked})
 
 
+@lru_cache(maxsize=512)
+def questions_in(source: str) -> frozenset[str]:
+    """The questions that a template asks for, as they are written there."""
+    asked = {label for root, label in _members(_environment.parse(source)) if root == "answers"}
+    return frozenset(asked - _METHODS[dict])
+
+
 def render(source: str, context: Mapping[str, Any]) -> str:
     """Render a checked template. Text in braces inside the data stays text.
 
