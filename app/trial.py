@@ -17,6 +17,7 @@ from app.mapping.load import MappingText
 from app.mapping.mapping import Mapping
 from app.mapping.patience import patience
 from app.services.preview import BookingPreview, Previewer
+from app.services.questions import questions_seen, warn
 from app.store.engine import utcnow
 from app.store.models import WORKING, ConnectionRow
 from crm_adapters.base import Adapter
@@ -57,6 +58,8 @@ class Trial:
     """What came of trying the text of a mapping file."""
 
     mistakes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What no stored booking has: maybe a slip, maybe only new."""
     version: str = ""
     account: AccountPreview | None = None
 
@@ -89,7 +92,8 @@ def try_text(services: Services, provider: str, text: str, row: ConnectionRow | 
     if row is not None and read.mapping is not None:
         mapping = services.mappings.settle(read.mapping)
         account = _unusable(services, row) or _try_live(services, read, mapping, row)
-    return Trial(tuple(read.lines()), read.version, account)
+    warnings = warn(read, questions_seen(services.store, services.cipher))
+    return Trial(tuple(read.lines()), tuple(warnings), read.version, account)
 
 
 def _try_live(

@@ -118,6 +118,17 @@ def _schema() -> dict[str, dict[str, Record]]:
     }
 
 
+DEMANDED: dict[str, tuple[tuple[str, ...], ...]] = {
+    "contacts": (("email", "firstname", "lastname"),),
+    "companies": (("name", "domain"),),
+    "deals": (("dealname",), ("dealstage",)),
+    "meetings": (("hs_timestamp",),),
+}
+"""One of each is demanded of a new record, by the guides of the objects, as
+https://developers.hubspot.com/docs/api-reference/2026-03/crm/objects/deals/guide. A meeting without
+hs_timestamp takes the start of the meeting for it."""
+
+
 def searchable(phone: str, country: str | None) -> str:
     """The digits that the search knows of a number: 'only the area code and local number'.
 
@@ -408,6 +419,8 @@ class HubSpotSandbox(Sandbox):
             if most is not None:
                 self._invalid(name, f"Property values must not be longer than {most}", "TOO_LONG")
             clean[name] = value
+        if new:
+            self._check_new(kind, clean)
         if kind == "contacts":
             self._check_contact(clean, new, own)
         for name, spec in self.schema[kind].items():
@@ -424,6 +437,15 @@ class HubSpotSandbox(Sandbox):
         if rule and clean.get(rule[0]) == rule[1] and not clean.get(rule[2]):
             self._invalid(rule[2], f"{rule[2]} is required", "REQUIRED_PROPERTY")
         return clean
+
+    def _check_new(self, kind: str, clean: Record) -> None:
+        """Refuse what lacks a property that the object's guide demands of every new record."""
+        if kind == "meetings" and clean.get("hs_meeting_start_time"):
+            clean.setdefault("hs_timestamp", clean["hs_meeting_start_time"])
+        for names in DEMANDED.get(kind, ()):
+            if not any(clean.get(name) for name in names):
+                words = f"{' or '.join(names)} is required for {kind}"
+                self._invalid(names[0], words, "REQUIRED_PROPERTY")
 
     def _fields_of(self, kind: str, use: str) -> dict[str, Record]:
         """The properties of an object for one use of `account.USES`."""
@@ -507,8 +529,6 @@ class HubSpotSandbox(Sandbox):
                 raise Refused(
                     409, "CONFLICT", f"Contact already exists. Existing ID: {other['id']}"
                 )
-        if new and not any(clean.get(k) for k in ("email", "firstname", "lastname")):
-            self._invalid("email", "A contact needs an email or a name", "REQUIRED_PROPERTY")
 
     def _invalid(self, name: str, why: str, code: str, more: Record | None = None) -> None:
         detail = json.dumps([{"isValid": False, "message": why, "error": code, "name": name}])

@@ -78,11 +78,13 @@ DEFAULTED = {"OwnerId", "Status"}
 """Fields that get a value when a record is made without one, and cannot be emptied."""
 REQUIRED = {"Lead": ["LastName", "Company"], "Account": ["Name"], "Contact": ["LastName"],
             "Opportunity": ["Name", "StageName", "CloseDate"],
-            "Event": ["StartDateTime", "EndDateTime"],
             "OpportunityContactRole": ["OpportunityId", "ContactId"],
             "EventRelation": ["EventId", "RelationId"], "PermissionSet": ["Name", "Label"],
             "PermissionSetAssignment": ["PermissionSetId", "AssigneeId"],
             "FieldPermissions": ["ParentId", "SobjectType", "Field"]}  # fmt: skip
+DEMANDED = {"Event": ["StartDateTime", "EndDateTime"]}
+"""What describe calls nillable and a write has to bring all the same, as the Object Reference says:
+https://developer.salesforce.com/docs/platform/object-reference/references/standard-objects/object-event.html"""
 
 
 CLOCK = r"\d\d:\d\d:\d\d\.\d{3}Z"
@@ -301,7 +303,8 @@ class SalesforceSandbox(Sandbox):
         if converted:
             raise Refused(400, "CANNOT_UPDATE_CONVERTED_LEAD", "cannot reference converted lead")
         whole = {**(self.tables[sobject].get(record_id or "", {})), **values}
-        missing = [name for name in REQUIRED.get(sobject, []) if whole.get(name) in (None, "")]
+        demanded = [*REQUIRED.get(sobject, ()), *DEMANDED.get(sobject, ())]
+        missing = [name for name in demanded if whole.get(name) in (None, "")]
         if missing:
             message = f"Required fields are missing: [{', '.join(missing)}]"
             raise Refused(400, "REQUIRED_FIELD_MISSING", message, missing)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 import structlog
@@ -612,7 +613,10 @@ class Batch:
     def _is_needed(self, name: ObjectName, field_name: str) -> bool:
         """Whether a record cannot be made without a field; owners have a stand-in."""
         field = self._account.directory.field(name, field_name)
-        is_owner = field_name == self._account.adapter.shape.owner_fields.get(name)
+        shape = self._account.adapter.shape
+        if (field_name,) in shape.needs.get(name, ()):
+            return True
+        is_owner = field_name == shape.owner_fields.get(name)
         return field is not None and field.required and not is_owner
 
     def _refused_values(
@@ -705,9 +709,8 @@ def marks_of(desired: DesiredBooking, adapter: Adapter, left: Iterable[str] = ()
             looks.append(adapter.record_id_in(name, key.value) if by_id else key.value)
         if name is ObjectName.COMPANY:
             # Some CRMs know no domain and look for a company by its name.
-            looks += [
-                str(record.fields.get(need) or "") for need in adapter.shape.needs.get(name, ())
-            ]
+            needed = chain.from_iterable(adapter.shape.needs.get(name, ()))
+            looks += [str(record.fields.get(need) or "") for need in needed]
         phones = []
         if name in PEOPLE:
             # Whoever books with a phone number alone is found by it.

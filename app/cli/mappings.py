@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -28,14 +29,15 @@ from app.domain.records import (
     NewField,
     WriteRule,
 )
-from app.domain.text import cut
+from app.domain.text import cut, nearest, quoted
 from app.mapping.check import Complaint, check_against
-from app.mapping.load import MappingText, load_mapping, read_text
+from app.mapping.load import MappingText, read_text
 from app.mapping.mapping import Mapping
 from app.mapping.present import blank
 from app.mapping.provision import retyped, type_in_words
 from app.mapping.schema import json_schema
 from app.services.preview import BookingPreview, Previewer, describe
+from app.services.questions import questions_seen, warn
 from app.store.deliveries import want_resync
 from app.store.engine import utcnow
 from app.store.inbox import read_event_row
@@ -50,6 +52,7 @@ def mappings_group(services: Services) -> AppGroup:
     _add_check(group, services)
     _add_preview(group, services)
     _add_diff(group, services)
+    _add_questions(group, services)
 
     @group.command("schema")
     def schema() -> None:
@@ -93,27 +96,53 @@ def _add_check(group: AppGroup, services: Services) -> None:
 
 
 def _check_files(services: Services, file: Path | None) -> None:
-    problems = []
+    mistakes: list[str] = []
+    warnings: list[str] = []
+    seen = questions_seen(services.store, services.cipher)
     if file is not None:
-        crm = _crm_of(file)
-        if crm not in services.providers:
-            raise click.ClickException(f"{file.name}: there is no CRM {crm!r}.")
-        files = {crm: file}
+        files = {_crm_of(services, file): file}
     else:
         files = {name: services.mappings.path(name) for name in services.providers}
     for name, path in files.items():
         try:
-            load_mapping(path, name)
-            click.echo(f"{path.name} is good")
+            text = read_text(path, name)
         except MappingError as error:
-            problems.append(str(error))
-    if problems:
-        raise click.ClickException("\n".join(problems))
+            mistakes.append(str(error))
+            continue
+        if not text.mistakes:
+            click.echo(f"{text.name} is good")
+        mistakes += text.lines()
+        warnings += warn(text, seen)
+    _end(mistakes, warnings)
 
 
-def _crm_of(file: Path) -> str:
-    match = re.search(r"^\W*crm\W+(\w+)", file.read_text("utf-8", errors="replace"), re.M)
-    return match[1] if match else file.stem
+def _end(mistakes: Sequence[str], warnings: Sequence[str]) -> None:
+    """Say what is wrong, and apart from it what may only be new; exit 1 where something is wrong."""
+    if mistakes:
+        click.echo("Error: " + "\n".join(mistakes), err=True)
+    for line in warnings:
+        click.echo(f"Warning: {line}", err=True)
+    if mistakes:
+        raise SystemExit(1)
+
+
+def _crm_of(services: Services, file: Path) -> str:
+    """The CRM that a file is for: the one that it names, or nearly; else the one it is called after.
+
+    A slip in its name is told when the file is read, with all the others.
+    """
+    text = file.read_text("utf-8", errors="replace")
+    said = re.search(r"^\W*crm\W+(\w+)", text, re.M)
+    there = list(services.providers)
+    near = nearest(said[1], there) if said else file.stem
+    if near in there:
+        return near
+    if said is None:
+        return there[0]
+    line = text[: said.start(1)].count("\n") + 1
+    raise click.ClickException(
+        f"{file.name}:{line}: crm: there is no CRM {quoted(said[1])}; there are: {', '.join(there)}"
+    )
 
 
 def _read(path: Path, crm: str) -> MappingText:
@@ -147,9 +176,9 @@ def _check_account(
                 _complain(text, adapter.shape, adapter.directory())
     except CrmError as error:
         raise click.ClickException(f"{error.message} {error.advice}") from None
-    if text.mistakes:
-        raise click.ClickException("\n".join(text.lines()))
-    click.echo(f"{text.name} is good for connection {connection}")
+    if not text.mistakes:
+        click.echo(f"{text.name} is good for connection {connection}")
+    _end(text.lines(), warn(text, questions_seen(services.store, services.cipher)))
 
 
 def _show_new(fields: Sequence[NewField]) -> None:
@@ -210,6 +239,8 @@ def _add_preview(group: AppGroup, services: Services) -> None:
         previewer = Previewer(services.store, services.cipher, utcnow)
         bookings = _bookings(services, previewer, payload, event, booking, since)
         mapping = _load(services, file, crm) if file else services.mappings[crm]
+        text = MappingText(file.name if file else f"{crm}.yaml", mapping.text, crm)
+        _end((), warn(text, questions_seen(services.store, services.cipher), bookings))
         if connection is None:
             pairs = previewer.offline(mapping, services.shape(crm), bookings)
             _show_offline(pairs, as_json)
@@ -391,9 +422,7 @@ def _add_diff(group: AppGroup, services: Services) -> None:
                   help="Which stored bookings: today, last-week, last-month or a date.")  # fmt: skip
     def diff(old: Path, new: Path, since: str) -> None:
         """Say which bookings would come out differently; nobody is asked, nothing is written."""
-        crm = _crm_of(new)
-        if crm not in services.providers:
-            raise click.ClickException(f"{new.name}: there is no CRM {crm!r}.")
+        crm = _crm_of(services, new)
         first, second = _load(services, old, crm), _load(services, new, crm)
         previewer = Previewer(services.store, services.cipher, utcnow)
         bookings, shape = previewer.since(read_moment(since)), services.shape(crm)
@@ -409,6 +438,30 @@ def _add_diff(group: AppGroup, services: Services) -> None:
         if different:
             Console().print(table)
         click.echo(f"{len(different)} of {len(bookings)} bookings would come out differently")
+
+
+def _add_questions(group: AppGroup, services: Services) -> None:
+    @group.command("questions")
+    @click.option("--json", "as_json", is_flag=True, help="As JSON.")
+    def questions(as_json: bool) -> None:
+        """List the questions that stored bookings answer, with their meeting types."""
+        seen = questions_seen(services.store, services.cipher)
+        if as_json:
+            shown = {
+                "bookings": seen.bookings,
+                "every": seen.every,
+                "questions": [asdict(question) for question in seen.questions],
+            }
+            click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+            return
+        table = Table("question", "bookings", "meeting types")
+        for question in seen.questions:
+            types = ", ".join(question.meeting_types)
+            table.add_row(Text(question.label), str(question.bookings), Text(types))
+        if seen.questions:
+            Console().print(table)
+        which = "all there are" if seen.every else "those that changed last"
+        click.echo(f"{len(seen.questions)} questions in {seen.bookings:,} bookings, {which}")
 
 
 def _differences(

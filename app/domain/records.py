@@ -593,8 +593,9 @@ class CrmShape:
     """By what else the records of an object can be found."""
     lag: Mapping[ObjectName, float] = field(default_factory=dict)
     """Seconds after which a search shows a new record, where only a search can find it."""
-    needs: Mapping[ObjectName, tuple[str, ...]] = field(default_factory=dict)
-    """One of these fields must be written of every new record, which the schema does not tell."""
+    needs: Mapping[ObjectName, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    """Of each of these groups one field must be written of every new record, which the schema does
+    not tell."""
     new_fields: Mapping[ObjectName, str] = field(default_factory=dict)
     """Objects that take custom fields -> how the names of those look, as a regular expression."""
     text_unit: Unit = Unit.UTF16

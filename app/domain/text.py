@@ -93,11 +93,17 @@ def cut(text: str, limit: int, unit: Unit = Unit.UTF16) -> str:
     return text[:end].rstrip() + CUT_MARK
 
 
-def did_you_mean(wanted: str, there: Iterable[str]) -> str:
-    """The nearest of what there is, as the end of a sentence; empty where nothing is near."""
+def nearest(wanted: str, there: Iterable[str]) -> str | None:
+    """What of all there is comes nearest to a word, whatever its case; None where nothing is near."""
     names = {name.casefold(): name for name in there}
     near = difflib.get_close_matches(wanted.casefold(), names, 1, cutoff=0.65)
-    return f"; did you mean {names[near[0]]}?" if near else ""
+    return names[near[0]] if near else None
+
+
+def did_you_mean(wanted: str, there: Iterable[str]) -> str:
+    """The nearest of what there is, as the end of a sentence; empty where nothing is near."""
+    near = nearest(wanted, there)
+    return f"; did you mean {near}?" if near else ""
 
 
 def quoted(value: object) -> str:

@@ -23,6 +23,7 @@ from app.domain.records import (
 )
 from app.domain.text import did_you_mean
 from app.mapping.coerce import coerce
+from app.mapping.elsewhere import set_elsewhere
 from app.mapping.mapping import Mapping
 from app.mapping.plan import find_pipeline, find_stage
 from app.mapping.provision import Seen, constants_of, kinds_of, new_field
@@ -143,7 +144,10 @@ class _Judge:
         for key, spec in fields.items():
             here = (*place, "fields", key)
             known = schema.get(key)
-            if known is None:
+            elsewhere = set_elsewhere(name, key, spec, self._shape)
+            if elsewhere:
+                yield Complaint(here, elsewhere)
+            elif known is None:
                 pattern = self._shape.new_fields.get(name)
                 new = new_field(name, key, spec, self._seen)
                 usable = pattern is not None and re.fullmatch(pattern, key)
@@ -209,10 +213,10 @@ class _Judge:
             if field.required and field.name not in there:
                 words = f"{self._crm} demands {field.name} ({field.label}) of every {name}"
                 yield Complaint((*place, "fields", field.name), words)
-        needed = self._shape.needs.get(name, ())
-        if needed and not there & set(needed):
-            words = f"{self._crm} demands {' or '.join(needed)} of every {name}"
-            yield Complaint((*place, "fields", needed[0]), words)
+        for needed in self._shape.needs.get(name, ()):
+            if not there & set(needed):
+                words = f"{self._crm} demands {' or '.join(needed)} of every {name}"
+                yield Complaint((*place, "fields", needed[0]), words)
 
     def _stages(self, deal: DealRules, place: Location) -> Iterator[Complaint]:
         try:

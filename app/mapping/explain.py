@@ -10,9 +10,11 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from app.domain.text import did_you_mean, quoted
+from app.domain.text import cut, did_you_mean, quoted
+from app.mapping.paths import FIXED, answer_label, in_quotes
 from app.mapping.patience import look_at_the_clock
-from app.mapping.schema import KEYS
+from app.mapping.schema import KEYS, SECTIONS, SOURCE_KEYS, keys_of
+from app.mapping.transforms import WITH_ARGUMENT
 
 Location = tuple[int | str, ...]
 _SHAPES = {
@@ -23,6 +25,8 @@ _SHAPES = {
     "tuple_type": "a list", "list_type": "a list", "none_required": "nothing",
 }  # fmt: skip
 """pydantic's name of an error -> what it wanted."""
+_BRACES = "{{"
+"""Begins a template; without quotes around it YAML reads a table."""
 _CHOICES = ("literal_error", "enum")
 
 
@@ -46,38 +50,87 @@ def explain(error: ValidationError, plain: Any) -> list[tuple[Location, str]]:
             other[: len(place)] == place and isinstance(items[0]["input"], MappingType)
             for other in inside
         )
-        found += [(place, words) for words in _sentences(items, meant)]
+        at = place[:-1] if place and str(place[-1]).startswith(_BRACES) else place
+        found += [(at, words) for words in _sentences(place, items, meant)]
     return found
 
 
-def _sentences(items: list[ErrorDetails], meant: bool) -> Iterator[str]:
+def _sentences(place: Location, items: list[ErrorDetails], meant: bool) -> Iterator[str]:
     shapes = [_SHAPES[item["type"]] for item in items if item["type"] in _SHAPES]
     texts = [item["ctx"]["expected"] for item in items if item["type"] in _CHOICES]
     # pydantic lists texts in quotes, members of an enumeration with their names around them.
     choices = list(dict.fromkeys(re.findall(r"'([^']*)'", " ".join(texts)) or texts))
     for item in items:
         if item["type"] not in _SHAPES and item["type"] not in _CHOICES:
-            yield _words(item)
+            yield _words(place, item)
     if meant or not (shapes or choices):
         return
     given, there = items[0]["input"], ", ".join(choices)
-    if isinstance(given, str) and choices:
+    if isinstance(given, list) and not choices and set(shapes) == {"keys and values"}:
+        yield "here belong keys and values, no list: take the dashes or brackets away"
+    elif isinstance(given, MappingType) and any(str(key).startswith(_BRACES) for key in given):
+        inside = next(str(key) for key in given if str(key).startswith(_BRACES))
+        yield f"a template needs quotes: {in_quotes(inside, True)}"
+    elif isinstance(given, str) and choices:
         yield f"there is no {quoted(given)} here{did_you_mean(given, choices)}; there are: {there}"
     else:
         forms = [*dict.fromkeys(shapes), *([f"one of: {there}"] if choices else [])]
         plain = given is not None and not isinstance(given, (MappingType, list))
         shown = f", not {quoted(given)}" if plain else ""
-        yield f"here belongs {' or '.join(forms)}{shown}"
+        constant = plain and place[-2:-1] == ("fields",)
+        hint = f"; a constant is written {{value: {_as_yaml(given)}}}" if constant else ""
+        if isinstance(given, str) and re.match(r"[\w.-]+:\S", given):
+            hint = "; a blank is missing after the colon"
+        yield f"here belongs {' or '.join(forms)}{shown}{hint}"
 
 
-def _words(item: ErrorDetails) -> str:
+def _as_yaml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else cut(str(value), 60)
+
+
+def _words(place: Location, item: ErrorDetails) -> str:
     look_at_the_clock()
     if item["type"] == "extra_forbidden":
-        return f"this key is not known here{did_you_mean(str(item['loc'][-1]), KEYS)}"
+        return _not_known(place, item)
     if item["type"] == "missing":
         return f"{item['loc'][-1]} is missing"
     words = str(item["msg"]).removeprefix("Value error, ")
     return words.replace("Input should", "this should", 1)
+
+
+def _not_known(place: Location, item: ErrorDetails) -> str:
+    """A key that is none here: a field that stands outside `fields`, a transform outside `as`, …"""
+    key = str(item["loc"][-1])
+    if key.startswith(_BRACES):
+        return f"a template needs quotes: {{template: {in_quotes(key, True)}}}"
+    if "\xa0" in key:
+        return "this key begins with a no-break blank, as web pages have it; write a usual one"
+    top = all(isinstance(part, int) for part in place[1:-1])
+    section = SECTIONS.get(str(place[0])) if place and top else None
+    near = did_you_mean(key, keys_of(section) if section else KEYS)
+    if key in KEYS:
+        hint = "; it may be indented wrong, or stand in another section"
+    elif section and (not near or _is_source(item["input"])):
+        hint = f"; a field of the CRM stands under fields: {{fields: {{{key}: …}}}}"
+    elif "fields" in place[:-1] and key in WITH_ARGUMENT:
+        hint = f"; a transform stands under as: {{as: {{{key}: …}}}}"
+    else:
+        hint = near
+    return f"this key is not known here{hint}"
+
+
+def _is_source(value: object) -> bool:
+    """Whether a value looks like where a field comes from."""
+    if isinstance(value, MappingType):
+        return bool(SOURCE_KEYS & set(value))
+    return isinstance(value, str) and (value in FIXED or answer_label(value) is not None)
+
+
+def key_text(key: object) -> str:
+    """A key as it is named: braces without quotes are a key to YAML, `{{ attendee.email }}`."""
+    if isinstance(key, MappingType):
+        return f"{_BRACES} {', '.join(map(str, key))} }}}}"
+    return str(key)
 
 
 def in_document(document: Any, location: Location) -> Location:
@@ -85,8 +138,8 @@ def in_document(document: Any, location: Location) -> Location:
     look_at_the_clock()
     node, kept = document, []
     for part in location:
-        if isinstance(node, MappingType) and str(part) in {str(key) for key in node}:
-            node = next(value for key, value in node.items() if str(key) == str(part))
+        if isinstance(node, MappingType) and str(part) in {key_text(key) for key in node}:
+            node = next(value for key, value in node.items() if key_text(key) == str(part))
             kept.append(part)
         elif isinstance(node, list) and isinstance(part, int) and part < len(node):
             node = node[part]

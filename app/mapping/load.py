@@ -19,10 +19,13 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent
 
 from app.domain.errors import MappingError
-from app.mapping.explain import Location, explain, in_document
+from app.domain.people import is_address
+from app.domain.text import did_you_mean, quoted
+from app.mapping.explain import Location, explain, in_document, key_text
 from app.mapping.mapping import Mapping, lay_over
 from app.mapping.patience import look_at_the_clock
 from app.mapping.schema import MappingFile, Rules
+from app.mapping.slips import slip_of
 
 MOST_ROUNDS = 200
 """How often a file is looked at anew after something wrong was left out."""
@@ -81,6 +84,8 @@ class MappingText:
         self._document = _parse(name, text)
         self._crm = crm
         self.mistakes: list[Mistake] = []
+        self.warnings: list[Mistake] = []
+        """What may be right: it keeps no file from being used."""
         self._gone: dict[Location, list[int]] = {}
         """Lists -> the entries that were left out of them."""
         self._wrong: set[Location] = set()
@@ -101,12 +106,19 @@ class MappingText:
         if file is None:
             return None
         if file.crm != crm:
-            self.note(("crm",), f"a file for {crm} is wanted, and this one is for {file.crm}")
+            hint = did_you_mean(file.crm, [crm])
+            words = f"there is no CRM {quoted(file.crm)}{hint}"
+            other = f"a file for {crm} is wanted, and this one is for {file.crm}"
+            self.note(("crm",), words if hint else other)
         shared = {key: plain[key] for key in Rules.model_fields if key in plain}
         groups = {key: _table(plain.get(key)) for key in ("meeting_types", "hosts")}
         for group, overrides in groups.items():
             for name, override in overrides.items():
                 self._override(shared, override, (group, name))
+        for host in groups["hosts"]:
+            if not is_address(host):
+                words = f"{quoted(host)} is no e-mail address, so no host ever fits; write one, as "
+                self.note(("hosts", host), f"{words}mary@yourcompany.example")
         for slug, first in groups["meeting_types"].items():
             for host, second in groups["hosts"].items():
                 both = lay_over(lay_over(shared, first), second)
@@ -188,16 +200,32 @@ class MappingText:
 
     def note(self, location: Location, message: str) -> None:
         """Add a mistake at a place of the file; once."""
-        look_at_the_clock()
-        location = in_document(self._document, self._original(location))
-        key = ".".join(str(part) for part in location)
-        mistake = Mistake(line_of(self._document, location), key, message)
+        mistake = self._at(location, message)
         if mistake not in self.mistakes:
             self.mistakes.append(mistake)
 
+    def warn(self, location: Location, message: str) -> None:
+        """Add what may be a mistake at a place of the file; once."""
+        warning = self._at(location, message)
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+
+    def _at(self, location: Location, message: str) -> Mistake:
+        look_at_the_clock()
+        location = in_document(self._document, self._original(location))
+        key = ".".join(str(part) for part in location)
+        return Mistake(line_of(self._document, location), key, message)
+
     def lines(self) -> list[str]:
         """Every mistake as `file:line: key: what is wrong`, in the order of the lines."""
-        ordered = sorted(self.mistakes, key=lambda mistake: mistake.line)
+        return self._as_lines(self.mistakes)
+
+    def warning_lines(self) -> list[str]:
+        """Every warning in the same form."""
+        return self._as_lines(self.warnings)
+
+    def _as_lines(self, found: list[Mistake]) -> list[str]:
+        ordered = sorted(found, key=lambda mistake: mistake.line)
         named = ((m, f"{m.key}: " if m.key else "") for m in ordered)
         return [f"{self.name}:{m.line}: {key}{m.message}" for m, key in named]
 
@@ -227,8 +255,10 @@ def read_text(path: Path, crm: str) -> MappingText:
         return MappingText(path.name, content.decode("utf-8"), crm)
     except OSError:
         raise MappingError(f"{path}: there is no such mapping file") from None
-    except UnicodeDecodeError:
-        raise MappingError(f"{path.name}:1: it is not readable as YAML") from None
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        words = "this line is not readable as UTF-8; let your editor save the file as UTF-8"
+        raise MappingError(f"{path.name}:{line}: {words}") from None
 
 
 @lru_cache(maxsize=16)
@@ -239,14 +269,20 @@ def _parse(name: str, text: str) -> Any:
         yaml.Composer = _Composer
         document = yaml.load(text)
     except MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = mark.line + 1 if mark else 1
-        raise MappingError(f"{name}:{line}: {error.problem or 'it is not YAML'}") from None
+        slip = slip_of(text, error)
+        key = f"{slip.key}: " if slip.key else ""
+        raise MappingError(f"{name}:{slip.line}: {key}{slip.words}") from None
     except (YAMLError, ValueError, RecursionError) as error:
         words = str(error).partition("\n")[0]
         raise MappingError(f"{name}:1: it is not readable as YAML ({words})") from None
+    if document is None:
+        words = (
+            "the file is empty; it begins with two lines, version: 1 and crm: with the CRM's name"
+        )
+        raise MappingError(f"{name}:1: {words}")
     if not isinstance(document, MappingType):
-        raise MappingError(f"{name}:1: the file must hold keys and values")
+        hint = ", no list: take the dashes away" if isinstance(document, list) else ""
+        raise MappingError(f"{name}:1: the file must hold keys and values{hint}")
     try:
         _plain(document, count(1))
     except (ValueError, RecursionError):
@@ -264,7 +300,7 @@ def _plain(node: Any, seen: Iterator[int] | None = None) -> Any:
     if seen and next(seen) > MAX_NODES:
         raise ValueError("too many entries")
     if isinstance(node, MappingType):
-        return {str(key): _plain(value, seen) for key, value in node.items()}
+        return {key_text(key): _plain(value, seen) for key, value in node.items()}
     if isinstance(node, list):
         return [_plain(item, seen) for item in node]
     # A day is written without quotes, and what pydantic takes for a number is none.
@@ -306,7 +342,7 @@ def line_of(document: Any, location: Location) -> int:
     for part in location:
         try:
             if isinstance(node, MappingType):
-                key = next(key for key in node if str(key) == str(part))
+                key = next(key for key in node if key_text(key) == str(part))
                 line = node.lc.key(key)[0] + 1  # type: ignore[attr-defined]
                 node = node[key]
             else:

@@ -53,16 +53,54 @@ NAME_PATHS = frozenset(
     f"attendee.{n}" for n in ("first_name", "last_name", "full_name", "display_name")
 )
 _OPEN = re.compile(r"""(answers|meeting_type\.metadata|link)(?:\.([\w-]+)|\[(["'])(.+)\3\])""")
+_NAMED = re.compile(r"(answers|meeting_type\.metadata|link)(?:[.\[\s](.*)|$)", re.DOTALL)
+"""What was meant to be one of those."""
+NAMED_ROOTS = ("answers", "meeting_type.metadata", "link")
+"""Paths under which names stand that people choose."""
 _PAYLOAD = re.compile(r"payload(?:\.[\w-]+)+")
 PATTERNS = tuple(f"^{pattern.pattern}$" for pattern in (_OPEN, _PAYLOAD))
 """Paths of which only the form is known."""
 
 
-def check_path(path: str) -> str:
-    """Give the path back; raise ValueError naming the nearest one where there is no such path."""
+def check_path(path: str, otherwise: str = "") -> str:
+    """Give the path back; raise ValueError naming the nearest one where there is no such path.
+
+    `otherwise`: the end of the sentence for a text that looks like no path at all.
+    """
     if path in FIXED or _OPEN.fullmatch(path) or _PAYLOAD.fullmatch(path):
         return path
-    raise ValueError(f"there is no path {path!r}{did_you_mean(path, sorted(FIXED))}")
+    raise ValueError(f"there is no path {path!r}{_instead(path, otherwise)}")
+
+
+def _instead(path: str, otherwise: str) -> str:
+    """What to write in place of something that is no path, as the end of a sentence."""
+    named = _NAMED.match(path)
+    if named:
+        label = (named[2] or "").strip("[].\"'“”„‟‘’‚ ") or "…"
+        return f"; write {in_quotes(asking(named[1], label))}, with both kinds of quotes"
+    if "{{" in path:
+        return f"; a template is written {{template: {in_quotes(path, True)}}}"
+    near = did_you_mean(path, sorted(FIXED))
+    known = re.split(r"[.\[]", path)[0] in ROOTS
+    return near or ("" if known else otherwise)
+
+
+def asking(root: str, label: str) -> str:
+    """The path of a question, or of what else has names that people choose."""
+    return f'{root}["{label}"]'
+
+
+def in_quotes(text: str, double: bool = False) -> str:
+    """A text as YAML has it in single quotes; `double`: in those, where nothing in it needs a mark."""
+    if double and not re.search(r'["\\]', text):
+        return f'"{text}"'
+    return "'" + text.replace("'", "''") + "'"
+
+
+def as_constant(text: str) -> str:
+    """How a constant is written that stands where a path belongs."""
+    plain = re.fullmatch(r"[^\W\d][\w -]*(?<! )", text)
+    return f"{{value: {text if plain else in_quotes(text)}}}"
 
 
 def kind_of(path: str) -> Kind:
@@ -72,8 +110,14 @@ def kind_of(path: str) -> Kind:
 
 def answer_label(path: str) -> str | None:
     """The question that a path asks for, in the form in which labels are compared."""
+    name = answer_name(path)
+    return plain_label(name) if name is not None else None
+
+
+def answer_name(path: str) -> str | None:
+    """The question that a path asks for, as it is written there."""
     free = _OPEN.fullmatch(path)
-    return plain_label(free[2] or free[4]) if free and free[1] == "answers" else None
+    return (free[2] or free[4]) if free and free[1] == "answers" else None
 
 
 def build_context(

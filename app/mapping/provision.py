@@ -9,6 +9,7 @@ from typing import Any
 from app.domain.records import Kind, NewField, ObjectName
 from app.mapping.paths import FIXED, kind_of
 from app.mapping.schema import FieldSpec, Source
+from app.mapping.templates import is_constant
 from app.mapping.transforms import read_flag
 
 Seen = Mapping[str, Sequence[str | list[str]]]
@@ -50,10 +51,12 @@ def kinds_of(spec: Source) -> set[Kind | None]:
 
 
 def constants_of(spec: FieldSpec) -> Iterator[Any]:
-    """Values that are known beforehand: the constant, a default, and what a `map` may give."""
+    """Values that are known beforehand: a constant, also as a template, a default, what `map` gives."""
     last = spec.transforms[-1] if spec.transforms else None
     if spec.value is not None and not spec.transforms:
         yield spec.value
+    if spec.template is not None and not spec.transforms and is_constant(spec.template):
+        yield spec.template
     if isinstance(last, Mapping) and "map" in last:
         yield from last["map"].values()
     if isinstance(last, Mapping) and "default" in last:

@@ -17,8 +17,9 @@ from pydantic import (
 )
 
 from app.domain.records import Lost, ObjectName, Several, WriteRule
+from app.domain.text import cut
 from app.mapping.conditions import check_condition, paths_of
-from app.mapping.paths import FIXED, PATTERNS, answer_label, check_path
+from app.mapping.paths import FIXED, PATTERNS, answer_label, as_constant, check_path
 from app.mapping.templates import check_template, names_in
 from app.mapping.transforms import PLAIN, WITH_ARGUMENT, check_transform
 
@@ -45,6 +46,17 @@ When = Annotated[
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+_SOURCES = {"path": "from"} | {
+    name: name for name in ("value", "template", "first_of", "summary", "answers")
+}
+"""Where a value may come from -> the key for it."""
+SOURCE_KEYS = frozenset(_SOURCES.values())
+
+
+def _constant(text: str) -> str:
+    return f"; a constant is written {as_constant(cut(text, 60))}"
 
 
 class Source(_Strict):
@@ -87,12 +99,13 @@ class Source(_Strict):
     @field_validator("path")
     @classmethod
     def _known_path(cls, value: str | None) -> str | None:
-        return check_path(value) if value else value
+        return check_path(value, _constant(value)) if value else value
 
     @field_validator("first_of")
     @classmethod
     def _known_paths(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(check_path(path) for path in value)
+        words = "; a value where nothing stands is written as: {default: …}"
+        return tuple(check_path(path, words) for path in value)
 
     @field_validator("template")
     @classmethod
@@ -101,12 +114,15 @@ class Source(_Strict):
 
     @model_validator(mode="after")
     def _one_source(self) -> Source:
-        sources = {"path", "value", "template", "first_of", "summary", "answers"}
-        if len(self.model_fields_set & sources) != 1:
-            raise ValueError(
-                "give exactly one of: from, value, template, first_of, summary, answers"
-            )
-        return self
+        given = [name for key, name in _SOURCES.items() if key in self.model_fields_set]
+        if len(given) == 1:
+            return self
+        words = f"give exactly one of: {', '.join(_SOURCES.values())}"
+        if given:
+            words += f"; here stand {' and '.join(given)}"
+        if {"from", "value"} <= set(given):
+            words += "; a value where nothing stands is written as: {default: …}"
+        raise ValueError(words)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -435,8 +451,20 @@ _MODELS: tuple[type[BaseModel], ...] = (
     FieldSpec, FieldKey, RecordId, ContactRules, CompanyRules, DealRules, MeetingRules, StageRules,
     OwnerRules, Skip, FormRules, MappingFile,
 )  # fmt: skip
-KEYS = sorted({f.alias or name for model in _MODELS for name, f in model.model_fields.items()})
+
+
+def keys_of(model: type[BaseModel]) -> set[str]:
+    """The keys that a part of a file takes."""
+    return {field.alias or name for name, field in model.model_fields.items()}
+
+
+KEYS = sorted(set().union(*map(keys_of, _MODELS)))
 """Every key of the language, for naming the nearest."""
+SECTIONS: dict[str, type[RecordRules]] = {
+    "contact": ContactRules, "lead": LeadRules, "company": CompanyRules, "deal": DealRules,
+    "case": CaseRules, "meeting": MeetingRules,
+}  # fmt: skip
+"""The sections that have fields."""
 
 
 def json_schema() -> dict[str, Any]:

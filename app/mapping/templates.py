@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from jinja2.tests import TESTS
 
 from app.domain.text import cut
 from app.mapping.paths import FIXED_ROOTS, ROOTS, check_path, plain_label
+from app.mapping.transforms import ZONES, check_form
 
 MAX_SOURCE = 4_000
 """Characters that a template may have itself."""
@@ -303,10 +305,34 @@ def check_template(source: str) -> str:
         _check_parts(tree)
         _compile(source)
     except TemplateError as error:
-        raise ValueError(f"the template does not compile: {error}") from None
+        raise ValueError(f"the template does not compile: {error}{_instead(source)}") from None
     except (RecursionError, SyntaxError, MemoryError):
         raise ValueError("the template is nested too deeply") from None
     return source
+
+
+def _instead(source: str) -> str:
+    """What was likely meant where a template does not compile, as the end of a sentence."""
+    if re.search("[“”„‟‘’‚«»]", source):
+        return "; curly quotes are none here: write straight ones, ' or \""
+    asked = re.search(r"answers\.([^|}]+)", source)
+    if asked and not re.fullmatch(r"[\w.]+\s*", asked[1]):
+        return "; a question with blanks or signs is written answers['…']"
+    return ""
+
+
+def _check_form(node: nodes.Filter) -> None:
+    """Zone and form of a date, where the template says them outright."""
+    given = dict(zip(("zone", "form"), node.args, strict=False))
+    given |= {str(named.key): named.value for named in node.kwargs}
+    zone, form = given.get("zone"), given.get("form")
+    if isinstance(form, nodes.Const):
+        check_form(str(form.value))
+    if isinstance(zone, nodes.Const) and zone.value not in ZONES:
+        raise ValueError(
+            f"there is no time zone {zone.value!r}; a zone comes first, then the form: "
+            f"{node.name}('Europe/Berlin', '%d.%m.%Y')"
+        )
 
 
 def _check_parts(tree: nodes.Template) -> None:
@@ -319,6 +345,8 @@ def _check_parts(tree: nodes.Template) -> None:
                 there = ", ".join(sorted(n for n in known if n.isalnum()))
                 word = kind.__name__.lower()
                 raise ValueError(f"there is no {word} {node.name!r}; there are: {there}")
+        if isinstance(node, nodes.Filter) and node.name in ("date", "time", "datetime"):
+            _check_form(node)
     for loop in tree.find_all(nodes.For):
         if loop.recursive or any(True for child in loop.body for _ in _loops(child)):
             raise ValueError("a loop inside a loop is not for a mapping file")
@@ -328,6 +356,11 @@ def _check_parts(tree: nodes.Template) -> None:
     for root, name in _members(tree):
         if root in FIXED_ROOTS and (root, name) != ("meeting_type", "metadata"):
             check_path(f"{root}.{name}")
+
+
+def is_constant(source: str) -> bool:
+    """Whether a template gives its own text for every booking."""
+    return not re.search(r"\{[{%#]", source)
 
 
 def _loops(node: nodes.Node) -> list[nodes.Node]:
@@ -358,6 +391,13 @@ def names_in(source: str) -> frozenset[str]:
     found = {node.name for node in tree.find_all(nodes.Name) if node.ctx == "load"}
     asked = [label for root, label in _members(tree) if root == "answers"]
     return frozenset(found | {f"answers:{plain_label(label)}" for label in asked})
+
+
+@lru_cache(maxsize=512)
+def questions_in(source: str) -> frozenset[str]:
+    """The questions that a template asks for, as they are written there."""
+    asked = {label for root, label in _members(_environment.parse(source)) if root == "answers"}
+    return frozenset(asked - _METHODS[dict])
 
 
 def render(source: str, context: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ _YES = {"true", "yes", "ja", "1", "on", "oui", "si", "sí"}
 _NO = {"false", "no", "nein", "0", "off", "non"}
 HERE = "booking"
 """What `tz` takes in place of a zone: the one in which the attendee booked."""
-_ZONES = available_timezones()
+ZONES = available_timezones()
 _PLAIN_VALUES = (str, int, float, bool, list)
 
 
@@ -217,18 +217,60 @@ def check_transform(spec: Any) -> None:
         if name in WITH_ARGUMENT and not _fits(argument, WITH_ARGUMENT[name][0]):
             raise ValueError(f"{name} does not take {argument!r}")
         if name in WITH_ARGUMENT:
-            if name == "tz" and argument != HERE and argument not in _ZONES:
+            if name == "tz" and argument != HERE and argument not in ZONES:
                 raise ValueError(
-                    f"there is no time zone {argument!r}{did_you_mean(argument, _ZONES)}"
+                    f"there is no time zone {argument!r}{did_you_mean(argument, ZONES)}"
                 )
             if name == "truncate" and argument < 1:
                 raise ValueError("truncate takes a number above 0")
+            if name in ("date", "time", "datetime"):
+                check_form(argument)
             if name == "add_days" and abs(argument) > MOST_DAYS:
                 raise ValueError(f"add_days takes at most {MOST_DAYS} days")
             return
+    if spec is None:
+        raise ValueError("there is no transform: what stands under as is indented deeper than as")
+    if isinstance(spec, str) and spec in WITH_ARGUMENT:
+        argument = "{answer: value}" if spec == "map" else "…"
+        words = f"there is no transform {spec!r} that takes nothing"
+        raise ValueError(f"{words}; it is written {{{spec}: {argument}}}")
     known = ", ".join([*PLAIN, *(f"{{{name}: …}}" for name in WITH_ARGUMENT)])
     hint = did_you_mean(str(spec), {*PLAIN, *WITH_ARGUMENT})
     raise ValueError(f"there is no transform {spec!r}{hint}; there are: {known}")
+
+
+_SIGNS = {"y": "Y", "j": "Y", "d": "d", "t": "d", "h": "H", "s": "S"}
+"""A letter of DD.MM.YYYY, HH:mm:ss and the like -> what strftime has for it."""
+
+
+def check_form(form: str) -> str:
+    """Give the form of a date back; raise ValueError where strftime would write its very letters."""
+    if "%" in form:
+        return form
+    right = "%d.%m.%Y"
+    if re.fullmatch(r"(?i)(?=.*[a-z])(?:[dmyhst]|jj|[^a-z%]){1,60}", form):
+        right = re.sub(r"([a-z])\1*", _sign(), form, flags=re.I)
+    raise ValueError(f'{quoted(form)} would be written in these very letters; write "{right}"')
+
+
+def _sign() -> Callable[[re.Match[str]], str]:
+    """What stands for a run of one letter; an m after hours is minutes."""
+    before = ""
+
+    def sign(run: re.Match[str]) -> str:
+        nonlocal before
+        letter, length = run[1].lower(), len(run[0])
+        before, last = letter, before
+        if letter == "m":
+            months = "m" if length <= 2 else "b" if length == 3 else "B"
+            return "%M" if last == "h" else f"%{months}"
+        if letter in "yj" and length == 2:
+            return "%y"
+        if letter in "tj" and length == 1:
+            return run[0]
+        return f"%{_SIGNS[letter]}" if letter in _SIGNS else run[0]
+
+    return sign
 
 
 def _fits(argument: Any, kind: type | tuple[type, ...]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.domain.booking import Booking, MeetingType
@@ -14,6 +15,8 @@ from app.store.models import MeetingTypeRow
 
 KEPT = timedelta(days=1)
 """After that meetergo is asked for a meeting type anew."""
+MOST_TYPES = 2_000
+"""Meeting types that are looked at together."""
 UNKNOWN_KEPT = timedelta(hours=1)
 """The same for one that it does not show."""
 
@@ -57,6 +60,15 @@ def note_type(
         row.slug = kind.slug if "slug" in told else row.slug
         row.name = kind.name if "name" in told else row.name
         row.details = dict(kind.metadata) if "metadata" in told else row.details
+
+
+def known_slugs(session: Session) -> dict[tuple[str, str], str]:
+    """Source and id of the meeting types that were told of -> their slugs; at most MOST_TYPES."""
+    query = select(MeetingTypeRow.source, MeetingTypeRow.type_id, MeetingTypeRow.slug).where(
+        MeetingTypeRow.slug.is_not(None)
+    )
+    rows = session.execute(query.limit(MOST_TYPES))
+    return {(source, number): slug for source, number, slug in rows if slug}
 
 
 def with_type(session: Session, booking: Booking) -> Booking:

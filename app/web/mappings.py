@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from flask import Blueprint, render_template, request
 from werkzeug.exceptions import NotFound
 
+from app.services.questions import questions_seen
 from app.store.models import ConnectionRow
 from app.trial import MAX_TEXT, MOST_BOOKINGS, Trial, try_text
 from app.web.access import me, services, signed_in
@@ -37,7 +38,7 @@ class MappingProblem:
 @blueprint.get("")
 @signed_in
 def index() -> str:
-    """Each provider's file, its version, and what is wrong with it."""
+    """Each provider's file, its version, what is wrong with it; and the questions that it may ask for."""
     files, rows = services().mappings, connected()
     uses = {
         name: [
@@ -49,7 +50,7 @@ def index() -> str:
     }
     return render_template(
         "mappings.html", providers=services().providers, files=files, uses=uses,
-        problems=mapping_problems(),
+        problems=mapping_problems(), seen=questions_seen(services().store, services().cipher),
     )  # fmt: skip
 
 

@@ -106,9 +106,13 @@ class HubSpotAdapter:
         lag=dict.fromkeys((ObjectName.COMPANY, ObjectName.CONTACT), SEARCH_LAG),
         needs={
             # https://developers.hubspot.com/docs/api-reference/crm-contacts-v3/guide and its like
-            ObjectName.CONTACT: ("email", "firstname", "lastname"),
-            ObjectName.COMPANY: ("name", "domain"),
-            ObjectName.MEETING: ("hs_timestamp", "hs_meeting_start_time"),
+            # crm-companies-v3 and crm-meetings-v3 (without hs_timestamp the start counts);
+            # https://developers.hubspot.com/docs/api-reference/2026-03/crm/objects/deals/guide:
+            # the pipeline is always written.
+            ObjectName.CONTACT: (("email", "firstname", "lastname"),),
+            ObjectName.COMPANY: (("name", "domain"),),
+            ObjectName.DEAL: (("dealname",), ("dealstage",)),
+            ObjectName.MEETING: (("hs_timestamp", "hs_meeting_start_time"),),
         },
         new_fields=dict.fromkeys(PLURAL, "[a-z][a-z0-9_]*"),
     )

@@ -103,10 +103,10 @@ class PipedriveAdapter:
         },
         lag=dict.fromkeys((ObjectName.COMPANY, ObjectName.CONTACT), SEARCH_LAG),
         needs={
-            ObjectName.COMPANY: ("name",),
-            ObjectName.CONTACT: ("name",),
-            ObjectName.DEAL: ("title",),
-            ObjectName.MEETING: ("subject",),
+            ObjectName.COMPANY: (("name",),),
+            ObjectName.CONTACT: (("name",),),
+            ObjectName.DEAL: (("title",),),
+            ObjectName.MEETING: (("subject",),),
         },
         # Activities take no custom fields.
         new_fields=dict.fromkeys((ObjectName.COMPANY, ObjectName.CONTACT, ObjectName.DEAL), ".+"),

@@ -102,6 +102,14 @@ class SalesforceAdapter:
             ObjectName.COMPANY: (MatchKey.DOMAIN,),
             ObjectName.DEAL: (MatchKey.OPEN_DEAL,),
         },
+        needs={
+            # Nillable by describe, and demanded all the same but of an all-day event:
+            # https://developer.salesforce.com/docs/platform/object-reference/references/standard-objects/object-event.html
+            ObjectName.MEETING: (
+                ("StartDateTime", "ActivityDateTime", "ActivityDate"),
+                ("EndDateTime", "DurationInMinutes", "IsAllDayEvent"),
+            ),
+        },
         new_fields=dict.fromkeys(SOBJECTS, r"[A-Za-z]\w*__c"),
         owner_fields=dict.fromkeys(ObjectName, "OwnerId"),
         pipeline_field=None,

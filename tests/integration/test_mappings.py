@@ -161,6 +161,36 @@ def test_without_an_account_the_language_alone_is_checked(still: tuple[Bridge, s
     assert bridge.sandbox(provider).total_calls == calls
 
 
+LACKING = [
+    ("hubspot", "company", ("name", "domain"), "name or domain"),
+    ("hubspot", "deal", ("dealname",), "dealname"),
+    ("hubspot", "meeting", ("hs_timestamp", "hs_meeting_start_time"), "hs_timestamp"),
+    ("pipedrive", "meeting", ("subject",), "subject"),
+    ("salesforce", "meeting", ("StartDateTime",), "StartDateTime"),
+    ("salesforce", "meeting", ("EndDateTime",), "EndDateTime or DurationInMinutes"),
+]
+
+
+@pytest.mark.parametrize(("provider", "name", "lacking", "words"), LACKING)
+def test_what_the_guides_demand_is_demanded_beforehand(
+    folder: Path, tmp_path: Path, provider: str, name: str, lacking: tuple[str, ...], words: str
+) -> None:
+    """What the check says is lacking of every record, the CRM refuses for the lack of it."""
+    content = shipped(provider)
+    for field in lacking:
+        del content[name]["fields"][field]
+    (folder / f"{provider}.yaml").write_text(json.dumps(content), encoding="utf-8")
+    url = f"sqlite:///{tmp_path}/bridge.sqlite3"
+    bridge = Bridge(url, (provider,), mappings_dir=folder).connect_all()
+    output = run(bridge, "check", "--connection", "1", code=1)
+    assert f"{name}.fields: {provider} demands {words}" in output
+    bridge.post(sample("booking_created"))
+    bridge.drain()
+    delivery = bridge.delivery(provider)
+    assert delivery.state == "failed" and lacking[0] in str(delivery.error_message)
+    bridge.close()
+
+
 def test_good_files_pass(still: tuple[Bridge, str], tmp_path: Path) -> None:
     """The default file, and one that uses what the account has, exit with 0."""
     bridge, provider = still
@@ -198,7 +228,11 @@ def test_good_files_pass(still: tuple[Bridge, str], tmp_path: Path) -> None:
         (["preview", "CRM", "FORM"], "names nobody"),
         (["preview", "CRM", "BOOKING", "--mapping", "BROKEN"], "broken.json:1"),
         (["preview", "CRM", "BOOKING", "--mapping", "OTHER"], "this one is for other"),
-        (["check", "OTHER"], "there is no CRM 'other'"),
+        (["check", "OTHER"], "other.yaml:2: crm: there is no CRM 'other'; there are: hubspot"),
+        (["check", "CAPITALS"], "m.yaml:2: crm: there is no CRM 'HubSpot'; did you mean hubspot?"),
+        (["check", "NOTHING"], "n.yaml:1: the file is empty; it begins with"),
+        (["check", "LATIN"], "l.yaml:3: this line is not readable as UTF-8"),
+        (["check", "NAMELESS"], "crm is missing"),
         (["check", "BINARY"], "not readable"),
         (["diff", "OTHER", "OTHER"], "there is no CRM 'other'"),
         (["diff", "SHIPPED", "SHIPPED", "--events", "lately"], "neither a date nor one of"),
@@ -215,6 +249,10 @@ def test_errors_are_sentences(
         "EMPTY": ("empty.json", b"{}"),
         "FORM": ("form.json", b'{"webhookType": "form_submission", "id": 5}'),
         "OTHER": ("other.yaml", b"version: 1\ncrm: other\n"),
+        "CAPITALS": ("m.yaml", b"version: 1\ncrm: HubSpot\n"),
+        "NOTHING": ("n.yaml", b""),
+        "LATIN": ("l.yaml", "version: 1\ncrm: hubspot\n# Größe\n".encode("latin-1")),
+        "NAMELESS": ("nameless.yaml", b"version: 1\n"),
         "BINARY": (f"{provider}.yaml", b"\xff\xfe\x00crm: \x80"),
     }
     for name, content in files.values():

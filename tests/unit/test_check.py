@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -35,7 +36,10 @@ SHAPE = CrmShape(
     objects=(ObjectName.CONTACT, ObjectName.COMPANY, ObjectName.DEAL, ObjectName.MEETING),
     native_keys={ObjectName.CONTACT: MatchKey.EMAIL},
     match_keys={ObjectName.CONTACT: (MatchKey.PHONE,), ObjectName.COMPANY: (MatchKey.DOMAIN,)},
-    needs={ObjectName.CONTACT: ("mail", "name")},
+    needs={
+        ObjectName.CONTACT: (("mail", "name"),),
+        ObjectName.MEETING: (("at",), ("end", "minutes")),
+    },
     new_fields={ObjectName.CONTACT: "[a-z_]+"},
 )
 OPTIONS = (Choice("LEAD", "A lead"), Choice("CUSTOMER", "A customer"))
@@ -137,6 +141,9 @@ KINDS = [
     ("seats", "{value: 5.5}", True), ("optin", "{value: true}", False),
     ("day", "{value: soon}", True), ("day", "{value: 2026-12-24}", False),
     ("stage_of_life", "{value: boss}", True),
+    ("stage_of_life", "{template: boss}", True), ("stage_of_life", "{template: a lead}", False),
+    ("stage_of_life", "{template: '{{ answers.X }}'}", False), ("tags", "{template: boss}", True),
+    ("stage_of_life", "{template: x, as: {map: {x: LEAD}}}", False),
     ("score", "{summary: all}", True), ("score", "{template: '{{ booking.minutes }}'}", False),
 ]  # fmt: skip
 
@@ -179,7 +186,8 @@ def test_one_slip_is_one_mistake() -> None:
     assert said(text) == [
         "4: contact.match.0: there is no 'emial' here; did you mean email?; there are: record_id, "
         "email, secondary_email, phone",
-        "6: contact.fields.mail: here belongs keys and values",
+        "6: contact.fields.mail: here belong keys and values, no list: take the dashes or brackets "
+        "away",
         "7: attendees: when is missing",
         "7: attendees.wen: this key is not known here; did you mean when?",
     ]
@@ -197,6 +205,50 @@ def test_a_mistake_is_no_lacking_field() -> None:
     assert said("contact:\n  fields: {day: booking.start}\n") == [
         "4: contact.fields: test demands mail or name of every contact"
     ]
+
+
+def test_each_group_of_demanded_fields_is_asked_for() -> None:
+    """Of every group one field has to be there, whichever."""
+    assert said("meeting:\n  fields: {}\n") == [
+        "4: meeting.fields: test demands at of every meeting",
+        "4: meeting.fields: test demands end or minutes of every meeting",
+    ]
+    assert said("meeting: {fields: {at: booking.start, minutes: booking.minutes}}") == []
+    assert said("meeting: {create: false}") == []
+
+
+def test_what_keys_of_the_file_set_is_not_set_twice() -> None:
+    """Stage and pipeline would be overwritten, and an owner is an id; the key that does it is named."""
+    text = """contact: {fields: {mail: attendee.email, owner: host.email}}
+deal:
+  fields:
+    title: meeting_type.name
+    stage: {value: s1}
+    pipe: {value: p1}
+    owner: {value: mary@acme.example}
+"""
+    directory = replace(
+        DIRECTORY,
+        schema={
+            ObjectName.CONTACT: {**FIELDS, "owner": CrmField("owner", "Owner")},
+            ObjectName.DEAL: {n: CrmField(n, n) for n in ("title", "stage", "pipe", "owner")},
+        },
+    )
+    owner = (
+        "owner takes the CRM's ids, and what stands here may be none; the key owner finds the user "
+        "by e-mail: owner: {rule: host_email}, or {rule: fixed, user: …}"
+    )
+    assert said(text, directory) == [
+        f"3: contact.fields.owner: {owner}",
+        "7: deal.fields.stage: stage is overwritten by what the key stage says: write deal: "
+        "{stage: {created: …, cancelled: …}}",
+        "8: deal.fields.pipe: pipe is overwritten by what the key pipeline says: write deal: "
+        "{pipeline: …}",
+        f"9: deal.fields.owner: {owner}",
+    ]
+    for good in ("{value: 00G5e000001}", "{from: answers.Team, as: {map: {a: 7, b: 8}}}"):
+        text = f"contact: {{fields: {{mail: attendee.email, owner: {good}}}}}"
+        assert said(text, directory) == []
 
 
 def test_version_and_crm_are_asked_for() -> None:
@@ -320,7 +372,7 @@ deal: {fields: {title: meeting_type.name, i: attendee.email}}
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("contact: {a: 1, a: 2}", "3: found duplicate key"),
+        ("contact: {a: 1, a: 2}", "3: contact: the key 'a' stands here twice"),
         ("contact: [", "3: "),
         ("contact: &a {fields: *a}", "keys and values"),
         ("a: &a [x, x, x, x, x, x, x, x]\n" + "".join(f"{n}: &{n} [{', '.join([f'*{p}'] * 8)}]\n" for p, n in zip("abcdefg", "bcdefgh", strict=True)), "aliases"),

@@ -95,7 +95,7 @@ def test_every_command_is_documented() -> None:
     """Each command of the command line stands in the README or in docs."""
     pages = text("README.md") + "".join(p.read_text("utf-8") for p in (ROOT / "docs").glob("*.md"))
     groups = {
-        "connections": ["list", "add-token"], "mappings": ["check", "preview", "diff", "schema"],
+        "connections": ["list", "add-token"], "mappings": ["check", "preview", "diff", "schema", "questions"],
         "events": ["replay"], "webhooks": ["register", "list"], "secrets": ["add", "list", "end"],
         "deliveries": ["list", "retry"], "keys": ["create", "rotate"], "bookings": ["outcome"],
     }  # fmt: skip

@@ -1,0 +1,39 @@
+"""Fields of the CRM that keys of the file set: what stands for them under `fields` is at odds with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.domain.records import CrmShape, ObjectName
+from app.mapping.schema import FieldSpec
+
+
+def set_elsewhere(name: ObjectName, field: str, spec: FieldSpec, shape: CrmShape) -> str | None:
+    """Why a field does not belong under `fields`, and which key does it; None where it may stand there.
+
+    Pipeline and stage are overwritten. An owner counts in place of the key `owner`, and has to be
+    an id of the CRM: a queue of Salesforce, which has no address, can be named in no other way.
+    """
+    if name is ObjectName.DEAL and field in (shape.stage_field, shape.pipeline_field):
+        key = "stage" if field == shape.stage_field else "pipeline"
+        example = "{created: …, cancelled: …}" if key == "stage" else "…"
+        return (
+            f"{field} is overwritten by what the key {key} says: write deal: {{{key}: {example}}}"
+        )
+    if field == shape.owner_fields.get(name) and not _ids(spec):
+        return (
+            f"{field} takes the CRM's ids, and what stands here may be none; the key owner finds the "
+            "user by e-mail: owner: {rule: host_email}, or {rule: fixed, user: …}"
+        )
+    return None
+
+
+def _ids(spec: FieldSpec) -> bool:
+    """Whether nothing but ids can stand there, which are in the file itself."""
+    last = spec.transforms[-1] if spec.transforms else None
+    if spec.value is not None and not spec.transforms:
+        values: list[Any] = [spec.value]
+    else:
+        values = list(last["map"].values()) if isinstance(last, Mapping) and "map" in last else []
+    return bool(values) and not any("@" in str(value) for value in values)

@@ -1,0 +1,95 @@
+"""The questions that stored bookings have answered, and what of a mapping file none of them has."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from app.domain.booking import Booking
+from app.domain.text import cut
+from app.mapping.load import MappingText
+from app.mapping.paths import plain_label
+from app.mapping.questions import Known, doubts
+from app.security.encryption import Cipher
+from app.store.bookings import Answered, newest_answers
+from app.store.engine import Store
+from app.store.meeting_types import known_slugs
+
+MOST_LOOKED_AT = 1_000
+"""Bookings that are looked at, those that changed last: each has to be decrypted."""
+MOST_QUESTIONS = 500
+"""Questions that are told, those that most bookings answer."""
+LONGEST = 300
+"""Characters of a question that are told."""
+FORM = "(a form)"
+NO_TYPE = "(no meeting type)"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, how many of the bookings looked at answer it, and of which meeting types they are."""
+
+    label: str
+    bookings: int
+    meeting_types: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the newest bookings have answered."""
+
+    bookings: int
+    """How many were looked at."""
+    every: bool
+    """Whether there are no more than those."""
+    questions: tuple[Question, ...]
+    slugs: tuple[str, ...]
+    """Of all meeting types that meetergo has told of, not only those of these bookings."""
+
+
+def questions_seen(store: Store, cipher: Cipher, newest: int = MOST_LOOKED_AT) -> Seen:
+    """The questions that the newest bookings answer, the most answered first. Raises UnreadableSecret."""
+    with store.read() as session:
+        answered = newest_answers(session, cipher, newest + 1)
+        slugs = known_slugs(session)
+    every, answered = len(answered) <= newest, answered[:newest]
+    found: dict[str, _Count] = {}
+    for booking in answered:
+        for label in booking.labels:
+            count = found.setdefault(plain_label(label), _Count(label))
+            count.bookings += 1
+            count.types[_type_of(booking, slugs)] += 1
+    counted = sorted(found.values(), key=lambda count: (-count.bookings, count.label))
+    questions = [
+        Question(cut(c.label, LONGEST), c.bookings, tuple(t for t, _ in c.types.most_common()))
+        for c in counted[:MOST_QUESTIONS]
+    ]
+    every_slug = {booking.slug for booking in answered if booking.slug} | set(slugs.values())
+    return Seen(len(answered), every, tuple(questions), tuple(sorted(every_slug)))
+
+
+def warn(text: MappingText, seen: Seen, shown: Iterable[Booking] = ()) -> list[str]:
+    """Note what a file names and no booking has, and give it as lines; `shown` are looked at as well."""
+    shown = list(shown)
+    labels = {question.label for question in seen.questions}
+    labels |= {label for b in shown for person in b.attendees for label in person.answers}
+    slugs = {*seen.slugs, *(b.meeting_type.slug for b in shown if b.meeting_type.slug)}
+    known = Known(seen.bookings, seen.every, tuple(sorted(labels)), tuple(sorted(slugs)))
+    for doubt in doubts(text.mapping, known) if text.mapping else ():
+        text.warn(doubt.location, doubt.message)
+    return text.warning_lines()
+
+
+@dataclass
+class _Count:
+    label: str
+    bookings: int = 0
+    types: Counter[str] = field(default_factory=Counter)
+
+
+def _type_of(booking: Answered, slugs: dict[tuple[str, str], str]) -> str:
+    if booking.form:
+        return FORM
+    kept = slugs.get((booking.source, booking.type_id or ""))
+    return booking.slug or kept or booking.type_name or NO_TYPE
