@@ -34,10 +34,11 @@ from app.mapping.check import Complaint, check_against
 from app.mapping.load import MappingText, read_text
 from app.mapping.mapping import Mapping
 from app.mapping.present import blank
+from app.mapping.provision import Seen as Answers
 from app.mapping.provision import retyped, type_in_words
 from app.mapping.schema import json_schema
 from app.services.preview import BookingPreview, Previewer, describe
-from app.services.questions import questions_seen, warn
+from app.services.questions import answers_seen, questions_seen, warn
 from app.store.deliveries import want_resync
 from app.store.engine import utcnow
 from app.store.inbox import read_event_row
@@ -159,7 +160,8 @@ def _check_account(
         adapter = services.adapter(connection)
         directory = adapter.directory()
         others = bool(text.mistakes)
-        complaints = _complain(text, adapter.shape, directory)
+        answers = answers_seen(services.store, services.cipher) if provision else {}
+        complaints = _complain(text, adapter.shape, directory, answers)
         others = others or any(item.missing is None for item in complaints)
         missing = list(dict.fromkeys(item.missing for item in complaints if item.missing))
         if missing and provision and others:
@@ -205,11 +207,13 @@ def _ask_for(fields: list[NewField]) -> list[NewField]:
             _show_new(fields)
 
 
-def _complain(text: MappingText, shape: CrmShape, directory: Directory) -> list[Complaint]:
+def _complain(
+    text: MappingText, shape: CrmShape, directory: Directory, answers: Answers | None = None
+) -> list[Complaint]:
     """Note what the account speaks against, and give it."""
     if text.mapping is None:
         return []
-    found = check_against(text.mapping, shape, directory)
+    found = check_against(text.mapping, shape, directory, answers)
     complaints = [item for item in found if not text.left_out(item.location)]
     for complaint in complaints:
         text.note(complaint.location, complaint.message)

@@ -69,6 +69,15 @@ def forms_of(now: FieldValue) -> Iterator[FieldValue]:
         yield int(number)
 
 
+def tidy(value: FieldValue) -> FieldValue:
+    """A value as this service would have written it: moments in UTC, numbers without a needless end."""
+    if isinstance(value, str):
+        return _as_moment(value) or value
+    if isinstance(value, float) and value == int(value):
+        return int(value)
+    return value
+
+
 def _as_moment(text: str) -> str | None:
     """A date and time in UTC, as this service writes one."""
     if not _MOMENT.match(text):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app.domain.records import CrmShape, Directory, FieldValue, Kind, ObjectName
+from app.mapping.present import tidy
 
 
 def in_words(
@@ -16,7 +17,7 @@ def in_words(
     if labels and (isinstance(value, list) or (known and known.kind is Kind.CHOICES)):
         entries = value if isinstance(value, list) else str(value).split(";")
         return [labels.get(entry.strip(), entry.strip()) for entry in entries]
-    return value if isinstance(value, list) else labels.get(str(value), value)
+    return value if isinstance(value, list) else labels.get(str(value), tidy(value))
 
 
 def _labels(name: ObjectName, field: str, shape: CrmShape, directory: Directory) -> dict[str, str]:

@@ -10,6 +10,7 @@ from app.domain.booking import Booking
 from app.domain.text import cut
 from app.mapping.load import MappingText
 from app.mapping.paths import plain_label
+from app.mapping.provision import Seen as Answers
 from app.mapping.questions import Known, doubts
 from app.security.encryption import Cipher
 from app.store.bookings import Answered, newest_answers
@@ -67,6 +68,17 @@ def questions_seen(store: Store, cipher: Cipher, newest: int = MOST_LOOKED_AT) -
     ]
     every_slug = {booking.slug for booking in answered if booking.slug} | set(slugs.values())
     return Seen(len(answered), every, tuple(questions), tuple(sorted(every_slug)))
+
+
+def answers_seen(store: Store, cipher: Cipher, newest: int = MOST_LOOKED_AT) -> Answers:
+    """What the newest bookings answered to each question. Raises UnreadableSecret."""
+    with store.read() as session:
+        answered = newest_answers(session, cipher, newest)
+    found: dict[str, list[str | list[str]]] = {}
+    for booking in answered:
+        for label, answer in booking.answers:
+            found.setdefault(plain_label(label), []).append(answer)
+    return found
 
 
 def warn(text: MappingText, seen: Seen, shown: Iterable[Booking] = ()) -> list[str]:

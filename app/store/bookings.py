@@ -40,6 +40,8 @@ class Answered:
     type_name: str | None
     form: bool
     labels: tuple[str, ...]
+    answers: tuple[tuple[str, str | list[str]], ...] = ()
+    """Question and answer; several choices as a list."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class _Type:
 @dataclass(frozen=True)
 class _Person:
     answers: dict[str, str] = field(default_factory=dict)
+    choices: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -290,7 +293,12 @@ def newest_answers(session: Session, cipher: Cipher, most: int) -> list[Answered
         kind = part.meeting_type
         labels = dict.fromkeys(label for person in part.attendees for label in person.answers)
         told = (part.source, kind.id, kind.slug, kind.name, part.form)
-        found.append(Answered(*told, tuple(labels)))
+        answers = tuple(
+            (label, list(person.choices.get(label, ())) or text)
+            for person in part.attendees
+            for label, text in person.answers.items()
+        )
+        found.append(Answered(*told, tuple(labels), answers))
     return found
 
 

@@ -196,7 +196,8 @@ _SCHEMAS = {
     ),
     "Record": _object(
         object=_TEXT, action={"enum": ["create", "change", "delete", "leave", "problem"]},
-        record_id=_MAYBE, url=_TEXT, fields=_list(_object(name=_TEXT, old=_ANY, new=_ANY)),
+        record_id=_MAYBE, url=_TEXT,
+        fields=_list(_object(name=_TEXT, old=_ANY, new=_ANY, now=_ANY, then=_ANY)),
         links=_list(_TEXT), notes=_list(_TEXT),
     ),
     "Preview": _object(

@@ -432,6 +432,22 @@ def test_provision_makes_lists_and_what_somebody_says(
     assert (contact[plan], contact[size]) == there[provider]
 
 
+def test_provision_makes_a_list_of_the_answers_that_were_given(
+    account: Bridge, provider: str, folder: Path
+) -> None:
+    """Where stored bookings answered with several choices, the field takes these."""
+    field = {"hubspot": "topics", "pipedrive": "Topics", "salesforce": "Topics__c"}[provider]
+    for number, chosen in enumerate((["Forms", "Routing"], ["Polls"], "Forms")):
+        notes = {"Topics": chosen}
+        account.post(sample("booking_created", id=str(number), attendees=[person(1, notes=notes)]))
+    write(folder, provider, {"contact": {"fields": {field: "answers.topics"}}})
+    output = run(account, "check", "--connection", "1", "--provision", "--yes")
+    words = " ".join(output.split())
+    assert f"contact.{field} (some of a list: " in words
+    listed = words.partition("some of a list: ")[2].partition(")")[0]
+    assert sorted(listed.split(", ")) == ["Forms", "Polls", "Routing"]
+
+
 # Preview
 
 

@@ -406,7 +406,8 @@ def test_a_preview_by_api(bridge: Bridge) -> None:
     expected = {"company": "leave", "contact": "leave", "deal": "leave", "meeting": "change"}
     assert actions == expected
     (meeting,) = [record for record in shown["records"] if record["object"] == "meeting"]
-    moved = {"name": "due_date", "old": "2026-12-01", "new": "2026-12-02"}
+    days = {"old": "2026-12-01", "new": "2026-12-02", "now": "2026-12-01", "then": "2026-12-02"}
+    moved = {"name": "due_date", **days}
     assert moved in meeting["fields"]
     every = ask(bridge, f"bookings/{KEY}/preview")["accounts"]
     assert [account["provider"] for account in every] == list(PROVIDERS)
