@@ -396,6 +396,10 @@ class Batch:
         for ref, item in settled.wanted.items():
             result = report.results.get(ref)
             known = None if ref in settled.renewed else self._ledger.get(ref)
+            change = changes.get(ref)
+            if change and change.converted:
+                # The same under another id: what the ledger knows of it holds.
+                known = replace(self._ledger[ref], record_id=change.record_id, lost=False)
             if result and result.outcome is Outcome.CREATED:
                 known = None
             if result and result.outcome is Outcome.DELETED:
@@ -409,7 +413,7 @@ class Batch:
             # What could not be made is linked to later.
             links = tuple(r for r in item.record.links if r not in report.problems or r in ids)
             made = replace(item, record=replace(item.record, links=links))
-            after = known_after(made, known, record_id, url, changes.get(ref) if result else None)
+            after = known_after(made, known, record_id, url, change if result else None)
             # What was sent stands in doubt in the ledger until it is said that it went through.
             if result or known is None or after != replace(known, age=None):
                 records[ref] = after

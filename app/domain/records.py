@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -209,6 +210,8 @@ class DesiredRecord:
     """Its booking was cancelled."""
     borrowed: bool = False
     """A deal or case that may be others': it keeps its owner, its links and what is filled."""
+    inbox: bool = False
+    """A deal that is made as a lead of the CRM's inbox, until a person converts it into a deal."""
     partial: bool = False
     """It says what stands in a record that is there, and is no reason to make, find or judge one."""
     with_company: bool = False
@@ -315,12 +318,16 @@ class Change:
     """What was read of it just now."""
     not_taken: str | None = None
     """Of what is to be made: the id of a record that is not it, though the CRM may name that one."""
+    inbox: bool = False
+    """Of a deal that is to be made: it is made as a lead of the CRM's inbox."""
+    converted: bool = False
+    """The CRM itself has made another record of it, with all that it held: it goes by that id now."""
 
     @property
     def empty(self) -> bool:
         """Whether the CRM has to be told nothing."""
         nothing = not (self.fields or self.relinked or self.delete)
-        return bool(self.record_id) and nothing and not self.adopted
+        return bool(self.record_id) and nothing and not self.adopted and not self.converted
 
     @property
     def relinked(self) -> bool:
@@ -380,6 +387,8 @@ class Question:
     """What it would be made of."""
     begun: Mapping[str, str] = field(default_factory=dict)
     """Fingerprints of what a create was begun with whose answer never came."""
+    inbox: bool = False
+    """Of a deal: it may stand there as a lead of the CRM's inbox."""
 
 
 BY_NUMBER, BY_TITLE = "booking id", "title"
@@ -404,6 +413,8 @@ class Found:
     """Of a contact: the id of the company that it belongs to."""
     read_only: bool = False
     """It may be linked to, but nothing may be written to it."""
+    was: str = ""
+    """The id of the record of which the CRM itself has made this one: a lead that is a deal now."""
 
 
 @dataclass
@@ -598,6 +609,17 @@ class CrmShape:
     not tell."""
     new_fields: Mapping[ObjectName, str] = field(default_factory=dict)
     """Objects that take custom fields -> how the names of those look, as a regular expression."""
+    inbox_ids: str = ""
+    """How the ids of leads look that stand in the place of deals, as a regular expression; empty
+    where there are none."""
+    not_of_inbox: frozenset[str] = frozenset()
+    """Fields of a deal that such a lead does not have."""
     text_unit: Unit = Unit.UTF16
     """In what it counts text, schema lengths too. Salesforce and HubSpot run on Java; a CRM that
     counts code points takes whatever fits in UTF-16, so nobody has to say so."""
+
+    def is_in_inbox(self, name: ObjectName, record_id: str | None) -> bool:
+        """Whether a deal stands there as a lead of the CRM's inbox."""
+        if name is not ObjectName.DEAL or not self.inbox_ids:
+            return False
+        return bool(re.fullmatch(self.inbox_ids, record_id or ""))

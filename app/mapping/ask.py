@@ -52,6 +52,12 @@ def ask(
             changed = {} if record.absent else changed_fields(record, known)
             reading = {name for name in changed if rule_of(record, name, known, shape) in READING}
             looks = ref.object is ObjectName.LEAD or _has_new_company(record, known)
+            # A lead may have been converted into a deal, which then is what the booking goes by.
+            looks = looks or (
+                not record.absent
+                and not record.partial
+                and shape.is_in_inbox(ref.object, known.record_id)
+            )
             # Of a record that may have been merged with another one's nothing is written unseen.
             looks = looks or (bool(changed) and (record.partial or is_unfilled(record, known)))
             if reading or looks or (thorough and changed):
@@ -72,9 +78,10 @@ def ask(
             if known is not None and known.record_id is None:
                 # It may hang on what the booking called for when it was begun.
                 anchors = tuple(dict.fromkeys((*question.anchors, *known.links)))
-                question = replace(question, anchors=anchors, begun=known.hashes)
+                inbox = record.inbox or _was_lead(ref, known, shape)
+                question = replace(question, anchors=anchors, begun=known.hashes, inbox=inbox)
             questions.append(question)
-    return questions + list(_left_behind(wanted, ledger, directory))
+    return questions + list(_left_behind(wanted, ledger, shape, directory))
 
 
 def begun_links(known: Known, ledger: Ledger) -> list[Ref]:
@@ -84,8 +91,17 @@ def begun_links(known: Known, ledger: Ledger) -> list[Ref]:
     return [ref for ref in known.links if ref in ledger and ledger[ref].record_id is None]
 
 
+def _was_lead(ref: Ref, known: Known, shape: CrmShape) -> bool:
+    """Whether a deal was begun as a lead of the inbox, whatever the file says by now: without a stage."""
+    return (
+        bool(shape.inbox_ids)
+        and ref.object is ObjectName.DEAL
+        and shape.stage_field not in known.hashes
+    )
+
+
 def _left_behind(
-    wanted: Mapping[Ref, Wanted], ledger: Ledger, directory: Directory
+    wanted: Mapping[Ref, Wanted], ledger: Ledger, shape: CrmShape, directory: Directory
 ) -> Iterator[Question]:
     """Who was begun together with a record and is not wanted with it any more: a link to him can
     only be taken away, and the record only be found through him, once it is known who he is.
@@ -96,8 +112,9 @@ def _left_behind(
         if ref not in wanted:
             marker = directory.booking_fields.get(ref.object)
             content: dict[str, FieldValue] = {marker: ref.key} if marker else {}
-            hashes = ledger[ref].hashes
-            yield Question(ref, None, match_of(ref).keys, content=content, begun=hashes)
+            hashes, inbox = ledger[ref].hashes, _was_lead(ref, ledger[ref], shape)
+            keys = match_of(ref).keys
+            yield Question(ref, None, keys, content=content, begun=hashes, inbox=inbox)
 
 
 def match_of(ref: Ref) -> Match:
@@ -112,7 +129,9 @@ def match_of(ref: Ref) -> Match:
 def _question(item: Wanted, record_id: str | None, fields: frozenset[str]) -> Question:
     record = item.record
     keys = record.match.keys
-    return Question(record.ref, record_id, keys, fields, record.links, record.fields)
+    return Question(
+        record.ref, record_id, keys, fields, record.links, record.fields, inbox=record.inbox
+    )
 
 
 def _found_through(wanted: Mapping[Ref, Wanted], ledger: Ledger) -> Iterable[Ref]:

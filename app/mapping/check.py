@@ -127,6 +127,8 @@ class _Judge:
             return
         if isinstance(section, DealRules) and section.per == "none":
             return
+        if isinstance(section, DealRules) and section.kind == "lead" and not self._shape.inbox_ids:
+            yield Complaint((*place, "as"), f"{self._crm} has no leads that stand for deals here")
         yield from self.fields(name, section.fields, place)
         yield from self._match(name, getattr(section, "match", ()), place)
         if section.create:

@@ -267,10 +267,13 @@ class _Judge:
         links = tuple(link for link in wanted[ref].record.links if link in wanted)
         known = self.ledger.get(ref)
         links += self._kept_links(wanted[ref].record, known, links)
-        item = replace(wanted[ref], record=replace(wanted[ref].record, links=links))
-        wanted[ref] = item
-        record = item.record
         there = self.findings.found.get(ref)
+        if known and known.record_id and there and there[0].was == known.record_id:
+            # It is the same under another id: what was written to it stands in it.
+            known = replace(known, record_id=there[0].record_id, lost=False)
+        record = self._as_it_stands(replace(wanted[ref].record, links=links), known, there)
+        item = replace(wanted[ref], record=record)
+        wanted[ref] = item
         unseen = self._unseen(known)
         if unseen > 0:
             words = f"The {ref.object} hangs on what was begun before; it may not be found yet."
@@ -296,6 +299,25 @@ class _Judge:
                 return self._begun(record, known, there[0])
             return self._found(record, there, mine, None if mine else known)
         return self._missing(record, known, gone and not anothers)
+
+    def _as_it_stands(
+        self, record: DesiredRecord, known: Known | None, there: list[Found] | None
+    ) -> DesiredRecord:
+        """A deal without what it has no place for while it is a lead of the CRM's inbox.
+
+        It is written once the lead has become a deal.
+        """
+        if there:
+            lead = self.shape.is_in_inbox(record.ref.object, there[0].record_id)
+        elif known and known.live and record.ref not in self.findings.asked:
+            lead = self.shape.is_in_inbox(record.ref.object, known.record_id)
+        else:
+            lead = record.inbox
+        if not lead:
+            return record
+        none = {self.shape.stage_field, self.shape.pipeline_field, *self.shape.not_of_inbox}
+        fields = {name: value for name, value in record.fields.items() if name not in none}
+        return replace(record, fields=fields)
 
     def _is_anothers(self, record: DesiredRecord, known: Known, there: list[Found] | None) -> bool:
         """Whether the CRM only named somebody else's record in the way of this person's.
@@ -352,6 +374,7 @@ class _Judge:
             uncertain=known is not None,
             # What could not be read is not read again because it is in the way.
             not_taken=known.record_id if known else None,
+            inbox=record.inbox,
         )
 
     def _unseen(self, known: Known | None) -> float:
@@ -411,6 +434,7 @@ class _Judge:
             taken = set(fields) if there and there.read_only else record.together
             fields = {name: value for name, value in fields.items() if name not in taken}
         ours = record.ref.object not in SHARED and not record.borrowed
+        converted = there is not None and bool(there.was) and there.record_id == known.record_id
         return Change(
             record.ref,
             known.record_id,
@@ -420,12 +444,17 @@ class _Judge:
             links=tuple(
                 ref
                 for ref in record.links
-                if known.doubtful or ref not in known.links or ref in self.settled.renewed
+                # A lead has a place for one person alone, a deal for all of them.
+                if converted
+                or known.doubtful
+                or ref not in known.links
+                or ref in self.settled.renewed
             ),
             unlinks=tuple(ref for ref in known.links if ours and ref not in record.links),
             main_changed=ours and self._has_new_main(record, known),
             match=record.match,
             present=self._still_there(present),
+            converted=converted,
         )
 
     def _emptied(

@@ -506,7 +506,16 @@ class _Draft:
         label = stage.label if self._shape.stage_by_label else stage.id
         values[self._shape.stage_field] = label
         rules[self._shape.stage_field] = free or WriteRule.FORWARD
-        record = replace(record, fields=values, rules=rules, off=self._booking.cancelled)
+        if section.kind == "lead" and not self._shape.inbox_ids:
+            words = f"{self._mapping.crm} has no leads that stand for deals here"
+            raise InvalidRecord(words, {"as": words})
+        record = replace(
+            record,
+            fields=values,
+            rules=rules,
+            off=self._booking.cancelled,
+            inbox=section.kind == "lead",
+        )
         if section.per == "open_deal_of_contact" and self._first.identity:
             scope = pipeline.id if self._shape.pipeline_field else ""
             key = Key(MatchKey.OPEN_DEAL, self._first.identity, scope)

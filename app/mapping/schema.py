@@ -271,6 +271,10 @@ class StageRules(_Strict):
 class DealRules(RecordRules):
     """How a booking becomes a deal."""
 
+    kind: Annotated[
+        Literal["deal", "lead"],
+        Field(alias="as", description="A deal, or a lead of the inbox (Pipedrive)"),
+    ] = "deal"
     per: Annotated[
         Literal["booking", "open_deal_of_contact", "none"],
         Field(description="One for each booking, the contact's open deal where there is one, none"),

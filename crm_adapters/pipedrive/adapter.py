@@ -40,12 +40,15 @@ from crm_adapters.pipedrive.client import (
     AT_ONCE,
     CALLS,
     FIELD_PATHS,
+    LEAD_ID,
     SEARCHES,
     V2,
     PipedriveClient,
+    is_lead,
 )
 from crm_adapters.pipedrive.finder import Finder
 from crm_adapters.pipedrive.schema import (
+    NOT_OF_LEADS,
     AboutAccount,
     CustomFields,
     fields_of,
@@ -64,6 +67,7 @@ PAGES = {
     ObjectName.DEAL: "deal",
     ObjectName.MEETING: "activities/list/user/everyone#dialog/activity/edit",
 }
+LEAD_PAGE = "leads/inbox"
 FIELD_TYPES = {
     Kind.TEXT: "varchar", Kind.NUMBER: "double", Kind.WHOLE: "double", Kind.FLAG: "enum",
     Kind.DATE: "date", Kind.MOMENT: "varchar", Kind.TIME: "time", Kind.CHOICE: "enum",
@@ -110,6 +114,10 @@ class PipedriveAdapter:
         },
         # Activities take no custom fields.
         new_fields=dict.fromkeys((ObjectName.COMPANY, ObjectName.CONTACT, ObjectName.DEAL), ".+"),
+        # A lead stands in the place of a deal until somebody converts it into one: a deal's record,
+        # of which the id says which of both it is.
+        inbox_ids=LEAD_ID.pattern,
+        not_of_inbox=NOT_OF_LEADS,
     )
 
     def __init__(self, access: Access) -> None:
@@ -220,26 +228,31 @@ class PipedriveAdapter:
 
     def url_for(self, name: ObjectName, record_id: str) -> str:
         """Address of a record in the web application."""
-        return f"{self._web}/{PAGES[name]}/{record_id}"
+        lead = name is ObjectName.DEAL and is_lead(record_id)
+        return f"{self._web}/{LEAD_PAGE if lead else PAGES[name]}/{record_id}"
 
     def record_id_in(self, name: ObjectName, text: str) -> str:
         """The id itself, or that of an address in this company's account.
 
         An activity has no page of its own: it stands in the fragment of its list.
         """
-        address = address_in(text)
+        address, deal = address_in(text), name is ObjectName.DEAL
         if address is None:
-            return text.strip() if _ID.fullmatch(text.strip()) else ""
+            bare = text.strip()
+            return bare if _ID.fullmatch(bare) or (deal and is_lead(bare)) else ""
         host, path, fragment = address
         page, _, inside = PAGES[name].partition("#")
         form = f"/{page}#{inside}/({_ID.pattern})" if inside else f"/{page}/({_ID.pattern})/?"
         found = re.fullmatch(form, f"{path}#{fragment}" if inside else path)
+        if deal and not found:
+            # A deal may be a lead as yet.
+            found = re.fullmatch(f"/{LEAD_PAGE}/({LEAD_ID.pattern})/?", path)
         own = {urlsplit(base).netloc.lower() for base in (self._web, self.access.api_base)}
         return found[1] if found and host in own else ""
 
     def apply(self, plan: Plan, report: Report) -> None:
         """Write every change, one call each; known records first look nowhere."""
-        writer = Writer(self._api, self._fields(), self._writing, plan, report)
+        writer = Writer(self._api, self._fields(), self._writing, plan, report, self._currency)
         writer.write(self.shape.objects)
         note_lost_targets(self.find, plan, report)
 
@@ -248,6 +261,12 @@ class PipedriveAdapter:
         asked = read_ids(questions, self.record_id_in)
         finder = Finder(self._api, self._fields(), self._asking, asked, ids, self._country)
         return finder.run()
+
+    def _currency(self) -> str:
+        """In which amounts are meant that name none."""
+        if not self._about.currency:
+            self.whoami()
+        return self._about.currency
 
     def _fields(self) -> CustomFields:
         return self._custom if self._custom is not None else self._read_custom()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from app.domain.allowance import Allowance
-from app.domain.errors import Gone, InvalidRecord, RateLimited, RetryLater
+from app.domain.errors import Gone, InvalidRecord, RateLimited, RetryLater, Unreadable
 from app.domain.records import ObjectName
 from app.outbound.reply import (
     Json,
@@ -26,15 +26,22 @@ from crm_adapters.http import MOST_PAGES, ApiSession, shorten, with_token
 from crm_adapters.pipedrive.errors import refusal
 
 V2, V1 = "/api/v2", "/v1"
-"""The one place for the versions. v1 remains for users and deal participants only, and is out of
-support: what is behind it may vanish, and is done without then."""
+"""The one place for the versions. v1 remains for users, deal participants and leads, which v2 does not
+have, and is out of support: what is behind it may vanish, and is done without where that can be."""
 PATHS = {
     ObjectName.COMPANY: f"{V2}/organizations",
     ObjectName.CONTACT: f"{V2}/persons",
     ObjectName.DEAL: f"{V2}/deals",
     ObjectName.MEETING: f"{V2}/activities",
 }
-RECORDS = frozenset(PATHS.values())
+LEADS = f"{V1}/leads"
+"""https://developers.pipedrive.com/docs/api/v1/Leads: v2 only searches them."""
+LEAD_ID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""A lead's id, which tells it from a deal's number."""
+SOURCE_LEAD = "source_lead_id"
+"""Where a deal names the lead that it was converted from; it has to be asked for.
+https://developers.pipedrive.com/docs/api/v1/Deals#getDeals"""
+RECORDS = frozenset({*PATHS.values(), LEADS})
 FIELD_PATHS = {
     ObjectName.COMPANY: f"{V2}/organizationFields",
     ObjectName.CONTACT: f"{V2}/personFields",
@@ -45,13 +52,26 @@ CALLS = Allowance("2 seconds", 80, 2.0)
 """Of the smallest plan; the headers tell of larger ones.
 https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting"""
 SEARCHES = Allowance("searches", 10, 2.0, told=False)
+LEADS_PAGE = 100
 SEARCH_PAGE = 100
 """Records that one search gives."""
-_ONE = re.compile(r"/(organizations|persons|deals|activities)/\d+(?:/|$)")
+_ONE = re.compile(
+    rf"/(organizations|persons|deals|activities)/\d+(?:/|$)|/leads/{LEAD_ID.pattern}$"
+)
 """A path that is about one record."""
 AT_ONCE = 8
 """Questions, and beside them writes, under way together: it has no batches, so only several at a
 time use what it allows."""
+
+
+def is_lead(record_id: str) -> bool:
+    """Whether an id is a lead's of the inbox."""
+    return bool(LEAD_ID.fullmatch(record_id))
+
+
+def _path(name: ObjectName, record_id: str) -> str:
+    lead = name is ObjectName.DEAL and is_lead(record_id)
+    return f"{LEADS if lead else PATHS[name]}/{record_id}"
 
 
 class PipedriveClient:
@@ -70,21 +90,28 @@ class PipedriveClient:
         # Whoever owns the token is one of them: an answer without a list tells nothing.
         return rows(self.call("GET", f"{V1}/users"), "data")
 
-    def search(self, name: ObjectName, query: Json) -> list[Json]:
-        """What the index shows: it lags by seconds, and deleted records linger in it unmarked."""
-        answer = self.call("GET", f"{PATHS[name]}/search", params={**query, "limit": SEARCH_PAGE})
+    def search(self, name: ObjectName, query: Json, leads: bool = False) -> list[Json]:
+        """What the index shows: it lags by seconds, and deleted records linger in it unmarked.
+
+        `leads`: of the inbox, instead of deals.
+        """
+        path = f"{V2}/leads" if leads else PATHS[name]
+        answer = self.call("GET", f"{path}/search", params={**query, "limit": SEARCH_PAGE})
         found = [an_object(part(entry, "item")) for entry in rows(part(answer, "data"), "items")]
         for item in found:
             an_id(item)
         return found
 
-    def get(self, name: ObjectName, record_id: str) -> Json | None:
-        """One record, or None where it was deleted."""
+    def get(self, name: ObjectName, record_id: str, query: Json | None = None) -> Json | None:
+        """One record, or None where it was deleted, of a lead also where it was archived."""
         try:
-            found = an_object(part(self.call("GET", f"{PATHS[name]}/{record_id}"), "data"))
+            answer = self.call("GET", _path(name, record_id), params=query)
+            found = an_object(part(answer, "data"))
         except Gone:
             return None
         an_id(found)
+        if is_lead(record_id) and found.get("is_archived"):
+            return None
         return None if found.get("is_deleted") or found.get("status") == "deleted" else found
 
     def many(self, name: ObjectName, query: Json) -> Iterator[Json]:
@@ -94,6 +121,28 @@ class PipedriveClient:
             if not item.get("is_deleted"):
                 yield item
 
+    def leads(self, query: Json) -> Iterator[Json]:
+        """The leads of a person or an organization that are not archived; v1 pages by numbers.
+
+        https://pipedrive.readme.io/docs/core-api-concepts-pagination
+        """
+        start = 0
+        for _ in range(MOST_PAGES):
+            params = {**query, "start": start, "limit": LEADS_PAGE}
+            answer = an_object(self.call("GET", LEADS, params=params))
+            for item in [] if answer.get("data", ...) is None else objects(answer.get("data")):
+                an_id(item)
+                if not (item.get("is_archived") or item.get("is_deleted")):
+                    yield item
+            more = some_object(some_object(answer, "additional_data"), "pagination")
+            following = more.get("next_start")
+            if not more.get("more_items_in_collection"):
+                return
+            if not isinstance(following, int) or following <= start:
+                break
+            start = following
+        raise RetryLater("Pipedrive's list does not end.")
+
     def one_of(self, name: ObjectName) -> None:
         """Read one record of an object."""
         rows(self.call("GET", PATHS[name], params={"limit": 1}), "data")
@@ -102,13 +151,20 @@ class PipedriveClient:
         """Make a record; give its id."""
         return an_id(part(self.call("POST", PATHS[name], json=body), "data"))
 
+    def create_lead(self, body: Json) -> str:
+        """Make a lead; give its id. Raises Unreadable for an id that no lead has."""
+        made = an_id(part(self.call("POST", LEADS, json=body), "data"))
+        if not is_lead(made):
+            raise Unreadable("The answer names no lead.")
+        return made
+
     def update(self, name: ObjectName, record_id: str, body: Json) -> None:
         """Change a record. Raises Gone."""
-        an_id(part(self.call("PATCH", f"{PATHS[name]}/{record_id}", json=body), "data"))
+        an_id(part(self.call("PATCH", _path(name, record_id), json=body), "data"))
 
     def erase(self, name: ObjectName, record_id: str) -> None:
         """Delete a record. Raises Gone."""
-        an_id(part(self.call("DELETE", f"{PATHS[name]}/{record_id}"), "data"))
+        an_id(part(self.call("DELETE", _path(name, record_id)), "data"))
 
     def participants(self, deal_id: str) -> dict[str, str]:
         """Person id -> id of the row that makes that person a participant of a deal."""

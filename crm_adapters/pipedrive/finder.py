@@ -25,9 +25,9 @@ from app.outbound.reply import Json, an_id, some_object, some_text
 from crm_adapters.base import BOOKING_FIELD
 from crm_adapters.finder import Claim, Hit, KeyFinder, told_begun
 from crm_adapters.http import together
-from crm_adapters.pipedrive.client import SEARCH_PAGE, PipedriveClient
-from crm_adapters.pipedrive.schema import CustomFields
-from crm_adapters.pipedrive.shapes import custom_text, flat
+from crm_adapters.pipedrive.client import SEARCH_PAGE, SOURCE_LEAD, PipedriveClient, is_lead
+from crm_adapters.pipedrive.schema import NOT_OF_LEADS, CustomFields
+from crm_adapters.pipedrive.shapes import LEAD_NAMES, custom_text, flat, from_v1
 
 TOGETHER = 4
 """Last digits of a number that nearly all write without a sign between them."""
@@ -53,13 +53,15 @@ class Finder(KeyFinder):
         self._country = country
 
     def _values(self, name: ObjectName, item: Json) -> dict[str, FieldValue]:
+        if name is ObjectName.DEAL and is_lead(an_id(item)):
+            return values_of_lead(self._custom, item)
         return values_of(self._custom, name, item)
 
-    def _hit(self, question: Question, item: Json, by: str) -> Hit:
+    def _hit(self, question: Question, item: Json, by: str, was: str = "") -> Hit:
         name, made_at = question.ref.object, some_text(item, "add_time")
         company = str(flat(item.get("org_id")) or "") if name is ObjectName.CONTACT else ""
         values = self._values(name, item)
-        return question, Found(an_id(item), values, by, made_at=made_at, company=company)
+        return question, Found(an_id(item), values, by, made_at=made_at, company=company, was=was)
 
     def telling(self, name: ObjectName) -> frozenset[str]:
         """All of a record is read anyway."""
@@ -105,7 +107,12 @@ class Finder(KeyFinder):
         return bool(whose.domain and there) and there in {name.casefold() for name in names}
 
     def _others(self, deal_id: str) -> set[str]:
-        """The participants of a deal; nobody where v1, which is out of support, does not tell."""
+        """The participants of a deal; nobody where v1, which is out of support, does not tell.
+
+        A lead of the inbox has none.
+        """
+        if is_lead(deal_id):
+            return set()
         try:
             return {*self._api.participants(deal_id)}
         except (Gone, AccountRefused, InvalidRecord):
@@ -113,11 +120,53 @@ class Finder(KeyFinder):
 
     def by_id(self, name: ObjectName, wanted: Mapping[str, Question]) -> Iterator[Hit]:
         """One call each: a list costs as much as ten of them."""
-        ids = [record_id for record_id in wanted if record_id.isdigit()]
-        items = together(self._pool, lambda record_id: self._api.get(name, record_id), ids)
-        for record_id, item in zip(ids, items, strict=True):
+        ids = [i for i, q in wanted.items() if i.isdigit() or _may_be_lead(q, i)]
+
+        def read(record_id: str) -> tuple[Json | None, str]:
+            item = self._api.get(name, record_id)
+            if item or not _may_be_converted(wanted[record_id], record_id):
+                return item, ""
+            return self._converted(wanted[record_id], record_id), record_id
+
+        for record_id, (item, was) in zip(ids, together(self._pool, read, ids), strict=True):
             if item:
-                yield self._hit(wanted[record_id], item, "record id")
+                yield self._hit(wanted[record_id], item, "conversion" if was else "record id", was)
+
+    def _converted(self, question: Question, lead_id: str) -> Json | None:
+        """The deal that a person has made of a lead, which is gone then; None where there is none.
+
+        'Related entities (notes, files, emails, activities, ...) are transferred … the lead is marked
+        as deleted.' The deal names the lead; where it does not, the booking's id on it tells, or the
+        booking's activity, which hangs on it now.
+        https://developers.pipedrive.com/docs/api/v1/Leads#convertLeadToDeal
+        """
+        named = {"include_fields": SOURCE_LEAD}
+        deals = list(self._on_its_people(question, named))
+        for deal in deals:
+            if deal.get(SOURCE_LEAD) == lead_id:
+                return deal
+        marked = BOOKING_FIELD in question.content
+        for deal in deals if marked else ():
+            if self._values(ObjectName.DEAL, deal).get(BOOKING_FIELD) == question.ref.key:
+                return deal
+        for activity_id in self._meetings_of(question.ref.key):
+            activity = self._api.get(ObjectName.MEETING, activity_id) or {}
+            number = some_text(activity, "deal_id")
+            found = self._api.get(ObjectName.DEAL, number, named) if number else None
+            # One that names another lead, or none, is not made of this one.
+            if found and found.get(SOURCE_LEAD, lead_id) == lead_id:
+                return found
+        key = Key(MatchKey.FIELD, question.ref.key, BOOKING_FIELD)
+        hits = self._searched(ObjectName.DEAL, MatchKey.FIELD, question, key) if marked else []
+        return next(iter(hits), None)
+
+    def _meetings_of(self, key: str) -> list[str]:
+        """The activities of a booking that are known, those that it was before included."""
+        return [
+            i
+            for ref, i in self._ids.items()
+            if ref.object is ObjectName.MEETING and ref.key.partition("@")[0] == key
+        ]
 
     def by_key(
         self, name: ObjectName, kind: MatchKey, asked: list[tuple[Question, Key]]
@@ -131,28 +180,36 @@ class Finder(KeyFinder):
         def look(entry: tuple[Question, Key]) -> list[Json]:
             question, key = entry
             if kind is MatchKey.OPEN_DEAL:
-                return list(self._open_deals(key))
-            return self._searched(name, kind, question, key)
+                return list(self._open_deals(key)) or self._newest_lead(question, key)
+            found = self._searched(name, kind, question, key)
+            return found or (
+                self._searched(name, kind, question, key, True) if question.inbox else []
+            )
 
         for (question, _), found in zip(asked, together(self._pool, look, asked), strict=True):
             for item in found:
                 yield self._hit(question, item, kind.replace("_", " "))
 
     def _searched(
-        self, name: ObjectName, kind: MatchKey, question: Question, key: Key
+        self, name: ObjectName, kind: MatchKey, question: Question, key: Key, leads: bool = False
     ) -> list[Json]:
-        """What is found; a search takes one spelling, so that the other one is looked for after it."""
+        """What is found; a search takes one spelling, so that the other one is looked for after it.
+
+        `leads`: of the inbox, instead of deals.
+        """
         value = key.value
         if kind is MatchKey.DOMAIN:
             # An organization has no domain in v2: its name is what the mapping makes of it.
             value = str(question.content.get("name") or key.value)
         for term in (value,) if kind is MatchKey.FIELD else spellings(value):
-            found = list(self._search(name, kind, term, key))
+            found = list(self._search(name, kind, term, key, leads))
             if found:
                 return found
         return []
 
-    def _search(self, name: ObjectName, kind: MatchKey, term: str, key: Key) -> Iterator[Json]:
+    def _search(
+        self, name: ObjectName, kind: MatchKey, term: str, key: Key, leads: bool
+    ) -> Iterator[Json]:
         query = {"exact_match": "true"}
         if kind is MatchKey.DOMAIN:
             query["fields"] = "name"
@@ -161,9 +218,8 @@ class Finder(KeyFinder):
         else:
             query["fields"] = "email"
         by_phone = kind is MatchKey.PHONE
-        hits = (
-            self._with_phone(key) if by_phone else self._api.search(name, {"term": term, **query})
-        )
+        query = {"term": term, **query}
+        hits = self._with_phone(key) if by_phone else self._api.search(name, query, leads)
         for hit in hits:
             # Compared again by us: a part of an address is no match.
             if kind is not MatchKey.FIELD and not self._is_meant(kind, term, key, hit):
@@ -221,6 +277,14 @@ class Finder(KeyFinder):
             if key.field in ("", str(deal.get("pipeline_id"))):
                 yield deal
 
+    def _newest_lead(self, question: Question, key: Key) -> list[Json]:
+        """The lead of a person that was made last, of those that are not archived."""
+        person = self.id_of(Ref(ObjectName.CONTACT, key.value))
+        if not (question.inbox and person):
+            return []
+        leads = self._api.leads({"person_id": person})
+        return sorted(leads, key=lambda lead: some_text(lead, "add_time"))[-1:]
+
     def _begun(self, question: Question, key: Key) -> Iterator[Hit]:
         """What was begun before: lists do not lag, the search does."""
         name = question.ref.object
@@ -234,20 +298,71 @@ class Finder(KeyFinder):
                 yield self._hit(question, item, by)
         if name is ObjectName.DEAL and BOOKING_FIELD in question.content and not found:
             field = key._replace(field=BOOKING_FIELD)
-            for item in self._searched(name, MatchKey.FIELD, question, field):
-                yield self._hit(question, item, BY_NUMBER)
+            for leads in (False, True) if question.inbox else (False,):
+                for item in self._searched(name, MatchKey.FIELD, question, field, leads):
+                    yield self._hit(question, item, BY_NUMBER)
 
     def _candidates(self, name: ObjectName, question: Question) -> Iterator[Json]:
         """What hangs on the deal or the people that it was, or is to be, linked to."""
+        deals = [ref for ref in question.anchors if ref.object is ObjectName.DEAL]
+        if name is ObjectName.MEETING and deals:
+            # A lead that was converted is found under another id than it is known by.
+            ids = {*self.ids_of(deals)}
+            ids |= {hit.record_id for ref in deals for hit in self.findings.found.get(ref, ())}
+            lists = [{"lead_id" if is_lead(i) else "deal_id": i} for i in sorted(ids)]
+            for query in lists:
+                yield from self._api.many(name, query)
+            if lists:
+                return
+        yield from self._on_its_people(question, {}, name)
+        if question.inbox:
+            for query in self._people_of(question):
+                named = {LEAD_NAMES.get(key, key): value for key, value in query.items()}
+                yield from self._api.leads(named)
+
+    def _on_its_people(
+        self, question: Question, more: Json, name: ObjectName = ObjectName.DEAL
+    ) -> Iterator[Json]:
+        """The records of an object that hang on a booking's people, or where there are none on its
+        companies; `more` is asked of each."""
+        for query in self._people_of(question):
+            yield from self._api.many(name, {**query, **more})
+
+    def _people_of(self, question: Question) -> list[Json]:
         ids = self.ids_of(question.anchors)
-        deals = [i for i, ref in ids.items() if ref.object is ObjectName.DEAL]
         people = [i for i, ref in ids.items() if ref.object is ObjectName.CONTACT]
         companies = [i for i, ref in ids.items() if ref.object is ObjectName.COMPANY]
-        lists = [{"deal_id": i} for i in deals if name is ObjectName.MEETING]
-        lists += [{"person_id": i} for i in people] if not lists else []
-        lists += [{"org_id": i} for i in companies] if not lists else []
-        for query in lists:
-            yield from self._api.many(name, query)
+        return [{"person_id": i} for i in people] or [{"org_id": i} for i in companies]
+
+
+def _may_be_lead(question: Question, record_id: str) -> bool:
+    """Whether an id is to be read as a lead's: where somebody only typed one that the file makes
+    none of, the account need not even let us see leads."""
+    mine = question.inbox or question.record_id == record_id
+    return question.ref.object is ObjectName.DEAL and mine and is_lead(record_id)
+
+
+def _may_be_converted(question: Question, record_id: str) -> bool:
+    """Whether it is the booking's own lead, which a person may have converted."""
+    return _may_be_lead(question, record_id) and question.record_id == record_id
+
+
+def values_of_lead(custom: CustomFields, item: Json) -> dict[str, FieldValue]:
+    """A lead's fields under the names that a deal's have."""
+    names = {other: name for name, other in LEAD_NAMES.items()}
+    plain: dict[str, FieldValue] = {}
+    for key, value in item.items():
+        if key in NOT_OF_LEADS or key == "value":
+            continue  # Its labels are others than a deal's.
+        type_ = custom.types.get((ObjectName.DEAL, key))
+        if type_ is None:
+            plain[names.get(key, key)] = flat(value)
+            continue
+        told = custom_text(type_, from_v1(type_, item, key))
+        plain[custom.name_of(ObjectName.DEAL, key)] = plain[key] = told
+    worth = some_object(item, "value")
+    plain |= {"value": flat(worth.get("amount")), "currency": flat(worth.get("currency"))}
+    return plain
 
 
 def values_of(custom: CustomFields, name: ObjectName, item: Json) -> dict[str, FieldValue]:

@@ -48,6 +48,14 @@ WRITABLE = {
         "busy", "done", "location", "public_description", "priority", "note",
     },
 }  # fmt: skip
+NOT_OF_LEADS = frozenset(
+    {
+        "pipeline_id", "stage_id", "status", "probability", "lost_reason", "close_time", "won_time",
+        "lost_time", "label_ids",
+    }
+)  # fmt: skip
+"""Fields of a deal that a lead of the inbox does not have. It has labels, but others than deals:
+https://developers.pipedrive.com/docs/api/v1/Leads#addLead, LeadLabels"""
 EMPTIES = {
     "note", "public_description", "location", "address", "emails", "phones", "label_ids",
     "probability", "lost_reason", "close_time", "person_id", "org_id", "deal_id",

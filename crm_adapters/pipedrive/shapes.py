@@ -5,6 +5,7 @@ https://pipedrive.readme.io/docs/pipedrive-api-v2-migration-guide
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from app.domain.records import FieldValue
@@ -26,6 +27,12 @@ TEXTS = frozenset({"note", "public_description"})
 PLACES = frozenset({"location", "address"})
 """Addresses of Pipedrive's own: the model of v2 takes an object here and no null.
 https://developers.pipedrive.com/docs/api/v1/Activities#addActivity"""
+LEAD_NAMES = {"org_id": "organization_id"}
+"""Fields of a deal that a lead of the inbox calls otherwise."""
+MONEY = ("value", "currency")
+"""Fields of a deal that are one value of a lead."""
+V1_PARTS = ("currency", "until")
+"""What a structured field has beside its value."""
 NATIVE_NUMBERS = frozenset({"priority", "visible_to"})
 
 
@@ -87,6 +94,38 @@ def custom_text(type_: str, value: Any) -> FieldValue:
         if type_ == "time" and first:
             return time_text(str(first)) or str(first)
     return flat(value)
+
+
+def as_v1(key: str, value: Any) -> dict[str, Any]:
+    """The value of a custom field as v1 has it: its parts under keys of their own.
+
+    https://pipedrive.readme.io/docs/pipedrive-api-v2-migration-guide#custom-fields
+    """
+    if not isinstance(value, dict):
+        return {key: value}
+    names = {"value": key, **{part: f"{key}_{part}" for part in V1_PARTS}}
+    return {names[part]: given for part, given in value.items() if part in names}
+
+
+def from_v1(type_: str, item: Mapping[str, Any], key: str) -> Any:
+    """A custom field of a record of v1 as v2 has it; v1 gives some options as one text."""
+    value = item.get(key)
+    if value is None:
+        return None
+    if type_ == "set" and isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if type_ == "monetary":
+        return {"value": _number(value), "currency": item.get(f"{key}_currency")}
+    if type_ in ("daterange", "timerange"):
+        return {"value": value, "until": item.get(f"{key}_until")}
+    return {"value": value} if type_ == "time" and isinstance(value, str) else value
+
+
+def _number(value: Any) -> Any:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def flat(value: object) -> FieldValue:

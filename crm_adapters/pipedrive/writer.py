@@ -30,9 +30,9 @@ from app.domain.records import (
 from app.outbound.reply import Json
 from crm_adapters.base import Report, confirmed, ids_of, problem_of, unblocked, unlinked
 from crm_adapters.http import together
-from crm_adapters.pipedrive.client import PipedriveClient
+from crm_adapters.pipedrive.client import PipedriveClient, is_lead
 from crm_adapters.pipedrive.schema import CustomFields
-from crm_adapters.pipedrive.shapes import custom_value, native_value
+from crm_adapters.pipedrive.shapes import LEAD_NAMES, MONEY, as_v1, custom_value, native_value
 
 T = TypeVar("T")
 STAGE = "stage_id"
@@ -49,9 +49,12 @@ class Writer:
         pool: Executor,
         plan: Plan,
         report: Report,
+        currency: Callable[[], str],
     ) -> None:
+        """`currency`: gives the one in which amounts are meant that name none (ISO 4217)."""
         self._api, self._custom, self._pool = api, custom, pool
         self._plan, self._report = plan, report
+        self._currency = currency
 
     def write(self, objects: tuple[ObjectName, ...]) -> None:
         """Write every change; known records first look nowhere."""
@@ -97,6 +100,8 @@ class Writer:
         return self._save(change, {**change.fields, **link})
 
     def _deal(self, change: Change, ids: Mapping[Ref, str]) -> Result:
+        if is_lead(change.record_id) if change.record_id else change.inbox:
+            return self._lead(change, ids)
         people = _ids_of(ObjectName.CONTACT, change.targets, ids)
         companies = _ids_of(ObjectName.COMPANY, change.targets, ids)
         fields, fresh = dict(change.fields), not change.record_id or change.adopted
@@ -116,10 +121,62 @@ class Writer:
             fields.pop("org_id", None)
         result = self._save(change, fields)
         # Whom a colleague made the deal's person stays that; ours stand beside.
-        main = change.present.get("person_id") if change.adopted else None
+        theirs = change.adopted or (change.converted and not change.main_changed)
+        main = change.present.get("person_id") if theirs else None
         first = people[0] if people and (fresh or change.main_changed or change.unlinks) else ""
         self._participants(change, result.record_id, str(main or first), people, ids)
         return result
+
+    def _lead(self, change: Change, ids: Mapping[Ref, str]) -> Result:
+        """A lead of the inbox: it has one person and one organization, and at least one of the two."""
+        fields, fresh = dict(change.fields), not change.record_id or change.adopted
+        people = _ids_of(ObjectName.CONTACT, change.targets, ids)
+        companies = _ids_of(ObjectName.COMPANY, change.targets, ids)
+        ends = {"person_id": people[:1], "org_id": companies[:1]}
+        if change.relinked and (fresh or change.main_changed):
+            # What would leave nobody on it stays: Pipedrive takes no lead without one.
+            fields |= {key: found[0] for key, found in ends.items() if found}
+            if any(ends.values()) and not fresh:
+                fields |= {key: None for key, found in ends.items() if not found}
+        elif _ids_of(ObjectName.COMPANY, change.links, ids):
+            fields["org_id"] = companies[0]
+        if fresh:
+            fields = {k: v for k, v in fields.items() if k not in ends or not change.present.get(k)}
+        elif _chosen_by_others(change, ids):
+            fields.pop("org_id", None)
+        if not change.record_id and not any(ends.values()):
+            words = (
+                "Pipedrive makes no lead without a person or an organization, and there is neither."
+            )
+            raise InvalidRecord(words)
+        body = self._lead_body(fields, change.present)
+        if not change.record_id:
+            return self._create(change, partial(self._api.create_lead, body))
+        return self._update(change.ref.object, change.record_id, body)
+
+    def _lead_body(self, fields: Fields, present: Fields) -> Json:
+        """Our flat fields as v1 takes them: https://developers.pipedrive.com/docs/api/v1/Leads#addLead."""
+        body: Json = {}
+        for field, value in fields.items():
+            key = self._custom.key_of(ObjectName.DEAL, field)
+            if key:
+                type_ = self._custom.types.get((ObjectName.DEAL, key), "")
+                body |= as_v1(key, custom_value(type_, value))
+            elif field in MONEY:
+                continue
+            elif field == "visible_to":
+                body[field] = str(value)
+            else:
+                body[LEAD_NAMES.get(field, field)] = native_value(field, value)
+        if set(MONEY) & set(fields):
+            amount = fields.get("value", present.get("value"))
+            currency = fields.get("currency") or present.get("currency") or ""
+            if amount not in (None, ""):
+                # Both are required where there is one.
+                body["value"] = {"amount": amount, "currency": currency or self._currency()}
+            elif "value" in fields:
+                body["value"] = None
+        return body
 
     def _participants(
         self, change: Change, deal_id: str, main: str, people: list[str], ids: Mapping[Ref, str]
@@ -177,10 +234,12 @@ class Writer:
                 {"person_id": int(person), "primary": number == 0}
                 for number, person in enumerate(people)
             ]
-            for name, key in ((ObjectName.DEAL, "deal_id"), (ObjectName.COMPANY, "org_id")):
+            for name, usual in ((ObjectName.DEAL, "deal_id"), (ObjectName.COMPANY, "org_id")):
                 targets = _ids_of(name, change.targets, ids)
+                gone = _ids_of(name, change.unlinks, ids)
                 if targets or (change.record_id and any(r.object is name for r in change.unlinks)):
-                    fields[key] = targets[0] if targets else None
+                    lead = name is ObjectName.DEAL and is_lead(next(iter(targets or gone), ""))
+                    fields["lead_id" if lead else usual] = targets[0] if targets else None
         return self._save(change, fields)
 
     def _save(self, change: Change, fields: Fields) -> Result:
@@ -188,16 +247,22 @@ class Writer:
         name, known = change.ref.object, change.record_id
         body = self._body(name, fields)
         if not known:
-            try:
-                with self._report.sending([change.ref]):
-                    return Result(self._api.create(name, body), Outcome.CREATED)
-            except (InvalidRecord, Conflict, AccountRefused, Gone):
-                self._report.begun.discard(change.ref)
-                raise
+            return self._create(change, partial(self._api.create, name, body))
+        return self._update(name, known, body)
+
+    def _create(self, change: Change, call: Callable[[], str]) -> Result:
+        try:
+            with self._report.sending([change.ref]):
+                return Result(call(), Outcome.CREATED)
+        except (InvalidRecord, Conflict, AccountRefused, Gone):
+            self._report.begun.discard(change.ref)
+            raise
+
+    def _update(self, name: ObjectName, record_id: str, body: Json) -> Result:
         if not body:
-            return Result(known, Outcome.UNCHANGED)
-        self._api.update(name, known, body)
-        return Result(known, Outcome.UPDATED)
+            return Result(record_id, Outcome.UNCHANGED)
+        self._api.update(name, record_id, body)
+        return Result(record_id, Outcome.UPDATED)
 
     def _body(self, name: ObjectName, fields: Fields) -> Json:
         """Our flat fields in v2's shape: typed ids, lists of e-mails, custom fields by their key."""
