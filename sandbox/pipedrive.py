@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import uuid
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,17 +38,28 @@ BODIES: dict[str, dict[str, type]] = {
               "lost_reason": STRING, "label_ids": ENTRIES, "visible_to": WHOLE,
               "custom_fields": OBJECT},
     "activities": {"subject": STRING, "type": STRING, "owner_id": WHOLE, "deal_id": WHOLE,
-                   "org_id": WHOLE, "due_date": STRING, "due_time": STRING, "duration": STRING,
+                   "lead_id": STRING, "org_id": WHOLE, "due_date": STRING, "due_time": STRING, "duration": STRING,
                    "done": FLAG, "busy": FLAG, "priority": WHOLE, "note": STRING, "public_description": STRING,
                    "location": OBJECT, "participants": ENTRIES, "attendees": ENTRIES},
 }  # fmt: skip
 """What v2 takes in a body; everything else is refused."""
+LEAD_BODY: dict[str, type] = {
+    "title": STRING, "owner_id": WHOLE, "label_ids": ENTRIES, "person_id": WHOLE,
+    "organization_id": WHOLE, "value": OBJECT, "expected_close_date": STRING, "visible_to": STRING,
+    "was_seen": FLAG, "origin_id": STRING, "channel": WHOLE, "channel_id": STRING,
+}  # fmt: skip
+"""What v1 takes of a new lead, beside the custom fields of deals, which stand at the top level.
+https://developers.pipedrive.com/docs/api/v1/Leads#addLead"""
+LEAD_CHANGES = {**{k: v for k, v in LEAD_BODY.items() if k != "origin_id"}, "is_archived": FLAG}
+LEAD_NULLS = {"person_id", "organization_id", "value", "expected_close_date", "channel_id"}
+LEAD_QUERIES = {"limit", "start", "owner_id", "person_id", "organization_id", "filter_id", "sort",
+                "updated_since"}  # fmt: skip
 REQUIRED = {"persons": "name", "organizations": "name", "deals": "title", "activities": "subject"}
 TYPES = {STRING: "varchar", WHOLE: "int", FLAG: "boolean", ENTRIES: "set", OBJECT: "address",
          float: "double"}  # fmt: skip
 FIELD_TYPES = {
     "owner_id": "user", "person_id": "people", "org_id": "org", "deal_id": "deal",
-    "stage_id": "stage", "pipeline_id": "double", "emails": "varchar", "phones": "phone",
+    "lead_id": "lead", "stage_id": "stage", "pipeline_id": "double", "emails": "varchar", "phones": "phone",
     "expected_close_date": "date", "due_date": "date", "due_time": "time", "duration": "time",
     "note": "text", "location": "address", "value": "monetary", "label_ids": "set",
     "priority": "enum", "visible_to": "visible_to", "status": "status", "participants": "json",
@@ -78,7 +90,10 @@ QUERIES = {
     "exact_match",
     "person_id",
     "deal_id",
+    "lead_id",
     "org_id",
+    "organization_id",
+    "include_fields",
 }
 FIELDS = {"personFields": "persons", "organizationFields": "organizations", "dealFields": "deals",
           "activityFields": "activities"}  # fmt: skip
@@ -125,10 +140,12 @@ class PipedriveSandbox(Sandbox):
     scope_separator = ","
     lifetime = 3600.0
     fixed_scopes = ("base", "deals:full", "contacts:full", "activities:full", "users:read",
-                    "search:read", "deal-fields:full")  # fmt: skip
+                    "search:read", "deal-fields:full", "leads:full")  # fmt: skip
 
     def routes(self) -> None:
         self.records: dict[str, dict[int, Record]] = {name: {} for name in BODIES}
+        self.leads: dict[str, Record] = {}
+        """The Leads inbox; what was deleted or converted stands there marked, as nobody sees it."""
         self.participants: dict[int, dict[int, int]] = {}
         """deal id -> participant row id -> person id."""
         self.custom: dict[str, dict[str, Record]] = {name: {} for name in BODIES}
@@ -144,7 +161,7 @@ class PipedriveSandbox(Sandbox):
         """Keys that take null; by the published model of v2 location and note of activities do not."""
         self.gone_v1: dict[str, int] = {}
         """End of a path of v1 -> 404 or 410: what has been taken away."""
-        self.search_lag: set[int] = set()
+        self.search_lag: set[int | str] = set()
         """Ids that the index does not show yet."""
         self.burst = Window(80, 2.0)
         self.search_burst = Window(10, 2.0)
@@ -180,6 +197,9 @@ class PipedriveSandbox(Sandbox):
         )
         add("/api/v2/pipelines", "pipelines", self._pipelines)
         add("/api/v2/stages", "stages", lambda: self._list(self.stages))
+        add("/api/v2/leads/search", "search_leads", self._search_leads)
+        add("/v1/leads", "leads", self._leads, methods=["GET", "POST"])
+        add("/v1/leads/<lead_id>", "lead", self._lead, methods=["GET", "PATCH", "DELETE"])
         add("/v1/users", "users", self._users)
         add("/v1/users/me", "me", self._me)
         row = "/v1/deals/<int:deal_id>/participants"
@@ -230,6 +250,10 @@ class PipedriveSandbox(Sandbox):
         for end, status in self.gone_v1.items():
             if request.path.startswith("/v1/") and request.path.endswith(end):
                 return Refused(status, "This endpoint has been removed").response()
+        if request.path.startswith("/v1/leads") and request.method != "DELETE":
+            wrong = set(request.args) - (LEAD_QUERIES if request.method == "GET" else set())
+            if wrong or (request.method != "GET" and not request.is_json):
+                return Refused(400, f"{wrong or 'the body'} is not allowed").response()
         if not self._scope() & set(scopes):
             return Refused(403, "Scope and URL mismatch").response()
         unknown = set(request.args) - QUERIES
@@ -239,6 +263,10 @@ class PipedriveSandbox(Sandbox):
 
     def _scope(self) -> set[str]:
         path, kind = request.path, request.path.rpartition("/")[2]
+        if path.endswith("/leads/search"):
+            return {"leads:read", "leads:full", "search:read"}
+        if path.startswith("/v1/leads"):
+            return {"leads:full"} | ({"leads:read"} if request.method == "GET" else set())
         if path.endswith("/search"):
             return {"search:read"}
         if "Fields" in path and request.method == "POST":
@@ -279,6 +307,8 @@ class PipedriveSandbox(Sandbox):
             for key in ("person_id", "deal_id", "org_id"):
                 if key in request.args:
                     rows = [r for r in rows if self._refers(kind, r, key, int(request.args[key]))]
+            if "lead_id" in request.args:
+                rows = [r for r in rows if r.get("lead_id") == request.args["lead_id"]]
             return self._list([self._show(kind, row) for row in rows])
 
     def _refers(self, kind: str, record: Record, key: str, number: int) -> bool:
@@ -327,6 +357,11 @@ class PipedriveSandbox(Sandbox):
         if kind in ("persons", "organizations", "deals"):
             keys = self.custom[kind]
             shown["custom_fields"] = {k: record.get("custom_fields", {}).get(k) for k in keys}
+        source = shown.pop("source_lead_id", None)
+        if kind == "deals" and "source_lead_id" in request.args.get("include_fields", "").split(
+            ","
+        ):
+            shown["source_lead_id"] = source
         if kind == "activities" and record.get("participants"):
             shown["person_id"] = record["participants"][0]["person_id"]
         return shown
@@ -349,7 +384,15 @@ class PipedriveSandbox(Sandbox):
         if kind == "persons" and "name" in body and {"first_name", "last_name"} & set(body):
             raise self._unfit("name: not together with first_name or last_name")
         self._check_account(kind, new, body, record or {})
+        if kind == "activities":
+            self._check_ends({**(record or {}), **body})
         return body
+
+    def _check_ends(self, activity: Record) -> None:
+        """An activity hangs on a deal or on a lead that is there, not on both."""
+        lead = self.leads.get(activity.get("lead_id") or "")
+        if lead and not lead["is_deleted"] and activity.get("deal_id"):
+            raise self._unfit("lead_id: not together with deal_id")
 
     def _check_account(self, kind: str, new: bool, body: Record, before: Record) -> None:
         """Refuse what this account does not let pass."""
@@ -408,6 +451,8 @@ class PipedriveSandbox(Sandbox):
         targets = {"person_id": "persons", "org_id": "organizations", "deal_id": "deals"}
         if key in targets:
             self._must_live(targets[key], value)
+        if key == "lead_id":
+            self._living_lead(value, 400)
         if key == "owner_id" and value not in {u.id for u in self._user_rows()}:
             raise self._unfit(f"owner_id: user {value} does not exist or is inactive")
         if key == "stage_id" and value not in [stage["id"] for stage in self.stages]:
@@ -527,6 +572,188 @@ class PipedriveSandbox(Sandbox):
             item["organization"] = {"id": org} if org else None
         return item
 
+    # Leads, which v1 alone has: https://developers.pipedrive.com/docs/api/v1/Leads
+
+    def _leads(self) -> Response:
+        with self.lock:
+            self._must_show("leads")
+            if request.method == "POST":
+                body = self._checked_lead(LEAD_BODY, {})
+                now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.000Z}"
+                lead: Record = {
+                    "id": str(uuid.uuid4()), "owner_id": 1, "creator_id": 1, "label_ids": [],
+                    "person_id": None, "organization_id": None, "source_name": "API",
+                    "origin": "API", "origin_id": None, "is_archived": False, "was_seen": False,
+                    "value": None, "expected_close_date": None, "source_deal_id": None,
+                    "visible_to": "3", "add_time": now, "update_time": now, "is_deleted": False,
+                    **body,
+                }  # fmt: skip
+                self.leads[lead["id"]] = lead
+                return make(201, {"success": True, "data": self._show_lead(lead)})
+            rows = [r for r in self.leads.values() if not (r["is_deleted"] or r["is_archived"])]
+            for key in ("person_id", "organization_id", "owner_id"):
+                if key in request.args:
+                    rows = [r for r in rows if r[key] == int(request.args[key])]
+            start, limit = int(request.args.get("start", 0)), int(request.args.get("limit", 100))
+            more = len(rows) > start + limit
+            page = {"start": start, "limit": limit, "more_items_in_collection": more}
+            page |= {"next_start": start + limit} if more else {}
+            data = [self._show_lead(lead) for lead in rows[start : start + limit]]
+            return make(200, {"success": True, "data": data or None,
+                              "additional_data": {"pagination": page}})  # fmt: skip
+
+    def _lead(self, lead_id: str) -> Response:
+        with self.lock:
+            self._must_show("leads")
+            lead = self._living_lead(lead_id, 404)
+            if request.method == "DELETE":
+                lead["is_deleted"] = True
+                return make(200, {"success": True, "data": {"id": lead_id}})
+            if request.method == "PATCH":
+                lead.update(self._checked_lead(LEAD_CHANGES, lead))
+            return make(200, {"success": True, "data": self._show_lead(lead)})
+
+    def _living_lead(self, lead_id: str, status: int) -> Record:
+        lead = self.leads.get(lead_id)
+        if lead is None or lead["is_deleted"]:
+            raise Refused(status, "The lead was not found")
+        return lead
+
+    def _show_lead(self, lead: Record) -> Record:
+        """A custom field that has no value does not appear; the options of a list are one text."""
+        shown = {key: value for key, value in lead.items() if key != "is_deleted"}
+        for key, field in self.custom["deals"].items():
+            if shown.get(key) is None:
+                shown.pop(key, None)
+            elif field["field_type"] == "set":
+                shown[key] = ",".join(map(str, shown[key]))
+        return shown
+
+    def _checked_lead(self, allowed: dict[str, type], before: Record) -> Record:
+        """What v1 takes; `before` is the lead as it stands, empty for a new one."""
+        body = request.get_json(silent=True)
+        if not isinstance(body, dict):
+            raise Refused(400, "the body must be an object")
+        for key, value in body.items():
+            base, _, part = key.partition("_") if key[40:41] == "_" else (key, "", "")
+            field = self.custom["deals"].get(base)
+            if field is not None:
+                self._check_v1(field, part, value, body)
+            elif key not in allowed:
+                raise Refused(400, f"{key}: is not allowed")
+            else:
+                self._check_of_lead(key, allowed[key], value)
+        whole = {**before, **body}
+        if not whole.get("title"):
+            raise Refused(400, "title: is required")
+        if not (whole.get("person_id") or whole.get("organization_id")):
+            raise Refused(400, "A lead has to be linked to a person or an organization")
+        return body
+
+    def _check_of_lead(self, key: str, expected: type, value: Any) -> None:
+        if value is None:
+            if key not in LEAD_NULLS:
+                raise Refused(400, f"{key}: may not be null")
+            return
+        if isinstance(value, bool) is not (expected is bool) or not isinstance(value, expected):
+            raise Refused(400, f"{key}: must be of type {expected.__name__}")
+        targets = {"person_id": "persons", "organization_id": "organizations"}
+        if key in targets:
+            self._must_live(targets[key], value)
+        if key == "value" and (
+            set(value) != {"amount", "currency"}
+            or isinstance(value["amount"], bool)
+            or not isinstance(value["amount"], (int, float))
+            or not re.fullmatch("[A-Z]{3}", str(value["currency"]))
+        ):
+            raise Refused(400, "value: amount and currency are required")
+        if key == "expected_close_date" and not re.fullmatch(r"\d{4}-\d\d-\d\d", value):
+            raise Refused(400, "expected_close_date: has the wrong format")
+        if key == "visible_to" and value not in ("1", "3", "5", "7"):
+            raise Refused(400, "visible_to: must be one of 1, 3, 5, 7")
+        if key == "title" and len(value) > 255:
+            raise Refused(400, "title: is longer than 255")
+        if key == "owner_id" and value not in {u.id for u in self._user_rows() if u.active}:
+            raise Refused(400, f"owner_id: user {value} does not exist or is inactive")
+
+    def _check_v1(self, field: Record, part: str, value: Any, body: Record) -> None:
+        """A custom field's value as v1 has it: its further parts under keys of their own."""
+        key, kind = field["field_code"], field["field_type"]
+        parts = PARTS.get(kind, {})
+        if part and part not in parts:
+            raise Refused(400, f"{key}_{part}: is not allowed")
+        if part or value is None:
+            return
+        if parts and not isinstance(value, dict):
+            whole = {one: value if one == "value" else body.get(f"{key}_{one}") for one in parts}
+            self._check_parts(field, parts, whole)
+        elif parts:
+            raise Refused(400, f"{key}: v1 takes no object")
+        else:
+            self._check_custom(field, value)
+
+    def _search_leads(self) -> Response:
+        with self.lock:
+            self._must_show("leads")
+            term = request.args.get("term", "").lower()
+            exact = request.args.get("exact_match") == "true"
+            fields = request.args.get("fields", "title,custom_fields").split(",")
+            if set(fields) - {"title", "notes", "custom_fields"}:
+                raise self._unfit("fields: is not allowed")
+            if len(term) < (1 if exact else 2):
+                raise self._unfit("term: is too short")
+            items = []
+            for lead in self.leads.values():
+                texts = [lead["title"]] if "title" in fields else []
+                if "custom_fields" in fields:
+                    texts += [str(lead[key]) for key in self.custom["deals"] if lead.get(key)]
+                found = any(term == t.lower() if exact else term in t.lower() for t in texts)
+                if found and lead["id"] not in self.search_lag:
+                    items.append({"result_score": 1.0, "item": {"id": lead["id"], "type": "lead",
+                                                                "title": lead["title"]}})  # fmt: skip
+            return self._page(items)
+
+    def convert(self, lead_id: str, stage_id: int | None = None, carried: bool = True) -> int:
+        """Do what a person does who converts a lead: a deal takes over all that it held.
+
+        'Related entities (notes, files, emails, activities, ...) are transferred … the lead is marked
+        as deleted.' `carried`: whether the deal says which lead it was.
+        https://developers.pipedrive.com/docs/api/v1/Leads#convertLeadToDeal
+        """
+        with self.lock:
+            lead = self._living_lead(lead_id, 404)
+            place = self._placed({"stage_id": stage_id}) if stage_id else {}
+            worth = lead["value"] or {}
+            now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+            deal: Record = {
+                "id": self.new_id(), "is_deleted": False, "add_time": now,
+                **self._defaults("deals"), **place, "title": lead["title"],
+                "owner_id": lead["owner_id"], "person_id": lead["person_id"],
+                "org_id": lead["organization_id"], "value": worth.get("amount"),
+                "currency": worth.get("currency"),
+                "expected_close_date": lead["expected_close_date"],
+                "custom_fields": self._custom_of_lead(lead),
+                "source_lead_id": lead_id if carried else None,
+            }  # fmt: skip
+            self.records["deals"][deal["id"]] = deal
+            for activity in self.records["activities"].values():
+                if activity.get("lead_id") == lead_id:
+                    activity |= {"lead_id": None, "deal_id": deal["id"]}
+            lead["is_deleted"] = True
+            return int(deal["id"])
+
+    def _custom_of_lead(self, lead: Record) -> Record:
+        """The custom fields of a lead as v2 has them."""
+        fields: Record = {}
+        for key, field in self.custom["deals"].items():
+            parts, value = PARTS.get(field["field_type"], {}), lead.get(key)
+            if value is not None:
+                whole = {
+                    one: value if one == "value" else lead.get(f"{key}_{one}") for one in parts
+                }
+                fields[key] = whole or value
+        return fields
+
     def _fields(self, kind: str) -> Response:
         with self.lock:
             target = FIELDS[kind]
@@ -629,6 +856,10 @@ class PipedriveSandbox(Sandbox):
                 for entry in row.get("participants") or () if kind == "persons" else ():
                     if entry["person_id"] == loser:
                         entry["person_id"] = winner
+        on_lead = {"persons": "person_id", "organizations": "organization_id"}.get(kind, "")
+        for lead in self.leads.values():
+            if lead.get(on_lead) == loser:
+                lead[on_lead] = winner
         for rows in self.participants.values() if kind == "persons" else ():
             rows.update({row: winner for row, person in rows.items() if person == loser})
 

@@ -76,7 +76,8 @@ def native_value(field: str, value: FieldValue) -> Any:
     if field == "label_ids":
         labels = value if isinstance(value, list) else [value] if value else []
         return [int(str(item)) for item in labels]
-    if (field.endswith("_id") or field in NATIVE_NUMBERS) and value is not None:
+    number = field != "lead_id" and (field.endswith("_id") or field in NATIVE_NUMBERS)
+    if number and value is not None:
         return int(str(value))
     return value
 

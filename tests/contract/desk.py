@@ -103,7 +103,7 @@ class Desk:
         raise NotImplementedError
 
     def convert(self, lead_id: str) -> str:
-        """Convert a lead; give the contact's id."""
+        """Convert a lead; give the id of the contact, or in Pipedrive of the deal."""
         raise NotImplementedError(f"{type(self).__name__} has no leads")
 
     def rows(self, name: str) -> list[dict[str, Any]]:
@@ -131,7 +131,8 @@ class Desk:
             return self.aliases[text]
         shown = {"contact": "email", "lead": "email", "company": "name", "case": "subject"}
         key = shown.get(name, "title")
-        ids = [row["id"] for row in self.records(name) if row[key] == text]
+        # A lead of Pipedrive's inbox stands for a deal, and is called as one.
+        ids = [row["id"] for row in self.records(name) if row.get(key, row.get("title")) == text]
         assert len(ids) == 1, f"{len(ids)} records are meant by {name} {text!r}"
         return str(ids[0])
 

@@ -7,15 +7,15 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from sandbox.core import plain
-from sandbox.pipedrive import BODIES
+from sandbox.pipedrive import BODIES, LEAD_CHANGES
 from tests.contract.desk import LOST, WON, CustomField, Desk, Values
 
 
 class PipedriveDesk(Desk):
     """Works in a company account."""
 
-    kinds: ClassVar = {"contact": "persons", "company": "organizations", "deal": "deals",
-             "meeting": "activities"}  # fmt: skip
+    kinds: ClassVar = {"contact": "persons", "company": "organizations", "lead": "leads",
+             "deal": "deals", "meeting": "activities"}  # fmt: skip
     names: ClassVar = {
         "contact": {"name": "name"},
         "company": {"name": "name"},
@@ -25,7 +25,8 @@ class PipedriveDesk(Desk):
     refs: ClassVar = {"company": "org_id", "deal": "deal_id"}
 
     def address(self, name: str, record_id: str) -> str:
-        page = {"contact": "person", "company": "organization"}.get(name, name)
+        pages = {"contact": "person", "company": "organization", "lead": "leads/inbox"}
+        page = pages.get(name, name)
         return f"https://{self.sandbox.account_name.lower()}.pipedrive.com/{page}/{record_id}"
 
     def set_pipelines(self, pipelines: Mapping[str, list[str]]) -> None:
@@ -52,10 +53,18 @@ class PipedriveDesk(Desk):
 
     def own_fields(self, name: str) -> set[str]:
         kind = self.kinds[name]
+        if name == "lead":
+            custom = {spec["field_name"] for spec in self.sandbox.custom["deals"].values()}
+            return {*LEAD_CHANGES, "contact", "company", "amount", "currency"} | custom
+        if name == "meeting":
+            return {*self.sandbox._types(kind, "write"), "lead"}
         custom = {spec["field_name"] for spec in self.sandbox.custom[kind].values()}
         return set(self.sandbox._types(kind, "write")) | custom
 
     def make(self, name: str, values: Values) -> str:
+        if name == "lead":
+            with self.sandbox.app.test_request_context(method="POST", json=self._of_lead(values)):
+                return str(self.sandbox._leads().get_json()["data"]["id"])
         with self.sandbox.app.test_request_context(method="POST", json=self._body(name, values)):
             answer = self.sandbox._many(self.kinds[name]).get_json()
         record_id = answer["data"]["id"]
@@ -63,10 +72,34 @@ class PipedriveDesk(Desk):
         return str(record_id)
 
     def change(self, name: str, record_id: str, values: Values) -> None:
+        if name == "lead":
+            with self.sandbox.app.test_request_context(method="PATCH", json=self._of_lead(values)):
+                self.sandbox._lead(record_id)
+            return
         body = self._body(name, values)
         with self.sandbox.app.test_request_context(method="PATCH", json=body):
             self.sandbox._one(self.kinds[name], int(record_id))
         self._beside(name, int(record_id), values)
+
+    def _of_lead(self, values: Values) -> dict[str, Any]:
+        """The body of a lead, in the words of v1."""
+        keys = {spec["field_name"]: key for key, spec in self.sandbox.custom["deals"].items()}
+        body: dict[str, Any] = {}
+        for key, value in values.items():
+            if key == "contact":
+                body["person_id"] = int(self.id_of("contact", value)) if value else None
+            elif key == "company":
+                body["organization_id"] = int(self.id_of("company", value)) if value else None
+            elif key == "owner":
+                body["owner_id"] = self.sandbox._user_ids()[value]
+            elif key in keys:
+                body[keys[key]] = _written(self.sandbox.custom["deals"][keys[key]], value)
+            else:
+                body[key] = value
+        return body
+
+    def convert(self, lead_id: str) -> str:
+        return str(self.sandbox.convert(lead_id))
 
     def _body(self, name: str, values: Values) -> dict[str, Any]:
         values = dict(values)
@@ -115,6 +148,9 @@ class PipedriveDesk(Desk):
             self.sandbox.participants[record_id] = {self.sandbox.new_id(): p for p in others}
 
     def delete(self, name: str, record_id: str) -> None:
+        if name == "lead":
+            self.sandbox.leads[record_id]["is_deleted"] = True
+            return
         self.sandbox.records[self.kinds[name]][int(record_id)]["is_deleted"] = True
 
     def merge(self, name: str, loser: str, winner: str) -> str:
@@ -122,6 +158,9 @@ class PipedriveDesk(Desk):
         return winner
 
     def shown(self, name: str, record_id: str) -> tuple[str, ...]:
+        if name == "lead":
+            lead = self.sandbox.leads[record_id]
+            return (f"{record_id}, deleted",) if lead["is_deleted"] else (lead["title"],)
         record = self.sandbox.records[self.kinds[name]][int(record_id)]
         if record["is_deleted"]:
             return (f"{record_id}, deleted",)
@@ -129,9 +168,23 @@ class PipedriveDesk(Desk):
         return (*emails[:1], record.get("name") or record.get("title") or record.get("subject"))
 
     def rows(self, name: str) -> list[dict[str, Any]]:
+        if name == "lead":
+            leads = self.sandbox.leads.values()
+            return [self._lead_row(lead) for lead in leads if not lead["is_deleted"]]
         return [self._row(name, record)
                 for record in self.sandbox.records[self.kinds[name]].values()
                 if not record["is_deleted"]]  # fmt: skip
+
+    def _lead_row(self, lead: Any) -> dict[str, Any]:
+        own = {key: lead.get(key) for key in LEAD_CHANGES}
+        for key, spec in self.sandbox.custom["deals"].items():
+            own[spec["field_name"]] = _value(spec, lead.get(key))
+        users = {user.id: user.email for user in self.sandbox._user_rows()}
+        worth = lead["value"] or {}
+        return {**own, "id": lead["id"], "owner": users.get(lead["owner_id"]),
+                "contact": self.link("contact", lead["person_id"]),
+                "company": self.link("company", lead["organization_id"]),
+                "amount": worth.get("amount"), "currency": worth.get("currency")}  # fmt: skip
 
     def _row(self, name: str, record: Any) -> dict[str, Any]:
         kind = self.kinds[name]
@@ -167,7 +220,8 @@ class PipedriveDesk(Desk):
                     "body": plain(record.get("note") or ""),
                     "contacts": [self.link("contact", p["person_id"])
                                  for p in record.get("participants") or ()],
-                    "deal": self.link("deal", record.get("deal_id"))}  # fmt: skip
+                    "deal": self.link("deal", record.get("deal_id")),
+                    "lead": self.link("lead", record.get("lead_id"))}  # fmt: skip
         return row
 
 
