@@ -159,6 +159,8 @@ class PipedriveSandbox(Sandbox):
         """Where the company is, as its owner has said; the documentation's example."""
         self.nullable = set(NULLABLE)
         """Keys that take null; by the published model of v2 location and note of activities do not."""
+        self.names_sources = True
+        """Whether deals tell which lead they were converted from, where that is asked for."""
         self.gone_v1: dict[str, int] = {}
         """End of a path of v1 -> 404 or 410: what has been taken away."""
         self.search_lag: set[int | str] = set()
@@ -358,9 +360,8 @@ class PipedriveSandbox(Sandbox):
             keys = self.custom[kind]
             shown["custom_fields"] = {k: record.get("custom_fields", {}).get(k) for k in keys}
         source = shown.pop("source_lead_id", None)
-        if kind == "deals" and "source_lead_id" in request.args.get("include_fields", "").split(
-            ","
-        ):
+        asked = "source_lead_id" in request.args.get("include_fields", "").split(",")
+        if kind == "deals" and asked and self.names_sources:
             shown["source_lead_id"] = source
         if kind == "activities" and record.get("participants"):
             shown["person_id"] = record["participants"][0]["person_id"]
@@ -713,27 +714,26 @@ class PipedriveSandbox(Sandbox):
                                                                 "title": lead["title"]}})  # fmt: skip
             return self._page(items)
 
-    def convert(self, lead_id: str, stage_id: int | None = None, carried: bool = True) -> int:
+    def convert(self, lead_id: str) -> int:
         """Do what a person does who converts a lead: a deal takes over all that it held.
 
         'Related entities (notes, files, emails, activities, ...) are transferred … the lead is marked
-        as deleted.' `carried`: whether the deal says which lead it was.
+        as deleted.'
         https://developers.pipedrive.com/docs/api/v1/Leads#convertLeadToDeal
         """
         with self.lock:
             lead = self._living_lead(lead_id, 404)
-            place = self._placed({"stage_id": stage_id}) if stage_id else {}
             worth = lead["value"] or {}
             now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
             deal: Record = {
                 "id": self.new_id(), "is_deleted": False, "add_time": now,
-                **self._defaults("deals"), **place, "title": lead["title"],
+                **self._defaults("deals"), "title": lead["title"],
                 "owner_id": lead["owner_id"], "person_id": lead["person_id"],
                 "org_id": lead["organization_id"], "value": worth.get("amount"),
                 "currency": worth.get("currency"),
                 "expected_close_date": lead["expected_close_date"],
                 "custom_fields": self._custom_of_lead(lead),
-                "source_lead_id": lead_id if carried else None,
+                "source_lead_id": lead_id,
             }  # fmt: skip
             self.records["deals"][deal["id"]] = deal
             for activity in self.records["activities"].values():

@@ -240,6 +240,10 @@ class Writer:
                 if targets or (change.record_id and any(r.object is name for r in change.unlinks)):
                     lead = name is ObjectName.DEAL and is_lead(next(iter(targets or gone), ""))
                     fields["lead_id" if lead else usual] = targets[0] if targets else None
+                    anew = any(r.object is name for r in change.links)
+                    if lead and targets and anew and change.record_id:
+                        # Wherever a colleague has hung it meanwhile: it hangs on one of the two.
+                        fields[usual] = None
         return self._save(change, fields)
 
     def _save(self, change: Change, fields: Fields) -> Result:

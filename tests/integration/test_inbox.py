@@ -1,0 +1,213 @@
+"""Deals that are leads of Pipedrive's inbox, where answers are lost and the documentation is silent."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from sqlalchemy import select
+
+from app.store.models import RecordLink
+from config.settings import CONFIG_DIR
+from sandbox.core import Fault
+from sandbox.pipedrive import PipedriveSandbox
+from tests.bridge import Bridge, sample
+from tests.contract.test_adapters import hurry, only, person
+from workers.sync import Drainer
+
+JANE = person("jane@gmail.com")
+MARKED = pytest.mark.parametrize(
+    "marked", [True, False], ids=["booking-id fields", "no fields of ours"]
+)
+
+
+@pytest.fixture
+def deal() -> dict[str, Any]:
+    """What the file says of deals, beside that they are leads."""
+    return {}
+
+
+@pytest.fixture
+def crm(tmp_path: Path, deal: dict[str, Any]) -> Iterator[Bridge]:
+    """The service with a Pipedrive account whose deals begin as leads."""
+    folder = tmp_path / "mappings"
+    shutil.copytree(CONFIG_DIR / "mappings", folder)
+    mapping = yaml.safe_load((folder / "pipedrive.yaml").read_text("utf-8"))
+    mapping["deal"] |= {"as": "lead", **deal}
+    (folder / "pipedrive.yaml").write_text(yaml.safe_dump(mapping), encoding="utf-8")
+    url = f"sqlite:///{tmp_path}/bridge.sqlite3"
+    made = Bridge(url, ("pipedrive",), mappings_dir=folder).connect_all()
+    yield made
+    made.close()
+
+
+def unmark(crm: Bridge) -> None:
+    """Let the account have no booking-id fields."""
+    only(crm).drop_booking_fields()
+    crm.drainer = Drainer(crm.services)
+
+
+def leads(sandbox: PipedriveSandbox) -> list[dict[str, Any]]:
+    """The leads of the inbox."""
+    return [lead for lead in sandbox.leads.values() if not lead["is_deleted"]]
+
+
+def living(sandbox: PipedriveSandbox, kind: str) -> list[dict[str, Any]]:
+    """The records of a kind."""
+    return [record for record in sandbox.records[kind].values() if not record["is_deleted"]]
+
+
+def page_of(crm: Bridge) -> str:
+    """The address of the booking's deal, as its page shows it."""
+    with crm.services.store.read() as session:
+        rows = session.scalars(select(RecordLink).where(RecordLink.object == "deal"))
+        return "".join(row.url for row in rows)
+
+
+@MARKED
+@pytest.mark.parametrize("converted", [False, True], ids=["a lead", "a deal by then"])
+def test_every_lost_answer_of_a_lead_is_made_up_for(
+    crm: Bridge, marked: bool, converted: bool
+) -> None:
+    """Each call in turn is done and its answer lost, and a colleague may convert the lead meanwhile:
+    there is one of everything."""
+    sandbox = only(crm)
+    if not marked:
+        unmark(crm)
+    for number in itertools.count():
+        sandbox.faults[:] = [
+            *([Fault(times=number)] if number else []),
+            Fault(drop_after_commit=True),
+        ]
+        someone = [person(f"p{number}@corp{number}.example")]
+        crm.post(sample("booking_created", id=f"lost-{number}", attendees=someone))
+        crm.drain()
+        struck = not sandbox.faults
+        sandbox.faults.clear()
+        for lead in leads(sandbox) if converted else ():
+            sandbox.convert(lead["id"])
+        hurry(crm)
+        crm.settle()
+        made = number + 1
+        there = len(leads(sandbox)), len(living(sandbox, "deals"))
+        assert sum(there) == len(living(sandbox, "activities")) == made, number
+        assert len(living(sandbox, "persons")) == len(living(sandbox, "organizations")) == made
+        ends = {str(lead["id"]) for lead in leads(sandbox)}
+        ends |= {str(deal["id"]) for deal in living(sandbox, "deals")}
+        hung = [str(a.get("deal_id") or a.get("lead_id")) for a in living(sandbox, "activities")]
+        assert sorted(hung) == sorted(ends)
+        if not struck:
+            return
+
+
+def convert_before(
+    monkeypatch: pytest.MonkeyPatch, sandbox: PipedriveSandbox, call: Callable[[str, str], bool]
+) -> None:
+    """Let a colleague convert every lead right before the first call of a sort goes out."""
+    put, done = HTTPConnection.putrequest, False
+
+    def first(wire: HTTPConnection, method: str, path: str, *args: Any, **more: Any) -> None:
+        nonlocal done
+        if not done and call(method, path):
+            done = True
+            for lead in leads(sandbox):
+                sandbox.convert(lead["id"])
+        put(wire, method, path, *args, **more)
+
+    monkeypatch.setattr(HTTPConnection, "putrequest", first)
+
+
+@pytest.mark.parametrize("deal", [{"fields": {"title": {"from": "host.full_name"}}}])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda method, path: method == "PATCH" and "/leads/" in path,
+        lambda method, path: method == "PATCH" and "/activities/" in path,
+    ],
+    ids=["the lead is written", "the activity is written"],
+)
+def test_a_lead_that_is_converted_in_the_midst_of_a_sync(
+    crm: Bridge, monkeypatch: pytest.MonkeyPatch, call: Callable[[str, str], bool]
+) -> None:
+    """It was read as a lead and is a deal when it is to be written: the deal gets it, and once."""
+    crm.sync(sample("booking_created", attendees=[JANE]))
+    assert page_of(crm).endswith(f"/leads/inbox/{leads(only(crm))[0]['id']}")
+    convert_before(monkeypatch, only(crm), call)
+    mary = [{"email": "mary@acme.example", "fullName": "Mary Major", "givenName": "Mary", "familyName": "Major"}]  # fmt: skip
+    crm.post(sample("booking_rescheduled", attendees=[JANE], hosts=mary))
+    crm.drain()
+    hurry(crm)
+    crm.settle()
+    assert crm.delivery("pipedrive").state == "synced"
+    assert leads(only(crm)) == []
+    (made,) = living(only(crm), "deals")
+    (activity,) = living(only(crm), "activities")
+    assert (made["title"], made["owner_id"]) == ("Mary Major", 2)
+    assert (activity["deal_id"], activity["due_date"]) == (made["id"], "2026-12-02")
+    crm.sync(sample("booking_cancelled", attendees=[JANE], hosts=mary))
+    assert page_of(crm).endswith(f"/deal/{made['id']}")
+    assert len(living(only(crm), "deals")) == 1
+
+
+@MARKED
+@pytest.mark.parametrize("person_changed", [False, True], ids=["same person", "another person"])
+def test_the_deal_is_found_where_it_does_not_name_its_lead(
+    crm: Bridge, marked: bool, person_changed: bool
+) -> None:
+    """The documentation does not say that people's conversions name the lead: the booking's id on the
+    deal tells, or the activity, which hangs on the deal."""
+    sandbox = only(crm)
+    if not marked:
+        unmark(crm)
+    crm.sync(sample("booking_created", attendees=[JANE]))
+    (lead,) = leads(sandbox)
+    number = sandbox.convert(lead["id"])
+    sandbox.names_sources = False
+    if person_changed:
+        sandbox.records["deals"][number]["person_id"] = None
+    crm.sync(sample("booking_rescheduled", attendees=[JANE]))
+    assert page_of(crm).endswith(f"/deal/{number}")
+    assert (len(leads(sandbox)), len(living(sandbox, "deals"))) == (0, 1)
+    (activity,) = living(sandbox, "activities")
+    assert (activity["deal_id"], activity["due_date"]) == (number, "2026-12-02")
+
+
+def test_an_activity_that_a_colleague_hung_elsewhere_makes_no_conversion(crm: Bridge) -> None:
+    """Who deletes the lead and hangs the activity on a deal of theirs keeps that deal to themselves."""
+    sandbox = only(crm)
+    crm.sync(sample("booking_created", attendees=[JANE]))
+    (lead,), (activity,) = leads(sandbox), living(sandbox, "activities")
+    theirs = sandbox.convert(lead["id"])
+    sandbox.records["deals"][theirs] |= {"source_lead_id": None, "title": "Theirs", "person_id": None, "custom_fields": {}}  # fmt: skip
+    crm.sync(sample("booking_rescheduled", attendees=[JANE]))
+    assert sandbox.records["deals"][theirs]["title"] == "Theirs"
+    (again,) = leads(sandbox)
+    assert activity["lead_id"] == again["id"]
+
+
+def test_without_the_scope_bookings_wait(crm: Bridge) -> None:
+    """An account that does not let us see leads says so, and is done once it does."""
+    sandbox = only(crm)
+    sandbox.account.loses_scopes("leads:full")
+    crm.post(sample("booking_created", attendees=[JANE]))
+    crm.drain()
+    row = crm.connection("pipedrive")
+    assert "scope" in str(row.last_error).lower()
+    assert crm.delivery("pipedrive").state not in ("synced", "failed")
+
+
+def test_a_booking_without_people_makes_no_lead(crm: Bridge) -> None:
+    """Pipedrive takes no lead without a person or an organization: the meeting is written, and the
+    booking says why there is no lead."""
+    crm.sync(sample("booking_created", attendees=[{"email": "nonsense", "fullname": "Nobody"}]))
+    assert len(living(only(crm), "activities")) == 1
+    assert leads(only(crm)) == []
+    row = crm.delivery("pipedrive")
+    assert row.state == "failed"
+    assert "without a person or an organization" in str(row.error_message)
