@@ -175,8 +175,8 @@ def _same_account(found: str, row: ConnectionRow) -> str:
 
 def _scopes(services: Services, subject: str, row: ConnectionRow) -> Iterator[Finding]:
     provider = services.providers[row.provider]
-    lacking = provider.lacking(row.scopes)
-    needed = [scope for scope in lacking if scope in provider.scopes]
+    lacking = provider.lacking(row.scopes, services.mappings[row.provider].makes_inbox_leads)
+    needed = [scope for scope in lacking if scope not in provider.optional_scopes]
     if not lacking:
         yield Finding(subject, "scopes", Verdict.GOOD, "all granted" if row.scopes else "not told")
     for scope, why in lacking.items():

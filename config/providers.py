@@ -61,6 +61,8 @@ class Provider(BaseModel):
     scopes_in_request: bool = True
     optional_scopes: dict[str, str] = Field(default_factory=dict)
     """Scope -> what does not work without it; asked for as `optional_scope`."""
+    lead_scopes: dict[str, str] = Field(default_factory=dict)
+    """Scope -> why it is needed where a mapping file makes leads instead of deals, and only there."""
     scope_implies: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Scope -> other scopes that it covers."""
     default_lifetime: int = 1800
@@ -129,15 +131,16 @@ class Provider(BaseModel):
         host = host_of(issuer)
         return host is not None and under(host, self.issuer_hosts or self.api_hosts)
 
-    def lacking(self, granted: Iterable[str]) -> dict[str, str]:
+    def lacking(self, granted: Iterable[str], leads: bool = False) -> dict[str, str]:
         """The scopes that were asked for and not granted, each with what it is for.
 
+        `leads`: the mapping file makes leads instead of deals.
         A token answer that names no scopes grants what was asked for (RFC 6749, 5.1).
         """
         held = set(granted)
         for scope in tuple(held):
             held.update(self.scope_implies.get(scope, ()))
-        asked = {**self.scopes, **self.optional_scopes}
+        asked = {**self.scopes, **self.optional_scopes, **(self.lead_scopes if leads else {})}
         return {scope: why for scope, why in asked.items() if held and scope not in held}
 
 

@@ -118,6 +118,15 @@ class Mapping:
         return any(source.needs_answers for rules in self.every() for source in rules.sources())
 
     @property
+    def makes_inbox_leads(self) -> bool:
+        """Whether it makes leads of the CRM's inbox instead of deals, for some type."""
+        return any(
+            deal.kind == "lead" and deal.per != "none"
+            for rules in self.every()
+            for deal in rules.deal
+        )
+
+    @property
     def tells_of_people(self) -> bool:
         """Whether it writes what all bookings of a person come to."""
         return any(source.personal for rules in self.every() for source in rules.sources())

@@ -349,6 +349,8 @@ class _Teller:
         if change is None:
             return self._left(ref, *notes)
         record_id = change.record_id
+        if change.inbox and record_id is None:
+            notes = ("It is made as a lead of the Leads inbox.", *notes)
         fields = tuple(self._fields(change))
         links = tuple(dict.fromkeys(link.object.value for link in change.links))
         action = "create" if record_id is None else "change" if fields or links else "leave"

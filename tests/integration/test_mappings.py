@@ -31,7 +31,17 @@ from workers.batch import Batch
 from workers.sync import Drainer
 
 SHIPPED = CONFIG_DIR / "mappings"
-STORES = ("records", "tables", "links", "participants", "custom", "schema", "deleted", "hidden")
+STORES = (
+    "records",
+    "leads",
+    "tables",
+    "links",
+    "participants",
+    "custom",
+    "schema",
+    "deleted",
+    "hidden",
+)
 """Where the sandboxes keep what they hold."""
 SPOT = "default:6f0f7c1e-3a55-4c0e-9d58-0d2f7f0a11c1"
 
@@ -316,6 +326,14 @@ def raw(sandbox: Any) -> dict[tuple[str, str], dict[str, Any]]:
         return found
     names = {"companies": "company", "contacts": "contact", "deals": "deal", "meetings": "meeting",
              "persons": "contact", "organizations": "company", "activities": "meeting"}  # fmt: skip
+    for lead in getattr(sandbox, "leads", {}).values():
+        labels = {k: f["field_name"] for k, f in sandbox.custom["deals"].items()}
+        plain = {labels.get(k, k): v for k, v in lead.items() if k != "update_time"}
+        found["deal", lead["id"]] = {
+            **plain,
+            "value": (lead["value"] or {}).get("amount"),
+            "org_id": lead["organization_id"],
+        }
     for table, rows in sandbox.records.items():
         for row in rows.values():
             if "properties" in row:
@@ -738,7 +756,8 @@ def compare(bridge: Bridge, provider: str) -> None:
         for name, (old, value) in said.items():
             assert same(row.get(name), old), (key, name)
             assert same(after[key].get(name), value), (key, name)
-        links = {"AccountId", "WhoId", "WhatId", "org_id", "person_id", "deal_id", "participants"}
+        links = {"AccountId", "WhoId", "WhatId", "org_id", "person_id", "deal_id", "participants",
+                 "organization_id", "lead_id"}  # fmt: skip
         moved = {
             n for n in row.keys() | after[key].keys() if not same(row.get(n), after[key].get(n))
         }
@@ -805,6 +824,9 @@ RULES: dict[str, dict[str, Any]] = {
             "Title": {"from": "answers.Job", "write": "append"},
             "LastName": {"from": "attendee.last_name", "write": "untouched"}}}}},
     "open deals": everywhere({"deal": {"per": "open_deal_of_contact"}}),
+    "leads of the inbox": {**everywhere({}), "pipedrive": {"deal": {
+        "as": "lead", "fields": {"value": {"value": 500}, "expected_close_date": {
+            "from": "booking.start", "as": "date"}}}}},
     "in turn": everywhere({"owner": {
         "rule": "round_robin", "users": ["john@acme.example", "mary@acme.example"]}}),
     "history": everywhere({"meeting": {

@@ -435,3 +435,18 @@ def test_any_text_is_read(text: str) -> None:
         MappingText("f.yaml", text, "test")
     except MappingError as error:
         assert str(error).startswith("f.yaml:")
+
+
+def test_leads_that_stand_for_deals_where_there_are_none() -> None:
+    """Each place is named, and a CRM that has them says nothing."""
+    text = """
+deal:
+  as: lead
+  fields: {title: meeting_type.name}
+meeting_types:
+  demo: {deal: [{when: {booking.minutes: {above: 30}}}, {as: lead}]}
+"""
+    words = "test has no leads that stand for deals here"
+    missing = "test demands title (Title) of every deal"
+    found = [line for line in said(text) if missing not in line]
+    assert found == [f"5: deal.as: {words}", f"8: meeting_types.demo.deal.1.as: {words}"]

@@ -81,7 +81,7 @@ def test_any_text_gives_an_id_of_the_right_form_or_nothing(
         assert found == summed(found[:15])
         assert found.startswith(PREFIXES[name])
         assert found[:15] in text
-    else:
+    elif not adapter.shape.is_in_inbox(name, found):
         assert re.fullmatch("[1-9][0-9]{0,17}", found)
         # It stands in the text as it is, never as a part of a longer number.
         assert re.search(f"(?<![0-9]){found}(?![0-9])", text)
@@ -214,3 +214,29 @@ def test_whose_a_record_is(addresses: list[str | None], domains: list[str], thei
 def test_who_gave_no_address_owns_nothing(addresses: list[str], domains: list[str]) -> None:
     """Nothing on both sides is no proof."""
     assert not Whose().owns(["", "x@gmail.com", *addresses], ["", *domains])
+
+
+LEAD = "adf21080-0e10-11eb-879b-05d71fb426ec"
+"""As the documentation has one: https://developers.pipedrive.com/docs/api/v1/Leads#getLead"""
+
+
+def test_a_lead_of_the_inbox_is_named_as_a_deal_is(connected: dict[str, Adapter]) -> None:
+    """Pipedrive's deal may be a lead as yet: its own page names it, and no other object."""
+    adapter = connected["pipedrive"]
+    address = adapter.url_for(ObjectName.DEAL, LEAD)
+    assert address.endswith(f".pipedrive.com/leads/inbox/{LEAD}")
+    for text in (LEAD, f" {LEAD}\n", address, f"{address}?notes=1#2"):
+        assert adapter.record_id_in(ObjectName.DEAL, text) == LEAD
+        assert adapter.record_id_in(ObjectName.CONTACT, text) == ""
+        assert connected["hubspot"].record_id_in(ObjectName.DEAL, text) == ""
+        assert connected["salesforce"].record_id_in(ObjectName.DEAL, text) == ""
+    wrong = (
+        LEAD[:-1],
+        f"{LEAD}0",
+        f"{address}/x",
+        address.replace("/inbox/", "/archive/"),
+        address.replace(".pipedrive.com", ".pipedrive.com.example"),
+        address.replace("/leads/inbox/", "/deal/"),
+    )
+    for text in wrong:
+        assert adapter.record_id_in(ObjectName.DEAL, text) == "", text

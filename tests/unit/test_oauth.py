@@ -160,6 +160,9 @@ def test_scopes_that_lack() -> None:
         )
         == {}
     )
+    granted = [scope for scope in NOW["pipedrive"].scopes]
+    assert NOW["pipedrive"].lacking(granted) == {}
+    assert [*NOW["pipedrive"].lacking(granted, leads=True)] == ["leads:full"]
     assert SALESFORCE.lacking(["full", "offline_access"]) == {}
     assert exchange.read_scopes({"scope": "a,b c"}) == ["a", "b", "c"]
 
