@@ -92,12 +92,10 @@ def begun_links(known: Known, ledger: Ledger) -> list[Ref]:
 
 
 def _was_lead(ref: Ref, known: Known, shape: CrmShape) -> bool:
-    """Whether a deal was begun as a lead of the inbox, whatever the file says by now: without a stage."""
-    return (
-        bool(shape.inbox_ids)
-        and ref.object is ObjectName.DEAL
-        and shape.stage_field not in known.hashes
-    )
+    """Whether a deal was begun as a lead of the inbox, whatever the file says by now: it has no place
+    in a pipeline."""
+    place = {shape.stage_field, shape.pipeline_field}
+    return bool(shape.inbox_ids) and ref.object is ObjectName.DEAL and not place & set(known.hashes)
 
 
 def _left_behind(

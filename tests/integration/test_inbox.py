@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
@@ -211,3 +212,75 @@ def test_a_booking_without_people_makes_no_lead(crm: Bridge) -> None:
     row = crm.delivery("pipedrive")
     assert row.state == "failed"
     assert "without a person or an organization" in str(row.error_message)
+
+
+@pytest.mark.parametrize("deal", [{"stage": {"created": "first", "cancelled": "Contact made"}}])
+@pytest.mark.parametrize("converted", [False, True], ids=["a lead", "a deal by then"])
+def test_the_preview_tells_what_then_is_written(crm: Bridge, converted: bool) -> None:
+    """A new lead, its stage once it is a deal, and the address of what it is now."""
+    crm.post(sample("booking_created", attendees=[JANE]))
+    (told,) = previewed(crm)
+    assert (told["action"], told["url"]) == ("create", "")
+    assert told["notes"] == ["It is made as a lead of the Leads inbox."]
+    assert {"pipeline_id", "stage_id"} & {field["name"] for field in told["fields"]} == set()
+    crm.settle()
+    (lead,) = leads(only(crm))
+    number = only(crm).convert(lead["id"]) if converted else 0
+    crm.post(sample("booking_cancelled", attendees=[JANE]))
+    (told,) = previewed(crm)
+    changed = {field["name"]: field["new"] for field in told["fields"]}
+    assert changed == ({"stage_id": "2"} if converted else {})
+    assert told["record_id"] == (str(number) if converted else lead["id"])
+    crm.settle()
+    assert page_of(crm).endswith(f"/deal/{number}" if converted else f"/leads/inbox/{lead['id']}")
+    if converted:
+        assert only(crm).records["deals"][number]["stage_id"] == 2
+
+
+def previewed(crm: Bridge) -> list[dict[str, Any]]:
+    """What the preview says of the booking's deal."""
+    words = ["mappings", "preview", "pipedrive", "--since", "today", "--connection", "1", "--json"]
+    answer = crm.app.test_cli_runner().invoke(args=words)
+    (booking,) = json.loads(answer.stdout)
+    return [record for record in booking["records"] if record["object"] == "deal"]
+
+
+def test_a_lead_that_strangers_name_is_asked_for_by_nobody_who_makes_none(tmp_path: Path) -> None:
+    """Where the file makes deals the account need not show leads, whatever is typed."""
+    folder = Path(shutil.copytree(CONFIG_DIR / "mappings", tmp_path / "mappings"))
+    mapping = yaml.safe_load((folder / "pipedrive.yaml").read_text("utf-8"))
+    mapping["deal"]["record_id"] = "link.deal"
+    (folder / "pipedrive.yaml").write_text(yaml.safe_dump(mapping), encoding="utf-8")
+    url = f"sqlite:///{tmp_path}/bridge.sqlite3"
+    bridge = Bridge(url, ("pipedrive",), mappings_dir=folder).connect_all()
+    only(bridge).account.loses_scopes("leads:full")
+    typed = "https://acme.pipedrive.com/leads/inbox/adf21080-0e10-11eb-879b-05d71fb426ec"
+    meeting = {"channel": "zoom", "meetingLink": f"https://zoom.us/j/1?deal={typed}"}
+    bridge.sync(sample("booking_created", meetingInfo=meeting))
+    assert bridge.delivery("pipedrive").state == "synced"
+    assert not [call for call in only(bridge).calls if "leads" in call]
+    assert len(living(only(bridge), "deals")) == 1
+    bridge.close()
+
+
+def test_who_books_anew_moves_the_lead(crm: Bridge) -> None:
+    """A booking that takes the place of another one has its lead, also where that was converted, and
+    what was made of it before this was known is taken out."""
+    sandbox = only(crm)
+    crm.sync(sample("booking_created", id="old", attendees=[JANE]))
+    crm.sync(sample("booking_created", id="new", attendees=[JANE], start="2026-12-08T08:00:00Z"))
+    assert len(leads(sandbox)) == 2
+    (first,) = [lead["id"] for lead in leads(sandbox)][:1]
+    crm.sync(
+        sample(
+            "booking_created",
+            id="new",
+            attendees=[JANE],
+            start="2026-12-08T08:00:00Z",
+            rescheduledFromId="old",
+            updatedAt="2026-11-26T00:00:00Z",
+        )
+    )
+    assert [lead["id"] for lead in leads(sandbox)] == [first]
+    (activity,) = living(sandbox, "activities")
+    assert (activity["lead_id"], activity["due_date"]) == (first, "2026-12-08")
