@@ -115,7 +115,7 @@ class Mapping:
     @property
     def needs_answers(self) -> bool:
         """Whether answers that a webhook lacks are worth asking meetergo for."""
-        return any(source.needs_answers for rules in self.every() for source in rules.sources())
+        return any(rules.needs_answers for rules in self.every())
 
     @property
     def makes_inbox_leads(self) -> bool:

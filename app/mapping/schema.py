@@ -418,6 +418,22 @@ class Rules(_Strict):
             for section in self.sections(name):
                 yield from section.fields.values()
 
+    @property
+    def needs_answers(self) -> bool:
+        """Whether answers are written, looked for by, or decide on anything."""
+        sections = [section for name in ObjectName for section in self.sections(name)]
+        keys = [
+            key.source
+            for s in sections
+            for key in getattr(s, "match", ())
+            if isinstance(key, FieldKey)
+        ]
+        named = [section.record_id for section in sections if section.record_id]
+        chosen = [] if isinstance(self.attendees, str) else [self.attendees.when]
+        conditions = [s.when for s in sections] + [s.when for s in self.skip] + chosen
+        decide = any(answer_label(path) for when in conditions for path in paths_of(when))
+        return decide or any(source.needs_answers for source in (*self.sources(), *keys, *named))
+
 
 class FormRules(_Strict):
     """What becomes of a form that nobody followed up with a booking."""

@@ -33,7 +33,7 @@ from app.domain.records import (
 from app.domain.text import cut, measure
 from app.mapping.diff import settle
 from app.mapping.known import known_after, written
-from app.mapping.load import load_mapping
+from app.mapping.load import load_mapping, mapping_of
 from app.mapping.plan import Planner, Surroundings
 from app.mapping.transforms import apply_transforms
 from app.mapping.wanted import Wanted, merge
@@ -397,3 +397,25 @@ def test_cut_keeps_the_limit(text: str, limit: int) -> None:
     short = cut(text, limit)
     assert len(short) <= max(limit, len(text)) and (short == text or len(short) <= limit)
     assert short == text or short.endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("piece", "wanted"),
+    [
+        ("contact:\n  fields: {email: attendee.email}", False),
+        ("contact:\n  fields: {x: answers.Goal}", True),
+        ("deal:\n  record_id: answers.Deal\n  fields: {dealname: booking.id}", True),
+        (
+            "contact:\n  match: [{field: x, from: answers.Number}]\n  fields: {email: attendee.email}",
+            True,
+        ),
+        ("deal:\n  when: {answers.Budget: {above: 5}}\n  fields: {dealname: booking.id}", True),
+        ("skip: [{when: {answers.Test: yes}}]", True),
+        ("attendees: {when: {answers.Role: buyer}}", True),
+        ("skip: [{when: {attendee.email_domain: acme.example}}]", False),
+    ],
+)
+def test_answers_are_fetched_for_whatever_asks_for_them(piece: str, wanted: bool) -> None:
+    """Also where a record is looked for by one, or a condition asks: not only where one is written."""
+    mapping = mapping_of(f"version: 1\ncrm: hubspot\n{piece}\n", "hubspot")
+    assert mapping.needs_answers is wanted
