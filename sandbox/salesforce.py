@@ -499,14 +499,22 @@ class SalesforceSandbox(Sandbox):
     ) -> list[Record]:
         """What a query gives; what is no query is refused."""
         try:
-            return soql.run(text, tables, names, self._holds_ids)
+            return soql.run(text, tables, names, self._holds_ids, self._column_type)
         except soql.Malformed as error:
             raise Refused(400, "MALFORMED_QUERY", f"unexpected token: {error}") from None
         except soql.NoField as error:
             raise Refused(400, "INVALID_FIELD", f"No such column '{error}'") from None
+        except soql.WrongType as error:
+            message = f"value of filter criterion for field '{error}' must be of its type"
+            raise Refused(400, "INVALID_FIELD", message) from None
         except soql.NoId as error:
             message = f"invalid ID field: {error}"
             raise Refused(400, "INVALID_QUERY_FILTER_OPERATOR", message) from None
+
+    def _column_type(self, sobject: str, column: str) -> str:
+        """The type of a column, as a query is held to it."""
+        there = column in self._names(sobject) and column not in ("Id", "CreatedDate")
+        return str(self._type_of(sobject, column)["type"]) if there else "string"
 
     def _holds_ids(self, sobject: str, name: str) -> bool:
         kind = self._kind(sobject, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 Record = dict[str, Any]
@@ -13,8 +14,10 @@ _QUERY = re.compile(
     re.S,
 )
 _STRING = r"'(?:[^'\\]|\\.)*'"
+_VALUE = rf"(?:{_STRING}|[\w.:+-]+)"
+"""A text in quotes; or a number, a date, a time, yes or no without them."""
 _CONDITION = re.compile(
-    rf"(\w+)\s*(?:=\s*({_STRING}|true|false|null)|IN\s*\(({_STRING}(?:,\s*{_STRING})*)\)"
+    rf"(\w+)\s*(?:=\s*({_STRING}|true|false|null)|IN\s*\(({_VALUE}(?:,\s*{_VALUE})*)\)"
     rf"|LIKE\s*({_STRING}))",
     re.S,
 )
@@ -26,6 +29,10 @@ class Malformed(Exception):
 
 class NoField(Exception):
     """The query names a field that the object does not have."""
+
+
+class WrongType(Exception):
+    """A column is compared with a value of another type."""
 
 
 class NoId(Exception):
@@ -55,10 +62,12 @@ def run(
     tables: dict[str, dict[str, Record]],
     fields: dict[str, set[str]],
     holds_ids: Callable[[str, str], bool],
+    type_of: Callable[[str, str], str] = lambda _object, _column: "string",
 ) -> list[Record]:
-    """The rows of a query. `holds_ids` says whether ids stand in a column of an object.
+    """The rows of a query. `holds_ids` says whether ids stand in a column of an object, `type_of` what
+    else.
 
-    Raises Malformed, NoField or NoId.
+    Raises Malformed, NoField, NoId or WrongType.
     """
     match = _QUERY.fullmatch(query.strip())
     if not match or match["object"] not in tables:
@@ -69,7 +78,10 @@ def run(
     rows = list(tables[match["object"]].values())
     if match["where"]:
         groups = [
-            [_condition(part, known, ids) for part in re.split(r"\s+AND\s+", group)]
+            [
+                _condition(part, known, ids, partial(type_of, match["object"]))
+                for part in re.split(r"\s+AND\s+", group)
+            ]
             for group in _split_or(match["where"])
         ]
         rows = [row for row in rows if any(all(c(row) for c in group) for group in groups)]
@@ -88,7 +100,7 @@ def _split_or(where: str) -> list[str]:
     return re.split(r"\s+OR\s+", where)
 
 
-def _condition(text: str, known: set[str], ids: set[str]) -> Any:
+def _condition(text: str, known: set[str], ids: set[str], type_of: Callable[[str], str]) -> Any:
     match = _CONDITION.fullmatch(text.strip())
     if not match:
         raise Malformed(text[:80])
@@ -102,12 +114,29 @@ def _condition(text: str, known: set[str], ids: set[str]) -> Any:
     if like:
         shape = _shape(like)
         return lambda row: bool(re.fullmatch(shape, str(row.get(name) or "").lower(), re.S))
-    texts = re.findall(_STRING, one or many)
+    texts = re.findall(_VALUE, one or many)
+    bare = type_of(name) in UNQUOTED
+    if any((item[:1] != "'") is not bare for item in texts):
+        raise WrongType(name)
+    if bare:
+        values = {_as_text(item) for item in texts}
+        return lambda row: row.get(name) is not None and _as_text(row[name]) in values
     if name in ids:
         wanted = {checked_id(_plain(item)) for item in texts}
         return lambda row: row.get(name) in wanted
     values = {_unquote(item) for item in texts}
     return lambda row: str(row.get(name) or "").lower() in values
+
+
+UNQUOTED = frozenset(
+    ("double", "currency", "percent", "int", "boolean", "date", "datetime", "time")
+)
+
+
+def _as_text(value: Any) -> str:
+    """A value without the differences that are none: 5 and 5.0, Z and +0000."""
+    text = str(value).lower().replace(".000+0000", "z")
+    return str(float(text)) if re.fullmatch(r"-?\d+(\.\d+)?", text) else text
 
 
 def _shape(text: str) -> str:

@@ -27,7 +27,7 @@ from app.domain.records import (
 from app.outbound.reply import Json, an_id, some_text
 from crm_adapters.finder import booked_ids, ids_of, oldest_first, told_begun
 from crm_adapters.salesforce.client import KEY, SOBJECTS, SalesforceClient
-from crm_adapters.salesforce.ids import full_id
+from crm_adapters.salesforce.literals import IDS, literal, plain
 
 _ROLES = "SELECT OpportunityId, ContactId FROM OpportunityContactRole"
 RECORD_ID = re.compile(r"[a-zA-Z0-9]{15}(?:[a-zA-Z0-9]{3})?")
@@ -68,19 +68,18 @@ class Columns:
         self._shown: dict[ObjectName, frozenset[str]] = {}
         self.times: dict[ObjectName, frozenset[str]] = {}
         """The fields of an object that hold a time of day."""
-        self._ids: dict[ObjectName, frozenset[str]] = {}
+        self._kinds: dict[ObjectName, dict[str, Kind]] = {}
 
     def show(self, name: ObjectName, fields: Mapping[str, CrmField]) -> None:
         """Note what the org shows of an object."""
         self._shown[name] = frozenset(fields)
         times = (field.name for field in fields.values() if field.kind is Kind.TIME)
         self.times[name] = frozenset(times)
-        holds = (key for key, field in fields.items() if field.kind is Kind.REFERENCE)
-        self._ids[name] = frozenset(holds)
+        self._kinds[name] = {key: field.kind for key, field in fields.items()}
 
-    def holds_ids(self, name: ObjectName, field: str) -> bool:
-        """Whether ids stand in a column, so that a query for anything else is refused."""
-        return field in self._ids.get(name, ())
+    def kind_of(self, name: ObjectName, field: str) -> Kind | None:
+        """What stands in a column: a query that compares it with anything else is refused."""
+        return self._kinds.get(name, {}).get(field)
 
     def of(self, name: ObjectName) -> tuple[str, ...]:
         """The columns to read of an object; of one that was not described the usual ones."""
@@ -303,9 +302,9 @@ class Finder:
         elif kind is MatchKey.DOMAIN:
             condition, found = "Website IN {}", [f for v in values for f in _site_forms(v)]
         elif kind is MatchKey.FIELD:
-            condition, found = f"{field} IN {{}}", values
-            if self._columns.holds_ids(name, field):
-                found = [i for value in values if (i := full_id(value))]
+            column_kind = self._columns.kind_of(name, field)
+            literals = [text for value in values if (text := literal(value, column_kind))]
+            return f"{field} IN ({', '.join(literals)})" if literals else ""
         elif kind is MatchKey.OPEN_DEAL:
             condition, found = "IsClosed = false AND Id IN {}", self._deals_of(values)
         elif kind is MatchKey.BOOKING:
@@ -355,13 +354,16 @@ class Finder:
         there: dict[MatchKey, list[str | None]] = {
             MatchKey.EMAIL: [normalise_email(row.get("Email"))],
             MatchKey.DOMAIN: [_site_domain(row.get("Website") or "")],
-            MatchKey.FIELD: [str(row.get(key.field) or "").lower()],
             MatchKey.RECORD_ID: [str(row["Id"])[:15]],
         }
-        if kind is MatchKey.FIELD and self._columns.holds_ids(name, key.field):
-            return str(row.get(key.field) or "") == full_id(key.value)
-        value = key.value.lower() if kind is MatchKey.FIELD else key.value
-        return (value[:15] if kind is MatchKey.RECORD_ID else value) in there[kind]
+        if kind is MatchKey.FIELD:
+            column_kind, now = self._columns.kind_of(name, key.field), row.get(key.field)
+            wanted = plain(key.value, column_kind)
+            stands = None if now is None else plain(now, column_kind)
+            if column_kind in IDS:
+                return stands is not None and stands == wanted
+            return bool(stands and wanted and stands.lower() == wanted.lower())
+        return (key.value[:15] if kind is MatchKey.RECORD_ID else key.value) in there[kind]
 
     def _note(self, question: Question, by: str, row: Json) -> None:
         values = {k: v for k, v in row.items() if k not in ("attributes", "Id")}

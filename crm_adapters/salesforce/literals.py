@@ -1,0 +1,58 @@
+"""Values as SOQL compares them with a column of their type.
+
+A number, a date or yes and no in quotes is refused, and a text without them; a value that is none of
+its column's type can stand in no record, so that nothing is asked.
+https://developer.salesforce.com/docs/platform/salesforce-soql-sosl/guide/sforce-api-calls-soql-select-fieldexpression.html
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from simple_salesforce.format import format_soql
+
+from app.domain.records import Kind
+from app.domain.values import number_text, time_text, with_seconds
+from crm_adapters.salesforce.ids import full_id
+
+IDS = (Kind.REFERENCE, Kind.USER)
+_NUMBER = re.compile(r"-?\d{1,18}(?:\.\d{1,18})?")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_FLAGS = {"true": "true", "yes": "true", "1": "true", "false": "false", "no": "false", "0": "false"}
+
+
+def literal(value: str, kind: Kind | None) -> str | None:
+    """What stands in a query for a value; None where no such column can hold it."""
+    text = plain(value, kind)
+    if text is None or kind in (Kind.NUMBER, Kind.WHOLE, Kind.FLAG, Kind.DATE, Kind.MOMENT):
+        return text
+    if kind is Kind.TIME:
+        return f"{with_seconds(text)}.000Z"
+    return str(format_soql("{}", text))
+
+
+def plain(value: Any, kind: Kind | None) -> str | None:
+    """A value of a column, or one that is looked for, in the one form in which both are compared."""
+    text = str(value).strip()
+    if kind in IDS:
+        return full_id(text) or None
+    if kind in (Kind.NUMBER, Kind.WHOLE):
+        return number_text(float(text)) if _NUMBER.fullmatch(text) else None
+    if kind is Kind.FLAG:
+        return _FLAGS.get(text.lower())
+    if kind is Kind.DATE:
+        return text[:10] if _DATE.match(text) and _moment(text) else None
+    if kind is Kind.MOMENT:
+        return _moment(text)
+    return time_text(text) if kind is Kind.TIME else text
+
+
+def _moment(text: str) -> str | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
