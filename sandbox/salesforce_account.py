@@ -20,6 +20,8 @@ PERSON_FIELDS = {
 MIRRORED = {"PersonEmail": "Email", "PersonMobilePhone": "MobilePhone", "Phone": "Phone",
             "FirstName": "FirstName", "LastName": "LastName"}  # fmt: skip
 """Field of a person's Account -> the Contact's field that shows it."""
+MOST_CONTACTS = 50
+"""Of an event, the main one included."""
 _REFERENCE = re.compile(r"@\{([^{}]*)\}")
 
 
@@ -137,6 +139,16 @@ class Org:
         if sobject == "EventRelation" and self.one_person_per_event and record_id is None:
             message = "insufficient access rights on object id"
             raise Refused(400, "INSUFFICIENT_ACCESS_OR_READONLY", message)
+        if sobject == "EventRelation" and record_id is None:
+            # An event can be related to up to 50 contacts or one lead:
+            # https://developer.salesforce.com/docs/platform/object-reference/references/standard-objects/object-eventrelation.html
+            rows = sandbox.tables["EventRelation"].values()
+            there = [row for row in rows if row["EventId"] == written.get("EventId")]
+            event = sandbox.tables["Event"].get(written.get("EventId") or "", {})
+            lead = str(event.get("WhoId") or "").startswith("00Q")
+            if lead or len(there) + 1 >= MOST_CONTACTS:
+                message = "An event can be related to up to 50 contacts or one lead"
+                raise Refused(400, "FIELD_INTEGRITY_EXCEPTION", message, ["RelationId"])
         owner = self._new_owner(sobject, written, record_id)
         struck = sandbox.account.struck(sobject, record_id is None, written, whole, owner)
         if struck:

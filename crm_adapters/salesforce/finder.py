@@ -384,12 +384,17 @@ class Finder:
 
     def _follow(self, lost: Mapping[ObjectName, list[tuple[Question, Key]]]) -> None:
         """Look whether what is gone was merged, and into what."""
+        asked = {
+            name: [key.value for _, key in part if RECORD_ID.fullmatch(key.value)]
+            for name, part in lost.items()
+        }
         soql = {
             name.value: format_soql(
                 f"SELECT Id, MasterRecordId FROM {SOBJECTS[name]} WHERE Id IN {{}}",  # noqa: S608 - names are ours
-                [key.value for _, key in part if RECORD_ID.fullmatch(key.value)],
+                ids,
             )
-            for name, part in lost.items()
+            for name, ids in asked.items()
+            if ids
         }
         for name, rows in self._api.queries(soql, "queryAll").items():
             masters = {str(row["Id"])[:15]: row.get("MasterRecordId") for row in rows}
