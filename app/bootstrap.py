@@ -12,7 +12,7 @@ from app.meetergo.client import MeetergoClient
 from app.oauth.flow import Flow
 from app.oauth.tokens import FixedToken, TokenService
 from app.security.encryption import Cipher
-from app.services.allowance import BudgetGate, RedisBudget
+from app.services.allowance import RedisBudget, SharedRateLimiter
 from app.services.catch_up import CatchUp
 from app.services.connect import Connector
 from app.services.intake import Intake
@@ -100,7 +100,7 @@ def bootstrap(
         with store.read() as session:
             row = session.get_one(ConnectionRow, connection_id)
         provider, by_key = providers[row.provider], row.auth == "key"
-        gate = BudgetGate(budget, f"{row.provider}:{row.id}", settings.keep_free)
+        gate = SharedRateLimiter(budget, f"{row.provider}:{row.id}", settings.keep_free)
         access = _access(
             provider,
             row.api_base,
@@ -111,7 +111,7 @@ def bootstrap(
         return guarded(load_adapter(provider.adapter)(replace(access, gate=gate)))
 
     def meetergo(rules: SourceRules, old_news: bool) -> MeetergoClient:
-        gate = BudgetGate(budget, f"meetergo:{rules.name}", 0)
+        gate = SharedRateLimiter(budget, f"meetergo:{rules.name}", 0)
         gate.backlog = old_news
         base, timeout = settings.meetergo_api_base, settings.http_timeout
         return MeetergoClient(base, rules.api_key, rules.api_user_id, timeout, gate)

@@ -24,7 +24,7 @@ from app.store.rekey import MissingKey, check_keys
 from config.settings import SignatureScheme, secret_weakness
 
 
-class Verdict(StrEnum):
+class Health(StrEnum):
     """How a check ended."""
 
     GOOD = "good"
@@ -39,7 +39,7 @@ class Finding:
 
     subject: str
     check: str
-    verdict: Verdict
+    verdict: Health
     detail: str = ""
     fix: str = ""
 
@@ -55,7 +55,7 @@ def examine(services: Services, connection_id: int | None = None) -> Iterator[Fi
             yield from examine_connection(services, row)
     if not rows:
         fix = f"Sign in at {services.settings.public_url} and press the CRM's name."
-        yield Finding("service", "connections", Verdict.NOTE, "No CRM is connected.", fix)
+        yield Finding("service", "connections", Health.NOTE, "No CRM is connected.", fix)
 
 
 def examine_service(services: Services) -> Iterator[Finding]:
@@ -71,10 +71,10 @@ def examine_service(services: Services) -> Iterator[Finding]:
     if missing:
         detail = f"{', '.join(missing)} cannot be connected: client id and secret are not set."
         fix = "Set <CRM>_CLIENT_ID and <CRM>_CLIENT_SECRET, if you use that CRM."
-        yield Finding("service", "CRM apps", Verdict.NOTE, detail, fix)
+        yield Finding("service", "CRM apps", Health.NOTE, detail, fix)
     if not services.notifier.targets:
         detail = "Nobody is told when a connection breaks."
-        yield Finding("service", "notifications", Verdict.NOTE, detail, "Set NOTIFY_URLS.")
+        yield Finding("service", "notifications", Health.NOTE, detail, "Set NOTIFY_URLS.")
 
 
 def examine_source(services: Services, view: SourceView) -> Iterator[Finding]:
@@ -91,23 +91,23 @@ def examine_source(services: Services, view: SourceView) -> Iterator[Finding]:
         detail = (
             "There is no API key: what comes is believed unread, and lost webhooks are not found."
         )
-        verdict = Verdict.BAD if needed else Verdict.NOTE
+        verdict = Health.BAD if needed else Health.NOTE
         yield Finding(subject, "meetergo key", verdict, detail, "Set MEETERGO_API_KEY.")
         return
     for check, ask in permissions(services.sources.client(view.name)).items():
         yield _tried(subject, check, ask, "")
     services.sources.probe(view.name, by_page=True)
     state = services.sources.view(view.name)
-    good = Verdict.GOOD if state.works else Verdict.BAD
+    good = Health.GOOD if state.works else Health.BAD
     detail = "" if state.works else f"{state.status}: {state.problem or ''}"
     yield Finding(subject, "state", good, detail, state.next_step or "")
     if state.key_ends_soon and state.key_ends_at:
         detail = f"The key ends on {state.key_ends_at:%Y-%m-%d %H:%M} UTC."
-        yield Finding(subject, "end of the key", Verdict.BAD, detail, "Make a new key in meetergo.")
+        yield Finding(subject, "end of the key", Health.BAD, detail, "Make a new key in meetergo.")
     if state.waiting and state.waiting_since:
         detail = f"{state.waiting} since {state.waiting_since:%Y-%m-%d %H:%M} UTC"
         fix = "They are taken in once meetergo has said its word."
-        yield Finding(subject, "webhooks that wait", Verdict.NOTE, detail, fix)
+        yield Finding(subject, "webhooks that wait", Health.NOTE, detail, fix)
 
 
 def permissions(client: MeetergoClient) -> dict[str, Callable[[], object]]:
@@ -127,7 +127,7 @@ def _weak_secrets(services: Services, source: str) -> Iterator[Finding]:
         if problem:
             detail = f"The secret {fingerprint(secret)} of source {source} {problem}."
             fix = "Make a new one with `flask --app app secrets add`, then end this one."
-            yield Finding("service", "strength of secrets", Verdict.BAD, detail, fix)
+            yield Finding("service", "strength of secrets", Health.BAD, detail, fix)
 
 
 def examine_connection(services: Services, row: ConnectionRow) -> Iterator[Finding]:
@@ -136,15 +136,15 @@ def examine_connection(services: Services, row: ConnectionRow) -> Iterator[Findi
     subject = f"{row.id} {title}: {row.account}"
     if row.status == ConnectionStatus.DISCONNECTED:
         detail = f"disconnected since {row.status_since:%Y-%m-%d %H:%M} UTC"
-        yield Finding(subject, "status", Verdict.NOTE, detail, "Connect it again, if it is wanted.")
+        yield Finding(subject, "status", Health.NOTE, detail, "Connect it again, if it is wanted.")
         return
-    good = Verdict.GOOD if row.status == ConnectionStatus.ACTIVE else Verdict.BAD
+    good = Health.GOOD if row.status == ConnectionStatus.ACTIVE else Health.BAD
     yield Finding(
         subject, "status", good, f"{row.status} {row.last_error or ''}".strip(), row.next_step or ""
     )
     token = _tried(subject, "token", lambda: services.tokens.token(row.id), "")
     yield token
-    if token.verdict is Verdict.BAD:
+    if token.verdict is Health.BAD:
         return
     adapter = services.adapter(row.id)
     yield _tried(subject, "account", lambda: _same_account(adapter.whoami().id, row), "")
@@ -155,14 +155,14 @@ def examine_connection(services: Services, row: ConnectionRow) -> Iterator[Findi
     try:
         directory = adapter.directory()
     except CrmError as error:
-        yield Finding(subject, "directory", Verdict.BAD, error.message, error.advice)
+        yield Finding(subject, "directory", Health.BAD, error.message, error.advice)
     else:
         yield from _directory(subject, directory)
     for label, (left, most) in adapter.access.meter.limits.items():
         detail = f"{left} calls left of {most}" if most is not None else f"{left} left"
         low = most is not None and left < most * 0.1
         fix = "Other apps use up this account's calls." if low else ""
-        verdict = Verdict.NOTE if low else Verdict.GOOD
+        verdict = Health.NOTE if low else Health.GOOD
         yield Finding(subject, f"limit, {label}", verdict, detail, fix)
     yield from _work(services, subject, row)
 
@@ -178,9 +178,9 @@ def _scopes(services: Services, subject: str, row: ConnectionRow) -> Iterator[Fi
     lacking = provider.lacking(row.scopes, services.mappings[row.provider].makes_inbox_leads)
     needed = [scope for scope in lacking if scope not in provider.optional_scopes]
     if not lacking:
-        yield Finding(subject, "scopes", Verdict.GOOD, "all granted" if row.scopes else "not told")
+        yield Finding(subject, "scopes", Health.GOOD, "all granted" if row.scopes else "not told")
     for scope, why in lacking.items():
-        verdict = Verdict.BAD if scope in needed else Verdict.NOTE
+        verdict = Health.BAD if scope in needed else Health.NOTE
         fix = f"Grant it in the app or the consent page: {services.public(row.id)}"
         yield Finding(subject, f"scope {scope}", verdict, f"not granted; it is {why}", fix)
 
@@ -196,11 +196,11 @@ def _directory(subject: str, directory: Directory) -> Iterator[Finding]:
     )  # fmt: skip
     found = ", ".join(f"{n}.{f}" for n, f in directory.booking_fields.items())
     if ObjectName.DEAL in directory.booking_fields:
-        yield Finding(subject, "booking-id field", Verdict.GOOD, found)
+        yield Finding(subject, "booking-id field", Health.GOOD, found)
     else:
         detail = "not on deals: bookings are synced, but less sheltered from doubles"
         fix = "Let an administrator connect, or grant the scope that makes fields."
-        yield Finding(subject, "booking-id field", Verdict.NOTE, detail, fix)
+        yield Finding(subject, "booking-id field", Health.NOTE, detail, fix)
 
 
 def _work(services: Services, subject: str, row: ConnectionRow) -> Iterator[Finding]:
@@ -215,31 +215,31 @@ def _work(services: Services, subject: str, row: ConnectionRow) -> Iterator[Find
     late = found.get(row.id)
     if late and late.overdue(utcnow()):
         detail = f"{late.number} bookings wait, the oldest since {late.since:%Y-%m-%d %H:%M} UTC"
-        yield Finding(subject, "waiting too long", Verdict.BAD, detail, late.reason)
+        yield Finding(subject, "waiting too long", Health.BAD, detail, late.reason)
     for note in row.account_notes:
-        yield Finding(subject, "done without", Verdict.NOTE, str(note))
+        yield Finding(subject, "done without", Health.NOTE, str(note))
     if parked and row.status not in WORKING:
         detail = f"{parked} bookings wait for the connection"
-        yield Finding(subject, "parked", Verdict.NOTE, detail, "They are synced once it works.")
+        yield Finding(subject, "parked", Health.NOTE, detail, "They are synced once it works.")
     if failed:
         fix = "The dashboard says why; mend it, then replay them."
-        yield Finding(subject, "failed", Verdict.NOTE, f"{failed} bookings failed", fix)
+        yield Finding(subject, "failed", Health.NOTE, f"{failed} bookings failed", fix)
 
 
 def _tried(subject: str, check: str, action: Callable[[], object], fix: str) -> Finding:
     try:
         found = action()
     except CrmError as error:
-        return Finding(subject, check, Verdict.BAD, error.message, fix or error.advice)
+        return Finding(subject, check, Health.BAD, error.message, fix or error.advice)
     except (MissingKey, ValueError) as error:
-        return Finding(subject, check, Verdict.BAD, str(error), fix)
+        return Finding(subject, check, Health.BAD, str(error), fix)
     except (*DATABASE_DOWN, RedisError, OSError) as error:
-        return Finding(subject, check, Verdict.BAD, type(error).__name__, fix)
+        return Finding(subject, check, Health.BAD, type(error).__name__, fix)
     # Anything but the account's name may be a token.
-    return Finding(subject, check, Verdict.GOOD, str(found) if check == "account" else "")
+    return Finding(subject, check, Health.GOOD, str(found) if check == "account" else "")
 
 
 def _stated(subject: str, check: str, good: bool, detail: str, fix: str) -> Finding:
     if good:
-        return Finding(subject, check, Verdict.GOOD)
-    return Finding(subject, check, Verdict.BAD, detail, fix)
+        return Finding(subject, check, Health.GOOD)
+    return Finding(subject, check, Health.BAD, detail, fix)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.domain.allowance import Reading
+from app.domain.allowance import LimitHeaders
 from app.outbound.reply import header_number
 
 
-def read_headers(headers: Mapping[str, str]) -> tuple[Reading | None, Reading | None]:
+def read_headers(headers: Mapping[str, str]) -> tuple[LimitHeaders | None, LimitHeaders | None]:
     """What an answer says of the short window and of the day.
 
     https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines
@@ -24,13 +24,13 @@ def read_headers(headers: Mapping[str, str]) -> tuple[Reading | None, Reading | 
     most = most.partition(" ")[0].rstrip(";,")
     spent, allowed = header_number(used), header_number(most)
     if spent is not None and allowed is not None:
-        day = Reading(max(0, allowed - spent), allowed)
+        day = LimitHeaders(max(0, allowed - spent), allowed)
     return short, day
 
 
-def _reading(headers: Mapping[str, str], left: str, most: str) -> Reading | None:
+def _reading(headers: Mapping[str, str], left: str, most: str) -> LimitHeaders | None:
     remaining, allowed = header_number(headers.get(left)), header_number(headers.get(most))
     if remaining is None:
         return None
     # An allowance of nothing is no allowance: nobody could ever call.
-    return Reading(remaining, allowed or None)
+    return LimitHeaders(remaining, allowed or None)

@@ -9,7 +9,7 @@ from importlib import import_module
 from threading import Lock
 from typing import ClassVar, Protocol, TypeVar
 
-from app.domain.allowance import Allowance, Gate, MakeWay
+from app.domain.allowance import MakeWay, RateLimit, RateLimiter
 from app.domain.errors import (
     AccountMoved,
     AccountRefused,
@@ -23,18 +23,18 @@ from app.domain.errors import (
     ThereAlready,
 )
 from app.domain.records import (
-    Account,
     Change,
+    CrmAccount,
     CrmField,
     CrmShape,
     Directory,
-    Findings,
+    Lookup,
+    LookupResults,
     NewField,
     ObjectName,
     Plan,
-    Question,
     Ref,
-    Result,
+    WriteResult,
 )
 from crm_adapters.allowance import read_headers
 
@@ -104,14 +104,14 @@ class Access:
     """Where the token goes; another header for some CRMs' hand-made keys."""
     prefix: str = "Bearer "
     meter: CallMeter = field(default_factory=CallMeter)
-    gate: Gate = field(default_factory=Gate)
+    gate: RateLimiter = field(default_factory=RateLimiter)
 
-    def enter(self, allowance: Allowance) -> None:
+    def enter(self, allowance: RateLimit) -> None:
         """Wait until a call may be made, and count it. Raises RateLimited."""
         self.gate.enter(allowance)
         self.meter.count()
 
-    def answered(self, allowance: Allowance, headers: Mapping[str, str]) -> None:
+    def answered(self, allowance: RateLimit, headers: Mapping[str, str]) -> None:
         """Keep what an answer says of the limits; to be called before its status is looked at."""
         short, day = read_headers(headers)
         short = short if allowance.told else None
@@ -130,7 +130,7 @@ class Access:
 class Report:
     """How a plan ended: a result or a problem for every change in it."""
 
-    results: dict[Ref, Result] = field(default_factory=dict)
+    results: dict[Ref, WriteResult] = field(default_factory=dict)
     problems: dict[Ref, CrmError] = field(default_factory=dict)
     begun: set[Ref] = field(default_factory=set)
     """Creates that were sent; noted before the call, since its answer may never come. One that the CRM
@@ -247,14 +247,14 @@ class Adapter(Protocol):
     asks_ahead: ClassVar[bool]
     """Whether the next batch is asked about while one is written: `find` and `apply` are then called
     by two threads at once. It pays where the CRM counts searches apart from other calls."""
-    allowances: ClassVar[Sequence[Allowance]]
+    allowances: ClassVar[Sequence[RateLimit]]
     """What the CRM allows of calls in short windows, on its smallest plan."""
     access: Access
     """What it was made with; the drainer reads the meter."""
 
     def __init__(self, access: Access) -> None: ...
 
-    def whoami(self) -> Account:
+    def whoami(self) -> CrmAccount:
         """Whose account it is: its own id, which never changes, and its name."""
 
     def check(self, name: ObjectName) -> None:
@@ -273,7 +273,7 @@ class Adapter(Protocol):
     def provision(self, fields: Sequence[NewField] = ()) -> list[str]:
         """Create the booking-id fields that are missing, and `fields`; one sentence for each."""
 
-    def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
+    def find(self, questions: Sequence[Lookup], ids: Mapping[Ref, str]) -> LookupResults:
         """Read records by id or look for them by their keys, in as few calls as there can be.
 
         `ids` are the records that are known already. Nothing is written. A record that is not

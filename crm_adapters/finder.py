@@ -11,22 +11,22 @@ from app.domain.records import (
     BY_NUMBER,
     BY_TITLE,
     WRITE_ORDER,
+    CrmRecord,
     Fields,
-    Findings,
-    Found,
-    Key,
+    Lookup,
+    LookupKey,
+    LookupResults,
     MatchKey,
     ObjectName,
     Plan,
-    Question,
     Ref,
     Whose,
     content_hash,
 )
 from crm_adapters.base import Report, unblocked
 
-Hit = tuple[Question, Found]
-Claim = tuple[Question, Whose, Found]
+Hit = tuple[Lookup, CrmRecord]
+Claim = tuple[Lookup, Whose, CrmRecord]
 """What was named by hand, and whose it has to be."""
 # What a CRM's editor puts around a text says nothing.
 _NUMBER = re.compile(r"meetergo booking ([^\s<]+)(?:\s|<[^<>]*>)*\Z")
@@ -40,12 +40,12 @@ LONGEST_ADDRESS = 2_000
 class KeyFinder:
     """Asks for all records of an object together; a key is asked only where none before it hit."""
 
-    def __init__(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> None:
+    def __init__(self, questions: Sequence[Lookup], ids: Mapping[Ref, str]) -> None:
         self._questions = questions
         self._ids = ids
-        self.findings = Findings(asked=frozenset(question.ref for question in questions))
+        self.findings = LookupResults(asked=frozenset(question.ref for question in questions))
 
-    def run(self) -> Findings:
+    def run(self) -> LookupResults:
         """Answer everything."""
         for name in WRITE_ORDER:
             mine = [question for question in self._questions if question.ref.object is name]
@@ -59,7 +59,7 @@ class KeyFinder:
         oldest_first(self.findings)
         return self.findings
 
-    def _round(self, name: ObjectName, questions: list[Question], place: int) -> None:
+    def _round(self, name: ObjectName, questions: list[Lookup], place: int) -> None:
         asked = [(q, q.keys[place]) for q in questions if q.ref not in self.findings.found]
         for kind in dict.fromkeys(key.kind for _, key in asked):
             part = [(q, key) for q, key in asked if key.kind is kind]
@@ -68,7 +68,7 @@ class KeyFinder:
             else:
                 self._take(self.by_key(name, kind, part))
 
-    def _named(self, name: ObjectName, asked: list[tuple[Question, Key]]) -> Iterator[Hit]:
+    def _named(self, name: ObjectName, asked: list[tuple[Lookup, LookupKey]]) -> Iterator[Hit]:
         """Read what was named by hand; what has to be the attendee's and is not is no hit."""
         asked = [
             (replace(q, fields=q.fields | self.telling(name)) if key.of else q, key)
@@ -98,7 +98,7 @@ class KeyFinder:
         """Every id that records are known or were found by: which of several is meant is not said."""
         return ids_of(refs, self._ids, self.findings)
 
-    def booked(self, question: Question, *names: ObjectName) -> set[str]:
+    def booked(self, question: Lookup, *names: ObjectName) -> set[str]:
         """The ids of the booking's own records that a question is to be linked to, of some objects."""
         return booked_ids(question.anchors, names, self._ids, self.findings)
 
@@ -117,25 +117,30 @@ class KeyFinder:
         """
         raise NotImplementedError
 
-    def by_id(self, name: ObjectName, wanted: Mapping[str, Question]) -> Iterator[Hit]:
+    def by_id(self, name: ObjectName, wanted: Mapping[str, Lookup]) -> Iterator[Hit]:
         """Read records of an object by their ids."""
         raise NotImplementedError
 
     def by_key(
-        self, name: ObjectName, kind: MatchKey, asked: list[tuple[Question, Key]]
+        self, name: ObjectName, kind: MatchKey, asked: list[tuple[Lookup, LookupKey]]
     ) -> Iterator[Hit]:
         """Look for records of an object by one kind of key; each hit compared again by us."""
         raise NotImplementedError
 
 
-def ids_of(refs: Sequence[Ref], known: Mapping[Ref, str], findings: Findings) -> dict[str, Ref]:
+def ids_of(
+    refs: Sequence[Ref], known: Mapping[Ref, str], findings: LookupResults
+) -> dict[str, Ref]:
     """Ids of records -> whose they are; all that were found where none is known."""
     found = {ref: [hit.record_id for hit in findings.found.get(ref, ())] for ref in refs}
     return {i: ref for ref in refs for i in ([known[ref]] if ref in known else found[ref])}
 
 
 def booked_ids(
-    refs: Sequence[Ref], names: Sequence[ObjectName], known: Mapping[Ref, str], findings: Findings
+    refs: Sequence[Ref],
+    names: Sequence[ObjectName],
+    known: Mapping[Ref, str],
+    findings: LookupResults,
 ) -> set[str]:
     """The ids of a booking's records, of some objects: a found person's company is the booking's too."""
     there = {*ids_of([ref for ref in refs if ref.object in names], known, findings)}
@@ -145,7 +150,7 @@ def booked_ids(
 
 
 def told_begun(
-    question: Question, key: Key, values: Fields, marker: str, body: str, title: str
+    question: Lookup, key: LookupKey, values: Fields, marker: str, body: str, title: str
 ) -> str:
     """By what a record is the one whose create was begun; empty where it is not.
 
@@ -170,7 +175,7 @@ def number_at_end(text: object) -> str:
 
 
 def note_lost_targets(
-    find: Callable[[Sequence[Question], Mapping[Ref, str]], Findings], plan: Plan, report: Report
+    find: Callable[[Sequence[Lookup], Mapping[Ref, str]], LookupResults], plan: Plan, report: Report
 ) -> None:
     """Where a write failed, look whether what it was to be linked to is still there.
 
@@ -192,7 +197,7 @@ def note_lost_targets(
     suspects |= {c.ref: c.record_id for c in failed if c.adopted and c.record_id}
     if not suspects:
         return
-    there = find([Question(ref, record_id) for ref, record_id in suspects.items()], {}).found
+    there = find([Lookup(ref, record_id) for ref, record_id in suspects.items()], {}).found
     for ref, record_id in suspects.items():
         if not any(found.record_id == record_id for found in there.get(ref, ())):
             words = f"The {ref.object} {record_id} was deleted, or merged into another one."
@@ -203,18 +208,16 @@ def note_lost_targets(
             unblocked([change], report, plan.known_ids())
 
 
-def oldest_first(findings: Findings) -> None:
+def oldest_first(findings: LookupResults) -> None:
     """Put the records that match one question in the order in which they were made."""
     for there in findings.found.values():
         there.sort(key=lambda found: (found.made_at, len(found.record_id), found.record_id))
 
 
-def read_ids(
-    questions: Sequence[Question], read: Callable[[ObjectName, str], str]
-) -> list[Question]:
+def read_ids(questions: Sequence[Lookup], read: Callable[[ObjectName, str], str]) -> list[Lookup]:
     """The questions with the ids that stand in what people typed; what holds none is no key."""
 
-    def bare(question: Question) -> Question:
+    def bare(question: Lookup) -> Lookup:
         name, named = question.ref.object, MatchKey.RECORD_ID
         keys = (
             key._replace(value=read(name, key.value)) if key.kind is named else key

@@ -8,18 +8,18 @@ from typing import cast
 
 import structlog
 
-from app.domain.allowance import Allowance, NotOurs
+from app.domain.allowance import NotOurs, RateLimit
 from app.domain.errors import CrmError, Unauthorized, Unreadable
 from app.domain.records import (
-    Account,
+    CrmAccount,
     CrmField,
     CrmShape,
     Directory,
-    Findings,
+    Lookup,
+    LookupResults,
     NewField,
     ObjectName,
     Plan,
-    Question,
     Ref,
 )
 from crm_adapters.base import Access, Adapter, Report
@@ -50,7 +50,7 @@ class GuardedAdapter:
         return self.inner.asks_ahead
 
     @property
-    def allowances(self) -> Sequence[Allowance]:
+    def allowances(self) -> Sequence[RateLimit]:
         """Likewise."""
         return self.inner.allowances
 
@@ -59,7 +59,7 @@ class GuardedAdapter:
         """Likewise."""
         return self.inner.access
 
-    def whoami(self) -> Account:
+    def whoami(self) -> CrmAccount:
         """Whose account it is."""
         with self._guarded():
             return self.inner.whoami()
@@ -84,7 +84,7 @@ class GuardedAdapter:
         with self._guarded():
             return self.inner.provision(fields)
 
-    def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
+    def find(self, questions: Sequence[Lookup], ids: Mapping[Ref, str]) -> LookupResults:
         """Read records."""
         with self._guarded():
             return self.inner.find(questions, ids)

@@ -12,7 +12,7 @@ import requests
 import structlog
 import urllib3
 
-from app.domain.allowance import Allowance, NotOurs
+from app.domain.allowance import NotOurs, RateLimit
 from app.domain.errors import (
     AccountMoved,
     CrmError,
@@ -58,7 +58,7 @@ class OwnFault(Exception):
 
 
 def with_token(
-    access: Access, call: Callable[[str], Answer], allowance: Allowance | None = None
+    access: Access, call: Callable[[str], Answer], allowance: RateLimit | None = None
 ) -> Answer:
     """Make a call with a token; where the token is refused, renew it and call again.
 
@@ -110,7 +110,7 @@ def _patiently(access: Access, call: Callable[[], Answer]) -> Answer:
     return call()
 
 
-def exchange(access: Access, allowance: Allowance, send: Callable[[], Reply]) -> Reply:
+def exchange(access: Access, allowance: RateLimit, send: Callable[[], Reply]) -> Reply:
     """Make one call, bounded in time, and give its answer where it is one of 200 to 499.
 
     Raises RetryLater for what is out of order, RateLimited with the seconds to wait, Redirected, and
@@ -149,7 +149,7 @@ class ApiSession:
         method: str,
         path: str,
         headers: Mapping[str, str],
-        allowance: Allowance,
+        allowance: RateLimit,
         **kwargs: Any,
     ) -> Reply:
         """Call the API and give the answer, whatever its status from 200 to 499 but 429.

@@ -22,7 +22,7 @@ from app import create_app
 from app.bootstrap import bootstrap
 from app.oauth import tokens
 from app.services import allowance, secrets
-from app.services.allowance import BudgetGate, LocalBudget
+from app.services.allowance import LocalBudget, SharedRateLimiter
 from app.services.watch import waiting
 from app.store import deliveries
 from app.store.deliveries import SKEW, WORKABLE
@@ -90,12 +90,12 @@ def own_time(patch: pytest.MonkeyPatch, clock: Clock) -> None:
     def told(session: object, ahead: timedelta = timedelta()) -> Any:
         return literal(utcnow() + ahead, UtcTime())
 
-    def enter(gate: BudgetGate, allowance: object) -> None:
-        gate.may_go_on()
+    def enter(gate: SharedRateLimiter, allowance: object) -> None:
+        gate.ensure_lease()
         gate._keep_share_of_day()
 
     patch.setattr(deliveries, "_clock", told)
-    patch.setattr(BudgetGate, "enter", enter)
+    patch.setattr(SharedRateLimiter, "enter", enter)
 
 
 class Hands:

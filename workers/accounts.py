@@ -30,7 +30,7 @@ LEAST_BETWEEN = 5.0
 
 
 @dataclass
-class Account:
+class OpenAccount:
     """A connection's adapter with what it has read of the account."""
 
     adapter: Adapter
@@ -66,11 +66,11 @@ class Accounts:
         self._services = services
         self._store = services.store
         self._now = now
-        self._warm: dict[int, Account] = {}
+        self._warm: dict[int, OpenAccount] = {}
         self._refused: dict[int, str] = {}
         """Connection -> version of a mapping that its CRM's schema speaks against."""
 
-    def get(self, row: ConnectionRow, may_go_on: Callable[[], None]) -> Account:
+    def get(self, row: ConnectionRow, ensure_lease: Callable[[], None]) -> OpenAccount:
         """The account of a connection; read anew after a while, a reconnect or a new mapping.
 
         `row`: the connection as it is now. `may_go_on` is the present drain's: it is asked before
@@ -81,10 +81,10 @@ class Accounts:
         latest = self._services.mappings[row.provider]
         known = self._warm.get(connection_id)
         if known and self._is_fresh(connection_id, known, row, latest):
-            known.adapter.access.gate.may_go_on = may_go_on
+            known.adapter.access.gate.ensure_lease = ensure_lease
             return known
         adapter = self._services.adapter(connection_id)
-        adapter.access.gate.may_go_on = may_go_on
+        adapter.access.gate.ensure_lease = ensure_lease
         # What fits one account's schema may not fit another one's.
         in_use = known.mapping if known and known.account_id == row.account_id else None
         before = in_use or self._fitted_last(row, latest)
@@ -95,7 +95,7 @@ class Accounts:
         if before is not in_use and before and check_against(before, adapter.shape, directory):
             before = None
         mapping = self._chosen(connection_id, before, latest, adapter.shape, directory)
-        account = Account(
+        account = OpenAccount(
             adapter,
             directory,
             mapping,
@@ -108,7 +108,7 @@ class Accounts:
         self._warm[connection_id] = account
         return account
 
-    def known(self, connection_id: int) -> Account | None:
+    def known(self, connection_id: int) -> OpenAccount | None:
         """What was read of an account last, be it old; None where nothing was."""
         return self._warm.get(connection_id)
 
@@ -117,7 +117,7 @@ class Accounts:
         known = self._warm.get(connection_id)
         if known:
             gate = known.adapter.access.gate
-            gate.may_go_on, gate.make_way = _nobody_drains, _nobody_waits
+            gate.ensure_lease, gate.make_way = _nobody_drains, _nobody_waits
 
     def forget(self, connection_id: int) -> None:
         """Have an account read anew before it is used next."""
@@ -130,7 +130,7 @@ class Accounts:
         known = self._warm.get(connection_id)
         return known.adapter.access.api_base if known else None
 
-    def _age(self, known: Account) -> float:
+    def _age(self, known: OpenAccount) -> float:
         """Seconds since an account was read; a clock that was set back makes it old."""
         return abs((self._now() - known.read_at).total_seconds())
 
@@ -144,7 +144,7 @@ class Accounts:
             session.get_one(ConnectionRow, connection_id).account_notes = told
 
     def _is_fresh(
-        self, connection_id: int, known: Account, row: ConnectionRow, latest: Mapping
+        self, connection_id: int, known: OpenAccount, row: ConnectionRow, latest: Mapping
     ) -> bool:
         return (
             (known.status_since, known.account_id, known.adapter.access.api_base)

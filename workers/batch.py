@@ -34,21 +34,21 @@ from app.domain.people import normalise_phone
 from app.domain.records import (
     PEOPLE,
     DesiredBooking,
+    FieldKind,
     FieldValue,
-    Kind,
-    Known,
+    LedgerEntry,
     MatchKey,
     ObjectName,
-    Outcome,
     Ref,
+    WriteOutcome,
 )
-from app.mapping.diff import Settled
+from app.mapping.diff import Diff
 from app.mapping.known import fingerprints, known_after
 from app.mapping.mapping import Mapping
-from app.mapping.plan import Planner, Surroundings, refs_of
+from app.mapping.plan import PlanContext, Planner, refs_of
 from app.mapping.present import as_list
-from app.mapping.wanted import merge, with_twins
-from app.services.inquiry import LedgerLooks, inquire
+from app.mapping.wanted import merge, with_lead_contacts
+from app.services.inquiry import LedgerQueries, read_crm_state
 from app.services.sharing import Sharing
 from app.services.sources import UnknownSource
 from app.store import deliveries
@@ -65,7 +65,7 @@ from app.store.ledger import Intent, Ledger
 from app.store.models import BookingRow, ConnectionRow, DeliveryRow, SyncLog
 from crm_adapters.base import Adapter, Report
 from crm_adapters.guard import place_of
-from workers.accounts import Account
+from workers.accounts import OpenAccount
 from workers.lease import Lease, LeaseLost
 from workers.turn import Turn
 
@@ -78,7 +78,7 @@ class Stopping(NotOurs):
     """The process has to end: what is not done yet is left to another worker."""
 
 
-LISTED_KINDS = (Kind.CHOICE, Kind.CHOICES, Kind.REFERENCE)
+LISTED_KINDS = (FieldKind.CHOICE, FieldKind.CHOICES, FieldKind.REFERENCE)
 """Fields whose values are taken from the account's lists."""
 STOPS_BATCH = (RetryLater, Unauthorized, AccountRefused, Stopping, MakeWay)
 
@@ -100,7 +100,7 @@ class Batch:
     def __init__(
         self,
         services: Services,
-        account: Account,
+        account: OpenAccount,
         lease: Lease,
         now: Callable[[], datetime],
         before_save: Callable[[], None] = lambda: None,
@@ -112,9 +112,9 @@ class Batch:
         self._id = lease.connection_id
         self._rows: Rows = []
         self._works: list[_Work] = []
-        self._ledger: dict[Ref, Known] = {}
+        self._ledger: dict[Ref, LedgerEntry] = {}
         self._intended: set[Ref] = set()
-        self._settled: Settled | None = None
+        self._settled: Diff | None = None
         """What is to be done; None until the CRM has said what it holds."""
         self._report = Report()
         self._stopped_by: Exception | None = None
@@ -209,7 +209,7 @@ class Batch:
     def _write(self) -> AbstractContextManager[Session]:
         return write_as_holder(self._store, self._lease)
 
-    def _plan(self, beside: Batch | None) -> Settled:
+    def _plan(self, beside: Batch | None) -> Diff:
         """Plan the bookings together; those that may meet what is written meanwhile are left out."""
         account, mapping = self._account, self._account.mapping
         planner = Planner(mapping, account.adapter.shape, account.directory)
@@ -250,17 +250,17 @@ class Batch:
         wanted = merge(work.desired for work in self._works if work.desired)
         with self._store.read() as session:
             ledger = Ledger(session, self._cipher, self._id)
-            self._ledger = ledger.read(with_twins(wanted), self._now())
+            self._ledger = ledger.read(with_lead_contacts(wanted), self._now())
         others = Sharing(
             self._store, self._cipher, self._id, mapping, planner,
             account.adapter.shape.stage_field, self._now,
         )  # fmt: skip
-        settled = inquire(
+        settled = read_crm_state(
             account.adapter,
             wanted,
             self._ledger,
             account.directory,
-            more=LedgerLooks(self._claimed, self._shared, others, self._look_up),
+            more=LedgerQueries(self._claimed, self._shared, others, self._look_up),
         )
         settled.plan = replace(settled.plan, assign=mapping.assignment_rules)
         return settled
@@ -295,7 +295,7 @@ class Batch:
         except UnknownSource:
             return False
 
-    def _note_intents(self, settled: Settled) -> None:
+    def _note_intents(self, settled: Diff) -> None:
         """Note what is about to be made and changed, before the CRM hears of it."""
         plan, wanted = settled.plan, settled.wanted
         intents = {
@@ -339,7 +339,7 @@ class Batch:
         with self._store.read() as session:
             return Ledger(session, self._cipher, self._id).claimed(ref, record_id)
 
-    def _look_up(self, ref: Ref) -> Known | None:
+    def _look_up(self, ref: Ref) -> LedgerEntry | None:
         with self._store.read() as session:
             return Ledger(session, self._cipher, self._id).read([ref]).get(ref)
 
@@ -350,7 +350,7 @@ class Batch:
 
     def _surroundings(
         self, mapping: Mapping, delivery: DeliveryRow, booking: Booking, revision: int
-    ) -> Surroundings:
+    ) -> PlanContext:
         """What a booking's plan depends on beside it, as far as the mapping asks for it."""
         now = self._now()
         people = [person.identity for person in booking.attendees if person.identity]
@@ -369,7 +369,7 @@ class Batch:
                 turn = deliveries.take_turn(
                     session, session.get_one(DeliveryRow, delivery.id), booking.record_key
                 )
-        return Surroundings(
+        return PlanContext(
             now,
             told,
             turn,
@@ -400,9 +400,9 @@ class Batch:
             if change and change.converted:
                 # The same under another id: what the ledger knows of it holds.
                 known = replace(self._ledger[ref], record_id=change.record_id, lost=False)
-            if result and result.outcome is Outcome.CREATED:
+            if result and result.outcome is WriteOutcome.CREATED:
                 known = None
-            if result and result.outcome is Outcome.DELETED:
+            if result and result.outcome is WriteOutcome.DELETED:
                 ledger.forget(ref)
                 continue
             untold = ref in changed or ref in settled.problems
@@ -425,7 +425,7 @@ class Batch:
                 ledger.lose(ref)
         self._log_changes(session)
 
-    def _unfilled(self, settled: Settled) -> dict[Ref, Known]:
+    def _unfilled(self, settled: Diff) -> dict[Ref, LedgerEntry]:
         """Records of others that were come upon: nothing of them is known but that they are there."""
         there = dict(settled.companies)
         for ref, problem in self._report.problems.items():
@@ -433,14 +433,14 @@ class Batch:
                 # It is read, and filled, next time.
                 there[ref] = problem.record_id
         url_for = self._account.adapter.url_for
-        return {ref: Known(i, url=url_for(ref.object, i)) for ref, i in there.items()}
+        return {ref: LedgerEntry(i, url=url_for(ref.object, i)) for ref, i in there.items()}
 
     def _log_changes(self, session: Session) -> None:
         report, entries = self._report, list[dict[str, Any]]()
         for work in self._works:
             for record in work.desired.records if work.desired else ():
                 result = report.results.get(record.ref)
-                if result and result.outcome is not Outcome.UNCHANGED:
+                if result and result.outcome is not WriteOutcome.UNCHANGED:
                     entry = {
                         "delivery_id": work.delivery_id,
                         "object": record.ref.object.value,

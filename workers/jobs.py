@@ -10,7 +10,7 @@ import structlog
 
 from app.bootstrap import Services, process_services
 from app.domain.errors import CrmError, RateLimited
-from app.services.catch_up import Kind
+from app.services.catch_up import WalkKind
 from app.services.watch import watch
 from app.store.deliveries import connections_with_work, mend_overlooked, ripen
 from app.store.engine import utcnow
@@ -112,7 +112,7 @@ def reconcile_source(source: str) -> None:
     services, pool, now = process_services(), process_pool(), utcnow()
     since = now - timedelta(days=services.settings.reconcile_back_days)
     until = now + timedelta(days=services.settings.reconcile_ahead_days)
-    number = services.catch_up.begin(source, Kind.RECONCILE, since, until)
+    number = services.catch_up.begin(source, WalkKind.RECONCILE, since, until)
     while not pool.stopping.is_set():
         try:
             if services.catch_up.run(number, until=pool.stopping.is_set):

@@ -39,7 +39,7 @@ from app.store.engine import DATABASE_DOWN, utcnow
 from app.store.ledger import Ledger
 from app.store.models import WORKING, ConnectionRow, ConnectionStatus
 from crm_adapters.guard import place_of
-from workers.accounts import Account, Accounts
+from workers.accounts import Accounts, OpenAccount
 from workers.batch import Batch, Rows, Stopping, write_as_holder
 from workers.lease import Lease, LeaseLost, ticks
 from workers.turn import Turn
@@ -296,7 +296,7 @@ class Drainer:
             people = [ref.key for ref in ledger.abandoned()]
             deliveries.want_people_again(session, lease.connection_id, people, self._now())
 
-    def _probe(self, lease: Lease, account: Account) -> None:
+    def _probe(self, lease: Lease, account: OpenAccount) -> None:
         """See by one harmless call whether a CRM that was out of order answers. Raises RetryLater.
 
         Where it does, what fails next is the fault of the one booking that is tried.
@@ -305,10 +305,10 @@ class Drainer:
         with write_as_holder(self._store, lease) as session:
             session.get_one(ConnectionRow, lease.connection_id).alive_at = self._now()
 
-    def _account(self, row: ConnectionRow, lease: Lease) -> Account:
+    def _account(self, row: ConnectionRow, lease: Lease) -> OpenAccount:
         return self._accounts.get(row, partial(self._check, lease))
 
-    def warm(self, connection_id: int) -> Account:
+    def warm(self, connection_id: int) -> OpenAccount:
         """Read an account before anything is due; nobody holds its lease."""
         with self._store.read() as session:
             row = session.get_one(ConnectionRow, connection_id)

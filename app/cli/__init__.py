@@ -20,21 +20,21 @@ from app.cli.meetergo import register_meetergo
 from app.cli.moments import read_moment
 from app.cli.recovery import deliveries_group, secrets_group
 from app.cli.sources import sources_group
-from app.doctor import Verdict, examine
-from app.domain.booking import Outcome
+from app.doctor import Health, examine
+from app.domain.booking import MeetingOutcome
 from app.domain.errors import CrmError, UnfitPayload
-from app.oauth.flow import Wish
+from app.oauth.flow import ConnectRequest
 from app.security.api_keys import key_hash, new_key
 from app.services.connect import OtherAccount, UnfitGrant
 from app.services.overview import Overview
-from app.services.replay import Choice, Replayed, count, replay
+from app.services.replay import Replayed, ReplaySelection, count, replay
 from app.store.deliveries import connections_with_work
 from app.store.engine import utcnow
 from app.store.inbox import read_event_row
 from app.store.models import ApiKey, AuditLog, ConnectionRow, EventRow
 from app.store.rekey import rekey
 
-MARKS = {Verdict.GOOD: ("✓", "green"), Verdict.NOTE: ("!", "yellow"), Verdict.BAD: ("✗", "red")}
+MARKS = {Health.GOOD: ("✓", "green"), Health.NOTE: ("!", "yellow"), Health.BAD: ("✗", "red")}
 
 
 def register_commands(app: Flask, services: Services) -> None:
@@ -63,11 +63,11 @@ def register_commands(app: Flask, services: Services) -> None:
         console = Console()
         for found in examine(services, connection):
             mark, style = MARKS[found.verdict]
-            bad += found.verdict is Verdict.BAD
+            bad += found.verdict is Health.BAD
             console.print(f"{mark} {found.subject} · {found.check}", style=style, markup=False)
             if found.detail:
                 console.print(f"    {found.detail}", markup=False, highlight=False)
-            if found.fix and found.verdict is not Verdict.GOOD:
+            if found.fix and found.verdict is not Health.GOOD:
                 console.print(f"    → {found.fix}", markup=False, highlight=False)
         if notify:
             taken = services.notifier.test()
@@ -176,7 +176,7 @@ def _connections(services: Services) -> AppGroup:
         words = provider.key.title if provider.key else "key"
         piped = not sys.stdin.isatty()
         key = sys.stdin.readline() if piped else click.prompt(words, hide_input=True)
-        wish = Wish(connection_id=connection, other_account=other_account)
+        wish = ConnectRequest(connection_id=connection, other_account=other_account)
         try:
             number = services.connector.add_key(provider, key.strip(), "cli", wish)
         except (CrmError, UnfitGrant, OtherAccount) as error:
@@ -274,7 +274,7 @@ def _events(services: Services) -> AppGroup:
             _replay_some(services, event_ids)
         else:
             moment = read_moment(since) if since else None
-            _replay_many(services, Choice(moment, quarantined, after))
+            _replay_many(services, ReplaySelection(moment, quarantined, after))
 
     return group
 
@@ -290,7 +290,7 @@ def _replay_some(services: Services, event_ids: tuple[int, ...]) -> None:
     click.echo(f"{len(event_ids)} events replayed")
 
 
-def _replay_many(services: Services, choice: Choice) -> None:
+def _replay_many(services: Services, choice: ReplaySelection) -> None:
     told = Replayed(last_id=choice.after)
 
     def show(at: Replayed) -> None:
@@ -322,10 +322,12 @@ def _bookings(services: Services) -> AppGroup:
 
     @group.command("outcome")
     @click.argument("key")
-    @click.argument("outcome", type=click.Choice([*(item.value for item in Outcome), "none"]))
+    @click.argument(
+        "outcome", type=click.Choice([*(item.value for item in MeetingOutcome), "none"])
+    )
     def outcome_(key: str, outcome: str) -> None:
         """Say how a meeting went: held, no_show, or none to take it back."""
-        said = Outcome(outcome) if outcome != "none" else None
+        said = MeetingOutcome(outcome) if outcome != "none" else None
         try:
             wake = services.intake.say_outcome(key, said, "cli")
         except LookupError as error:

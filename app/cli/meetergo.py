@@ -22,7 +22,7 @@ from app.cli.moments import read_moment
 from app.domain.errors import CrmError, RateLimited
 from app.domain.events import BOOKING_EVENTS, FORM_EVENT
 from app.meetergo.client import MOST_WEBHOOKS, MeetergoClient
-from app.services.catch_up import Kind, Progress
+from app.services.catch_up import Progress, WalkKind
 from app.services.sources import DEFAULT_SOURCE, UnknownSource
 from app.store.engine import utcnow
 from config.settings import SignatureScheme
@@ -46,7 +46,7 @@ def register_meetergo(app: Flask, services: Services) -> None:
         Broken off, it goes on where it was when it is called again with the same date.
         """
         ends = read_moment(until) if until else None
-        _walk(services, source, Kind.BACKFILL, read_moment(since), ends)
+        _walk(services, source, WalkKind.BACKFILL, read_moment(since), ends)
 
     @app.cli.command("reconcile")
     @SOURCE
@@ -55,13 +55,13 @@ def register_meetergo(app: Flask, services: Services) -> None:
         settings, now = services.settings, utcnow()
         since = now - timedelta(days=settings.reconcile_back_days)
         until = now + timedelta(days=settings.reconcile_ahead_days)
-        _walk(services, source, Kind.RECONCILE, since, until)
+        _walk(services, source, WalkKind.RECONCILE, since, until)
 
     app.cli.add_command(_webhooks(services))
 
 
 def _walk(
-    services: Services, source: str, kind: Kind, since: datetime, until: datetime | None
+    services: Services, source: str, kind: WalkKind, since: datetime, until: datetime | None
 ) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     found = 0

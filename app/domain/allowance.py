@@ -19,7 +19,7 @@ class MakeWay(NotOurs):
 
 
 @dataclass(frozen=True)
-class Allowance:
+class RateLimit:
     """So many calls within any so many seconds."""
 
     name: str
@@ -30,7 +30,7 @@ class Allowance:
 
 
 @dataclass(frozen=True)
-class Reading:
+class LimitHeaders:
     """What an answer's headers say of an allowance."""
 
     left: int
@@ -38,18 +38,18 @@ class Reading:
     """Calls allowed; None where it is not told."""
 
 
-class Gate:
+class RateLimiter:
     """Lets every call through at once. The service puts one in its place that keeps allowances."""
 
     def __init__(self) -> None:
         self.backlog = False
         """Whether what is being done is old news."""
-        self.may_go_on: Callable[[], None] = lambda: None
+        self.ensure_lease: Callable[[], None] = lambda: None
         """Called before each call and while waiting; what it raises ends the wait."""
         self.make_way: Callable[[], None] = lambda: None
         """Called before a call is begun, never while it may be under way. Raises MakeWay."""
 
-    def enter(self, allowance: Allowance) -> None:
+    def enter(self, allowance: RateLimit) -> None:
         """Return when a call may be made.
 
         Raises RateLimited with the seconds to wait where that is long.
@@ -58,20 +58,22 @@ class Gate:
 
     def look(self) -> None:
         """Look whether a call is still to be made, and to be made now."""
-        self.may_go_on()
+        self.ensure_lease()
         self.make_way()
 
     def rest(self, seconds: float, look: Callable[[], None] | None = None) -> None:
         """Wait, and look now and then, by `look` or else whether the call is still to be made."""
-        look = look or self.may_go_on
+        look = look or self.ensure_lease
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             look()
             time.sleep(min(left, CHECK_EVERY))
         look()
 
-    def refused(self, allowance: Allowance) -> None:
+    def refused(self, allowance: RateLimit) -> None:
         """Take in that the CRM has refused a call for there were too many."""
 
-    def learn(self, allowance: Allowance, short: Reading | None, day: Reading | None) -> None:
+    def learn(
+        self, allowance: RateLimit, short: LimitHeaders | None, day: LimitHeaders | None
+    ) -> None:
         """Take in what an answer told of a short window and of a day's budget."""

@@ -93,7 +93,7 @@ class Host:
         return self.email.rpartition("@")[2] if self.email else None
 
 
-class Outcome(StrEnum):
+class MeetingOutcome(StrEnum):
     """How a meeting went, as a person or a rule says."""
 
     HELD = "held"
@@ -156,7 +156,7 @@ class Booking:
     """The starts that it had before it was moved, as far as this service saw them (UTC)."""
     left: tuple[str, ...] = ()
     """Identities of those who took part before, as far as this service saw them."""
-    outcome: Outcome | None = None
+    outcome: MeetingOutcome | None = None
     """Said of the present start alone: a moved meeting has yet to be held."""
     payload: Mapping[str, Any] = field(default_factory=dict)
     """The whole message, without its credential: mapping files reach what no field here has. Keys

@@ -86,7 +86,7 @@ OWN_COMPANY = "id:"
 """Begins our key for a company that is known by its id alone: a found contact belongs to it."""
 
 
-class Several(StrEnum):
+class OnSeveral(StrEnum):
     """Which record is taken where several match."""
 
     NEWEST = "newest"
@@ -95,7 +95,7 @@ class Several(StrEnum):
     """None of them: the booking fails and says so, since a person has to merge them."""
 
 
-class Lost(StrEnum):
+class OnLost(StrEnum):
     """What is done about a record that the CRM no longer has."""
 
     RECREATE = "recreate"
@@ -140,7 +140,7 @@ class Whose(NamedTuple):
         return bool(self.email in emails or (self.domain and self.domain in there))
 
 
-class Key(NamedTuple):
+class LookupKey(NamedTuple):
     """One thing to look for: the kind, the value, and what else the kind needs.
 
     `field` names the CRM's field for FIELD, the pipeline (by id) for OPEN_DEAL, and for PHONE the
@@ -158,13 +158,13 @@ class Key(NamedTuple):
 class Match:
     """How a record is recognised: keys in order, the first that finds something counts."""
 
-    keys: tuple[Key, ...] = ()
-    several: Several = Several.OLDEST
+    keys: tuple[LookupKey, ...] = ()
+    several: OnSeveral = OnSeveral.OLDEST
     create: bool = True
     """Whether one is made where none is found."""
     asked: bool = False
     """The mapping says more than the CRM's own key does: the keys have to be looked for first."""
-    lost: Lost = Lost.RECREATE
+    lost: OnLost = OnLost.RECREATE
 
     def value(self, kind: MatchKey) -> str | None:
         """What is looked for under a kind of key."""
@@ -246,7 +246,7 @@ class DesiredBooking:
 
 
 @dataclass(frozen=True)
-class Known:
+class LedgerEntry:
     """The ledger's line on a record: its id (None: a create was begun), hashes of what was written."""
 
     record_id: str | None
@@ -354,7 +354,7 @@ class Plan:
         return [change for change in self.changes if change.ref.object is name]
 
 
-class Outcome(StrEnum):
+class WriteOutcome(StrEnum):
     """What was done to a record."""
 
     CREATED = "created"
@@ -364,21 +364,21 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
-class Result:
+class WriteResult:
     """How a change ended well."""
 
     record_id: str
-    outcome: Outcome
+    outcome: WriteOutcome
 
 
 @dataclass(frozen=True)
-class Question:
+class Lookup:
     """What has to be known of a record before it can be written."""
 
     ref: Ref
     record_id: str | None
     """Which one to read; None: find it by `keys`, the first that finds something counts."""
-    keys: tuple[Key, ...] = ()
+    keys: tuple[LookupKey, ...] = ()
     fields: frozenset[str] = frozenset()
     """The fields whose present values are wanted."""
     anchors: tuple[Ref, ...] = ()
@@ -397,7 +397,7 @@ from another one of that name."""
 
 
 @dataclass(frozen=True)
-class Found:
+class CrmRecord:
     """A record as it stands in the CRM."""
 
     record_id: str
@@ -418,10 +418,10 @@ class Found:
 
 
 @dataclass
-class Findings:
+class LookupResults:
     """What the CRM holds of what was asked: oldest first; nothing under a ref means none."""
 
-    found: dict[Ref, list[Found]] = field(default_factory=dict)
+    found: dict[Ref, list[CrmRecord]] = field(default_factory=dict)
     asked: frozenset[Ref] = frozenset()
     notes: dict[Ref, list[str]] = field(default_factory=dict)
     """What was named by hand and is not taken, in sentences."""
@@ -432,7 +432,7 @@ class Findings:
         if words not in self.notes.setdefault(ref, []):
             self.notes[ref].append(words)
 
-    def add(self, ref: Ref, item: Found) -> None:
+    def add(self, ref: Ref, item: CrmRecord) -> None:
         """Note a record that answers a question; each once."""
         there = self.found.setdefault(ref, [])
         if all(other.record_id != item.record_id for other in there):
@@ -444,7 +444,7 @@ class Findings:
         return there[0].record_id if there else None
 
 
-class Kind(StrEnum):
+class FieldKind(StrEnum):
     """What a field holds, in words that all CRMs share."""
 
     TEXT = "text"
@@ -466,12 +466,12 @@ class Kind(StrEnum):
     OTHER = "other"
 
 
-APPENDABLE = frozenset({Kind.TEXT, Kind.CHOICES})
+APPENDABLE = frozenset({FieldKind.TEXT, FieldKind.CHOICES})
 """The kinds of field to which something can be added."""
 
 
 @dataclass(frozen=True)
-class Choice:
+class FieldOption:
     """An option of a field: what is sent and what people see."""
 
     value: str
@@ -484,11 +484,11 @@ class CrmField:
 
     name: str
     label: str
-    kind: Kind = Kind.TEXT
+    kind: FieldKind = FieldKind.TEXT
     required: bool = False
     unique: bool = False
     writable: bool = True
-    options: tuple[Choice, ...] = ()
+    options: tuple[FieldOption, ...] = ()
     """Of a list: what may stand there. Of a field for users: who they are."""
     currency: str = ""
     """Of an amount: the currency where none is said (ISO 4217)."""
@@ -515,7 +515,7 @@ class NewField:
 
     object: ObjectName
     name: str
-    kind: Kind = Kind.TEXT
+    kind: FieldKind = FieldKind.TEXT
     label: str = ""
     options: tuple[str, ...] = ()
     """Of a list: what may stand there, in the words that people see."""
@@ -532,7 +532,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Account:
+class CrmAccount:
     """An account at a CRM."""
 
     id: str

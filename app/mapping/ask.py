@@ -14,28 +14,28 @@ from app.domain.records import (
     DesiredRecord,
     Directory,
     FieldValue,
-    Key,
-    Known,
+    LedgerEntry,
+    Lookup,
+    LookupKey,
     Match,
     MatchKey,
     ObjectName,
-    Question,
     Ref,
     WriteRule,
 )
 from app.mapping.known import changed_fields
-from app.mapping.wanted import Wanted
+from app.mapping.wanted import MergedRecord
 
-Ledger = Mapping[Ref, Known]
+Ledger = Mapping[Ref, LedgerEntry]
 
 
 def ask(
-    wanted: Mapping[Ref, Wanted],
+    wanted: Mapping[Ref, MergedRecord],
     ledger: Ledger,
     shape: CrmShape,
     directory: Directory,
     thorough: bool = False,
-) -> list[Question]:
+) -> list[Lookup]:
     """What has to be read of the CRM before anything is written; nothing that a write tells anyway.
 
     `thorough` asks for what a write would tell as well, and for all present values: for a preview.
@@ -84,14 +84,14 @@ def ask(
     return questions + list(_left_behind(wanted, ledger, shape, directory))
 
 
-def begun_links(known: Known, ledger: Ledger) -> list[Ref]:
+def links_of_lost_create(known: LedgerEntry, ledger: Ledger) -> list[Ref]:
     """What a record may hang on whose own create never got an answer: its id is not known."""
     if known.record_id is not None and not known.doubtful:
         return []
     return [ref for ref in known.links if ref in ledger and ledger[ref].record_id is None]
 
 
-def _was_lead(ref: Ref, known: Known, shape: CrmShape) -> bool:
+def _was_lead(ref: Ref, known: LedgerEntry, shape: CrmShape) -> bool:
     """Whether a deal was begun as a lead of the inbox, whatever the file says by now: it has no place
     in a pipeline."""
     place = {shape.stage_field, shape.pipeline_field}
@@ -99,40 +99,40 @@ def _was_lead(ref: Ref, known: Known, shape: CrmShape) -> bool:
 
 
 def _left_behind(
-    wanted: Mapping[Ref, Wanted], ledger: Ledger, shape: CrmShape, directory: Directory
-) -> Iterator[Question]:
+    wanted: Mapping[Ref, MergedRecord], ledger: Ledger, shape: CrmShape, directory: Directory
+) -> Iterator[Lookup]:
     """Who was begun together with a record and is not wanted with it any more: a link to him can
     only be taken away, and the record only be found through him, once it is known who he is.
     """
     lines = [ledger[ref] for ref in wanted if ref in ledger]
-    refs = dict.fromkeys(link for known in lines for link in begun_links(known, ledger))
+    refs = dict.fromkeys(link for known in lines for link in links_of_lost_create(known, ledger))
     for ref in refs:
         if ref not in wanted:
             marker = directory.booking_fields.get(ref.object)
             content: dict[str, FieldValue] = {marker: ref.key} if marker else {}
             hashes, inbox = ledger[ref].hashes, _was_lead(ref, ledger[ref], shape)
             keys = match_of(ref).keys
-            yield Question(ref, None, keys, content=content, begun=hashes, inbox=inbox)
+            yield Lookup(ref, None, keys, content=content, begun=hashes, inbox=inbox)
 
 
 def match_of(ref: Ref) -> Match:
     """By what a record can be recognised of which nothing but its name is known."""
     if ref.object in PEOPLE:
         kind, _, value = ref.key.partition(":")
-        return Match((Key(MatchKey(kind), value),))
+        return Match((LookupKey(MatchKey(kind), value),))
     kind = MatchKey.DOMAIN if ref.object is ObjectName.COMPANY else MatchKey.BOOKING
-    return Match((Key(kind, ref.key),))
+    return Match((LookupKey(kind, ref.key),))
 
 
-def _question(item: Wanted, record_id: str | None, fields: frozenset[str]) -> Question:
+def _question(item: MergedRecord, record_id: str | None, fields: frozenset[str]) -> Lookup:
     record = item.record
     keys = record.match.keys
-    return Question(
+    return Lookup(
         record.ref, record_id, keys, fields, record.links, record.fields, inbox=record.inbox
     )
 
 
-def _found_through(wanted: Mapping[Ref, Wanted], ledger: Ledger) -> Iterable[Ref]:
+def _found_through(wanted: Mapping[Ref, MergedRecord], ledger: Ledger) -> Iterable[Ref]:
     """The people through which a deal is to be found, or told to be theirs: they are looked for first."""
     for ref, item in wanted.items():
         known = ledger.get(ref)
@@ -162,12 +162,14 @@ def _own_companies(refs: Iterable[Ref], ledger: Ledger) -> Iterator[Ref]:
             yield from filter(is_own_company, known.links)
 
 
-def is_unfilled(record: DesiredRecord, known: Known) -> bool:
+def is_unfilled(record: DesiredRecord, known: LedgerEntry) -> bool:
     """Whether a record of others is filled for the first time: their values come first."""
     return known.unfilled and record.ref.object in SHARED and not record.partial
 
 
-def rule_of(record: DesiredRecord, name: str, known: Known | None, shape: CrmShape) -> WriteRule:
+def rule_of(
+    record: DesiredRecord, name: str, known: LedgerEntry | None, shape: CrmShape
+) -> WriteRule:
     """When a field may be written. The ledger does not tell who made a record, but whether what
     stands there is ours: whom a colleague made the owner stays that, and all of a borrowed record.
     """
@@ -180,7 +182,7 @@ def rule_of(record: DesiredRecord, name: str, known: Known | None, shape: CrmSha
     return WriteRule.UNTOUCHED if known and (owner or record.borrowed) else rule
 
 
-def _has_new_company(record: DesiredRecord, known: Known) -> bool:
+def _has_new_company(record: DesiredRecord, known: LedgerEntry) -> bool:
     """Whether a company is to be linked only now: a colleague may have linked another one before."""
     if record.absent or record.ref.object not in (ObjectName.CONTACT, ObjectName.DEAL):
         return False

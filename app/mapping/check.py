@@ -15,7 +15,7 @@ from app.domain.records import (
     CrmField,
     CrmShape,
     Directory,
-    Kind,
+    FieldKind,
     MatchKey,
     NewField,
     ObjectName,
@@ -39,22 +39,23 @@ from app.mapping.schema import (
 )
 
 Location = tuple[int | str, ...]
-_WORDS = frozenset({Kind.TEXT, Kind.ADDRESS, Kind.OTHER})
+_WORDS = frozenset({FieldKind.TEXT, FieldKind.ADDRESS, FieldKind.OTHER})
 """Fields that take anything as text."""
-_NUMBERS = _WORDS | {Kind.NUMBER, Kind.WHOLE, Kind.MONEY, Kind.CHOICE}
-_TIMES = _WORDS | {Kind.DATE, Kind.MOMENT}
-_FITS: dict[Kind, frozenset[Kind]] = {
-    Kind.TEXT: _WORDS | {
-        Kind.CHOICE, Kind.CHOICES, Kind.REFERENCE, Kind.TIME, Kind.MONEY, Kind.USER, Kind.DATES,
-        Kind.TIMES,
+_NUMBERS = _WORDS | {FieldKind.NUMBER, FieldKind.WHOLE, FieldKind.MONEY, FieldKind.CHOICE}
+_TIMES = _WORDS | {FieldKind.DATE, FieldKind.MOMENT}
+_FITS: dict[FieldKind, frozenset[FieldKind]] = {
+    FieldKind.TEXT: _WORDS | {
+        FieldKind.CHOICE, FieldKind.CHOICES, FieldKind.REFERENCE, FieldKind.TIME, FieldKind.MONEY,
+        FieldKind.USER, FieldKind.DATES,
+        FieldKind.TIMES,
     },
-    Kind.NUMBER: _NUMBERS,
-    Kind.WHOLE: _NUMBERS,
-    Kind.FLAG: _WORDS | {Kind.FLAG, Kind.CHOICE},
-    Kind.DATE: _TIMES,
-    Kind.MOMENT: _TIMES,
-    Kind.TIME: _WORDS | {Kind.TIME},
-    Kind.CHOICES: _WORDS | {Kind.CHOICES},
+    FieldKind.NUMBER: _NUMBERS,
+    FieldKind.WHOLE: _NUMBERS,
+    FieldKind.FLAG: _WORDS | {FieldKind.FLAG, FieldKind.CHOICE},
+    FieldKind.DATE: _TIMES,
+    FieldKind.MOMENT: _TIMES,
+    FieldKind.TIME: _WORDS | {FieldKind.TIME},
+    FieldKind.CHOICES: _WORDS | {FieldKind.CHOICES},
 }  # fmt: skip
 """What is there -> the kinds of field that take it."""
 
@@ -276,10 +277,18 @@ def _misfit(spec: FieldSpec, field: CrmField) -> str | None:
     except ValueError as error:
         return f"{error} ({field.name} is {field.kind})"
     for kind in kinds_of(spec):
-        if kind is not None and field.kind not in _FITS.get(kind, frozenset(Kind)):
+        if kind is not None and field.kind not in _FITS.get(kind, frozenset(FieldKind)):
             return f"{field.name} is {field.kind}, and what stands here is {kind}"
-        if kind in (Kind.NUMBER, Kind.WHOLE) and field.kind is Kind.MONEY and not field.currency:
+        if (
+            kind in (FieldKind.NUMBER, FieldKind.WHOLE)
+            and field.kind is FieldKind.MONEY
+            and not field.currency
+        ):
             return f"{field.name} is {field.kind}: say the currency, as in 500 EUR"
-        if kind is Kind.FLAG and field.kind is Kind.CHOICE and not _says_yes_and_no(field):
+        if (
+            kind is FieldKind.FLAG
+            and field.kind is FieldKind.CHOICE
+            and not _says_yes_and_no(field)
+        ):
             return f"{field.name} is {field.kind} that has no yes and no"
     return None

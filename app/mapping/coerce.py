@@ -10,7 +10,7 @@ from math import isfinite
 from typing import Any
 
 from app.domain.people import address_key
-from app.domain.records import Choice, CrmField, FieldValue, Kind
+from app.domain.records import CrmField, FieldKind, FieldOption, FieldValue
 from app.domain.text import quoted
 from app.domain.values import money_text, range_parts, range_text, time_text
 from app.mapping.transforms import MAX_NUMBER, read_flag, read_moment
@@ -37,9 +37,9 @@ def coerce(value: Any, field: CrmField) -> FieldValue:
 
 
 def _text(value: Any, field: CrmField) -> FieldValue:
-    if field.kind is Kind.OTHER and isinstance(value, list):
+    if field.kind is FieldKind.OTHER and isinstance(value, list):
         return [str(item) for item in value]
-    if field.kind in (Kind.TEXT, Kind.ADDRESS) and isinstance(value, (bool, int, float)):
+    if field.kind in (FieldKind.TEXT, FieldKind.ADDRESS) and isinstance(value, (bool, int, float)):
         return ("true" if value else "false") if isinstance(value, bool) else str(value)
     return plain(value)
 
@@ -79,7 +79,7 @@ def _moment(value: Any) -> datetime:
     return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
-def _choice(value: Any, options: tuple[Choice, ...]) -> str:
+def _choice(value: Any, options: tuple[FieldOption, ...]) -> str:
     said = value
     if isinstance(value, bool):
         value = "true" if value else "false"
@@ -102,7 +102,7 @@ def _choice(value: Any, options: tuple[Choice, ...]) -> str:
     raise ValueError(f"{quoted(value)} is none of the options ({shown}){hint}")
 
 
-def _choices(value: Any, options: tuple[Choice, ...]) -> list[str]:
+def _choices(value: Any, options: tuple[FieldOption, ...]) -> list[str]:
     if not isinstance(value, list):
         text = str(value)
         try:
@@ -180,20 +180,20 @@ def _bounded(number: float | int, field: CrmField) -> float | int:
     return number
 
 
-_BY_KIND: dict[Kind, Callable[[Any, CrmField], FieldValue]] = {
-    Kind.NUMBER: lambda value, field: _bounded(_number(value, whole=False), field),
-    Kind.WHOLE: lambda value, field: _bounded(_number(value, whole=True), field),
-    Kind.FLAG: lambda value, _: _flag(value),
-    Kind.DATE: lambda value, _: _moment(value).strftime("%Y-%m-%d"),
-    Kind.MOMENT: lambda value, _: plain(_moment(value)),
-    Kind.CHOICE: lambda value, field: _choice(_single(value), field.options),
-    Kind.CHOICES: lambda value, field: list(_choices(value, field.options)),
-    Kind.TIME: lambda value, _: _time(_single(value)),
-    Kind.MONEY: lambda value, field: _money(_single(value), field),
-    Kind.DATES: lambda value, _: _range(value, lambda v: f"{_moment(v):%Y-%m-%d}", "dates"),
-    Kind.TIMES: lambda value, _: _range(value, _time, "times"),
-    Kind.USER: lambda value, field: _user(_single(value), field),
-    Kind.REFERENCE: _reference,
+_BY_KIND: dict[FieldKind, Callable[[Any, CrmField], FieldValue]] = {
+    FieldKind.NUMBER: lambda value, field: _bounded(_number(value, whole=False), field),
+    FieldKind.WHOLE: lambda value, field: _bounded(_number(value, whole=True), field),
+    FieldKind.FLAG: lambda value, _: _flag(value),
+    FieldKind.DATE: lambda value, _: _moment(value).strftime("%Y-%m-%d"),
+    FieldKind.MOMENT: lambda value, _: plain(_moment(value)),
+    FieldKind.CHOICE: lambda value, field: _choice(_single(value), field.options),
+    FieldKind.CHOICES: lambda value, field: list(_choices(value, field.options)),
+    FieldKind.TIME: lambda value, _: _time(_single(value)),
+    FieldKind.MONEY: lambda value, field: _money(_single(value), field),
+    FieldKind.DATES: lambda value, _: _range(value, lambda v: f"{_moment(v):%Y-%m-%d}", "dates"),
+    FieldKind.TIMES: lambda value, _: _range(value, _time, "times"),
+    FieldKind.USER: lambda value, field: _user(_single(value), field),
+    FieldKind.REFERENCE: _reference,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from app.domain.records import Kind
+from app.domain.records import FieldKind
 from app.domain.text import did_you_mean
 from app.mapping.paths import check_path, kind_of, resolve
 from app.mapping.transforms import read_flag, read_number
@@ -60,7 +60,7 @@ def _check_test(name: str, argument: Any, path: str) -> None:
     elif name in ("above", "below"):
         if not _is_number(argument):
             raise ValueError(f"{name} takes a number")
-        if kind_of(path) in (Kind.MOMENT, Kind.FLAG, Kind.CHOICES):
+        if kind_of(path) in (FieldKind.MOMENT, FieldKind.FLAG, FieldKind.CHOICES):
             raise ValueError(f"{path} is {kind_of(path)} and never {name} a number")
     elif name in ("contains", "starts_with"):
         parts = argument if isinstance(argument, list) else [argument]

@@ -14,49 +14,49 @@ from app.domain.records import (
     SHARED,
     WRITE_ORDER,
     Change,
+    CrmRecord,
     CrmShape,
     DesiredRecord,
     Directory,
+    FieldKind,
     FieldValue,
-    Findings,
-    Found,
-    Kind,
-    Known,
-    Lost,
+    LedgerEntry,
+    LookupResults,
     Match,
     ObjectName,
+    OnLost,
+    OnSeveral,
     Plan,
     Ref,
-    Several,
     WriteRule,
 )
 from app.domain.text import measure
 from app.mapping.ask import (
     Ledger,
-    begun_links,
     is_own_company,
     is_unfilled,
     is_unique,
+    links_of_lost_create,
     match_of,
     rule_of,
 )
 from app.mapping.known import changed_fields, is_ours, still_said
 from app.mapping.present import appended, as_list, blank, is_later_stage, same
-from app.mapping.wanted import Wanted, only
+from app.mapping.wanted import MergedRecord, only
 
 ON_ITS_WAY = 60.0
 """Seconds for which a create whose answer never came may still reach the CRM."""
-LookUp = Callable[[Ref], Known | None]
+LookUp = Callable[[Ref], LedgerEntry | None]
 """Gives the ledger's line on a record that nobody asked for before."""
 Claimed = Callable[[Ref, str], bool]
 """Whether a record stands for something else already."""
 
 
 @dataclass
-class Settled:
+class Diff:
     """What is to be done about a batch, now that it is known what the CRM holds."""
 
-    wanted: dict[Ref, Wanted]
+    wanted: dict[Ref, MergedRecord]
     """What is wanted after all: of contact and lead only one, no company that must not be made."""
     renewed: set[Ref] = field(default_factory=set)
     """Records that another one takes the place of: every link to them is to be made again."""
@@ -76,21 +76,21 @@ class Settled:
 
 
 def settle(
-    wanted: Mapping[Ref, Wanted],
+    wanted: Mapping[Ref, MergedRecord],
     ledger: Ledger,
     shape: CrmShape,
     directory: Directory,
-    findings: Findings | None = None,
+    findings: LookupResults | None = None,
     look_up: LookUp = lambda ref: None,
     claimed: Claimed = lambda ref, record_id: False,
     stages: Mapping[Ref, str] | None = None,
-) -> Settled:
+) -> Diff:
     """The changes that bring a CRM from what ledger and findings say to what is wanted.
 
     `stages`: fingerprints of the stages that this service wrote to a deal for other bookings.
     """
-    findings = findings or Findings()
-    settled = Settled(_choose_people(wanted, ledger, findings))
+    findings = findings or LookupResults()
+    settled = Diff(_choose_people(wanted, ledger, findings))
     for ref, words in findings.notes.items():
         for sentence in words:
             settled.note(ref, sentence)
@@ -125,8 +125,8 @@ def settle(
 
 
 def _choose_people(
-    wanted: Mapping[Ref, Wanted], ledger: Ledger, findings: Findings
-) -> dict[Ref, Wanted]:
+    wanted: Mapping[Ref, MergedRecord], ledger: Ledger, findings: LookupResults
+) -> dict[Ref, MergedRecord]:
     """Where an attendee may be a contact or a lead, keep the one that fits; the links follow."""
     left = dict(wanted)
     swapped: dict[Ref, Ref] = {}
@@ -158,9 +158,9 @@ def _choose_people(
 def _is_contact(
     lead: Ref,
     contact: Ref,
-    wanted: Mapping[Ref, Wanted],
+    wanted: Mapping[Ref, MergedRecord],
     ledger: Ledger,
-    findings: Findings,
+    findings: LookupResults,
 ) -> bool:
     known = ledger.get(contact)
     if (known and known.live) or findings.found.get(contact):
@@ -177,13 +177,13 @@ def _is_contact(
     )
 
 
-def _relinked(item: Wanted, swapped: Mapping[Ref, Ref]) -> Wanted:
+def _relinked(item: MergedRecord, swapped: Mapping[Ref, Ref]) -> MergedRecord:
     links = tuple(dict.fromkeys(swapped.get(ref, ref) for ref in item.record.links))
     return replace(item, record=replace(item.record, links=links))
 
 
 def use_own_companies(
-    settled: Settled, ledger: Ledger, findings: Findings, look_up: LookUp
+    settled: Diff, ledger: Ledger, findings: LookupResults, look_up: LookUp
 ) -> Ledger:
     """Let what hangs on a person hang on the company that the person belongs to in the CRM.
 
@@ -202,11 +202,11 @@ def use_own_companies(
     known = dict(ledger)
     for company in own.values():
         if company not in known:
-            known[company] = Known(company.key.removeprefix(OWN_COMPANY))
+            known[company] = LedgerEntry(company.key.removeprefix(OWN_COMPANY))
         settled.companies[company] = known[company].record_id or ""
     wanted = {ref: _at_own_company(item, own) for ref, item in settled.wanted.items()}
     version = max(item.version for item in wanted.values())
-    wanted |= {company: Wanted(only(company), version) for company in settled.companies}
+    wanted |= {company: MergedRecord(only(company), version) for company in settled.companies}
     linked = {link for item in wanted.values() for link in item.record.links}
     # A company of which nobody is left is neither made nor filled for this.
     taken = {link for item in settled.wanted.values() for link in item.record.links} - linked
@@ -215,7 +215,9 @@ def use_own_companies(
     return known
 
 
-def _own_company(ref: Ref, record: DesiredRecord, ledger: Ledger, findings: Findings) -> Ref | None:
+def _own_company(
+    ref: Ref, record: DesiredRecord, ledger: Ledger, findings: LookupResults
+) -> Ref | None:
     """The company that a person belongs to, where that is another one than that of the domain."""
     found = next(iter(findings.found.get(ref, ())), None)
     if found is None:
@@ -233,7 +235,7 @@ def _own_company(ref: Ref, record: DesiredRecord, ledger: Ledger, findings: Find
     return Ref(ObjectName.COMPANY, f"{OWN_COMPANY}{found.company}")
 
 
-def _at_own_company(item: Wanted, own: Mapping[Ref, Ref]) -> Wanted:
+def _at_own_company(item: MergedRecord, own: Mapping[Ref, Ref]) -> MergedRecord:
     """A record with the company of the person that it is of, or that comes first on it."""
     record = item.record
     people = [ref for ref in (record.ref, *record.links) if ref.object is ObjectName.CONTACT]
@@ -255,8 +257,8 @@ class _Judge:
     ledger: Ledger
     shape: CrmShape
     directory: Directory
-    findings: Findings
-    settled: Settled
+    findings: LookupResults
+    settled: Diff
     claimed: Claimed
     stages: Mapping[Ref, str]
 
@@ -301,7 +303,7 @@ class _Judge:
         return self._missing(record, known, gone and not anothers)
 
     def _as_it_stands(
-        self, record: DesiredRecord, known: Known | None, there: list[Found] | None
+        self, record: DesiredRecord, known: LedgerEntry | None, there: list[CrmRecord] | None
     ) -> DesiredRecord:
         """A deal without what it has no place for while it is a lead of the CRM's inbox.
 
@@ -319,7 +321,9 @@ class _Judge:
         fields = {name: value for name, value in record.fields.items() if name not in none}
         return replace(record, fields=fields)
 
-    def _is_anothers(self, record: DesiredRecord, known: Known, there: list[Found] | None) -> bool:
+    def _is_anothers(
+        self, record: DesiredRecord, known: LedgerEntry, there: list[CrmRecord] | None
+    ) -> bool:
         """Whether the CRM only named somebody else's record in the way of this person's.
 
         Two people of one name, say, where a rule takes one of a name: neither takes the other's. Where
@@ -334,7 +338,7 @@ class _Judge:
         return not elsewhere and self.claimed(ref, record_id)
 
     def _kept_links(
-        self, record: DesiredRecord, known: Known | None, links: tuple[Ref, ...]
+        self, record: DesiredRecord, known: LedgerEntry | None, links: tuple[Ref, ...]
     ) -> tuple[Ref, ...]:
         """The links that a record has which is only kept current, but to those who left."""
         if record.lets_go is None or known is None:
@@ -346,12 +350,14 @@ class _Judge:
         )
         return tuple(ref for ref in live if ref not in links and ref not in record.lets_go)
 
-    def _missing(self, record: DesiredRecord, known: Known | None, gone: bool) -> Change | None:
+    def _missing(
+        self, record: DesiredRecord, known: LedgerEntry | None, gone: bool
+    ) -> Change | None:
         ref, links = record.ref, record.links
         if record.partial:
             return None
         by_others = gone and known and known.record_id and not known.erased
-        if by_others and record.match.lost is Lost.LEAVE:
+        if by_others and record.match.lost is OnLost.LEAVE:
             self.settled.note(ref, f"The {ref.object} was deleted in the CRM and is left so.")
             return None
         unseen = self._lag(ref, record.match, known)
@@ -377,15 +383,15 @@ class _Judge:
             inbox=record.inbox,
         )
 
-    def _unseen(self, known: Known | None) -> float:
+    def _unseen(self, known: LedgerEntry | None) -> float:
         """Seconds for which what a begun record was to hang on may be there although none was found."""
-        links = begun_links(known, self.ledger) if known else []
+        links = links_of_lost_create(known, self.ledger) if known else []
         wanted, waits = self.settled.wanted, self.settled.problems
         missing = [ref for ref in links if not self.findings.found.get(ref)]
         missing = [ref for ref in missing if ref not in wanted or ref in waits]
         return max((self._lag(ref, match_of(ref), self.ledger[ref]) for ref in missing), default=0)
 
-    def _lag(self, ref: Ref, match: Match, known: Known | None) -> float:
+    def _lag(self, ref: Ref, match: Match, known: LedgerEntry | None) -> float:
         """Seconds for which a record that was begun may be there although the search found none."""
         if known is None or known.record_id is not None or known.age is None:
             return 0.0
@@ -396,7 +402,7 @@ class _Judge:
         return min(lag, lag - known.age)
 
     def _absent(
-        self, record: DesiredRecord, known: Known | None, there: list[Found] | None
+        self, record: DesiredRecord, known: LedgerEntry | None, there: list[CrmRecord] | None
     ) -> Change | None:
         record_id = known.record_id if known and known.live else None
         if record_id is None and known and there and there[0].by == BY_TITLE:
@@ -411,7 +417,7 @@ class _Judge:
             return None
         return Change(record.ref, record_id, {}, {}, match=record.match, delete=True)
 
-    def _await_begun(self, record: DesiredRecord, known: Known | None) -> None:
+    def _await_begun(self, record: DesiredRecord, known: LedgerEntry | None) -> None:
         """Look once more for what is to be taken out while its create may still be on its way."""
         if known is None or known.record_id is not None or known.age is None:
             return
@@ -421,7 +427,7 @@ class _Judge:
             words = f"A {record.ref.object} that is to be taken out was begun a moment ago."
             self.settled.problems[record.ref] = RetryLater(words, left)
 
-    def _known(self, item: Wanted, known: Known, there: Found | None) -> Change:
+    def _known(self, item: MergedRecord, known: LedgerEntry, there: CrmRecord | None) -> Change:
         record = item.record
         changed = changed_fields(still_said(item, known), known)
         present = there.values if there else {}
@@ -466,7 +472,7 @@ class _Judge:
             known = self.directory.field(record.ref.object, name)
             if not blank(value) or known is None or known.empties:
                 continue
-            if known.kind is Kind.FLAG:
+            if known.kind is FieldKind.FLAG:
                 kept[name] = False
                 continue
             del kept[name]
@@ -474,7 +480,7 @@ class _Judge:
             self.settled.note(record.ref, words)
         return kept
 
-    def _has_new_main(self, record: DesiredRecord, known: Known) -> bool:
+    def _has_new_main(self, record: DesiredRecord, known: LedgerEntry) -> bool:
         """Whether somebody else comes first than before, or the same under another id."""
         mains = _mains(record.links)
         if known.doubtful:
@@ -487,7 +493,7 @@ class _Judge:
         gone = {line.record_id for line in known if line}
         return {name: value for name, value in values.items() if str(value) not in gone}
 
-    def _begun(self, record: DesiredRecord, known: Known, found: Found) -> Change:
+    def _begun(self, record: DesiredRecord, known: LedgerEntry, found: CrmRecord) -> Change:
         """A record that this service made and never heard of: it holds an older state of its own."""
         filled = {name: value for name, value in record.fields.items() if not blank(value)}
         cleared = {
@@ -515,15 +521,15 @@ class _Judge:
         )
 
     def _found(
-        self, record: DesiredRecord, there: list[Found], mine: bool, begun: Known | None
+        self, record: DesiredRecord, there: list[CrmRecord], mine: bool, begun: LedgerEntry | None
     ) -> Change | None:
         several = record.match.several
-        if len(there) > 1 and several is Several.FLAG:
+        if len(there) > 1 and several is OnSeveral.FLAG:
             ids = ", ".join(item.record_id for item in there)
             words = f"{len(there)} {record.ref.object} records match by {there[0].by}: {ids}."
             self.settled.problems[record.ref] = Ambiguous(words)
             return None
-        found = there[-1] if several is Several.NEWEST else there[0]
+        found = there[-1] if several is OnSeveral.NEWEST else there[0]
         filled = {name: value for name, value in record.fields.items() if not blank(value)}
         fields = self._adopted(record, found, filled, begun, mine=mine)
         if found.read_only:
@@ -550,9 +556,9 @@ class _Judge:
     def _adopted(
         self,
         record: DesiredRecord,
-        found: Found | None,
+        found: CrmRecord | None,
         filled: Mapping[str, FieldValue],
-        begun: Known | None = None,
+        begun: LedgerEntry | None = None,
         own: bool = False,
         mine: bool = False,
     ) -> dict[str, FieldValue]:
@@ -600,7 +606,7 @@ class _Judge:
             kept = {name: value for name, value in kept.items() if name not in record.together}
         return kept
 
-    def _stays(self, record: DesiredRecord, name: str, found: Found | None, ours: bool) -> bool:
+    def _stays(self, record: DesiredRecord, name: str, found: CrmRecord | None, ours: bool) -> bool:
         """Whether others' owner, or the address by which others know a record, is left as it is."""
         if record.rules.get(name) is not WriteRule.NEVER_BLANK or ours:
             return False
@@ -609,7 +615,7 @@ class _Judge:
         return (is_owner and keeps_owner) or _is_kept_address(record, name, found)
 
     def _note_kept(
-        self, record: DesiredRecord, name: str, value: FieldValue, found: Found | None
+        self, record: DesiredRecord, name: str, value: FieldValue, found: CrmRecord | None
     ) -> None:
         """Say of a person who was found by something else than the e-mail that name or address stays."""
         now = found.values.get(name) if found else None
@@ -629,7 +635,7 @@ class _Judge:
         name: str,
         value: FieldValue,
         present: Mapping[str, FieldValue],
-        known: Known | None,
+        known: LedgerEntry | None,
         was_read: bool,
     ) -> _Value | None:
         """The value to write under a field's rule, or None where what stands there stays."""
@@ -680,7 +686,7 @@ class _Judge:
         return long and measure(str(value), self.shape.text_unit) > (limit or 0)
 
     def _is_default_owner(
-        self, record: DesiredRecord, name: str, now: FieldValue, known: Known | None
+        self, record: DesiredRecord, name: str, now: FieldValue, known: LedgerEntry | None
     ) -> bool:
         """Whether nobody chose an owner: the CRM put our own user there when the record was made."""
         if known is None or record.borrowed or record.ref.object in SHARED:
@@ -716,7 +722,7 @@ def _is_mixed(
     return bool(stays) and bool(record.together & set(fields))
 
 
-def _is_same_person(record: DesiredRecord, found: Found | None) -> bool:
+def _is_same_person(record: DesiredRecord, found: CrmRecord | None) -> bool:
     """Whether an e-mail says so: the CRM's own key, what it was found by, or what stands there."""
     address = _address(record)
     if not address:
@@ -728,7 +734,7 @@ def _is_same_person(record: DesiredRecord, found: Found | None) -> bool:
     return address in there
 
 
-def _is_kept_address(record: DesiredRecord, name: str, found: Found | None) -> bool:
+def _is_kept_address(record: DesiredRecord, name: str, found: CrmRecord | None) -> bool:
     """A found person keeps the address that stands there, and a found company its domain: it is
     known by another one as well."""
     company = record.ref.object is ObjectName.COMPANY and not is_own_company(record.ref)

@@ -12,18 +12,18 @@ from app.domain.records import (
     Change,
     DesiredRecord,
     FieldValue,
-    Known,
+    LedgerEntry,
     WriteRule,
     content_hash,
 )
 from app.mapping.present import blank, forms_of
-from app.mapping.wanted import Wanted
+from app.mapping.wanted import MergedRecord
 
 FILLING = frozenset({WriteRule.NEVER_BLANK, WriteRule.IF_EMPTY, WriteRule.UNTOUCHED})
 """The rules under which an older booking fills what a newer one left empty."""
 
 
-def changed_fields(record: DesiredRecord, known: Known) -> dict[str, FieldValue]:
+def changed_fields(record: DesiredRecord, known: LedgerEntry) -> dict[str, FieldValue]:
     """The fields whose value differs from what was written last and may be overwritten."""
     changed = {}
     for name, value in record.fields.items():
@@ -40,12 +40,12 @@ def changed_fields(record: DesiredRecord, known: Known) -> dict[str, FieldValue]
 
 
 def known_after(
-    item: Wanted,
-    known: Known | None,
+    item: MergedRecord,
+    known: LedgerEntry | None,
     record_id: str | None,
     url: str,
     change: Change | None = None,
-) -> Known:
+) -> LedgerEntry:
     """The ledger's line after a record was brought about; `change` is what was sent."""
     record = item.record
     shared = record.ref.object in SHARED or record.borrowed
@@ -66,10 +66,10 @@ def known_after(
     if change:
         filled = {name for name in record.fields if not blank(change.present.get(name))}
         theirs = (theirs | (filled if change.adopted else frozenset())) - set(change.fields)
-    return Known(record_id, hashes, links, newest, url, versions=versions, theirs=theirs)
+    return LedgerEntry(record_id, hashes, links, newest, url, versions=versions, theirs=theirs)
 
 
-def still_said(item: Wanted, known: Known) -> DesiredRecord:
+def still_said(item: MergedRecord, known: LedgerEntry) -> DesiredRecord:
     """What a booking says of a record that a newer booking may have written already.
 
     Of an older one that is what tells of all bookings, and what no newer one has filled: the
@@ -96,7 +96,7 @@ def still_said(item: Wanted, known: Known) -> DesiredRecord:
     return replace(record, fields=fields, together=record.together & set(fields))
 
 
-def written(record: DesiredRecord, known: Known | None) -> dict[str, str]:
+def written(record: DesiredRecord, known: LedgerEntry | None) -> dict[str, str]:
     """The ledger's hashes after a change went through: of all that the record calls for."""
     before = dict(known.hashes) if known else {}
     for mark in (DOUBT, ERASED):

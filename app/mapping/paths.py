@@ -10,36 +10,41 @@ from urllib.parse import parse_qsl, urlsplit
 
 from app.domain.booking import Attendee, Booking, Host
 from app.domain.history import History
-from app.domain.records import Kind
+from app.domain.records import FieldKind
 from app.domain.text import clean_text, did_you_mean
 
-_ROOTS: dict[str, dict[str, Kind]] = {
+_ROOTS: dict[str, dict[str, FieldKind]] = {
     "attendee": {
-        "id": Kind.TEXT, "email": Kind.TEXT, "email_as_given": Kind.TEXT,
-        "email_domain": Kind.TEXT, "first_name": Kind.TEXT, "last_name": Kind.TEXT,
-        "full_name": Kind.TEXT, "display_name": Kind.TEXT, "phone": Kind.TEXT,
-        "phone_as_given": Kind.TEXT, "timezone": Kind.TEXT, "timezone_as_given": Kind.TEXT,
-        "language": Kind.TEXT, "company_domain": Kind.TEXT, "is_booker": Kind.FLAG,
-        "position": Kind.WHOLE,
+        "id": FieldKind.TEXT, "email": FieldKind.TEXT, "email_as_given": FieldKind.TEXT,
+        "email_domain": FieldKind.TEXT, "first_name": FieldKind.TEXT, "last_name": FieldKind.TEXT,
+        "full_name": FieldKind.TEXT, "display_name": FieldKind.TEXT, "phone": FieldKind.TEXT,
+        "phone_as_given": FieldKind.TEXT, "timezone": FieldKind.TEXT, "timezone_as_given": FieldKind.TEXT,
+        "language": FieldKind.TEXT, "company_domain": FieldKind.TEXT, "is_booker": FieldKind.FLAG,
+        "position": FieldKind.WHOLE,
     },
     "booking": {
-        "id": Kind.TEXT, "status": Kind.TEXT, "state": Kind.TEXT, "cancelled": Kind.FLAG,
-        "rescheduled": Kind.FLAG, "start": Kind.MOMENT, "end": Kind.MOMENT, "minutes": Kind.WHOLE,
-        "timezone": Kind.TEXT, "location": Kind.TEXT, "link": Kind.TEXT, "channel": Kind.TEXT,
-        "created_at": Kind.MOMENT, "updated_at": Kind.MOMENT, "cancel_reason": Kind.TEXT,
-        "cancelled_by": Kind.TEXT, "outcome": Kind.TEXT, "source": Kind.TEXT,
-        "company_id": Kind.TEXT, "attendee_names": Kind.CHOICES, "attendee_emails": Kind.CHOICES,
-        "host_names": Kind.CHOICES, "host_emails": Kind.CHOICES,
+        "id": FieldKind.TEXT, "status": FieldKind.TEXT, "state": FieldKind.TEXT,
+        "cancelled": FieldKind.FLAG,
+        "rescheduled": FieldKind.FLAG, "start": FieldKind.MOMENT, "end": FieldKind.MOMENT,
+        "minutes": FieldKind.WHOLE,
+        "timezone": FieldKind.TEXT, "location": FieldKind.TEXT, "link": FieldKind.TEXT,
+        "channel": FieldKind.TEXT,
+        "created_at": FieldKind.MOMENT, "updated_at": FieldKind.MOMENT, "cancel_reason": FieldKind.TEXT,
+        "cancelled_by": FieldKind.TEXT, "outcome": FieldKind.TEXT, "source": FieldKind.TEXT,
+        "company_id": FieldKind.TEXT, "attendee_names": FieldKind.CHOICES,
+        "attendee_emails": FieldKind.CHOICES,
+        "host_names": FieldKind.CHOICES, "host_emails": FieldKind.CHOICES,
     },
-    "cancel": {"reason": Kind.TEXT, "by": Kind.TEXT, "at": Kind.MOMENT},
+    "cancel": {"reason": FieldKind.TEXT, "by": FieldKind.TEXT, "at": FieldKind.MOMENT},
     "host": {
-        "id": Kind.TEXT, "email": Kind.TEXT, "email_domain": Kind.TEXT, "first_name": Kind.TEXT,
-        "last_name": Kind.TEXT, "full_name": Kind.TEXT,
+        "id": FieldKind.TEXT, "email": FieldKind.TEXT, "email_domain": FieldKind.TEXT,
+        "first_name": FieldKind.TEXT,
+        "last_name": FieldKind.TEXT, "full_name": FieldKind.TEXT,
     },
-    "meeting_type": {"id": Kind.TEXT, "slug": Kind.TEXT, "name": Kind.TEXT},
+    "meeting_type": {"id": FieldKind.TEXT, "slug": FieldKind.TEXT, "name": FieldKind.TEXT},
     "person": {
-        "booked": Kind.WHOLE, "cancelled": Kind.WHOLE, "moved": Kind.WHOLE,
-        "last_meeting": Kind.MOMENT, "next_meeting": Kind.MOMENT, "last_status": Kind.TEXT,
+        "booked": FieldKind.WHOLE, "cancelled": FieldKind.WHOLE, "moved": FieldKind.WHOLE,
+        "last_meeting": FieldKind.MOMENT, "next_meeting": FieldKind.MOMENT, "last_status": FieldKind.TEXT,
     },
 }  # fmt: skip
 KINDS = {f"{root}.{name}": kind for root, names in _ROOTS.items() for name, kind in names.items()}
@@ -103,9 +108,9 @@ def as_constant(text: str) -> str:
     return f"{{value: {text if plain else in_quotes(text)}}}"
 
 
-def kind_of(path: str) -> Kind:
+def kind_of(path: str) -> FieldKind:
     """What stands at a path; for answers and the like nobody knows more than 'text'."""
-    return KINDS.get(path, Kind.TEXT)
+    return KINDS.get(path, FieldKind.TEXT)
 
 
 def answer_label(path: str) -> str | None:

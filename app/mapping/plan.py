@@ -21,9 +21,9 @@ from app.domain.records import (
     DesiredBooking,
     DesiredRecord,
     Directory,
+    FieldKind,
     FieldValue,
-    Key,
-    Kind,
+    LookupKey,
     Match,
     MatchKey,
     ObjectName,
@@ -53,7 +53,7 @@ from app.mapping.schema import (
     OwnerRules,
     RecordRules,
     Rules,
-    Source,
+    ValueSource,
 )
 from app.mapping.summary import list_answers, summarise
 from app.mapping.templates import names_in, render
@@ -69,7 +69,7 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class PlanContext:
     """What a plan depends on beside the booking itself."""
 
     now: datetime = _LONG_AGO
@@ -126,14 +126,14 @@ class Planner:
         self._shape = shape
         self._directory = directory
 
-    def plan(self, booking: Booking, around: Surroundings | None = None) -> DesiredBooking:
+    def plan(self, booking: Booking, around: PlanContext | None = None) -> DesiredBooking:
         """The records for the newest state of a booking.
 
         What cannot be planned of one record alone stands in its `problems`. Raises InvalidRecord
         with the field's name where a value does not fit and the mapping says that this fails the
         booking.
         """
-        around = around or Surroundings()
+        around = around or PlanContext()
         if booking.replaced_by:
             words = f"moved: booking {booking.replaced_by} takes its place"
             return DesiredBooking(booking.key, booking.version, skipped=words)
@@ -156,7 +156,7 @@ class _Draft:
         directory: Directory,
         rules: Rules,
         booking: Booking,
-        around: Surroundings,
+        around: PlanContext,
     ) -> None:
         self._mapping, self._rules, self._around = mapping, rules, around
         self._shape, self._directory = shape, directory
@@ -518,7 +518,7 @@ class _Draft:
         )
         if section.per == "open_deal_of_contact" and self._first.identity:
             scope = pipeline.id if self._shape.pipeline_field else ""
-            key = Key(MatchKey.OPEN_DEAL, self._first.identity, scope)
+            key = LookupKey(MatchKey.OPEN_DEAL, self._first.identity, scope)
             keys = (*record.match.keys[:-1], key, record.match.keys[-1])
             record = replace(record, match=replace(record.match, keys=keys, asked=True))
         return self._borrowed(record)
@@ -550,7 +550,7 @@ class _Draft:
         wanted: Any = getattr(section, "match", ())
         keys = self._keys(section, wanted)
         return self._record(
-            ref, fields, links, section, (*keys, Key(MatchKey.BOOKING, ref.key)), bool(keys)
+            ref, fields, links, section, (*keys, LookupKey(MatchKey.BOOKING, ref.key)), bool(keys)
         )
 
     def _meetings(
@@ -598,7 +598,7 @@ class _Draft:
         fields: _Fields,
         links: tuple[Ref, ...],
         section: RecordRules,
-        keys: tuple[Key, ...],
+        keys: tuple[LookupKey, ...],
         asked: bool,
     ) -> DesiredRecord:
         if ref.object not in self._shape.objects:
@@ -614,7 +614,7 @@ class _Draft:
 
     def _keys(
         self, section: RecordRules, wanted: Any, person: Attendee | None = None
-    ) -> tuple[Key, ...]:
+    ) -> tuple[LookupKey, ...]:
         """What a record is looked for by, in the mapping's order; what is empty is left out."""
         keys, who = [], person or self._first
         if section.record_id and "record_id" not in wanted:
@@ -623,13 +623,13 @@ class _Draft:
             if isinstance(kind, FieldKey):
                 if self._tells_of(kind.source, person):
                     value = self._text(kind.source, person, f"match {kind.field}")
-                    keys.append(Key(MatchKey.FIELD, value, kind.field))
+                    keys.append(LookupKey(MatchKey.FIELD, value, kind.field))
             elif kind == "record_id":
                 if section.record_id and self._tells_of(section.record_id, person):
                     value = self._text(section.record_id, person, "record_id")
                     whose = Whose(who.email or "", who.company_domain or "")
                     of = whose if section.record_id.of == "attendee" else None
-                    keys.append(Key(MatchKey.RECORD_ID, value, of=of))
+                    keys.append(LookupKey(MatchKey.RECORD_ID, value, of=of))
             else:
                 there = {
                     MatchKey.PHONE: who.phone,
@@ -638,17 +638,17 @@ class _Draft:
                 value = there.get(MatchKey(kind), who.email) or ""
                 zone = who.timezone_as_given or who.timezone
                 country = country_of(zone, who.language) if kind == "phone" else None
-                keys.append(Key(MatchKey(kind), value, country or ""))
+                keys.append(LookupKey(MatchKey(kind), value, country or ""))
         return tuple(key for key in keys if key.value)
 
-    def _tells_of(self, source: Source, person: Attendee | None) -> bool:
+    def _tells_of(self, source: ValueSource, person: Attendee | None) -> bool:
         """Whether a key is this person's: what a link names is one record, not each guest's."""
         roots = {re.split(r"[.\[]", path)[0] for path in source.paths}
         roots |= names_in(source.template) if source.template else set()
         first = person is None or person.position == self._first.position
         return first or bool({"attendee", "answers"} & roots)
 
-    def _text(self, source: Source, person: Attendee | None, place: str) -> str:
+    def _text(self, source: ValueSource, person: Attendee | None, place: str) -> str:
         """What a record is looked for by. Raises InvalidRecord: without it a double would be made."""
         try:
             value = plain(self._value(source, self._context(person), {}))
@@ -729,7 +729,7 @@ class _Draft:
 
     def _value(
         self,
-        spec: Source,
+        spec: ValueSource,
         context: MappingType[str, Any],
         overflow: dict[str, str],
     ) -> Any:
@@ -764,7 +764,7 @@ class _Draft:
             value = clean_text(value)
         known = self._directory.field(name, key)
         made = coerce(value, known) if known else plain(value)
-        free = isinstance(made, str) and (known is None or known.kind is Kind.TEXT)
+        free = isinstance(made, str) and (known is None or known.kind is FieldKind.TEXT)
         return no_formula(str(made)) if free else made
 
     def _fit(

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from app.domain.records import Kind, NewField, ObjectName
+from app.domain.records import FieldKind, NewField, ObjectName
 from app.mapping.paths import FIXED, kind_of
-from app.mapping.schema import FieldSpec, Source
+from app.mapping.schema import FieldSpec, ValueSource
 from app.mapping.templates import is_constant
 from app.mapping.transforms import read_flag
 
@@ -16,37 +16,39 @@ Seen = Mapping[str, Sequence[str | list[str]]]
 """Question, as `plain_label` compares it -> answers that stored bookings gave."""
 MOST_OPTIONS = 100
 """A list of more is none that people choose from."""
-AFTER: dict[str, Kind] = {
-    "number": Kind.NUMBER, "date": Kind.DATE, "iso": Kind.MOMENT, "tz": Kind.MOMENT,
-    "add_days": Kind.MOMENT, "lower": Kind.TEXT, "e164": Kind.TEXT, "time": Kind.TIME,
-    "hh_mm": Kind.TIME, "join": Kind.TEXT, "json": Kind.TEXT, "strip_html": Kind.TEXT,
-    "truncate": Kind.TEXT,
+AFTER: dict[str, FieldKind] = {
+    "number": FieldKind.NUMBER, "date": FieldKind.DATE, "iso": FieldKind.MOMENT, "tz": FieldKind.MOMENT,
+    "add_days": FieldKind.MOMENT, "lower": FieldKind.TEXT, "e164": FieldKind.TEXT, "time": FieldKind.TIME,
+    "hh_mm": FieldKind.TIME, "join": FieldKind.TEXT, "json": FieldKind.TEXT, "strip_html": FieldKind.TEXT,
+    "truncate": FieldKind.TEXT,
 }  # fmt: skip
 """What stands there after a transform; the others do not change what it is."""
 TYPES = {
-    "text": Kind.TEXT, "number": Kind.NUMBER, "whole number": Kind.WHOLE, "yes or no": Kind.FLAG,
-    "date": Kind.DATE, "date and time": Kind.MOMENT, "time": Kind.TIME, "money": Kind.MONEY,
-    "one of a list": Kind.CHOICE, "some of a list": Kind.CHOICES,
+    "text": FieldKind.TEXT, "number": FieldKind.NUMBER, "whole number": FieldKind.WHOLE,
+    "yes or no": FieldKind.FLAG,
+    "date": FieldKind.DATE, "date and time": FieldKind.MOMENT, "time": FieldKind.TIME,
+    "money": FieldKind.MONEY,
+    "one of a list": FieldKind.CHOICE, "some of a list": FieldKind.CHOICES,
 }  # fmt: skip
 """How people name the types that can be made."""
-LISTS = (Kind.CHOICE, Kind.CHOICES)
+LISTS = (FieldKind.CHOICE, FieldKind.CHOICES)
 
 
-def kinds_of(spec: Source) -> set[Kind | None]:
+def kinds_of(spec: ValueSource) -> set[FieldKind | None]:
     """What may stand there after all transforms; None where nobody can know beforehand."""
-    kinds: set[Kind | None] = {kind_of(path) if path in FIXED else None for path in spec.paths}
+    kinds: set[FieldKind | None] = {kind_of(path) if path in FIXED else None for path in spec.paths}
     if spec.summary or spec.answers:
-        kinds = {Kind.TEXT}
+        kinds = {FieldKind.TEXT}
     for transform in spec.transforms:
         name = transform if isinstance(transform, str) else next(iter(transform))
         if name == "map":
             kinds = {None}
         elif name in ("date", "time", "datetime") and not isinstance(transform, str):
-            kinds = {Kind.TEXT}
+            kinds = {FieldKind.TEXT}
         elif name in AFTER:
             kinds = {AFTER[name]}
         elif name == "first_of":
-            kinds = {Kind.TEXT if kind is Kind.CHOICES else kind for kind in kinds}
+            kinds = {FieldKind.TEXT if kind is FieldKind.CHOICES else kind for kind in kinds}
     return kinds
 
 
@@ -70,7 +72,7 @@ def new_field(name: ObjectName, key: str, spec: FieldSpec, seen: Seen) -> NewFie
     return NewField(name, key, kind, options=options)
 
 
-def _kind(spec: FieldSpec, seen: Seen) -> tuple[Kind, tuple[str, ...]]:
+def _kind(spec: FieldSpec, seen: Seen) -> tuple[FieldKind, tuple[str, ...]]:
     last = spec.transforms[-1] if spec.transforms else None
     if spec.value is not None and not spec.transforms:
         return _kind_of_constant(spec.value)
@@ -82,43 +84,50 @@ def _kind(spec: FieldSpec, seen: Seen) -> tuple[Kind, tuple[str, ...]]:
         return _kind_of_answers(
             [answer for label in spec.labels() for answer in seen.get(label, ())]
         )
-    makes = (Kind.NUMBER, Kind.WHOLE, Kind.FLAG, Kind.DATE, Kind.MOMENT, Kind.TIME)
-    return (kind if kind in makes else Kind.TEXT), ()
+    makes = (
+        FieldKind.NUMBER,
+        FieldKind.WHOLE,
+        FieldKind.FLAG,
+        FieldKind.DATE,
+        FieldKind.MOMENT,
+        FieldKind.TIME,
+    )
+    return (kind if kind in makes else FieldKind.TEXT), ()
 
 
-def _kind_of_constant(value: Any) -> tuple[Kind, tuple[str, ...]]:
+def _kind_of_constant(value: Any) -> tuple[FieldKind, tuple[str, ...]]:
     if isinstance(value, list):
-        return Kind.CHOICES, tuple(dict.fromkeys(map(str, value)))
+        return FieldKind.CHOICES, tuple(dict.fromkeys(map(str, value)))
     if isinstance(value, bool):
-        return Kind.FLAG, ()
-    return (Kind.NUMBER if isinstance(value, (int, float)) else Kind.TEXT), ()
+        return FieldKind.FLAG, ()
+    return (FieldKind.NUMBER if isinstance(value, (int, float)) else FieldKind.TEXT), ()
 
 
-def _kind_of_map(values: list[Any]) -> tuple[Kind, tuple[str, ...]]:
+def _kind_of_map(values: list[Any]) -> tuple[FieldKind, tuple[str, ...]]:
     """A map has a fixed set of results: they are the options, unless they are numbers or yes and no."""
     if values and all(isinstance(value, bool) for value in values):
-        return Kind.FLAG, ()
+        return FieldKind.FLAG, ()
     if values and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
-        return Kind.NUMBER, ()
+        return FieldKind.NUMBER, ()
     flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
     options = tuple(dict.fromkeys(str(item) for item in flat))
     several = any(isinstance(value, list) for value in values)
-    return _listed(Kind.CHOICES if several else Kind.CHOICE, options)
+    return _listed(FieldKind.CHOICES if several else FieldKind.CHOICE, options)
 
 
-def _kind_of_answers(answers: Sequence[str | list[str]]) -> tuple[Kind, tuple[str, ...]]:
+def _kind_of_answers(answers: Sequence[str | list[str]]) -> tuple[FieldKind, tuple[str, ...]]:
     """A question of which somebody gave several choices is a list; what else it is nobody knows."""
     if any(isinstance(answer, list) for answer in answers):
         flat = [i for answer in answers for i in (answer if isinstance(answer, list) else [answer])]
-        return _listed(Kind.CHOICES, tuple(dict.fromkeys(flat)))
+        return _listed(FieldKind.CHOICES, tuple(dict.fromkeys(flat)))
     words = [answer for answer in answers if isinstance(answer, str)]
     told = [read_flag(word) is not None and not word.strip().isdigit() for word in words]
-    return (Kind.FLAG if told and all(told) else Kind.TEXT), ()
+    return (FieldKind.FLAG if told and all(told) else FieldKind.TEXT), ()
 
 
-def _listed(kind: Kind, options: tuple[str, ...]) -> tuple[Kind, tuple[str, ...]]:
+def _listed(kind: FieldKind, options: tuple[str, ...]) -> tuple[FieldKind, tuple[str, ...]]:
     fits = 0 < len(options) <= MOST_OPTIONS and all(options)
-    return (kind, options) if fits else (Kind.TEXT, ())
+    return (kind, options) if fits else (FieldKind.TEXT, ())
 
 
 def type_in_words(field: NewField) -> str:

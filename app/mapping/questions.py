@@ -11,7 +11,7 @@ from app.mapping.conditions import Condition, paths_of
 from app.mapping.explain import Location
 from app.mapping.mapping import Mapping
 from app.mapping.paths import answer_name, plain_label
-from app.mapping.schema import Chosen, FieldKey, RecordRules, Rules, Source
+from app.mapping.schema import Chosen, FieldKey, RecordRules, Rules, ValueSource
 from app.mapping.templates import questions_in
 
 MOST_NAMED = 20
@@ -27,7 +27,7 @@ class Doubt:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownQuestions:
     """What stored bookings have."""
 
     bookings: int
@@ -47,7 +47,7 @@ class Known:
         return f"none of the {self.bookings:,} bookings that changed last"
 
 
-def doubts(mapping: Mapping, known: Known) -> list[Doubt]:
+def doubts(mapping: Mapping, known: KnownQuestions) -> list[Doubt]:
     """What of a file no stored booking has; nothing where none is stored."""
     if not known.bookings:
         return []
@@ -94,7 +94,7 @@ def _in_rules(rules: Rules) -> Iterator[tuple[Location, str]]:
 
 def _in_section(section: RecordRules, place: Location) -> Iterator[tuple[Location, str]]:
     yield from (((*place, "when"), label) for label in _in_condition(section.when))
-    sources: list[tuple[Location, Source]] = []
+    sources: list[tuple[Location, ValueSource]] = []
     if section.record_id:
         sources.append(((*place, "record_id"), section.record_id))
     for number, key in enumerate(getattr(section, "match", ())):
@@ -105,7 +105,7 @@ def _in_section(section: RecordRules, place: Location) -> Iterator[tuple[Locatio
         yield from ((where, label) for label in _in_source(source))
 
 
-def _in_source(source: Source) -> Iterator[str]:
+def _in_source(source: ValueSource) -> Iterator[str]:
     labels = [name for path in source.paths if (name := answer_name(path))]
     labels += sorted(questions_in(source.template)) if source.template else []
     yield from dict.fromkeys([*labels, *_in_condition(source.when)])

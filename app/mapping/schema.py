@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from app.domain.records import Lost, ObjectName, Several, WriteRule
+from app.domain.records import ObjectName, OnLost, OnSeveral, WriteRule
 from app.domain.text import cut
 from app.mapping.conditions import check_condition, paths_of
 from app.mapping.paths import FIXED, PATTERNS, answer_label, as_constant, check_path
@@ -59,7 +59,7 @@ def _constant(text: str) -> str:
     return f"; a constant is written {as_constant(cut(text, 60))}"
 
 
-class Source(_Strict):
+class ValueSource(_Strict):
     """Where a value comes from."""
 
     path: Annotated[Path | None, Field(alias="from", description="A path, as attendee.email")] = (
@@ -113,7 +113,7 @@ class Source(_Strict):
         return check_template(value) if value is not None else None
 
     @model_validator(mode="after")
-    def _one_source(self) -> Source:
+    def _one_source(self) -> ValueSource:
         given = [name for key, name in _SOURCES.items() if key in self.model_fields_set]
         if len(given) == 1:
             return self
@@ -167,7 +167,7 @@ class Source(_Strict):
         return asked or any(answer_label(path) for path in paths_of(self.when))
 
 
-class FieldSpec(Source):
+class FieldSpec(ValueSource):
     """Where the value of one CRM field comes from and when it may be written."""
 
     write: Annotated[FieldRule, Field(description="When it may be overwritten")] = (
@@ -184,7 +184,7 @@ def _field(raw: Any) -> Any:
     return {"from": raw} if isinstance(raw, str) else raw
 
 
-class RecordId(Source):
+class RecordId(ValueSource):
     """Where a record's id or address may stand, and whose record it may be."""
 
     of: Annotated[
@@ -193,7 +193,9 @@ class RecordId(Source):
     ] = "anybody"
 
 
-SourceEntry = Annotated[Source, BeforeValidator(_field, json_schema_input_type=Path | Source)]
+SourceEntry = Annotated[
+    ValueSource, BeforeValidator(_field, json_schema_input_type=Path | ValueSource)
+]
 RecordIdEntry = Annotated[RecordId, BeforeValidator(_field, json_schema_input_type=Path | RecordId)]
 FieldEntry = Annotated[FieldSpec, BeforeValidator(_field, json_schema_input_type=Path | FieldSpec)]
 FieldMap = dict[str, FieldEntry]
@@ -213,13 +215,14 @@ class RecordRules(_Strict):
     record_id: Annotated[
         RecordIdEntry | None, Field(description="Where a record's id or address may stand")
     ] = None
-    several: Annotated[Several, Field(description="Which one is taken where several match")] = (
-        Several.OLDEST
+    several: Annotated[OnSeveral, Field(description="Which one is taken where several match")] = (
+        OnSeveral.OLDEST
     )
     create: Annotated[bool, Field(description="Whether one is made where none is found")] = True
     when_deleted: Annotated[
-        Lost, Field(description="What is done when a person deleted it: make it again, or leave it")
-    ] = Lost.RECREATE
+        OnLost,
+        Field(description="What is done when a person deleted it: make it again, or leave it"),
+    ] = OnLost.RECREATE
     fields: FieldMap = {}
 
     @model_validator(mode="after")
@@ -412,7 +415,7 @@ class Rules(_Strict):
         section = getattr(self, name)
         return section if isinstance(section, tuple) else (section,) if section else ()
 
-    def sources(self) -> Iterator[Source]:
+    def sources(self) -> Iterator[ValueSource]:
         """Every value that these rules make."""
         for name in ObjectName:
             for section in self.sections(name):

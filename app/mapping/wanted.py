@@ -19,7 +19,7 @@ from app.mapping.present import appended, blank
 
 
 @dataclass(frozen=True)
-class Wanted:
+class MergedRecord:
     """A record over all bookings of a batch: the newest booking says what stands in it."""
 
     record: DesiredRecord
@@ -32,21 +32,21 @@ class Wanted:
         return self.versions.get(name, self.version)
 
 
-def merge(bookings: Iterable[DesiredBooking]) -> dict[Ref, Wanted]:
+def merge(bookings: Iterable[DesiredBooking]) -> dict[Ref, MergedRecord]:
     """One entry a record: the newest booking says what stands in it, the links are those of all."""
-    merged: dict[Ref, Wanted] = {}
+    merged: dict[Ref, MergedRecord] = {}
     for booking in sorted(bookings, key=lambda booking: booking.version):
         for record in booking.records:
             older = merged.get(record.ref)
             if older is None:
-                merged[record.ref] = Wanted(record, booking.version)
+                merged[record.ref] = MergedRecord(record, booking.version)
                 continue
             if record.partial or older.record.partial:
-                merged[record.ref] = _filled(older, Wanted(record, booking.version))
+                merged[record.ref] = _filled(older, MergedRecord(record, booking.version))
                 continue
             links = tuple(dict.fromkeys(older.record.links + record.links))
             whole, taken = _laid_over(older.record, record)
-            merged[record.ref] = Wanted(
+            merged[record.ref] = MergedRecord(
                 replace(whole, links=links),
                 booking.version,
                 {name: older.version_of(name) for name in taken},
@@ -54,7 +54,7 @@ def merge(bookings: Iterable[DesiredBooking]) -> dict[Ref, Wanted]:
     return dict(sorted(merged.items(), key=lambda pair: WRITE_ORDER.index(pair[0].object)))
 
 
-def _filled(older: Wanted, newer: Wanted) -> Wanted:
+def _filled(older: MergedRecord, newer: MergedRecord) -> MergedRecord:
     """One of two of which at least one only fills fields: that one says nothing else of the record."""
     whole, part = (older, newer) if newer.record.partial else (newer, older)
     fields = {**older.record.fields, **newer.record.fields}
@@ -62,7 +62,7 @@ def _filled(older: Wanted, newer: Wanted) -> Wanted:
     timeless = older.record.timeless | newer.record.timeless
     record = replace(whole.record, fields=fields, rules=rules, timeless=timeless)
     named = {name: part.version for name in part.record.fields if name not in whole.record.fields}
-    return Wanted(record, whole.version, {**whole.versions, **named})
+    return MergedRecord(record, whole.version, {**whole.versions, **named})
 
 
 def only(ref: Ref) -> DesiredRecord:
@@ -71,7 +71,7 @@ def only(ref: Ref) -> DesiredRecord:
     return DesiredRecord(ref, {}, {}, match=match, partial=True, lets_go=frozenset())
 
 
-def with_twins(refs: Iterable[Ref]) -> list[Ref]:
+def with_lead_contacts(refs: Iterable[Ref]) -> list[Ref]:
     """The records, and of each lead the contact that it may have become."""
     refs = list(refs)
     twins = [Ref(ObjectName.CONTACT, ref.key) for ref in refs if ref.object is ObjectName.LEAD]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.domain.records import CrmShape, Directory, FieldValue, Kind, ObjectName
+from app.domain.records import CrmShape, Directory, FieldKind, FieldValue, ObjectName
 from app.mapping.present import tidy
 
 
@@ -14,7 +14,7 @@ def in_words(
         return value
     labels = _labels(name, field, shape, directory)
     known = directory.field(name, field)
-    if labels and (isinstance(value, list) or (known and known.kind is Kind.CHOICES)):
+    if labels and (isinstance(value, list) or (known and known.kind is FieldKind.CHOICES)):
         entries = value if isinstance(value, list) else str(value).split(";")
         return [labels.get(entry.strip(), entry.strip()) for entry in entries]
     return value if isinstance(value, list) else labels.get(str(value), tidy(value))
@@ -29,6 +29,6 @@ def _labels(name: ObjectName, field: str, shape: CrmShape, directory: Directory)
     if field == shape.owner_fields.get(name):
         return {number: email for email, number in directory.owners.items()}
     known = directory.field(name, field)
-    if known is None or known.kind not in (Kind.CHOICE, Kind.CHOICES, Kind.USER):
+    if known is None or known.kind not in (FieldKind.CHOICE, FieldKind.CHOICES, FieldKind.USER):
         return {}
     return {option.value: option.label or option.value for option in known.options}

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import requests
 import urllib3
 
-from app.domain.allowance import Allowance, Gate
+from app.domain.allowance import RateLimit, RateLimiter
 from app.domain.errors import (
     CrmError,
     Gone,
@@ -28,7 +28,7 @@ from app.outbound.deadline import Call
 from app.outbound.reply import a_list, an_object, parse, part, seconds_asked
 from app.outbound.wire import bounded_session
 
-CALLS = Allowance("minute", 100, 60.0)
+CALLS = RateLimit("minute", 100, 60.0)
 """For each key. https://developer.meetergo.com"""
 PAGE_SIZE = 100
 """Appointments on a page; meetergo gives no more."""
@@ -53,12 +53,12 @@ class MeetergoClient:
         api_key: str,
         user_id: str,
         timeout: float,
-        gate: Gate | None = None,
+        gate: RateLimiter | None = None,
     ) -> None:
         """`timeout`: seconds for one call. `gate`: what keeps all processes to the limit."""
         self._base = base.rstrip("/")
         self._timeout = timeout
-        self._gate = gate or Gate()
+        self._gate = gate or RateLimiter()
         self._http = bounded_session(self._gate)
         self._http.headers["Authorization"] = f"Bearer {api_key}"
         if api_key.startswith("ak_live") and user_id:

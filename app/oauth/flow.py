@@ -79,7 +79,7 @@ class FlowError(Exception):
 
 
 @dataclass(frozen=True)
-class Wish:
+class ConnectRequest:
     """What a person wants of a connect."""
 
     connection_id: int | None = None
@@ -104,7 +104,9 @@ class Flow:
         """Where the provider sends the browser back to; one address per provider (RFC 9700, 4.4)."""
         return f"{self.public_url}/oauth/{provider.name}/callback"
 
-    def start(self, provider: Provider, session_id: str, wish: Wish = Wish()) -> str:
+    def start(
+        self, provider: Provider, session_id: str, wish: ConnectRequest = ConnectRequest()
+    ) -> str:
         """Begin a connect; give the address of the provider's consent page.
 
         Raises ValueError for a login host that is not the provider's.
@@ -149,7 +151,7 @@ class Flow:
 
     def finish(
         self, provider: Provider, answer: Mapping[str, str], session_id: str
-    ) -> tuple[Token, Wish]:
+    ) -> tuple[Token, ConnectRequest]:
         """Take the provider's answer at the callback; give the tokens and what they are for.
 
         Raises FlowError, in words for the person at the browser.
@@ -187,7 +189,9 @@ class Flow:
             ) from None
         except SetupError as error:
             raise FlowError(f"{title} was not connected: {error}") from None
-        wish = Wish(flow.connection_id, flow.other_account, flow.login_host, flow.next_path)
+        wish = ConnectRequest(
+            flow.connection_id, flow.other_account, flow.login_host, flow.next_path
+        )
         return token, wish
 
     def _spend(self, provider: Provider, state: str, session_id: str) -> OAuthFlow:

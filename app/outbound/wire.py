@@ -14,7 +14,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from app.domain.allowance import Gate
+from app.domain.allowance import RateLimiter
 from app.outbound.deadline import current_call
 from app.outbound.reply import MOST_BYTES, read_body
 
@@ -22,7 +22,7 @@ PIECE = 16 * 1024
 """Bytes that go out between two looks: a CRM does nothing before it has the last of a request."""
 
 
-def watch(pools: PoolManager, gate: Gate) -> None:
+def watch(pools: PoolManager, gate: RateLimiter) -> None:
     """Let connections ask the gate right before every piece of a request, and raise what it raises.
 
     The look at the gate that waits for an allowance is some milliseconds older. A process that is
@@ -36,7 +36,7 @@ def watch(pools: PoolManager, gate: Gate) -> None:
     }
 
 
-def _watched(kind: type[HTTPConnection], gate: Gate) -> type[HTTPConnection]:
+def _watched(kind: type[HTTPConnection], gate: RateLimiter) -> type[HTTPConnection]:
     def new_connection(self: Any) -> socket.socket:
         # A second handle on the same line: TLS takes the first one over.
         line = kind._new_conn(self)
@@ -57,7 +57,7 @@ def _watched(kind: type[HTTPConnection], gate: Gate) -> type[HTTPConnection]:
         _use(self)
         for start in range(0, len(data), PIECE):
             piece = data[start : start + PIECE]
-            gate.may_go_on()
+            gate.ensure_lease()
             kind.send(self, piece)
 
     methods = {"_new_conn": new_connection, "close": close, "send": send}
@@ -74,10 +74,10 @@ class BoundedTransport(HTTPAdapter):
     """The transport of a requests session: asks a gate, and reads no more than it may of an answer."""
 
     def __init__(
-        self, gate: Gate | None = None, at_once: int = 1, most_bytes: int = MOST_BYTES
+        self, gate: RateLimiter | None = None, at_once: int = 1, most_bytes: int = MOST_BYTES
     ) -> None:
         """`at_once`: how many threads call together; `most_bytes`: of an answer, decompressed."""
-        self._gate = gate or Gate()
+        self._gate = gate or RateLimiter()
         self._most_bytes = most_bytes
         super().__init__(pool_maxsize=at_once)
 
@@ -109,7 +109,7 @@ class BoundedTransport(HTTPAdapter):
 
 
 def bounded_session(
-    gate: Gate | None = None, at_once: int = 1, most_bytes: int = MOST_BYTES
+    gate: RateLimiter | None = None, at_once: int = 1, most_bytes: int = MOST_BYTES
 ) -> requests.Session:
     """A requests session that keeps these bounds and takes nothing from the environment's netrc."""
     session = requests.Session()
@@ -119,7 +119,7 @@ def bounded_session(
 
 def bound(
     session: requests.Session,
-    gate: Gate | None = None,
+    gate: RateLimiter | None = None,
     at_once: int = 1,
     most_bytes: int = MOST_BYTES,
 ) -> None:

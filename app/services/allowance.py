@@ -14,7 +14,7 @@ import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 
-from app.domain.allowance import Allowance, Gate, Reading
+from app.domain.allowance import LimitHeaders, RateLimit, RateLimiter
 from app.domain.errors import AllowanceUsed, RateLimited
 
 log = structlog.get_logger(__name__)
@@ -60,19 +60,19 @@ def room(limit: int, share: float, backlog: bool) -> int:
 class Budget(Protocol):
     """Counts the calls to a connection."""
 
-    def take(self, key: str, allowance: Allowance, share: float, backlog: bool) -> float:
+    def take(self, key: str, allowance: RateLimit, share: float, backlog: bool) -> float:
         """Count a call, or give the seconds to wait before asking again."""
 
-    def learn(self, key: str, allowance: Allowance, reading: Reading) -> None:
+    def learn(self, key: str, allowance: RateLimit, reading: LimitHeaders) -> None:
         """Correct the limit, and what others use of it, by what the CRM says."""
 
-    def note_day(self, key: str, reading: Reading) -> None:
+    def note_day(self, key: str, reading: LimitHeaders) -> None:
         """Keep what is left of the day."""
 
     def day(self, key: str) -> tuple[int, int] | None:
         """Calls or tokens left of the day, and how many there are; None where nobody told lately."""
 
-    def shrink(self, key: str, allowance: Allowance) -> None:
+    def shrink(self, key: str, allowance: RateLimit) -> None:
         """Take an allowance to be smaller than it was taken for: the CRM has refused a call."""
 
 
@@ -86,7 +86,7 @@ class LocalBudget:
         self._days: dict[str, tuple[int, int]] = {}
         self.noted_at: dict[str, float] = {}
 
-    def take(self, key: str, allowance: Allowance, share: float, backlog: bool) -> float:
+    def take(self, key: str, allowance: RateLimit, share: float, backlog: bool) -> float:
         """Count a call, or give the seconds to wait."""
         with self._lock:
             window, now = self._window(key, allowance), self._now()
@@ -109,7 +109,7 @@ class LocalBudget:
         window.calls.append(now)
         window.next_at = max(window.next_at, now) + step
 
-    def learn(self, key: str, allowance: Allowance, reading: Reading) -> None:
+    def learn(self, key: str, allowance: RateLimit, reading: LimitHeaders) -> None:
         """Correct the limit, and what others use of it."""
         with self._lock:
             window = self._window(key, allowance)
@@ -118,31 +118,31 @@ class LocalBudget:
             window.others = max(0, limit - reading.left - len(window.calls))
             window.others_at = self._now()
 
-    def shrink(self, key: str, allowance: Allowance) -> None:
+    def shrink(self, key: str, allowance: RateLimit) -> None:
         """Take an allowance to be a quarter smaller."""
         with self._lock:
             window = self._window(key, allowance)
             window.limit = max(1, int((window.limit or allowance.calls) * SHRINK))
 
-    def count(self, key: str, allowance: Allowance) -> None:
+    def count(self, key: str, allowance: RateLimit) -> None:
         """Count a call that somebody else has allowed."""
         with self._lock:
             step = allowance.seconds / allowance.calls
             self._count(self._window(key, allowance), self._now(), step)
 
-    def correct(self, key: str, allowance: Allowance, others: int) -> None:
+    def correct(self, key: str, allowance: RateLimit, others: int) -> None:
         """Set what others use of a window, as somebody knows it who sees more."""
         with self._lock:
             window = self._window(key, allowance)
             window.others, window.others_at = others, self._now()
 
-    def _window(self, key: str, allowance: Allowance) -> _Window:
+    def _window(self, key: str, allowance: RateLimit) -> _Window:
         window = self._windows.setdefault(f"{key}:{allowance.name}", _Window())
         while window.calls and window.calls[0] <= self._now() - allowance.seconds:
             window.calls.popleft()
         return window
 
-    def note_day(self, key: str, reading: Reading, age: float = 0.0) -> None:
+    def note_day(self, key: str, reading: LimitHeaders, age: float = 0.0) -> None:
         """Keep what is left of the day, as the CRM said `age` seconds ago."""
         with self._lock:
             most = reading.most or max(reading.left, self._days.get(key, (0, 0))[1])
@@ -222,7 +222,7 @@ class RedisBudget:
         self._local = LocalBudget()
         self._rest_until = 0.0
 
-    def take(self, key: str, allowance: Allowance, share: float, backlog: bool) -> float:
+    def take(self, key: str, allowance: RateLimit, share: float, backlog: bool) -> float:
         """Count a call, or give the seconds to wait."""
         args: list[str | int | float] = [
             int(allowance.seconds * 1000), allowance.calls, share, int(backlog), LIVE_MARGIN,
@@ -236,7 +236,7 @@ class RedisBudget:
             self._local.count(key, allowance)
         return float(shared) / 1000
 
-    def learn(self, key: str, allowance: Allowance, reading: Reading) -> None:
+    def learn(self, key: str, allowance: RateLimit, reading: LimitHeaders) -> None:
         """Correct the limit, and what others use of it."""
         self._local.learn(key, allowance, reading)
         args = [int(allowance.seconds * 1000), reading.most or 0, allowance.calls, reading.left]
@@ -245,13 +245,13 @@ class RedisBudget:
             # Other processes of ours are no strangers: what all of us use is known there.
             self._local.correct(key, allowance, int(others))
 
-    def shrink(self, key: str, allowance: Allowance) -> None:
+    def shrink(self, key: str, allowance: RateLimit) -> None:
         """Take an allowance to be a quarter smaller, for an hour."""
         self._local.shrink(key, allowance)
         limits = _keys(key, allowance.name)[1:]
         self._quietly(lambda: self._shrink(keys=limits, args=[allowance.calls, SHRINK]))
 
-    def note_day(self, key: str, reading: Reading) -> None:
+    def note_day(self, key: str, reading: LimitHeaders) -> None:
         """Keep what is left of the day."""
         self._local.note_day(key, reading)
         _, most = self._local.day(key) or (0, 0)
@@ -281,7 +281,7 @@ class RedisBudget:
         found = self._quietly(read)
         if found and found[0] >= 0 and found[1] > 0 and 0 <= found[2] <= DAY:
             # It was set to be kept for a DAY when the CRM said it.
-            self._local.note_day(key, Reading(found[0], found[1]), DAY - found[2])
+            self._local.note_day(key, LimitHeaders(found[0], found[1]), DAY - found[2])
         return self._local.day(key)
 
     def _quietly(self, action: Callable[[], Any]) -> Any:
@@ -300,7 +300,7 @@ def _keys(key: str, name: str) -> list[str]:
     return [f"bridge:calls:{key}:{name}", f"bridge:limits:{key}:{name}"]
 
 
-class BudgetGate(Gate):
+class SharedRateLimiter(RateLimiter):
     """Makes calls wait for their turn in a connection's budget, and keeps a share of it free."""
 
     def __init__(self, budget: Budget, key: str, share: float) -> None:
@@ -308,7 +308,7 @@ class BudgetGate(Gate):
         super().__init__()
         self._budget, self._key, self._share = budget, key, share
 
-    def enter(self, allowance: Allowance) -> None:
+    def enter(self, allowance: RateLimit) -> None:
         """Return when a call may be made. Raises RateLimited where that takes long."""
         self.look()
         self._keep_share_of_day()
@@ -331,12 +331,14 @@ class BudgetGate(Gate):
             )
             raise AllowanceUsed(words, DAY_PAUSE, backlog)
 
-    def refused(self, allowance: Allowance) -> None:
+    def refused(self, allowance: RateLimit) -> None:
         """Learn from a refusal where no header tells of an allowance: it is smaller than it seems."""
         if not allowance.told:
             self._budget.shrink(self._key, allowance)
 
-    def learn(self, allowance: Allowance, short: Reading | None, day: Reading | None) -> None:
+    def learn(
+        self, allowance: RateLimit, short: LimitHeaders | None, day: LimitHeaders | None
+    ) -> None:
         """Take in what an answer told."""
         if short:
             self._budget.learn(self._key, allowance, short)

@@ -33,7 +33,7 @@ AN_INSTANT = timedelta(seconds=1)
 log = structlog.get_logger(__name__)
 
 
-class Kind(StrEnum):
+class WalkKind(StrEnum):
     """Who asked for a walk."""
 
     BACKFILL = "backfill"
@@ -83,7 +83,7 @@ class CatchUp:
         self._store, self._intake, self._sources = store, intake, sources
         self._learn_type, self._wake = learn_type, wake
 
-    def begin(self, source: str, kind: Kind, since: datetime, until: datetime | None) -> int:
+    def begin(self, source: str, kind: WalkKind, since: datetime, until: datetime | None) -> int:
         """Begin a walk, or go on with the one of this kind that has not ended; give its number.
 
         `since` and `until` in UTC; None: without an end. A backfill that goes further back than the
@@ -96,7 +96,7 @@ class CatchUp:
             )
             for row in session.scalars(query):
                 ends = row.until is None or (until is not None and row.until >= until)
-                if (row.since <= since and ends) or kind is Kind.RECONCILE:
+                if (row.since <= since and ends) or kind is WalkKind.RECONCILE:
                     return row.id
             row = Backfill(
                 source=source, kind=kind, since=since, until=until, phase=Phase.CREATED, page=0,
@@ -124,7 +124,7 @@ class CatchUp:
         """
         backs = 0
         first = self._read(number)
-        if first.kind == Kind.RECONCILE and _is_under_way(first):
+        if first.kind == WalkKind.RECONCILE and _is_under_way(first):
             self._take_newest(first)
         while not until():
             row = self._read(number)

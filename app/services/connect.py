@@ -12,9 +12,9 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from app.domain.errors import CrmError, RetryLater, Unauthorized
-from app.domain.records import Account
+from app.domain.records import CrmAccount
 from app.oauth import exchange
-from app.oauth.flow import Wish
+from app.oauth.flow import ConnectRequest
 from app.oauth.tokens import REVOCATION_PURPOSE, TokenService
 from app.security.encryption import Cipher
 from app.store.connections import set_status
@@ -37,10 +37,10 @@ REVOKE_WAIT = (60.0, 3600.0)
 """Seconds between two tries: at first, at most."""
 
 
-class CrmAccount(Protocol):
+class ConnectingAdapter(Protocol):
     """What of an adapter is needed to get to know an account."""
 
-    def whoami(self) -> Account:
+    def whoami(self) -> CrmAccount:
         """Whose account it is."""
 
     def provision(self) -> list[str]:
@@ -80,8 +80,8 @@ class Connector:
         cipher: Cipher,
         tokens: TokenService,
         providers: Providers,
-        visit: Callable[[Provider, str, str, bool], CrmAccount],
-        account: Callable[[int], CrmAccount],
+        visit: Callable[[Provider, str, str, bool], ConnectingAdapter],
+        account: Callable[[int], ConnectingAdapter],
         timeout: float,
     ) -> None:
         """`visit` opens an account that is no connection yet: provider, API base, token, by key."""
@@ -98,7 +98,7 @@ class Connector:
         provider: Provider,
         answer: Mapping[str, Any],
         actor: str,
-        wish: Wish = Wish(),  # noqa: B008
+        wish: ConnectRequest = ConnectRequest(),  # noqa: B008
     ) -> int:
         """Store a grant, learn whose account it is, make the fields; give the connection's id.
 
@@ -127,7 +127,7 @@ class Connector:
         provider: Provider,
         key: str,
         actor: str,
-        wish: Wish = Wish(),  # noqa: B008
+        wish: ConnectRequest = ConnectRequest(),  # noqa: B008
     ) -> int:
         """Store a key that a person made by hand, once the CRM takes it; give the connection's id.
 
@@ -248,7 +248,9 @@ class Connector:
                 f"To be sure, remove the app in {provider.title}: {provider.apps_where}."
             )
 
-    def _admit(self, provider: Provider, found: Credential, actor: str, wish: Wish) -> int:
+    def _admit(
+        self, provider: Provider, found: Credential, actor: str, wish: ConnectRequest
+    ) -> int:
         by_key = found.answer is None
         account = self._visit(provider, found.api_base, found.access_token, by_key).whoami()
         label = ", ".join(part for part in (found.name, account.name) if part)
@@ -274,10 +276,10 @@ class Connector:
         session: Session,
         row: ConnectionRow,
         provider: Provider,
-        account: Account,
+        account: CrmAccount,
         label: str,
         found: Credential,
-        wish: Wish,
+        wish: ConnectRequest,
     ) -> None:
         """Lay a credential on a row and take up the work that waited for it."""
         now = utcnow()
@@ -297,9 +299,9 @@ class Connector:
         self,
         session: Session,
         provider: Provider,
-        account: Account,
+        account: CrmAccount,
         label: str,
-        wish: Wish,
+        wish: ConnectRequest,
         now: datetime,
     ) -> ConnectionRow | OtherAccount | UnfitGrant:
         """The row that a grant belongs to: the account's own, the one to be mended, or a new one."""
@@ -334,7 +336,7 @@ class Connector:
         return row
 
     @staticmethod
-    def _unnamed(session: Session, provider: Provider, account: Account) -> ConnectionRow | None:
+    def _unnamed(session: Session, provider: Provider, account: CrmAccount) -> ConnectionRow | None:
         """A connection of the account that was made before account ids were kept."""
         rows = session.scalars(
             select(ConnectionRow).where(
@@ -348,9 +350,9 @@ class Connector:
     def _let_go(
         self,
         session: Session,
-        account: Account,
+        account: CrmAccount,
         found: Credential,
-        wish: Wish,
+        wish: ConnectRequest,
     ) -> None:
         """Have a grant revoked that nobody will use, unless its account is connected here."""
         row = session.get(ConnectionRow, wish.connection_id) if wish.connection_id else None

@@ -10,22 +10,22 @@ from app.domain.records import (
     BY_TITLE,
     OWN_COMPANY,
     PEOPLE,
+    CrmRecord,
     Directory,
-    Findings,
-    Found,
-    Known,
+    LedgerEntry,
+    LookupResults,
     ObjectName,
     Ref,
 )
 from app.mapping.ask import ask, is_own_company
-from app.mapping.diff import Claimed, LookUp, Settled, settle
+from app.mapping.diff import Claimed, Diff, LookUp, settle
 from app.mapping.shared import Shared, with_others
-from app.mapping.wanted import Wanted
+from app.mapping.wanted import MergedRecord
 from crm_adapters.base import Adapter
 
 
 @dataclass(frozen=True)
-class LedgerLooks:
+class LedgerQueries:
     """What the ledger is asked of records that nobody knew of before."""
 
     claimed: Claimed = lambda ref, record_id: False
@@ -38,21 +38,21 @@ class LedgerLooks:
     """The line on a company that a found person belongs to."""
 
 
-def inquire(
+def read_crm_state(
     adapter: Adapter,
-    wanted: Mapping[Ref, Wanted],
-    ledger: Mapping[Ref, Known],
+    wanted: Mapping[Ref, MergedRecord],
+    ledger: Mapping[Ref, LedgerEntry],
     directory: Directory,
     thorough: bool = False,
     parts: Iterable[Iterable[Ref]] = (),
-    more: LedgerLooks | None = None,
-) -> Settled:
+    more: LedgerQueries | None = None,
+) -> Diff:
     """Read what is needed and settle what is to be done. Raises the CRM's errors; writes nothing.
 
     `parts` says what is asked together, where all of it is too much for one call; `more` is what the
     ledger is asked once it is known what the CRM holds.
     """
-    more = more or LedgerLooks()
+    more = more or LedgerQueries()
     shape = adapter.shape
     questions = {q.ref: q for q in ask(wanted, ledger, shape, directory, thorough)}
     ids = {ref: known.record_id for ref, known in ledger.items() if known.live and known.record_id}
@@ -60,7 +60,7 @@ def inquire(
     own = {ref for question in limited for ref in question.anchors if is_own_company(ref)}
     # Such a company is known by its id alone.
     ids |= {ref: ref.key.removeprefix(OWN_COMPANY) for ref in own}
-    findings = Findings(asked=frozenset(questions))
+    findings = LookupResults(asked=frozenset(questions))
     # Who was left behind belongs to no booking any more: others are found through him.
     left_behind = [ref for ref in questions if ref not in wanted]
     for part in parts or [list(wanted)]:
@@ -90,8 +90,8 @@ def inquire(
 
 
 def _single(
-    wanted: Mapping[Ref, Wanted], ids: Mapping[Ref, str], shared: Claimed
-) -> dict[Ref, Wanted]:
+    wanted: Mapping[Ref, MergedRecord], ids: Mapping[Ref, str], shared: Claimed
+) -> dict[Ref, MergedRecord]:
     """Without what is only filled in, where the same record stands for somebody else by now.
 
     A person's address was corrected, or two records were merged: the sums are those of who is there.
@@ -111,7 +111,9 @@ def _single(
     }
 
 
-def _each_its_own(begun: Mapping[Ref, list[Found]], claimed: Claimed) -> dict[Ref, list[Found]]:
+def _each_its_own(
+    begun: Mapping[Ref, list[CrmRecord]], claimed: Claimed
+) -> dict[Ref, list[CrmRecord]]:
     """Of what may have come of creates that were begun, one record for each: what is certain first."""
     own = {
         ref: [hit for hit in there if hit.by not in (BY_NUMBER, BY_TITLE)]

@@ -13,7 +13,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
 
-from app.domain.booking import Booking, Outcome
+from app.domain.booking import Booking, MeetingOutcome
 from app.domain.errors import UnfitPayload
 from app.domain.events import (
     FORM_EVENT,
@@ -53,7 +53,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
-class Answer:
+class WebhookAnswer:
     """The outcome for one webhook and the connections to wake for it."""
 
     verdict: Verdict
@@ -107,7 +107,7 @@ class Intake:
     def _secrets(self, rules: SourceRules, anew: bool = False) -> tuple[str, ...]:
         return (*rules.secrets, *self.secrets.of(rules.name, anew))
 
-    def accept(self, rules: SourceRules, body: bytes) -> Answer:
+    def accept(self, rules: SourceRules, body: bytes) -> WebhookAnswer:
         """Store an authentic webhook. Raises NotJson; anything else is kept, if only aside."""
         now = utcnow()
         try:
@@ -130,23 +130,25 @@ class Intake:
 
     def _take(
         self, rules: SourceRules, document: Any, event: Event, booking: Booking | None
-    ) -> Answer:
+    ) -> WebhookAnswer:
         now = event.received_at
         if booking is None:
             with self._store.write() as session:
                 event_id, new = add_event(session, self._cipher, event, EventStatus.IGNORED)
-            return Answer(Verdict.IGNORED if new else Verdict.DUPLICATE, event_id)
+            return WebhookAnswer(Verdict.IGNORED if new else Verdict.DUPLICATE, event_id)
         if rules.company_ids and booking.company_id not in rules.company_ids:
             return self._quarantine(rules.name, document, now, FOREIGN_COMPANY)
         if rules.confirms and not booking.form:
             return self._hold(event, booking)
 
-        def take(session: Session) -> Answer:
+        def take(session: Session) -> WebhookAnswer:
             event_id, new = add_event(
                 session, self._cipher, event, EventStatus.APPLIED, booking.key
             )
             wake = self._apply(session, booking, now) if new else []
-            return Answer(Verdict.ACCEPTED if new else Verdict.DUPLICATE, event_id, tuple(wake))
+            return WebhookAnswer(
+                Verdict.ACCEPTED if new else Verdict.DUPLICATE, event_id, tuple(wake)
+            )
 
         return self._store.attempt(take)
 
@@ -248,7 +250,7 @@ class Intake:
             row = session.get_one(EventRow, event_id, with_for_update=True)
             hold_event(self._cipher, row, event, booking_key)
 
-    def say_outcome(self, key: str, outcome: Outcome | None, actor: str) -> list[int]:
+    def say_outcome(self, key: str, outcome: MeetingOutcome | None, actor: str) -> list[int]:
         """Note how a meeting went, or take that back; give the connections to wake.
 
         Raises LookupError where there is no such booking.
@@ -297,14 +299,14 @@ class Intake:
         note_type(session, booking.source, booking.meeting_type, booking.version)
         return with_type(session, booking)
 
-    def _hold(self, event: Event, booking: Booking) -> Answer:
+    def _hold(self, event: Event, booking: Booking) -> WebhookAnswer:
         with self._store.write() as session:
             event_id, new = add_event(
                 session, self._cipher, event, EventStatus.RECEIVED, booking.key
             )
-        return Answer(Verdict.ACCEPTED if new else Verdict.DUPLICATE, event_id, confirm=new)
+        return WebhookAnswer(Verdict.ACCEPTED if new else Verdict.DUPLICATE, event_id, confirm=new)
 
-    def _quarantine(self, source: str, document: Any, now: datetime, why: str) -> Answer:
+    def _quarantine(self, source: str, document: Any, now: datetime, why: str) -> WebhookAnswer:
         safe = without_secret(document)
         event = Event(source, "unknown", safe, now)
         with self._store.write() as session:
@@ -312,7 +314,7 @@ class Intake:
                 session, self._cipher, event, EventStatus.QUARANTINED, error=why
             )
         log.warning("webhook_quarantined", event_id=event_id, reason=why)
-        return Answer(Verdict.QUARANTINED if new else Verdict.DUPLICATE, event_id)
+        return WebhookAnswer(Verdict.QUARANTINED if new else Verdict.DUPLICATE, event_id)
 
 
 def _locked(event_ids: Sequence[int]) -> Select[EventRow]:

@@ -10,7 +10,7 @@ from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.domain.booking import Booking
-from app.domain.records import Known, ObjectName, Ref
+from app.domain.records import LedgerEntry, ObjectName, Ref
 from app.mapping.ask import is_own_company
 from app.security.encryption import Cipher
 from app.services.watch import Waiting, waiting
@@ -251,7 +251,7 @@ def _refs(booking: Booking) -> tuple[list[Ref], list[Ref]]:
     return own, list(dict.fromkeys(shared))
 
 
-def _linked(mine: list[Ref], known: dict[Ref, Known]) -> set[Ref]:
+def _linked(mine: list[Ref], known: dict[Ref, LedgerEntry]) -> set[Ref]:
     """What the booking's own records are linked to, and what those are: a contact's company."""
     near = {link for ref in mine for link in known[ref].links}
     return near | {link for ref in near if ref in known for link in known[ref].links}

@@ -19,21 +19,21 @@ from app.domain.records import (
     DesiredBooking,
     Directory,
     FieldValue,
-    Known,
+    LedgerEntry,
     ObjectName,
     Pipeline,
     Ref,
     Stage,
 )
-from app.mapping.diff import Settled
+from app.mapping.diff import Diff
 from app.mapping.mapping import Mapping as FieldMapping
-from app.mapping.plan import Planner, Surroundings, refs_of
+from app.mapping.plan import PlanContext, Planner, refs_of
 from app.mapping.present import blank, same
 from app.mapping.schema import FIRST, KEEP
-from app.mapping.wanted import merge, with_twins
+from app.mapping.wanted import merge, with_lead_contacts
 from app.mapping.words import in_words
 from app.security.encryption import Cipher
-from app.services.inquiry import LedgerLooks, inquire
+from app.services.inquiry import LedgerQueries, read_crm_state
 from app.services.sharing import Sharing
 from app.store.bookings import has_booked_since, histories, in_stories, take_part
 from app.store.engine import Store
@@ -157,13 +157,13 @@ class Previewer:
 
         wanted = merge(plan for plan in plans if isinstance(plan, DesiredBooking))
         with self._store.read() as session:
-            known = Ledger(session, self._cipher, connection_id).read(with_twins(wanted))
+            known = Ledger(session, self._cipher, connection_id).read(with_lead_contacts(wanted))
 
         def claimed(ref: Ref, record_id: str) -> bool:
             with self._store.read() as session:
                 return Ledger(session, self._cipher, connection_id).claimed(ref, record_id)
 
-        def look_up(ref: Ref) -> Known | None:
+        def look_up(ref: Ref) -> LedgerEntry | None:
             with self._store.read() as session:
                 return Ledger(session, self._cipher, connection_id).read([ref]).get(ref)
 
@@ -173,14 +173,14 @@ class Previewer:
                 return take_part(session, [other.key for other in others])
 
         # All of them at once: what one booking makes, the next one finds.
-        settled = inquire(
+        settled = read_crm_state(
             adapter,
             wanted,
             known,
             directory,
             thorough=True,
             parts=parts(),
-            more=LedgerLooks(
+            more=LedgerQueries(
                 claimed,
                 shared,
                 Sharing(
@@ -217,7 +217,7 @@ class Previewer:
             if booking.form and people:
                 booked = has_booked_since(session, self._cipher, people[0], booking.start)
         try:
-            return planner.plan(booking, Surroundings(now, told, turn, booked, there, made_by))
+            return planner.plan(booking, PlanContext(now, told, turn, booked, there, made_by))
         except CrmError as error:
             return error
 
@@ -282,7 +282,7 @@ class _Teller:
     def __init__(
         self,
         adapter: Adapter,
-        settled: Settled,
+        settled: Diff,
         ids: Mapping[Ref, str | None],
         directory: Directory,
     ) -> None:
@@ -381,7 +381,7 @@ class _Teller:
         return FieldView(name, old, new, now, then)
 
 
-def _blocked(settled: Settled) -> dict[Ref, str]:
+def _blocked(settled: Diff) -> dict[Ref, str]:
     """Records that wait for one that cannot be written, as an adapter leaves them out."""
     blocked: dict[Ref, str] = {}
     for change in settled.plan.changes:

@@ -11,7 +11,7 @@ from app.domain.text import cut
 from app.mapping.load import MappingText
 from app.mapping.paths import plain_label
 from app.mapping.provision import Seen as Answers
-from app.mapping.questions import Known, doubts
+from app.mapping.questions import KnownQuestions, doubts
 from app.security.encryption import Cipher
 from app.store.bookings import Answered, newest_answers
 from app.store.engine import Store
@@ -28,7 +28,7 @@ NO_TYPE = "(no meeting type)"
 
 
 @dataclass(frozen=True)
-class Question:
+class FormQuestion:
     """A question, how many of the bookings looked at answer it, and of which meeting types they are."""
 
     label: str
@@ -44,7 +44,7 @@ class Seen:
     """How many were looked at."""
     every: bool
     """Whether there are no more than those."""
-    questions: tuple[Question, ...]
+    questions: tuple[FormQuestion, ...]
     slugs: tuple[str, ...]
     """Of all meeting types that meetergo has told of, not only those of these bookings."""
 
@@ -63,7 +63,7 @@ def questions_seen(store: Store, cipher: Cipher, newest: int = MOST_LOOKED_AT) -
             count.types[_type_of(booking, slugs)] += 1
     counted = sorted(found.values(), key=lambda count: (-count.bookings, count.label))
     questions = [
-        Question(cut(c.label, LONGEST), c.bookings, tuple(t for t, _ in c.types.most_common()))
+        FormQuestion(cut(c.label, LONGEST), c.bookings, tuple(t for t, _ in c.types.most_common()))
         for c in counted[:MOST_QUESTIONS]
     ]
     every_slug = {booking.slug for booking in answered if booking.slug} | set(slugs.values())
@@ -87,7 +87,7 @@ def warn(text: MappingText, seen: Seen, shown: Iterable[Booking] = ()) -> list[s
     labels = {question.label for question in seen.questions}
     labels |= {label for b in shown for person in b.attendees for label in person.answers}
     slugs = {*seen.slugs, *(b.meeting_type.slug for b in shown if b.meeting_type.slug)}
-    known = Known(seen.bookings, seen.every, tuple(sorted(labels)), tuple(sorted(slugs)))
+    known = KnownQuestions(seen.bookings, seen.every, tuple(sorted(labels)), tuple(sorted(slugs)))
     for doubt in doubts(text.mapping, known) if text.mapping else ():
         text.warn(doubt.location, doubt.message)
     return text.warning_lines()

@@ -18,7 +18,7 @@ CHUNK = 200
 
 
 @dataclass(frozen=True)
-class Choice:
+class ReplaySelection:
     """Which events."""
 
     since: datetime | None = None
@@ -50,7 +50,7 @@ class Replayed:
     last_id: int = 0
 
 
-def count(store: Store, choice: Choice) -> int:
+def count(store: Store, choice: ReplaySelection) -> int:
     """How many events are chosen."""
     with store.read() as session:
         return session.scalar(select(func.count(EventRow.id)).where(*choice.conditions())) or 0
@@ -59,7 +59,7 @@ def count(store: Store, choice: Choice) -> int:
 def replay(
     store: Store,
     intake: Intake,
-    choice: Choice,
+    choice: ReplaySelection,
     wake: Callable[[list[int]], object],
     progress: Callable[[Replayed], None] = lambda _: None,
 ) -> Replayed:

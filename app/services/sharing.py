@@ -11,7 +11,7 @@ from app.domain.booking import Booking
 from app.domain.errors import CrmError
 from app.domain.records import FieldValue, Ref
 from app.mapping.mapping import Mapping
-from app.mapping.plan import Planner, Surroundings
+from app.mapping.plan import PlanContext, Planner
 from app.mapping.shared import Shared
 from app.security.encryption import Cipher
 from app.store.bookings import histories, in_stories
@@ -77,7 +77,7 @@ class Sharing:
             if booking.cancelled or booking.replaced_by or booking.record_key not in keys:
                 continue
             mine = Ref(ref.object, booking.record_key)
-            around = Surroundings(
+            around = PlanContext(
                 self._now(), known, there=frozenset([mine]), made_by=made_by.get(number, {})
             )
             stage = self._stage(booking, mine, around)
@@ -85,7 +85,7 @@ class Sharing:
                 stages.append(str(stage))
         return Shared(tuple(stages), "|".join(dict.fromkeys(written)))
 
-    def _stage(self, booking: Booking, ref: Ref, around: Surroundings) -> FieldValue:
+    def _stage(self, booking: Booking, ref: Ref, around: PlanContext) -> FieldValue:
         try:
             records = self._planner.plan(booking, around).records
         except CrmError:

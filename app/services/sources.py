@@ -25,7 +25,7 @@ from app.security import signatures
 from app.security.encryption import Cipher
 from app.store.connections import NoticeKind
 from app.store.engine import Store, utcnow
-from app.store.models import AuditLog, Source, SourceState, SourceStatus, WebhookSecret
+from app.store.models import AuditLog, SourceRow, SourceState, SourceStatus, WebhookSecret
 from app.store.sources import count_waiting, set_source_status, state_of, tell_source
 from config.settings import Settings, SignatureScheme, api_key_problem
 
@@ -127,7 +127,7 @@ class Sources:
         row = None
         if is_source_name(name):
             with self._store.read() as session:
-                row = session.get(Source, name)
+                row = session.get(SourceRow, name)
         if row is None:
             raise UnknownSource(f"there is no source {name!r}")
         key = self._cipher.decrypt(row.api_key_box, API_KEY_PURPOSE) if row.api_key_box else ""
@@ -145,7 +145,10 @@ class Sources:
     def names(self) -> list[str]:
         """Every source that webhooks may come from."""
         with self._store.read() as session:
-            return [DEFAULT_SOURCE, *session.scalars(select(Source.name).order_by(Source.name))]
+            return [
+                DEFAULT_SOURCE,
+                *session.scalars(select(SourceRow.name).order_by(SourceRow.name)),
+            ]
 
     def client(self, name: str, old_news: bool = False) -> MeetergoClient:
         """A client for a source's key. Raises UnknownSource."""
@@ -169,10 +172,10 @@ class Sources:
             raise ValueError(problem)
         now = utcnow()
         with self._store.write() as session:
-            row = session.get(Source, rules.name, with_for_update=True)
+            row = session.get(SourceRow, rules.name, with_for_update=True)
             made = row is None
             if row is None:
-                row = Source(name=rules.name, created_at=now, secrets_box=self._box(()))
+                row = SourceRow(name=rules.name, created_at=now, secrets_box=self._box(()))
                 session.add(row)
             row.scheme, row.header = rules.scheme.value, rules.header
             row.company_ids = list(rules.company_ids)
@@ -194,7 +197,7 @@ class Sources:
             )
         now = utcnow()
         with self._store.write() as session:
-            row = session.get(Source, name) if is_source_name(name) else None
+            row = session.get(SourceRow, name) if is_source_name(name) else None
             if row is None:
                 raise ValueError(f"There is no source {name!r}.")
             session.delete(row)

@@ -13,7 +13,7 @@ from sqlalchemy import delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from app.domain.booking import Booking, Outcome
+from app.domain.booking import Booking, MeetingOutcome
 from app.domain.history import History, tell
 from app.domain.merge import fill, identities, is_more_than_said, merge
 from app.domain.story import is_continued
@@ -276,7 +276,7 @@ def read_state(row: BookingRow, cipher: Cipher) -> Booking:
     """The booking that a row holds, with what people said of it. Raises UnreadableSecret."""
     booking = replace(_stored(row, cipher), story=row.story)
     if row.outcome and row.outcome_start == booking.start:
-        return replace(booking, outcome=Outcome(row.outcome))
+        return replace(booking, outcome=MeetingOutcome(row.outcome))
     return booking
 
 
@@ -303,7 +303,7 @@ def newest_answers(session: Session, cipher: Cipher, most: int) -> list[Answered
 
 
 def set_outcome(
-    session: Session, cipher: Cipher, row: BookingRow, outcome: Outcome | None, now: datetime
+    session: Session, cipher: Cipher, row: BookingRow, outcome: MeetingOutcome | None, now: datetime
 ) -> None:
     """Say how the meeting at its present start went, or take that back with None."""
     row.outcome = outcome.value if outcome else None

@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import Select, Text, cast, delete, select
 from sqlalchemy.orm import Session
 
-from app.domain.records import DOUBT, ERASED, PEOPLE, Known, ObjectName, Ref, in_doubt
+from app.domain.records import DOUBT, ERASED, PEOPLE, LedgerEntry, ObjectName, Ref, in_doubt
 from app.security.encryption import Cipher
 from app.store.bookings import insert_ignoring
 from app.store.models import RecordLink
@@ -38,7 +38,7 @@ class Ledger:
         self._cipher = cipher
         self._connection_id = connection_id
 
-    def read(self, refs: Iterable[Ref], now: datetime | None = None) -> dict[Ref, Known]:
+    def read(self, refs: Iterable[Ref], now: datetime | None = None) -> dict[Ref, LedgerEntry]:
         """What is known of these records and of those that they are linked to now."""
         tokens = {self._token(ref): ref for ref in refs}
         rows = self._rows(tokens)
@@ -47,7 +47,7 @@ class Ledger:
         for row in others:
             tokens[f"{row.object}:{row.key_hash}"] = self._ref(row)
         return {
-            tokens[f"{row.object}:{row.key_hash}"]: Known(
+            tokens[f"{row.object}:{row.key_hash}"]: LedgerEntry(
                 row.record_id,
                 row.hashes,
                 tuple(tokens[token] for token in row.links if token in tokens),
@@ -140,7 +140,7 @@ class Ledger:
         )
         return [other for other in map(self._ref, self._session.scalars(query)) if other != ref]
 
-    def save(self, records: Mapping[Ref, Known], now: datetime) -> None:
+    def save(self, records: Mapping[Ref, LedgerEntry], now: datetime) -> None:
         """Write what a drain has brought about."""
         tokens = {self._token(ref): ref for ref in records}
         rows = {f"{row.object}:{row.key_hash}": row for row in self._rows(tokens)}

@@ -97,7 +97,7 @@ class DeliveryState(StrEnum):
     """Parked work that a person let go of when disconnecting."""
 
 
-class Source(Base):
+class SourceRow(Base):
     """A meetergo workspace beside the one that the environment describes."""
 
     __tablename__ = "sources"

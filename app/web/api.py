@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
-from app.domain.booking import Outcome
+from app.domain.booking import MeetingOutcome
 from app.domain.json_text import NotJson, TooDeep, parse_json
 from app.store.models import DeliveryState
 from app.trial import preview_account
@@ -59,12 +59,12 @@ def outcome(key: str) -> Response:
     found = find_booking(key).booking
     body = _json()
     said = body.get("outcome", "") if isinstance(body, dict) else ""
-    if said is not None and said not in list(Outcome):
-        known = ", ".join(f'"{item}"' for item in Outcome)
+    if said is not None and said not in list(MeetingOutcome):
+        known = ", ".join(f'"{item}"' for item in MeetingOutcome)
         raise BadRequest(f'Send {{"outcome": …}} with one of: {known}, null.')
     if found.form:
         raise BadRequest("This is a form: there was no meeting.")
-    meant = Outcome(said) if said else None
+    meant = MeetingOutcome(said) if said else None
     services().waker.wake(services().intake.say_outcome(found.key, meant, ACTOR))
     return jsonify(key=found.key, outcome=said)
 
@@ -180,7 +180,7 @@ _KEY = {
     "description": "The booking's key (source:id), or its id in the default source",
 }
 _TEXT, _MAYBE = {"type": "string"}, {"type": ["string", "null"]}
-_OUTCOME = {"enum": [*[item.value for item in Outcome], None]}
+_OUTCOME = {"enum": [*[item.value for item in MeetingOutcome], None]}
 _ANY: dict[str, Any] = {}
 _SCHEMAS = {
     "Error": _object(error=_object(code=_TEXT, message=_TEXT)),

@@ -6,7 +6,7 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.exceptions import BadRequest
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from app.domain.booking import Booking, Outcome
+from app.domain.booking import Booking, MeetingOutcome
 from app.domain.events import local
 from app.services.bookings import sync_again
 from app.store.engine import utcnow
@@ -45,9 +45,9 @@ def outcome(key: str) -> WerkzeugResponse:
     """Say how the meeting went, or take it back; the CRMs follow."""
     booking = find_booking(key).booking
     said = request.form.get("outcome", "")
-    if booking.form or said not in (*Outcome, TAKE_BACK):
+    if booking.form or said not in (*MeetingOutcome, TAKE_BACK):
         raise BadRequest("A meeting was held or a no-show; a form is neither.")
-    meant = None if said == TAKE_BACK else Outcome(said)
+    meant = None if said == TAKE_BACK else MeetingOutcome(said)
     wake = services().intake.say_outcome(booking.key, meant, me().name)
     services().waker.wake(wake)
     return redirect(url_for("bookings.show", key=booking.key), 303)

@@ -13,7 +13,7 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from app.doctor import examine_connection
 from app.domain.errors import CrmError
 from app.domain.limits import LOGIN_HOST
-from app.oauth.flow import FlowError, Wish, own_path
+from app.oauth.flow import ConnectRequest, FlowError, own_path
 from app.services.connect import OtherAccount, UnfitGrant
 from app.services.overview import Overview
 from app.store.engine import utcnow
@@ -41,7 +41,7 @@ def start(name: str) -> Answer:
     if len(host) > LOGIN_HOST:
         words = f"A login host has at most {LOGIN_HOST} characters. Go back and mend it."
         return _message(f"{provider.title} is not connected", words, 400)
-    wish = Wish(
+    wish = ConnectRequest(
         connection_id=asked_connection(request.args),
         other_account="other_account" in request.args,
         login_host=host or None,
@@ -58,7 +58,7 @@ def start(name: str) -> Answer:
 def callback(name: str) -> Answer:
     """Take the browser back from the consent page and connect."""
     provider = _provider(name)
-    wish = Wish()
+    wish = ConnectRequest()
     try:
         token, wish = services().flow.finish(provider, _answer(), _session_id())
         number = services().connector.connect(provider, token, me().name, wish)
@@ -153,7 +153,7 @@ def add_key(name: str) -> Answer:
     """Check a key at the CRM and connect with it; it is never shown again."""
     provider = _provider(name)
     number = asked_connection(request.form)
-    wish = Wish(connection_id=number, other_account="other_account" in request.form)
+    wish = ConnectRequest(connection_id=number, other_account="other_account" in request.form)
     key = request.form.get("key", "").strip()
     try:
         number = services().connector.add_key(provider, key, me().name, wish)
@@ -193,7 +193,7 @@ def _message(title: str, message: str, status: int) -> tuple[str, int]:
     return render_template("message.html", title=title, message=message), status
 
 
-def _not_connected(provider: Provider, error: Exception, wish: Wish) -> tuple[str, int]:
+def _not_connected(provider: Provider, error: Exception, wish: ConnectRequest) -> tuple[str, int]:
     log.warning("connect_failed", provider=provider.name, reason=type(error).__name__)
     again: dict[str, Any] = {"name": provider.name, "host": wish.login_host}
     if wish.connection_id:

@@ -43,7 +43,7 @@ LOOK_SECONDS = 0.2
 RECEIVE = 64 * 1024
 
 
-class Phase(Enum):
+class SocketPhase(Enum):
     """What a connection that no thread works on waits for."""
 
     HEAD = "head"
@@ -52,7 +52,7 @@ class Phase(Enum):
     LINGER = "linger"
 
 
-class Answer:
+class BufferedAnswer:
     """Stands in for the socket while a thread makes an answer; the loop sends it."""
 
     def __init__(self) -> None:
@@ -83,8 +83,8 @@ class Visit:
     server: Any
     ends: float
     arrival: Arrival = field(default_factory=Arrival)
-    phase: Phase = Phase.HEAD
-    sock: Answer = field(default_factory=Answer)
+    phase: SocketPhase = SocketPhase.HEAD
+    sock: BufferedAnswer = field(default_factory=BufferedAnswer)
     """What gunicorn writes the answer to."""
     continues: bool = False
     """Whether the client waits for `100 Continue` before it sends the body."""
@@ -120,7 +120,7 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
         wire.setblocking(False)
         self.nr_conns += 1
         visit = Visit(wire, client, listener.getsockname(), time.monotonic() + HEAD_SECONDS)
-        self._wait(visit, Phase.HEAD, visit.ends)
+        self._wait(visit, SocketPhase.HEAD, visit.ends)
         if self.nr_conns >= self.worker_connections:
             self._make_room()
 
@@ -129,10 +129,10 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
         if oldest is not None:
             self._drop(oldest)
 
-    def _wait(self, visit: Visit, phase: Phase, ends: float) -> None:
+    def _wait(self, visit: Visit, phase: SocketPhase, ends: float) -> None:
         """Leave a connection to the loop until it can be read (or, for an answer, written) on."""
         visit.phase, visit.ends = phase, ends
-        writes = phase is Phase.ANSWER
+        writes = phase is SocketPhase.ANSWER
         event = selectors.EVENT_WRITE if writes else selectors.EVENT_READ
         self._forget(visit)
         step = self._write if writes else self._read
@@ -156,7 +156,7 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
             return
         self._looked = now
         for visit in [visit for visit in self._waiting if visit.ends <= now]:
-            begun = visit.phase in (Phase.HEAD, Phase.BODY) and visit.arrival.data
+            begun = visit.phase in (SocketPhase.HEAD, SocketPhase.BODY) and visit.arrival.data
             if begun:
                 self._refuse(visit, 408, "The request did not come whole in time.")
             else:
@@ -179,7 +179,7 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
         except OSError:
             self._drop(visit)
             return
-        if visit.phase is Phase.LINGER:
+        if visit.phase is SocketPhase.LINGER:
             visit.thrown_away += len(data)
             if not data or visit.thrown_away > LINGER_BYTES:
                 self._drop(visit)
@@ -187,7 +187,7 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
         visit.arrival.feed(data)
         if not visit.arrival.data:
             self._drop(visit)
-        elif visit.phase is Phase.HEAD:
+        elif visit.phase is SocketPhase.HEAD:
             self._look(visit)
         elif visit.arrival.whole:
             self._forget(visit)
@@ -213,7 +213,7 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
 
     def handle(self, visit: Visit) -> bool:
         """Make the answer, in a thread; give whether the body is needed that has not come yet."""
-        visit.sock = Answer()
+        visit.sock = BufferedAnswer()
         try:
             parser = RequestParser(self.cfg, visit.arrival.source(), visit.client)
             self.handle_request(next(parser), visit)
@@ -236,12 +236,12 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
             return
         now = time.monotonic()
         if not body_needed:
-            self._wait(visit, Phase.ANSWER, now + ANSWER_SECONDS)
+            self._wait(visit, SocketPhase.ANSWER, now + ANSWER_SECONDS)
             self._write(visit)
             return
         if visit.continues and not self._say_continue(visit):
             return
-        self._wait(visit, Phase.BODY, now + BODY_SECONDS)
+        self._wait(visit, SocketPhase.BODY, now + BODY_SECONDS)
 
     def _say_continue(self, visit: Visit) -> bool:
         try:
@@ -253,7 +253,7 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
 
     def _refuse(self, visit: Visit, status: int, words: str) -> None:
         visit.sock = _answer(status, words)
-        self._wait(visit, Phase.ANSWER, time.monotonic() + ANSWER_SECONDS)
+        self._wait(visit, SocketPhase.ANSWER, time.monotonic() + ANSWER_SECONDS)
 
     def _write(self, visit: Visit) -> None:
         try:
@@ -267,7 +267,7 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
         except OSError:
             self._drop(visit)
             return
-        self._wait(visit, Phase.LINGER, time.monotonic() + LINGER_SECONDS)
+        self._wait(visit, SocketPhase.LINGER, time.monotonic() + LINGER_SECONDS)
 
 
 def _call(step: Any, visit: Visit, _wire: object) -> None:
@@ -291,11 +291,11 @@ def _status(error: Exception) -> int:
     return _STATUS.get(type(error), 400) if isinstance(error, foreseen) else 500
 
 
-def _answer(status: int, words: str) -> Answer:
+def _answer(status: int, words: str) -> BufferedAnswer:
     name = _NAMES[status]
     code = name.lower().replace(" ", "_")
     body = json.dumps({"error": {"code": code, "message": words}}).encode()
-    answer = Answer()
+    answer = BufferedAnswer()
     answer.sendall(
         f"HTTP/1.1 {status} {name}\r\nConnection: close\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\n\r\n".encode()

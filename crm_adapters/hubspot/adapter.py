@@ -6,22 +6,22 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from app.domain.allowance import Allowance
+from app.domain.allowance import RateLimit
 from app.domain.errors import AccountRefused, Conflict, InvalidRecord, RetryLater
 from app.domain.records import (
-    Account,
-    Choice,
+    CrmAccount,
     CrmField,
     CrmShape,
     Directory,
-    Findings,
-    Kind,
+    FieldKind,
+    FieldOption,
+    Lookup,
+    LookupResults,
     MatchKey,
     NewField,
     ObjectName,
     Pipeline,
     Plan,
-    Question,
     Ref,
 )
 from app.domain.zones import country_of_zone
@@ -59,16 +59,16 @@ KNOWN_FIELD = {
 """A property that every portal has: new ones go into its group. The names of groups are not public."""
 PROPERTY_TYPES = {
     # https://developers.hubspot.com/docs/api-reference/crm-properties-v3/guide
-    Kind.TEXT: ("string", "text"),
-    Kind.NUMBER: ("number", "number"),
-    Kind.WHOLE: ("number", "number"),
-    Kind.FLAG: ("bool", "booleancheckbox"),
-    Kind.DATE: ("date", "date"),
-    Kind.MOMENT: ("datetime", "date"),
-    Kind.TIME: ("string", "text"),
-    Kind.CHOICE: ("enumeration", "select"),
-    Kind.CHOICES: ("enumeration", "checkbox"),
-    Kind.MONEY: ("number", "number"),
+    FieldKind.TEXT: ("string", "text"),
+    FieldKind.NUMBER: ("number", "number"),
+    FieldKind.WHOLE: ("number", "number"),
+    FieldKind.FLAG: ("bool", "booleancheckbox"),
+    FieldKind.DATE: ("date", "date"),
+    FieldKind.MOMENT: ("datetime", "date"),
+    FieldKind.TIME: ("string", "text"),
+    FieldKind.CHOICE: ("enumeration", "select"),
+    FieldKind.CHOICES: ("enumeration", "checkbox"),
+    FieldKind.MONEY: ("number", "number"),
 }
 MARKED = (ObjectName.DEAL, ObjectName.MEETING)
 """Objects that get the booking-id property."""
@@ -79,7 +79,7 @@ class HubSpotAdapter:
 
     batch_size: ClassVar[int] = 500
     asks_ahead: ClassVar[bool] = False
-    allowances: ClassVar[Sequence[Allowance]] = (CALLS, SEARCHES)
+    allowances: ClassVar[Sequence[RateLimit]] = (CALLS, SEARCHES)
     shape: ClassVar[CrmShape] = CrmShape(
         owner_fields=dict.fromkeys(ObjectName, "hubspot_owner_id"),
         pipeline_field="pipeline",
@@ -123,14 +123,14 @@ class HubSpotAdapter:
         self._number = ""
         self._country: str | None = None
         self._portal = Portal()
-        self._users: tuple[Choice, ...] = ()
+        self._users: tuple[FieldOption, ...] = ()
 
-    def whoami(self) -> Account:
+    def whoami(self) -> CrmAccount:
         """The portal's number, from /account-info, which knows no name."""
         details = self._api.details()
         self._number = an_id(details, "portalId")
         self._country = country_of_zone(some_text(details, "timeZone"))
-        return Account(self._number, f"portal {self._number}")
+        return CrmAccount(self._number, f"portal {self._number}")
 
     def check(self, name: ObjectName) -> None:
         """Read one record of an object."""
@@ -220,7 +220,7 @@ class HubSpotAdapter:
             "groupName": self._group(field.object),
             "hasUniqueValue": unique,
         }
-        yes_or_no = (("Yes", "true"), ("No", "false")) if field.kind is Kind.FLAG else ()
+        yes_or_no = (("Yes", "true"), ("No", "false")) if field.kind is FieldKind.FLAG else ()
         options = yes_or_no or tuple((label, label) for label in field.options)
         if options:
             body["options"] = [
@@ -269,7 +269,7 @@ class HubSpotAdapter:
             writer.write(name, plan.of(name))
         note_lost_targets(self.find, plan, report)
 
-    def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
+    def find(self, questions: Sequence[Lookup], ids: Mapping[Ref, str]) -> LookupResults:
         """Read and look, object by object: contacts tell which deals may be meant."""
         asked = read_ids(questions, self.record_id_in)
         return find(self._api, asked, ids, self._portal)

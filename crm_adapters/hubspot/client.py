@@ -8,7 +8,7 @@ from typing import Any
 import hubspot
 import urllib3
 
-from app.domain.allowance import Allowance
+from app.domain.allowance import RateLimit
 from app.domain.errors import Gone, InvalidRecord, RateLimited, RetryLater, Unreadable
 from app.domain.records import ObjectName
 from app.outbound.reply import (
@@ -57,9 +57,9 @@ LINK_TYPES = {
 BATCH = 100
 """Most inputs of a batch call."""
 SEARCH_PAGE = 200
-CALLS = Allowance("10 seconds", 110, 10.0)
+CALLS = RateLimit("10 seconds", 110, 10.0)
 """https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines (OAuth apps)"""
-SEARCHES = Allowance("searches", 5, 1.0, told=False)
+SEARCHES = RateLimit("searches", 5, 1.0, told=False)
 """https://developers.hubspot.com/docs/api-reference/search/guide#limits; it has no headers."""
 MANY = ("/search", "/batch/read", "/crm/v3/objects/{objectType}")
 """Ends of the client's paths that read records of an object, or links."""
@@ -112,7 +112,7 @@ class HubSpotClient:
         client.call_api = call_api
         return getattr(package, api_name)(api_client=client)
 
-    def _once(self, allowance: Allowance, send: Any) -> Any:
+    def _once(self, allowance: RateLimit, send: Any) -> Any:
         try:
             reply: Reply = exchange(self.access, allowance, send)
         except RateLimited as error:

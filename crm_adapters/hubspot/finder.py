@@ -11,12 +11,12 @@ from app.domain.people import ascii_domain, spellings
 from app.domain.phones import digit_forms, is_number, usual_spellings
 from app.domain.records import (
     SHARED,
-    Findings,
-    Found,
-    Key,
+    CrmRecord,
+    Lookup,
+    LookupKey,
+    LookupResults,
     MatchKey,
     ObjectName,
-    Question,
     Ref,
     Whose,
 )
@@ -56,8 +56,8 @@ class Portal:
 
 
 def find(
-    api: HubSpotClient, questions: Sequence[Question], ids: Mapping[Ref, str], portal: Portal
-) -> Findings:
+    api: HubSpotClient, questions: Sequence[Lookup], ids: Mapping[Ref, str], portal: Portal
+) -> LookupResults:
     """Read and look, object by object: contacts tell which companies and deals may be meant."""
     return Finder(api, questions, ids, portal).run()
 
@@ -68,7 +68,7 @@ class Finder(KeyFinder):
     def __init__(
         self,
         api: HubSpotClient,
-        questions: Sequence[Question],
+        questions: Sequence[Lookup],
         ids: Mapping[Ref, str],
         portal: Portal,
     ) -> None:
@@ -141,7 +141,7 @@ class Finder(KeyFinder):
             if company in there and _shows(whose, there[company])
         }
 
-    def by_id(self, name: ObjectName, wanted: Mapping[str, Question]) -> Iterator[Hit]:
+    def by_id(self, name: ObjectName, wanted: Mapping[str, Lookup]) -> Iterator[Hit]:
         """Batch read; what is missing there may be a merged record, which answers alone."""
         fields = sorted({field for question in wanted.values() for field in question.fields})
         there = set()
@@ -159,7 +159,7 @@ class Finder(KeyFinder):
                     yield question, _found(merged, "record id")
 
     def by_key(
-        self, name: ObjectName, kind: MatchKey, asked: list[tuple[Question, Key]]
+        self, name: ObjectName, kind: MatchKey, asked: list[tuple[Lookup, LookupKey]]
     ) -> Iterator[Hit]:
         """Look for the records of one object by one kind of key."""
         if kind is MatchKey.EMAIL:
@@ -180,7 +180,7 @@ class Finder(KeyFinder):
                 yield from self._search_in(name, field, part)
 
     def _read_by(
-        self, name: ObjectName, field: str, asked: list[tuple[Question, Key]]
+        self, name: ObjectName, field: str, asked: list[tuple[Lookup, LookupKey]]
     ) -> Iterator[Hit]:
         """Read by a unique property, which unlike search does not lag."""
         by_value = {form: question for question, key in asked for form in spellings(key.value)}
@@ -193,7 +193,7 @@ class Finder(KeyFinder):
                     yield question, _found(record, field)
 
     def _search_in(
-        self, name: ObjectName, field: str, asked: list[tuple[Question, Key]]
+        self, name: ObjectName, field: str, asked: list[tuple[Lookup, LookupKey]]
     ) -> Iterator[Hit]:
         fields = sorted({f for q, _ in asked for f in q.fields} | {field})
         for chunk in chunks(asked):
@@ -206,7 +206,7 @@ class Finder(KeyFinder):
                     if there == key.value.lower():
                         yield question, _found(record, field)
 
-    def _by_domain(self, asked: list[tuple[Question, Key]]) -> Iterator[Hit]:
+    def _by_domain(self, asked: list[tuple[Lookup, LookupKey]]) -> Iterator[Hit]:
         """Companies by their first domain, else by a further one.
 
         The rule that looks into the further ones takes one domain: a few are looked for in the one
@@ -237,7 +237,7 @@ class Finder(KeyFinder):
             for there in hits.values():
                 yield from [hit for hit in there if hit[1].by == "domain"] or there
 
-    def _by_secondary(self, asked: list[tuple[Question, Key]]) -> Iterator[Hit]:
+    def _by_secondary(self, asked: list[tuple[Lookup, LookupKey]]) -> Iterator[Hit]:
         name = FURTHER_EMAILS
         for question, key in asked:
             forms = spellings(key.value)
@@ -251,7 +251,7 @@ class Finder(KeyFinder):
                 if {entry.strip() for entry in there} & {*forms}:
                     yield question, _found(record, "secondary e-mail")
 
-    def _by_phone(self, asked: list[tuple[Question, Key]]) -> Iterator[Hit]:
+    def _by_phone(self, asked: list[tuple[Lookup, LookupKey]]) -> Iterator[Hit]:
         """Contacts by a number: the index knows its digits, what they mean is compared by us."""
         shown = self._portal.phones
         if not shown & {*PHONES, *CALCULATED}:
@@ -277,12 +277,12 @@ class Finder(KeyFinder):
                     if self._has_number(values_of(record), key):
                         yield question, _found(record, "phone")
 
-    def _has_number(self, values: Mapping[str, str | None], key: Key) -> bool:
+    def _has_number(self, values: Mapping[str, str | None], key: LookupKey) -> bool:
         own = next(filter(None, (read_country(values.get(name)) for name in COUNTRIES)), None)
         others = (key.field, self._portal.country)
         return any(is_number(values.get(name), key.value, own, others) for name in PHONES)
 
-    def _open_deals(self, asked: list[tuple[Question, Key]]) -> Iterator[Hit]:
+    def _open_deals(self, asked: list[tuple[Lookup, LookupKey]]) -> Iterator[Hit]:
         """Deals of a contact that are not closed; links do not lag as search does."""
         people = {}
         for question, key in asked:
@@ -299,7 +299,7 @@ class Finder(KeyFinder):
                     if same and values_of(record).get("hs_is_closed") != "true":
                         yield question, _found(record, "open deal")
 
-    def _begun(self, name: ObjectName, asked: list[tuple[Question, Key]]) -> Iterator[Hit]:
+    def _begun(self, name: ObjectName, asked: list[tuple[Lookup, LookupKey]]) -> Iterator[Hit]:
         """Find records whose create was begun before: by the unique id, else through their links."""
         if name is ObjectName.DEAL and any(BOOKING_FIELD in q.content for q, _ in asked):
             yield from self._read_by(name, BOOKING_FIELD, asked)
@@ -329,7 +329,7 @@ class Finder(KeyFinder):
             seen.update(ids)
 
 
-def _shows(whose: Whose, found: Found) -> bool:
+def _shows(whose: Whose, found: CrmRecord) -> bool:
     """Whether a contact's addresses, or a company's domains, are those of an attendee."""
     values = {name: str(value or "") for name, value in found.values.items()}
     emails = [values.get("email", ""), *values.get(FURTHER_EMAILS, "").split(";")]
@@ -337,8 +337,8 @@ def _shows(whose: Whose, found: Found) -> bool:
     return whose.owns(emails, [ascii_domain(domain) or domain for domain in domains])
 
 
-def _found(record: Json, by: str) -> Found:
-    return Found(an_id(record), values_of(record), by, made_at=some_text(record, "createdAt"))
+def _found(record: Json, by: str) -> CrmRecord:
+    return CrmRecord(an_id(record), values_of(record), by, made_at=some_text(record, "createdAt"))
 
 
 def _domains(first: str | None, further: str | None) -> list[str]:

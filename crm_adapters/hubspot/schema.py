@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from app.domain.records import Choice, CrmField, Kind, Pipeline, Stage
+from app.domain.records import CrmField, FieldKind, FieldOption, Pipeline, Stage
 from app.outbound.reply import Json, a_text, an_id, rows, some_object, some_objects, some_text
 
 KINDS = {
     # https://developers.hubspot.com/docs/api-reference/crm-properties-v3/guide; what is not here
     # (json, object_coordinates) is HubSpot's own.
-    "string": Kind.TEXT, "number": Kind.NUMBER, "date": Kind.DATE, "datetime": Kind.MOMENT,
-    "bool": Kind.FLAG, "phone_number": Kind.TEXT, "enumeration": Kind.CHOICE,
+    "string": FieldKind.TEXT, "number": FieldKind.NUMBER, "date": FieldKind.DATE,
+    "datetime": FieldKind.MOMENT,
+    "bool": FieldKind.FLAG, "phone_number": FieldKind.TEXT, "enumeration": FieldKind.CHOICE,
 }  # fmt: skip
 LONGEST = 65_536
 """Characters of a text: https://developers.hubspot.com/docs/api-reference/crm-properties-v3/guide"""
@@ -20,23 +21,23 @@ LISTED = frozenset({"pipeline", "dealstage"})
 OWNERS = "hubspot_owner_id"
 
 
-def field_of(item: Json, owners: tuple[Choice, ...] = ()) -> CrmField:
+def field_of(item: Json, owners: tuple[FieldOption, ...] = ()) -> CrmField:
     """A property; `owners` are the users who may stand in one that holds a user."""
     name = a_text(item, "name")
-    kind = KINDS.get(some_text(item, "type"), Kind.OTHER)
+    kind = KINDS.get(some_text(item, "type"), FieldKind.OTHER)
     options = tuple(
-        Choice(a_text(o, "value"), some_text(o, "label") or a_text(o, "value"))
+        FieldOption(a_text(o, "value"), some_text(o, "label") or a_text(o, "value"))
         for o in some_objects(item, "options")
     )
-    if kind is Kind.CHOICE and some_text(item, "fieldType") == "checkbox":
-        kind = Kind.CHOICES
+    if kind is FieldKind.CHOICE and some_text(item, "fieldType") == "checkbox":
+        kind = FieldKind.CHOICES
     if some_text(item, "referencedObjectType") == "OWNER" or name == OWNERS:
-        kind, options = Kind.USER, owners
-    elif kind in (Kind.CHOICE, Kind.CHOICES) and not options:
+        kind, options = FieldKind.USER, owners
+    elif kind in (FieldKind.CHOICE, FieldKind.CHOICES) and not options:
         # Pipelines and stages come as a list without options of its own.
-        kind = Kind.OTHER
+        kind = FieldKind.OTHER
     told = some_object(item, "modificationMetadata").get("readOnlyValue") is True
-    taken = kind is not Kind.OTHER or name in LISTED
+    taken = kind is not FieldKind.OTHER or name in LISTED
     return CrmField(
         name,
         some_text(item, "label") or name,
@@ -44,16 +45,16 @@ def field_of(item: Json, owners: tuple[Choice, ...] = ()) -> CrmField:
         unique=item.get("hasUniqueValue") is True,
         writable=taken and not told and item.get("calculated") is not True,
         options=options,
-        form=r"\d{1,18}" if kind is Kind.USER else "",
-        length=LONGEST if kind is Kind.TEXT else None,
+        form=r"\d{1,18}" if kind is FieldKind.USER else "",
+        length=LONGEST if kind is FieldKind.TEXT else None,
         custom=item.get("hubspotDefined") is not True,
     )
 
 
-def choices_of(rows_: Iterable[Json]) -> tuple[Choice, ...]:
+def choices_of(rows_: Iterable[Json]) -> tuple[FieldOption, ...]:
     """Id and e-mail address of those who can own."""
     return tuple(
-        Choice(an_id(owner), some_text(owner, "email").strip().lower())
+        FieldOption(an_id(owner), some_text(owner, "email").strip().lower())
         for owner in rows_
         if owner.get("archived") is not True
     )

@@ -15,10 +15,10 @@ from app.domain.records import (
     Change,
     FieldValue,
     ObjectName,
-    Outcome,
     Plan,
     Ref,
-    Result,
+    WriteOutcome,
+    WriteResult,
 )
 from app.outbound.reply import Json, an_id, header_number, rows
 from crm_adapters.base import (
@@ -63,7 +63,7 @@ class Writer:
         for chunk in chunks(changes):
             self._api.archive(chunk[0].ref.object, [change.record_id for change in chunk])
             for change in chunk:
-                self._done(change, change.record_id or "", Outcome.DELETED)
+                self._done(change, change.record_id or "", WriteOutcome.DELETED)
 
     def _settled(self, change: Change) -> bool:
         return change.ref in self._report.results or change.ref in self._report.problems
@@ -86,7 +86,7 @@ class Writer:
         # Only now: what is done is not tried again, and its links are a part of it.
         for change in good:
             if change.ref not in self._report.problems:
-                outcome = Outcome.UPDATED if change.fields else Outcome.UNCHANGED
+                outcome = WriteOutcome.UPDATED if change.fields else WriteOutcome.UNCHANGED
                 self._done(change, change.record_id or "", outcome)
 
     def _update_chunk(self, chunk: list[Change]) -> None:
@@ -151,7 +151,7 @@ class Writer:
             return
         for record in rows(answer, "results"):
             change = chunk[0] if len(chunk) == 1 else _told_by(chunk, mark, record)
-            self._done(change, an_id(record), Outcome.CREATED)
+            self._done(change, an_id(record), WriteOutcome.CREATED)
         for error_of_one in errors_of(answer):
             for trace in context(error_of_one, "objectWriteTraceId"):
                 number = header_number(trace)
@@ -232,9 +232,9 @@ class Writer:
                     continue
                 self._report.problems[ref] = problem_of(change, error)
 
-    def _done(self, change: Change, record_id: str, outcome: Outcome) -> None:
+    def _done(self, change: Change, record_id: str, outcome: WriteOutcome) -> None:
         self._ids[change.ref] = record_id
-        self._report.results[change.ref] = Result(record_id, outcome)
+        self._report.results[change.ref] = WriteResult(record_id, outcome)
 
 
 def _properties(fields: Any) -> dict[str, str]:

@@ -8,21 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 from urllib.parse import urlsplit
 
-from app.domain.allowance import Allowance
+from app.domain.allowance import RateLimit
 from app.domain.countries import read_country
 from app.domain.errors import AccountRefused, Gone, InvalidRecord, RetryLater
 from app.domain.records import (
-    Account,
+    CrmAccount,
     CrmField,
     CrmShape,
     Directory,
-    Findings,
-    Kind,
+    FieldKind,
+    Lookup,
+    LookupResults,
     MatchKey,
     NewField,
     ObjectName,
     Plan,
-    Question,
     Ref,
 )
 from app.domain.zones import country_of_zone
@@ -69,9 +69,10 @@ PAGES = {
 }
 LEAD_PAGE = "leads/inbox"
 FIELD_TYPES = {
-    Kind.TEXT: "varchar", Kind.NUMBER: "double", Kind.WHOLE: "double", Kind.FLAG: "enum",
-    Kind.DATE: "date", Kind.MOMENT: "varchar", Kind.TIME: "time", Kind.CHOICE: "enum",
-    Kind.CHOICES: "set", Kind.MONEY: "monetary",
+    FieldKind.TEXT: "varchar", FieldKind.NUMBER: "double", FieldKind.WHOLE: "double",
+    FieldKind.FLAG: "enum",
+    FieldKind.DATE: "date", FieldKind.MOMENT: "varchar", FieldKind.TIME: "time", FieldKind.CHOICE: "enum",
+    FieldKind.CHOICES: "set", FieldKind.MONEY: "monetary",
 }  # fmt: skip
 YES_OR_NO = ("Yes", "No")
 """Pipedrive has no check boxes of one's own: a list of two stands for one."""
@@ -84,7 +85,7 @@ class PipedriveAdapter:
 
     batch_size: ClassVar[int] = 20
     asks_ahead: ClassVar[bool] = True
-    allowances: ClassVar[Sequence[Allowance]] = (CALLS, SEARCHES)
+    allowances: ClassVar[Sequence[RateLimit]] = (CALLS, SEARCHES)
     shape: ClassVar[CrmShape] = CrmShape(
         listed=frozenset({"meeting.type"}),
         owner_fields=dict.fromkeys(ObjectName, "owner_id"),
@@ -132,7 +133,7 @@ class PipedriveAdapter:
         self._about = AboutAccount()
         self._country: str | None = None
 
-    def whoami(self) -> Account:
+    def whoami(self) -> CrmAccount:
         """The company's id, its name and its domain."""
         me = self._api.me()
         self._own_user = some_text(me, "id") or None
@@ -145,7 +146,9 @@ class PipedriveAdapter:
         number = some_text(me, "company_id") or domain
         if not number:
             raise RetryLater("Pipedrive does not say whose account it is.")
-        return Account(number, f"{some_text(me, 'company_name') or 'company'} ({domain or number})")
+        return CrmAccount(
+            number, f"{some_text(me, 'company_name') or 'company'} ({domain or number})"
+        )
 
     def check(self, name: ObjectName) -> None:
         """Read one record of an object."""
@@ -218,7 +221,7 @@ class PipedriveAdapter:
             if field.object is ObjectName.MEETING:
                 raise InvalidRecord("Pipedrive's activities take no custom fields.")
             body: Json = {"field_name": field.name, "field_type": FIELD_TYPES[field.kind]}
-            options = YES_OR_NO if field.kind is Kind.FLAG else field.options
+            options = YES_OR_NO if field.kind is FieldKind.FLAG else field.options
             if options:
                 body["options"] = [{"label": label} for label in options]
             self._api.make_field(field.object, body)
@@ -256,7 +259,7 @@ class PipedriveAdapter:
         writer.write(self.shape.objects)
         note_lost_targets(self.find, plan, report)
 
-    def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
+    def find(self, questions: Sequence[Lookup], ids: Mapping[Ref, str]) -> LookupResults:
         """Search persons and organizations, list what hangs on them."""
         asked = read_ids(questions, self.record_id_in)
         finder = Finder(self._api, self._fields(), self._asking, asked, ids, self._country)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from app.domain.allowance import Allowance
+from app.domain.allowance import RateLimit
 from app.domain.errors import Gone, InvalidRecord, RateLimited, RetryLater, Unreadable
 from app.domain.records import ObjectName
 from app.outbound.reply import (
@@ -48,10 +48,10 @@ FIELD_PATHS = {
     ObjectName.DEAL: f"{V2}/dealFields",
     ObjectName.MEETING: f"{V2}/activityFields",
 }
-CALLS = Allowance("2 seconds", 80, 2.0)
+CALLS = RateLimit("2 seconds", 80, 2.0)
 """Of the smallest plan; the headers tell of larger ones.
 https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting"""
-SEARCHES = Allowance("searches", 10, 2.0, told=False)
+SEARCHES = RateLimit("searches", 10, 2.0, told=False)
 LEADS_PAGE = 100
 SEARCH_PAGE = 100
 """Records that one search gives."""

@@ -12,12 +12,12 @@ from app.domain.people import normalise_email, spellings
 from app.domain.phones import is_number, last_digits
 from app.domain.records import (
     BY_NUMBER,
+    CrmRecord,
     FieldValue,
-    Found,
-    Key,
+    Lookup,
+    LookupKey,
     MatchKey,
     ObjectName,
-    Question,
     Ref,
     Whose,
 )
@@ -43,7 +43,7 @@ class Finder(KeyFinder):
         api: PipedriveClient,
         custom: CustomFields,
         pool: Executor,
-        questions: Sequence[Question],
+        questions: Sequence[Lookup],
         ids: Mapping[Ref, str],
         country: str | None = None,
     ) -> None:
@@ -57,11 +57,13 @@ class Finder(KeyFinder):
             return values_of_lead(self._custom, item)
         return values_of(self._custom, name, item)
 
-    def _hit(self, question: Question, item: Json, by: str, was: str = "") -> Hit:
+    def _hit(self, question: Lookup, item: Json, by: str, was: str = "") -> Hit:
         name, made_at = question.ref.object, some_text(item, "add_time")
         company = str(flat(item.get("org_id")) or "") if name is ObjectName.CONTACT else ""
         values = self._values(name, item)
-        return question, Found(an_id(item), values, by, made_at=made_at, company=company, was=was)
+        return question, CrmRecord(
+            an_id(item), values, by, made_at=made_at, company=company, was=was
+        )
 
     def telling(self, name: ObjectName) -> frozenset[str]:
         """All of a record is read anyway."""
@@ -76,7 +78,7 @@ class Finder(KeyFinder):
         told = together(self._pool, lambda claim: tell(*claim), named)
         return {claim[0].ref for claim, is_theirs in zip(named, told, strict=True) if is_theirs}
 
-    def _is_his(self, question: Question, whose: Whose, hit: Found) -> bool:
+    def _is_his(self, question: Lookup, whose: Whose, hit: CrmRecord) -> bool:
         """Whether a person has the attendee's address, or an address or company of that domain."""
         emails, company = hit.values.get("emails"), hit.company
         if whose.owns(emails if isinstance(emails, list) else ()):
@@ -88,7 +90,7 @@ class Finder(KeyFinder):
         asked = [q for q in self._questions if q.ref in question.anchors]
         return self._is_called(self._api.get(ObjectName.COMPANY, company) or {}, whose, *asked)
 
-    def _hangs_on_ours(self, question: Question, whose: Whose, hit: Found) -> bool:
+    def _hangs_on_ours(self, question: Lookup, whose: Whose, hit: CrmRecord) -> bool:
         """Whether a deal is of the booking's company, or one of its people takes part in it."""
         company, person = (str(hit.values.get(key) or "") for key in ("org_id", "person_id"))
         people = self.booked(question, ObjectName.CONTACT)
@@ -97,7 +99,7 @@ class Finder(KeyFinder):
         # Who is not the deal's own person may be one of its participants.
         return bool(people and people & self._others(hit.record_id))
 
-    def _is_called(self, company: Mapping[str, object], whose: Whose, *questions: Question) -> bool:
+    def _is_called(self, company: Mapping[str, object], whose: Whose, *questions: Lookup) -> bool:
         """Whether a company's name is the attendee's domain, or what the mapping makes of that.
 
         An organization has no domain in v2.
@@ -118,7 +120,7 @@ class Finder(KeyFinder):
         except (Gone, AccountRefused, InvalidRecord):
             return set()
 
-    def by_id(self, name: ObjectName, wanted: Mapping[str, Question]) -> Iterator[Hit]:
+    def by_id(self, name: ObjectName, wanted: Mapping[str, Lookup]) -> Iterator[Hit]:
         """One call each: a list costs as much as ten of them."""
         ids = [i for i, q in wanted.items() if i.isdigit() or _may_be_lead(q, i)]
 
@@ -132,7 +134,7 @@ class Finder(KeyFinder):
             if item:
                 yield self._hit(wanted[record_id], item, "conversion" if was else "record id", was)
 
-    def _converted(self, question: Question, lead_id: str) -> Json | None:
+    def _converted(self, question: Lookup, lead_id: str) -> Json | None:
         """The deal that a person has made of a lead, which is gone then; None where there is none.
 
         'Related entities (notes, files, emails, activities, ...) are transferred … the lead is marked
@@ -156,7 +158,7 @@ class Finder(KeyFinder):
             # One that names another lead, or none, is not made of this one.
             if found and found.get(SOURCE_LEAD, lead_id) == lead_id:
                 return found
-        key = Key(MatchKey.FIELD, question.ref.key, BOOKING_FIELD)
+        key = LookupKey(MatchKey.FIELD, question.ref.key, BOOKING_FIELD)
         hits = self._searched(ObjectName.DEAL, MatchKey.FIELD, question, key) if marked else []
         return next(iter(hits), None)
 
@@ -169,7 +171,7 @@ class Finder(KeyFinder):
         ]
 
     def by_key(
-        self, name: ObjectName, kind: MatchKey, asked: list[tuple[Question, Key]]
+        self, name: ObjectName, kind: MatchKey, asked: list[tuple[Lookup, LookupKey]]
     ) -> Iterator[Hit]:
         """Search, then read what was found: the index shows deleted records too."""
         if kind is MatchKey.BOOKING:
@@ -177,7 +179,7 @@ class Finder(KeyFinder):
             yield from itertools.chain.from_iterable(begun)
             return
 
-        def look(entry: tuple[Question, Key]) -> list[Json]:
+        def look(entry: tuple[Lookup, LookupKey]) -> list[Json]:
             question, key = entry
             if kind is MatchKey.OPEN_DEAL:
                 return list(self._open_deals(key)) or self._newest_lead(question, key)
@@ -191,7 +193,12 @@ class Finder(KeyFinder):
                 yield self._hit(question, item, kind.replace("_", " "))
 
     def _searched(
-        self, name: ObjectName, kind: MatchKey, question: Question, key: Key, leads: bool = False
+        self,
+        name: ObjectName,
+        kind: MatchKey,
+        question: Lookup,
+        key: LookupKey,
+        leads: bool = False,
     ) -> list[Json]:
         """What is found; a search takes one spelling, so that the other one is looked for after it.
 
@@ -208,7 +215,7 @@ class Finder(KeyFinder):
         return []
 
     def _search(
-        self, name: ObjectName, kind: MatchKey, term: str, key: Key, leads: bool
+        self, name: ObjectName, kind: MatchKey, term: str, key: LookupKey, leads: bool
     ) -> Iterator[Json]:
         query = {"exact_match": "true"}
         if kind is MatchKey.DOMAIN:
@@ -231,7 +238,7 @@ class Finder(KeyFinder):
             if item and wanted and (not by_phone or self._lives_there(key, hit, item)):
                 yield item
 
-    def _with_phone(self, key: Key) -> list[Json]:
+    def _with_phone(self, key: LookupKey) -> list[Json]:
         """Persons whose numbers may be this one.
 
         Numbers are indexed as typed, and 'term can be present anywhere in the resulting field
@@ -248,7 +255,7 @@ class Finder(KeyFinder):
                 break
         return list(hits.values())
 
-    def _is_meant(self, kind: MatchKey, term: str, key: Key, hit: Json) -> bool:
+    def _is_meant(self, kind: MatchKey, term: str, key: LookupKey, hit: Json) -> bool:
         if kind is MatchKey.DOMAIN:
             return str(hit.get("name", "")).casefold() == term.casefold()
         if kind is MatchKey.PHONE:
@@ -258,11 +265,11 @@ class Finder(KeyFinder):
         mine = addresses[1:] if kind is MatchKey.SECONDARY_EMAIL else addresses
         return key.value in mine
 
-    def _has_number(self, key: Key, hit: Json, own: str | None = None) -> bool:
+    def _has_number(self, key: LookupKey, hit: Json, own: str | None = None) -> bool:
         others = (key.field, self._country)
         return any(is_number(entry, key.value, own, others) for entry in hit.get("phones") or ())
 
-    def _lives_there(self, key: Key, hit: Json, item: Json) -> bool:
+    def _lives_there(self, key: LookupKey, hit: Json, item: Json) -> bool:
         """Whether it is that number in the person's own country too, which only the person tells.
 
         Pipedrive shows an address of persons where Contact Sync is on.
@@ -270,14 +277,14 @@ class Finder(KeyFinder):
         own = read_country(some_object(item, "postal_address").get("country"))
         return own is None or self._has_number(key, hit, own)
 
-    def _open_deals(self, key: Key) -> Iterator[Json]:
+    def _open_deals(self, key: LookupKey) -> Iterator[Json]:
         person = self.id_of(Ref(ObjectName.CONTACT, key.value))
         query = {"person_id": person, "status": "open"}
         for deal in self._api.many(ObjectName.DEAL, query) if person else ():
             if key.field in ("", str(deal.get("pipeline_id"))):
                 yield deal
 
-    def _newest_lead(self, question: Question, key: Key) -> list[Json]:
+    def _newest_lead(self, question: Lookup, key: LookupKey) -> list[Json]:
         """The lead of a person that was made last, of those that are not archived."""
         person = self.id_of(Ref(ObjectName.CONTACT, key.value))
         if not (question.inbox and person):
@@ -285,7 +292,7 @@ class Finder(KeyFinder):
         leads = self._api.leads({"person_id": person})
         return sorted(leads, key=lambda lead: some_text(lead, "add_time"))[-1:]
 
-    def _begun(self, question: Question, key: Key) -> Iterator[Hit]:
+    def _begun(self, question: Lookup, key: LookupKey) -> Iterator[Hit]:
         """What was begun before: lists do not lag, the search does."""
         name = question.ref.object
         body, title = ("note", "subject") if name is ObjectName.MEETING else ("", "title")
@@ -302,7 +309,7 @@ class Finder(KeyFinder):
                 for item in self._searched(name, MatchKey.FIELD, question, field, leads):
                     yield self._hit(question, item, BY_NUMBER)
 
-    def _candidates(self, name: ObjectName, question: Question) -> Iterator[Json]:
+    def _candidates(self, name: ObjectName, question: Lookup) -> Iterator[Json]:
         """What hangs on the deal or the people that it was, or is to be, linked to."""
         deals = [ref for ref in question.anchors if ref.object is ObjectName.DEAL]
         if name is ObjectName.MEETING and deals:
@@ -321,28 +328,28 @@ class Finder(KeyFinder):
                 yield from self._api.leads(named)
 
     def _on_its_people(
-        self, question: Question, more: Json, name: ObjectName = ObjectName.DEAL
+        self, question: Lookup, more: Json, name: ObjectName = ObjectName.DEAL
     ) -> Iterator[Json]:
         """The records of an object that hang on a booking's people, or where there are none on its
         companies; `more` is asked of each."""
         for query in self._people_of(question):
             yield from self._api.many(name, {**query, **more})
 
-    def _people_of(self, question: Question) -> list[Json]:
+    def _people_of(self, question: Lookup) -> list[Json]:
         ids = self.ids_of(question.anchors)
         people = [i for i, ref in ids.items() if ref.object is ObjectName.CONTACT]
         companies = [i for i, ref in ids.items() if ref.object is ObjectName.COMPANY]
         return [{"person_id": i} for i in people] or [{"org_id": i} for i in companies]
 
 
-def _may_be_lead(question: Question, record_id: str) -> bool:
+def _may_be_lead(question: Lookup, record_id: str) -> bool:
     """Whether an id is to be read as a lead's: where somebody only typed one that the file makes
     none of, the account need not even let us see leads."""
     mine = question.inbox or question.record_id == record_id
     return question.ref.object is ObjectName.DEAL and mine and is_lead(record_id)
 
 
-def _may_be_converted(question: Question, record_id: str) -> bool:
+def _may_be_converted(question: Lookup, record_id: str) -> bool:
     """Whether it is the booking's own lead, which a person may have converted."""
     return _may_be_lead(question, record_id) and question.record_id == record_id
 

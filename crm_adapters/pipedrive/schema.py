@@ -7,28 +7,32 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from app.domain.errors import InvalidRecord
-from app.domain.records import Choice, CrmField, Kind, ObjectName, Pipeline, Stage
+from app.domain.records import CrmField, FieldKind, FieldOption, ObjectName, Pipeline, Stage
 from app.outbound.reply import Json, a_text, an_id, some_objects, some_text
 
 CUSTOM_KEY = re.compile(r"[0-9a-f]{40}")
 KINDS = {
     # https://pipedrive.readme.io/docs/core-api-concepts-custom-fields#types-of-custom-fields and the
     # types of the fields API of v2; what is not here takes no value of a mapping file.
-    "varchar": Kind.TEXT, "varchar_auto": Kind.TEXT, "text": Kind.TEXT, "phone": Kind.TEXT,
-    "varchar_options": Kind.TEXT, "double": Kind.NUMBER, "int": Kind.WHOLE,
-    "boolean": Kind.FLAG, "date": Kind.DATE, "daterange": Kind.DATES, "time": Kind.TIME,
-    "timerange": Kind.TIMES, "enum": Kind.CHOICE, "status": Kind.CHOICE,
-    "visible_to": Kind.CHOICE, "set": Kind.CHOICES, "address": Kind.ADDRESS,
-    "monetary": Kind.MONEY, "user": Kind.USER, "org": Kind.REFERENCE, "people": Kind.REFERENCE,
-    "stage": Kind.REFERENCE, "deal": Kind.REFERENCE, "pipeline": Kind.REFERENCE,
+    "varchar": FieldKind.TEXT, "varchar_auto": FieldKind.TEXT, "text": FieldKind.TEXT,
+    "phone": FieldKind.TEXT,
+    "varchar_options": FieldKind.TEXT, "double": FieldKind.NUMBER, "int": FieldKind.WHOLE,
+    "boolean": FieldKind.FLAG, "date": FieldKind.DATE, "daterange": FieldKind.DATES,
+    "time": FieldKind.TIME,
+    "timerange": FieldKind.TIMES, "enum": FieldKind.CHOICE, "status": FieldKind.CHOICE,
+    "visible_to": FieldKind.CHOICE, "set": FieldKind.CHOICES, "address": FieldKind.ADDRESS,
+    "monetary": FieldKind.MONEY, "user": FieldKind.USER, "org": FieldKind.REFERENCE,
+    "people": FieldKind.REFERENCE,
+    "stage": FieldKind.REFERENCE, "deal": FieldKind.REFERENCE, "pipeline": FieldKind.REFERENCE,
 }  # fmt: skip
 LENGTHS = {"varchar": 255, "varchar_auto": 255, "phone": 255, "text": 65_000}
 NUMBER_FORM = r"\d{1,18}"
 """How ids of users and records look."""
 NATIVE_KINDS = {
     # What v2 takes otherwise than the type says: an amount is a number, beside its currency.
-    "value": Kind.NUMBER, "emails": Kind.TEXT, "phones": Kind.TEXT, "label_ids": Kind.CHOICES,
-    "priority": Kind.CHOICE, "location": Kind.ADDRESS, "address": Kind.ADDRESS,
+    "value": FieldKind.NUMBER, "emails": FieldKind.TEXT, "phones": FieldKind.TEXT,
+    "label_ids": FieldKind.CHOICES,
+    "priority": FieldKind.CHOICE, "location": FieldKind.ADDRESS, "address": FieldKind.ADDRESS,
 }  # fmt: skip
 WRITABLE = {
     # The bodies that v2 takes: https://developers.pipedrive.com/docs/api/v1/Deals#addDeal and so on.
@@ -139,7 +143,7 @@ class AboutAccount:
 
     currency: str = ""
     """In which amounts are meant that name none (ISO 4217); empty where it is not known."""
-    users: tuple[Choice, ...] = ()
+    users: tuple[FieldOption, ...] = ()
     """Id and e-mail address of everybody who can be named; none where they are not told."""
 
 
@@ -147,26 +151,26 @@ def _field(name: ObjectName, item: Json, account: AboutAccount) -> CrmField:
     key = a_text(item, "field_code")
     label, type_ = some_text(item, "field_name") or key, some_text(item, "field_type")
     custom = bool(CUSTOM_KEY.fullmatch(key))
-    kind = KINDS.get(type_, Kind.OTHER)
+    kind = KINDS.get(type_, FieldKind.OTHER)
     kind = kind if custom else NATIVE_KINDS.get(key, kind)
     options = tuple(
-        Choice(str(o["id"]), some_text(o, "label") or str(o["id"]))
+        FieldOption(str(o["id"]), some_text(o, "label") or str(o["id"]))
         for o in some_objects(item, "options")
         if isinstance(o.get("id"), (int, str))
     )
-    if kind in (Kind.CHOICE, Kind.CHOICES) and not options and not custom:
-        kind = Kind.WHOLE if kind is Kind.CHOICE else Kind.OTHER
+    if kind in (FieldKind.CHOICE, FieldKind.CHOICES) and not options and not custom:
+        kind = FieldKind.WHOLE if kind is FieldKind.CHOICE else FieldKind.OTHER
     return CrmField(
         # Custom ones under their name, as mapping files write them.
         label if custom else key,
         label,
         kind,
-        writable=(custom or key in WRITABLE.get(name, ())) and kind is not Kind.OTHER,
-        options=account.users if kind is Kind.USER else options,
-        currency=account.currency if kind is Kind.MONEY else "",
-        form=NUMBER_FORM if kind in (Kind.USER, Kind.REFERENCE) else "",
+        writable=(custom or key in WRITABLE.get(name, ())) and kind is not FieldKind.OTHER,
+        options=account.users if kind is FieldKind.USER else options,
+        currency=account.currency if kind is FieldKind.MONEY else "",
+        form=NUMBER_FORM if kind in (FieldKind.USER, FieldKind.REFERENCE) else "",
         empties=custom or key in EMPTIES,
-        length=LENGTHS.get(type_) if kind is Kind.TEXT and custom else None,
+        length=LENGTHS.get(type_) if kind is FieldKind.TEXT and custom else None,
         custom=custom,
         # Only custom fields can be searched, and not all types of them:
         # https://developers.pipedrive.com/docs/api/v1/Persons#searchPersons
@@ -184,10 +188,10 @@ def owners_of(users: Iterable[Json]) -> dict[str, str]:
     return owners
 
 
-def users_of(users: Iterable[Json]) -> tuple[Choice, ...]:
+def users_of(users: Iterable[Json]) -> tuple[FieldOption, ...]:
     """Id and e-mail address of the active users."""
     return tuple(
-        Choice(an_id(user), some_text(user, "email").strip().lower())
+        FieldOption(an_id(user), some_text(user, "email").strip().lower())
         for user in users
         if user.get("active_flag")
     )

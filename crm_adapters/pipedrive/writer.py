@@ -22,10 +22,10 @@ from app.domain.records import (
     Change,
     Fields,
     ObjectName,
-    Outcome,
     Plan,
     Ref,
-    Result,
+    WriteOutcome,
+    WriteResult,
 )
 from app.outbound.reply import Json
 from crm_adapters.base import Report, confirmed, ids_of, problem_of, unblocked, unlinked
@@ -59,7 +59,7 @@ class Writer:
     def write(self, objects: tuple[ObjectName, ...]) -> None:
         """Write every change; known records first look nowhere."""
         ids, report = self._plan.known_ids(), self._report
-        writers: dict[ObjectName, Callable[[Change, Mapping[Ref, str]], Result]] = {
+        writers: dict[ObjectName, Callable[[Change, Mapping[Ref, str]], WriteResult]] = {
             ObjectName.COMPANY: self._company,
             ObjectName.CONTACT: self._person,
             ObjectName.DEAL: self._deal,
@@ -82,24 +82,24 @@ class Writer:
             # What the next object is linked to has to be there first.
             together(self._pool, write, unblocked(self._plan.of(name), report, ids))
 
-    def _erase(self, change: Change, ids: Mapping[Ref, str]) -> Result:
+    def _erase(self, change: Change, ids: Mapping[Ref, str]) -> WriteResult:
         try:
             self._api.erase(change.ref.object, change.record_id or "")
         except Gone:
             log.info("record_gone_already", object=change.ref.object.value)
-        return Result(change.record_id or "", Outcome.DELETED)
+        return WriteResult(change.record_id or "", WriteOutcome.DELETED)
 
-    def _company(self, change: Change, ids: Mapping[Ref, str]) -> Result:
+    def _company(self, change: Change, ids: Mapping[Ref, str]) -> WriteResult:
         return self._save(change, change.fields)
 
-    def _person(self, change: Change, ids: Mapping[Ref, str]) -> Result:
+    def _person(self, change: Change, ids: Mapping[Ref, str]) -> WriteResult:
         companies = _ids_of(ObjectName.COMPANY, change.links, ids)
         # An organization that a colleague chose stays.
         taken = change.present.get("org_id")
         link = {"org_id": companies[0]} if companies and not taken else {}
         return self._save(change, {**change.fields, **link})
 
-    def _deal(self, change: Change, ids: Mapping[Ref, str]) -> Result:
+    def _deal(self, change: Change, ids: Mapping[Ref, str]) -> WriteResult:
         if is_lead(change.record_id) if change.record_id else change.inbox:
             return self._lead(change, ids)
         people = _ids_of(ObjectName.CONTACT, change.targets, ids)
@@ -127,7 +127,7 @@ class Writer:
         self._participants(change, result.record_id, str(main or first), people, ids)
         return result
 
-    def _lead(self, change: Change, ids: Mapping[Ref, str]) -> Result:
+    def _lead(self, change: Change, ids: Mapping[Ref, str]) -> WriteResult:
         """A lead of the inbox: it has one person and one organization, and at least one of the two."""
         fields, fresh = dict(change.fields), not change.record_id or change.adopted
         people = _ids_of(ObjectName.CONTACT, change.targets, ids)
@@ -226,7 +226,7 @@ class Writer:
         except (Gone, AccountRefused, InvalidRecord):
             return None
 
-    def _activity(self, change: Change, ids: Mapping[Ref, str]) -> Result:
+    def _activity(self, change: Change, ids: Mapping[Ref, str]) -> WriteResult:
         fields: Json = dict(change.fields)
         if change.relinked:
             people = _ids_of(ObjectName.CONTACT, change.targets, ids)
@@ -246,7 +246,7 @@ class Writer:
                         fields[usual] = None
         return self._save(change, fields)
 
-    def _save(self, change: Change, fields: Fields) -> Result:
+    def _save(self, change: Change, fields: Fields) -> WriteResult:
         """Create or update; nothing is sent where nothing is to be written."""
         name, known = change.ref.object, change.record_id
         body = self._body(name, fields)
@@ -254,19 +254,19 @@ class Writer:
             return self._create(change, partial(self._api.create, name, body))
         return self._update(name, known, body)
 
-    def _create(self, change: Change, call: Callable[[], str]) -> Result:
+    def _create(self, change: Change, call: Callable[[], str]) -> WriteResult:
         try:
             with self._report.sending([change.ref]):
-                return Result(call(), Outcome.CREATED)
+                return WriteResult(call(), WriteOutcome.CREATED)
         except (InvalidRecord, Conflict, AccountRefused, Gone):
             self._report.begun.discard(change.ref)
             raise
 
-    def _update(self, name: ObjectName, record_id: str, body: Json) -> Result:
+    def _update(self, name: ObjectName, record_id: str, body: Json) -> WriteResult:
         if not body:
-            return Result(record_id, Outcome.UNCHANGED)
+            return WriteResult(record_id, WriteOutcome.UNCHANGED)
         self._api.update(name, record_id, body)
-        return Result(record_id, Outcome.UPDATED)
+        return WriteResult(record_id, WriteOutcome.UPDATED)
 
     def _body(self, name: ObjectName, fields: Fields) -> Json:
         """Our flat fields in v2's shape: typed ids, lists of e-mails, custom fields by their key."""

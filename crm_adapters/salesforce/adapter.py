@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from simple_salesforce.format import format_soql
 
-from app.domain.allowance import Allowance
+from app.domain.allowance import RateLimit
 from app.domain.countries import read_country
 from app.domain.errors import (
     AccountRefused,
@@ -21,19 +21,19 @@ from app.domain.errors import (
     Unreadable,
 )
 from app.domain.records import (
-    Account,
     Change,
-    Choice,
+    CrmAccount,
     CrmField,
     CrmShape,
     Directory,
-    Findings,
-    Kind,
+    FieldKind,
+    FieldOption,
+    Lookup,
+    LookupResults,
     MatchKey,
     NewField,
     ObjectName,
     Plan,
-    Question,
     Ref,
 )
 from app.domain.zones import country_of_zone
@@ -72,17 +72,17 @@ KEYS = {ObjectName.COMPANY: "Website", ObjectName.CONTACT: "Email", ObjectName.L
 """Fields by which records are recognised."""
 EXACT = 200
 """Records that one collection call takes."""
-METADATA: dict[Kind, dict[str, Any]] = {
-    Kind.TEXT: {"type": "Text", "length": 255},
-    Kind.NUMBER: {"type": "Number", "precision": 18, "scale": 2},
-    Kind.WHOLE: {"type": "Number", "precision": 18, "scale": 0},
-    Kind.FLAG: {"type": "Checkbox", "defaultValue": False},
-    Kind.DATE: {"type": "Date"},
-    Kind.MOMENT: {"type": "DateTime"},
-    Kind.TIME: {"type": "Time"},
-    Kind.CHOICE: {"type": "Picklist"},
-    Kind.CHOICES: {"type": "MultiselectPicklist", "visibleLines": 4},
-    Kind.MONEY: {"type": "Currency", "precision": 18, "scale": 2},
+METADATA: dict[FieldKind, dict[str, Any]] = {
+    FieldKind.TEXT: {"type": "Text", "length": 255},
+    FieldKind.NUMBER: {"type": "Number", "precision": 18, "scale": 2},
+    FieldKind.WHOLE: {"type": "Number", "precision": 18, "scale": 0},
+    FieldKind.FLAG: {"type": "Checkbox", "defaultValue": False},
+    FieldKind.DATE: {"type": "Date"},
+    FieldKind.MOMENT: {"type": "DateTime"},
+    FieldKind.TIME: {"type": "Time"},
+    FieldKind.CHOICE: {"type": "Picklist"},
+    FieldKind.CHOICES: {"type": "MultiselectPicklist", "visibleLines": 4},
+    FieldKind.MONEY: {"type": "Currency", "precision": 18, "scale": 2},
 }
 """How a custom field of each kind is described to the Tooling API."""
 
@@ -92,7 +92,7 @@ class SalesforceAdapter:
 
     batch_size: ClassVar[int] = MAX_GRAPHS
     asks_ahead: ClassVar[bool] = False
-    allowances: ClassVar[Sequence[Allowance]] = (CALLS,)
+    allowances: ClassVar[Sequence[RateLimit]] = (CALLS,)
     shape: ClassVar[CrmShape] = CrmShape(
         objects=tuple(ObjectName),
         native_keys={ObjectName.DEAL: MatchKey.BOOKING},
@@ -134,19 +134,19 @@ class SalesforceAdapter:
         self._columns = Columns()
         self._country: str | None = None
         self._pace = Pace()
-        self._named: tuple[Choice, ...] = ()
+        self._named: tuple[FieldOption, ...] = ()
         """Users who may stand in a field for users."""
         self._shares_events = True
         self._hidden: set[ObjectName] = set()
         """Objects whose link rows the org does not show."""
 
-    def whoami(self) -> Account:
+    def whoami(self) -> CrmAccount:
         """The organization's id and name."""
         found = self._api.query("SELECT Id, Name FROM Organization LIMIT 1")
         if not found:
             raise Unreadable("Salesforce does not say whose org it is.")
         number, name = an_id(found[0], "Id"), some_text(found[0], "Name")
-        return Account(number, f"{name}, org {number}")
+        return CrmAccount(number, f"{name}, org {number}")
 
     def check(self, name: ObjectName) -> None:
         """Read one record of an object."""
@@ -323,7 +323,7 @@ class SalesforceAdapter:
             waiting.sort(key=lambda change: place[change.ref])
         note_lost_targets(self.find, plan, report)
 
-    def find(self, questions: Sequence[Question], ids: Mapping[Ref, str]) -> Findings:
+    def find(self, questions: Sequence[Lookup], ids: Mapping[Ref, str]) -> LookupResults:
         """Ask everything about all objects in one call, and again where a key found nothing."""
         asked = read_ids(questions, self.record_id_in)
         return Finder(self._api, self._columns, asked, ids, self._country).run()

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import requests
 from simple_salesforce.api import Salesforce
 
-from app.domain.allowance import Allowance
+from app.domain.allowance import RateLimit
 from app.domain.errors import AccountRefused, CrmError, Gone, RetryLater, Unreadable
 from app.domain.records import ObjectName
 from app.outbound.reply import Json, Reply, a_text, an_object, lowered, part, rows
@@ -31,7 +31,7 @@ SOBJECTS = {
     ObjectName.CASE: "Case",
     ObjectName.MEETING: "Event",
 }
-CALLS = Allowance("a second", 25, 1.0, told=False)
+CALLS = RateLimit("a second", 25, 1.0, told=False)
 """Salesforce has a budget of 24 hours, told in a header, and no limit a second; this one is ours."""
 
 

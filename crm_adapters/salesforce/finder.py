@@ -14,13 +14,13 @@ from app.domain.records import (
     PEOPLE,
     SHARED,
     CrmField,
-    Findings,
-    Found,
-    Key,
-    Kind,
+    CrmRecord,
+    FieldKind,
+    Lookup,
+    LookupKey,
+    LookupResults,
     MatchKey,
     ObjectName,
-    Question,
     Ref,
     Whose,
 )
@@ -57,7 +57,7 @@ NUMBERS = 25
 MOST_ROWS = 500
 """Rows that a query for numbers gives."""
 
-Claim = tuple[Question, Whose, Json]
+Claim = tuple[Lookup, Whose, Json]
 """What was named by hand, and whose it has to be."""
 
 
@@ -68,16 +68,16 @@ class Columns:
         self._shown: dict[ObjectName, frozenset[str]] = {}
         self.times: dict[ObjectName, frozenset[str]] = {}
         """The fields of an object that hold a time of day."""
-        self._kinds: dict[ObjectName, dict[str, Kind]] = {}
+        self._kinds: dict[ObjectName, dict[str, FieldKind]] = {}
 
     def show(self, name: ObjectName, fields: Mapping[str, CrmField]) -> None:
         """Note what the org shows of an object."""
         self._shown[name] = frozenset(fields)
-        times = (field.name for field in fields.values() if field.kind is Kind.TIME)
+        times = (field.name for field in fields.values() if field.kind is FieldKind.TIME)
         self.times[name] = frozenset(times)
         self._kinds[name] = {key: field.kind for key, field in fields.items()}
 
-    def kind_of(self, name: ObjectName, field: str) -> Kind | None:
+    def kind_of(self, name: ObjectName, field: str) -> FieldKind | None:
         """What stands in a column: a query that compares it with anything else is refused."""
         return self._kinds.get(name, {}).get(field)
 
@@ -101,7 +101,7 @@ class Finder:
         self,
         api: SalesforceClient,
         columns: Columns,
-        questions: Sequence[Question],
+        questions: Sequence[Lookup],
         ids: Mapping[Ref, str],
         country: str | None = None,
     ) -> None:
@@ -115,12 +115,12 @@ class Finder:
         """What was named by hand, and is not known to be the attendee's yet."""
         self._on_deals: set[tuple[str, str]] = set()
         """Deals that were named by hand, with the contacts that have a role in them."""
-        self.findings = Findings(asked=frozenset(self._questions))
+        self.findings = LookupResults(asked=frozenset(self._questions))
 
-    def run(self) -> Findings:
+    def run(self) -> LookupResults:
         """Answer everything."""
         while True:
-            asked: dict[tuple[ObjectName, MatchKey, str], list[tuple[Question, Key]]] = {}
+            asked: dict[tuple[ObjectName, MatchKey, str], list[tuple[Lookup, LookupKey]]] = {}
             claimed = {question.ref for question, _, _ in self._claims}
             waiting = self._waiting() | claimed
             people = any(ref.object in PEOPLE for ref in waiting)
@@ -197,7 +197,7 @@ class Finder:
             }
         return theirs
 
-    def _hangs_on_ours(self, question: Question, row: Json) -> bool:
+    def _hangs_on_ours(self, question: Lookup, row: Json) -> bool:
         """Whether a deal or case hangs on one of the booking's own people or companies."""
         people = self._booked(question, *PEOPLE)
         on_it = {person for deal, person in self._on_deals if deal == row["Id"]}
@@ -205,13 +205,13 @@ class Finder:
         account = some_text(row, "AccountId")
         return bool(people & on_it) or account in self._booked(question, ObjectName.COMPANY)
 
-    def _booked(self, question: Question, *names: ObjectName) -> set[str]:
+    def _booked(self, question: Lookup, *names: ObjectName) -> set[str]:
         """The ids of the booking's own records of some objects, with what its leads have become."""
         anchors = [ref for ref in question.anchors if ref.object in SHARED]
         leads = [Ref(ObjectName.LEAD, ref.key) for ref in anchors if ref.object in PEOPLE]
         return booked_ids([*anchors, *leads], names, self._ids, self.findings)
 
-    def _waits(self, question: Question, key: Key, people: bool, waiting: set[Ref]) -> bool:
+    def _waits(self, question: Lookup, key: LookupKey, people: bool, waiting: set[Ref]) -> bool:
         """Whether a record is found through others that are still being looked for."""
         if key.kind is MatchKey.OPEN_DEAL:
             return people
@@ -219,7 +219,7 @@ class Finder:
         return not marked and any(ref in waiting for ref in question.anchors)
 
     def _ask(
-        self, asked: Mapping[tuple[ObjectName, MatchKey, str], list[tuple[Question, Key]]]
+        self, asked: Mapping[tuple[ObjectName, MatchKey, str], list[tuple[Lookup, LookupKey]]]
     ) -> None:
         soql: dict[str, str] = {}
         parts, deeper = {}, set[str]()
@@ -243,7 +243,7 @@ class Finder:
                 # Who is on it is asked beside it, since it may be another one's.
                 soql[f"r{number}"] = format_soql(f"{_ROLES} WHERE OpportunityId IN {{}}", limited)
                 deeper.add(f"r{number}")
-        lost: dict[ObjectName, list[tuple[Question, Key]]] = {}
+        lost: dict[ObjectName, list[tuple[Lookup, LookupKey]]] = {}
         for query, rows in self._api.queries(soql, optional=deeper).items():
             if query not in parts:
                 self._on_deals |= {(row["OpportunityId"], row["ContactId"]) for row in rows}
@@ -264,7 +264,7 @@ class Finder:
             self._follow(lost)
 
     def _select(
-        self, name: ObjectName, where: str, field: str, part: list[tuple[Question, Key]]
+        self, name: ObjectName, where: str, field: str, part: list[tuple[Lookup, LookupKey]]
     ) -> str:
         """The query for records of an object, with the columns that are wanted and may be asked for."""
         fields = {f for question, _ in part for f in question.fields if f != "Id"}
@@ -279,7 +279,7 @@ class Finder:
         )
 
     def _where(
-        self, name: ObjectName, kind: MatchKey, field: str, part: list[tuple[Question, Key]]
+        self, name: ObjectName, kind: MatchKey, field: str, part: list[tuple[Lookup, LookupKey]]
     ) -> str:
         """The condition that finds everything asked for by one kind of key; empty for nothing."""
         values = [key.value for _, key in part]
@@ -314,7 +314,9 @@ class Finder:
                 condition, found = self._around(name, part)
         return str(format_soql(condition, found)) if found else ""
 
-    def _around(self, name: ObjectName, part: list[tuple[Question, Key]]) -> tuple[str, list[str]]:
+    def _around(
+        self, name: ObjectName, part: list[tuple[Lookup, LookupKey]]
+    ) -> tuple[str, list[str]]:
         """What hangs on the records that a begun one was linked to: there is no booking-id field."""
         refs = dict.fromkeys(ref for question, _ in part for ref in question.anchors)
         ids = ids_of(list(refs), self._ids, self.findings)
@@ -332,7 +334,7 @@ class Finder:
             self._roles = self._api.queries(soql, optional=soql)["roles"]
         return sorted({row["OpportunityId"] for row in self._roles})
 
-    def _told_by(self, question: Question, kind: MatchKey, key: Key, row: Json) -> str:
+    def _told_by(self, question: Lookup, kind: MatchKey, key: LookupKey, row: Json) -> str:
         """By what a row answers a question, in words; empty where it answers another one."""
         if kind is MatchKey.BOOKING:
             title = "Name" if question.ref.object is ObjectName.DEAL else "Subject"
@@ -340,7 +342,7 @@ class Finder:
         meant = self._is_meant(question.ref.object, kind, key, row)
         return kind.replace("_", " ") if meant else ""
 
-    def _is_meant(self, name: ObjectName, kind: MatchKey, key: Key, row: Json) -> bool:
+    def _is_meant(self, name: ObjectName, kind: MatchKey, key: LookupKey, row: Json) -> bool:
         """Compared again by us, since one query asks for many."""
         if kind is MatchKey.OPEN_DEAL:
             person = self._id_of(Ref(ObjectName.CONTACT, key.value))
@@ -365,24 +367,24 @@ class Finder:
             return bool(stands and wanted and stands.lower() == wanted.lower())
         return (key.value[:15] if kind is MatchKey.RECORD_ID else key.value) in there[kind]
 
-    def _note(self, question: Question, by: str, row: Json) -> None:
+    def _note(self, question: Lookup, by: str, row: Json) -> None:
         values = {k: v for k, v in row.items() if k not in ("attributes", "Id")}
         made = some_text(row, "CreatedDate")
         contact = row.get("ConvertedContactId")
         if contact:
             became = Ref(ObjectName.CONTACT, question.ref.key)
-            found = Found(str(contact), {}, "converted lead", became, made)
+            found = CrmRecord(str(contact), {}, "converted lead", became, made)
         else:
             person = question.ref.object is ObjectName.CONTACT
             company = some_text(row, "AccountId") if person else ""
             # The contact of a person account is written through its account alone.
-            found = Found(
+            found = CrmRecord(
                 an_id(row, "Id"), values, by, made_at=made, company=company,
                 read_only=row.get("IsPersonAccount") is True,
             )  # fmt: skip
         self.findings.add(question.ref, found)
 
-    def _follow(self, lost: Mapping[ObjectName, list[tuple[Question, Key]]]) -> None:
+    def _follow(self, lost: Mapping[ObjectName, list[tuple[Lookup, LookupKey]]]) -> None:
         """Look whether what is gone was merged, and into what."""
         asked = {
             name: [key.value for _, key in part if RECORD_ID.fullmatch(key.value)]
@@ -407,13 +409,13 @@ class Finder:
         return self._ids.get(ref) or self.findings.first(ref)
 
 
-def _own_id(question: Question) -> list[Key]:
-    return [Key(MatchKey.RECORD_ID, question.record_id)] if question.record_id else []
+def _own_id(question: Lookup) -> list[LookupKey]:
+    return [LookupKey(MatchKey.RECORD_ID, question.record_id)] if question.record_id else []
 
 
 def _pieces(
-    kind: MatchKey, part: list[tuple[Question, Key]]
-) -> Iterator[list[tuple[Question, Key]]]:
+    kind: MatchKey, part: list[tuple[Lookup, LookupKey]]
+) -> Iterator[list[tuple[Lookup, LookupKey]]]:
     """What one query asks for at a time."""
     size = NUMBERS if kind is MatchKey.PHONE else len(part)
     yield from (part[start : start + size] for start in range(0, len(part), size))

@@ -22,10 +22,10 @@ from app.domain.records import (
     Change,
     Fields,
     ObjectName,
-    Outcome,
     Plan,
     Ref,
-    Result,
+    WriteOutcome,
+    WriteResult,
 )
 from app.domain.values import with_seconds
 from app.outbound.reply import Json, an_id, an_object, part, some_text
@@ -332,11 +332,13 @@ class Graph:
                 answer = an_object(answers.get(node))
                 fresh = status_of(answer) == 201
                 record_id = an_id(part(answer, "body"))
-                result = Result(record_id, Outcome.CREATED if fresh else Outcome.UPDATED)
+                result = WriteResult(
+                    record_id, WriteOutcome.CREATED if fresh else WriteOutcome.UPDATED
+                )
             else:
-                outcome = Outcome.UPDATED if change.ref in touched else Outcome.UNCHANGED
-                outcome = Outcome.DELETED if change.delete else outcome
-                result = Result(self._links.ids[change.ref], outcome)
+                outcome = WriteOutcome.UPDATED if change.ref in touched else WriteOutcome.UNCHANGED
+                outcome = WriteOutcome.DELETED if change.delete else outcome
+                result = WriteResult(self._links.ids[change.ref], outcome)
             self._links.ids[change.ref] = result.record_id
             report.results[change.ref] = result
         for ref, words in self.left_out.items():

@@ -13,40 +13,46 @@ from typing import Any
 
 from simple_salesforce.format import format_soql
 
-from app.domain.records import Kind
+from app.domain.records import FieldKind
 from app.domain.values import number_text, time_text, with_seconds
 from crm_adapters.salesforce.ids import full_id
 
-IDS = (Kind.REFERENCE, Kind.USER)
+IDS = (FieldKind.REFERENCE, FieldKind.USER)
 _NUMBER = re.compile(r"-?\d{1,18}(?:\.\d{1,18})?")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _FLAGS = {"true": "true", "yes": "true", "1": "true", "false": "false", "no": "false", "0": "false"}
 
 
-def literal(value: str, kind: Kind | None) -> str | None:
+def literal(value: str, kind: FieldKind | None) -> str | None:
     """What stands in a query for a value; None where no such column can hold it."""
     text = plain(value, kind)
-    if text is None or kind in (Kind.NUMBER, Kind.WHOLE, Kind.FLAG, Kind.DATE, Kind.MOMENT):
+    if text is None or kind in (
+        FieldKind.NUMBER,
+        FieldKind.WHOLE,
+        FieldKind.FLAG,
+        FieldKind.DATE,
+        FieldKind.MOMENT,
+    ):
         return text
-    if kind is Kind.TIME:
+    if kind is FieldKind.TIME:
         return f"{with_seconds(text)}.000Z"
     return str(format_soql("{}", text))
 
 
-def plain(value: Any, kind: Kind | None) -> str | None:
+def plain(value: Any, kind: FieldKind | None) -> str | None:
     """A value of a column, or one that is looked for, in the one form in which both are compared."""
     text = str(value).strip()
     if kind in IDS:
         return full_id(text) or None
-    if kind in (Kind.NUMBER, Kind.WHOLE):
+    if kind in (FieldKind.NUMBER, FieldKind.WHOLE):
         return number_text(float(text)) if _NUMBER.fullmatch(text) else None
-    if kind is Kind.FLAG:
+    if kind is FieldKind.FLAG:
         return _FLAGS.get(text.lower())
-    if kind is Kind.DATE:
+    if kind is FieldKind.DATE:
         return text[:10] if _DATE.match(text) and _moment(text) else None
-    if kind is Kind.MOMENT:
+    if kind is FieldKind.MOMENT:
         return _moment(text)
-    return time_text(text) if kind is Kind.TIME else text
+    return time_text(text) if kind is FieldKind.TIME else text
 
 
 def _moment(text: str) -> str | None:

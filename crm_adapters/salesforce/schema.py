@@ -4,49 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from app.domain.records import Choice, CrmField, Kind, Pipeline, Stage
+from app.domain.records import CrmField, FieldKind, FieldOption, Pipeline, Stage
 from app.outbound.reply import Json, a_text, an_id, some_objects, some_text
 
 KINDS = {
     # https://developer.salesforce.com/docs/atlas.en-us.object_reference.meta/object_reference/field_types.htm
     # What is not here takes no value: address and location are written by their parts, base64 and
     # anyType by no mapping file, and a formula or an auto-number is not createable.
-    "string": Kind.TEXT, "textarea": Kind.TEXT, "email": Kind.TEXT, "phone": Kind.TEXT,
-    "url": Kind.TEXT, "encryptedstring": Kind.TEXT, "combobox": Kind.TEXT,
-    "double": Kind.NUMBER, "currency": Kind.NUMBER, "percent": Kind.NUMBER,
-    "int": Kind.WHOLE, "long": Kind.WHOLE, "boolean": Kind.FLAG, "date": Kind.DATE,
-    "datetime": Kind.MOMENT, "time": Kind.TIME, "picklist": Kind.CHOICE,
-    "multipicklist": Kind.CHOICES, "reference": Kind.REFERENCE, "id": Kind.REFERENCE,
+    "string": FieldKind.TEXT, "textarea": FieldKind.TEXT, "email": FieldKind.TEXT,
+    "phone": FieldKind.TEXT,
+    "url": FieldKind.TEXT, "encryptedstring": FieldKind.TEXT, "combobox": FieldKind.TEXT,
+    "double": FieldKind.NUMBER, "currency": FieldKind.NUMBER, "percent": FieldKind.NUMBER,
+    "int": FieldKind.WHOLE, "long": FieldKind.WHOLE, "boolean": FieldKind.FLAG, "date": FieldKind.DATE,
+    "datetime": FieldKind.MOMENT, "time": FieldKind.TIME, "picklist": FieldKind.CHOICE,
+    "multipicklist": FieldKind.CHOICES, "reference": FieldKind.REFERENCE, "id": FieldKind.REFERENCE,
 }  # fmt: skip
 RECORD_FORM = r"[a-zA-Z0-9]{15}(?:[a-zA-Z0-9]{3})?"
 
 
-def field_of(item: Json, users: tuple[Choice, ...] = ()) -> CrmField:
+def field_of(item: Json, users: tuple[FieldOption, ...] = ()) -> CrmField:
     """A field of a describe; `users` are those who may stand in a field for users alone."""
     options = [o for o in some_objects(item, "picklistValues") if o.get("active", True)]
-    kind = KINDS.get(some_text(item, "type"), Kind.OTHER)
+    kind = KINDS.get(some_text(item, "type"), FieldKind.OTHER)
     # A list that is not restricted takes any text.
     free = not (options and item.get("restrictedPicklist"))
-    if kind is Kind.CHOICE and free:
-        kind = Kind.TEXT
+    if kind is FieldKind.CHOICE and free:
+        kind = FieldKind.TEXT
     length, name = item.get("length"), a_text(item, "name")
     filled = item.get("nillable") or item.get("defaultedOnCreate") or item.get("type") == "boolean"
     choices = tuple(
-        Choice(a_text(o, "value"), some_text(o, "label") or a_text(o, "value")) for o in options
+        FieldOption(a_text(o, "value"), some_text(o, "label") or a_text(o, "value"))
+        for o in options
     )
     targets = item.get("referenceTo")
-    if kind is Kind.REFERENCE and (targets == ["User"] or name == "OwnerId"):
-        kind, choices = Kind.USER, users
+    if kind is FieldKind.REFERENCE and (targets == ["User"] or name == "OwnerId"):
+        kind, choices = FieldKind.USER, users
     return CrmField(
         name,
         some_text(item, "label") or name,
         kind,
         required=not filled,
         unique=item.get("unique") is True,
-        writable=item.get("createable") is True and kind is not Kind.OTHER,
+        writable=item.get("createable") is True and kind is not FieldKind.OTHER,
         options=choices,
-        form=RECORD_FORM if kind in (Kind.USER, Kind.REFERENCE) else "",
-        most=_most(item) if kind in (Kind.NUMBER, Kind.WHOLE) else None,
+        form=RECORD_FORM if kind in (FieldKind.USER, FieldKind.REFERENCE) else "",
+        most=_most(item) if kind in (FieldKind.NUMBER, FieldKind.WHOLE) else None,
         empties=item.get("nillable") is True,
         length=length if isinstance(length, int) and length > 0 else None,
         custom=item.get("custom") is True,
@@ -64,10 +66,10 @@ def _most(item: Json) -> float | None:
     return None
 
 
-def users_of(users: Iterable[Json]) -> tuple[Choice, ...]:
+def users_of(users: Iterable[Json]) -> tuple[FieldOption, ...]:
     """Id and e-mail address of the active users."""
     return tuple(
-        Choice(an_id(user, "Id"), some_text(user, "Email").strip().lower()) for user in users
+        FieldOption(an_id(user, "Id"), some_text(user, "Email").strip().lower()) for user in users
     )
 
 

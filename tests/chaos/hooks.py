@@ -10,7 +10,7 @@ import structlog
 
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow
-from workers.accounts import Account, Accounts
+from workers.accounts import Accounts, OpenAccount
 
 log = structlog.get_logger(__name__)
 READ_ANEW = "account_read_anew"
@@ -28,14 +28,16 @@ def install() -> None:
 def _let_grow_old(file: Path) -> None:
     age, get = Accounts._age, Accounts.get
 
-    def aged(accounts: Accounts, known: Account) -> float:
+    def aged(accounts: Accounts, known: OpenAccount) -> float:
         asked = file.stat().st_mtime if file.exists() else 0.0
         return float("inf") if known.read_at.timestamp() < asked else age(accounts, known)
 
-    def got(accounts: Accounts, row: ConnectionRow, may_go_on: Callable[[], None]) -> Account:
+    def got(
+        accounts: Accounts, row: ConnectionRow, ensure_lease: Callable[[], None]
+    ) -> OpenAccount:
         connection_id = row.id
         before, begun = accounts._warm.get(connection_id), utcnow()
-        account = get(accounts, row, may_go_on)
+        account = get(accounts, row, ensure_lease)
         if account is not before:
             # What changed while it was read may not be in it.
             account.read_at = begun

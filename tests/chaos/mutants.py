@@ -125,17 +125,17 @@ def _last_to_arrive_wins() -> None:
 def _failed_search_is_nobody() -> None:
     """A search that failed is taken for one that found nobody."""
     from app.domain.errors import RetryLater
-    from app.domain.records import Findings
+    from app.domain.records import LookupResults
     from app.services import inquiry
 
-    def inquire(adapter: Any, *args: Any, **kwargs: Any) -> Any:
+    def read_crm_state(adapter: Any, *args: Any, **kwargs: Any) -> Any:
         find = adapter.find
 
         def hopeful(questions: Any, ids: Any) -> Any:
             try:
                 return find(questions, ids)
             except RetryLater:
-                return Findings()
+                return LookupResults()
 
         adapter.find = hopeful
         try:
@@ -143,10 +143,10 @@ def _failed_search_is_nobody() -> None:
         finally:
             adapter.find = find
 
-    original = inquiry.inquire
+    original = inquiry.read_crm_state
     from workers import batch
 
-    batch.inquire = inquire
+    batch.read_crm_state = read_crm_state
 
 
 def _outage_uses_attempts() -> None:
@@ -158,7 +158,7 @@ def _outage_uses_attempts() -> None:
 
 def _answer_before_commit() -> None:
     """A webhook is answered when it is in memory, and stored with the next one."""
-    from app.services.intake import Answer, Intake, Verdict
+    from app.services.intake import Intake, Verdict, WebhookAnswer
 
     accept = Intake.accept
     kept: list[tuple[Any, bytes]] = []
@@ -168,16 +168,16 @@ def _answer_before_commit() -> None:
         kept.append((rules, body))
         if len(kept) > 1:
             return accept(intake, *kept.pop(0))
-        return Answer(Verdict.ACCEPTED, 0)
+        return WebhookAnswer(Verdict.ACCEPTED, 0)
 
     Intake.accept = hasty
 
 
 def _allowance_ignored() -> None:
     """Calls do not wait for the CRM's allowance."""
-    from app.services.allowance import BudgetGate
+    from app.services.allowance import SharedRateLimiter
 
-    BudgetGate.enter = lambda gate, allowance: None
+    SharedRateLimiter.enter = lambda gate, allowance: None
 
 
 def _poison_fails_its_batch() -> None:

@@ -17,14 +17,14 @@ def _drains_lose_their_lease() -> None:
 
     get = Accounts.get
 
-    def with_old_leave(accounts: Any, row: Any, may_go_on: Any) -> Any:
+    def with_old_leave(accounts: Any, row: Any, ensure_lease: Any) -> Any:
         connection_id = row.id
         known = accounts._warm.get(connection_id)
         latest = accounts._services.mappings[row.provider]
         if known and not accounts._is_fresh(connection_id, known, row, latest):
             # The gate of the new adapter asks the old one; the drain sets its own once it has it.
-            get(accounts, row, known.adapter.access.gate.may_go_on)
-        return get(accounts, row, may_go_on)
+            get(accounts, row, known.adapter.access.gate.ensure_lease)
+        return get(accounts, row, ensure_lease)
 
     Accounts.get = with_old_leave
     Accounts.release = lambda accounts, connection_id: None

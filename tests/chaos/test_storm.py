@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.services.replay import Choice, replay
+from app.services.replay import ReplaySelection, replay
 from sandbox.core import Fault
 from tests.bridge import PROVIDERS, Bridge
 from tests.chaos.history import make
@@ -60,7 +60,7 @@ def test_a_storm_of_faults_leaves_no_trace(seed: int, tmp_path: Path) -> None:
         assert compare(bridge, provider, expected[provider], history) == []
     writes = {name: bridge.sandbox(name).writes() for name in PROVIDERS}
     for _ in range(2):
-        replay(bridge.services.store, bridge.services.intake, Choice(), lambda ids: None)
+        replay(bridge.services.store, bridge.services.intake, ReplaySelection(), lambda ids: None)
         clock.forward(60)
         bridge.drain()
     assert {name: bridge.sandbox(name).writes() for name in PROVIDERS} == writes

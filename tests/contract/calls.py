@@ -11,17 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from app.domain.allowance import Gate
+from app.domain.allowance import RateLimiter
 from app.domain.records import (
     WRITE_ORDER,
     Change,
-    Key,
-    Kind,
+    FieldKind,
+    Lookup,
+    LookupKey,
     MatchKey,
     NewField,
     ObjectName,
     Plan,
-    Question,
     Ref,
 )
 from crm_adapters.base import Access, Adapter, Report
@@ -42,7 +42,7 @@ VALUES = {
 FIELDS = {"hubspot": "jobtitle", "pipedrive": "job_title", "salesforce": "Title"}
 
 
-class Untiring(Gate):
+class Untiring(RateLimiter):
     """A gate at which nobody waits."""
 
     def rest(self, seconds: float) -> None:
@@ -162,9 +162,9 @@ class World:
         for name in objects[:2]:
             yield Step(f"check {name}", state, lambda a, _, n=name: a.check(n), True)
             yield Step(f"describe {name}", state, lambda a, _, n=name: a.describe(n), True)
-        fields = [NewField(ObjectName.DEAL, "seats__c", Kind.NUMBER, "Seats")]
+        fields = [NewField(ObjectName.DEAL, "seats__c", FieldKind.NUMBER, "Seats")]
         if self.provider == "hubspot":
-            fields = [NewField(ObjectName.DEAL, "seats", Kind.FLAG, "Seats")]
+            fields = [NewField(ObjectName.DEAL, "seats", FieldKind.FLAG, "Seats")]
         self.restore(state)
         self.sandbox.drop_booking_fields()
         yield Step("provision", self.state(), lambda adapter, _: adapter.provision(fields), True)
@@ -184,18 +184,18 @@ class World:
             keys |= {shape.native_keys[name]} if name in shape.native_keys else set()
             keys |= {MatchKey.BOOKING} if name in (ObjectName.DEAL, ObjectName.MEETING) else set()
             if name in ids:
-                gone = Question(Ref(name, "gone"), "999999", fields=frozenset())
-                there = Question(Ref(name, "there"), ids[name])
+                gone = Lookup(Ref(name, "gone"), "999999", fields=frozenset())
+                there = Lookup(Ref(name, "there"), ids[name])
                 yield _find(f"{name} by id", state, [gone, there], {})
             for kind in sorted(keys):
-                key = Key(kind, VALUES.get(kind, "value"))
+                key = LookupKey(kind, VALUES.get(kind, "value"))
                 if kind is MatchKey.FIELD:
                     if name is not ObjectName.CONTACT:
                         continue
-                    key = Key(kind, "CTO", FIELDS[self.provider])
+                    key = LookupKey(kind, "CTO", FIELDS[self.provider])
                 if kind is MatchKey.OPEN_DEAL:
-                    key = Key(kind, person.key)
-                question = Question(Ref(name, "some"), None, (key,), anchors=(person,))
+                    key = LookupKey(kind, person.key)
+                question = Lookup(Ref(name, "some"), None, (key,), anchors=(person,))
                 yield _find(f"{name} by {kind}", state, [question], known)
 
     def _deletes(self, state: State) -> Iterator[Step]:
@@ -221,7 +221,7 @@ def world(provider: str) -> World:
     return World(provider)
 
 
-def _find(name: str, state: State, questions: list[Question], ids: dict[Ref, str]) -> Step:
+def _find(name: str, state: State, questions: list[Lookup], ids: dict[Ref, str]) -> Step:
     return Step(f"find {name}", state, lambda adapter, _: adapter.find(questions, ids))
 
 

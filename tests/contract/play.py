@@ -15,7 +15,7 @@ from unittest.mock import patch
 from sqlalchemy import select
 from time_machine import Traveller
 
-from app.domain.booking import Outcome
+from app.domain.booking import MeetingOutcome
 from app.mapping.check import check_against
 from app.store.deliveries import ripen
 from app.store.engine import Store, utcnow
@@ -145,7 +145,7 @@ class Play:
             told = merged(base, step.meetergo_knows)
             self._meetergo.sandbox.book(told)
         elif isinstance(step, Says):
-            said = None if step.outcome == "none" else Outcome(step.outcome)
+            said = None if step.outcome == "none" else MeetingOutcome(step.outcome)
             self.bridge.services.intake.say_outcome(step.booking, said, "tester")
             self.settle()
         elif isinstance(step, Waits):

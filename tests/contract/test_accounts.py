@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import time_machine
 
-from app.services.allowance import BudgetGate
+from app.services.allowance import SharedRateLimiter
 from sandbox.accounts import KINDS, dress
 from sandbox.serve import Served, load_sandbox
 from tests.bridge import PROVIDERS, Bridge, sample, wait_for
@@ -41,7 +41,7 @@ CORE = ("created", "moved and cancelled", "replayed", "group")
 @pytest.fixture(autouse=True)
 def nobody_waits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeping allowances has tests of its own; here nobody waits for a window to open."""
-    monkeypatch.setattr(BudgetGate, "enter", lambda self, allowance: self.may_go_on())
+    monkeypatch.setattr(SharedRateLimiter, "enter", lambda self, allowance: self.ensure_lease())
 
 
 @pytest.mark.parametrize(("name", "crm"), RUNS)

@@ -25,7 +25,7 @@ from app.domain.errors import (
     RetryLater,
     ThereAlready,
 )
-from app.domain.records import Outcome
+from app.domain.records import WriteOutcome
 from app.meetergo.client import MeetergoClient
 from app.oauth import exchange
 from app.oauth.exchange import SetupError
@@ -140,7 +140,9 @@ def test_no_call_takes_nonsense_for_an_answer(provider: str) -> None:
     for step, place in points(of):
         for name in itertools.islice(kinds, 2):
             report, error = strike(of, step, place, NONSENSE[name])
-            made = {r.record_id for r in report.results.values() if r.outcome is Outcome.CREATED}
+            made = {
+                r.record_id for r in report.results.values() if r.outcome is WriteOutcome.CREATED
+            }
             refused = [p for p in report.problems.values() if isinstance(p, REFUSALS)]
             if not isinstance(error, RetryLater) or refused or not made <= of.ids():
                 taken.append((step.name, place, name, error, refused))

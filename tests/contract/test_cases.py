@@ -10,7 +10,7 @@ import pytest
 import time_machine
 from pydantic import ValidationError
 
-from app.services.allowance import BudgetGate
+from app.services.allowance import SharedRateLimiter
 from tests.contract.case_files import (
     CASES,
     DESKS,
@@ -38,7 +38,7 @@ RUNS = [
 @pytest.fixture(autouse=True)
 def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeping allowances has tests of its own; here nobody waits for a window to open."""
-    monkeypatch.setattr(BudgetGate, "enter", lambda self, allowance: self.may_go_on())
+    monkeypatch.setattr(SharedRateLimiter, "enter", lambda self, allowance: self.ensure_lease())
 
 
 @pytest.mark.parametrize(("name", "crms"), RUNS)

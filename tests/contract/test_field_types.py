@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import pytest
 import time_machine
 
-from app.domain.records import APPENDABLE, Kind, ObjectName
+from app.domain.records import APPENDABLE, FieldKind, ObjectName
 from app.mapping.check import check_against
 from app.mapping.load import mapping_of
-from app.services.allowance import BudgetGate
+from app.services.allowance import SharedRateLimiter
 from sandbox.hubspot import _property
 from tests.contract.case_files import Webhook, case_for
 from tests.contract.play import START, Play
@@ -127,7 +127,7 @@ TYPES = {"hubspot": HUBSPOT, "pipedrive": PIPEDRIVE, "salesforce": SALESFORCE}
 @pytest.fixture(autouse=True)
 def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeping allowances has tests of its own."""
-    monkeypatch.setattr(BudgetGate, "enter", lambda self, allowance: self.may_go_on())
+    monkeypatch.setattr(SharedRateLimiter, "enter", lambda self, allowance: self.ensure_lease())
 
 
 def add(crm: str, sandbox: Any, spec: Type) -> None:
@@ -307,6 +307,6 @@ def test_check_says_what_no_file_can_write_and_where_nothing_can_be_added(
         if spec.first == NOBODY:
             assert not field.writable and any("read-only" in words for words in said), said
         else:
-            assert field.kind is not Kind.OTHER
+            assert field.kind is not FieldKind.OTHER
             refused = any("nothing can be added" in words for words in said)
             assert refused is (field.kind not in APPENDABLE), (spec.name, field.kind, said)

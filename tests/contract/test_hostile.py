@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.services.allowance import BudgetGate
+from app.services.allowance import SharedRateLimiter
 from tests.bridge import PROVIDERS, Bridge, sample
 from tests.contract.account_faults import XFAIL
 from tests.contract.case_files import DESKS
@@ -30,7 +30,7 @@ SHORTEST = 30
 @pytest.fixture(autouse=True)
 def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeping allowances has tests of its own; here nobody waits for a window to open."""
-    monkeypatch.setattr(BudgetGate, "enter", lambda self, allowance: self.may_go_on())
+    monkeypatch.setattr(SharedRateLimiter, "enter", lambda self, allowance: self.ensure_lease())
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 import time_machine
 from ruamel.yaml import YAML
 
-from app.services.allowance import BudgetGate
+from app.services.allowance import SharedRateLimiter
 from tests.bridge import PROVIDERS
 from tests.contract.case_files import case_for
 from tests.contract.desk import CustomField
@@ -82,7 +82,7 @@ def test_recipe(
 ) -> None:
     """The file that the page shows is good for an account with these fields, and a booking gives
     what the recipe promises."""
-    monkeypatch.setattr(BudgetGate, "enter", lambda self, allowance: self.may_go_on())
+    monkeypatch.setattr(SharedRateLimiter, "enter", lambda self, allowance: self.ensure_lease())
     booking = {
         "webhook": "booking_created",
         "change": {"attendees": [{**PERSON, "notes": ANSWERS}]},

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from app.domain.records import DesiredBooking, DesiredRecord, Key, Match, MatchKey, ObjectName, Ref
+from app.domain.records import (
+    DesiredBooking,
+    DesiredRecord,
+    LookupKey,
+    Match,
+    MatchKey,
+    ObjectName,
+    Ref,
+)
 from app.store.engine import utcnow
 from config.settings import CONFIG_DIR
 from sandbox.core import Fault
@@ -101,27 +109,27 @@ def test_what_two_batches_share_is_made_once(
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (Key(MatchKey.PHONE, "+4930901820"), Key(MatchKey.PHONE, "+4930901820")),
-        (Key(MatchKey.FIELD, "Acme", "tag"), Key(MatchKey.FIELD, "acme", "tag")),
-        (Key(MatchKey.RECORD_ID, "17"), Key(MatchKey.RECORD_ID, "its address")),
+        (LookupKey(MatchKey.PHONE, "+4930901820"), LookupKey(MatchKey.PHONE, "+4930901820")),
+        (LookupKey(MatchKey.FIELD, "Acme", "tag"), LookupKey(MatchKey.FIELD, "acme", "tag")),
+        (LookupKey(MatchKey.RECORD_ID, "17"), LookupKey(MatchKey.RECORD_ID, "its address")),
     ],
     ids=["phone", "case", "record"],
 )
 def test_two_bookings_meet_where_one_may_be_found_as_the_other(
-    ahead: Bridge, one: Key, other: Key
+    ahead: Bridge, one: LookupKey, other: LookupKey
 ) -> None:
     """Other people, and all the same the record of the one may be the record of the other."""
     adapter = ahead.services.adapter(1)
     if other.value == "its address":
         other = other._replace(value=adapter.url_for(ObjectName.CONTACT, one.value))
 
-    def marks(email: str, key: Key) -> Marks:
-        match = Match((Key(MatchKey.EMAIL, email), key))
+    def marks(email: str, key: LookupKey) -> Marks:
+        match = Match((LookupKey(MatchKey.EMAIL, email), key))
         record = DesiredRecord(Ref(ObjectName.CONTACT, f"email:{email}"), {}, {}, match=match)
         return marks_of(DesiredBooking(email, utcnow(), (record,)), adapter)
 
     assert marks("a@x.example", one).meets(marks("b@x.example", other))
-    apart = Key(MatchKey.PHONE, "+4930901821")
+    apart = LookupKey(MatchKey.PHONE, "+4930901821")
     assert not marks("a@x.example", one).meets(marks("b@x.example", apart))
 
 

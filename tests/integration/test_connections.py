@@ -16,7 +16,7 @@ from apprise.plugins.slack import NotifySlack
 from sqlalchemy import select, update
 
 from app.bootstrap import bootstrap
-from app.mapping.diff import Settled
+from app.mapping.diff import Diff
 from app.services.notify import Notifier
 from app.store.connections import NoticeKind
 from app.store.engine import utcnow
@@ -129,7 +129,7 @@ def test_a_batch_in_hand_is_not_written_into_another_account(
     crm.sync(sample("booking_created"))
     sandbox, note = crm.sandbox(provider), Batch._note_intents
 
-    def move_over(batch: Batch, settled: Settled) -> None:
+    def move_over(batch: Batch, settled: Diff) -> None:
         note(batch, settled)
         monkeypatch.setattr(Batch, "_note_intents", note)
         sandbox.become("999", "Beta")

@@ -19,7 +19,7 @@ from rich.console import Console
 from sqlalchemy import select
 
 from app.domain.errors import CrmError
-from app.services.catch_up import Kind
+from app.services.catch_up import WalkKind
 from app.store.models import EventRow, EventStatus, Notice
 from sandbox.core import Window
 from tests.bridge import PROVIDERS, SECRET, Bridge
@@ -148,7 +148,7 @@ class Day:
         """Somebody reads it all; where meetergo stops that, it goes on later."""
         catch_up = self.world.bridge.services.catch_up
         since = START - timedelta(days=1)
-        number = number or catch_up.begin("default", Kind.BACKFILL, since, None)
+        number = number or catch_up.begin("default", WalkKind.BACKFILL, since, None)
         try:
             ended = catch_up.run(number)
         except CrmError:

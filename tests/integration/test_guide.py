@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.booking import Outcome
+from app.domain.booking import MeetingOutcome
 from app.mapping.check import Complaint, check_against
 from app.mapping.load import MappingText
 from config.settings import CONFIG_DIR
@@ -195,7 +195,7 @@ def test_outcomes_are_taken_by_the_words_of_the_page(accounts: Bridge) -> None:
     accounts.post(sample("booking_created"))
     key = sample("booking_created")["id"]
     runner = accounts.app.test_cli_runner()
-    for word in (*(item.value for item in Outcome), "none"):
+    for word in (*(item.value for item in MeetingOutcome), "none"):
         answer = runner.invoke(args=["bookings", "outcome", key, word])
         assert answer.output == f"{word}: the CRMs follow\n"
     assert runner.invoke(args=["bookings", "outcome", key, "maybe"]).exit_code == 2

@@ -14,9 +14,9 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import pytest
 import requests
 
-from app.domain.allowance import Allowance
+from app.domain.allowance import RateLimit
 from app.domain.errors import Unauthorized
-from app.domain.records import Account, CrmShape, Directory, ObjectName
+from app.domain.records import CrmAccount, CrmShape, Directory, ObjectName
 from config.settings import CONFIG_DIR
 from crm_adapters.base import Access, CrmField, Report
 from crm_adapters.http import ApiSession, RefusedToken, with_token
@@ -44,7 +44,7 @@ independent:
 """
 
 
-CALLS = Allowance("calls", 100, 1.0)
+CALLS = RateLimit("calls", 100, 1.0)
 
 
 class IndependentAdapter:
@@ -53,13 +53,13 @@ class IndependentAdapter:
     shape: ClassVar[CrmShape] = HubSpotAdapter.shape
     batch_size: ClassVar[int] = 1
     asks_ahead: ClassVar[bool] = False
-    allowances: ClassVar[tuple[Allowance, ...]] = (CALLS,)
+    allowances: ClassVar[tuple[RateLimit, ...]] = (CALLS,)
 
     def __init__(self, access: Access) -> None:
         self.access = access
         self._session = ApiSession(access)
 
-    def whoami(self) -> Account:
+    def whoami(self) -> CrmAccount:
         def once(token: str) -> Any:
             headers = self.access.authorization(token)
             answer = self._session.request("GET", "/me", headers, CALLS)
@@ -68,7 +68,7 @@ class IndependentAdapter:
             return answer.json()
 
         subject = with_token(self.access, once, CALLS)["sub"]
-        return Account(subject, f"user {subject}")
+        return CrmAccount(subject, f"user {subject}")
 
     def check(self, name: ObjectName) -> None:
         self.whoami()

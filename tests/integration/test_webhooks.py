@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from standardwebhooks.webhooks import Webhook
 
 from app.security.signatures import sign_body
-from app.store.models import EventRow, Source
+from app.store.models import EventRow, SourceRow
 from sandbox.meetergo import API_KEY, MeetergoSandbox
 from sandbox.serve import Served
 from tests.bridge import DATA, OLDER_SECRET, SECRET, Bridge, sample
@@ -188,7 +188,7 @@ def test_a_second_source_has_its_own_secret(web: Bridge) -> None:
     box = web.services.cipher.encrypt(json.dumps(["their-secret"]), SECRETS_PURPOSE)
     with web.services.store.write() as session:
         session.add(
-            Source(
+            SourceRow(
                 name="berlin",
                 scheme="body",
                 header="X-Sign",

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from app.domain.errors import MappingError
 from app.domain.records import (
-    Choice,
     CrmField,
     CrmShape,
     Directory,
-    Kind,
+    FieldKind,
+    FieldOption,
     MatchKey,
     NewField,
     ObjectName,
@@ -42,23 +42,23 @@ SHAPE = CrmShape(
     },
     new_fields={ObjectName.CONTACT: "[a-z_]+"},
 )
-OPTIONS = (Choice("LEAD", "A lead"), Choice("CUSTOMER", "A customer"))
+OPTIONS = (FieldOption("LEAD", "A lead"), FieldOption("CUSTOMER", "A customer"))
 FIELDS = {
     field.name: field
     for field in (
         CrmField("mail", "E-mail"),
         CrmField("name", "Full name"),
-        CrmField("score", "Score", Kind.NUMBER),
-        CrmField("seats", "Seats", Kind.WHOLE),
-        CrmField("optin", "Opt-in", Kind.FLAG),
-        CrmField("day", "Day", Kind.DATE),
-        CrmField("at", "At", Kind.MOMENT),
-        CrmField("clock", "Clock", Kind.TIME),
-        CrmField("stage_of_life", "Lifecycle", Kind.CHOICE, options=OPTIONS),
-        CrmField("tags", "Tags", Kind.CHOICES, options=OPTIONS),
-        CrmField("other", "Other", Kind.OTHER),
-        CrmField("parent", "Parent", Kind.REFERENCE),
-        CrmField("made", "Made", Kind.MOMENT, writable=False),
+        CrmField("score", "Score", FieldKind.NUMBER),
+        CrmField("seats", "Seats", FieldKind.WHOLE),
+        CrmField("optin", "Opt-in", FieldKind.FLAG),
+        CrmField("day", "Day", FieldKind.DATE),
+        CrmField("at", "At", FieldKind.MOMENT),
+        CrmField("clock", "Clock", FieldKind.TIME),
+        CrmField("stage_of_life", "Lifecycle", FieldKind.CHOICE, options=OPTIONS),
+        CrmField("tags", "Tags", FieldKind.CHOICES, options=OPTIONS),
+        CrmField("other", "Other", FieldKind.OTHER),
+        CrmField("parent", "Parent", FieldKind.REFERENCE),
+        CrmField("made", "Made", FieldKind.MOMENT, writable=False),
         CrmField("blob", "Blob", searchable=False),
     )
 }
@@ -361,8 +361,8 @@ deal: {fields: {title: meeting_type.name, i: attendee.email}}
     document = MappingText("f.yaml", HEAD + text, "test")
     assert document.mapping
     made = [c.missing for c in check_against(document.mapping, SHAPE, DIRECTORY) if c.missing]
-    kinds = [Kind.NUMBER, Kind.FLAG, Kind.MOMENT, Kind.DATE, Kind.WHOLE, Kind.FLAG, Kind.TEXT,
-             Kind.NUMBER]  # fmt: skip
+    kinds = [FieldKind.NUMBER, FieldKind.FLAG, FieldKind.MOMENT, FieldKind.DATE, FieldKind.WHOLE, FieldKind.FLAG, FieldKind.TEXT,
+             FieldKind.NUMBER]  # fmt: skip
     assert made == [
         NewField(ObjectName.CONTACT, name, kind)
         for name, kind in zip("abcdefgh", kinds, strict=True)

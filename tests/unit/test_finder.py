@@ -8,10 +8,10 @@ from app.domain.records import (
     BY_NUMBER,
     BY_TITLE,
     Fields,
-    Key,
+    Lookup,
+    LookupKey,
     MatchKey,
     ObjectName,
-    Question,
     Ref,
     content_hash,
 )
@@ -23,8 +23,10 @@ BEGUN = {"title": content_hash("Call: Jane")}
 
 def told(values: Fields, content: Fields | None = None) -> str:
     """What a record with these values is found by."""
-    question = Question(Ref(ObjectName.MEETING, MINE), None, content=content or {}, begun=BEGUN)
-    return told_begun(question, Key(MatchKey.BOOKING, MINE), values, "marker", "body", "title")
+    question = Lookup(Ref(ObjectName.MEETING, MINE), None, content=content or {}, begun=BEGUN)
+    return told_begun(
+        question, LookupKey(MatchKey.BOOKING, MINE), values, "marker", "body", "title"
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ import pytest
 from pydantic import BaseModel
 
 from app.domain.records import (
+    CrmRecord,
     DesiredRecord,
     Directory,
     FieldValue,
-    Findings,
-    Found,
-    Key,
-    Known,
+    LedgerEntry,
+    LookupKey,
+    LookupResults,
     Match,
     MatchKey,
     ObjectName,
@@ -43,12 +43,12 @@ from app.mapping.schema import (
     OwnerRules,
     RecordRules,
     Skip,
-    Source,
     StageRules,
+    ValueSource,
 )
 from app.mapping.templates import check_template, render
 from app.mapping.transforms import PLAIN, WITH_ARGUMENT, apply_transforms, check_transform
-from app.mapping.wanted import Wanted
+from app.mapping.wanted import MergedRecord
 from config.providers import load_providers
 from config.settings import CONFIG_DIR
 from crm_adapters.base import load_adapter
@@ -217,15 +217,17 @@ def outcome(
     rule: WriteRule, before: FieldValue, now: FieldValue, new: FieldValue, case: str
 ) -> str:
     """What becomes of a field: by the rule, what this service wrote, what stands there, what is new."""
-    match = Match((Key(MatchKey.BOOKING, "b"),))
+    match = Match((LookupKey(MatchKey.BOOKING, "b"),))
     record = DesiredRecord(REF, {"x": new}, {"x": rule}, match=match)
-    ledger, findings = {}, Findings()
+    ledger, findings = {}, LookupResults()
     if case == "known":
-        ledger = {REF: Known("1", {"x": content_hash(before)}, (), SAID)}
-        findings = Findings({REF: [Found("1", {"x": now})]}, frozenset([REF]))
+        ledger = {REF: LedgerEntry("1", {"x": content_hash(before)}, (), SAID)}
+        findings = LookupResults({REF: [CrmRecord("1", {"x": now})]}, frozenset([REF]))
     elif case == "found":
-        findings = Findings({REF: [Found("1", {"x": now})]}, frozenset([REF]))
-    settled = settle({REF: Wanted(record, SAID)}, ledger, SHAPES["hubspot"], Directory(), findings)
+        findings = LookupResults({REF: [CrmRecord("1", {"x": now})]}, frozenset([REF]))
+    settled = settle(
+        {REF: MergedRecord(record, SAID)}, ledger, SHAPES["hubspot"], Directory(), findings
+    )
     (change,) = settled.plan.changes or [None]
     if change is None or "x" not in change.fields:
         return "stays"
@@ -285,7 +287,7 @@ def keys_of(model: type[BaseModel]) -> dict[str, Any]:
 
 
 WHERE = {
-    Skip: "The file", FieldSpec: "Fields", Source: "Fields", OwnerRules: "Owners",
+    Skip: "The file", FieldSpec: "Fields", ValueSource: "Fields", OwnerRules: "Owners",
     StageRules: "Deals", MeetingRules: "Meetings and how they went", FormRules: "Forms",
     FieldKey: "Duplicates and deleted records",
 }  # fmt: skip

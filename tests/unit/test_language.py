@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 from app.domain.booking import Booking
 from app.domain.errors import InvalidRecord, MappingError
 from app.domain.events import read_booking, read_event
-from app.domain.records import Choice, CrmField, CrmShape, Directory, Kind, ObjectName
+from app.domain.records import CrmField, CrmShape, Directory, FieldKind, FieldOption, ObjectName
 from app.mapping.coerce import coerce
 from app.mapping.conditions import check_condition, holds
 from app.mapping.load import MappingText, load_mapping
@@ -452,94 +452,98 @@ def test_conditions_that_never_hold_are_refused(condition: Any, words: str) -> N
 # Coercion
 
 
-def field(kind: Kind, **more: Any) -> CrmField:
+def field(kind: FieldKind, **more: Any) -> CrmField:
     return CrmField("f", "F", kind, **more)
 
 
-OPTIONS = (Choice("DEMO", "Demo call"), Choice("12", "Größe, mittel"), Choice("true", "Ja"))
-SAFE: list[tuple[Kind, Any, Any]] = [
-    (Kind.TEXT, "a", "a"),
-    (Kind.TEXT, 5, "5"),
-    (Kind.TEXT, 5.5, "5.5"),
-    (Kind.TEXT, True, "true"),
-    (Kind.TEXT, ["a", "b"], "a, b"),
-    (Kind.TEXT, NOW, "2026-11-24T08:30:00Z"),
-    (Kind.NUMBER, "12.5", 12.5),
-    (Kind.NUMBER, "12", 12),
-    (Kind.NUMBER, 12.0, 12),
-    (Kind.NUMBER, -3, -3),
-    (Kind.WHOLE, "12.0", 12),
-    (Kind.WHOLE, 7, 7),
-    (Kind.FLAG, True, True),
-    (Kind.FLAG, "Yes", True),
-    (Kind.FLAG, "nein", False),
-    (Kind.FLAG, "0", False),
-    (Kind.FLAG, 1, True),
-    (Kind.DATE, NOW, "2026-11-24"),
-    (Kind.DATE, "2026-11-24T23:00:00Z", "2026-11-24"),
-    (Kind.DATE, "24.11.2026", "2026-11-24"),
-    (Kind.MOMENT, NOW, "2026-11-24T08:30:00Z"),
-    (Kind.MOMENT, "2026-11-24T09:30:00+01:00", "2026-11-24T08:30:00Z"),
-    (Kind.MOMENT, "2026-11-24", "2026-11-24T00:00:00Z"),
-    (Kind.CHOICE, "DEMO", "DEMO"),
-    (Kind.CHOICE, " demo CALL ", "DEMO"),
-    (Kind.CHOICE, "Größe, mittel", "12"),
-    (Kind.CHOICE, 12, "12"),
-    (Kind.CHOICE, True, "true"),
-    (Kind.CHOICE, ["Demo call"], "DEMO"),
-    (Kind.CHOICES, "Demo call; ja", ["DEMO", "true"]),
-    (Kind.CHOICES, "größe, mittel", ["12"]),
-    (Kind.CHOICES, ["ja", "JA", "demo"], ["DEMO", "true"]),
-    (Kind.REFERENCE, "123", "123"),
-    (Kind.TIME, "09:30", "09:30"),
-    (Kind.OTHER, ["x", 5], ["x", "5"]),
+OPTIONS = (
+    FieldOption("DEMO", "Demo call"),
+    FieldOption("12", "Größe, mittel"),
+    FieldOption("true", "Ja"),
+)
+SAFE: list[tuple[FieldKind, Any, Any]] = [
+    (FieldKind.TEXT, "a", "a"),
+    (FieldKind.TEXT, 5, "5"),
+    (FieldKind.TEXT, 5.5, "5.5"),
+    (FieldKind.TEXT, True, "true"),
+    (FieldKind.TEXT, ["a", "b"], "a, b"),
+    (FieldKind.TEXT, NOW, "2026-11-24T08:30:00Z"),
+    (FieldKind.NUMBER, "12.5", 12.5),
+    (FieldKind.NUMBER, "12", 12),
+    (FieldKind.NUMBER, 12.0, 12),
+    (FieldKind.NUMBER, -3, -3),
+    (FieldKind.WHOLE, "12.0", 12),
+    (FieldKind.WHOLE, 7, 7),
+    (FieldKind.FLAG, True, True),
+    (FieldKind.FLAG, "Yes", True),
+    (FieldKind.FLAG, "nein", False),
+    (FieldKind.FLAG, "0", False),
+    (FieldKind.FLAG, 1, True),
+    (FieldKind.DATE, NOW, "2026-11-24"),
+    (FieldKind.DATE, "2026-11-24T23:00:00Z", "2026-11-24"),
+    (FieldKind.DATE, "24.11.2026", "2026-11-24"),
+    (FieldKind.MOMENT, NOW, "2026-11-24T08:30:00Z"),
+    (FieldKind.MOMENT, "2026-11-24T09:30:00+01:00", "2026-11-24T08:30:00Z"),
+    (FieldKind.MOMENT, "2026-11-24", "2026-11-24T00:00:00Z"),
+    (FieldKind.CHOICE, "DEMO", "DEMO"),
+    (FieldKind.CHOICE, " demo CALL ", "DEMO"),
+    (FieldKind.CHOICE, "Größe, mittel", "12"),
+    (FieldKind.CHOICE, 12, "12"),
+    (FieldKind.CHOICE, True, "true"),
+    (FieldKind.CHOICE, ["Demo call"], "DEMO"),
+    (FieldKind.CHOICES, "Demo call; ja", ["DEMO", "true"]),
+    (FieldKind.CHOICES, "größe, mittel", ["12"]),
+    (FieldKind.CHOICES, ["ja", "JA", "demo"], ["DEMO", "true"]),
+    (FieldKind.REFERENCE, "123", "123"),
+    (FieldKind.TIME, "09:30", "09:30"),
+    (FieldKind.OTHER, ["x", 5], ["x", "5"]),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "value", "result"), [*SAFE, *((k, e, None) for k in Kind for e in (None, "", []))])  # fmt: skip
-def test_safe_values_are_made_to_fit(kind: Kind, value: Any, result: Any) -> None:
+@pytest.mark.parametrize(("kind", "value", "result"), [*SAFE, *((k, e, None) for k in FieldKind for e in (None, "", []))])  # fmt: skip
+def test_safe_values_are_made_to_fit(kind: FieldKind, value: Any, result: Any) -> None:
     """Dates, numbers, options by label or value, yes and no: what is safe is done; empty is empty."""
-    options = OPTIONS if kind in (Kind.CHOICE, Kind.CHOICES) else ()
-    if (kind, value) == (Kind.CHOICES, ["ja", "JA", "demo"]):
+    options = OPTIONS if kind in (FieldKind.CHOICE, FieldKind.CHOICES) else ()
+    if (kind, value) == (FieldKind.CHOICES, ["ja", "JA", "demo"]):
         value = ["ja", "JA", "Demo call"]
     made = coerce(value, field(kind, options=options))
     assert made == result and type(made) is type(result)
 
 
-UNSAFE: list[tuple[Kind, Any, str]] = [
-    (Kind.NUMBER, "a lot", "'a lot' is not a number"),
-    (Kind.NUMBER, "1.234,50", "as: number"),
-    (Kind.NUMBER, True, "not a number"),
-    (Kind.NUMBER, ["5"], "not a number"),
-    (Kind.NUMBER, NOW, "not a number"),
-    (Kind.NUMBER, math.inf, "not a number"),
-    (Kind.NUMBER, math.nan, "not a number"),
-    (Kind.NUMBER, "9" * 10_000, "not a number"),
-    (Kind.WHOLE, "12.5", "not a whole number"),
-    (Kind.FLAG, "maybe", "neither yes nor no"),
-    (Kind.FLAG, 2, "neither yes nor no"),
-    (Kind.DATE, "soon", "'soon' is not a date"),
-    (Kind.DATE, "11/24/2026", "not a date"),
-    (Kind.DATE, 20261124, "not a date"),
-    (Kind.MOMENT, ["2026-11-24"], "not a date"),
-    (Kind.MOMENT, "0001-01-01T00:00:00+14:00", "not a date"),
-    (Kind.CHOICE, "Demo cal", "did you mean 'Demo call'"),
-    (Kind.CHOICE, ["Demo call", "Ja"], "none of the options"),
-    (Kind.CHOICES, "Demo call; Nope", "'Nope' is none of the options"),
-    (Kind.CHOICE, "x" * 10_000, "none of the options"),
+UNSAFE: list[tuple[FieldKind, Any, str]] = [
+    (FieldKind.NUMBER, "a lot", "'a lot' is not a number"),
+    (FieldKind.NUMBER, "1.234,50", "as: number"),
+    (FieldKind.NUMBER, True, "not a number"),
+    (FieldKind.NUMBER, ["5"], "not a number"),
+    (FieldKind.NUMBER, NOW, "not a number"),
+    (FieldKind.NUMBER, math.inf, "not a number"),
+    (FieldKind.NUMBER, math.nan, "not a number"),
+    (FieldKind.NUMBER, "9" * 10_000, "not a number"),
+    (FieldKind.WHOLE, "12.5", "not a whole number"),
+    (FieldKind.FLAG, "maybe", "neither yes nor no"),
+    (FieldKind.FLAG, 2, "neither yes nor no"),
+    (FieldKind.DATE, "soon", "'soon' is not a date"),
+    (FieldKind.DATE, "11/24/2026", "not a date"),
+    (FieldKind.DATE, 20261124, "not a date"),
+    (FieldKind.MOMENT, ["2026-11-24"], "not a date"),
+    (FieldKind.MOMENT, "0001-01-01T00:00:00+14:00", "not a date"),
+    (FieldKind.CHOICE, "Demo cal", "did you mean 'Demo call'"),
+    (FieldKind.CHOICE, ["Demo call", "Ja"], "none of the options"),
+    (FieldKind.CHOICES, "Demo call; Nope", "'Nope' is none of the options"),
+    (FieldKind.CHOICE, "x" * 10_000, "none of the options"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("kind", "value", "words"), UNSAFE)
-def test_unsafe_values_are_refused_in_words(kind: Kind, value: Any, words: str) -> None:
+def test_unsafe_values_are_refused_in_words(kind: FieldKind, value: Any, words: str) -> None:
     """What could only be guessed is refused, with what there is, and short."""
     with pytest.raises(ValueError, match=words) as caught:
         coerce(value, field(kind, options=OPTIONS))
     assert len(str(caught.value)) < 300
 
 
-@given(anything, st.sampled_from(Kind))
-def test_coercion_never_breaks(value: Any, kind: Kind) -> None:
+@given(anything, st.sampled_from(FieldKind))
+def test_coercion_never_breaks(value: Any, kind: FieldKind) -> None:
     """Any value for any kind of field gives a value that JSON can carry, or a ValueError."""
     try:
         made = coerce(value, field(kind, options=OPTIONS))
@@ -887,7 +891,7 @@ def test_on_error(tmp_path: Path, rule: str, size: str) -> None:
 )
 def test_errors_name_the_field(tmp_path: Path, source: str, words: str) -> None:
     """Template, transform and type: the error says which field and why."""
-    schema = {ObjectName.MEETING: {"flag": field(Kind.FLAG)}}
+    schema = {ObjectName.MEETING: {"flag": field(FieldKind.FLAG)}}
     with pytest.raises(InvalidRecord, match=words) as caught:
         plan(tmp_path, f"meeting: {{fields: {{flag: {source}}}}}", schema)
     assert str(caught.value).startswith("meeting.flag: ")

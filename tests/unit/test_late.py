@@ -15,7 +15,7 @@ from app.domain.records import (
     DesiredBooking,
     DesiredRecord,
     Directory,
-    Known,
+    LedgerEntry,
     ObjectName,
     Ref,
     WriteRule,
@@ -57,7 +57,7 @@ def booking(number: int, fields: dict[str, Any]) -> DesiredBooking:
 def arrive(batches: list[list[DesiredBooking]]) -> dict[str, Any]:
     """What stands in the CRM after the batches; the second time each changes nothing."""
     stands: dict[str, Any] = {}
-    ledger: dict[Ref, Known] = {}
+    ledger: dict[Ref, LedgerEntry] = {}
     for batch in batches:
         for again in (False, True):
             wanted = merge(batch)

@@ -15,15 +15,15 @@ from app.domain.booking import Booking
 from app.domain.errors import InvalidRecord, MappingError
 from app.domain.events import read_booking, read_event
 from app.domain.records import (
-    Choice,
     CrmField,
+    CrmRecord,
     CrmShape,
     DesiredRecord,
     Directory,
-    Findings,
-    Found,
-    Kind,
-    Known,
+    FieldKind,
+    FieldOption,
+    LedgerEntry,
+    LookupResults,
     ObjectName,
     Pipeline,
     Ref,
@@ -34,9 +34,9 @@ from app.domain.text import cut, measure
 from app.mapping.diff import settle
 from app.mapping.known import known_after, written
 from app.mapping.load import load_mapping, mapping_of
-from app.mapping.plan import Planner, Surroundings
+from app.mapping.plan import PlanContext, Planner
 from app.mapping.transforms import apply_transforms
-from app.mapping.wanted import Wanted, merge
+from app.mapping.wanted import MergedRecord, merge
 from config.providers import load_providers
 from config.settings import CONFIG_DIR
 from crm_adapters.base import load_adapter
@@ -173,7 +173,7 @@ def test_an_owner_is_known_by_both_spellings(tmp_path: Path, known: str, told: s
 def test_an_option_that_looks_like_a_formula_is_that_option(tmp_path: Path) -> None:
     """Only free text gets the apostrophe: a choice is written as the CRM has it."""
     label = "+Plus(premium)"
-    field = CrmField("first", "Plan", Kind.CHOICE, options=(Choice("plus", label),))
+    field = CrmField("first", "Plan", FieldKind.CHOICE, options=(FieldOption("plus", label),))
     directory = replace(DIRECTORY, schema={ObjectName.CONTACT: {"first": field}})
     people = [{"email": "a@x.example", "firstname": label, "lastname": label}]
     made = read_booking(read_event("default", sample("booking_created", attendees=people), NOW))
@@ -222,7 +222,7 @@ def test_what_the_account_lacks_costs_the_deal_alone(tmp_path: Path, line: str, 
     assert set(there) == {ObjectName.CONTACT, ObjectName.MEETING}
     assert deal not in there[ObjectName.MEETING].links
     # What was made before keeps its links.
-    planned = planner.plan(made, Surroundings(there=frozenset({deal})))
+    planned = planner.plan(made, PlanContext(there=frozenset({deal})))
     there = {record.ref.object: record for record in planned.records}
     assert deal in planned.problems and there[ObjectName.DEAL].partial
     assert deal in there[ObjectName.MEETING].links
@@ -279,9 +279,9 @@ def test_nobody_to_contact(tmp_path: Path) -> None:
     assert set(made) == {"deal", "meeting"}
 
 
-def after(desired: Any, wanted: Any) -> dict[Ref, Known]:
+def after(desired: Any, wanted: Any) -> dict[Ref, LedgerEntry]:
     return {
-        ref: Known(f"id{n}", written(item.record, None), item.record.links, item.version)
+        ref: LedgerEntry(f"id{n}", written(item.record, None), item.record.links, item.version)
         for n, (ref, item) in enumerate(wanted.items())
     }
 
@@ -323,14 +323,14 @@ def test_what_is_left_out_later_goes_by_its_own_section_wherever_that_stands(
     moved = replace(made, meeting_type=replace(made.meeting_type, slug="onboarding"))
     there = frozenset({Ref(ObjectName.DEAL, made.key)})
 
-    def planned(deals: str, booking: Booking, around: Surroundings) -> Any:
+    def planned(deals: str, booking: Booking, around: PlanContext) -> Any:
         text = f"{head}deal:\n{deals}{meeting}"
         return Planner(load_mapping(write(tmp_path, text), "test"), SHAPE, DIRECTORY).plan(
             booking, around
         )
 
-    first = planned(renewal + demo, made, Surroundings())
-    kept = Surroundings(there=there, made_by=first.made_by)
+    first = planned(renewal + demo, made, PlanContext())
+    kept = PlanContext(there=there, made_by=first.made_by)
 
     def name(deals: str) -> Any:
         desired = planned(deals, moved, kept)
@@ -348,11 +348,12 @@ def test_a_record_to_which_nothing_is_to_be_written_stays_known() -> None:
     ref = Ref(ObjectName.CONTACT, "email:jane@globex.example")
     rules = {"last": WriteRule.ON_CREATE}
     record = DesiredRecord(ref, {"last": "jane"}, rules, together=frozenset({"last"}))
-    known = known_after(Wanted(record, NOW), None, "1", "")
+    known = known_after(MergedRecord(record, NOW), None, "1", "")
     assert known.unfilled
-    seen = Findings({ref: [Found("1", {"last": "Berg"})]}, frozenset({ref}))
+    seen = LookupResults({ref: [CrmRecord("1", {"last": "Berg"})]}, frozenset({ref}))
     assert (
-        settle({ref: Wanted(record, NOW)}, {ref: known}, SHAPE, DIRECTORY, seen).plan.changes == ()
+        settle({ref: MergedRecord(record, NOW)}, {ref: known}, SHAPE, DIRECTORY, seen).plan.changes
+        == ()
     )
 
 
@@ -361,11 +362,11 @@ def test_names_never_mix(tmp_path: Path) -> None:
     old = plan(tmp_path, BASE)["contact"]
     single = [{"email": "jane.van.der.berg@example.com", "firstname": "Bob"}]
     new = plan(tmp_path, BASE, attendees=single)["contact"]
-    known = {old.ref: Known("1", written(old, None), (), NOW)}
-    wanted = {new.ref: Wanted(new, NOW)}
+    known = {old.ref: LedgerEntry("1", written(old, None), (), NOW)}
+    wanted = {new.ref: MergedRecord(new, NOW)}
     (change,) = build_plan(wanted, known, SHAPE).changes
     assert change.fields == {"first": "Bob", "last": None}
-    late = {old.ref: Known("1", written(old, None), (), datetime(2030, 1, 1, tzinfo=UTC))}
+    late = {old.ref: LedgerEntry("1", written(old, None), (), datetime(2030, 1, 1, tzinfo=UTC))}
     assert build_plan(wanted, late, SHAPE).changes == ()
 
 

@@ -19,31 +19,31 @@ from app.domain.errors import CrmError, UnfitPayload
 from app.domain.events import read_booking, read_event, read_form
 from app.domain.history import History
 from app.domain.records import (
-    Choice,
     CrmField,
+    CrmRecord,
     CrmShape,
     DesiredBooking,
     Directory,
+    FieldKind,
+    FieldOption,
     Fields,
-    Findings,
-    Found,
-    Kind,
-    Known,
+    LedgerEntry,
+    Lookup,
+    LookupResults,
     ObjectName,
     Pipeline,
-    Question,
     Ref,
     Stage,
 )
 from app.domain.text import measure
 from app.mapping.ask import ask
 from app.mapping.check import check_against
-from app.mapping.diff import Settled, settle
+from app.mapping.diff import Diff, settle
 from app.mapping.known import written
 from app.mapping.load import MappingText
 from app.mapping.mapping import Mapping as FieldMapping
 from app.mapping.paths import FIXED, kind_of
-from app.mapping.plan import Planner, Surroundings
+from app.mapping.plan import PlanContext, Planner
 from app.mapping.schema import json_schema
 from app.mapping.wanted import merge
 from config.providers import load_providers
@@ -54,23 +54,27 @@ from tests.bridge import PROVIDERS
 NOW = datetime(2026, 11, 24, 8, 30, tzinfo=UTC)
 VALIDATOR = jsonschema.Draft202012Validator(json_schema())
 STAGES = (Stage("s1", "New"), Stage("s2", "Demo"), Stage("s3", "Won", closed=True))
-OPTIONS = (Choice("A", "Option A"), Choice("B", "Option B, too"), Choice("true", "Yes"))
+OPTIONS = (
+    FieldOption("A", "Option A"),
+    FieldOption("B", "Option B, too"),
+    FieldOption("true", "Yes"),
+)
 KINDS = {
-    "f_text": Kind.TEXT, "f_short": Kind.TEXT, "f_number": Kind.NUMBER, "f_whole": Kind.WHOLE,
-    "f_flag": Kind.FLAG, "f_date": Kind.DATE, "f_moment": Kind.MOMENT, "f_time": Kind.TIME,
-    "f_choice": Kind.CHOICE, "f_choices": Kind.CHOICES, "f_other": Kind.OTHER,
-    "f_money": Kind.MONEY, "f_address": Kind.ADDRESS, "f_dates": Kind.DATES, "f_times": Kind.TIMES,
-    "f_user": Kind.USER, "f_reference": Kind.REFERENCE,
+    "f_text": FieldKind.TEXT, "f_short": FieldKind.TEXT, "f_number": FieldKind.NUMBER, "f_whole": FieldKind.WHOLE,
+    "f_flag": FieldKind.FLAG, "f_date": FieldKind.DATE, "f_moment": FieldKind.MOMENT, "f_time": FieldKind.TIME,
+    "f_choice": FieldKind.CHOICE, "f_choices": FieldKind.CHOICES, "f_other": FieldKind.OTHER,
+    "f_money": FieldKind.MONEY, "f_address": FieldKind.ADDRESS, "f_dates": FieldKind.DATES, "f_times": FieldKind.TIMES,
+    "f_user": FieldKind.USER, "f_reference": FieldKind.REFERENCE,
 }  # fmt: skip
 SCHEMA = {
     name: CrmField(
         name,
         name,
         kind,
-        options=OPTIONS if kind in (Kind.CHOICE, Kind.CHOICES) else (),
+        options=OPTIONS if kind in (FieldKind.CHOICE, FieldKind.CHOICES) else (),
         length=12 if name == "f_short" else None,
-        currency="EUR" if kind is Kind.MONEY else "",
-        form=r"\d{1,18}" if kind in (Kind.USER, Kind.REFERENCE) else "",
+        currency="EUR" if kind is FieldKind.MONEY else "",
+        form=r"\d{1,18}" if kind in (FieldKind.USER, FieldKind.REFERENCE) else "",
     )
     for name, kind in KINDS.items()
 }
@@ -398,7 +402,7 @@ def mappings(draw: st.DrawFn, provider: str) -> FieldMapping:
 
 
 AROUND = st.builds(
-    lambda hours, turn, booked, told: Surroundings(
+    lambda hours, turn, booked, told: PlanContext(
         NOW + timedelta(hours=hours),
         dict.fromkeys(["email:ann@globex.example", "phone:+4915123456789"], told),
         turn,
@@ -474,35 +478,38 @@ class Crm:
 
     rows: dict[tuple[ObjectName, str], dict[str, Any]] = field(default_factory=dict)
     keys: dict[tuple[ObjectName, str], frozenset[Any]] = field(default_factory=dict)
-    ledger: dict[Ref, Known] = field(default_factory=dict)
+    ledger: dict[Ref, LedgerEntry] = field(default_factory=dict)
     number: int = 0
 
-    def find(self, questions: Iterable[Question]) -> Findings:
+    def find(self, questions: Iterable[Lookup]) -> LookupResults:
         """Answer by id, else by the first key that finds something."""
-        findings = Findings(asked=frozenset(question.ref for question in questions))
+        findings = LookupResults(asked=frozenset(question.ref for question in questions))
         for question in questions:
             name = question.ref.object
             row = self.rows.get((name, question.record_id or ""))
             if row is not None:
-                findings.add(question.ref, Found(question.record_id or "", dict(row), "record id"))
+                findings.add(
+                    question.ref, CrmRecord(question.record_id or "", dict(row), "record id")
+                )
                 continue
             for key in question.keys:
                 there = [i for (kind, i) in self.rows if kind is name and key in self.keys[kind, i]]
                 for record_id in there:
                     findings.add(
-                        question.ref, Found(record_id, dict(self.rows[name, record_id]), key.kind)
+                        question.ref,
+                        CrmRecord(record_id, dict(self.rows[name, record_id]), key.kind),
                     )
                 if there:
                     break
         return findings
 
-    def settle(self, plans: Iterable[DesiredBooking], shape: CrmShape) -> Settled:
+    def settle(self, plans: Iterable[DesiredBooking], shape: CrmShape) -> Diff:
         """Ask what has to be asked, and see what is to be done."""
         wanted = merge(plans)
         questions = ask(wanted, self.ledger, shape, DIRECTORY)
         return settle(wanted, self.ledger, shape, DIRECTORY, self.find(questions))
 
-    def apply(self, settled: Settled) -> None:
+    def apply(self, settled: Diff) -> None:
         """Do it, and note in the ledger what the service notes."""
         ids: dict[Ref, str] = {}
         for change in settled.plan.changes:
@@ -525,7 +532,7 @@ class Crm:
             record_id = ids.get(ref) or (known.record_id if known else None)
             if record_id and ref not in settled.problems and not item.record.absent:
                 hashes = written(item.record, known)
-                self.ledger[ref] = Known(record_id, hashes, item.record.links, item.version)
+                self.ledger[ref] = LedgerEntry(record_id, hashes, item.record.links, item.version)
 
 
 def stored(values: Fields | Mapping[str, Any]) -> dict[str, Any]:
@@ -563,14 +570,14 @@ def test_applied_twice_nothing_changes(case: Any, others: list[Booking], data: A
         assert again.plan.changes == (), again.plan.changes
 
 
-TYPED = sorted(path for path in FIXED if kind_of(path) is not Kind.TEXT)
+TYPED = sorted(path for path in FIXED if kind_of(path) is not FieldKind.TEXT)
 """Paths of which it is known what stands there, and that is more than a text."""
 LENGTHS = st.none() | st.integers(1, 60)
 OPTION_LISTS = st.sampled_from(
     [
-        (Choice("true", "Ja"), Choice("false", "Nein")),
-        (Choice("1", "Yes"), Choice("2", "No")),
-        (Choice("A", "A"), Choice("B", "B")),
+        (FieldOption("true", "Ja"), FieldOption("false", "Nein")),
+        (FieldOption("1", "Yes"), FieldOption("2", "No")),
+        (FieldOption("A", "A"), FieldOption("B", "B")),
         (),
     ]
 )
@@ -580,16 +587,16 @@ OPTION_LISTS = st.sampled_from(
 def described(draw: st.DrawFn) -> dict[str, CrmField]:
     """A field of each kind, as `describe` of some CRM may give it."""
     found = {}
-    for number, kind in enumerate(Kind):
-        listed = kind in (Kind.CHOICE, Kind.CHOICES, Kind.USER)
+    for number, kind in enumerate(FieldKind):
+        listed = kind in (FieldKind.CHOICE, FieldKind.CHOICES, FieldKind.USER)
         found[f"f{number}"] = CrmField(
             f"f{number}",
             "F",
             kind,
             options=draw(OPTION_LISTS) if listed else (),
-            currency=draw(st.sampled_from(["", "EUR"])) if kind is Kind.MONEY else "",
-            form=r"\d{1,18}" if kind in (Kind.USER, Kind.REFERENCE) else "",
-            length=draw(LENGTHS) if kind is Kind.TEXT else None,
+            currency=draw(st.sampled_from(["", "EUR"])) if kind is FieldKind.MONEY else "",
+            form=r"\d{1,18}" if kind in (FieldKind.USER, FieldKind.REFERENCE) else "",
+            length=draw(LENGTHS) if kind is FieldKind.TEXT else None,
             empties=draw(st.booleans()),
         )
     return found
@@ -597,7 +604,7 @@ def described(draw: st.DrawFn) -> dict[str, CrmField]:
 
 typed_sources = st.one_of(
     st.sampled_from(TYPED).map(lambda path: {"from": path}),
-    st.sampled_from([p for p in TYPED if kind_of(p) is Kind.MOMENT]).flatmap(
+    st.sampled_from([p for p in TYPED if kind_of(p) is FieldKind.MOMENT]).flatmap(
         lambda path: st.sampled_from(["date", "time", "iso", {"add_days": 2}]).map(
             lambda transform: {"from": path, "as": transform}
         )
@@ -631,7 +638,10 @@ def test_what_check_calls_good_never_fails_for_its_type(
     found = check_against(whole(schema), shape, directory)
     refused = {str(complaint.location[-1]) for complaint in found}
     kind = kind_of(source["from"]) if "from" in source else None
-    listed = {Kind.CHOICE: (Kind.WHOLE, Kind.NUMBER), Kind.CHOICES: (Kind.CHOICES,)}
+    listed = {
+        FieldKind.CHOICE: (FieldKind.WHOLE, FieldKind.NUMBER),
+        FieldKind.CHOICES: (FieldKind.CHOICES,),
+    }
     good = [
         name
         for name, known in schema.items()
@@ -639,6 +649,6 @@ def test_what_check_calls_good_never_fails_for_its_type(
     ]
     event(f"{len(good)} of {len(schema)} fields take it")
     assert good, source
-    plan = Planner(whole(good), shape, directory).plan(booking, Surroundings(now=NOW))
+    plan = Planner(whole(good), shape, directory).plan(booking, PlanContext(now=NOW))
     assert not plan.problems
     assert not [note for note in plan.notes if note.startswith("contact.")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.mapping.load import MappingText
-from app.mapping.questions import MOST_NAMED, Known, doubts, questions_of
+from app.mapping.questions import MOST_NAMED, KnownQuestions, doubts, questions_of
 
 HEAD = "version: 1\ncrm: hubspot\n"
 EVERYWHERE = """
@@ -34,12 +34,12 @@ form_submission:
 """
 
 
-def known(*questions: str, types: tuple[str, ...] = ("demo",), bookings: int = 5) -> Known:
+def known(*questions: str, types: tuple[str, ...] = ("demo",), bookings: int = 5) -> KnownQuestions:
     """What stored bookings have."""
-    return Known(bookings, True, questions, types)
+    return KnownQuestions(bookings, True, questions, types)
 
 
-def said(text: str, there: Known) -> list[str]:
+def said(text: str, there: KnownQuestions) -> list[str]:
     """The doubts of a file, as they are told."""
     document = MappingText("m.yaml", HEAD + text, "hubspot")
     assert document.lines() == []
@@ -102,7 +102,7 @@ def test_sentences_stay_short() -> None:
     many = tuple(f"{n:03} " + "x" * 500 for n in range(MOST_NAMED + 7))
     (line,) = said("contact: {fields: {a: answers.A}}\n", known(*many))
     assert line.endswith(" and 7 more") and len(line) < 2_000
-    there = Known(1_000, False, ("B",))
+    there = KnownQuestions(1_000, False, ("B",))
     assert said("contact: {fields: {a: answers.A}}\n", there) == [
         "3: contact.fields.a: none of the 1,000 bookings that changed last answers 'A'; there are: 'B'"
     ]

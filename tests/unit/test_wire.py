@@ -8,7 +8,7 @@ import pytest
 from urllib3 import PoolManager
 from urllib3.connection import HTTPConnection
 
-from app.domain.allowance import Gate
+from app.domain.allowance import RateLimiter
 from app.outbound.wire import PIECE, BoundedTransport, watch
 
 
@@ -16,19 +16,19 @@ class Lost(Exception):
     pass
 
 
-def closing_after(looks: int) -> Gate:
+def closing_after(looks: int) -> RateLimiter:
     """A gate that lets so many pieces through."""
-    gate, left = Gate(), iter(range(looks))
+    gate, left = RateLimiter(), iter(range(looks))
 
     def look() -> None:
         if next(left, None) is None:
             raise Lost
 
-    gate.may_go_on = look
+    gate.ensure_lease = look
     return gate
 
 
-def received(gate: Gate, body: bytes) -> bytes:
+def received(gate: RateLimiter, body: bytes) -> bytes:
     """What the other end gets of a request that is broken off."""
     pools = PoolManager()
     watch(pools, gate)
@@ -60,7 +60,7 @@ def test_nothing_goes_out_where_it_was_lost_before() -> None:
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_makes_no_difference(scheme: str) -> None:
     """Connections through a proxy are watched as well."""
-    direct = BoundedTransport(Gate()).poolmanager
-    through = BoundedTransport(Gate()).proxy_manager_for("http://proxy.example:3128")
+    direct = BoundedTransport(RateLimiter()).poolmanager
+    through = BoundedTransport(RateLimiter()).proxy_manager_for("http://proxy.example:3128")
     for pools in (direct, through):
         assert "send" in vars(pools.pool_classes_by_scheme[scheme].ConnectionCls)

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from app.domain.records import (
-    Choice,
     CrmField,
     CrmShape,
     Directory,
-    Kind,
+    FieldKind,
+    FieldOption,
     ObjectName,
     Pipeline,
     Stage,
@@ -19,16 +19,16 @@ from app.domain.records import (
 from app.mapping.words import in_words
 
 DEAL = ObjectName.DEAL
-OPTIONS = (Choice("1", "Hot"), Choice("2", "Cold"))
+OPTIONS = (FieldOption("1", "Hot"), FieldOption("2", "Cold"))
 SHAPE = CrmShape(dict.fromkeys(ObjectName, "owner_id"), "pipeline_id", "stage_id", False, {})
 DIRECTORY = Directory(
     owners={"kim@acme.example": "7"},
     pipelines=(Pipeline("9", "Sales", (Stage("11", "Demo booked"),)),),
     schema={
         DEAL: {
-            "Heat": CrmField("Heat", "Heat", Kind.CHOICE, options=OPTIONS),
-            "Heats": CrmField("Heats", "Heats", Kind.CHOICES, options=OPTIONS),
-            "Helper": CrmField("Helper", "Helper", Kind.USER, options=(Choice("7", "kim@acme.example"),)),
+            "Heat": CrmField("Heat", "Heat", FieldKind.CHOICE, options=OPTIONS),
+            "Heats": CrmField("Heats", "Heats", FieldKind.CHOICES, options=OPTIONS),
+            "Helper": CrmField("Helper", "Helper", FieldKind.USER, options=(FieldOption("7", "kim@acme.example"),)),
             "Text": CrmField("Text", "Text"),
         }
     },
