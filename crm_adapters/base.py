@@ -171,12 +171,14 @@ def unblocked(changes: Sequence[Change], report: Report, ids: Mapping[Ref, str])
     """
     ready = []
     for change in changes:
-        blocker = report.blocked_by(change.targets)
+        blocker = report.blocked_by(change.links_after)
         if blocker:
             words = f"The {blocker.object} was not written: {report.problems[blocker]}"
             report.problems[change.ref] = Blocked(words)
         else:
-            lacking = {ref for ref in change.targets if ref in report.problems and ref not in ids}
+            lacking = {
+                ref for ref in change.links_after if ref in report.problems and ref not in ids
+            }
             ready.append(without(change, lacking))
     return ready
 
@@ -187,7 +189,7 @@ def without(change: Change, refs: Collection[Ref]) -> Change:
         return change
     return replace(
         change,
-        targets=tuple(ref for ref in change.targets if ref not in refs),
+        links_after=tuple(ref for ref in change.links_after if ref not in refs),
         links=tuple(ref for ref in change.links if ref not in refs),
     )
 
@@ -206,8 +208,8 @@ def ids_of(refs: Iterable[Ref], ids: Mapping[Ref, str], *names: ObjectName) -> d
 
 def unlinked(change: Change, ids: Mapping[Ref, str]) -> dict[str, Ref]:
     """The ids of what a change takes links away to; not of what stays under another key."""
-    stay = ids_of(change.targets, ids)
-    return {i: ref for i, ref in ids_of(change.unlinks, ids).items() if i not in stay}
+    stay = ids_of(change.links_after, ids)
+    return {i: ref for i, ref in ids_of(change.links_to_remove, ids).items() if i not in stay}
 
 
 def there_already(change: Change, error: Conflict) -> Conflict | ThereAlready:
@@ -230,7 +232,7 @@ def problem_of(change: Change, error: CrmError) -> CrmError:
     """
     if not isinstance(error, Gone):
         return error
-    if not change.record_id or change.adopted:
+    if not change.record_id or change.found_in_crm:
         return InvalidRecord(error.message)
     return Gone(error.message, change.record_id)
 

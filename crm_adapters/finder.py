@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from app.domain.errors import Gone, InvalidRecord
 from app.domain.records import (
-    BY_NUMBER,
-    BY_TITLE,
+    BOOKING_LINE,
     WRITE_ORDER,
     CrmRecord,
     Fields,
+    FoundBy,
     Lookup,
     LookupKey,
     LookupResults,
@@ -29,7 +29,7 @@ Hit = tuple[Lookup, CrmRecord]
 Claim = tuple[Lookup, Whose, CrmRecord]
 """What was named by hand, and whose it has to be."""
 # What a CRM's editor puts around a text says nothing.
-_NUMBER = re.compile(r"meetergo booking ([^\s<]+)(?:\s|<[^<>]*>)*\Z")
+_NUMBER = re.compile(re.escape(BOOKING_LINE) + r"([^\s<]+)(?:\s|<[^<>]*>)*\Z")
 _ADDRESS = re.compile(
     r"(?i:https?)://(?P<host>[^/?#\s]+)(?P<path>/[^?#\s]*)?(?:\?[^#\s]*)?(?:#(?P<fragment>\S*))?"
 )
@@ -149,23 +149,23 @@ def booked_ids(
     return there - {""}
 
 
-def told_begun(
+def recognise_lost_create(
     question: Lookup, key: LookupKey, values: Fields, marker: str, body: str, title: str
-) -> str:
-    """By what a record is the one whose create was begun; empty where it is not.
+) -> FoundBy | None:
+    """By what a record is the one whose create got no answer; None where it is not.
 
     It is told by the booking-id field where there is one, else by the booking's number at the end of
     its text, and only where there is no number by its title; `marker`, `body` and `title` name these
     fields.
     """
     if marker in question.content:
-        return BY_NUMBER if values.get(marker) == key.value else ""
+        return FoundBy.BOOKING_NUMBER if values.get(marker) == key.value else None
     ending = number_at_end(values.get(body))
     if ending:
         number = key.value.partition(":")[2].partition("@")[0]
-        return BY_NUMBER if ending == number else ""
-    same = content_hash(values.get(title)) in question.begun.get(title, "").split("|")
-    return BY_TITLE if same else ""
+        return FoundBy.BOOKING_NUMBER if ending == number else None
+    same = content_hash(values.get(title)) in question.lost_create.get(title, ())
+    return FoundBy.TITLE if same else None
 
 
 def number_at_end(text: object) -> str:
@@ -191,10 +191,10 @@ def note_lost_targets(
     suspects = {
         ref: plan.ids[ref]
         for change in failed
-        for ref in change.targets
+        for ref in change.links_after
         if ref in plan.ids and ref not in report.results and ref not in report.problems
     }
-    suspects |= {c.ref: c.record_id for c in failed if c.adopted and c.record_id}
+    suspects |= {c.ref: c.record_id for c in failed if c.found_in_crm and c.record_id}
     if not suspects:
         return
     there = find([Lookup(ref, record_id) for ref, record_id in suspects.items()], {}).found
@@ -203,7 +203,7 @@ def note_lost_targets(
             words = f"The {ref.object} {record_id} was deleted, or merged into another one."
             report.problems[ref] = Gone(words, record_id)
     for change in failed:
-        if report.blocked_by(change.targets):
+        if report.blocked_by(change.links_after):
             del report.problems[change.ref]
             unblocked([change], report, plan.known_ids())
 

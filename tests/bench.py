@@ -21,7 +21,7 @@ from app.mapping.plan import Planner
 from app.security.signatures import sign_body
 from app.services.allowance import room
 from app.store.bookings import keep_newest
-from app.store.deliveries import want
+from app.store.deliveries import mark_due
 from app.store.engine import utcnow
 from config.providers import load_providers
 from config.settings import CONFIG_DIR
@@ -140,7 +140,7 @@ def _fill(bridge: Bridge, bookings: int) -> None:
                 booking = read_booking(read_event("default", message, now))
                 row = keep_newest(session, cipher, booking, now)
                 assert row is not None
-                want(session, row, now, backlog=True)
+                mark_due(session, row, now, backlog=True)
 
 
 def _posts(table: Table, folder: Path) -> None:

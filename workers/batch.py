@@ -43,7 +43,7 @@ from app.domain.records import (
     WriteOutcome,
 )
 from app.mapping.diff import Diff
-from app.mapping.known import fingerprints, known_after
+from app.mapping.known import fingerprints_of, known_after
 from app.mapping.mapping import Mapping
 from app.mapping.plan import PlanContext, Planner, refs_of
 from app.mapping.present import as_list
@@ -147,7 +147,7 @@ class Batch:
         ids = [delivery.id for delivery, _ in rows]
         self._lease.alone = None
         with self._write() as session:
-            deliveries.hold(session, ids, self._lease.fence)
+            deliveries.claim(session, ids, self._lease.fence)
         self._lease.alone = ids[0] if len(ids) == 1 else None
         try:
             self._settled = self._plan(beside)
@@ -170,7 +170,7 @@ class Batch:
         """Put the deliveries back as they were: there is no use in writing them now."""
         with self._write() as session:
             for delivery, _ in self._rows:
-                deliveries.let_go(session, delivery.id, 0)
+                deliveries.release(session, delivery.id, 0)
 
     def write(self) -> None:
         """Bring the deliveries into the CRM. Raises what ends the drain, after noting what was done.
@@ -222,7 +222,7 @@ class Batch:
         self._want_answers(mapping, [(row, booking) for _, row, booking in states])
         for delivery, row, booking in states:
             around = self._surroundings(mapping, delivery, booking, row.revision)
-            around = replace(around, there=there, made_by=delivery.made_by or {})
+            around = replace(around, existing=there, mapping_section=delivery.mapping_section or {})
             work = _Work(delivery.id, row.revision)
             try:
                 work.desired = planner.plan(booking, around)
@@ -300,8 +300,8 @@ class Batch:
         plan, wanted = settled.plan, settled.wanted
         intents = {
             change.ref: Intent(
-                change.targets,
-                fingerprints(change.fields),
+                change.links_after,
+                fingerprints_of(change.fields),
                 {name: wanted[change.ref].version_of(name) for name in change.fields},
             )
             for change in plan.changes
@@ -313,7 +313,7 @@ class Batch:
         left = {ref for ref in new & set(self._ledger) if self._ledger[ref].unfilled}
         with self._write() as session:
             # What is begun is kept current, whatever the booking becomes.
-            deliveries.note_sections(session, self._new_places())
+            deliveries.note_mapping_sections(session, self._new_places())
             ledger = Ledger(session, self._cipher, self._id)
             for ref in left:
                 ledger.forget(ref)
@@ -323,14 +323,14 @@ class Batch:
 
     def _new_places(self) -> dict[int, dict[str, list[object]]]:
         """Delivery -> the sections that its records go by, where that is news."""
-        told = {delivery.id: delivery.made_by for delivery, _ in self._rows}
+        told = {delivery.id: delivery.mapping_section for delivery, _ in self._rows}
         places = {w.delivery_id: told_places(w.desired) for w in self._works if w.desired}
         return {n: place for n, place in places.items() if place and place != told[n]}
 
     def _is_begun(self, work: _Work) -> bool:
         """Whether a record was begun before: it is looked for among other people's records too."""
         records = work.desired.records if work.desired else ()
-        refs = [record.ref for record in records if not record.partial]
+        refs = [record.ref for record in records if not record.fill_only]
         with self._store.read() as session:
             known = Ledger(session, self._cipher, self._id).read(refs)
         return any(ref in known and not known[ref].live for ref in refs)
@@ -357,7 +357,7 @@ class Batch:
         rules = mapping.rules_for(
             booking.meeting_type.slug, next((h.email for h in booking.hosts if h.email), None)
         )
-        turn, told, booked = delivery.turn or 0, {}, False
+        turn, told, booked = delivery.round_robin_position or 0, {}, False
         if mapping.tells_of_people or (booking.form and people):
             with self._store.read() as session:
                 if mapping.tells_of_people:
@@ -366,7 +366,7 @@ class Batch:
                     booked = has_booked_since(session, self._cipher, people[0], booking.start)
         if rules.owner.rule == "round_robin":
             with self._write() as session:
-                turn = deliveries.take_turn(
+                turn = deliveries.rotation_position(
                     session, session.get_one(DeliveryRow, delivery.id), booking.record_key
                 )
         return PlanContext(
@@ -375,7 +375,7 @@ class Batch:
             turn,
             booked,
             refused_owners=frozenset(self._account.refused_owners),
-            ripened=_passed(delivery.again_at, now),
+            recheck_of=_passed(delivery.recheck_at, now),
             left_out=frozenset(self._account.left_out.get((delivery.id, revision), ())),
         )
 
@@ -468,29 +468,29 @@ class Batch:
             work = works.get(delivery.id)
             if work is None and self._settled:
                 self._given_back = True
-                deliveries.let_go(session, delivery.id, mine)
+                deliveries.release(session, delivery.id, mine)
                 continue
             work = work or _Work(delivery.id, booking.revision)
             problem = self._problem(work)
             if problem and isinstance(self._stopped_by, NotOurs):
                 # Whose fault it is was not looked into any more.
                 self._given_back = True
-                deliveries.let_go(session, work.delivery_id, mine)
+                deliveries.release(session, work.delivery_id, mine)
                 continue
             refused = problem is None and self._refused_by is not None and self._is_open(work)
             if problem and self._looks_again(work, problem):
                 self._given_back = True
-                deliveries.set_apart(session, work.delivery_id, mine)
+                deliveries.isolate(session, work.delivery_id, mine)
                 continue
             if (refused and len(self._rows) > 1) or (problem and self._may_pass_alone(work)):
                 self._given_back = True
-                deliveries.set_apart(session, work.delivery_id, mine)
+                deliveries.isolate(session, work.delivery_id, mine)
                 continue
             problem = self._refused_by if refused else problem
             if problem is None and self._is_open(work):
                 given_up += self._end_open(session, work, mine)
             elif problem:
-                given_up += deliveries.end_badly(
+                given_up += deliveries.record_failure(
                     session, work.delivery_id, work.revision, problem, mine, self._now()
                 )
             else:
@@ -505,36 +505,38 @@ class Batch:
         now, stopped_by = self._now(), self._stopped_by
         if stopped_by is None:
             lost = RetryLater("The adapter left a record without an answer.")
-            return deliveries.end_badly(session, work.delivery_id, work.revision, lost, calls, now)
+            return deliveries.record_failure(
+                session, work.delivery_id, work.revision, lost, calls, now
+            )
         if isinstance(stopped_by, RetryLater) and not isinstance(stopped_by, RateLimited):
-            return deliveries.end_in_doubt(
+            return deliveries.record_outage(
                 session, work.delivery_id, work.revision, stopped_by, calls, now
             )
         if isinstance(stopped_by, AccountRefused) and len(self._rows) == 1:
-            deliveries.end_refused(session, work.delivery_id, stopped_by, calls, now)
+            deliveries.record_account_refusal(session, work.delivery_id, stopped_by, calls, now)
         else:
             self._given_back = True
-            deliveries.let_go(session, work.delivery_id, calls)
+            deliveries.release(session, work.delivery_id, calls)
         return False
 
     def _end_well(self, session: Session, work: _Work, calls: int) -> bool:
         """End a delivery that went through, or of which nothing is wanted; True for the first."""
         wanted, now = work.desired, self._now()
         assert wanted is not None  # noqa: S101 - what was not planned is open
-        ending = deliveries.Ending(
+        ending = deliveries.DeliveryEnd(
             calls,
             self._account.mapping.version,
             self._notes(wanted),
-            wanted.again_at,
+            wanted.recheck_at,
             told_places(wanted),
         )
         numbers = (work.delivery_id, work.revision)
         if wanted.skipped:
-            deliveries.end_skipped(session, *numbers, wanted.skipped, ending, now)
+            deliveries.complete_skipped(session, *numbers, wanted.skipped, ending, now)
         elif wanted.wait_until:
-            deliveries.put_off(session, *numbers, wanted.wait_until, ending, now)
+            deliveries.postpone(session, *numbers, wanted.wait_until, ending, now)
         else:
-            deliveries.end_well(session, *numbers, ending, now)
+            deliveries.complete(session, *numbers, ending, now)
             return True
         return False
 
@@ -665,7 +667,7 @@ def write_as_holder(store: Store, lease: Lease) -> AbstractContextManager[Sessio
 
 def told_places(wanted: DesiredBooking) -> dict[str, list[object]]:
     """By which sections the records were made, as it is stored."""
-    return {name: list(place) for name, place in wanted.made_by.items()}
+    return {name: list(place) for name, place in wanted.mapping_section.items()}
 
 
 def _recovered(row: ConnectionRow) -> None:

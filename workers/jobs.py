@@ -12,7 +12,7 @@ from app.bootstrap import Services, process_services
 from app.domain.errors import CrmError, RateLimited
 from app.services.catch_up import WalkKind
 from app.services.watch import watch
-from app.store.deliveries import connections_with_work, mend_overlooked, ripen
+from app.store.deliveries import connections_with_work, recover_missed, release_rechecks
 from app.store.engine import utcnow
 from workers.pool import DrainPool
 from workers.queue import CONFIRM_JOB, NOTICE_JOB, RECONCILE_JOB, SYNC_JOB
@@ -51,8 +51,8 @@ def wake_due(wake: Callable[[int], object], services: Services | None = None) ->
     """Wake every connection that has something due, also what has ripened or was overlooked."""
     services = services or process_services()
     with services.store.write() as session:
-        ripen(session, utcnow())
-        mend_overlooked(session, utcnow())
+        release_rechecks(session, utcnow())
+        recover_missed(session, utcnow())
     with services.store.read() as session:
         due = connections_with_work(session, utcnow())
     for connection_id in due:

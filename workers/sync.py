@@ -143,7 +143,9 @@ class Drainer:
             row = session.get_one(ConnectionRow, lease.connection_id, with_for_update=True)
             row.stalls += 1
             stalls = row.stalls
-            ended = deliveries.end_unforeseen(session, lease.connection_id, lease.fence, why, now)
+            ended = deliveries.record_unforeseen(
+                session, lease.connection_id, lease.fence, why, now
+            )
             if ended:
                 row.stalls, row.progress_at = 0, now
                 tell_failures(session, row, now)
@@ -171,7 +173,7 @@ class Drainer:
             fence = deliveries.take_lease(session, connection_id, self._now())
             if fence is None:
                 return None
-            aside = deliveries.inherit(session, connection_id, fence, self._now())
+            aside = deliveries.take_over_orphans(session, connection_id, fence, self._now())
             row = session.get_one(ConnectionRow, connection_id)
             if aside:
                 tell_failures(session, row, self._now())
@@ -183,7 +185,7 @@ class Drainer:
         """Say that what was in hand alone has killed nobody, although the lease was lost."""
         if lease.alone is not None:
             with self._store.write() as session:
-                deliveries.acquit(session, lease.alone, lease.fence, self._now())
+                deliveries.clear_crash(session, lease.alone, lease.fence, self._now())
 
     def _work(self, lease: Lease, row: ConnectionRow, deadline: float) -> None:
         grant = grant_of(row)
@@ -238,7 +240,7 @@ class Drainer:
             last = len(rows) < limit or is_suspect(rows)
             if not account.adapter.asks_ahead or last or batch.stopped:
                 lane.end()
-            if last and batch.done and not rows[0][0].doubts:
+            if last and batch.done and not rows[0][0].inconclusive_batches:
                 break
         lane.end()
         self._settle_doubts(lease)
@@ -294,7 +296,7 @@ class Drainer:
         with write_as_holder(self._store, lease) as session:
             ledger = Ledger(session, self._services.cipher, lease.connection_id)
             people = [ref.key for ref in ledger.abandoned()]
-            deliveries.want_people_again(session, lease.connection_id, people, self._now())
+            deliveries.mark_people_due(session, lease.connection_id, people, self._now())
 
     def _probe(self, lease: Lease, account: OpenAccount) -> None:
         """See by one harmless call whether a CRM that was out of order answers. Raises RetryLater.
@@ -413,7 +415,7 @@ class Lane:
 
 def grant_of(row: ConnectionRow) -> tuple[datetime, tuple[str, ...], str | None]:
     """What tells whether a connection was connected again, or given another key or more scopes."""
-    return row.status_since, tuple(row.scopes), row.token_box if row.auth == "key" else None
+    return row.status_since, tuple(row.scopes), row.token_encrypted if row.auth == "key" else None
 
 
 def problem_of(error: AccountRefused) -> Problem:
@@ -425,4 +427,4 @@ def problem_of(error: AccountRefused) -> Problem:
 
 def is_suspect(rows: Rows) -> bool:
     """Whether a batch has to have the CRM to itself: it is looked for what strikes others down."""
-    return len(rows) == 1 or rows[0][0].doubts > 0
+    return len(rows) == 1 or rows[0][0].inconclusive_batches > 0

@@ -39,7 +39,7 @@ from app.mapping.provision import retyped, type_in_words
 from app.mapping.schema import json_schema
 from app.services.preview import BookingPreview, Previewer, describe
 from app.services.questions import answers_seen, questions_seen, warn
-from app.store.deliveries import want_resync
+from app.store.deliveries import mark_replanned_due
 from app.store.engine import utcnow
 from app.store.inbox import read_event_row
 from app.store.models import AuditLog, ConnectionRow, EventRow
@@ -89,7 +89,7 @@ def _add_check(group: AppGroup, services: Services) -> None:
             if file and file.resolve() != services.mappings.path(row.provider).resolve():
                 raise click.ClickException("--resync works on the file in use; put yours there.")
             with services.store.write() as session:
-                number = want_resync(session, connection, text.version, utcnow())
+                number = mark_replanned_due(session, connection, text.version, utcnow())
                 audit = AuditLog(actor="cli", action="resync", subject=str(connection), at=utcnow())
                 session.add(audit)
             services.waker.wake([connection])
@@ -511,7 +511,7 @@ def _words(value: FieldValue) -> str:
 
 
 def _ending(record: DesiredRecord) -> str:
-    return "taken out" if record.absent else "kept"
+    return "taken out" if record.delete else "kept"
 
 
 def _links(record: DesiredRecord) -> str:

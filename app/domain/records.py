@@ -25,18 +25,15 @@ def content_hash(value: FieldValue) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
-DOUBT = "~"
-"""Stands among a record's fingerprints while the answer to a write has not come: of its links
-nobody knows which there are."""
+Fingerprints = tuple[str, ...]
+"""Of the values that a field may hold: one, or several where the answer to a write never came."""
+UNKNOWN = "?"
+"""Stands for a value of which no fingerprint is kept."""
 
 
-ERASED = "~-"
-"""Stands among a record's fingerprints while the answer to taking it out has not come."""
-
-
-def in_doubt(before: str | None, after: str) -> str:
-    """The fingerprint of a field that may have been written: the answer to that never came."""
-    return "|".join(dict.fromkeys([*(before.split("|") if before else ["?"]), after]))
+def with_unanswered(before: Fingerprints | None, after: str) -> Fingerprints:
+    """The fingerprints of a field that may have been written: the answer to that never came."""
+    return tuple(dict.fromkeys([*(before or (UNKNOWN,)), after]))
 
 
 class ObjectName(StrEnum):
@@ -200,23 +197,23 @@ class DesiredRecord:
     rules: Mapping[str, WriteRule]
     links: tuple[Ref, ...] = ()
     match: Match = field(default_factory=Match)
-    together: frozenset[str] = frozenset()
+    atomic_fields: frozenset[str] = frozenset()
     """Fields that are written as one, so that two people's names never mix."""
-    timeless: frozenset[str] = frozenset()
+    person_summary_fields: frozenset[str] = frozenset()
     """Fields that tell of all bookings of a person, so that no booking is too old to write them."""
-    absent: bool = False
+    delete: bool = False
     """The record is to be taken out of the CRM."""
-    off: bool = False
+    cancelled: bool = False
     """Its booking was cancelled."""
-    borrowed: bool = False
+    not_ours: bool = False
     """A deal or case that may be others': it keeps its owner, its links and what is filled."""
     inbox: bool = False
     """A deal that is made as a lead of the CRM's inbox, until a person converts it into a deal."""
-    partial: bool = False
+    fill_only: bool = False
     """It says what stands in a record that is there, and is no reason to make, find or judge one."""
     with_company: bool = False
     """Of a person: deal and meeting hang on the company that the person belongs to in the CRM."""
-    lets_go: frozenset[Ref] | None = None
+    links_to_drop: frozenset[Ref] | None = None
     """Only kept current: it keeps the links that it has but these. None: it has those of `links`."""
     person: str = ""
     """Contact and lead of one attendee carry the same: only one of the two is wanted."""
@@ -233,11 +230,11 @@ class DesiredBooking:
     """Why nothing is wanted of this booking."""
     wait_until: datetime | None = None
     """Nothing is to be done before (UTC)."""
-    again_at: datetime | None = None
+    recheck_at: datetime | None = None
     """When to look again although nothing changed: links and summaries ripen (UTC)."""
     notes: tuple[str, ...] = ()
     """What a person should know: a field that was left out, and why."""
-    made_by: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
+    mapping_section: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
     """Object -> the rules and which of their sections its record goes by, and our key for it."""
     group: str = ""
     """Bookings with the same may fall on the same deal: one of them a batch."""
@@ -247,10 +244,11 @@ class DesiredBooking:
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """The ledger's line on a record: its id (None: a create was begun), hashes of what was written."""
+    """What the ledger knows of a record: its id (None: a create was begun), and what was written."""
 
     record_id: str | None
-    hashes: Mapping[str, str] = field(default_factory=dict)
+    fingerprints: Mapping[str, Fingerprints] = field(default_factory=dict)
+    """Field -> of the value that was written last."""
     links: tuple[Ref, ...] = ()
     version: datetime | None = None
     url: str = ""
@@ -260,28 +258,23 @@ class LedgerEntry:
     """Seconds since it was written last, or since its create was begun; None where nobody asked."""
     versions: Mapping[str, datetime] = field(default_factory=dict)
     """Fields whose value is an older booking's: the newest one left them empty."""
-    theirs: frozenset[str] = frozenset()
+    filled_by_others: frozenset[str] = frozenset()
     """Fields that others had filled when the record was found: never this service's own, even where
     a booking says the same."""
+    links_in_doubt: bool = False
+    """The answer to a write never came: nobody knows which links there are."""
+    erase_begun: bool = False
+    """The answer to taking it out never came: it may be gone, and not by a person."""
 
     def version_of(self, name: str) -> datetime | None:
         """Which state of a booking a field's value is from."""
         return self.versions.get(name, self.version)
 
     @property
-    def doubtful(self) -> bool:
-        """Whether something was sent to it whose answer never came."""
-        return DOUBT in self.hashes
-
-    @property
-    def erased(self) -> bool:
-        """Whether it may be gone since this service took it out, and not since a person did."""
-        return ERASED in self.hashes
-
-    @property
     def unfilled(self) -> bool:
         """Whether nothing was ever written to it: it is there for others to be linked to."""
-        return self.live and not self.hashes
+        unanswered = self.links_in_doubt or self.erase_begun
+        return self.live and not self.fingerprints and not unanswered
 
     @property
     def live(self) -> bool:
@@ -299,20 +292,20 @@ class Change:
     """What to write: all of it for a create, what differs for an update."""
     on_match: Fields
     """What to write instead where the record turns out to exist already."""
-    targets: tuple[Ref, ...] = ()
+    links_after: tuple[Ref, ...] = ()
     """All that it is to be linked to in the end, in order; the first contact is the main one."""
     links: tuple[Ref, ...] = ()
     """Links to make."""
-    unlinks: tuple[Ref, ...] = ()
+    links_to_remove: tuple[Ref, ...] = ()
     """Links to take away."""
-    main_changed: bool = False
+    primary_changed: bool = False
     """Another contact or company than before comes first among the targets."""
     match: Match = field(default_factory=Match)
-    uncertain: bool = False
+    maybe_created: bool = False
     """A create was begun before and its answer is not known: look before creating."""
     delete: bool = False
     """Take it out of the CRM."""
-    adopted: bool = False
+    found_in_crm: bool = False
     """It was found in the CRM: nothing is known of its links, a person's own come first."""
     present: Fields = field(default_factory=dict)
     """What was read of it just now."""
@@ -327,12 +320,12 @@ class Change:
     def empty(self) -> bool:
         """Whether the CRM has to be told nothing."""
         nothing = not (self.fields or self.relinked or self.delete)
-        return bool(self.record_id) and nothing and not self.adopted and not self.converted
+        return bool(self.record_id) and nothing and not self.found_in_crm and not self.converted
 
     @property
     def relinked(self) -> bool:
         """Whether anything about its links is to be written."""
-        return bool(self.links or self.unlinks or self.main_changed)
+        return bool(self.links or self.links_to_remove or self.primary_changed)
 
 
 @dataclass(frozen=True)
@@ -385,15 +378,56 @@ class Lookup:
     """What it would be linked to: records without a key of their own are found through these."""
     content: Fields = field(default_factory=dict)
     """What it would be made of."""
-    begun: Mapping[str, str] = field(default_factory=dict)
-    """Fingerprints of what a create was begun with whose answer never came."""
+    lost_create: Mapping[str, Fingerprints] = field(default_factory=dict)
+    """Field -> what a create was sent with whose answer never came."""
     inbox: bool = False
     """Of a deal: it may stand there as a lead of the CRM's inbox."""
 
 
-BY_NUMBER, BY_TITLE = "booking id", "title"
-"""By what a record is found whose create was begun: for certain, and where nothing tells it apart
-from another one of that name."""
+class FoundBy(StrEnum):
+    """What a record was found by, in the words that people read."""
+
+    NOT_TOLD = ""
+    RECORD_ID = "record id"
+    EMAIL = "email"
+    SECONDARY_EMAIL = "secondary email"
+    PHONE = "phone"
+    DOMAIN = "domain"
+    FURTHER_DOMAIN = "further domain"
+    FIELD = "field"
+    OPEN_DEAL = "open deal"
+    BOOKING_FIELD = "booking-id field"
+    BOOKING_NUMBER = "booking id"
+    """The record of a create without an answer, told by the booking's number: for certain."""
+    TITLE = "title"
+    """The record of a create without an answer, told by nothing but its title."""
+    CONVERSION = "conversion"
+    """The CRM says that it has made this record of the one that was known."""
+
+    @classmethod
+    def of(cls, kind: MatchKey) -> FoundBy:
+        """What is found by a kind of key."""
+        return _FOUND_BY[kind]
+
+    @property
+    def is_email(self) -> bool:
+        """Whether an e-mail address says that it is the same person."""
+        return self in (FoundBy.EMAIL, FoundBy.SECONDARY_EMAIL)
+
+
+_FOUND_BY = {
+    MatchKey.RECORD_ID: FoundBy.RECORD_ID,
+    MatchKey.EMAIL: FoundBy.EMAIL,
+    MatchKey.SECONDARY_EMAIL: FoundBy.SECONDARY_EMAIL,
+    MatchKey.PHONE: FoundBy.PHONE,
+    MatchKey.DOMAIN: FoundBy.DOMAIN,
+    MatchKey.FIELD: FoundBy.FIELD,
+    MatchKey.OPEN_DEAL: FoundBy.OPEN_DEAL,
+    MatchKey.BOOKING: FoundBy.BOOKING_FIELD,
+}
+BOOKING_LINE = "meetergo booking "
+"""Begins the last line of a text that this service writes; the booking's number follows. By it the
+record of a create without an answer is found again."""
 
 
 @dataclass(frozen=True)
@@ -403,8 +437,7 @@ class CrmRecord:
     record_id: str
     values: Fields = field(default_factory=dict)
     """Present values of the fields asked for, as the CRM's own text, numbers and lists."""
-    by: str = ""
-    """What it was found by, in a word or two."""
+    by: FoundBy = FoundBy.NOT_TOLD
     became: Ref | None = None
     """The ref whose record it has become: a converted lead is a contact."""
     made_at: str = ""

@@ -44,22 +44,22 @@ def ask(
     through = set(_found_through(wanted, ledger))
     for ref, item in wanted.items():
         record, known = item.record, ledger.get(ref)
-        if (record.absent or record.partial) and known is None:
+        if (record.delete or record.fill_only) and known is None:
             continue
-        if record.partial and known and known.lost:
+        if record.fill_only and known and known.lost:
             continue  # Who wants all of it looks what became of it.
         if known and known.live:
-            changed = {} if record.absent else changed_fields(record, known)
+            changed = {} if record.delete else changed_fields(record, known)
             reading = {name for name in changed if rule_of(record, name, known, shape) in READING}
             looks = ref.object is ObjectName.LEAD or _has_new_company(record, known)
             # A lead may have been converted into a deal, which then is what the booking goes by.
             looks = looks or (
-                not record.absent
-                and not record.partial
+                not record.delete
+                and not record.fill_only
                 and shape.is_in_inbox(ref.object, known.record_id)
             )
             # Of a record that may have been merged with another one's nothing is written unseen.
-            looks = looks or (bool(changed) and (record.partial or is_unfilled(record, known)))
+            looks = looks or (bool(changed) and (record.fill_only or is_unfilled(record, known)))
             if reading or looks or (thorough and changed):
                 # All of them: the record that is there may turn out to be another one.
                 questions.append(_question(item, known.record_id, frozenset(record.fields)))
@@ -79,14 +79,16 @@ def ask(
                 # It may hang on what the booking called for when it was begun.
                 anchors = tuple(dict.fromkeys((*question.anchors, *known.links)))
                 inbox = record.inbox or _was_lead(ref, known, shape)
-                question = replace(question, anchors=anchors, begun=known.hashes, inbox=inbox)
+                question = replace(
+                    question, anchors=anchors, lost_create=known.fingerprints, inbox=inbox
+                )
             questions.append(question)
     return questions + list(_left_behind(wanted, ledger, shape, directory))
 
 
 def links_of_lost_create(known: LedgerEntry, ledger: Ledger) -> list[Ref]:
     """What a record may hang on whose own create never got an answer: its id is not known."""
-    if known.record_id is not None and not known.doubtful:
+    if known.record_id is not None and not known.links_in_doubt:
         return []
     return [ref for ref in known.links if ref in ledger and ledger[ref].record_id is None]
 
@@ -95,7 +97,11 @@ def _was_lead(ref: Ref, known: LedgerEntry, shape: CrmShape) -> bool:
     """Whether a deal was begun as a lead of the inbox, whatever the file says by now: it has no place
     in a pipeline."""
     place = {shape.stage_field, shape.pipeline_field}
-    return bool(shape.inbox_ids) and ref.object is ObjectName.DEAL and not place & set(known.hashes)
+    return (
+        bool(shape.inbox_ids)
+        and ref.object is ObjectName.DEAL
+        and not place & set(known.fingerprints)
+    )
 
 
 def _left_behind(
@@ -110,9 +116,9 @@ def _left_behind(
         if ref not in wanted:
             marker = directory.booking_fields.get(ref.object)
             content: dict[str, FieldValue] = {marker: ref.key} if marker else {}
-            hashes, inbox = ledger[ref].hashes, _was_lead(ref, ledger[ref], shape)
+            lost, inbox = ledger[ref].fingerprints, _was_lead(ref, ledger[ref], shape)
             keys = match_of(ref).keys
-            yield Lookup(ref, None, keys, content=content, begun=hashes, inbox=inbox)
+            yield Lookup(ref, None, keys, content=content, lost_create=lost, inbox=inbox)
 
 
 def match_of(ref: Ref) -> Match:
@@ -164,7 +170,7 @@ def _own_companies(refs: Iterable[Ref], ledger: Ledger) -> Iterator[Ref]:
 
 def is_unfilled(record: DesiredRecord, known: LedgerEntry) -> bool:
     """Whether a record of others is filled for the first time: their values come first."""
-    return known.unfilled and record.ref.object in SHARED and not record.partial
+    return known.unfilled and record.ref.object in SHARED and not record.fill_only
 
 
 def rule_of(
@@ -176,15 +182,15 @@ def rule_of(
     rule = record.rules.get(name, WriteRule.NEVER_BLANK)
     if rule is not WriteRule.NEVER_BLANK:
         return rule
-    if record.borrowed and known is None:
+    if record.not_ours and known is None:
         return WriteRule.IF_EMPTY
     owner = name == shape.owner_fields.get(record.ref.object)
-    return WriteRule.UNTOUCHED if known and (owner or record.borrowed) else rule
+    return WriteRule.UNTOUCHED if known and (owner or record.not_ours) else rule
 
 
 def _has_new_company(record: DesiredRecord, known: LedgerEntry) -> bool:
     """Whether a company is to be linked only now: a colleague may have linked another one before."""
-    if record.absent or record.ref.object not in (ObjectName.CONTACT, ObjectName.DEAL):
+    if record.delete or record.ref.object not in (ObjectName.CONTACT, ObjectName.DEAL):
         return False
     if any(map(is_own_company, known.links)):
         return False  # where it belongs was read when it was found

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 
 from app.domain.errors import Ambiguous, CrmError, RetryLater
 from app.domain.records import (
-    BY_TITLE,
     OWN_COMPANY,
     PEOPLE,
     READING,
@@ -20,6 +19,8 @@ from app.domain.records import (
     Directory,
     FieldKind,
     FieldValue,
+    Fingerprints,
+    FoundBy,
     LedgerEntry,
     LookupResults,
     Match,
@@ -83,7 +84,7 @@ def settle(
     findings: LookupResults | None = None,
     look_up: LookUp = lambda ref: None,
     claimed: Claimed = lambda ref, record_id: False,
-    stages: Mapping[Ref, str] | None = None,
+    stages: Mapping[Ref, Fingerprints] | None = None,
 ) -> Diff:
     """The changes that bring a CRM from what ledger and findings say to what is wanted.
 
@@ -106,7 +107,7 @@ def settle(
             continue
         if change is None:
             # What is only filled in stays what others are linked to, or no longer.
-            if not settled.wanted[ref].record.partial or ref not in ledger:
+            if not settled.wanted[ref].record.fill_only or ref not in ledger:
                 settled.wanted.pop(ref)
                 ids.pop(ref, None)
             elif ref in findings.asked and not findings.found.get(ref):
@@ -141,7 +142,7 @@ def _choose_people(
                 continue
             # The file says nothing of contacts: what hung on the lead hangs on the one it became.
             left[contact] = replace(item, record=only(contact))
-        elif twin.record.partial != item.record.partial and not became:
+        elif twin.record.fill_only != item.record.fill_only and not became:
             continue  # What only fills one of them in says nothing of which it is.
         elif not _is_contact(ref, contact, wanted, ledger, findings):
             del left[contact]
@@ -260,7 +261,7 @@ class _Judge:
     findings: LookupResults
     settled: Diff
     claimed: Claimed
-    stages: Mapping[Ref, str]
+    stages: Mapping[Ref, Fingerprints]
 
     def change(self, ref: Ref) -> Change | None:
         """What is to be done about a record; None where it is not wanted after all."""
@@ -281,12 +282,12 @@ class _Judge:
             words = f"The {ref.object} hangs on what was begun before; it may not be found yet."
             self.settled.problems[ref] = RetryLater(words, unseen)
             return None
-        if record.absent:
+        if record.delete:
             return self._absent(record, known, there)
         anothers = known is not None and self._is_anothers(record, known, there)
         gone = known is not None and (known.lost or (ref in self.findings.asked and not there))
         moved = known and there and there[0].record_id != known.record_id
-        stayed = known is not None and known.erased and there and not moved
+        stayed = known is not None and known.erase_begun and there and not moved
         new = known is None
         if known and is_unfilled(record, known):
             said = still_said(item, known)
@@ -341,22 +342,22 @@ class _Judge:
         self, record: DesiredRecord, known: LedgerEntry | None, links: tuple[Ref, ...]
     ) -> tuple[Ref, ...]:
         """The links that a record has which is only kept current, but to those who left."""
-        if record.lets_go is None or known is None:
+        if record.links_to_drop is None or known is None:
             return ()
         live = (
             ref
             for ref in known.links
             if self.findings.found.get(ref) or (ref in self.ledger and self.ledger[ref].live)
         )
-        return tuple(ref for ref in live if ref not in links and ref not in record.lets_go)
+        return tuple(ref for ref in live if ref not in links and ref not in record.links_to_drop)
 
     def _missing(
         self, record: DesiredRecord, known: LedgerEntry | None, gone: bool
     ) -> Change | None:
         ref, links = record.ref, record.links
-        if record.partial:
+        if record.fill_only:
             return None
-        by_others = gone and known and known.record_id and not known.erased
+        by_others = gone and known and known.record_id and not known.erase_begun
         if by_others and record.match.lost is OnLost.LEAVE:
             self.settled.note(ref, f"The {ref.object} was deleted in the CRM and is left so.")
             return None
@@ -374,10 +375,10 @@ class _Judge:
             None,
             fields=filled,
             on_match=self._adopted(record, None, filled),
-            targets=links,
+            links_after=links,
             links=links,
             match=record.match,
-            uncertain=known is not None,
+            maybe_created=known is not None,
             # What could not be read is not read again because it is in the way.
             not_taken=known.record_id if known else None,
             inbox=record.inbox,
@@ -405,7 +406,7 @@ class _Judge:
         self, record: DesiredRecord, known: LedgerEntry | None, there: list[CrmRecord] | None
     ) -> Change | None:
         record_id = known.record_id if known and known.live else None
-        if record_id is None and known and there and there[0].by == BY_TITLE:
+        if record_id is None and known and there and there[0].by is FoundBy.TITLE:
             words = (
                 f"A {record.ref.object} of the same title may be a second one: look, and delete it."
             )
@@ -437,27 +438,27 @@ class _Judge:
             if allowed is not None:
                 fields[name] = allowed.value
         if (there and there.read_only) or _is_mixed(record, fields, changed, present):
-            taken = set(fields) if there and there.read_only else record.together
+            taken = set(fields) if there and there.read_only else record.atomic_fields
             fields = {name: value for name, value in fields.items() if name not in taken}
-        ours = record.ref.object not in SHARED and not record.borrowed
+        ours = record.ref.object not in SHARED and not record.not_ours
         converted = there is not None and bool(there.was) and there.record_id == known.record_id
         return Change(
             record.ref,
             known.record_id,
             fields=fields,
             on_match={},
-            targets=record.links,
+            links_after=record.links,
             links=tuple(
                 ref
                 for ref in record.links
                 # A lead has a place for one person alone, a deal for all of them.
                 if converted
-                or known.doubtful
+                or known.links_in_doubt
                 or ref not in known.links
                 or ref in self.settled.renewed
             ),
-            unlinks=tuple(ref for ref in known.links if ours and ref not in record.links),
-            main_changed=ours and self._has_new_main(record, known),
+            links_to_remove=tuple(ref for ref in known.links if ours and ref not in record.links),
+            primary_changed=ours and self._has_new_main(record, known),
             match=record.match,
             present=self._still_there(present),
             converted=converted,
@@ -483,7 +484,7 @@ class _Judge:
     def _has_new_main(self, record: DesiredRecord, known: LedgerEntry) -> bool:
         """Whether somebody else comes first than before, or the same under another id."""
         mains = _mains(record.links)
-        if known.doubtful:
+        if known.links_in_doubt:
             return True
         return mains != _mains(known.links) or any(ref in self.settled.renewed for ref in mains)
 
@@ -508,14 +509,15 @@ class _Judge:
             found.record_id,
             fields=self._adopted(record, found, filled, own=True) | self._emptied(record, cleared),
             on_match={},
-            targets=record.links,
+            links_after=record.links,
             links=record.links,
-            unlinks=tuple(
+            links_to_remove=tuple(
                 ref
                 for ref in known.links
-                if ref not in record.links and (record.lets_go is None or ref in record.lets_go)
+                if ref not in record.links
+                and (record.links_to_drop is None or ref in record.links_to_drop)
             ),
-            main_changed=True,
+            primary_changed=True,
             match=record.match,
             present=found.values,
         )
@@ -541,7 +543,7 @@ class _Judge:
             found.record_id,
             fields=fields,
             on_match={},
-            targets=record.links,
+            links_after=record.links,
             # Where a person belongs is the CRM's own link.
             links=tuple(
                 ref
@@ -549,7 +551,7 @@ class _Judge:
                 if record.ref.object is not ObjectName.CONTACT or not is_own_company(ref)
             ),
             match=record.match,
-            adopted=True,
+            found_in_crm=True,
             present=self._still_there(found.values),
         )
 
@@ -574,17 +576,17 @@ class _Judge:
 
         def ours(name: str) -> bool:
             now = found.values.get(name) if found else None
-            return begun is not None and is_ours(now, begun.hashes.get(name))
+            return begun is not None and is_ours(now, begun.fingerprints.get(name))
 
         same_person = mine or _is_same_person(record, found)
-        stands = {f for f in record.together if found and not blank(found.values.get(f))}
+        stands = {f for f in record.atomic_fields if found and not blank(found.values.get(f))}
         # A name that stands there as it was written is this service's own.
         same_person = same_person or (bool(stands) and all(map(ours, stands)))
-        whole = same_person and not any(blank(record.fields[f]) for f in record.together)
+        whole = same_person and not any(blank(record.fields[f]) for f in record.atomic_fields)
         kept = {}
         for name, value in filled.items():
             rule = record.rules.get(name)
-            half = name in record.together and not whole
+            half = name in record.atomic_fields and not whole
             if rule is WriteRule.ON_CREATE or half or self._stays(record, name, found, ours(name)):
                 if rule is not WriteRule.ON_CREATE and not (same_person or own):
                     self._note_kept(record, name, value, found)
@@ -603,7 +605,7 @@ class _Judge:
             if allowed is not None and not same(found.values.get(name), allowed.value):
                 kept[name] = allowed.value
         if found is not None and _is_mixed(record, kept, filled, found.values):
-            kept = {name: value for name, value in kept.items() if name not in record.together}
+            kept = {name: value for name, value in kept.items() if name not in record.atomic_fields}
         return kept
 
     def _stays(self, record: DesiredRecord, name: str, found: CrmRecord | None, ours: bool) -> bool:
@@ -611,7 +613,7 @@ class _Judge:
         if record.rules.get(name) is not WriteRule.NEVER_BLANK or ours:
             return False
         is_owner = name == self.shape.owner_fields.get(record.ref.object)
-        keeps_owner = record.ref.object in SHARED or record.borrowed
+        keeps_owner = record.ref.object in SHARED or record.not_ours
         return (is_owner and keeps_owner) or _is_kept_address(record, name, found)
 
     def _note_kept(
@@ -623,7 +625,7 @@ class _Judge:
         if record.ref.object not in PEOPLE or is_owner or blank(now) or same(now, value):
             return
         # An address that stands in for a name is none.
-        if name in record.together and str(now).casefold() == _address(record).casefold():
+        if name in record.atomic_fields and str(now).casefold() == _address(record).casefold():
             return
         if str(value).casefold() not in [entry.casefold() for entry in as_list(now)]:
             words = f"{record.ref.object}.{name} was filled already and stays."
@@ -645,12 +647,12 @@ class _Judge:
         if not was_read:
             return None
         now = present.get(name)
-        if name in record.together and str(now).casefold() == _address(record).casefold():
+        if name in record.atomic_fields and str(now).casefold() == _address(record).casefold():
             now = None  # An address that stands in for a name is none.
         if self._is_default_owner(record, name, now, known):
             now = None
-        ours = known is not None and name not in known.theirs
-        ours = ours and known is not None and is_ours(now, known.hashes.get(name))
+        ours = known is not None and name not in known.filled_by_others
+        ours = ours and known is not None and is_ours(now, known.fingerprints.get(name))
         if rule is WriteRule.FORWARD and is_ours(now, self.stages.get(record.ref)):
             ours = True  # It was set for another booking of the same deal.
         if blank(now) or (ours and rule is not WriteRule.APPEND):
@@ -661,7 +663,7 @@ class _Judge:
         if rule is WriteRule.FORWARD and is_later_stage(now, value, self.directory):
             return _Value(value)
         if not same(now, value):
-            found = rule is WriteRule.IF_EMPTY or known is None or name in known.theirs
+            found = rule is WriteRule.IF_EMPTY or known is None or name in known.filled_by_others
             words = "was filled already" if found else "was changed by others"
             self.settled.note(record.ref, f"{record.ref.object}.{name} {words} and stays.")
         return None
@@ -689,10 +691,10 @@ class _Judge:
         self, record: DesiredRecord, name: str, now: FieldValue, known: LedgerEntry | None
     ) -> bool:
         """Whether nobody chose an owner: the CRM put our own user there when the record was made."""
-        if known is None or record.borrowed or record.ref.object in SHARED:
+        if known is None or record.not_ours or record.ref.object in SHARED:
             return False
         is_owner = name == self.shape.owner_fields.get(record.ref.object)
-        never_written = name not in known.hashes and name not in known.theirs
+        never_written = name not in known.fingerprints and name not in known.filled_by_others
         own = self.directory.own_user
         return is_owner and never_written and own is not None and same(now, own)
 
@@ -713,13 +715,13 @@ def _is_mixed(
     """Whether some of what is written as one would be written, and other parts of it stay others'."""
     stays = [
         name
-        for name in record.together
+        for name in record.atomic_fields
         if name not in fields
         and not blank(present.get(name))
         and not blank(said.get(name))
         and not same(present.get(name), said[name])
     ]
-    return bool(stays) and bool(record.together & set(fields))
+    return bool(stays) and bool(record.atomic_fields & set(fields))
 
 
 def _is_same_person(record: DesiredRecord, found: CrmRecord | None) -> bool:
@@ -727,7 +729,7 @@ def _is_same_person(record: DesiredRecord, found: CrmRecord | None) -> bool:
     address = _address(record)
     if not address:
         return False
-    if found is None or found.became or "mail" in found.by.lower():
+    if found is None or found.became or found.by.is_email:
         return True
     names = [name for name, value in record.fields.items() if value == address]
     there = [entry.lower() for name in names for entry in as_list(found.values.get(name) or "")]

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from app.domain.records import (
-    DOUBT,
-    ERASED,
     SHARED,
     Change,
     DesiredRecord,
     FieldValue,
+    Fingerprints,
     LedgerEntry,
     WriteRule,
     content_hash,
@@ -28,14 +27,14 @@ def changed_fields(record: DesiredRecord, known: LedgerEntry) -> dict[str, Field
     changed = {}
     for name, value in record.fields.items():
         rule = record.rules.get(name, WriteRule.NEVER_BLANK)
-        if rule is WriteRule.ON_CREATE or known.hashes.get(name) == content_hash(value):
+        if rule is WriteRule.ON_CREATE or known.fingerprints.get(name) == (content_hash(value),):
             continue
-        if record.partial and name not in known.hashes:
+        if record.fill_only and name not in known.fingerprints:
             continue
-        if not blank(value) or (rule is WriteRule.ALWAYS and name in known.hashes):
+        if not blank(value) or (rule is WriteRule.ALWAYS and name in known.fingerprints):
             changed[name] = value
-    if record.together & set(changed):
-        changed.update({name: record.fields[name] for name in record.together})
+    if record.atomic_fields & set(changed):
+        changed.update({name: record.fields[name] for name in record.atomic_fields})
     return changed
 
 
@@ -48,25 +47,27 @@ def known_after(
 ) -> LedgerEntry:
     """The ledger's line after a record was brought about; `change` is what was sent."""
     record = item.record
-    shared = record.ref.object in SHARED or record.borrowed
+    shared = record.ref.object in SHARED or record.not_ours
     links = tuple(dict.fromkeys((known.links if known and shared else ()) + record.links))
     said = still_said(item, known) if known else record
-    hashes = written(said, known)
+    fingerprints = written(said, known)
     # What only fills a record in makes nothing older that bookings say of the record itself.
-    own = [] if record.partial else [item.version]
+    own = [] if record.fill_only else [item.version]
     newest = max([*own, *([known.version] if known and known.version else [])], default=None)
     versions = {}
-    for name in hashes:
+    for name in fingerprints:
         moments = [item.version_of(name)] if not blank(said.fields.get(name)) else []
-        if known and name in known.hashes:
+        if known and name in known.fingerprints:
             moments += [moment for moment in [known.version_of(name)] if moment]
         if newest and moments and max(moments) < newest:
             versions[name] = max(moments)
-    theirs = known.theirs if known and known.record_id == record_id else frozenset()
+    theirs = known.filled_by_others if known and known.record_id == record_id else frozenset()
     if change:
         filled = {name for name in record.fields if not blank(change.present.get(name))}
-        theirs = (theirs | (filled if change.adopted else frozenset())) - set(change.fields)
-    return LedgerEntry(record_id, hashes, links, newest, url, versions=versions, theirs=theirs)
+        theirs = (theirs | (filled if change.found_in_crm else frozenset())) - set(change.fields)
+    return LedgerEntry(
+        record_id, fingerprints, links, newest, url, versions=versions, filled_by_others=theirs
+    )
 
 
 def still_said(item: MergedRecord, known: LedgerEntry) -> DesiredRecord:
@@ -76,56 +77,59 @@ def still_said(item: MergedRecord, known: LedgerEntry) -> DesiredRecord:
     record comes to the same as if the bookings had come in their order.
     """
     record = item.record
-    named = record.together & set(known.hashes)
+    named = record.atomic_fields & set(known.fingerprints)
     # Half a name that a newer booking has written is filled by the whole one.
-    fits = all(known.hashes[name] == content_hash(record.fields.get(name)) for name in named)
+    fits = all(
+        known.fingerprints[name] == (content_hash(record.fields.get(name)),) for name in named
+    )
 
     def says(name: str) -> bool:
-        if name in record.timeless:
+        if name in record.person_summary_fields:
             return True
-        there = (named if name in record.together else set()) or {name} & set(known.hashes)
+        there = (named if name in record.atomic_fields else set()) or {name} & set(
+            known.fingerprints
+        )
         if there:
             moments = [known.version_of(other) for other in there]
             newest = all(m is None or m <= item.version_of(name) for m in moments)
-            return newest or (name in record.together and fits)
+            return newest or (name in record.atomic_fields and fits)
         rule = record.rules.get(name, WriteRule.NEVER_BLANK)
         late = known.version is not None and known.version > item.version
         return not late or rule in FILLING
 
     fields = {name: value for name, value in record.fields.items() if says(name)}
-    return replace(record, fields=fields, together=record.together & set(fields))
+    return replace(record, fields=fields, atomic_fields=record.atomic_fields & set(fields))
 
 
-def written(record: DesiredRecord, known: LedgerEntry | None) -> dict[str, str]:
-    """The ledger's hashes after a change went through: of all that the record calls for."""
-    before = dict(known.hashes) if known else {}
-    for mark in (DOUBT, ERASED):
-        before.pop(mark, None)
+def written(record: DesiredRecord, known: LedgerEntry | None) -> dict[str, Fingerprints]:
+    """The ledger's fingerprints after a change went through: of all that the record calls for."""
+    before = dict(known.fingerprints) if known else {}
     # A name that a booking leaves out whole takes nothing away; half of another one does.
-    named = any(not blank(record.fields.get(name)) for name in record.together)
+    named = any(not blank(record.fields.get(name)) for name in record.atomic_fields)
     for name, value in record.fields.items():
-        if name in record.together and record.rules.get(name) is WriteRule.ON_CREATE:
+        if name in record.atomic_fields and record.rules.get(name) is WriteRule.ON_CREATE:
             # What stands in for a name is none: whoever says one fills it.
-            if before.get(name) == content_hash(value):
+            if before.get(name) == (content_hash(value),):
                 del before[name]
         elif not blank(value):
-            before[name] = content_hash(value)
+            before[name] = (content_hash(value),)
         elif name in before and (
-            record.rules.get(name) is WriteRule.ALWAYS or (named and name in record.together)
+            record.rules.get(name) is WriteRule.ALWAYS or (named and name in record.atomic_fields)
         ):
             del before[name]
     return before
 
 
-def fingerprints(fields: Mapping[str, FieldValue]) -> dict[str, str]:
+def fingerprints_of(fields: Mapping[str, FieldValue]) -> dict[str, str]:
     """What tells later whether a record was made of these fields."""
     return {name: content_hash(value) for name, value in fields.items()}
 
 
-def is_ours(now: FieldValue, fingerprint: str | None) -> bool:
-    """Whether what stands in the CRM is what this service wrote last; types may differ."""
-    if fingerprint is None:
+def is_ours(now: FieldValue, written_last: Fingerprints | None) -> bool:
+    """Whether what stands in the CRM is what this service wrote last; types may differ.
+
+    Where the last answer never came, that is what stood there before or what was sent.
+    """
+    if written_last is None:
         return False
-    forms = list(forms_of(now))
-    # Where the last answer never came, what stood there before or what was sent.
-    return any(content_hash(form) in fingerprint.split("|") for form in forms)
+    return any(content_hash(form) in written_last for form in forms_of(now))

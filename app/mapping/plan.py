@@ -76,17 +76,17 @@ class PlanContext:
     """For what ripens with time: forms without a booking, meetings that have passed (UTC)."""
     histories: MappingType[str, History] = field(default_factory=dict)
     """Identity of an attendee -> what all bookings of that person come to."""
-    turn: int = 0
+    round_robin_position: int = 0
     """Whose turn it is, where owners take turns."""
     booked_since: bool = False
     """Whether the person of a form has booked after all."""
-    there: frozenset[Ref] = frozenset()
+    existing: frozenset[Ref] = frozenset()
     """Of what the booking may call for, and of those who left it: what was made or begun before."""
-    made_by: MappingType[str, Sequence[Any]] = field(default_factory=dict)
+    mapping_section: MappingType[str, Sequence[Any]] = field(default_factory=dict)
     """Object -> the rules and which of their sections its record was made by, and our key for it."""
     refused_owners: frozenset[str] = frozenset()
     """User ids that the CRM refuses as owners, although its list has them."""
-    ripened: datetime | None = None
+    recheck_of: datetime | None = None
     """The moment for which this second look was put down (UTC); None at the first one."""
     left_out: frozenset[tuple[ObjectName, str]] = frozenset()
     """Fields whose value the CRM refuses, although its lists have it."""
@@ -111,7 +111,7 @@ class _Fields:
     values: dict[str, FieldValue]
     rules: dict[str, WriteRule]
     together: frozenset[str] = frozenset()
-    timeless: frozenset[str] = frozenset()
+    person_summary_fields: frozenset[str] = frozenset()
 
     def set(self, name: str, value: FieldValue, rule: WriteRule = WriteRule.ALWAYS) -> None:
         self.values[name] = value
@@ -175,7 +175,7 @@ class _Draft:
         self._first = self._main()
         skip = next((s for s in self._rules.skip if holds(s.when, self._context())), None)
         left = self._left()
-        if skip and not self._around.there & set(refs_of(self._booking)[: len(OF_BOOKING)]):
+        if skip and not self._around.existing & set(refs_of(self._booking)[: len(OF_BOOKING)]):
             return self._done(tuple(left), skipped=skip.because)
         if skip:
             self._skipped = True
@@ -204,7 +204,7 @@ class _Draft:
 
     def _doubled(self) -> list[DesiredRecord]:
         """Records that were made of this booking alone, before it was known that it is a move."""
-        refs = [ref for ref in _before_its_story(self._booking) if ref in self._around.there]
+        refs = [ref for ref in _before_its_story(self._booking) if ref in self._around.existing]
         if refs:
             words = "It continues an earlier booking: what was made of it alone is taken out again."
             self._notes.append(words)
@@ -215,8 +215,8 @@ class _Draft:
         marker = self._directory.booking_fields.get(ref.object)
         match = replace(match_of(ref), create=False)
         fields = {marker: ref.key} if marker else {}
-        record = replace(only(ref), fields=fields, match=match, partial=False, lets_go=None)
-        return replace(record, absent=True)
+        record = replace(only(ref), fields=fields, match=match, fill_only=False, links_to_drop=None)
+        return replace(record, delete=True)
 
     _skipped = False
 
@@ -236,7 +236,7 @@ class _Draft:
             self._made_by[name] = (self._place, _mark_of(section), key)
             return records
         there = [ref for ref in refs_of(self._booking) if ref.object is name]
-        there = [ref for ref in there if ref in self._around.there]
+        there = [ref for ref in there if ref in self._around.existing]
         # Where nothing can be written, the others are still linked to it.
         bare = [only(ref) for ref in there[:1] if name is not ObjectName.MEETING]
         return (self._kept(name, links, overflow) or bare) if there else []
@@ -245,11 +245,11 @@ class _Draft:
         self, name: ObjectName, links: tuple[Ref, ...], overflow: dict[str, str]
     ) -> list[DesiredRecord]:
         """What is there already, as its own rules have it; nothing is made or looked for by them."""
-        made_by = self._around.made_by.get(name)
-        if made_by:
-            self._made_by[name] = (made_by[0], made_by[1], made_by[2])
-            rules = self._mapping.rules_at(made_by[0])
-            section = _marked(rules.sections(name), made_by[1]) if rules else None
+        mapping_section = self._around.mapping_section.get(name)
+        if mapping_section:
+            self._made_by[name] = (mapping_section[0], mapping_section[1], mapping_section[2])
+            rules = self._mapping.rules_at(mapping_section[0])
+            section = _marked(rules.sections(name), mapping_section[1]) if rules else None
         else:
             rules, section = _only_one(self._mapping.every(), name)
         if rules is None or section is None:
@@ -265,7 +265,7 @@ class _Draft:
             self._mapping, self._shape, self._directory, rules, self._booking, self._around
         )
         draft._first = draft._main()
-        key = made_by[2] if made_by else ""
+        key = mapping_section[2] if mapping_section else ""
         try:
             records = draft._by_section(name, section.model_copy(update=told), links, overflow, key)
             why = next(iter(draft._problems.values()), None)
@@ -276,7 +276,7 @@ class _Draft:
             return []
         self._notes += draft._notes
         lent = [self._lent(record) if asks else record for record in records]
-        return [replace(record, lets_go=self._gone()) for record in lent]
+        return [replace(record, links_to_drop=self._gone()) for record in lent]
 
     def _by_section(
         self,
@@ -336,9 +336,9 @@ class _Draft:
             (booking.counts_from or booking.version) + _tie(booking.key),
             records,
             skipped=skipped,
-            again_at=self._again_at() if records else None,
+            recheck_at=self._again_at() if records else None,
             notes=tuple(self._notes),
-            made_by=self._made_by,
+            mapping_section=self._made_by,
             group=group,
             problems=self._problems,
         )
@@ -358,7 +358,7 @@ class _Draft:
                 f" {record.fields[field_name]!r}, which its own list has."
             )
         fields = {name: v for name, v in record.fields.items() if name not in refused}
-        return replace(record, fields=fields, together=record.together - refused)
+        return replace(record, fields=fields, atomic_fields=record.atomic_fields - refused)
 
     def _again_at(self) -> datetime | None:
         """When something will have ripened: a company made by others, a meeting that passed.
@@ -368,7 +368,7 @@ class _Draft:
         minutes, now = self._mapping.recheck_minutes, self._around.now
         passed = self._booking.start + timedelta(seconds=1)
         moments = []
-        if minutes is not None and self._around.ripened in (None, passed):
+        if minutes is not None and self._around.recheck_of in (None, passed):
             moments.append(now + timedelta(minutes=minutes))
         if self._mapping.tells_of_people and not self._booking.cancelled:
             moments.append(passed)
@@ -432,7 +432,7 @@ class _Draft:
         records: list[DesiredRecord] = []
         for number, identity in enumerate(self._booking.left):
             refs = [Ref(name, identity) for name in PEOPLE]
-            if not self._around.there & set(refs):
+            if not self._around.existing & set(refs):
                 continue
             kind, _, address = identity.partition(":")
             by_email = kind == MatchKey.EMAIL
@@ -457,9 +457,14 @@ class _Draft:
         fields = self._evaluate(ref.object, specs, person, {})
         match = replace(match_of(ref), create=False)
         return DesiredRecord(
-            ref, fields.values, fields.rules, (), match, timeless=fields.timeless, partial=True,
+            ref,
+            fields.values,
+            fields.rules,
+            match=match,
+            person_summary_fields=fields.person_summary_fields,
+            fill_only=True,
             person=ref.key,
-        )  # fmt: skip
+        )
 
     def _kinds(self) -> tuple[ObjectName, ...]:
         kind = self._rules.contact.kind if self._rules.contact else "none"
@@ -513,7 +518,7 @@ class _Draft:
             record,
             fields=values,
             rules=rules,
-            off=self._booking.cancelled,
+            cancelled=self._booking.cancelled,
             inbox=section.kind == "lead",
         )
         if section.per == "open_deal_of_contact" and self._first.identity:
@@ -530,7 +535,7 @@ class _Draft:
     def _lent(self, record: DesiredRecord) -> DesiredRecord:
         marker = self._directory.booking_fields.get(record.ref.object)
         rules = {**record.rules, **({marker: WriteRule.ON_CREATE} if marker else {})}
-        return replace(record, borrowed=True, rules=rules)
+        return replace(record, not_ours=True, rules=rules)
 
     def _of_booking(
         self,
@@ -587,7 +592,7 @@ class _Draft:
         self._contexts.clear()
         record = make(booking.start, overflow)
         if record and booking.cancelled and section.on_cancel == "delete":
-            record = replace(record, absent=True)
+            record = replace(record, delete=True)
         return [*records, *([record] if record else ())]
 
     _moved = False
@@ -608,7 +613,7 @@ class _Draft:
         match = Match(keys, section.several, section.create, asked, section.when_deleted)
         person = ref.key if ref.object in PEOPLE else ""
         return DesiredRecord(
-            ref, fields.values, fields.rules, links, match, fields.together, fields.timeless,
+            ref, fields.values, fields.rules, links, match, fields.together, fields.person_summary_fields,
             person=person,
         )  # fmt: skip
 
@@ -672,7 +677,7 @@ class _Draft:
             raise
         except InvalidRecord as error:
             self._problems[ref] = error
-            return only(ref) if ref in self._around.there else None
+            return only(ref) if ref in self._around.existing else None
         else:
             return record
         return None
@@ -724,7 +729,9 @@ class _Draft:
             for key, spec in specs.items()
             if name in PEOPLE and NAME_PATHS & set(spec.paths) and key in fields.values
         )
-        fields.timeless = frozenset(key for key, spec in specs.items() if spec.personal)
+        fields.person_summary_fields = frozenset(
+            key for key, spec in specs.items() if spec.personal
+        )
         return fields
 
     def _value(
@@ -803,7 +810,7 @@ class _Draft:
         elif owner.rule == "fixed":
             wanted = [owner.user]
         elif owner.rule == "round_robin":
-            turn = self._around.turn
+            turn = self._around.round_robin_position
             wanted = [owner.users[(turn + n) % len(owner.users)] for n in range(len(owner.users))]
         else:
             wanted = [*hosts]

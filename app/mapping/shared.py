@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from app.domain.records import CrmShape, DesiredRecord, Directory
+from app.domain.records import CrmShape, DesiredRecord, Directory, Fingerprints
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Shared:
 
     stages: tuple[str, ...] = ()
     """The stages that those call for that are on, as they are written."""
-    written: str = ""
+    written: Fingerprints = ()
     """Fingerprints of the stages that this service wrote for them: a person's own is none of these."""
 
 
@@ -28,10 +28,10 @@ def with_others(
     own = record.fields.get(shape.stage_field)
     if own is None or not others.stages:
         return record
-    wanted = [*others.stages, *([] if record.off else [str(own)])]
+    wanted = [*others.stages, *([] if record.cancelled else [str(own)])]
     stage = _furthest(wanted, directory) or own
     fields = dict(record.fields)
-    if record.off:
+    if record.cancelled:
         places = (shape.stage_field, shape.pipeline_field)
         fields = {name: value for name, value in fields.items() if name in places}
     return replace(record, fields={**fields, shape.stage_field: stage})

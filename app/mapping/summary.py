@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from app.domain.booking import Attendee, Booking
 from app.domain.events import local
+from app.domain.records import BOOKING_LINE
 from app.domain.zones import zone_label
 from app.mapping.unreadable import unread
 
@@ -32,8 +33,7 @@ def summarise(booking: Booking, overflow: Mapping[str, str]) -> str:
         lines += ["", f"{field}, in full:", text]
     number = booking.record_key.partition(":")[2]
     lines += [""] if number == booking.id else ["", f"Booked anew as {booking.id}"]
-    # By this line a record is found again whose create got no answer.
-    lines += [f"meetergo booking {number}"]
+    lines += [f"{BOOKING_LINE}{number}"]
     return "\n".join(lines)
 
 

@@ -41,7 +41,7 @@ def merge(bookings: Iterable[DesiredBooking]) -> dict[Ref, MergedRecord]:
             if older is None:
                 merged[record.ref] = MergedRecord(record, booking.version)
                 continue
-            if record.partial or older.record.partial:
+            if record.fill_only or older.record.fill_only:
                 merged[record.ref] = _filled(older, MergedRecord(record, booking.version))
                 continue
             links = tuple(dict.fromkeys(older.record.links + record.links))
@@ -56,11 +56,13 @@ def merge(bookings: Iterable[DesiredBooking]) -> dict[Ref, MergedRecord]:
 
 def _filled(older: MergedRecord, newer: MergedRecord) -> MergedRecord:
     """One of two of which at least one only fills fields: that one says nothing else of the record."""
-    whole, part = (older, newer) if newer.record.partial else (newer, older)
+    whole, part = (older, newer) if newer.record.fill_only else (newer, older)
     fields = {**older.record.fields, **newer.record.fields}
     rules = {**older.record.rules, **newer.record.rules}
-    timeless = older.record.timeless | newer.record.timeless
-    record = replace(whole.record, fields=fields, rules=rules, timeless=timeless)
+    person_summary_fields = older.record.person_summary_fields | newer.record.person_summary_fields
+    record = replace(
+        whole.record, fields=fields, rules=rules, person_summary_fields=person_summary_fields
+    )
     named = {name: part.version for name in part.record.fields if name not in whole.record.fields}
     return MergedRecord(record, whole.version, {**whole.versions, **named})
 
@@ -68,7 +70,7 @@ def _filled(older: MergedRecord, newer: MergedRecord) -> MergedRecord:
 def only(ref: Ref) -> DesiredRecord:
     """A record of which nothing is said, but that it is there and keeps what it is linked to."""
     match = Match(create=False)
-    return DesiredRecord(ref, {}, {}, match=match, partial=True, lets_go=frozenset())
+    return DesiredRecord(ref, {}, {}, match=match, fill_only=True, links_to_drop=frozenset())
 
 
 def with_lead_contacts(refs: Iterable[Ref]) -> list[Ref]:
@@ -90,11 +92,11 @@ def _laid_over(older: DesiredRecord, newest: DesiredRecord) -> tuple[DesiredReco
         blank(fields.get(name))
         or rules.get(name) is WriteRule.ON_CREATE
         or fields[name] == older.fields.get(name)
-        for name in newest.together
+        for name in newest.atomic_fields
     )
     for name, value in older.fields.items():
         rule = older.rules.get(name, WriteRule.NEVER_BLANK)
-        if name in newest.together | older.together:
+        if name in newest.atomic_fields | older.atomic_fields:
             take = fits and rule is not WriteRule.ON_CREATE
         else:
             take = blank(fields.get(name)) and rules.get(name) is not WriteRule.ALWAYS

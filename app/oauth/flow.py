@@ -128,7 +128,7 @@ class Flow:
                     state_hash=_hash(state),
                     provider=provider.name,
                     session_hash=_hash(session_id),
-                    verifier_box=self.cipher.encrypt(verifier, PURPOSE) if verifier else None,
+                    verifier_encrypted=self.cipher.encrypt(verifier, PURPOSE) if verifier else None,
                     connection_id=wish.connection_id,
                     other_account=wish.other_account,
                     login_host=wish.login_host,
@@ -169,7 +169,11 @@ class Flow:
             raise FlowError(f"{title} was not connected: {words}{said}")
         if not answer.get("code"):
             raise FlowError(f"{title} sent no code. Start again from the connections page.")
-        verifier = self.cipher.decrypt(flow.verifier_box, PURPOSE) if flow.verifier_box else None
+        verifier = (
+            self.cipher.decrypt(flow.verifier_encrypted, PURPOSE)
+            if flow.verifier_encrypted
+            else None
+        )
         try:
             token = exchange_code(
                 provider.at(flow.login_host),

@@ -157,7 +157,7 @@ class TokenService:
         alive = (*WORKING, ConnectionStatus.ERROR)
         with self._store.read() as session:
             rows = session.scalars(select(ConnectionRow).where(ConnectionRow.status.in_(alive)))
-            held = [(row.id, self._grant(row)) for row in rows.all() if row.token_box]
+            held = [(row.id, self._grant(row)) for row in rows.all() if row.token_encrypted]
         now = self._now()
         return [
             number
@@ -167,12 +167,12 @@ class TokenService:
 
     def keep(self, row: ConnectionRow, provider: Provider, answer: Any) -> None:
         """Merge a token answer into what is stored: an answer need not repeat everything."""
-        held = self._grant(row).tokens if row.token_box else {}
+        held = self._grant(row).tokens if row.token_encrypted else {}
         merged = {**held, **{k: v for k, v in answer.items() if v not in (None, "", [])}}
         merged.pop("expires_at", None)
         lifetime = _seconds(merged.pop("expires_in", None)) or _seconds(merged.get("lifetime"))
         merged["lifetime"] = lifetime or provider.default_lifetime
-        row.token_box = self._cipher.encrypt(json.dumps(merged), PURPOSE)
+        row.token_encrypted = self._cipher.encrypt(json.dumps(merged), PURPOSE)
         row.expires_at = self._now() + timedelta(seconds=merged["lifetime"])
         row.scopes = merged.get("scope") or []
         row.auth = "oauth"
@@ -194,14 +194,14 @@ class TokenService:
 
     def replace(self, row: ConnectionRow, provider: Provider, answer: Any) -> None:
         """Store the grant of a new consent; a refresh of the old one that is under way is void."""
-        row.token_box = None
+        row.token_encrypted = None
         row.refresh_fence += 1
         row.refresh_until = None
         self.keep(row, provider, answer)
 
     def keep_key(self, row: ConnectionRow, key: str) -> None:
         """Store a key that a person made by hand; it is never refreshed."""
-        row.token_box = self._cipher.encrypt(json.dumps({"access_token": key}), PURPOSE)
+        row.token_encrypted = self._cipher.encrypt(json.dumps({"access_token": key}), PURPOSE)
         row.expires_at, row.scopes, row.auth = None, [], "key"
         row.refresh_fence += 1
         row.refresh_until = None
@@ -210,7 +210,7 @@ class TokenService:
     def erase(self, session: Session, row: ConnectionRow) -> None:
         """Erase a connection's tokens and leave its refresh token to be revoked."""
         refresh_token = str(self._grant(row).tokens.get("refresh_token", ""))
-        row.token_box, row.expires_at, row.scopes = None, None, []
+        row.token_encrypted, row.expires_at, row.scopes = None, None, []
         row.refresh_fence += 1
         row.refresh_until = None
         _settle(row)
@@ -223,7 +223,7 @@ class TokenService:
                 Revocation(
                     connection_id=row.id,
                     login_host=row.login_host,
-                    token_box=self._cipher.encrypt(refresh_token, REVOCATION_PURPOSE),
+                    token_encrypted=self._cipher.encrypt(refresh_token, REVOCATION_PURPOSE),
                     tries=0,
                     next_try_at=self._now(),
                     created_at=self._now(),
@@ -233,12 +233,16 @@ class TokenService:
     def _read(self, connection_id: int) -> Grant:
         with self._store.read() as session:
             row = session.get_one(ConnectionRow, connection_id)
-        if row.status == ConnectionStatus.EXPIRED or not row.token_box:
+        if row.status == ConnectionStatus.EXPIRED or not row.token_encrypted:
             raise Unauthorized("The connection has no valid grant.")
         return self._grant(row)
 
     def _grant(self, row: ConnectionRow) -> Grant:
-        tokens = json.loads(self._cipher.decrypt(row.token_box, PURPOSE)) if row.token_box else {}
+        tokens = (
+            json.loads(self._cipher.decrypt(row.token_encrypted, PURPOSE))
+            if row.token_encrypted
+            else {}
+        )
         return Grant(
             tokens,
             row.expires_at,
@@ -341,7 +345,7 @@ class TokenService:
         """Note that a refresh is about to be sent: if its answer is never stored, it is in doubt."""
         with self._store.write() as session:
             row = session.get_one(ConnectionRow, connection_id, with_for_update=True)
-            if row.refresh_fence != fence or not row.token_box:
+            if row.refresh_fence != fence or not row.token_encrypted:
                 return None
             row.refresh_sent_at = row.refresh_sent_at or self._now()
             return self._grant(row)
@@ -351,7 +355,7 @@ class TokenService:
     ) -> None:
         with self._store.write() as session:
             row = session.get_one(ConnectionRow, connection_id, with_for_update=True)
-            if row.status == ConnectionStatus.DISCONNECTED or not row.token_box:
+            if row.status == ConnectionStatus.DISCONNECTED or not row.token_encrypted:
                 # Disconnected meanwhile: what was just given must not live on.
                 self.revoke_later(session, row, str(answer.get("refresh_token", "")))
                 return
@@ -377,7 +381,7 @@ class TokenService:
             if row.refresh_fence != fence:
                 return
             row.refresh_until = None
-            if not row.token_box or self._grant(row).tokens.get("refresh_token") != sent:
+            if not row.token_encrypted or self._grant(row).tokens.get("refresh_token") != sent:
                 return
             lost = row.refresh_sent_at
             if lost and self._now() - lost > timedelta(seconds=self._timeout):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from app.store.deliveries import want
+from app.store.deliveries import mark_due
 from app.store.engine import Store, utcnow
 from app.store.models import AuditLog, BookingRow
 
@@ -21,4 +21,4 @@ def sync_again(store: Store, key: str, actor: str) -> list[int]:
         if row is None:
             raise LookupError(f"there is no booking {key!r}")
         session.add(AuditLog(actor=actor, action="sync_again", subject=row.key, at=now))
-        return want(session, row, now)
+        return mark_due(session, row, now)

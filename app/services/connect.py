@@ -18,7 +18,7 @@ from app.oauth.flow import ConnectRequest
 from app.oauth.tokens import REVOCATION_PURPOSE, TokenService
 from app.security.encryption import Cipher
 from app.store.connections import set_status
-from app.store.deliveries import discard_parked, want_again, want_missed
+from app.store.deliveries import discard_parked, mark_all_due, mark_missed_due
 from app.store.engine import CONNECT_TURN, Store, take_turns, utcnow
 from app.store.models import (
     WORKING,
@@ -215,7 +215,7 @@ class Connector:
         if claimed is None:
             return None
         provider = self._providers[row.provider]
-        token = self._cipher.decrypt(entry.token_box, REVOCATION_PURPOSE)
+        token = self._cipher.decrypt(entry.token_encrypted, REVOCATION_PURPOSE)
         problem = None
         try:
             exchange.revoke(provider.at(entry.login_host), token, self._timeout)
@@ -293,7 +293,7 @@ class Connector:
             self._tokens.replace(row, provider, found.answer)
         row.pause_until = None
         set_status(session, row, ConnectionStatus.ACTIVE, now)
-        want_missed(session, row, now, since)
+        mark_missed_due(session, row, now, since)
 
     def _place(
         self,
@@ -332,7 +332,7 @@ class Connector:
         # A drainer that is at work holds record ids of the old account: it must save nothing.
         row.drain_fence, row.drain_until = row.drain_fence + 1, None
         session.flush()
-        want_again(session, row.id, now)
+        mark_all_due(session, row.id, now)
         return row
 
     @staticmethod

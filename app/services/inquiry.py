@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from app.domain.records import (
-    BY_NUMBER,
-    BY_TITLE,
     OWN_COMPANY,
     PEOPLE,
     CrmRecord,
     Directory,
+    Fingerprints,
+    FoundBy,
     LedgerEntry,
     LookupResults,
     ObjectName,
@@ -78,9 +78,9 @@ def read_crm_state(
             findings.found |= found
             ids |= {ref: there[0].record_id for ref, there in found.items() if there}
     single = _single(wanted, ids, more.shared)
-    stages: dict[Ref, str] = {}
+    stages: dict[Ref, Fingerprints] = {}
     for ref, item in single.items():
-        if ref.object is ObjectName.DEAL and item.record.borrowed and ref in ids:
+        if ref.object is ObjectName.DEAL and item.record.not_ours and ref in ids:
             others = more.others(ref, ids[ref])
             if others:
                 stages[ref] = others.written
@@ -99,12 +99,12 @@ def _single(
     whole = {
         (ref.object, ids[ref])
         for ref, item in wanted.items()
-        if ref in ids and not item.record.partial
+        if ref in ids and not item.record.fill_only
     }
     return {
         ref: item
         for ref, item in wanted.items()
-        if not item.record.partial
+        if not item.record.fill_only
         or ref.object not in PEOPLE
         or ref not in ids
         or ((ref.object, ids[ref]) not in whole and not shared(ref, ids[ref]))
@@ -116,11 +116,11 @@ def _each_its_own(
 ) -> dict[Ref, list[CrmRecord]]:
     """Of what may have come of creates that were begun, one record for each: what is certain first."""
     own = {
-        ref: [hit for hit in there if hit.by not in (BY_NUMBER, BY_TITLE)]
+        ref: [hit for hit in there if hit.by not in (FoundBy.BOOKING_NUMBER, FoundBy.TITLE)]
         for ref, there in begun.items()
     }
     taken: set[tuple[ObjectName, str]] = set()
-    for by in (BY_NUMBER, BY_TITLE):
+    for by in (FoundBy.BOOKING_NUMBER, FoundBy.TITLE):
         for ref, there in begun.items():
             free = [
                 hit

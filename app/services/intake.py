@@ -31,7 +31,7 @@ from app.services.secrets import WebhookSecrets
 from app.services.sources import SourceRules, Sources, UnknownSource
 from app.store.bookings import keep_newest, note_details, set_outcome, story_mates
 from app.store.columns import is_unfit
-from app.store.deliveries import want
+from app.store.deliveries import mark_due
 from app.store.engine import Store, utcnow
 from app.store.inbox import add_event, hold_event, read_event_row
 from app.store.meeting_types import note_type, with_type
@@ -241,7 +241,7 @@ class Intake:
 
         def want_known(session: Session) -> list[int]:
             known = session.scalars(query).first()
-            return want(session, known, utcnow(), backlog) if known is not None else []
+            return mark_due(session, known, utcnow(), backlog) if known is not None else []
 
         return self._store.attempt(want_known)
 
@@ -265,7 +265,7 @@ class Intake:
             set_outcome(session, self._cipher, row, outcome, now)
             said = outcome.value if outcome else "none"
             session.add(AuditLog(actor=actor, action=f"outcome_{said}", subject=row.key, at=now))
-            return want(session, row, now)
+            return mark_due(session, row, now)
 
         return self._store.attempt(say)
 
@@ -333,7 +333,7 @@ def _want_story(
     # Everybody who changes several deliveries does so in this order: who waits for one holds no
     # later one that another one waits for.
     for booking in sorted([row, *mates], key=lambda booking: booking.id):
-        wake.update(want(session, booking, now, backlog))
+        wake.update(mark_due(session, booking, now, backlog))
     return sorted(wake)
 
 

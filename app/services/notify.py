@@ -104,7 +104,7 @@ class Notifier:
             self._close(notice, set(), [])
             return True
         title, body, kind = self._compose(notice, failed)
-        told = set(notice.told)
+        told = set(notice.reached_targets)
         for token, target in self.targets.items():
             if token not in told and _reached(target, body, title, kind):
                 told.add(token)
@@ -116,17 +116,19 @@ class Notifier:
             self._close(notice, told, failed)
         else:
             with self._store.write() as session:
-                told_so_far = {"told": sorted(told)}
+                told_so_far = {"reached_targets": sorted(told)}
                 session.execute(update(Notice).where(Notice.id == notice.id).values(told_so_far))
         return reached
 
     def _close(self, notice: Notice, told: set[str], failed: list[tuple[DeliveryRow, str]]) -> None:
         """Everybody has it, or nobody can be reached: it is not sent again."""
         with self._store.write() as session:
-            done = {"told": sorted(told), "next_try_at": None}
+            done = {"reached_targets": sorted(told), "next_try_at": None}
             session.execute(update(Notice).where(Notice.id == notice.id).values(done))
             ids = [delivery.id for delivery, _ in failed]
-            session.execute(update(DeliveryRow).where(DeliveryRow.id.in_(ids)).values(told=True))
+            session.execute(
+                update(DeliveryRow).where(DeliveryRow.id.in_(ids)).values(failure_notified=True)
+            )
 
     def _failed(self, notice: Notice) -> list[tuple[DeliveryRow, str]]:
         """The deliveries that a notice of failures is about: given up, and nobody told of it yet."""
@@ -138,7 +140,7 @@ class Notifier:
             .where(
                 DeliveryRow.connection_id == notice.connection_id,
                 DeliveryRow.state == DeliveryState.FAILED,
-                DeliveryRow.told.is_(False),
+                DeliveryRow.failure_notified.is_(False),
             )
             .order_by(DeliveryRow.id)
         )

@@ -15,7 +15,7 @@ from app.mapping.ask import is_own_company
 from app.security.encryption import Cipher
 from app.services.watch import Waiting, waiting
 from app.store.bookings import read_state
-from app.store.deliveries import count_parked, planned_by
+from app.store.deliveries import count_parked
 from app.store.engine import Store, utcnow
 from app.store.ledger import Ledger
 from app.store.models import (
@@ -227,7 +227,7 @@ class Overview:
             error=row.error_message,
             advice=row.error_advice,
             next_attempt_at=row.next_attempt_at.isoformat() if row.state in TIMED else None,
-            mapping_version=planned_by(row),
+            mapping_version=row.mapping_version,
             notes=tuple(row.notes or ()),
             links=tuple(
                 LinkView(ref.object.value, known[ref].record_id or "", known[ref].url)

@@ -143,9 +143,9 @@ class Previewer:
         planner = Planner(mapping, adapter.shape, directory)
         turns = self._turns(connection_id, bookings)
         there = self._there(connection_id, bookings)
-        made_by = self._made_by(connection_id)
+        mapping_section = self._made_by(connection_id)
         plans = [
-            self._planned(planner, mapping, b, turns[b.key], there, made_by.get(b.key, {}))
+            self._planned(planner, mapping, b, turns[b.key], there, mapping_section.get(b.key, {}))
             for b in bookings
         ]
 
@@ -206,7 +206,7 @@ class Previewer:
         booking: Booking,
         turn: int,
         there: frozenset[Ref],
-        made_by: Mapping[str, Any],
+        mapping_section: Mapping[str, Any],
     ) -> DesiredBooking | CrmError:
         people = [person.identity for person in booking.attendees if person.identity]
         now = self._now()
@@ -217,7 +217,9 @@ class Previewer:
             if booking.form and people:
                 booked = has_booked_since(session, self._cipher, people[0], booking.start)
         try:
-            return planner.plan(booking, PlanContext(now, told, turn, booked, there, made_by))
+            return planner.plan(
+                booking, PlanContext(now, told, turn, booked, there, mapping_section)
+            )
         except CrmError as error:
             return error
 
@@ -229,22 +231,22 @@ class Previewer:
 
     def _made_by(self, connection_id: int) -> dict[str, dict[str, Any]]:
         """Booking -> the sections that its records were made by."""
-        query = select(BookingRow.key, DeliveryRow.made_by).join(
+        query = select(BookingRow.key, DeliveryRow.mapping_section).join(
             DeliveryRow, BookingRow.id == DeliveryRow.booking_id
         )
         with self._store.read() as session:
             rows = session.execute(query.where(DeliveryRow.connection_id == connection_id))
-            return {key: made_by for key, made_by in rows if made_by}
+            return {key: mapping_section for key, mapping_section in rows if mapping_section}
 
     def _turns(self, connection_id: int, bookings: Iterable[Booking]) -> dict[str, int]:
         """Whose turn it is at each booking: what it has already, or what comes next."""
         mine = DeliveryRow.connection_id == connection_id
         with self._store.read() as session:
-            query = select(BookingRow.key, DeliveryRow.turn).join(
+            query = select(BookingRow.key, DeliveryRow.round_robin_position).join(
                 DeliveryRow, BookingRow.id == DeliveryRow.booking_id
             )
             taken = {key: turn for key, turn in session.execute(query.where(mine))}
-            last = session.scalar(select(func.max(DeliveryRow.turn)).where(mine))
+            last = session.scalar(select(func.max(DeliveryRow.round_robin_position)).where(mine))
         free = count(0 if last is None else last + 1)
         return {
             booking.key: next(free) if (turn := taken.get(booking.key)) is None else turn
@@ -385,7 +387,7 @@ def _blocked(settled: Diff) -> dict[Ref, str]:
     """Records that wait for one that cannot be written, as an adapter leaves them out."""
     blocked: dict[Ref, str] = {}
     for change in settled.plan.changes:
-        for ref in change.targets:
+        for ref in change.links_after:
             if isinstance(settled.problems.get(ref), (RetryLater, Ambiguous)) or ref in blocked:
                 blocked[change.ref] = f"The {ref.object} has to be written first, and cannot be."
                 break

@@ -66,7 +66,7 @@ class WebhookSecrets:
                 )
                 .order_by(WebhookSecret.id.desc())
             ).all()
-        secrets = tuple(self._cipher.decrypt(row.secret_box, PURPOSE) for row in rows)
+        secrets = tuple(self._cipher.decrypt(row.secret_encrypted, PURPOSE) for row in rows)
         with self._lock:
             self._known[source] = (time.monotonic(), secrets)
         return secrets
@@ -108,7 +108,7 @@ class WebhookSecrets:
                 before = (WebhookSecret.source == source, WebhookSecret.ends_at.is_(None))
                 session.execute(update(WebhookSecret).where(*before).values(ends_at=now + old_end))
             box = self._cipher.encrypt(secret, PURPOSE)
-            session.add(WebhookSecret(source=source, secret_box=box, created_at=now))
+            session.add(WebhookSecret(source=source, secret_encrypted=box, created_at=now))
         self.of(source, anew=True)
         return secret
 
@@ -125,7 +125,9 @@ class WebhookSecrets:
             meant = [
                 row
                 for row in rows
-                if fingerprint(self._cipher.decrypt(row.secret_box, PURPOSE)).startswith(token)
+                if fingerprint(self._cipher.decrypt(row.secret_encrypted, PURPOSE)).startswith(
+                    token
+                )
                 and (row.ends_at is None or row.ends_at > now)
             ]
             for row in meant:
@@ -148,7 +150,7 @@ class WebhookSecrets:
             for token in map(fingerprint, environment)
         ]
         for row in rows:
-            token = fingerprint(self._cipher.decrypt(row.secret_box, PURPOSE))
+            token = fingerprint(self._cipher.decrypt(row.secret_encrypted, PURPOSE))
             at = (row.created_at, row.ends_at, uses.get(token))
             views.append(SecretView(token, "database", *at))
         return views

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from datetime import datetime
 
@@ -49,9 +50,9 @@ class Sharing:
                 return None
             lines = ledger.read(others)
             written = [
-                lines[other].hashes[self._stage_field]
+                lines[other].fingerprints[self._stage_field]
                 for other in others
-                if other in lines and self._stage_field in lines[other].hashes
+                if other in lines and self._stage_field in lines[other].fingerprints
             ]
             keys = [other.key for other in others]
             query = (
@@ -62,10 +63,10 @@ class Sharing:
             )
             rows = list(session.scalars(query))
             told = in_stories(session, self._cipher, rows)
-            places = select(DeliveryRow.booking_id, DeliveryRow.made_by).where(
+            places = select(DeliveryRow.booking_id, DeliveryRow.mapping_section).where(
                 DeliveryRow.connection_id == self._id, DeliveryRow.booking_id.in_(list(told))
             )
-            made_by = {number: found or {} for number, found in session.execute(places)}
+            mapping_section = {number: found or {} for number, found in session.execute(places)}
             people = {p.identity for b in told.values() for p in b.attendees if p.identity}
             known = (
                 histories(session, self._cipher, sorted(people), self._now())
@@ -78,12 +79,15 @@ class Sharing:
                 continue
             mine = Ref(ref.object, booking.record_key)
             around = PlanContext(
-                self._now(), known, there=frozenset([mine]), made_by=made_by.get(number, {})
+                self._now(),
+                known,
+                existing=frozenset([mine]),
+                mapping_section=mapping_section.get(number, {}),
             )
             stage = self._stage(booking, mine, around)
             if stage:
                 stages.append(str(stage))
-        return Shared(tuple(stages), "|".join(dict.fromkeys(written)))
+        return Shared(tuple(stages), tuple(dict.fromkeys(itertools.chain.from_iterable(written))))
 
     def _stage(self, booking: Booking, ref: Ref, around: PlanContext) -> FieldValue:
         try:

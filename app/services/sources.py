@@ -130,12 +130,16 @@ class Sources:
                 row = session.get(SourceRow, name)
         if row is None:
             raise UnknownSource(f"there is no source {name!r}")
-        key = self._cipher.decrypt(row.api_key_box, API_KEY_PURPOSE) if row.api_key_box else ""
+        key = (
+            self._cipher.decrypt(row.api_key_encrypted, API_KEY_PURPOSE)
+            if row.api_key_encrypted
+            else ""
+        )
         return SourceRules(
             name,
             SignatureScheme(row.scheme),
             row.header,
-            tuple(json.loads(self._cipher.decrypt(row.secrets_box, SECRETS_PURPOSE))),
+            tuple(json.loads(self._cipher.decrypt(row.secrets_encrypted, SECRETS_PURPOSE))),
             tuple(row.company_ids),
             key,
             row.api_user_id,
@@ -175,11 +179,11 @@ class Sources:
             row = session.get(SourceRow, rules.name, with_for_update=True)
             made = row is None
             if row is None:
-                row = SourceRow(name=rules.name, created_at=now, secrets_box=self._box(()))
+                row = SourceRow(name=rules.name, created_at=now, secrets_encrypted=self._box(()))
                 session.add(row)
             row.scheme, row.header = rules.scheme.value, rules.header
             row.company_ids = list(rules.company_ids)
-            row.api_key_box = (
+            row.api_key_encrypted = (
                 self._cipher.encrypt(rules.api_key, API_KEY_PURPOSE) if rules.api_key else None
             )
             row.api_user_id, row.key_ends_at = rules.api_user_id, rules.key_ends_at
@@ -320,9 +324,9 @@ class Sources:
                 continue
             with self._store.write() as session:
                 row = state_of(session, view.name, now)
-                if row.told_key_end == end:
+                if row.key_end_notified == end:
                     continue
-                row.told_key_end = end
+                row.key_end_notified = end
                 words = f"Its meetergo key ends on {end:%Y-%m-%d %H:%M} UTC."
                 step = "Make a new key in meetergo and put it in the place of the old one."
                 tell_source(session, view.name, NoticeKind.EXPIRING, now, words, step)

@@ -81,7 +81,7 @@ def keep_newest(
         "start": booking.start,
         "version": booking.version,
         "revision": 1,
-        "state_box": cipher.encrypt(_codec.dump_json(booking).decode(), PURPOSE),
+        "state_encrypted": cipher.encrypt(_codec.dump_json(booking).decode(), PURPOSE),
         "updated_at": now,
     }
     fresh = session.scalar(
@@ -98,7 +98,7 @@ def keep_newest(
     if not is_more_than_said(known, booking):
         kept = fill(known, booking)
         if kept.conference != known.conference or kept.payload != known.payload:
-            row.state_box = cipher.encrypt(_codec.dump_json(kept).decode(), PURPOSE)
+            row.state_encrypted = cipher.encrypt(_codec.dump_json(kept).decode(), PURPOSE)
         return None
     kept = merge(known, booking)
     _store(session, cipher, row, kept, now)
@@ -134,11 +134,11 @@ def _join_story(
     for other, state in _of_same_person(session, cipher, booking) if not booking.continues else ():
         if is_continued(state, booking):
             booking = replace(booking, continues=state.id)
-            row.state_box = cipher.encrypt(_codec.dump_json(booking).decode(), PURPOSE)
+            row.state_encrypted = cipher.encrypt(_codec.dump_json(booking).decode(), PURPOSE)
             break
         if not state.continues and is_continued(booking, state):
             told = replace(state, continues=booking.id)
-            other.state_box = cipher.encrypt(_codec.dump_json(told).decode(), PURPOSE)
+            other.state_encrypted = cipher.encrypt(_codec.dump_json(told).decode(), PURPOSE)
             other.story, other.updated_at = row.story or row.key, now
             other.revision += 1
     if booking.continues:
@@ -208,7 +208,7 @@ def _store(
     session: Session, cipher: Cipher, row: BookingRow, booking: Booking, now: datetime
 ) -> None:
     row.status, row.start, row.version = booking.status.value, booking.start, booking.version
-    row.state_box = cipher.encrypt(_codec.dump_json(booking).decode(), PURPOSE)
+    row.state_encrypted = cipher.encrypt(_codec.dump_json(booking).decode(), PURPOSE)
     row.updated_at = now
 
 
@@ -269,7 +269,7 @@ def postpone_details(session: Session, row_id: int, until: datetime) -> None:
 
 
 def _stored(row: BookingRow, cipher: Cipher) -> Booking:
-    return _codec.validate_json(cipher.decrypt(row.state_box, PURPOSE))
+    return _codec.validate_json(cipher.decrypt(row.state_encrypted, PURPOSE))
 
 
 def read_state(row: BookingRow, cipher: Cipher) -> Booking:
@@ -283,7 +283,7 @@ def read_state(row: BookingRow, cipher: Cipher) -> Booking:
 def newest_answers(session: Session, cipher: Cipher, most: int) -> list[Answered]:
     """The questions of the bookings that changed last, at most so many. Raises UnreadableSecret."""
     query = (
-        select(BookingRow.state_box)
+        select(BookingRow.state_encrypted)
         .order_by(BookingRow.updated_at.desc(), BookingRow.id.desc())
         .limit(most)
     )

@@ -132,7 +132,7 @@ def tell(
             kind=kind,
             reason=reason,
             next_step=next_step,
-            told=[],
+            reached_targets=[],
             tries=0,
             next_try_at=now,
             created_at=now,

@@ -58,8 +58,6 @@ RETRY_CEILINGS = (30, 120, 600, 1800, 7200, 21_600, 28_800)
 LEAST_ATTEMPTS = 10
 LEAST_TIME = timedelta(hours=96)
 """A delivery that fails for a passing reason is given up only after so many and so long."""
-ANEW = "~"
-"""Begins the mapping version of a delivery that a resync found due: which one it has to be."""
 ALONE = 2
 """So many doubts about a delivery mean that it has a batch of its own."""
 FEW = 25
@@ -86,12 +84,15 @@ WORKABLE = (DeliveryState.DUE, DeliveryState.RETRYING, DeliveryState.WAITING)
 PROBE_WITHIN = timedelta(minutes=10)
 """The longest until an account that refused everything is tried again."""
 FRESH: dict[str, Any] = {
-    "attempts": 0, "kills": 0, "failing_since": None, "struck_at": None, "told": False,
+    "attempts": 0, "worker_crashes": 0, "failing_since": None, "last_outage_at": None,
+    "failure_notified": False,
 }  # fmt: skip
 """What a delivery that is wanted anew starts with."""
 
 
-def want(session: Session, booking: BookingRow, now: datetime, backlog: bool = False) -> list[int]:
+def mark_due(
+    session: Session, booking: BookingRow, now: datetime, backlog: bool = False
+) -> list[int]:
     """Mark the newest state as due everywhere; give the connections to wake.
 
     `backlog`: it is old news and comes after what is live.
@@ -102,11 +103,11 @@ def want(session: Session, booking: BookingRow, now: datetime, backlog: bool = F
         .order_by(ConnectionRow.id)
     ).all()
     for connection in connections:
-        want_for(session, booking, connection, now, backlog)
+        mark_due_for(session, booking, connection, now, backlog)
     return [c.id for c in connections if c.status in WORKING]
 
 
-def want_for(
+def mark_due_for(
     session: Session,
     booking: BookingRow,
     connection: ConnectionRow,
@@ -214,8 +215,8 @@ def give_lease(session: Session, connection_id: int, fence: int, release: bool =
     if release:
         session.execute(
             update(DeliveryRow)
-            .where(DeliveryRow.connection_id == connection_id, DeliveryRow.held_by == fence)
-            .values(held_by=None)
+            .where(DeliveryRow.connection_id == connection_id, DeliveryRow.claimed_by == fence)
+            .values(claimed_by=None)
             .execution_options(synchronize_session=False)
         )
     session.execute(
@@ -243,11 +244,11 @@ def due(
         .join(ConnectionRow, ConnectionRow.id == DeliveryRow.connection_id)
         .where(
             DeliveryRow.connection_id == connection_id,
-            DeliveryRow.held_by.is_(None),
+            DeliveryRow.claimed_by.is_(None),
             *([DeliveryRow.state == DeliveryState.PARKED] if parked else _workable(now)),
         )
         .order_by(
-            *(() if parked else (DeliveryRow.backlog, DeliveryRow.doubts)),
+            *(() if parked else (DeliveryRow.backlog, DeliveryRow.inconclusive_batches)),
             DeliveryRow.next_attempt_at,
             DeliveryRow.id,
         )
@@ -257,9 +258,11 @@ def due(
     if not rows:
         return []
     first = rows[0][0]
-    most = {0: limit, 1: min(FEW, max(1, limit // 4))}.get(first.doubts, 1)
-    kind = (first.backlog, min(first.doubts, ALONE))
-    return [row for row in rows if (row[0].backlog, min(row[0].doubts, ALONE)) == kind][:most]
+    most = {0: limit, 1: min(FEW, max(1, limit // 4))}.get(first.inconclusive_batches, 1)
+    kind = (first.backlog, min(first.inconclusive_batches, ALONE))
+    return [
+        row for row in rows if (row[0].backlog, min(row[0].inconclusive_batches, ALONE)) == kind
+    ][:most]
 
 
 def refused_last(session: Session, connection_id: int) -> list[tuple[DeliveryRow, BookingRow]]:
@@ -269,7 +272,7 @@ def refused_last(session: Session, connection_id: int) -> list[tuple[DeliveryRow
         .join(BookingRow, BookingRow.id == DeliveryRow.booking_id)
         .where(
             DeliveryRow.connection_id == connection_id,
-            DeliveryRow.held_by.is_(None),
+            DeliveryRow.claimed_by.is_(None),
             DeliveryRow.state == DeliveryState.PARKED,
             DeliveryRow.error_code.in_(REFUSALS),
         )
@@ -306,7 +309,7 @@ def is_live_due(session: Session, connection_id: int, now: datetime) -> bool:
         .where(
             DeliveryRow.connection_id == connection_id,
             DeliveryRow.backlog.is_(False),
-            DeliveryRow.held_by.is_(None),
+            DeliveryRow.claimed_by.is_(None),
             *_workable(now),
         )
     )
@@ -330,7 +333,7 @@ def connections_with_work(session: Session, now: datetime, *only: int) -> list[i
     return list(session.scalars(query.order_by(ConnectionRow.id)))
 
 
-def hold(session: Session, delivery_ids: Sequence[int], fence: int) -> None:
+def claim(session: Session, delivery_ids: Sequence[int], fence: int) -> None:
     """Mark a batch as being worked on, so that it can be told what a dead drainer left."""
     if len(delivery_ids) > 1:
         # An update alone would lock them in whatever order they lie in.
@@ -338,12 +341,12 @@ def hold(session: Session, delivery_ids: Sequence[int], fence: int) -> None:
     session.execute(
         update(DeliveryRow)
         .where(DeliveryRow.id.in_(delivery_ids))
-        .values(held_by=fence, held_alone=len(delivery_ids) == 1)
+        .values(claimed_by=fence, claimed_alone=len(delivery_ids) == 1)
         .execution_options(synchronize_session=False)
     )
 
 
-def inherit(session: Session, connection_id: int, fence: int, now: datetime) -> list[int]:
+def take_over_orphans(session: Session, connection_id: int, fence: int, now: datetime) -> list[int]:
     """Take over what a drainer before this one left in the middle; give what is set aside.
 
     A delivery that was alone with a drainer that died, twice, is not tried again by itself.
@@ -353,43 +356,43 @@ def inherit(session: Session, connection_id: int, fence: int, now: datetime) -> 
         select(DeliveryRow)
         .where(
             DeliveryRow.connection_id == connection_id,
-            DeliveryRow.held_by.is_not(None),
-            DeliveryRow.held_by != fence,
+            DeliveryRow.claimed_by.is_not(None),
+            DeliveryRow.claimed_by != fence,
         )
         .order_by(DeliveryRow.booking_id)
         .with_for_update()
     ).all()
     aside = []
     for row in left:
-        row.doubts += 1
-        row.kills += row.held_alone
-        row.held_by = None
-        if row.kills >= MOST_KILLS and row.state in WORKABLE:
+        row.inconclusive_batches += 1
+        row.worker_crashes += row.claimed_alone
+        row.claimed_by = None
+        if row.worker_crashes >= MOST_KILLS and row.state in WORKABLE:
             _fail(row, KilledWorker("The worker ended twice while it synced this booking."), now)
             aside.append(row.id)
     return aside
 
 
-def note_sections(session: Session, places: Mapping[int, dict[str, Any]]) -> None:
+def note_mapping_sections(session: Session, places: Mapping[int, dict[str, Any]]) -> None:
     """Note by which sections of the mapping the records of deliveries are made."""
-    rows = [{"id": number, "made_by": place} for number, place in sorted(places.items())]
+    rows = [{"id": number, "mapping_section": place} for number, place in sorted(places.items())]
     if rows:
         session.execute(update(DeliveryRow), rows)
 
 
-def acquit(session: Session, delivery_id: int, fence: int, now: datetime) -> None:
+def clear_crash(session: Session, delivery_id: int, fence: int, now: datetime) -> None:
     """Take back that a drainer died with a delivery alone: it has lost its lease, but lives.
 
     The machine was suspended, say. A delivery at which drainers stand still each time is not
     acquitted for ever.
     """
     row = session.get_one(DeliveryRow, delivery_id, with_for_update=True)
-    if row.held_by == fence:
-        row.held_by = None
+    if row.claimed_by == fence:
+        row.claimed_by = None
         return
-    if row.doubts > MOST_STANDSTILLS:
+    if row.inconclusive_batches > MOST_STANDSTILLS:
         return
-    row.kills = max(0, row.kills - 1)
+    row.worker_crashes = max(0, row.worker_crashes - 1)
     if row.state == DeliveryState.FAILED and row.error_code == KilledWorker.code:
         row.state, row.next_attempt_at, row.updated_at = DeliveryState.DUE, now - SKEW, now
         row.due_since = now
@@ -397,27 +400,27 @@ def acquit(session: Session, delivery_id: int, fence: int, now: datetime) -> Non
 
 
 @dataclass(frozen=True)
-class Ending:
+class DeliveryEnd:
     """How a delivery ended beside its state."""
 
     calls: int
     mapping_version: str
     notes: tuple[str, ...] = ()
-    again_at: datetime | None = None
-    made_by: dict[str, Any] = field(default_factory=dict)
+    recheck_at: datetime | None = None
+    mapping_section: dict[str, Any] = field(default_factory=dict)
 
 
-def end_well(
-    session: Session, delivery_id: int, revision: int, ending: Ending, now: datetime
+def complete(
+    session: Session, delivery_id: int, revision: int, ending: DeliveryEnd, now: datetime
 ) -> None:
     """Note that a revision is in the CRM; what was wanted anew meanwhile stays due."""
-    asked = session.get_one(DeliveryRow, delivery_id).mapping_version or ""
     row = _ended(session, delivery_id, ending, now)
-    row.synced_revision, row.again_at = revision, ending.again_at
+    row.synced_revision, row.recheck_at = revision, ending.recheck_at
     row.due_since = None
-    if ending.made_by:
-        row.made_by = ending.made_by
-    outdated = asked.startswith(ANEW) and asked != anew(ending.mapping_version)
+    if ending.mapping_section:
+        row.mapping_section = ending.mapping_section
+    outdated = row.replan_by not in (None, ending.mapping_version)
+    row.replan_by = None
     current = row.wanted_revision <= revision and not outdated
     row.state = DeliveryState.SYNCED if current else DeliveryState.DUE
     row.due_since = None if current else now
@@ -427,22 +430,22 @@ def end_well(
     row.error_fields = {}
 
 
-def end_skipped(
-    session: Session, delivery_id: int, revision: int, why: str, ending: Ending, now: datetime
+def complete_skipped(
+    session: Session, delivery_id: int, revision: int, why: str, ending: DeliveryEnd, now: datetime
 ) -> None:
     """Note that the mapping wants nothing of a revision, and why."""
-    end_well(session, delivery_id, revision, ending, now)
+    complete(session, delivery_id, revision, ending, now)
     row = session.get_one(DeliveryRow, delivery_id)
     if row.state == DeliveryState.SYNCED:
         row.state, row.error_message = DeliveryState.SKIPPED, why
 
 
-def put_off(
+def postpone(
     session: Session,
     delivery_id: int,
     revision: int,
     until: datetime,
-    ending: Ending,
+    ending: DeliveryEnd,
     now: datetime,
 ) -> None:
     """Leave a delivery for later; a newer revision that came meanwhile is looked at at once."""
@@ -451,29 +454,29 @@ def put_off(
         row.state, row.next_attempt_at, row.due_since = DeliveryState.WAITING, until, None
 
 
-def _ended(session: Session, delivery_id: int, ending: Ending, now: datetime) -> DeliveryRow:
+def _ended(session: Session, delivery_id: int, ending: DeliveryEnd, now: datetime) -> DeliveryRow:
     row = session.get_one(DeliveryRow, delivery_id)
     row.calls += ending.calls
     row.mapping_version, row.notes = ending.mapping_version, list(ending.notes)
     row.updated_at = now
-    row.held_by, row.doubts = None, 0
+    row.claimed_by, row.inconclusive_batches = None, 0
     return row
 
 
-def ripen(session: Session, now: datetime) -> None:
+def release_rechecks(session: Session, now: datetime) -> None:
     """Take up again what was to be looked at once more although nothing changed.
 
-    `again_at` stays: by it the plan knows that this is the second look.
+    `recheck_at` stays: by it the plan knows that this is the second look.
     """
     session.execute(
         update(DeliveryRow)
-        .where(DeliveryRow.again_at <= now, DeliveryRow.state == DeliveryState.SYNCED)
+        .where(DeliveryRow.recheck_at <= now, DeliveryRow.state == DeliveryState.SYNCED)
         .values(state=DeliveryState.DUE.value, next_attempt_at=now - SKEW, due_since=now)
         .execution_options(synchronize_session=False)
     )
 
 
-def mend_overlooked(session: Session, now: datetime) -> None:
+def recover_missed(session: Session, now: datetime) -> None:
     """Want what was stored in the moment in which a connection was made or came back.
 
     The webhook's transaction saw the connection as it was before, and the connection's did not see
@@ -490,7 +493,7 @@ def mend_overlooked(session: Session, now: datetime) -> None:
     young = ConnectionRow.status_since > now - OVERLOOKED
     for connection in session.scalars(select(ConnectionRow).where(working, young)).all():
         since = connection.status_since
-        _want_unless_settled(
+        _mark_due_unless_settled(
             session,
             connection,
             now,
@@ -507,7 +510,7 @@ def has_due(session: Session, connection_id: int) -> bool:
     return session.scalars(query.limit(1)).first() is not None
 
 
-def want_people_again(
+def mark_people_due(
     session: Session, connection_id: int, identities: Iterable[str], now: datetime
 ) -> None:
     """Look once more at the bookings of some people: what is known of these may be wrong."""
@@ -527,18 +530,7 @@ def want_people_again(
     )
 
 
-def anew(version: str) -> str:
-    """What stands for a mapping's version while a delivery is to be planned by that one at least."""
-    return f"{ANEW}{version[:11]}"
-
-
-def planned_by(row: DeliveryRow) -> str | None:
-    """The version of the mapping that a delivery was planned by last."""
-    version = row.mapping_version
-    return None if version is None or version.startswith(ANEW) else version
-
-
-def want_resync(session: Session, connection_id: int, version: str, now: datetime) -> int:
+def mark_replanned_due(session: Session, connection_id: int, version: str, now: datetime) -> int:
     """Mark as due what another version of the mapping has planned; give its number.
 
     What is due already may be in a worker's hands, who planned it by the version before.
@@ -549,7 +541,7 @@ def want_resync(session: Session, connection_id: int, version: str, now: datetim
     session.execute(
         update(DeliveryRow)
         .where(mine, DeliveryRow.state.in_(WORKABLE))
-        .values(mapping_version=anew(version))
+        .values(replan_by=version)
         .execution_options(synchronize_session=False)
     )
     changed = session.execute(
@@ -569,42 +561,42 @@ def want_resync(session: Session, connection_id: int, version: str, now: datetim
     return len(changed.all())
 
 
-def take_turn(session: Session, delivery: DeliveryRow, story: str = "") -> int:
+def rotation_position(session: Session, delivery: DeliveryRow, story: str = "") -> int:
     """A booking's place in the rotation of owners: the next one, and from then on always that.
 
     `story`: key of the booking that it continues, whose place it keeps.
     """
-    if delivery.turn is None and story:
+    if delivery.round_robin_position is None and story:
         query = (
-            select(DeliveryRow.turn)
+            select(DeliveryRow.round_robin_position)
             .join(BookingRow, BookingRow.id == DeliveryRow.booking_id)
             .where(BookingRow.key == story, DeliveryRow.connection_id == delivery.connection_id)
         )
-        delivery.turn = session.scalar(query)
-    if delivery.turn is None:
-        query = select(func.max(DeliveryRow.turn)).where(
+        delivery.round_robin_position = session.scalar(query)
+    if delivery.round_robin_position is None:
+        query = select(func.max(DeliveryRow.round_robin_position)).where(
             DeliveryRow.connection_id == delivery.connection_id
         )
         last = session.scalar(query)
-        delivery.turn = 0 if last is None else last + 1
+        delivery.round_robin_position = 0 if last is None else last + 1
         session.flush()
-    return delivery.turn
+    return delivery.round_robin_position
 
 
-def end_badly(
+def record_failure(
     session: Session, delivery_id: int, revision: int, error: CrmError, calls: int, now: datetime
 ) -> bool:
     """Note a failure: tried again later with full jitter, or given up until a newer event.
 
     True where it was given up.
     """
-    row = _struck(session, delivery_id, error, calls, now)
-    row.again_at, row.doubts = None, 0
-    outdated = (row.mapping_version or "").startswith(ANEW)
+    row = _record_error(session, delivery_id, error, calls, now)
+    row.recheck_at, row.inconclusive_batches = None, 0
+    outdated = row.replan_by is not None
     if row.wanted_revision > revision or outdated:
         # A newer state or mapping came meanwhile and is tried at once: it may mend what failed.
         row.state, row.attempts, row.failing_since = DeliveryState.DUE, 0, None
-        row.mapping_version = None if outdated else row.mapping_version
+        row.replan_by = None
         return False
     row.attempts += 1
     row.failing_since = row.failing_since or now
@@ -618,7 +610,7 @@ def end_badly(
     return False
 
 
-def end_in_doubt(
+def record_outage(
     session: Session, delivery_id: int, revision: int, error: CrmError, calls: int, now: datetime
 ) -> bool:
     """Note that the CRM was out of order before there was a word on a delivery.
@@ -628,27 +620,27 @@ def end_in_doubt(
     """
     row = session.get_one(DeliveryRow, delivery_id)
     alive = session.get_one(ConnectionRow, row.connection_id).alive_at
-    alone, before = row.held_alone, row.struck_at
+    alone, before = row.claimed_alone, row.last_outage_at
     if alone and before and alive and alive > before:
-        given_up = end_badly(session, delivery_id, revision, error, calls, now)
-        row.struck_at, row.doubts = now, ALONE
+        given_up = record_failure(session, delivery_id, revision, error, calls, now)
+        row.last_outage_at, row.inconclusive_batches = now, ALONE
         return given_up
-    _struck(session, delivery_id, error, calls, now)
-    row.doubts += 1
+    _record_error(session, delivery_id, error, calls, now)
+    row.inconclusive_batches += 1
     if alone:
         # The next probe takes another one.
-        row.struck_at, row.next_attempt_at = now, now
+        row.last_outage_at, row.next_attempt_at = now, now
     return False
 
 
-def end_refused(
+def record_account_refusal(
     session: Session, delivery_id: int, error: AccountRefused, calls: int, now: datetime
 ) -> None:
     """Note that an account refused everything for one delivery; the next probe takes another one."""
-    _struck(session, delivery_id, error, calls, now).next_attempt_at = now
+    _record_error(session, delivery_id, error, calls, now).next_attempt_at = now
 
 
-def end_unforeseen(
+def record_unforeseen(
     session: Session, connection_id: int, fence: int, why: str, now: datetime
 ) -> list[int]:
     """Give back what a drain had in hand that ended by a fault of this service; nobody was killed.
@@ -656,28 +648,28 @@ def end_unforeseen(
     What was alone with such a fault twice is given up: it is this booking that brings it to light.
     Gives the deliveries that were given up.
     """
-    mine = (DeliveryRow.connection_id == connection_id, DeliveryRow.held_by == fence)
+    mine = (DeliveryRow.connection_id == connection_id, DeliveryRow.claimed_by == fence)
     rows = session.scalars(select(DeliveryRow).where(*mine).order_by(DeliveryRow.booking_id)).all()
     ended = []
     for row in rows:
-        row.held_by = None
-        row.doubts += 1
-        if row.held_alone and row.doubts > 1:
+        row.claimed_by = None
+        row.inconclusive_batches += 1
+        if row.claimed_alone and row.inconclusive_batches > 1:
             _fail(row, Unforeseen(f"This service has a fault: {why}."), now)
             ended.append(row.id)
     return ended
 
 
-def let_go(session: Session, delivery_id: int, calls: int) -> None:
+def release(session: Session, delivery_id: int, calls: int) -> None:
     """Give a delivery back that was not tried: the allowance ended, or the worker has to stop."""
     row = session.get_one(DeliveryRow, delivery_id)
-    row.held_by, row.calls = None, row.calls + calls
+    row.claimed_by, row.calls = None, row.calls + calls
 
 
-def set_apart(session: Session, delivery_id: int, calls: int) -> None:
+def isolate(session: Session, delivery_id: int, calls: int) -> None:
     """Give a delivery back to be tried alone: what was refused may be another one's fault."""
-    let_go(session, delivery_id, calls)
-    session.get_one(DeliveryRow, delivery_id).doubts = ALONE
+    release(session, delivery_id, calls)
+    session.get_one(DeliveryRow, delivery_id).inconclusive_batches = ALONE
 
 
 def lock(session: Session, delivery_ids: Sequence[int]) -> list[DeliveryRow]:
@@ -692,12 +684,12 @@ def lock(session: Session, delivery_ids: Sequence[int]) -> list[DeliveryRow]:
     return list(session.scalars(query))
 
 
-def _struck(
+def _record_error(
     session: Session, delivery_id: int, error: CrmError, calls: int, now: datetime
 ) -> DeliveryRow:
     row = session.get_one(DeliveryRow, delivery_id)
     row.calls += calls
-    row.held_by = None
+    row.claimed_by = None
     row.error_code, row.error_message, row.error_advice = error.code, error.message, error.advice
     row.error_fields = dict(error.fields) if isinstance(error, InvalidRecord) else {}
     row.updated_at = now
@@ -743,7 +735,7 @@ def retry_failed(
             next_attempt_at=now - SKEW,
             due_since=now,
             updated_at=now,
-            doubts=0,
+            inconclusive_batches=0,
             **FRESH,
         )
         .returning(DeliveryRow.connection_id)
@@ -804,7 +796,7 @@ def count_parked(session: Session, connection_id: int) -> int:
     return session.scalar(query) or 0
 
 
-def want_missed(
+def mark_missed_due(
     session: Session, connection: ConnectionRow, now: datetime, since: datetime | None
 ) -> int:
     """Mark as due what a connection has not in its newest state: bookings that have not begun, and
@@ -813,10 +805,10 @@ def want_missed(
     wanted = BookingRow.start >= now
     if since is not None:
         wanted = or_(wanted, BookingRow.updated_at >= since)
-    return _want_unless_settled(session, connection, now, wanted)
+    return _mark_due_unless_settled(session, connection, now, wanted)
 
 
-def _want_unless_settled(
+def _mark_due_unless_settled(
     session: Session, connection: ConnectionRow, now: datetime, *wanted: ColumnElement[bool]
 ) -> int:
     settled = exists().where(
@@ -827,11 +819,11 @@ def _want_unless_settled(
     query = select(BookingRow).where(*wanted, ~settled).order_by(BookingRow.id)
     rows = session.scalars(query).all()
     for row in rows:
-        want_for(session, row, connection, now, backlog=True)
+        mark_due_for(session, row, connection, now, backlog=True)
     return len(rows)
 
 
-def want_again(session: Session, connection_id: int, now: datetime) -> None:
+def mark_all_due(session: Session, connection_id: int, now: datetime) -> None:
     """Mark everything that was ever wanted as due once more: the records are gone or elsewhere."""
     newest = select(BookingRow.revision).where(BookingRow.id == DeliveryRow.booking_id)
     session.execute(

@@ -32,7 +32,7 @@ def add_event(
         "source": event.source,
         "type": event.type,
         "booking_key": booking_key,
-        "payload_box": cipher.encrypt(json.dumps(event.payload), PURPOSE),
+        "payload_encrypted": cipher.encrypt(json.dumps(event.payload), PURPOSE),
         "received_at": event.received_at,
         "status": status.value,
         "error": error,
@@ -49,12 +49,12 @@ def hold_event(cipher: Cipher, row: EventRow, event: Event, booking_key: str) ->
     """Let an event that was set aside wait for meetergo's word, read as it is read by now."""
     row.status, row.error, row.booking_key = EventStatus.RECEIVED, None, booking_key
     row.tries, row.retry_at, row.missing_since = 0, None, None
-    row.type, row.payload_box = event.type, cipher.encrypt(json.dumps(event.payload), PURPOSE)
+    row.type, row.payload_encrypted = event.type, cipher.encrypt(json.dumps(event.payload), PURPOSE)
 
 
 def read_event_row(row: EventRow, cipher: Cipher) -> Event:
     """The event that a row holds."""
-    payload: Any = json.loads(cipher.decrypt(row.payload_box, PURPOSE))
+    payload: Any = json.loads(cipher.decrypt(row.payload_encrypted, PURPOSE))
     return Event(row.source, row.type, payload, row.received_at)
 
 

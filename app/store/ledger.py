@@ -10,7 +10,14 @@ from datetime import datetime
 from sqlalchemy import Select, Text, cast, delete, select
 from sqlalchemy.orm import Session
 
-from app.domain.records import DOUBT, ERASED, PEOPLE, LedgerEntry, ObjectName, Ref, in_doubt
+from app.domain.records import (
+    PEOPLE,
+    Fingerprints,
+    LedgerEntry,
+    ObjectName,
+    Ref,
+    with_unanswered,
+)
 from app.security.encryption import Cipher
 from app.store.bookings import insert_ignoring
 from app.store.models import RecordLink
@@ -22,10 +29,10 @@ CHUNK = 500
 
 @dataclass(frozen=True)
 class Intent:
-    """What is about to be sent: what it links, and fingerprints of what it writes."""
+    """What is about to be sent: what it links, and what it writes."""
 
     links: tuple[Ref, ...] = ()
-    hashes: Mapping[str, str] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, datetime] = field(default_factory=dict)
     """Which state of a booking each field is from."""
 
@@ -49,14 +56,16 @@ class Ledger:
         return {
             tokens[f"{row.object}:{row.key_hash}"]: LedgerEntry(
                 row.record_id,
-                row.hashes,
+                _read_fingerprints(row),
                 tuple(tokens[token] for token in row.links if token in tokens),
                 row.version,
                 row.url,
                 row.lost,
                 (now - row.updated_at).total_seconds() if now else None,
                 {name: datetime.fromisoformat(moment) for name, moment in row.versions.items()},
-                frozenset(row.theirs),
+                frozenset(row.filled_by_others),
+                row.links_in_doubt,
+                row.erase_begun,
             )
             for row in [*rows, *others]
         }
@@ -80,20 +89,25 @@ class Ledger:
             links = [self._token(target) for target in intent.links]
             if token in there:
                 row = there[token]
+                before = _read_fingerprints(row)
                 row.links = list(dict.fromkeys([*row.links, *links]))
                 if row.record_id is None:
                     # What it was begun with still tells it; what comes now may be written to it.
-                    told = {
-                        k: in_doubt(row.hashes[k], v) if k in row.hashes else v
-                        for k, v in intent.hashes.items()
+                    sent = {
+                        name: with_unanswered(before[name], value) if name in before else (value,)
+                        for name, value in intent.fingerprints.items()
                     }
-                    row.hashes, row.updated_at = {**row.hashes, **told}, now
+                    row.updated_at = now
                 else:
                     # Who fills a field first may fill it again if the answer is lost.
-                    first = {k: v for k, v in intent.versions.items() if k not in row.hashes}
+                    first = {k: v for k, v in intent.versions.items() if k not in before}
                     row.versions = {**row.versions, **_told(first)}
-                    told = {k: in_doubt(row.hashes.get(k), v) for k, v in intent.hashes.items()}
-                    row.hashes, row.in_doubt = {**row.hashes, **told, DOUBT: "?"}, True
+                    sent = {
+                        name: with_unanswered(before.get(name), value)
+                        for name, value in intent.fingerprints.items()
+                    }
+                    row.links_in_doubt = row.needs_recheck = True
+                row.fingerprints = _stored_fingerprints({**before, **sent})
                 continue
             name, key_hash = token.split(":")
             rows.append(
@@ -101,13 +115,15 @@ class Ledger:
                     "connection_id": self._connection_id,
                     "object": name,
                     "key_hash": key_hash,
-                    "key_box": self._cipher.encrypt(ref.key, PURPOSE),
+                    "key_encrypted": self._cipher.encrypt(ref.key, PURPOSE),
                     "url": "",
-                    "hashes": dict(intent.hashes),
+                    "fingerprints": dict(intent.fingerprints),
                     "links": links,
                     "versions": {},
-                    "theirs": [],
-                    "in_doubt": False,
+                    "filled_by_others": [],
+                    "links_in_doubt": False,
+                    "erase_begun": False,
+                    "needs_recheck": False,
                     "updated_at": now,
                 }
             )
@@ -119,7 +135,7 @@ class Ledger:
     def intend_to_erase(self, refs: Iterable[Ref]) -> None:
         """Note what is about to be taken out: whoever wants it next looks first whether it is there."""
         for row in self._rows([self._token(ref) for ref in refs]):
-            row.lost, row.hashes = True, {**row.hashes, ERASED: "?"}
+            row.lost = row.erase_begun = True
 
     def claimed(self, ref: Ref, record_id: str) -> bool:
         """Whether a record stands for another booking or person already."""
@@ -151,10 +167,12 @@ class Ledger:
         for ref, known in records.items():
             row = rows[self._token(ref)]
             row.record_id, row.url, row.lost = known.record_id, known.url, False
-            row.hashes, row.version = dict(known.hashes), known.version
-            row.versions, row.in_doubt = _told(known.versions), False
+            row.fingerprints, row.version = _stored_fingerprints(known.fingerprints), known.version
+            row.versions = _told(known.versions)
+            row.links_in_doubt = known.links_in_doubt
+            row.erase_begun, row.needs_recheck = known.erase_begun, False
             row.links = [self._token(link) for link in known.links]
-            row.theirs, row.updated_at = sorted(known.theirs), now
+            row.filled_by_others, row.updated_at = sorted(known.filled_by_others), now
 
     def withdraw(self, refs: Iterable[Ref]) -> None:
         """Take back intents whose create was never sent."""
@@ -164,11 +182,11 @@ class Ledger:
 
     def has_doubts(self) -> bool:
         """Whether there is a record on which an answer never came."""
-        return self._session.scalars(self._doubtful().limit(1)).first() is not None
+        return self._session.scalars(self._to_recheck().limit(1)).first() is not None
 
-    def _doubtful(self) -> Select[RecordLink]:
+    def _to_recheck(self) -> Select[RecordLink]:
         return select(RecordLink).where(
-            RecordLink.connection_id == self._connection_id, RecordLink.in_doubt
+            RecordLink.connection_id == self._connection_id, RecordLink.needs_recheck
         )
 
     def abandoned(self) -> list[Ref]:
@@ -176,10 +194,10 @@ class Ledger:
 
         To be called once nothing is to be tried again. Each record is told of once.
         """
-        rows = list(self._session.scalars(self._doubtful()))
+        rows = list(self._session.scalars(self._to_recheck()))
         companies = [row for row in rows if row.object == ObjectName.COMPANY]
         for row in rows:
-            row.in_doubt = False
+            row.needs_recheck = False
         for row in companies:
             rows += self._session.scalars(self._linking(f"{row.object}:{row.key_hash}"))
         return [self._ref(row) for row in rows if row.object in PEOPLE]
@@ -233,7 +251,22 @@ class Ledger:
         return f"{ref.object}:{hashlib.sha256(text.encode()).hexdigest()}"
 
     def _ref(self, row: RecordLink) -> Ref:
-        return Ref(ObjectName(row.object), self._cipher.decrypt(row.key_box, PURPOSE))
+        return Ref(ObjectName(row.object), self._cipher.decrypt(row.key_encrypted, PURPOSE))
+
+
+def _read_fingerprints(row: RecordLink) -> dict[str, Fingerprints]:
+    return {
+        name: (stored,) if isinstance(stored, str) else tuple(stored)
+        for name, stored in row.fingerprints.items()
+    }
+
+
+def _stored_fingerprints(fingerprints: Mapping[str, Fingerprints]) -> dict[str, str | list[str]]:
+    """One as it is, several as a list: hardly any field has several."""
+    return {
+        name: several[0] if len(several) == 1 else list(several)
+        for name, several in fingerprints.items()
+    }
 
 
 def _told(versions: Mapping[str, datetime]) -> dict[str, str]:

@@ -104,9 +104,9 @@ class SourceRow(Base):
     name: Mapped[str] = mapped_column(String(limits.SOURCE_NAME), primary_key=True)
     scheme: Mapped[str] = mapped_column(String(32))
     header: Mapped[str] = mapped_column(String(64))
-    secrets_box: Mapped[str] = mapped_column(Text, info={"purpose": "sources.secrets"})
+    secrets_encrypted: Mapped[str] = mapped_column(Text, info={"purpose": "sources.secrets"})
     company_ids: Mapped[list[Any]] = mapped_column(JSON)
-    api_key_box: Mapped[str | None] = mapped_column(Text, info={"purpose": "sources.api_key"})
+    api_key_encrypted: Mapped[str | None] = mapped_column(Text, info={"purpose": "sources.api_key"})
     api_user_id: Mapped[str] = mapped_column(String(64), default="", server_default="")
     key_ends_at: Mapped[datetime | None]
     """When meetergo stops taking the key, as a person said; None: not known."""
@@ -135,9 +135,11 @@ class SourceState(Base):
     """Rounds in a row that meetergo did not answer as it should."""
     pause_until: Mapped[datetime | None]
     """meetergo is not asked before."""
-    told: Mapped[bool] = mapped_column(Boolean, default=False, server_default=sql_false())
+    trouble_notified: Mapped[bool] = mapped_column(
+        Boolean, default=False, server_default=sql_false()
+    )
     """Whether people were told of the present trouble."""
-    told_key_end: Mapped[datetime | None]
+    key_end_notified: Mapped[datetime | None]
     """The end of the key of which people were told."""
     heard_at: Mapped[datetime | None]
     """When meetergo last answered as it should."""
@@ -170,7 +172,7 @@ class EventRow(Base):
     source: Mapped[str] = mapped_column(String(limits.SOURCE_NAME))
     type: Mapped[str] = mapped_column(String(limits.EVENT_TYPE))
     booking_key: Mapped[str | None] = mapped_column(String(limits.BOOKING_KEY), index=True)
-    payload_box: Mapped[str] = mapped_column(Text, info={"purpose": "events.payload"})
+    payload_encrypted: Mapped[str] = mapped_column(Text, info={"purpose": "events.payload"})
     received_at: Mapped[datetime] = mapped_column(index=True)
     status: Mapped[str] = mapped_column(String(16), index=True)
     error: Mapped[str | None] = mapped_column(Text)
@@ -193,7 +195,7 @@ class BookingRow(Base):
     version: Mapped[datetime]
     revision: Mapped[int] = mapped_column(Integer, default=1)
     """Counts the states that replaced one another here."""
-    state_box: Mapped[str] = mapped_column(Text, info={"purpose": "bookings.state"})
+    state_encrypted: Mapped[str] = mapped_column(Text, info={"purpose": "bookings.state"})
     outcome: Mapped[str | None] = mapped_column(String(16))
     """How the meeting went, as a person or a rule said."""
     outcome_start: Mapped[datetime | None]
@@ -231,7 +233,9 @@ class ConnectionRow(Base):
     auth: Mapped[str] = mapped_column(String(8), default="oauth")
     """oauth, or key: a token that a person made by hand and that is never refreshed."""
     api_base: Mapped[str] = mapped_column(String(300))
-    token_box: Mapped[str | None] = mapped_column(Text, info={"purpose": "connections.tokens"})
+    token_encrypted: Mapped[str | None] = mapped_column(
+        Text, info={"purpose": "connections.tokens"}
+    )
     scopes: Mapped[list[Any]] = mapped_column(JSON, default=list)
     expires_at: Mapped[datetime | None]
     status: Mapped[str] = mapped_column(String(16))
@@ -286,7 +290,7 @@ class DeliveryRow(Base):
     __table_args__ = (
         UniqueConstraint("booking_id", "connection_id"),
         Index("ix_deliveries_due", "connection_id", "state", "next_attempt_at"),
-        Index("ix_deliveries_held_by", "connection_id", "held_by"),
+        Index("ix_deliveries_claimed_by", "connection_id", "claimed_by"),
     )
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     booking_id: Mapped[int] = mapped_column(ForeignKey("bookings.id"))
@@ -298,13 +302,15 @@ class DeliveryRow(Base):
     """Since when there is something to bring into the CRM; None: nothing."""
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     next_attempt_at: Mapped[datetime]
-    again_at: Mapped[datetime | None] = mapped_column(index=True)
+    recheck_at: Mapped[datetime | None] = mapped_column(index=True)
     """Due once more then although nothing changes: links and summaries ripen."""
-    turn: Mapped[int | None] = mapped_column(Integer)
+    round_robin_position: Mapped[int | None] = mapped_column(Integer)
     """The booking's place in the rotation of owners."""
     mapping_version: Mapped[str | None] = mapped_column(String(12))
     """Fingerprint of the mapping file that it was planned by last."""
-    made_by: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default="{}")
+    replan_by: Mapped[str | None] = mapped_column(String(12))
+    """A resync asked for it to be planned once by this mapping file; None: nobody did."""
+    mapping_section: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default="{}")
     """Object -> the rules of the mapping, which of their sections its record goes by, our key for it."""
     notes: Mapped[list[Any]] = mapped_column(JSON, default=list)
     """What was left as it is, and why."""
@@ -312,24 +318,24 @@ class DeliveryRow(Base):
     """Calls to the CRM, those of a batch shared evenly among its bookings."""
     backlog: Mapped[bool] = mapped_column(Boolean, default=False)
     """Old news (a backfill, a resync, what waited for a broken connection): live bookings go first."""
-    held_by: Mapped[int | None] = mapped_column(Integer)
+    claimed_by: Mapped[int | None] = mapped_column(Integer)
     """Fencing token of the drainer that works on it; left behind where that one was killed."""
-    held_alone: Mapped[bool] = mapped_column(Boolean, default=False)
+    claimed_alone: Mapped[bool] = mapped_column(Boolean, default=False)
     """Whether it was the only one in that drainer's batch."""
-    doubts: Mapped[int] = mapped_column(Integer, default=0)
+    inconclusive_batches: Mapped[int] = mapped_column(Integer, default=0)
     """Batches with it that ended without a word on it: it goes in smaller ones, then alone."""
-    kills: Mapped[int] = mapped_column(Integer, default=0)
+    worker_crashes: Mapped[int] = mapped_column(Integer, default=0)
     """Drainers that died while they worked on it alone."""
     failing_since: Mapped[datetime | None]
     """When the first of its attempts failed."""
-    struck_at: Mapped[datetime | None]
+    last_outage_at: Mapped[datetime | None]
     """When an outage last struck it: one that strikes it alone, while the CRM works, is its own fault."""
     error_code: Mapped[str | None] = mapped_column(String(32))
     error_message: Mapped[str | None] = mapped_column(Text)
     error_advice: Mapped[str | None] = mapped_column(Text)
     error_fields: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     """Field of the CRM -> what the CRM says is wrong with it."""
-    told: Mapped[bool] = mapped_column(Boolean, default=False)
+    failure_notified: Mapped[bool] = mapped_column(Boolean, default=False)
     """Whether people were told of its failure."""
     updated_at: Mapped[datetime]
 
@@ -340,26 +346,31 @@ class RecordLink(Base):
     __tablename__ = "record_links"
     __table_args__ = (
         UniqueConstraint("connection_id", "object", "key_hash"),
-        Index("ix_record_links_in_doubt", "connection_id", "in_doubt"),
+        Index("ix_record_links_needs_recheck", "connection_id", "needs_recheck"),
     )
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     connection_id: Mapped[int] = mapped_column(ForeignKey("connections.id"))
     object: Mapped[str] = mapped_column(String(16))
     key_hash: Mapped[str] = mapped_column(String(64))
-    key_box: Mapped[str] = mapped_column(Text, info={"purpose": "record_links.key"})
+    key_encrypted: Mapped[str] = mapped_column(Text, info={"purpose": "record_links.key"})
     record_id: Mapped[str | None] = mapped_column(String(64))
     """None: a create was begun and its answer never saved (the intent row)."""
     url: Mapped[str] = mapped_column(Link(500), default="")
-    hashes: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    fingerprints: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    """Field -> fingerprint of what was written last; a list of them where the answer never came."""
     links: Mapped[list[Any]] = mapped_column(JSON, default=list)
     """`object:hash of key` of every record that it is linked to."""
     version: Mapped[datetime | None]
     versions: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
     """Field -> the moment (ISO 8601) that its value is from, where that is before `version`."""
-    theirs: Mapped[list[Any]] = mapped_column(JSON, default=list, server_default="[]")
+    filled_by_others: Mapped[list[Any]] = mapped_column(JSON, default=list, server_default="[]")
     """Fields that others had filled when the record was found."""
-    in_doubt: Mapped[bool] = mapped_column(Boolean, default=False)
-    """Something was sent to it whose answer has not come."""
+    links_in_doubt: Mapped[bool] = mapped_column(Boolean, default=False, server_default=sql_false())
+    """The answer to a write never came: nobody knows which links there are."""
+    erase_begun: Mapped[bool] = mapped_column(Boolean, default=False, server_default=sql_false())
+    """The answer to taking it out never came."""
+    needs_recheck: Mapped[bool] = mapped_column(Boolean, default=False)
+    """An answer never came, and the bookings of its people were not looked at since."""
     lost: Mapped[bool] = mapped_column(Boolean, default=False)
     """The CRM said that the record is gone: what became of it is looked for next time."""
     updated_at: Mapped[datetime]
@@ -419,7 +430,9 @@ class OAuthFlow(Base):
     state_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
     provider: Mapped[str] = mapped_column(String(32))
     session_hash: Mapped[str] = mapped_column(String(64))
-    verifier_box: Mapped[str | None] = mapped_column(Text, info={"purpose": "oauth_flows.verifier"})
+    verifier_encrypted: Mapped[str | None] = mapped_column(
+        Text, info={"purpose": "oauth_flows.verifier"}
+    )
     connection_id: Mapped[int | None] = mapped_column(Id)
     """The connection that is to be mended."""
     other_account: Mapped[bool] = mapped_column(Boolean, default=False)
@@ -437,7 +450,7 @@ class Revocation(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     connection_id: Mapped[int] = mapped_column(ForeignKey("connections.id"))
     login_host: Mapped[str | None] = mapped_column(String(limits.LOGIN_HOST))
-    token_box: Mapped[str] = mapped_column(Text, info={"purpose": "revocations.token"})
+    token_encrypted: Mapped[str] = mapped_column(Text, info={"purpose": "revocations.token"})
     tries: Mapped[int] = mapped_column(Integer, default=0)
     next_try_at: Mapped[datetime] = mapped_column(index=True)
     error: Mapped[str | None] = mapped_column(Text)
@@ -455,7 +468,7 @@ class Notice(Base):
     kind: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str | None] = mapped_column(Text)
     next_step: Mapped[str | None] = mapped_column(Text)
-    told: Mapped[list[Any]] = mapped_column(JSON, default=list)
+    reached_targets: Mapped[list[Any]] = mapped_column(JSON, default=list)
     """Hashes of the targets that have it already: a repeated try spares them."""
     tries: Mapped[int] = mapped_column(Integer, default=0)
     next_try_at: Mapped[datetime | None] = mapped_column(index=True)
@@ -512,7 +525,7 @@ class WebhookSecret(Base):
     __tablename__ = "webhook_secrets"
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     source: Mapped[str] = mapped_column(String(limits.SOURCE_NAME), index=True)
-    secret_box: Mapped[str] = mapped_column(Text, info={"purpose": "webhook_secrets.secret"})
+    secret_encrypted: Mapped[str] = mapped_column(Text, info={"purpose": "webhook_secrets.secret"})
     created_at: Mapped[datetime]
     ends_at: Mapped[datetime | None]
     """Not accepted after that; None: until a person ends it."""

@@ -23,7 +23,7 @@ def state_of(session: Session, name: str, now: datetime) -> SourceState:
     if row is None:
         fresh = {
             "name": name, "status": SourceStatus.WORKS.value, "since": now, "failures": 0,
-            "told": False, "reader_fence": 0,
+            "trouble_notified": False, "reader_fence": 0,
         }  # fmt: skip
         session.execute(insert_ignoring(session, SourceState, fresh, ["name"]))
         row = session.get_one(SourceState, name, with_for_update=True)
@@ -71,13 +71,13 @@ def set_source_status(
     row.problem, row.next_step = problem, next_step
     if status is SourceStatus.WORKS:
         row.failures, row.pause_until = 0, None
-        if row.told:
+        if row.trouble_notified:
             tell_source(session, row.name, NoticeKind.RESTORED, now)
-        row.told = False
+        row.trouble_notified = False
         return
     patient = status is SourceStatus.UNREACHABLE
-    if not row.told and (not patient or now - row.since >= TELL_AFTER):
-        row.told = True
+    if not row.trouble_notified and (not patient or now - row.since >= TELL_AFTER):
+        row.trouble_notified = True
         tell_source(session, row.name, NoticeKind.BROKEN, now, problem, next_step)
 
 
@@ -96,7 +96,7 @@ def tell_source(
             kind=kind,
             reason=reason,
             next_step=next_step,
-            told=[],
+            reached_targets=[],
             tries=0,
             next_try_at=now,
             created_at=now,

@@ -12,6 +12,7 @@ from app.domain.phones import digit_forms, is_number, usual_spellings
 from app.domain.records import (
     SHARED,
     CrmRecord,
+    FoundBy,
     Lookup,
     LookupKey,
     LookupResults,
@@ -22,7 +23,7 @@ from app.domain.records import (
 )
 from app.outbound.reply import Json, an_id, some_text
 from crm_adapters.base import BOOKING_FIELD
-from crm_adapters.finder import Claim, Hit, KeyFinder, told_begun
+from crm_adapters.finder import Claim, Hit, KeyFinder, recognise_lost_create
 from crm_adapters.hubspot.client import LINK_TYPES, HubSpotClient, chunks, values_of
 
 FURTHER_EMAILS = "hs_additional_emails"
@@ -131,7 +132,8 @@ class Finder(KeyFinder):
             hit.record_id: hit
             for chunk in chunks(companies)
             for hit in (
-                _found(record, "") for record in self._api.read(ObjectName.COMPANY, chunk, fields)
+                _found(record, FoundBy.RECORD_ID)
+                for record in self._api.read(ObjectName.COMPANY, chunk, fields)
             )
         }
         return {
@@ -151,19 +153,19 @@ class Finder(KeyFinder):
                 if record_id not in wanted:
                     raise Unreadable("HubSpot gives a record that was not asked for.")
                 there.add(record_id)
-                yield wanted[record_id], _found(record, "record id")
+                yield wanted[record_id], _found(record, FoundBy.RECORD_ID)
         for record_id, question in wanted.items():
             if record_id not in there and record_id.isdigit():
                 merged = self._api.get(name, record_id, fields)
                 if merged:
-                    yield question, _found(merged, "record id")
+                    yield question, _found(merged, FoundBy.RECORD_ID)
 
     def by_key(
         self, name: ObjectName, kind: MatchKey, asked: list[tuple[Lookup, LookupKey]]
     ) -> Iterator[Hit]:
         """Look for the records of one object by one kind of key."""
         if kind is MatchKey.EMAIL:
-            yield from self._read_by(name, "email", asked)
+            yield from self._read_by(name, "email", FoundBy.EMAIL, asked)
         elif kind is MatchKey.SECONDARY_EMAIL:
             yield from self._by_secondary(asked)
         elif kind is MatchKey.PHONE:
@@ -180,7 +182,7 @@ class Finder(KeyFinder):
                 yield from self._search_in(name, field, part)
 
     def _read_by(
-        self, name: ObjectName, field: str, asked: list[tuple[Lookup, LookupKey]]
+        self, name: ObjectName, field: str, by: FoundBy, asked: list[tuple[Lookup, LookupKey]]
     ) -> Iterator[Hit]:
         """Read by a unique property, which unlike search does not lag."""
         by_value = {form: question for question, key in asked for form in spellings(key.value)}
@@ -190,7 +192,7 @@ class Finder(KeyFinder):
                 question = by_value.get((values_of(record).get(field) or "").lower())
                 question = question or by_value.get(values_of(record).get(field) or "")
                 if question:
-                    yield question, _found(record, field)
+                    yield question, _found(record, by)
 
     def _search_in(
         self, name: ObjectName, field: str, asked: list[tuple[Lookup, LookupKey]]
@@ -204,7 +206,7 @@ class Finder(KeyFinder):
                 there = (values_of(record).get(field) or "").lower()
                 for question, key in chunk:
                     if there == key.value.lower():
-                        yield question, _found(record, field)
+                        yield question, _found(record, FoundBy.FIELD)
 
     def _by_domain(self, asked: list[tuple[Lookup, LookupKey]]) -> Iterator[Hit]:
         """Companies by their first domain, else by a further one.
@@ -230,12 +232,13 @@ class Finder(KeyFinder):
                     values = values_of(record)
                     first, *others = _domains(values.get("domain"), values.get(FURTHER_DOMAINS))
                     for form in {first, *others} & set(chunk):
-                        domain, by = asked_as[form], "domain" if form == first else "further domain"
+                        by = FoundBy.DOMAIN if form == first else FoundBy.FURTHER_DOMAIN
+                        domain = asked_as[form]
                         hits.setdefault(domain, []).append((questions[domain], _found(record, by)))
                 waiting = [domain for domain in waiting[room:] if asked_as[domain] not in hits]
                 groups = []
             for there in hits.values():
-                yield from [hit for hit in there if hit[1].by == "domain"] or there
+                yield from [hit for hit in there if hit[1].by is FoundBy.DOMAIN] or there
 
     def _by_secondary(self, asked: list[tuple[Lookup, LookupKey]]) -> Iterator[Hit]:
         name = FURTHER_EMAILS
@@ -249,7 +252,7 @@ class Finder(KeyFinder):
             for record in self._api.search(ObjectName.CONTACT, rules, fields):
                 there = (values_of(record).get(name) or "").lower().split(";")
                 if {entry.strip() for entry in there} & {*forms}:
-                    yield question, _found(record, "secondary e-mail")
+                    yield question, _found(record, FoundBy.SECONDARY_EMAIL)
 
     def _by_phone(self, asked: list[tuple[Lookup, LookupKey]]) -> Iterator[Hit]:
         """Contacts by a number: the index knows its digits, what they mean is compared by us."""
@@ -275,7 +278,7 @@ class Finder(KeyFinder):
             for record in self._api.search(ObjectName.CONTACT, rules, sorted(fields)):
                 for question, key in part:
                     if self._has_number(values_of(record), key):
-                        yield question, _found(record, "phone")
+                        yield question, _found(record, FoundBy.PHONE)
 
     def _has_number(self, values: Mapping[str, str | None], key: LookupKey) -> bool:
         own = next(filter(None, (read_country(values.get(name)) for name in COUNTRIES)), None)
@@ -297,12 +300,12 @@ class Finder(KeyFinder):
                 for record in self._api.read(ObjectName.DEAL, chunk, fields):
                     same = key.field in ("", values_of(record).get("pipeline"))
                     if same and values_of(record).get("hs_is_closed") != "true":
-                        yield question, _found(record, "open deal")
+                        yield question, _found(record, FoundBy.OPEN_DEAL)
 
     def _begun(self, name: ObjectName, asked: list[tuple[Lookup, LookupKey]]) -> Iterator[Hit]:
         """Find records whose create was begun before: by the unique id, else through their links."""
         if name is ObjectName.DEAL and any(BOOKING_FIELD in q.content for q, _ in asked):
-            yield from self._read_by(name, BOOKING_FIELD, asked)
+            yield from self._read_by(name, BOOKING_FIELD, FoundBy.BOOKING_FIELD, asked)
             return
         body, title = ("hs_meeting_body", "hs_meeting_title")
         if name is ObjectName.DEAL:
@@ -311,7 +314,7 @@ class Finder(KeyFinder):
             fields = sorted({BOOKING_FIELD, body, title, *question.fields})
             for record in self._linked_to(name, question.anchors, fields):
                 values = values_of(record)
-                by = told_begun(question, key, values, BOOKING_FIELD, body, title)
+                by = recognise_lost_create(question, key, values, BOOKING_FIELD, body, title)
                 if by:
                     yield question, _found(record, by)
 
@@ -337,7 +340,7 @@ def _shows(whose: Whose, found: CrmRecord) -> bool:
     return whose.owns(emails, [ascii_domain(domain) or domain for domain in domains])
 
 
-def _found(record: Json, by: str) -> CrmRecord:
+def _found(record: Json, by: FoundBy) -> CrmRecord:
     return CrmRecord(an_id(record), values_of(record), by, made_at=some_text(record, "createdAt"))
 
 

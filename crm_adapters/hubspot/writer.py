@@ -72,7 +72,7 @@ class Writer:
         """Take records that exist already as ours: write what may be written, make the links."""
         self._update(
             [
-                replace(c, record_id=found[c.ref], fields=c.on_match, adopted=True)
+                replace(c, record_id=found[c.ref], fields=c.on_match, found_in_crm=True)
                 for c in changes
                 if c.ref in found
             ]

@@ -11,9 +11,9 @@ from app.domain.errors import AccountRefused, Gone, InvalidRecord
 from app.domain.people import normalise_email, spellings
 from app.domain.phones import is_number, last_digits
 from app.domain.records import (
-    BY_NUMBER,
     CrmRecord,
     FieldValue,
+    FoundBy,
     Lookup,
     LookupKey,
     MatchKey,
@@ -23,7 +23,7 @@ from app.domain.records import (
 )
 from app.outbound.reply import Json, an_id, some_object, some_text
 from crm_adapters.base import BOOKING_FIELD
-from crm_adapters.finder import Claim, Hit, KeyFinder, told_begun
+from crm_adapters.finder import Claim, Hit, KeyFinder, recognise_lost_create
 from crm_adapters.http import together
 from crm_adapters.pipedrive.client import SEARCH_PAGE, SOURCE_LEAD, PipedriveClient, is_lead
 from crm_adapters.pipedrive.schema import NOT_OF_LEADS, CustomFields
@@ -57,7 +57,7 @@ class Finder(KeyFinder):
             return values_of_lead(self._custom, item)
         return values_of(self._custom, name, item)
 
-    def _hit(self, question: Lookup, item: Json, by: str, was: str = "") -> Hit:
+    def _hit(self, question: Lookup, item: Json, by: FoundBy, was: str = "") -> Hit:
         name, made_at = question.ref.object, some_text(item, "add_time")
         company = str(flat(item.get("org_id")) or "") if name is ObjectName.CONTACT else ""
         values = self._values(name, item)
@@ -132,7 +132,9 @@ class Finder(KeyFinder):
 
         for record_id, (item, was) in zip(ids, together(self._pool, read, ids), strict=True):
             if item:
-                yield self._hit(wanted[record_id], item, "conversion" if was else "record id", was)
+                yield self._hit(
+                    wanted[record_id], item, FoundBy.CONVERSION if was else FoundBy.RECORD_ID, was
+                )
 
     def _converted(self, question: Lookup, lead_id: str) -> Json | None:
         """The deal that a person has made of a lead, which is gone then; None where there is none.
@@ -190,7 +192,7 @@ class Finder(KeyFinder):
 
         for (question, _), found in zip(asked, together(self._pool, look, asked), strict=True):
             for item in found:
-                yield self._hit(question, item, kind.replace("_", " "))
+                yield self._hit(question, item, FoundBy.of(kind))
 
     def _searched(
         self,
@@ -299,7 +301,7 @@ class Finder(KeyFinder):
         found = False
         for item in self._candidates(name, question):
             values = self._values(name, item)
-            by = told_begun(question, key, values, BOOKING_FIELD, body, title)
+            by = recognise_lost_create(question, key, values, BOOKING_FIELD, body, title)
             if by:
                 found = True
                 yield self._hit(question, item, by)
@@ -307,7 +309,7 @@ class Finder(KeyFinder):
             field = key._replace(field=BOOKING_FIELD)
             for leads in (False, True) if question.inbox else (False,):
                 for item in self._searched(name, MatchKey.FIELD, question, field, leads):
-                    yield self._hit(question, item, BY_NUMBER)
+                    yield self._hit(question, item, FoundBy.BOOKING_NUMBER)
 
     def _candidates(self, name: ObjectName, question: Lookup) -> Iterator[Json]:
         """What hangs on the deal or the people that it was, or is to be, linked to."""

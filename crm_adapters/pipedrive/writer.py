@@ -102,14 +102,14 @@ class Writer:
     def _deal(self, change: Change, ids: Mapping[Ref, str]) -> WriteResult:
         if is_lead(change.record_id) if change.record_id else change.inbox:
             return self._lead(change, ids)
-        people = _ids_of(ObjectName.CONTACT, change.targets, ids)
-        companies = _ids_of(ObjectName.COMPANY, change.targets, ids)
-        fields, fresh = dict(change.fields), not change.record_id or change.adopted
+        people = _ids_of(ObjectName.CONTACT, change.links_after, ids)
+        companies = _ids_of(ObjectName.COMPANY, change.links_after, ids)
+        fields, fresh = dict(change.fields), not change.record_id or change.found_in_crm
         stands = change.present.get(STAGE)
         if change.record_id and STAGE in fields and stands in (None, "won", "lost"):
             # A deal that was won or lost keeps its stage: moved to another one it is open again.
             fields.setdefault("status", "open")
-        if change.relinked and (fresh or change.main_changed):
+        if change.relinked and (fresh or change.primary_changed):
             fields["person_id"] = people[0] if people else None
             fields["org_id"] = companies[0] if companies else None
         elif _ids_of(ObjectName.COMPANY, change.links, ids):
@@ -121,19 +121,23 @@ class Writer:
             fields.pop("org_id", None)
         result = self._save(change, fields)
         # Whom a colleague made the deal's person stays that; ours stand beside.
-        theirs = change.adopted or (change.converted and not change.main_changed)
+        theirs = change.found_in_crm or (change.converted and not change.primary_changed)
         main = change.present.get("person_id") if theirs else None
-        first = people[0] if people and (fresh or change.main_changed or change.unlinks) else ""
+        first = (
+            people[0]
+            if people and (fresh or change.primary_changed or change.links_to_remove)
+            else ""
+        )
         self._participants(change, result.record_id, str(main or first), people, ids)
         return result
 
     def _lead(self, change: Change, ids: Mapping[Ref, str]) -> WriteResult:
         """A lead of the inbox: it has one person and one organization, and at least one of the two."""
-        fields, fresh = dict(change.fields), not change.record_id or change.adopted
-        people = _ids_of(ObjectName.CONTACT, change.targets, ids)
-        companies = _ids_of(ObjectName.COMPANY, change.targets, ids)
+        fields, fresh = dict(change.fields), not change.record_id or change.found_in_crm
+        people = _ids_of(ObjectName.CONTACT, change.links_after, ids)
+        companies = _ids_of(ObjectName.COMPANY, change.links_after, ids)
         ends = {"person_id": people[:1], "org_id": companies[:1]}
-        if change.relinked and (fresh or change.main_changed):
+        if change.relinked and (fresh or change.primary_changed):
             # What would leave nobody on it stays: Pipedrive takes no lead without one.
             fields |= {key: found[0] for key, found in ends.items() if found}
             if any(ends.values()) and not fresh:
@@ -186,7 +190,7 @@ class Writer:
         v1 is out of support: where it is gone the others are left out, and that is told.
         """
         others = [person for person in people if person != main]
-        if not (change.unlinks or change.main_changed or change.adopted):
+        if not (change.links_to_remove or change.primary_changed or change.found_in_crm):
             new = _ids_of(ObjectName.CONTACT, change.links, ids)
             others = [person for person in others if person in new]
             there: dict[str, str] | None = {}
@@ -229,15 +233,17 @@ class Writer:
     def _activity(self, change: Change, ids: Mapping[Ref, str]) -> WriteResult:
         fields: Json = dict(change.fields)
         if change.relinked:
-            people = _ids_of(ObjectName.CONTACT, change.targets, ids)
+            people = _ids_of(ObjectName.CONTACT, change.links_after, ids)
             fields["participants"] = [
                 {"person_id": int(person), "primary": number == 0}
                 for number, person in enumerate(people)
             ]
             for name, usual in ((ObjectName.DEAL, "deal_id"), (ObjectName.COMPANY, "org_id")):
-                targets = _ids_of(name, change.targets, ids)
-                gone = _ids_of(name, change.unlinks, ids)
-                if targets or (change.record_id and any(r.object is name for r in change.unlinks)):
+                targets = _ids_of(name, change.links_after, ids)
+                gone = _ids_of(name, change.links_to_remove, ids)
+                if targets or (
+                    change.record_id and any(r.object is name for r in change.links_to_remove)
+                ):
                     lead = name is ObjectName.DEAL and is_lead(next(iter(targets or gone), ""))
                     fields["lead_id" if lead else usual] = targets[0] if targets else None
                     anew = any(r.object is name for r in change.links)
@@ -288,4 +294,6 @@ def _ids_of(name: ObjectName, refs: tuple[Ref, ...], ids: Mapping[Ref, str]) -> 
 def _chosen_by_others(change: Change, ids: Mapping[Ref, str]) -> bool:
     """Whether an organization stands there that is none of those that are to be taken away."""
     there = change.present.get("org_id")
-    return bool(there) and str(there) not in _ids_of(ObjectName.COMPANY, change.unlinks, ids)
+    return bool(there) and str(there) not in _ids_of(
+        ObjectName.COMPANY, change.links_to_remove, ids
+    )

@@ -16,6 +16,7 @@ from app.domain.records import (
     CrmField,
     CrmRecord,
     FieldKind,
+    FoundBy,
     Lookup,
     LookupKey,
     LookupResults,
@@ -25,7 +26,7 @@ from app.domain.records import (
     Whose,
 )
 from app.outbound.reply import Json, an_id, some_text
-from crm_adapters.finder import booked_ids, ids_of, oldest_first, told_begun
+from crm_adapters.finder import booked_ids, ids_of, oldest_first, recognise_lost_create
 from crm_adapters.salesforce.client import KEY, SOBJECTS, SalesforceClient
 from crm_adapters.salesforce.literals import IDS, literal, plain
 
@@ -167,7 +168,7 @@ class Finder:
             question, _, row = claim
             self._claims.remove(claim)
             if question.ref in theirs:
-                self._note(question, MatchKey.RECORD_ID.replace("_", " "), row)
+                self._note(question, FoundBy.RECORD_ID, row)
             else:
                 self.findings.refuse(question.ref, an_id(row, "Id"))
 
@@ -334,13 +335,15 @@ class Finder:
             self._roles = self._api.queries(soql, optional=soql)["roles"]
         return sorted({row["OpportunityId"] for row in self._roles})
 
-    def _told_by(self, question: Lookup, kind: MatchKey, key: LookupKey, row: Json) -> str:
-        """By what a row answers a question, in words; empty where it answers another one."""
+    def _told_by(
+        self, question: Lookup, kind: MatchKey, key: LookupKey, row: Json
+    ) -> FoundBy | None:
+        """By what a row answers a question; None where it answers another one."""
         if kind is MatchKey.BOOKING:
             title = "Name" if question.ref.object is ObjectName.DEAL else "Subject"
-            return told_begun(question, key, row, KEY, "Description", title)
+            return recognise_lost_create(question, key, row, KEY, "Description", title)
         meant = self._is_meant(question.ref.object, kind, key, row)
-        return kind.replace("_", " ") if meant else ""
+        return FoundBy.of(kind) if meant else None
 
     def _is_meant(self, name: ObjectName, kind: MatchKey, key: LookupKey, row: Json) -> bool:
         """Compared again by us, since one query asks for many."""
@@ -367,13 +370,13 @@ class Finder:
             return bool(stands and wanted and stands.lower() == wanted.lower())
         return (key.value[:15] if kind is MatchKey.RECORD_ID else key.value) in there[kind]
 
-    def _note(self, question: Lookup, by: str, row: Json) -> None:
+    def _note(self, question: Lookup, by: FoundBy, row: Json) -> None:
         values = {k: v for k, v in row.items() if k not in ("attributes", "Id")}
         made = some_text(row, "CreatedDate")
         contact = row.get("ConvertedContactId")
         if contact:
             became = Ref(ObjectName.CONTACT, question.ref.key)
-            found = CrmRecord(str(contact), {}, "converted lead", became, made)
+            found = CrmRecord(str(contact), {}, FoundBy.CONVERSION, became, made)
         else:
             person = question.ref.object is ObjectName.CONTACT
             company = some_text(row, "AccountId") if person else ""

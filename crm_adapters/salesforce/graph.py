@@ -98,7 +98,7 @@ class Links:
             ids = [
                 c.record_id
                 for c in plan.of(name)
-                if c.record_id and (c.unlinks or c.main_changed or c.adopted)
+                if c.record_id and (c.links_to_remove or c.primary_changed or c.found_in_crm)
             ]
             if ids and name not in hidden:
                 text = f"SELECT Id, {key}, {other} FROM {table} WHERE {key} IN {{}}"  # noqa: S608 - names are ours
@@ -187,7 +187,7 @@ class Graph:
         if not change.relinked:
             return
         first = {
-            kind: next((self._id(ref) for ref in change.targets if ref.object is kind), None)
+            kind: next((self._id(ref) for ref in change.links_after if ref.object is kind), None)
             for kind in ObjectName
         }
         person, company = first[ObjectName.CONTACT], first[ObjectName.COMPANY]
@@ -197,7 +197,7 @@ class Graph:
         elif change.ref.object is ObjectName.CASE:
             points = {"AccountId": company, "ContactId": person}
         elif change.ref.object is ObjectName.MEETING:
-            main = next((ref for ref in change.targets if ref.object in PEOPLE), None)
+            main = next((ref for ref in change.links_after if ref.object in PEOPLE), None)
             what = first[ObjectName.DEAL] or first[ObjectName.CASE] or company
             # An event with a lead may stand for nothing else (FIELD_INTEGRITY_EXCEPTION).
             by_lead = main is not None and main.object is ObjectName.LEAD
@@ -209,27 +209,27 @@ class Graph:
             empty = target is None and (
                 change.ref.object is ObjectName.CONTACT or not change.record_id
             )
-            if not empty and not (change.adopted and target is None):
+            if not empty and not (change.found_in_crm and target is None):
                 fields[field] = target
 
     def _stands(self, change: Change, field: str) -> bool:
         """Whether what a record points to is to stay: a person's choice, or nothing new."""
         there = change.present.get(field)
-        if not change.record_id or change.adopted:
+        if not change.record_id or change.found_in_crm:
             return bool(there)
-        if change.ref.object is ObjectName.MEETING or change.main_changed:
+        if change.ref.object is ObjectName.MEETING or change.primary_changed:
             new = True
         else:
             links = {ref.object for ref in change.links}
             new = field == "AccountId" and ObjectName.COMPANY in links
-        ours = [self._links.ids.get(ref) for ref in change.unlinks]
+        ours = [self._links.ids.get(ref) for ref in change.links_to_remove]
         others = field == "AccountId" and bool(there) and there not in ours
         return others or not new
 
     def _unjoin(self, change: Change, known: str | None) -> None:
         """Take away who left, and who is to become a meeting's main person."""
         gone = list(unlinked(change, self._links.ids))
-        people = [ref for ref in change.targets if ref.object is ObjectName.CONTACT]
+        people = [ref for ref in change.links_after if ref.object is ObjectName.CONTACT]
         if change.ref.object is ObjectName.MEETING and people:
             gone += [self._links.ids[ref] for ref in people[:1] if ref in self._links.ids]
         for person in gone:
@@ -240,12 +240,12 @@ class Graph:
 
     def _that_fit(self, change: Change, people: list[Ref]) -> list[Ref]:
         """Of a record's contacts those that it can be linked to; of the others it is noted why not."""
-        leads = [ref for ref in change.targets if ref.object is ObjectName.LEAD]
+        leads = [ref for ref in change.links_after if ref.object is ObjectName.LEAD]
         if change.ref.object is ObjectName.DEAL:
             if leads and not people:
                 self.left_out[change.ref] = LEAD_ALONE
             return people
-        main = next((ref for ref in change.targets if ref.object in PEOPLE), None)
+        main = next((ref for ref in change.links_after if ref.object in PEOPLE), None)
         by_lead = main is not None and main.object is ObjectName.LEAD
         shown = 1 if by_lead else min(len(people), MOST_CONTACTS)
         if len(people) + len(leads) > shown:
@@ -259,7 +259,7 @@ class Graph:
             return
         table = JOINS[name][0]
         once: dict[str, Ref] = {}
-        for ref in change.targets:
+        for ref in change.links_after:
             if ref.object is ObjectName.CONTACT:
                 once.setdefault(self._id(ref), ref)
         people = list(once.values())
@@ -272,20 +272,22 @@ class Graph:
             self.left_out[change.ref] = NO_ROLES
             people = []
         # The main person of a deal that others have made is theirs to choose.
-        chosen = change.record_id and not change.main_changed
-        chosen = chosen and (not change.adopted or any(r == known for r, _ in self._links.joins))
+        chosen = change.record_id and not change.primary_changed
+        chosen = chosen and (
+            not change.found_in_crm or any(r == known for r, _ in self._links.joins)
+        )
         for number, ref in enumerate(people):
             if (change.ref, ref) in self._links.done_without:
                 continue
             person = self._id(ref)
             row = self._links.joins.get((known or "", person))
-            if name is ObjectName.DEAL and row and change.main_changed:
+            if name is ObjectName.DEAL and row and change.primary_changed:
                 body: Json = {"IsPrimary": number == 0}
                 path = f"sobjects/{table}/{row}"
                 self._rows[self._node(change.ref, "PATCH", path, body)] = ref
             if row or (name is ObjectName.MEETING and number == 0):
                 continue
-            if ref not in change.links and not change.main_changed:
+            if ref not in change.links and not change.primary_changed:
                 continue
             record = known or f"@{{{self._made[change.ref]}.id}}"
             body = (

@@ -48,7 +48,7 @@ def connected(changes: list[Change], known: set[Ref]) -> list[list[Change]]:
     group: dict[Ref, list[Change]] = {}
     for change in changes:
         mine = [change]
-        for ref in change.targets:
+        for ref in change.links_after:
             other = group.get(ref)
             if other is not None and other is not mine and ref not in known:
                 other += mine
@@ -64,8 +64,8 @@ def _size(change: Change) -> int:
     """The most nodes that a change takes: itself, and a row for everybody whom it links or unlinks."""
     if change.ref.object not in JOINS:
         return 1
-    people = sum(ref.object is ObjectName.CONTACT for ref in change.targets)
-    rows = people * (2 if change.record_id else 1) + len(change.unlinks)
+    people = sum(ref.object is ObjectName.CONTACT for ref in change.links_after)
+    rows = people * (2 if change.record_id else 1) + len(change.links_to_remove)
     return 1 + rows - (change.ref.object is ObjectName.MEETING and not change.record_id)
 
 

@@ -65,7 +65,7 @@ def _no_intent() -> None:
     intend = Ledger.intend
 
     def only_when_saving(ledger: Any, creates: Any, now: Any) -> None:
-        if not any(intent.hashes for intent in creates.values()):
+        if not any(intent.fingerprints for intent in creates.values()):
             intend(ledger, creates, now)
 
     Ledger.intend = only_when_saving
@@ -153,7 +153,7 @@ def _outage_uses_attempts() -> None:
     """Waiting for a CRM that is down uses up a booking's attempts."""
     from app.store import deliveries
 
-    deliveries.end_in_doubt = deliveries.end_badly
+    deliveries.record_outage = deliveries.record_failure
 
 
 def _answer_before_commit() -> None:

@@ -58,7 +58,7 @@ def catch(system: System, fault: Fault) -> None:
 def held(system: System) -> int:
     """How many deliveries a drainer has in its hands."""
     with system.store.read() as session:
-        query = select(DeliveryRow.id).where(DeliveryRow.held_by.is_not(None))
+        query = select(DeliveryRow.id).where(DeliveryRow.claimed_by.is_not(None))
         return len(session.scalars(query).all())
 
 
@@ -66,7 +66,7 @@ def rows(system: System) -> list[Any]:
     """Ledger and deliveries as they are."""
     with system.store.read() as session:
         ledger = session.scalars(select(RecordLink).order_by(RecordLink.id))
-        lines = [(r.record_id, r.hashes, r.links, r.updated_at) for r in ledger]
+        lines = [(r.record_id, r.fingerprints, r.links, r.updated_at) for r in ledger]
         every = session.scalars(select(DeliveryRow).order_by(DeliveryRow.id))
         return lines + [(r.state, r.synced_revision, r.calls, r.updated_at) for r in every]
 

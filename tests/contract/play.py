@@ -17,7 +17,7 @@ from time_machine import Traveller
 
 from app.domain.booking import MeetingOutcome
 from app.mapping.check import check_against
-from app.store.deliveries import ripen
+from app.store.deliveries import release_rechecks
 from app.store.engine import Store, utcnow
 from app.store.models import BookingRow, ConnectionRow, DeliveryRow
 from sandbox.accounts import dress
@@ -167,7 +167,7 @@ class Play:
         if not self._odd:
             self._clock.shift(timedelta(seconds=seconds))
             with self.bridge.services.store.write() as session:
-                ripen(session, utcnow())
+                release_rechecks(session, utcnow())
             self.settle()
             return
         # What is broken is looked at again and again: the sweep runs all the time.

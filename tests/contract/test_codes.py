@@ -168,7 +168,7 @@ def test_a_code_ends_as_its_sort_says(crm: Bridge, provider: str, at: str, sort:
             assert row.state == "failed" and WORDS in (row.error_message or ""), what
             assert connection.status == "active", what
         else:
-            assert row.state in ("due", "parked", "retrying") and row.kills == 0, what
+            assert row.state in ("due", "parked", "retrying") and row.worker_crashes == 0, what
             told = "error" if sort is Sort.ACCOUNT else "active"
             assert connection.status == told, what
             assert WORDS in (connection.last_error or ""), what

@@ -145,9 +145,9 @@ def test_a_write_that_fails_leaves_the_next_batch_as_it_was(
     ahead.drain()
     assert seen == [True]
     rows = ahead.deliveries()
-    assert {row.held_by for row in rows} == {None}
+    assert {row.claimed_by for row in rows} == {None}
     assert {(row.state, row.attempts) for row in rows} == {("due", 0)}
-    assert sorted(row.doubts for row in rows) == [0, 0, 0, 0, 1, 1]
+    assert sorted(row.inconclusive_batches for row in rows) == [0, 0, 0, 0, 1, 1]
     sandbox.faults.clear()
     ahead.settle()
     view = sandbox.view()
@@ -296,7 +296,9 @@ def test_a_database_that_fails_in_a_write_casts_no_suspicion(
         ahead.drain()
     assert seen == [True]
     # No worker has died: who drains next suspects none of them.
-    assert {(row.held_by, row.doubts, row.kills) for row in ahead.deliveries()} == {(None, 0, 0)}
+    assert {
+        (row.claimed_by, row.inconclusive_batches, row.worker_crashes) for row in ahead.deliveries()
+    } == {(None, 0, 0)}
     ahead.settle()
     view = only(ahead).view()
     assert (len(view.contacts), len(view.companies), len(view.deals)) == (6, 6, 6)

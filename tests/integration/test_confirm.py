@@ -271,8 +271,8 @@ def test_one_source_holds_no_other_up(tmp_path: Path, web: Bridge, meetergo: Ser
         session.add(
             SourceRow(
                 name="another", scheme="url-token", header="x", company_ids=[], created_at=utcnow(),
-                secrets_box=services.cipher.encrypt(json.dumps([SECRET]), SECRETS_PURPOSE),
-                api_key_box=services.cipher.encrypt("rgo-dead", API_KEY_PURPOSE), api_user_id="",
+                secrets_encrypted=services.cipher.encrypt(json.dumps([SECRET]), SECRETS_PURPOSE),
+                api_key_encrypted=services.cipher.encrypt("rgo-dead", API_KEY_PURPOSE), api_user_id="",
             )
         )  # fmt: skip
     for number in range(20):

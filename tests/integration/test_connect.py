@@ -109,7 +109,7 @@ def test_disconnect_erases_and_revokes(crm: Bridge, provider: str) -> None:
     number = crm.connection(provider).id
     answer = crm.client.post(f"/connections/{number}/disconnect", data={"csrf": csrf})
     assert answer.status_code == 303
-    assert crm.connection(provider).token_box is None
+    assert crm.connection(provider).token_encrypted is None
     assert all(grant.dead for grant in crm.sandbox(provider).grants)
 
 
@@ -133,7 +133,7 @@ def test_refresh_keeps_what_the_answer_leaves_out(crm: Bridge, provider: str) ->
     for _ in range(2):
         token = crm.services.tokens.token(1)
         assert crm.services.tokens.renewed(1, token) != token
-    box = crm.connection(provider).token_box
+    box = crm.connection(provider).token_encrypted
     assert box is not None
     stored = json.loads(crm.services.cipher.decrypt(box, "connections.tokens"))
     assert stored["refresh_token"] == crm.sandbox(provider).grants[0].refresh_token

@@ -185,7 +185,7 @@ def test_disconnect_keeps_or_discards_and_revokes_later(crm: Bridge, provider: s
     answer = crm.client.post(path, data={"csrf": csrf(crm, path), "parked": "keep"})
     assert answer.status_code == 303
     row = crm.connection(provider)
-    assert row.token_box is None and "was not told" in (row.last_error or "")
+    assert row.token_encrypted is None and "was not told" in (row.last_error or "")
     assert not sandbox.grants[0].dead
     with crm.services.store.write() as session:
         session.execute(update(Revocation).values(next_try_at=utcnow()))

@@ -156,7 +156,7 @@ def test_connect_rotate_and_revoke(independent: tuple[Bridge, str]) -> None:
     services = bridge.services
 
     def refresh_token() -> str:
-        box = bridge.connection("independent").token_box
+        box = bridge.connection("independent").token_encrypted
         assert box
         return str(json.loads(services.cipher.decrypt(box, "connections.tokens"))["refresh_token"])
 
@@ -180,7 +180,7 @@ def test_connect_rotate_and_revoke(independent: tuple[Bridge, str]) -> None:
     last, token = refresh_token(), services.tokens.token(row.id)
     assert services.connector.disconnect(row.id, "test") == (0, None)
     assert not active(base, last)
-    assert bridge.connection("independent").token_box is None
+    assert bridge.connection("independent").token_encrypted is None
     # Connected again, a stolen token that is used a second time kills the grant on both sides.
     again = urlsplit(consent(bridge.client.get("/oauth/independent/start").headers["Location"]))
     assert bridge.client.get(f"{again.path}?{again.query}").status_code == 303

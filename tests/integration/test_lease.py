@@ -40,7 +40,7 @@ def test_who_stood_still_while_the_lease_was_given_does_not_have_it(
     crm: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lease runs from when it was asked for, not from when the worker heard that it has it."""
-    inherit, clock = deliveries.inherit, 1000.0
+    inherit, clock = deliveries.take_over_orphans, 1000.0
 
     def slowly(session: Session, connection_id: int, fence: int, now: datetime) -> Any:
         nonlocal clock
@@ -95,7 +95,7 @@ def test_a_booking_at_which_living_workers_stand_still_has_killed_none(
     if before:
         assert (row.state, row.error_code) == ("failed", "killed_worker")
         return
-    assert (row.state, row.kills, row.held_by, row.error_code) == ("due", 0, None, None)
+    assert (row.state, row.worker_crashes, row.claimed_by, row.error_code) == ("due", 0, None, None)
     crm.settle()
     assert crm.delivery(provider).state == "synced"
     assert len(crm.sandbox(provider).view().deals) == 1
@@ -123,4 +123,4 @@ def test_who_never_held_a_booking_acquits_it_of_nothing(
 
     monkeypatch.setattr(deliveries, "due", late)
     Drainer(crm.services).drain(1)
-    assert crm.delivery(provider).kills == 1
+    assert crm.delivery(provider).worker_crashes == 1

@@ -77,7 +77,7 @@ def test_bookings_wait_for_a_crm_that_answers_nonsense(
         calls.append(sum(10**6 - fault.times for fault in sandbox.faults))
     mine = [row for row in crm.deliveries() if row.state != "synced"]
     assert {row.state for row in mine} <= {"due", "parked"} and len(mine) == 4
-    assert {(row.kills, row.attempts) for row in mine} == {(0, 0)}
+    assert {(row.worker_crashes, row.attempts) for row in mine} == {(0, 0)}
     assert calls[24] <= OPEN_AFTER + 2
     assert calls[-1] - calls[24] <= 2, "more than two probes in a minute"
     connection = crm.connection(provider)
@@ -121,7 +121,7 @@ def test_nonsense_in_the_middle_of_a_batch_is_made_up_for(
             clock.forward(3)
         (row,) = crm.deliveries()
         # Of what only writes meet, the one booking may be at fault: it is tried again for days.
-        assert row.state in ("due", "retrying") and row.kills == 0, row.error_message
+        assert row.state in ("due", "retrying") and row.worker_crashes == 0, row.error_message
     for _ in range(4):
         clock.forward(3600)
         crm.drain()

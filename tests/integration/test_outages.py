@@ -93,7 +93,10 @@ def test_a_database_that_is_away_fails_no_booking(crm: Bridge, provider: str) ->
     for _ in range(3):
         with pytest.raises(OperationalError):
             crm.drain()
-        assert (crm.delivery(provider).held_by, crm.delivery(provider).kills) == (None, 0)
+        assert (crm.delivery(provider).claimed_by, crm.delivery(provider).worker_crashes) == (
+            None,
+            0,
+        )
     crm.settle()
     assert crm.delivery(provider).state == "synced"
     seen = only(crm).view()
@@ -113,7 +116,10 @@ def test_a_worker_that_ends_while_the_crm_hangs_blames_no_booking(
     for _ in range(3):
         crm.drainer._before_save = end
         crm.drain()
-        assert (crm.delivery(provider).held_by, crm.delivery(provider).kills) == (None, 0)
+        assert (crm.delivery(provider).claimed_by, crm.delivery(provider).worker_crashes) == (
+            None,
+            0,
+        )
     crm.drainer._before_save = lambda: None
     crm.settle()
     assert crm.delivery(provider).state == "synced"
@@ -289,7 +295,7 @@ def test_at_least_ten_attempts_over_four_days(tmp_path: Path) -> None:
     while not given_up:
         with crm.services.store.write() as session:
             lost = RetryLater("No answer.")
-            given_up = deliveries.end_badly(session, delivery.id, 1, lost, 0, now)
+            given_up = deliveries.record_failure(session, delivery.id, 1, lost, 0, now)
             row = session.get_one(DeliveryRow, delivery.id)
             if not given_up:
                 waits.append((row.next_attempt_at - now).total_seconds())
@@ -309,7 +315,7 @@ def test_a_refusal_is_not_tried_again(tmp_path: Path) -> None:
     (delivery,) = crm.deliveries()
     with crm.services.store.write() as session:
         refused = InvalidRecord("No.", {"amount": "No."})
-        assert deliveries.end_badly(session, delivery.id, 1, refused, 0, utcnow())
+        assert deliveries.record_failure(session, delivery.id, 1, refused, 0, utcnow())
     assert crm.deliveries()[0].error_fields == {"amount": "No."}
     crm.close()
 
@@ -378,7 +384,7 @@ def test_what_kills_its_worker_twice_is_set_aside(crm: Bridge, clock: Clock, pro
         "default:b0", "default:b1", "default:b3",
     }  # fmt: skip
     aside = by_key["default:b2"]
-    assert (aside.state, aside.error_code, aside.kills) == ("failed", "killed_worker", 2)
+    assert (aside.state, aside.error_code, aside.worker_crashes) == ("failed", "killed_worker", 2)
 
 
 def test_live_bookings_go_before_backlog(crm: Bridge, clock: Clock) -> None:

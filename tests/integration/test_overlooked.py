@@ -29,7 +29,7 @@ def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bridge]:
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, do: Callable[[], Any]) -> None:
     """Do something, to its end, between a webhook's look at the connections and its commit."""
-    want = intake.want
+    want = intake.mark_due
 
     def look_first(*args: Any) -> list[int]:
         wake = want(*args)

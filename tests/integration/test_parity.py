@@ -49,7 +49,7 @@ def test_a_day_of_bookings(database_url: str) -> None:
     with bridge.services.store.read() as session:
         links = session.scalars(select(RecordLink)).all()
         assert all(link.record_id and link.url for link in links)
-        assert not any("@" in link.key_box for link in links)
+        assert not any("@" in link.key_encrypted for link in links)
         assert session.scalars(select(SyncLog)).first() is not None
     bridge.close()
 

@@ -119,7 +119,7 @@ def test_an_older_revision_is_never_wanted_again(crm: Bridge, provider: str) -> 
         old = session.get_one(bookings.BookingRow, 1)
     crm.post(sample("booking_rescheduled"))
     with crm.services.store.write() as session:
-        deliveries.want_for(session, old, connection, utcnow())
+        deliveries.mark_due_for(session, old, connection, utcnow())
     assert crm.delivery(provider).wanted_revision == old.revision + 1
     crm.settle()
 
@@ -138,7 +138,7 @@ def test_a_webhook_while_parked_work_is_taken_up(
     turn(ConnectionStatus.EXPIRED)
     early = {"updatedAt": "2026-11-23T16:00:00Z", **over}
     shared.post(sample("booking_cancelled", **early))
-    back, want = Meanwhile(lambda: turn(ConnectionStatus.ACTIVE)), intake.want
+    back, want = Meanwhile(lambda: turn(ConnectionStatus.ACTIVE)), intake.mark_due
 
     def held(*args: Any) -> list[int]:
         wake = want(*args)

@@ -87,7 +87,7 @@ def test_doctor_names_a_weak_secret_of_the_database(crm: Bridge) -> None:
     """A secret that was stored before there was a limit is told by its fingerprint."""
     box = crm.services.cipher.encrypt("aaaaaaaaaaaaaaaaaaaa", secrets_module.PURPOSE)
     with crm.services.store.write() as session:
-        row = {"source": "default", "secret_box": box, "created_at": secrets_module.utcnow()}
+        row = {"source": "default", "secret_encrypted": box, "created_at": secrets_module.utcnow()}
         session.add(secrets_module.WebhookSecret(**row))
     shown = crm.app.test_cli_runner().invoke(args=["doctor"], env={"COLUMNS": "200"}).output
     weak = secrets_module.fingerprint("aaaaaaaaaaaaaaaaaaaa")

@@ -111,7 +111,7 @@ def test_a_live_booking_gets_in_between_the_calls_of_a_backlog(crm: Bridge, slow
     view = only(crm).view()
     assert len(view.meetings) == len(view.deals) == len(view.contacts) == number + 1
     assert {d.state for d in crm.deliveries()} == {"synced"}
-    assert not any(d.doubts for d in crm.deliveries())
+    assert not any(d.inconclusive_batches for d in crm.deliveries())
 
 
 def test_a_backlog_comes_to_its_end_among_live_bookings(crm: Bridge, slow: Slow) -> None:

@@ -192,7 +192,7 @@ def test_a_second_source_has_its_own_secret(web: Bridge) -> None:
                 name="berlin",
                 scheme="body",
                 header="X-Sign",
-                secrets_box=box,
+                secrets_encrypted=box,
                 company_ids=[],
                 created_at=utcnow(),
             )

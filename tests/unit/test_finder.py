@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from app.domain.records import (
-    BY_NUMBER,
-    BY_TITLE,
     Fields,
+    FoundBy,
     Lookup,
     LookupKey,
     MatchKey,
@@ -15,16 +14,16 @@ from app.domain.records import (
     Ref,
     content_hash,
 )
-from crm_adapters.finder import told_begun
+from crm_adapters.finder import recognise_lost_create
 
 MINE = "default:b1"
-BEGUN = {"title": content_hash("Call: Jane")}
+BEGUN = {"title": (content_hash("Call: Jane"),)}
 
 
-def told(values: Fields, content: Fields | None = None) -> str:
+def told(values: Fields, content: Fields | None = None) -> FoundBy | None:
     """What a record with these values is found by."""
-    question = Lookup(Ref(ObjectName.MEETING, MINE), None, content=content or {}, begun=BEGUN)
-    return told_begun(
+    question = Lookup(Ref(ObjectName.MEETING, MINE), None, content=content or {}, lost_create=BEGUN)
+    return recognise_lost_create(
         question, LookupKey(MatchKey.BOOKING, MINE), values, "marker", "body", "title"
     )
 
@@ -32,19 +31,21 @@ def told(values: Fields, content: Fields | None = None) -> str:
 @pytest.mark.parametrize(
     ("values", "by"),
     [
-        ({"body": "When: today\n\nmeetergo booking b1"}, BY_NUMBER),
-        ({"body": "<p>When: today<br>meetergo booking b1</p>\n"}, BY_NUMBER),
-        ({"body": "meetergo booking b1", "title": "Renamed"}, BY_NUMBER),
-        ({"body": "meetergo booking b2", "title": "Call: Jane"}, ""),
-        ({"body": "<p>meetergo booking b2</p>", "title": "Call: Jane"}, ""),
-        ({"body": "meetergo booking b11", "title": "Call: Jane"}, ""),
-        ({"body": "a text of their own", "title": "Call: Jane"}, BY_TITLE),
-        ({"body": None, "title": "Call: Jane"}, BY_TITLE),
-        ({"title": "Call: Omar"}, ""),
-        ({}, ""),
+        ({"body": "When: today\n\nmeetergo booking b1"}, FoundBy.BOOKING_NUMBER),
+        ({"body": "<p>When: today<br>meetergo booking b1</p>\n"}, FoundBy.BOOKING_NUMBER),
+        ({"body": "meetergo booking b1", "title": "Renamed"}, FoundBy.BOOKING_NUMBER),
+        ({"body": "meetergo booking b2", "title": "Call: Jane"}, None),
+        ({"body": "<p>meetergo booking b2</p>", "title": "Call: Jane"}, None),
+        ({"body": "meetergo booking b11", "title": "Call: Jane"}, None),
+        ({"body": "a text of their own", "title": "Call: Jane"}, FoundBy.TITLE),
+        ({"body": None, "title": "Call: Jane"}, FoundBy.TITLE),
+        ({"title": "Call: Omar"}, None),
+        ({}, None),
     ],
 )
-def test_a_number_decides_alone_and_a_title_only_without_one(values: Fields, by: str) -> None:
+def test_a_number_decides_alone_and_a_title_only_without_one(
+    values: Fields, by: FoundBy | None
+) -> None:
     """Another booking's number is another booking, however the record is named."""
     assert told(values) == by
 
@@ -52,5 +53,5 @@ def test_a_number_decides_alone_and_a_title_only_without_one(values: Fields, by:
 def test_the_booking_id_field_decides_before_all() -> None:
     """Where there is a field for it, a text may say what it likes."""
     content: Fields = {"marker": MINE}
-    assert told({"marker": MINE, "body": "meetergo booking b2"}, content) == BY_NUMBER
-    assert told({"body": "meetergo booking b1", "title": "Call: Jane"}, content) == ""
+    assert told({"marker": MINE, "body": "meetergo booking b2"}, content) == FoundBy.BOOKING_NUMBER
+    assert told({"body": "meetergo booking b1", "title": "Call: Jane"}, content) is None

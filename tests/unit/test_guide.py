@@ -221,7 +221,7 @@ def outcome(
     record = DesiredRecord(REF, {"x": new}, {"x": rule}, match=match)
     ledger, findings = {}, LookupResults()
     if case == "known":
-        ledger = {REF: LedgerEntry("1", {"x": content_hash(before)}, (), SAID)}
+        ledger = {REF: LedgerEntry("1", {"x": (content_hash(before),)}, (), SAID)}
         findings = LookupResults({REF: [CrmRecord("1", {"x": now})]}, frozenset([REF]))
     elif case == "found":
         findings = LookupResults({REF: [CrmRecord("1", {"x": now})]}, frozenset([REF]))

@@ -50,7 +50,7 @@ def state(first: str | None = None, last: str | None = None, **rest: Any) -> dic
 
 def booking(number: int, fields: dict[str, Any]) -> DesiredBooking:
     """The booking that was changed last as the so many-th, about Jane."""
-    record = DesiredRecord(REF, fields, RULES, together=frozenset({"first", "last"}))
+    record = DesiredRecord(REF, fields, RULES, atomic_fields=frozenset({"first", "last"}))
     return DesiredBooking(str(number), EPOCH + timedelta(days=number), (record,))
 
 

@@ -222,9 +222,9 @@ def test_what_the_account_lacks_costs_the_deal_alone(tmp_path: Path, line: str, 
     assert set(there) == {ObjectName.CONTACT, ObjectName.MEETING}
     assert deal not in there[ObjectName.MEETING].links
     # What was made before keeps its links.
-    planned = planner.plan(made, PlanContext(there=frozenset({deal})))
+    planned = planner.plan(made, PlanContext(existing=frozenset({deal})))
     there = {record.ref.object: record for record in planned.records}
-    assert deal in planned.problems and there[ObjectName.DEAL].partial
+    assert deal in planned.problems and there[ObjectName.DEAL].fill_only
     assert deal in there[ObjectName.MEETING].links
 
 
@@ -330,7 +330,7 @@ def test_what_is_left_out_later_goes_by_its_own_section_wherever_that_stands(
         )
 
     first = planned(renewal + demo, made, PlanContext())
-    kept = PlanContext(there=there, made_by=first.made_by)
+    kept = PlanContext(existing=there, mapping_section=first.mapping_section)
 
     def name(deals: str) -> Any:
         desired = planned(deals, moved, kept)
@@ -347,7 +347,7 @@ def test_a_record_to_which_nothing_is_to_be_written_stays_known() -> None:
     """A person of whom only a stand-in for the name is said, once: looked at again, nothing is news."""
     ref = Ref(ObjectName.CONTACT, "email:jane@globex.example")
     rules = {"last": WriteRule.ON_CREATE}
-    record = DesiredRecord(ref, {"last": "jane"}, rules, together=frozenset({"last"}))
+    record = DesiredRecord(ref, {"last": "jane"}, rules, atomic_fields=frozenset({"last"}))
     known = known_after(MergedRecord(record, NOW), None, "1", "")
     assert known.unfilled
     seen = LookupResults({ref: [CrmRecord("1", {"last": "Berg"})]}, frozenset({ref}))

@@ -27,6 +27,7 @@ from app.domain.records import (
     FieldKind,
     FieldOption,
     Fields,
+    FoundBy,
     LedgerEntry,
     Lookup,
     LookupResults,
@@ -489,7 +490,7 @@ class Crm:
             row = self.rows.get((name, question.record_id or ""))
             if row is not None:
                 findings.add(
-                    question.ref, CrmRecord(question.record_id or "", dict(row), "record id")
+                    question.ref, CrmRecord(question.record_id or "", dict(row), FoundBy.RECORD_ID)
                 )
                 continue
             for key in question.keys:
@@ -497,7 +498,9 @@ class Crm:
                 for record_id in there:
                     findings.add(
                         question.ref,
-                        CrmRecord(record_id, dict(self.rows[name, record_id]), key.kind),
+                        CrmRecord(
+                            record_id, dict(self.rows[name, record_id]), FoundBy.of(key.kind)
+                        ),
                     )
                 if there:
                     break
@@ -530,7 +533,7 @@ class Crm:
         for ref, item in settled.wanted.items():
             known = self.ledger.get(ref)
             record_id = ids.get(ref) or (known.record_id if known else None)
-            if record_id and ref not in settled.problems and not item.record.absent:
+            if record_id and ref not in settled.problems and not item.record.delete:
                 hashes = written(item.record, known)
                 self.ledger[ref] = LedgerEntry(record_id, hashes, item.record.links, item.version)
 
