@@ -16,6 +16,11 @@ def create_app(services: Services | None = None) -> Flask:
     Ends the process with a sentence where the settings or the mapping files are not usable.
     """
     # Imported here: app.domain and app.mapping must load without Flask or a database.
+    from app.bootstrap import ready
+    from app.cli import register_commands
     from app.web.factory import build_app
 
-    return build_app(services)
+    services = ready(services)
+    app = build_app(services)
+    register_commands(app, services)
+    return app

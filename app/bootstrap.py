@@ -7,20 +7,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from app.domain.records import CrmShape
+from app.crm.port import Access, Adapter, TokenSource
+from app.crm.schema import CrmShape
+from app.domain.errors import MappingError
 from app.meetergo.client import MeetergoClient
 from app.oauth.flow import Flow
 from app.oauth.tokens import FixedToken, TokenService
 from app.security.encryption import Cipher
-from app.services.allowance import RedisBudget, SharedRateLimiter
 from app.services.catch_up import CatchUp
 from app.services.connect import Connector
+from app.services.doctor import Doctor
 from app.services.intake import Intake
+from app.services.mapping_trial import MappingTrial
 from app.services.mappings import MappingFiles
 from app.services.notify import Notifier
+from app.services.rate_limits import RedisBudget, SharedRateLimiter
 from app.services.reread import Rereader
 from app.services.sessions import Sessions
 from app.services.sources import SourceRules, Sources
+from app.services.wake import Waker
 from app.store.engine import DBAPIError, Store
 from app.store.models import ConnectionRow
 from app.store.rekey import MissingKey, check_keys
@@ -28,9 +33,8 @@ from config.companies import no_company_domains
 from config.logging import configure_logging
 from config.providers import Provider, Providers, load_providers
 from config.settings import Settings, SettingsError, load_settings, split_list
-from crm_adapters.base import Access, Adapter, TokenSource, load_adapter
+from crm_adapters.base import load_adapter
 from crm_adapters.guard import guarded
-from workers.queue import Waker
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class Services:
     """An adapter for a connection, with its own session, token source and gate."""
     sources: Sources
     rereader: Rereader
+    trial: MappingTrial
+    doctor: Doctor
 
     def prepare(self) -> None:
         """Bring the schema up to date and check the encryption keys. Raises SettingsError."""
@@ -108,7 +114,7 @@ def bootstrap(
             settings.http_timeout,
             by_key,
         )
-        return guarded(load_adapter(provider.adapter)(replace(access, gate=gate)))
+        return _adapter(provider, replace(access, gate=gate))
 
     def meetergo(rules: SourceRules, old_news: bool) -> MeetergoClient:
         gate = SharedRateLimiter(budget, f"meetergo:{rules.name}", 0)
@@ -118,7 +124,7 @@ def bootstrap(
 
     def visit(provider: Provider, api_base: str, token: str, by_key: bool) -> Adapter:
         access = _access(provider, api_base, FixedToken(token), settings.http_timeout, by_key)
-        return guarded(load_adapter(provider.adapter)(access))
+        return _adapter(provider, access)
 
     sources = Sources(settings, store, cipher, meetergo)
     intake = Intake(sources, store, cipher, lambda: any(mappings[name].form for name in providers))
@@ -142,7 +148,31 @@ def bootstrap(
         adapter=account,
         sources=sources,
         rereader=rereader,
+        trial=MappingTrial(store, cipher, mappings, providers, account),
+        doctor=Doctor(
+            store=store,
+            cipher=cipher,
+            public_url=settings.public_url,
+            providers=providers,
+            mappings=mappings,
+            tokens=tokens,
+            sources=sources,
+            secrets=intake.secrets,
+            waker=waker,
+            notifier=notifier,
+            adapter=account,
+        ),
     )
+    return services
+
+
+def ready(services: Services | None = None) -> Services:
+    """Services whose schema is up to date. Raises SystemExit with a sentence."""
+    try:
+        services = services or bootstrap()
+        services.prepare()
+    except (SettingsError, MappingError) as error:
+        raise SystemExit(f"The service cannot start:\n{error}") from None
     return services
 
 
@@ -150,6 +180,11 @@ def bootstrap(
 def process_services() -> Services:
     """The services of this process, from its environment; a worker's jobs share them."""
     return bootstrap()
+
+
+def _adapter(provider: Provider, access: Access) -> Adapter:
+    kind = load_adapter(provider.adapter)
+    return guarded(kind(replace(access, facts=kind.api_facts)))
 
 
 def _access(
@@ -160,4 +195,4 @@ def _access(
     return Access(api_base, tokens, timeout)
 
 
-__all__ = ["Services", "bootstrap", "process_services"]
+__all__ = ["Services", "bootstrap", "process_services", "ready"]

@@ -6,24 +6,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from app.crm.changes import Plan
+from app.crm.lookup import CrmRecord, FoundBy, Lookup, LookupKey, LookupResults, MatchKey, Whose
+from app.crm.objects import BOOKING_LINE, WRITE_ORDER, Fields, ObjectName, Ref, content_hash
+from app.crm.port import Report
 from app.domain.errors import Gone, InvalidRecord
-from app.domain.records import (
-    BOOKING_LINE,
-    WRITE_ORDER,
-    CrmRecord,
-    Fields,
-    FoundBy,
-    Lookup,
-    LookupKey,
-    LookupResults,
-    MatchKey,
-    ObjectName,
-    Plan,
-    Ref,
-    Whose,
-    content_hash,
-)
-from crm_adapters.base import Report, unblocked
+from crm_adapters.base import unblocked
 
 Hit = tuple[Lookup, CrmRecord]
 Claim = tuple[Lookup, Whose, CrmRecord]

@@ -8,21 +8,13 @@ from typing import cast
 
 import structlog
 
-from app.domain.allowance import NotOurs, RateLimit
+from app.crm.changes import Plan
+from app.crm.lookup import Lookup, LookupResults
+from app.crm.objects import ObjectName, Ref
+from app.crm.port import Access, Adapter, ApiFacts, Report
+from app.crm.schema import CrmAccount, CrmField, CrmShape, Directory, NewField
 from app.domain.errors import CrmError, Unauthorized, Unreadable
-from app.domain.records import (
-    CrmAccount,
-    CrmField,
-    CrmShape,
-    Directory,
-    Lookup,
-    LookupResults,
-    NewField,
-    ObjectName,
-    Plan,
-    Ref,
-)
-from crm_adapters.base import Access, Adapter, Report
+from app.domain.rate_limits import NotOurs, RateLimit
 from crm_adapters.http import OwnFault, Redirected, RefusedToken
 
 log = structlog.get_logger(__name__)
@@ -48,6 +40,11 @@ class GuardedAdapter:
     def asks_ahead(self) -> bool:
         """Likewise."""
         return self.inner.asks_ahead
+
+    @property
+    def api_facts(self) -> ApiFacts:
+        """What the API says in a way of its own."""
+        return self.inner.api_facts
 
     @property
     def allowances(self) -> Sequence[RateLimit]:

@@ -12,7 +12,7 @@ import requests
 import structlog
 import urllib3
 
-from app.domain.allowance import NotOurs, RateLimit
+from app.crm.port import Access, ApiFacts
 from app.domain.errors import (
     AccountMoved,
     CrmError,
@@ -21,10 +21,10 @@ from app.domain.errors import (
     RetryLater,
     Unreadable,
 )
+from app.domain.rate_limits import NotOurs, RateLimit
 from app.outbound.deadline import Call
 from app.outbound.reply import Reply, header_number, lowered, seconds_asked
 from app.outbound.wire import bounded_session
-from crm_adapters.base import Access
 
 log = structlog.get_logger(__name__)
 Answer = TypeVar("Answer")
@@ -129,7 +129,7 @@ def exchange(access: Access, allowance: RateLimit, send: Callable[[], Reply]) ->
         raise
     access.answered(allowance, reply.headers)
     try:
-        raise_for_outage(reply)
+        raise_for_outage(reply, access.facts)
     except RateLimited:
         access.gate.refused(allowance)
         raise
@@ -195,20 +195,17 @@ def too_slow(access: Access) -> RetryLater:
     return RetryLater(f"The CRM did not answer within {access.timeout:.0f} seconds.")
 
 
-def raise_for_outage(reply: Reply) -> None:
+def raise_for_outage(reply: Reply, facts: ApiFacts) -> None:
     """Raise for the answers that mean 'not now', and for those that no API gives; else return."""
     status, after = reply.status, seconds_asked(reply.headers.get("retry-after"))
     if status == 429:
-        reset = header_number(reply.headers.get("x-ratelimit-reset"))
+        reset = header_number(reply.headers.get(facts.reset_header))
         if after is None and reset is not None:
             after = float(min(reset, 3600))
         raise RateLimited(f"Too many calls: {shorten(reply.text)}", after)
-    if status == 423:
-        # HubSpot: the account is locked by a long operation; wait at least 2 seconds.
-        raise RetryLater(f"The account is busy: {shorten(reply.text)}", after or 2.0)
-    if status == 477:
-        # HubSpot: the account is being moved to another data centre.
-        raise RetryLater("The account is being migrated.", after or 3600.0)
+    if status in facts.busy:
+        words, seconds = facts.busy[status]
+        raise RetryLater(f"{words}: {shorten(reply.text)}", after or seconds)
     if 500 <= status < 600 or status in (408, 425):
         raise RetryLater(f"The CRM answered {status}: {shorten(reply.text)}", after)
     if 300 <= status < 400:

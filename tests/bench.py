@@ -14,12 +14,12 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
+from app.crm.schema import Directory, Pipeline, Stage
 from app.domain.events import read_booking, read_event
-from app.domain.records import Directory, Pipeline, Stage
 from app.mapping.load import load_mapping
 from app.mapping.plan import Planner
 from app.security.signatures import sign_body
-from app.services.allowance import room
+from app.services.rate_limits import room
 from app.store.bookings import keep_newest
 from app.store.deliveries import mark_due
 from app.store.engine import utcnow

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from app.crm.port import Access
 from app.meetergo.client import MeetergoClient
 from app.oauth import exchange
 from config.providers import load_providers
 from config.settings import CONFIG_DIR
-from crm_adapters.base import Access
 from crm_adapters.guard import guarded
 from tests.bridge import ADAPTERS
 from tests.contract.calls import Tokens, Untiring

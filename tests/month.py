@@ -21,8 +21,9 @@ from time_machine import Traveller
 from app import create_app
 from app.bootstrap import bootstrap
 from app.oauth import tokens
-from app.services import allowance, secrets
-from app.services.allowance import LocalBudget, SharedRateLimiter
+from app.services import rate_limits as allowance
+from app.services import secrets
+from app.services.rate_limits import LocalBudget, SharedRateLimiter
 from app.services.watch import waiting
 from app.store import deliveries
 from app.store.deliveries import SKEW, WORKABLE

@@ -9,14 +9,15 @@ from datetime import datetime
 import structlog
 
 from app.bootstrap import Services
+from app.crm.objects import ObjectName
+from app.crm.port import Adapter, CallMeter
+from app.crm.schema import CrmShape, Directory
 from app.domain.errors import MappingError
-from app.domain.records import CrmShape, Directory, ObjectName
 from app.mapping.check import check_against
 from app.mapping.load import mapping_of
 from app.mapping.mapping import Mapping
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow
-from crm_adapters.base import Adapter, CallMeter
 from workers.lease import LeaseLost
 
 log = structlog.get_logger(__name__)

@@ -14,7 +14,11 @@ from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from app.bootstrap import Services
-from app.domain.allowance import MakeWay, NotOurs
+from app.crm.changes import WriteOutcome
+from app.crm.lookup import MatchKey
+from app.crm.objects import PEOPLE, FieldValue, ObjectName, Ref
+from app.crm.port import Adapter, Report
+from app.crm.schema import FieldKind
 from app.domain.booking import Booking
 from app.domain.errors import (
     AccountRefused,
@@ -31,24 +35,10 @@ from app.domain.errors import (
     Unreadable,
 )
 from app.domain.people import normalise_phone
-from app.domain.records import (
-    PEOPLE,
-    DesiredBooking,
-    FieldKind,
-    FieldValue,
-    LedgerEntry,
-    MatchKey,
-    ObjectName,
-    Ref,
-    WriteOutcome,
-)
-from app.mapping.diff import Diff
-from app.mapping.known import fingerprints_of, known_after
+from app.domain.rate_limits import MakeWay, NotOurs
 from app.mapping.mapping import Mapping
 from app.mapping.plan import PlanContext, Planner, refs_of
-from app.mapping.present import as_list
-from app.mapping.wanted import merge, with_lead_contacts
-from app.services.inquiry import LedgerQueries, read_crm_state
+from app.services.crm_state import LedgerQueries, read_crm_state
 from app.services.sharing import Sharing
 from app.services.sources import UnknownSource
 from app.store import deliveries
@@ -63,7 +53,12 @@ from app.store.connections import count_failures, tell_failures
 from app.store.engine import Store
 from app.store.ledger import Intent, Ledger
 from app.store.models import BookingRow, ConnectionRow, DeliveryRow, SyncLog
-from crm_adapters.base import Adapter, Report
+from app.sync.desired import DesiredBooking
+from app.sync.diff import Diff
+from app.sync.ledger_entry import LedgerEntry
+from app.sync.ledger_rules import fingerprints_of, known_after
+from app.sync.merge import merge, with_lead_contacts
+from app.sync.values import as_list
 from crm_adapters.guard import place_of
 from workers.accounts import OpenAccount
 from workers.lease import Lease, LeaseLost

@@ -8,7 +8,7 @@ from types import TracebackType
 
 import structlog
 
-from app.domain.allowance import NotOurs
+from app.domain.rate_limits import NotOurs
 from app.store.deliveries import LEASE, give_lease, hold_lease
 from app.store.engine import DATABASE_DOWN, Store
 

@@ -13,9 +13,9 @@ from redis import Redis
 from redis.exceptions import RedisError
 from rq.cron import CronJob, CronScheduler
 
+from app.services.wake import QUEUE, RECONCILE_JOB, connect, enqueue_once, make_queue
 from config.logging import configure_logging
 from config.settings import load_settings
-from workers.queue import QUEUE, RECONCILE_JOB, connect, enqueue_once, make_queue
 
 log = structlog.get_logger(__name__)
 REDIS_PAUSE = 2.0

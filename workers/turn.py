@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from app.domain.allowance import MakeWay
+from app.domain.rate_limits import MakeWay
 from workers.lease import ticks
 
 SHORT = 1.0

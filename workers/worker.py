@@ -14,10 +14,10 @@ from rq.serializers import JSONSerializer
 
 from app.bootstrap import Services, process_services
 from app.domain.errors import MappingError
+from app.services.wake import connect, make_queue
 from config.settings import SettingsError, is_loopback
 from workers.jobs import ALONE, BY_ID, look, process_pool
 from workers.lookout import Lookout
-from workers.queue import connect, make_queue
 from workers.wakeups import WakeUpWorker
 
 log = structlog.get_logger(__name__)

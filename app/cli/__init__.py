@@ -20,12 +20,12 @@ from app.cli.meetergo import register_meetergo
 from app.cli.moments import read_moment
 from app.cli.recovery import deliveries_group, secrets_group
 from app.cli.sources import sources_group
-from app.doctor import Health, examine
 from app.domain.booking import MeetingOutcome
 from app.domain.errors import CrmError, UnfitPayload
 from app.oauth.flow import ConnectRequest
 from app.security.api_keys import key_hash, new_key
 from app.services.connect import OtherAccount, UnfitGrant
+from app.services.doctor import Health
 from app.services.overview import Overview
 from app.services.replay import Replayed, ReplaySelection, count, replay
 from app.store.deliveries import connections_with_work
@@ -61,7 +61,7 @@ def register_commands(app: Flask, services: Services) -> None:
             _must_exist(services, connection)
         bad = 0
         console = Console()
-        for found in examine(services, connection):
+        for found in services.doctor.examine(connection):
             mark, style = MARKS[found.verdict]
             bad += found.verdict is Health.BAD
             console.print(f"{mark} {found.subject} · {found.check}", style=style, markup=False)

@@ -17,23 +17,15 @@ from rich.text import Text
 
 from app.bootstrap import Services
 from app.cli.moments import read_moment
+from app.crm.objects import FieldValue
+from app.crm.schema import CrmShape, Directory, NewField
 from app.domain.booking import Booking
 from app.domain.errors import CrmError, MappingError
 from app.domain.events import FORM_EVENT, read_booking, read_event, read_form
-from app.domain.records import (
-    CrmShape,
-    DesiredBooking,
-    DesiredRecord,
-    Directory,
-    FieldValue,
-    NewField,
-    WriteRule,
-)
 from app.domain.text import cut, nearest, quoted
 from app.mapping.check import Complaint, check_against
 from app.mapping.load import MappingText, read_text
 from app.mapping.mapping import Mapping
-from app.mapping.present import blank
 from app.mapping.provision import Seen as Answers
 from app.mapping.provision import retyped, type_in_words
 from app.mapping.schema import json_schema
@@ -43,6 +35,8 @@ from app.store.deliveries import mark_replanned_due
 from app.store.engine import utcnow
 from app.store.inbox import read_event_row
 from app.store.models import AuditLog, ConnectionRow, EventRow
+from app.sync.desired import DesiredBooking, DesiredRecord, WriteRule
+from app.sync.values import blank
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 

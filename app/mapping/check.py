@@ -9,18 +9,10 @@ from collections.abc import Mapping as MappingType
 from dataclasses import dataclass
 from typing import Any
 
+from app.crm.lookup import MatchKey
+from app.crm.objects import ObjectName
+from app.crm.schema import APPENDABLE, CrmField, CrmShape, Directory, FieldKind, NewField
 from app.domain.errors import InvalidRecord
-from app.domain.records import (
-    APPENDABLE,
-    CrmField,
-    CrmShape,
-    Directory,
-    FieldKind,
-    MatchKey,
-    NewField,
-    ObjectName,
-    WriteRule,
-)
 from app.domain.text import did_you_mean
 from app.mapping.coerce import coerce
 from app.mapping.elsewhere import set_elsewhere
@@ -37,6 +29,7 @@ from app.mapping.schema import (
     RecordRules,
     Rules,
 )
+from app.sync.desired import WriteRule
 
 Location = tuple[int | str, ...]
 _WORDS = frozenset({FieldKind.TEXT, FieldKind.ADDRESS, FieldKind.OTHER})

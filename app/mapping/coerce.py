@@ -9,8 +9,9 @@ from datetime import UTC, date, datetime, time
 from math import isfinite
 from typing import Any
 
+from app.crm.objects import FieldValue
+from app.crm.schema import CrmField, FieldKind, FieldOption
 from app.domain.people import address_key
-from app.domain.records import CrmField, FieldKind, FieldOption, FieldValue
 from app.domain.text import quoted
 from app.domain.values import money_text, range_parts, range_text, time_text
 from app.mapping.transforms import MAX_NUMBER, read_flag, read_moment

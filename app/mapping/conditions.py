@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from app.domain.records import FieldKind
+from app.crm.schema import FieldKind
 from app.domain.text import did_you_mean
 from app.mapping.paths import check_path, kind_of, resolve
 from app.mapping.transforms import read_flag, read_number

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.domain.records import CrmShape, ObjectName
+from app.crm.objects import ObjectName
+from app.crm.schema import CrmShape
 from app.mapping.schema import FieldSpec
 
 

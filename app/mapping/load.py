@@ -21,11 +21,11 @@ from ruamel.yaml.events import AliasEvent
 from app.domain.errors import MappingError
 from app.domain.people import is_address
 from app.domain.text import did_you_mean, quoted
-from app.mapping.explain import Location, explain, in_document, key_text
 from app.mapping.mapping import Mapping, lay_over
 from app.mapping.patience import look_at_the_clock
 from app.mapping.schema import MappingFile, Rules
 from app.mapping.slips import slip_of
+from app.mapping.validation_messages import Location, explain, in_document, key_text
 
 MOST_ROUNDS = 200
 """How often a file is looked at anew after something wrong was left out."""

@@ -7,8 +7,8 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
+from app.crm.objects import ObjectName
 from app.domain.people import address_key
-from app.domain.records import ObjectName
 from app.mapping.schema import FormRules, MappingFile, RecordRules, Rules
 
 Overrides = dict[str, dict[str, Any]]

@@ -8,9 +8,9 @@ from math import isfinite
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from app.crm.schema import FieldKind
 from app.domain.booking import Attendee, Booking, Host
 from app.domain.history import History
-from app.domain.records import FieldKind
 from app.domain.text import clean_text, did_you_mean
 
 _ROOTS: dict[str, dict[str, FieldKind]] = {

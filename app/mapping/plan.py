@@ -11,30 +11,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+from app.crm.lookup import LookupKey, Match, MatchKey, Whose
+from app.crm.objects import PEOPLE, FieldValue, ObjectName, Ref
+from app.crm.schema import CrmShape, Directory, FieldKind, Pipeline, Stage
 from app.domain.booking import Attendee, Booking, BookingStatus
 from app.domain.errors import InvalidRecord
 from app.domain.history import History
 from app.domain.people import address_key, company_domain, country_of, is_address
-from app.domain.records import (
-    PEOPLE,
-    CrmShape,
-    DesiredBooking,
-    DesiredRecord,
-    Directory,
-    FieldKind,
-    FieldValue,
-    LookupKey,
-    Match,
-    MatchKey,
-    ObjectName,
-    Pipeline,
-    Ref,
-    Stage,
-    Whose,
-    WriteRule,
-)
 from app.domain.text import as_html, clean_text, cut, is_link, measure, no_formula, one_line
-from app.mapping.ask import match_of
 from app.mapping.coerce import coerce, plain
 from app.mapping.companies import of_no_company
 from app.mapping.conditions import holds
@@ -59,7 +43,9 @@ from app.mapping.summary import list_answers, summarise
 from app.mapping.templates import names_in, render
 from app.mapping.transforms import apply_transforms
 from app.mapping.unreadable import unreadable_notes
-from app.mapping.wanted import only
+from app.sync.desired import DesiredBooking, DesiredRecord, WriteRule
+from app.sync.lookups import match_of
+from app.sync.merge import only
 
 OF_BOOKING = (ObjectName.DEAL, ObjectName.CASE, ObjectName.MEETING)
 """The objects that stand for a booking itself, by its own key."""

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from app.domain.records import FieldKind, NewField, ObjectName
+from app.crm.objects import ObjectName
+from app.crm.schema import FieldKind, NewField
 from app.mapping.paths import FIXED, kind_of
 from app.mapping.schema import FieldSpec, ValueSource
 from app.mapping.templates import is_constant

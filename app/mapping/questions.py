@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from app.domain.records import ObjectName
+from app.crm.objects import ObjectName
 from app.domain.text import cut, nearest, quoted
 from app.mapping.conditions import Condition, paths_of
-from app.mapping.explain import Location
 from app.mapping.mapping import Mapping
 from app.mapping.paths import answer_name, plain_label
 from app.mapping.schema import Chosen, FieldKey, RecordRules, Rules, ValueSource
 from app.mapping.templates import questions_in
+from app.mapping.validation_messages import Location
 
 MOST_NAMED = 20
 """Questions or meeting types that a sentence lists."""

@@ -16,12 +16,14 @@ from pydantic import (
     model_validator,
 )
 
-from app.domain.records import ObjectName, OnLost, OnSeveral, WriteRule
+from app.crm.lookup import OnLost, OnSeveral
+from app.crm.objects import ObjectName
 from app.domain.text import cut
 from app.mapping.conditions import check_condition, paths_of
 from app.mapping.paths import FIXED, PATTERNS, answer_label, as_constant, check_path
 from app.mapping.templates import check_template, names_in
 from app.mapping.transforms import PLAIN, WITH_ARGUMENT, check_transform
+from app.sync.desired import WriteRule
 
 OFF = "none"
 """What stands in a file in place of an object that is not wanted."""

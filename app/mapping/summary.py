@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from app.crm.objects import BOOKING_LINE
 from app.domain.booking import Attendee, Booking
 from app.domain.events import local
-from app.domain.records import BOOKING_LINE
 from app.domain.zones import zone_label
 from app.mapping.unreadable import unread
 

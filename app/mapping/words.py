@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from app.domain.records import CrmShape, Directory, FieldKind, FieldValue, ObjectName
-from app.mapping.present import tidy
+from app.crm.objects import FieldValue, ObjectName
+from app.crm.schema import CrmShape, Directory, FieldKind
+from app.sync.values import tidy
 
 
 def in_words(

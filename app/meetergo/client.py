@@ -12,7 +12,6 @@ from urllib.parse import quote
 import requests
 import urllib3
 
-from app.domain.allowance import RateLimit, RateLimiter
 from app.domain.errors import (
     CrmError,
     Gone,
@@ -23,6 +22,7 @@ from app.domain.errors import (
     Unauthorized,
     Unreadable,
 )
+from app.domain.rate_limits import RateLimit, RateLimiter
 from app.domain.text import one_line
 from app.outbound.deadline import Call
 from app.outbound.reply import a_list, an_object, parse, part, seconds_asked

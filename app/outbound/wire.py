@@ -14,7 +14,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from app.domain.allowance import RateLimiter
+from app.domain.rate_limits import RateLimiter
 from app.outbound.deadline import current_call
 from app.outbound.reply import MOST_BYTES, read_body
 

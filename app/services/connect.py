@@ -11,8 +11,8 @@ import structlog
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
+from app.crm.schema import CrmAccount
 from app.domain.errors import CrmError, RetryLater, Unauthorized
-from app.domain.records import CrmAccount
 from app.oauth import exchange
 from app.oauth.flow import ConnectRequest
 from app.oauth.tokens import REVOCATION_PURPOSE, TokenService

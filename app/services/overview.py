@@ -9,9 +9,8 @@ from typing import Any
 from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session
 
+from app.crm.objects import ObjectName, Ref
 from app.domain.booking import Booking
-from app.domain.records import LedgerEntry, ObjectName, Ref
-from app.mapping.ask import is_own_company
 from app.security.encryption import Cipher
 from app.services.watch import Waiting, waiting
 from app.store.bookings import read_state
@@ -26,6 +25,8 @@ from app.store.models import (
     EventRow,
     SyncLog,
 )
+from app.sync.ledger_entry import LedgerEntry
+from app.sync.lookups import is_own_company
 
 MOST_LOG = 50
 """Lines of the sync log that a booking's page shows, the newest ones."""

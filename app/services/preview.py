@@ -10,36 +10,28 @@ from typing import Any
 
 from sqlalchemy import func, select
 
+from app.crm.changes import Change
+from app.crm.objects import WRITE_ORDER, FieldValue, ObjectName, Ref
+from app.crm.port import Adapter
+from app.crm.schema import CrmShape, Directory, Pipeline, Stage
 from app.domain.booking import Booking
 from app.domain.errors import Ambiguous, CrmError, RetryLater
-from app.domain.records import (
-    WRITE_ORDER,
-    Change,
-    CrmShape,
-    DesiredBooking,
-    Directory,
-    FieldValue,
-    LedgerEntry,
-    ObjectName,
-    Pipeline,
-    Ref,
-    Stage,
-)
-from app.mapping.diff import Diff
 from app.mapping.mapping import Mapping as FieldMapping
 from app.mapping.plan import PlanContext, Planner, refs_of
-from app.mapping.present import blank, same
 from app.mapping.schema import FIRST, KEEP
-from app.mapping.wanted import merge, with_lead_contacts
 from app.mapping.words import in_words
 from app.security.encryption import Cipher
-from app.services.inquiry import LedgerQueries, read_crm_state
+from app.services.crm_state import LedgerQueries, read_crm_state
 from app.services.sharing import Sharing
 from app.store.bookings import has_booked_since, histories, in_stories, take_part
 from app.store.engine import Store
 from app.store.ledger import Ledger
 from app.store.models import BookingRow, DeliveryRow
-from crm_adapters.base import Adapter
+from app.sync.desired import DesiredBooking
+from app.sync.diff import Diff
+from app.sync.ledger_entry import LedgerEntry
+from app.sync.merge import merge, with_lead_contacts
+from app.sync.values import blank, same
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,17 @@ from datetime import datetime
 
 from sqlalchemy import or_, select
 
+from app.crm.objects import FieldValue, Ref
 from app.domain.booking import Booking
 from app.domain.errors import CrmError
-from app.domain.records import FieldValue, Ref
 from app.mapping.mapping import Mapping
 from app.mapping.plan import PlanContext, Planner
-from app.mapping.shared import Shared
 from app.security.encryption import Cipher
 from app.store.bookings import histories, in_stories
 from app.store.engine import Store
 from app.store.ledger import Ledger
 from app.store.models import BookingRow, DeliveryRow
+from app.sync.shared_deals import Shared
 
 MOST = 50
 """Bookings of one deal that are looked at, the newest ones."""

@@ -10,17 +10,11 @@ from datetime import datetime
 from sqlalchemy import Select, Text, cast, delete, select
 from sqlalchemy.orm import Session
 
-from app.domain.records import (
-    PEOPLE,
-    Fingerprints,
-    LedgerEntry,
-    ObjectName,
-    Ref,
-    with_unanswered,
-)
+from app.crm.objects import PEOPLE, Fingerprints, ObjectName, Ref, with_unanswered
 from app.security.encryption import Cipher
 from app.store.bookings import insert_ignoring
 from app.store.models import RecordLink
+from app.sync.ledger_entry import LedgerEntry
 
 PURPOSE = "record_links.key"
 CHUNK = 500

@@ -10,7 +10,6 @@ from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 from app.domain.booking import MeetingOutcome
 from app.domain.json_text import NotJson, TooDeep, parse_json
 from app.store.models import DeliveryState
-from app.trial import preview_account
 from app.web.access import bearer, services
 from app.web.lookup import asked_connection, connected, find_booking, find_connection, overview
 
@@ -48,7 +47,7 @@ def preview(key: str) -> Response:
     """What would be created, changed or left alone in one CRM, or in all; nothing is written."""
     found = find_booking(key)
     rows = [find_connection(_connection())] if "connection" in request.args else connected()
-    accounts = [preview_account(services(), row, [found.booking]) for row in rows]
+    accounts = [services().trial.preview_account(row, [found.booking]) for row in rows]
     return jsonify(key=found.view.key, accounts=[account.as_json() for account in accounts])
 
 

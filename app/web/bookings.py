@@ -10,7 +10,6 @@ from app.domain.booking import Booking, MeetingOutcome
 from app.domain.events import local
 from app.services.bookings import sync_again
 from app.store.engine import utcnow
-from app.trial import preview_account
 from app.web.access import me, services, signed_in
 from app.web.lookup import connected, find_booking
 
@@ -71,7 +70,7 @@ def ask_preview(key: str) -> str:
         "preview.html",
         view=found.view,
         when=span(found.booking),
-        accounts=[preview_account(services(), row, [found.booking]) for row in connected()],
+        accounts=[services().trial.preview_account(row, [found.booking]) for row in connected()],
         providers=services().providers,
         html_fields=html_fields(),
     )

@@ -10,7 +10,6 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from app.doctor import examine_connection
 from app.domain.errors import CrmError
 from app.domain.limits import LOGIN_HOST
 from app.oauth.flow import ConnectRequest, FlowError, own_path
@@ -103,7 +102,7 @@ def show(connection_id: int) -> Answer:
 def check(connection_id: int) -> Answer:
     """Examine a connection end to end and show what to fix."""
     row = find_connection(connection_id)
-    return _page(connection_id, findings=list(examine_connection(services(), row)))
+    return _page(connection_id, findings=list(services().doctor.examine_connection(row)))
 
 
 @blueprint.post("/connections/<int:connection_id>/resume")

@@ -11,9 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app.bootstrap import Services, bootstrap
-from app.cli import register_commands
-from app.domain.errors import MappingError
+from app.bootstrap import Services
 from app.services.sessions import LONGEST
 from app.store.columns import UnfitText, is_unfit
 from app.store.engine import is_away
@@ -21,7 +19,6 @@ from app.web import api, bookings, connections, dashboard, health, mappings, sou
 from app.web.access import Cookies
 from app.web.body import bounded
 from app.web.hosts import with_fit_host
-from config.settings import SettingsError
 
 log = structlog.get_logger(__name__)
 RETRY_AFTER = 10
@@ -37,13 +34,8 @@ SECURITY_HEADERS = {
 }
 
 
-def build_app(services: Services | None = None) -> Flask:
-    """Wire services into a Flask application. Raises SystemExit with a sentence."""
-    try:
-        services = services or bootstrap()
-        services.prepare()
-    except (SettingsError, MappingError) as error:
-        raise SystemExit(f"The service cannot start:\n{error}") from None
+def build_app(services: Services) -> Flask:
+    """Wire services into a Flask application."""
     app = Flask(__name__)
     app.config.update(
         SECRET_KEY=services.settings.secret_key,
@@ -66,7 +58,6 @@ def build_app(services: Services | None = None) -> Flask:
     app.register_error_handler(Exception, _unexpected)
     for kind in (PoolTimeout, StatementError, UnfitText, OverflowError):
         app.register_error_handler(kind, _database_error)
-    register_commands(app, services)
     return app
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from flask import Blueprint, render_template, request
 from werkzeug.exceptions import NotFound
 
+from app.services.mapping_trial import MAX_TEXT, MOST_BOOKINGS, Trial
 from app.services.questions import questions_seen
 from app.store.models import ConnectionRow
-from app.trial import MAX_TEXT, MOST_BOOKINGS, Trial, try_text
 from app.web.access import me, services, signed_in
 from app.web.bookings import html_fields
 from app.web.lookup import asked_connection, connected, find_connection, overview
@@ -78,7 +78,7 @@ def try_file(name: str) -> str:
     row = find_connection(chosen) if chosen else None
     if row is not None and row.provider != name:
         raise NotFound("There is no such connection.")
-    return _page(provider, text, chosen, try_text(services(), name, text, row))
+    return _page(provider, text, chosen, services().trial.try_text(name, text, row))
 
 
 def mapping_problems() -> list[MappingProblem]:

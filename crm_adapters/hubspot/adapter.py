@@ -6,36 +6,27 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from app.domain.allowance import RateLimit
-from app.domain.errors import AccountRefused, Conflict, InvalidRecord, RetryLater
-from app.domain.records import (
+from app.crm.changes import Plan
+from app.crm.lookup import Lookup, LookupResults, MatchKey
+from app.crm.objects import ObjectName, Ref
+from app.crm.port import Access, ApiFacts, Report
+from app.crm.schema import (
     CrmAccount,
     CrmField,
     CrmShape,
     Directory,
     FieldKind,
     FieldOption,
-    Lookup,
-    LookupResults,
-    MatchKey,
     NewField,
-    ObjectName,
     Pipeline,
-    Plan,
-    Ref,
 )
+from app.domain.errors import AccountRefused, Conflict, InvalidRecord, RetryLater
+from app.domain.rate_limits import RateLimit
 from app.domain.zones import country_of_zone
 from app.outbound.reply import an_id, some_text
-from crm_adapters.base import (
-    BOOKING_FIELD,
-    SEARCH_LAG,
-    Access,
-    Report,
-    confirmed,
-    read_schema,
-)
+from crm_adapters.base import BOOKING_FIELD, SEARCH_LAG, confirmed, read_schema
 from crm_adapters.finder import address_in, note_lost_targets, read_ids
-from crm_adapters.hubspot.client import CALLS, PLURAL, SEARCHES, HubSpotClient
+from crm_adapters.hubspot.client import CALLS, FACTS, PLURAL, SEARCHES, HubSpotClient
 from crm_adapters.hubspot.finder import (
     CALCULATED,
     COUNTRIES,
@@ -80,6 +71,7 @@ class HubSpotAdapter:
     batch_size: ClassVar[int] = 500
     asks_ahead: ClassVar[bool] = False
     allowances: ClassVar[Sequence[RateLimit]] = (CALLS, SEARCHES)
+    api_facts: ClassVar[ApiFacts] = FACTS
     shape: ClassVar[CrmShape] = CrmShape(
         owner_fields=dict.fromkeys(ObjectName, "hubspot_owner_id"),
         pipeline_field="pipeline",

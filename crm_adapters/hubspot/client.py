@@ -8,9 +8,10 @@ from typing import Any
 import hubspot
 import urllib3
 
-from app.domain.allowance import RateLimit
+from app.crm.objects import ObjectName
+from app.crm.port import Access, ApiFacts
 from app.domain.errors import Gone, InvalidRecord, RateLimited, RetryLater, Unreadable
-from app.domain.records import ObjectName
+from app.domain.rate_limits import RateLimit
 from app.outbound.reply import (
     Json,
     Reply,
@@ -25,9 +26,9 @@ from app.outbound.reply import (
     some_text,
 )
 from app.outbound.wire import watch
-from crm_adapters.base import Access
 from crm_adapters.http import MOST_PAGES, exchange, shorten, unreachable, with_token
 from crm_adapters.hubspot.errors import errors_of, refusal
+from crm_adapters.rate_headers import limits_in
 
 API_VERSION = "2026-09"
 """The one place for the version; https://developers.hubspot.com/docs/developer-tooling/platform/versioning"""
@@ -61,6 +62,18 @@ CALLS = RateLimit("10 seconds", 110, 10.0)
 """https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines (OAuth apps)"""
 SEARCHES = RateLimit("searches", 5, 1.0, told=False)
 """https://developers.hubspot.com/docs/api-reference/search/guide#limits; it has no headers."""
+FACTS = ApiFacts(
+    # https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines
+    limits_in(
+        ("x-hubspot-ratelimit-remaining", "x-hubspot-ratelimit-max"),
+        ("x-hubspot-ratelimit-daily-remaining", "x-hubspot-ratelimit-daily"),
+    ),
+    # https://developers.hubspot.com/docs/api-reference/error-handling
+    busy={
+        423: ("The account is locked by a long operation", 2.0),
+        477: ("The account is being moved to another data centre", 3600.0),
+    },
+)
 MANY = ("/search", "/batch/read", "/crm/v3/objects/{objectType}")
 """Ends of the client's paths that read records of an object, or links."""
 Pair = tuple[ObjectName, ObjectName]

@@ -5,22 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from app.crm.lookup import CrmRecord, FoundBy, Lookup, LookupKey, LookupResults, MatchKey, Whose
+from app.crm.objects import SHARED, ObjectName, Ref
 from app.domain.countries import read_country
 from app.domain.errors import Unreadable
 from app.domain.people import ascii_domain, spellings
 from app.domain.phones import digit_forms, is_number, usual_spellings
-from app.domain.records import (
-    SHARED,
-    CrmRecord,
-    FoundBy,
-    Lookup,
-    LookupKey,
-    LookupResults,
-    MatchKey,
-    ObjectName,
-    Ref,
-    Whose,
-)
 from app.outbound.reply import Json, an_id, some_text
 from crm_adapters.base import BOOKING_FIELD
 from crm_adapters.finder import Claim, Hit, KeyFinder, recognise_lost_create

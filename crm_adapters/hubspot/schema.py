@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from app.domain.records import CrmField, FieldKind, FieldOption, Pipeline, Stage
+from app.crm.schema import CrmField, FieldKind, FieldOption, Pipeline, Stage
 from app.outbound.reply import Json, a_text, an_id, rows, some_object, some_objects, some_text
 
 KINDS = {

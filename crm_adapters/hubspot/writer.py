@@ -8,28 +8,13 @@ from dataclasses import replace
 from itertools import compress
 from typing import Any
 
+from app.crm.changes import Change, Plan, WriteOutcome, WriteResult
+from app.crm.objects import SHARED, FieldValue, ObjectName, Ref
+from app.crm.port import Report
 from app.domain.errors import Conflict, CrmError, Gone, InvalidRecord, Unreadable
 from app.domain.people import normalise_email
-from app.domain.records import (
-    SHARED,
-    Change,
-    FieldValue,
-    ObjectName,
-    Plan,
-    Ref,
-    WriteOutcome,
-    WriteResult,
-)
 from app.outbound.reply import Json, an_id, header_number, rows
-from crm_adapters.base import (
-    BOOKING_FIELD,
-    Report,
-    ids_of,
-    problem_of,
-    there_already,
-    unblocked,
-    unlinked,
-)
+from crm_adapters.base import BOOKING_FIELD, ids_of, problem_of, there_already, unblocked, unlinked
 from crm_adapters.finder import number_at_end
 from crm_adapters.hubspot.client import LINK_TYPES, HubSpotClient, Pair, chunks, values_of
 from crm_adapters.hubspot.errors import batch_error, context, errors_of

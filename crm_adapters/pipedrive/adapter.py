@@ -8,37 +8,22 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 from urllib.parse import urlsplit
 
-from app.domain.allowance import RateLimit
+from app.crm.changes import Plan
+from app.crm.lookup import Lookup, LookupResults, MatchKey
+from app.crm.objects import ObjectName, Ref
+from app.crm.port import Access, ApiFacts, Report
+from app.crm.schema import CrmAccount, CrmField, CrmShape, Directory, FieldKind, NewField
 from app.domain.countries import read_country
 from app.domain.errors import AccountRefused, Gone, InvalidRecord, RetryLater
-from app.domain.records import (
-    CrmAccount,
-    CrmField,
-    CrmShape,
-    Directory,
-    FieldKind,
-    Lookup,
-    LookupResults,
-    MatchKey,
-    NewField,
-    ObjectName,
-    Plan,
-    Ref,
-)
+from app.domain.rate_limits import RateLimit
 from app.domain.zones import country_of_zone
 from app.outbound.reply import Json, some_text
-from crm_adapters.base import (
-    BOOKING_FIELD,
-    SEARCH_LAG,
-    Access,
-    Report,
-    confirmed,
-    read_schema,
-)
+from crm_adapters.base import BOOKING_FIELD, SEARCH_LAG, confirmed, read_schema
 from crm_adapters.finder import address_in, note_lost_targets, read_ids
 from crm_adapters.pipedrive.client import (
     AT_ONCE,
     CALLS,
+    FACTS,
     FIELD_PATHS,
     LEAD_ID,
     SEARCHES,
@@ -86,6 +71,7 @@ class PipedriveAdapter:
     batch_size: ClassVar[int] = 20
     asks_ahead: ClassVar[bool] = True
     allowances: ClassVar[Sequence[RateLimit]] = (CALLS, SEARCHES)
+    api_facts: ClassVar[ApiFacts] = FACTS
     shape: ClassVar[CrmShape] = CrmShape(
         listed=frozenset({"meeting.type"}),
         owner_fields=dict.fromkeys(ObjectName, "owner_id"),

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from app.domain.allowance import RateLimit
+from app.crm.objects import ObjectName
+from app.crm.port import Access, ApiFacts
 from app.domain.errors import Gone, InvalidRecord, RateLimited, RetryLater, Unreadable
-from app.domain.records import ObjectName
+from app.domain.rate_limits import RateLimit
 from app.outbound.reply import (
     Json,
     a_list,
@@ -21,9 +22,9 @@ from app.outbound.reply import (
     some_object,
     some_text,
 )
-from crm_adapters.base import Access
 from crm_adapters.http import MOST_PAGES, ApiSession, shorten, with_token
 from crm_adapters.pipedrive.errors import refusal
+from crm_adapters.rate_headers import limits_in
 
 V2, V1 = "/api/v2", "/v1"
 """The one place for the versions. v1 remains for users, deal participants and leads, which v2 does not
@@ -52,6 +53,14 @@ CALLS = RateLimit("2 seconds", 80, 2.0)
 """Of the smallest plan; the headers tell of larger ones.
 https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting"""
 SEARCHES = RateLimit("searches", 10, 2.0, told=False)
+FACTS = ApiFacts(
+    # https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting
+    limits_in(
+        ("x-ratelimit-remaining", "x-ratelimit-limit"),
+        ("x-daily-ratelimit-token-remaining", ""),
+    ),
+    reset_header="x-ratelimit-reset",
+)
 LEADS_PAGE = 100
 SEARCH_PAGE = 100
 """Records that one search gives."""

@@ -6,21 +6,12 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 
+from app.crm.lookup import CrmRecord, FoundBy, Lookup, LookupKey, MatchKey, Whose
+from app.crm.objects import FieldValue, ObjectName, Ref
 from app.domain.countries import read_country
 from app.domain.errors import AccountRefused, Gone, InvalidRecord
 from app.domain.people import normalise_email, spellings
 from app.domain.phones import is_number, last_digits
-from app.domain.records import (
-    CrmRecord,
-    FieldValue,
-    FoundBy,
-    Lookup,
-    LookupKey,
-    MatchKey,
-    ObjectName,
-    Ref,
-    Whose,
-)
 from app.outbound.reply import Json, an_id, some_object, some_text
 from crm_adapters.base import BOOKING_FIELD
 from crm_adapters.finder import Claim, Hit, KeyFinder, recognise_lost_create

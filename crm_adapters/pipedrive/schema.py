@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from app.crm.objects import ObjectName
+from app.crm.schema import CrmField, FieldKind, FieldOption, Pipeline, Stage
 from app.domain.errors import InvalidRecord
-from app.domain.records import CrmField, FieldKind, FieldOption, ObjectName, Pipeline, Stage
 from app.outbound.reply import Json, a_text, an_id, some_objects, some_text
 
 CUSTOM_KEY = re.compile(r"[0-9a-f]{40}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.domain.records import FieldValue
+from app.crm.objects import FieldValue
 from app.domain.values import (
     money_parts,
     money_text,

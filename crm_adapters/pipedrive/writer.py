@@ -9,6 +9,9 @@ from typing import TypeVar
 
 import structlog
 
+from app.crm.changes import Change, Plan, WriteOutcome, WriteResult
+from app.crm.objects import Fields, ObjectName, Ref
+from app.crm.port import Report
 from app.domain.errors import (
     AccountRefused,
     Conflict,
@@ -18,17 +21,8 @@ from app.domain.errors import (
     RetryLater,
     Unauthorized,
 )
-from app.domain.records import (
-    Change,
-    Fields,
-    ObjectName,
-    Plan,
-    Ref,
-    WriteOutcome,
-    WriteResult,
-)
 from app.outbound.reply import Json
-from crm_adapters.base import Report, confirmed, ids_of, problem_of, unblocked, unlinked
+from crm_adapters.base import confirmed, ids_of, problem_of, unblocked, unlinked
 from crm_adapters.http import together
 from crm_adapters.pipedrive.client import PipedriveClient, is_lead
 from crm_adapters.pipedrive.schema import CustomFields

@@ -10,7 +10,19 @@ from urllib.parse import urlsplit
 
 from simple_salesforce.format import format_soql
 
-from app.domain.allowance import RateLimit
+from app.crm.changes import Change, Plan
+from app.crm.lookup import Lookup, LookupResults, MatchKey
+from app.crm.objects import ObjectName, Ref
+from app.crm.port import Access, ApiFacts, Report
+from app.crm.schema import (
+    CrmAccount,
+    CrmField,
+    CrmShape,
+    Directory,
+    FieldKind,
+    FieldOption,
+    NewField,
+)
 from app.domain.countries import read_country
 from app.domain.errors import (
     AccountRefused,
@@ -20,28 +32,14 @@ from app.domain.errors import (
     RetryLater,
     Unreadable,
 )
-from app.domain.records import (
-    Change,
-    CrmAccount,
-    CrmField,
-    CrmShape,
-    Directory,
-    FieldKind,
-    FieldOption,
-    Lookup,
-    LookupResults,
-    MatchKey,
-    NewField,
-    ObjectName,
-    Plan,
-    Ref,
-)
+from app.domain.rate_limits import RateLimit
 from app.domain.zones import country_of_zone
 from app.outbound.reply import Json, a_list, a_text, an_id, an_object, rows, some_objects, some_text
-from crm_adapters.base import Access, Report, confirmed, read_schema, unblocked
+from crm_adapters.base import confirmed, read_schema, unblocked
 from crm_adapters.finder import note_lost_targets, read_ids
 from crm_adapters.salesforce.client import (
     CALLS,
+    FACTS,
     KEY,
     SOBJECTS,
     SalesforceClient,
@@ -93,6 +91,7 @@ class SalesforceAdapter:
     batch_size: ClassVar[int] = MAX_GRAPHS
     asks_ahead: ClassVar[bool] = False
     allowances: ClassVar[Sequence[RateLimit]] = (CALLS,)
+    api_facts: ClassVar[ApiFacts] = FACTS
     shape: ClassVar[CrmShape] = CrmShape(
         objects=tuple(ObjectName),
         native_keys={ObjectName.DEAL: MatchKey.BOOKING},

@@ -10,12 +10,13 @@ from urllib.parse import urlencode
 import requests
 from simple_salesforce.api import Salesforce
 
-from app.domain.allowance import RateLimit
+from app.crm.objects import ObjectName
+from app.crm.port import Access, ApiFacts, LimitsRead
 from app.domain.errors import AccountRefused, CrmError, Gone, RetryLater, Unreadable
-from app.domain.records import ObjectName
-from app.outbound.reply import Json, Reply, a_text, an_object, lowered, part, rows
+from app.domain.rate_limits import LimitHeaders, RateLimit
+from app.outbound.reply import Json, Reply, a_text, an_object, header_number, lowered, part, rows
 from app.outbound.wire import bound
-from crm_adapters.base import BOOKING_FIELD, Access
+from crm_adapters.base import BOOKING_FIELD
 from crm_adapters.http import MOST_PAGES, exchange, refusal_of, with_token
 from crm_adapters.salesforce.errors import cannot_be_asked, error_of
 
@@ -33,6 +34,21 @@ SOBJECTS = {
 }
 CALLS = RateLimit("a second", 25, 1.0, told=False)
 """Salesforce has a budget of 24 hours, told in a header, and no limit a second; this one is ours."""
+
+
+def read_usage(headers: Mapping[str, str]) -> LimitsRead:
+    """The day's budget from `Sforce-Limit-Info: api-usage=18/15000`.
+
+    https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/headers_api_usage.htm
+    """
+    used, _, most = headers.get("sforce-limit-info", "").partition("api-usage=")[2].partition("/")
+    spent, allowed = header_number(used), header_number(most.partition(" ")[0].rstrip(";,"))
+    if spent is None or allowed is None:
+        return None, None
+    return None, LimitHeaders(max(0, allowed - spent), allowed)
+
+
+FACTS = ApiFacts(read_usage)
 
 
 def rule_headers(assign: bool) -> dict[str, str]:

@@ -7,24 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from simple_salesforce.format import format_soql
 
+from app.crm.lookup import CrmRecord, FoundBy, Lookup, LookupKey, LookupResults, MatchKey, Whose
+from app.crm.objects import PEOPLE, SHARED, ObjectName, Ref
+from app.crm.schema import CrmField, FieldKind
 from app.domain.countries import read_country
 from app.domain.people import ascii_domain, normalise_email, spellings
 from app.domain.phones import is_number, last_digits
-from app.domain.records import (
-    PEOPLE,
-    SHARED,
-    CrmField,
-    CrmRecord,
-    FieldKind,
-    FoundBy,
-    Lookup,
-    LookupKey,
-    LookupResults,
-    MatchKey,
-    ObjectName,
-    Ref,
-    Whose,
-)
 from app.outbound.reply import Json, an_id, some_text
 from crm_adapters.finder import booked_ids, ids_of, oldest_first, recognise_lost_create
 from crm_adapters.salesforce.client import KEY, SOBJECTS, SalesforceClient

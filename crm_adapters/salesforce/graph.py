@@ -8,6 +8,9 @@ from urllib.parse import quote
 
 from simple_salesforce.format import format_soql
 
+from app.crm.changes import Change, Plan, WriteOutcome, WriteResult
+from app.crm.objects import PEOPLE, SHARED, Fields, ObjectName, Ref
+from app.crm.port import Report
 from app.domain.errors import (
     AccountRefused,
     Conflict,
@@ -16,20 +19,9 @@ from app.domain.errors import (
     InvalidRecord,
     RetryLater,
 )
-from app.domain.records import (
-    PEOPLE,
-    SHARED,
-    Change,
-    Fields,
-    ObjectName,
-    Plan,
-    Ref,
-    WriteOutcome,
-    WriteResult,
-)
 from app.domain.values import with_seconds
 from app.outbound.reply import Json, an_id, an_object, part, some_text
-from crm_adapters.base import Report, problem_of, there_already, unlinked
+from crm_adapters.base import problem_of, there_already, unlinked
 from crm_adapters.salesforce.client import (
     DATA,
     KEY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import string
 
-from app.domain.records import ObjectName
+from app.crm.objects import ObjectName
 from crm_adapters.finder import address_in
 from crm_adapters.salesforce.client import SOBJECTS
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from simple_salesforce.format import format_soql
 
-from app.domain.records import FieldKind
+from app.crm.schema import FieldKind
 from app.domain.values import number_text, time_text, with_seconds
 from crm_adapters.salesforce.ids import full_id
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable
 
+from app.crm.changes import Change
+from app.crm.objects import ObjectName, Ref
+from app.crm.port import Report
 from app.domain.errors import InvalidRecord
-from app.domain.records import Change, ObjectName, Ref
-from crm_adapters.base import Report
 from crm_adapters.salesforce.graph import JOINS
 
 MAX_NODES = 500

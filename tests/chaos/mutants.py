@@ -124,9 +124,9 @@ def _last_to_arrive_wins() -> None:
 
 def _failed_search_is_nobody() -> None:
     """A search that failed is taken for one that found nobody."""
+    from app.crm.lookup import LookupResults
     from app.domain.errors import RetryLater
-    from app.domain.records import LookupResults
-    from app.services import inquiry
+    from app.services import crm_state as inquiry
 
     def read_crm_state(adapter: Any, *args: Any, **kwargs: Any) -> Any:
         find = adapter.find
@@ -175,7 +175,7 @@ def _answer_before_commit() -> None:
 
 def _allowance_ignored() -> None:
     """Calls do not wait for the CRM's allowance."""
-    from app.services.allowance import SharedRateLimiter
+    from app.services.rate_limits import SharedRateLimiter
 
     SharedRateLimiter.enter = lambda gate, allowance: None
 

@@ -69,7 +69,7 @@ def _refused_owner_stays() -> None:
 
 def _all_objects_are_needed() -> None:
     """What the mapping makes nothing of has to be shown by the account all the same."""
-    from app.domain.records import ObjectName
+    from app.crm.objects import ObjectName
     from app.mapping.mapping import Mapping
 
     Mapping.needed = lambda mapping: frozenset(ObjectName)
@@ -157,7 +157,7 @@ def _full_redis_refuses_webhooks() -> None:
     """Only a Redis that is away is no reason to fail; one that answers with an error is."""
     from redis.exceptions import ConnectionError as Away
 
-    from workers import queue
+    from app.services import wake as queue
 
     queue.RedisError = Away
 

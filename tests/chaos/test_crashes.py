@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.bootstrap import Services
-from app.services.allowance import SharedRateLimiter
+from app.services.rate_limits import SharedRateLimiter
 from app.store.models import DeliveryState
 from tests.bridge import ADAPTERS, ASKED_AHEAD, PROVIDERS, sample
 from tests.chaos.crashes import LATER, Ended, Point, Stage, deliver, drain, states

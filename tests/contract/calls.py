@@ -11,20 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from app.domain.allowance import RateLimiter
-from app.domain.records import (
-    WRITE_ORDER,
-    Change,
-    FieldKind,
-    Lookup,
-    LookupKey,
-    MatchKey,
-    NewField,
-    ObjectName,
-    Plan,
-    Ref,
-)
-from crm_adapters.base import Access, Adapter, Report
+from app.crm.changes import Change, Plan
+from app.crm.lookup import Lookup, LookupKey, MatchKey
+from app.crm.objects import WRITE_ORDER, ObjectName, Ref
+from app.crm.port import Access, Adapter, Report
+from app.crm.schema import FieldKind, NewField
+from app.domain.rate_limits import RateLimiter
 from crm_adapters.guard import guarded
 from sandbox.core import Sandbox, Window
 from sandbox.serve import load_sandbox

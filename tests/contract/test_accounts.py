@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import time_machine
 
-from app.services.allowance import SharedRateLimiter
+from app.services.rate_limits import SharedRateLimiter
 from sandbox.accounts import KINDS, dress
 from sandbox.serve import Served, load_sandbox
 from tests.bridge import PROVIDERS, Bridge, sample, wait_for

@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import update
 from urllib3.connection import HTTPConnection
 
-from app.domain.records import ObjectName
+from app.crm.objects import ObjectName
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow, DeliveryRow, RecordLink
 from sandbox.core import Fault

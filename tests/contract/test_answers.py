@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.domain.allowance import NotOurs
+from app.crm.changes import WriteOutcome
+from app.crm.port import Report
 from app.domain.errors import (
     AccountMoved,
     Conflict,
@@ -25,13 +26,12 @@ from app.domain.errors import (
     RetryLater,
     ThereAlready,
 )
-from app.domain.records import WriteOutcome
+from app.domain.rate_limits import NotOurs
 from app.meetergo.client import MeetergoClient
 from app.oauth import exchange
 from app.oauth.exchange import SetupError
 from config.providers import Provider, load_providers
 from config.settings import CONFIG_DIR
-from crm_adapters.base import Report
 from sandbox.core import Grant
 from sandbox.meetergo import API_KEY, MeetergoSandbox
 from sandbox.serve import load_sandbox

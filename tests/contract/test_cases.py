@@ -10,7 +10,7 @@ import pytest
 import time_machine
 from pydantic import ValidationError
 
-from app.services.allowance import SharedRateLimiter
+from app.services.rate_limits import SharedRateLimiter
 from tests.contract.case_files import (
     CASES,
     DESKS,

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import pytest
 import time_machine
 
-from app.domain.records import APPENDABLE, FieldKind, ObjectName
+from app.crm.objects import ObjectName
+from app.crm.schema import APPENDABLE, FieldKind
 from app.mapping.check import check_against
 from app.mapping.load import mapping_of
-from app.services.allowance import SharedRateLimiter
+from app.services.rate_limits import SharedRateLimiter
 from sandbox.hubspot import _property
 from tests.contract.case_files import Webhook, case_for
 from tests.contract.play import START, Play

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.services.allowance import SharedRateLimiter
+from app.services.rate_limits import SharedRateLimiter
 from tests.bridge import PROVIDERS, Bridge, sample
 from tests.contract.account_faults import XFAIL
 from tests.contract.case_files import DESKS

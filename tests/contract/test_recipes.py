@@ -10,7 +10,7 @@ import pytest
 import time_machine
 from ruamel.yaml import YAML
 
-from app.services.allowance import SharedRateLimiter
+from app.services.rate_limits import SharedRateLimiter
 from tests.bridge import PROVIDERS
 from tests.contract.case_files import case_for
 from tests.contract.desk import CustomField

@@ -10,16 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from app.domain.records import (
-    DesiredBooking,
-    DesiredRecord,
-    LookupKey,
-    Match,
-    MatchKey,
-    ObjectName,
-    Ref,
-)
+from app.crm.lookup import LookupKey, Match, MatchKey
+from app.crm.objects import ObjectName, Ref
 from app.store.engine import utcnow
+from app.sync.desired import DesiredBooking, DesiredRecord
 from config.settings import CONFIG_DIR
 from sandbox.core import Fault
 from tests.bridge import ASKED_AHEAD, Bridge, sample

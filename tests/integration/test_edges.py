@@ -17,8 +17,8 @@ from alembic.config import Config
 from flask.sessions import SecureCookieSessionInterface
 from sqlalchemy import Engine, event, text, update
 
-from app import trial
 from app.domain.json_text import MAX_DEPTH
+from app.services import mapping_trial as trial
 from app.services import sessions
 from app.services.sessions import Person
 from app.store.engine import MIGRATIONS
@@ -387,6 +387,6 @@ def test_a_try_of_a_mapping_ends_soon(
     monkeypatch.setattr(trial, "SECONDS", 0.5)
     assert len(hostile) <= trial.MAX_TEXT
     began = time.thread_time()  # of the processor: what others do on this machine is no matter
-    found = trial.try_text(lite.services, "hubspot", hostile, None)
+    found = lite.services.trial.try_text("hubspot", hostile, None)
     assert time.thread_time() - began < 2
     assert found.mistakes

@@ -14,11 +14,13 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import pytest
 import requests
 
-from app.domain.allowance import RateLimit
+from app.crm.objects import ObjectName
+from app.crm.port import Access, Report
+from app.crm.schema import CrmAccount, CrmShape, Directory
 from app.domain.errors import Unauthorized
-from app.domain.records import CrmAccount, CrmShape, Directory, ObjectName
+from app.domain.rate_limits import RateLimit
 from config.settings import CONFIG_DIR
-from crm_adapters.base import Access, CrmField, Report
+from crm_adapters.base import CrmField
 from crm_adapters.http import ApiSession, RefusedToken, with_token
 from crm_adapters.hubspot import HubSpotAdapter
 from tests.bridge import Bridge

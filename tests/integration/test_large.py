@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from app.crm.port import Access
 from app.domain.errors import InvalidRecord
-from crm_adapters.base import Access
 from sandbox.core import Window
 from tests.bridge import ADAPTERS, Bridge, sample
 from tests.contract.test_adapters import only, person, view

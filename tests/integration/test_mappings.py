@@ -16,15 +16,15 @@ from ruamel.yaml import YAML
 from sqlalchemy import select
 from structlog.testing import capture_logs
 
+from app.crm.port import Access
 from app.domain.errors import InvalidRecord
-from app.mapping.diff import Diff
 from app.mapping.mapping import lay_over
-from app.mapping.present import same
 from app.mapping.schema import json_schema
 from app.store.engine import utcnow
 from app.store.models import BookingRow, DeliveryRow
+from app.sync.diff import Diff
+from app.sync.values import same
 from config.settings import CONFIG_DIR
-from crm_adapters.base import Access
 from sandbox.core import Fault, Window
 from tests.bridge import DATA, PROVIDERS, Bridge, sample
 from workers.batch import Batch

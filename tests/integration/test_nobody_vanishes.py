@@ -14,7 +14,6 @@ from app.domain.booking import Booking
 from app.domain.events import read_booking, read_event
 from app.store.bookings import _codec
 from app.store.engine import utcnow
-from app.trial import try_text
 from config.settings import SettingsError
 from sandbox.core import Contact, View
 from tests.bridge import PROVIDERS, Bridge, sample
@@ -169,7 +168,7 @@ def test_a_proposed_file_makes_no_company_of_a_relay_either(first: Bridge) -> No
     book(first, jane(email="x7k2@privaterelay.appleid.com"))
     row = first.connection(PROVIDERS[0])
     text = first.services.mappings.path(PROVIDERS[0]).read_text(encoding="utf-8")
-    trial = try_text(first.services, PROVIDERS[0], text, row)
+    trial = first.services.trial.try_text(PROVIDERS[0], text, row)
     assert trial.mistakes == () and trial.account and not trial.account.problem
     (shown,) = trial.account.bookings
     assert {record.object for record in shown.records} == {"contact", "deal", "meeting"}

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from app.services.mapping_trial import MAX_TEXT, MOST_BOOKINGS
 from app.services.sessions import Person
 from app.store.models import ConnectionRow
-from app.trial import MAX_TEXT, MOST_BOOKINGS
 from config.settings import CONFIG_DIR
 from sandbox.core import Fault
 from tests.bridge import PROVIDERS, Bridge, sample, wait_for

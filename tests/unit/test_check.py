@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.errors import MappingError
-from app.domain.records import (
+from app.crm.lookup import MatchKey
+from app.crm.objects import ObjectName
+from app.crm.schema import (
     CrmField,
     CrmShape,
     Directory,
     FieldKind,
     FieldOption,
-    MatchKey,
     NewField,
-    ObjectName,
     Pipeline,
     Stage,
 )
+from app.domain.errors import MappingError
 from app.mapping.check import check_against
 from app.mapping.load import MappingText
 

@@ -4,16 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from app.domain.records import (
-    Fields,
-    FoundBy,
-    Lookup,
-    LookupKey,
-    MatchKey,
-    ObjectName,
-    Ref,
-    content_hash,
-)
+from app.crm.lookup import FoundBy, Lookup, LookupKey, MatchKey
+from app.crm.objects import Fields, ObjectName, Ref, content_hash
 from crm_adapters.finder import recognise_lost_create
 
 MINE = "default:b1"

@@ -12,25 +12,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from app.domain.records import (
-    CrmRecord,
-    DesiredRecord,
-    Directory,
-    FieldValue,
-    LedgerEntry,
-    LookupKey,
-    LookupResults,
-    Match,
-    MatchKey,
-    ObjectName,
-    Ref,
-    WriteRule,
-    content_hash,
-)
+from app.crm.lookup import CrmRecord, LookupKey, LookupResults, Match, MatchKey
+from app.crm.objects import FieldValue, ObjectName, Ref, content_hash
+from app.crm.schema import Directory
 from app.mapping import conditions, templates
 from app.mapping.check import _Judge
 from app.mapping.conditions import check_condition, holds
-from app.mapping.diff import settle
 from app.mapping.load import MappingText
 from app.mapping.paths import FIXED, NAME_PATHS, build_context, check_path, resolve
 from app.mapping.schema import (
@@ -48,7 +35,10 @@ from app.mapping.schema import (
 )
 from app.mapping.templates import check_template, render
 from app.mapping.transforms import PLAIN, WITH_ARGUMENT, apply_transforms, check_transform
-from app.mapping.wanted import MergedRecord
+from app.sync.desired import DesiredRecord, WriteRule
+from app.sync.diff import settle
+from app.sync.ledger_entry import LedgerEntry
+from app.sync.merge import MergedRecord
 from config.providers import load_providers
 from config.settings import CONFIG_DIR
 from crm_adapters.base import load_adapter

@@ -9,6 +9,7 @@ import pytest
 import requests
 import responses
 
+from app.crm.port import Access, Adapter
 from app.domain.errors import (
     AccountMoved,
     FreshTokenRefused,
@@ -22,7 +23,6 @@ from app.meetergo.client import MeetergoClient
 from app.outbound.reply import seconds_asked
 from config.providers import load_providers
 from config.settings import CONFIG_DIR, SettingsError
-from crm_adapters.base import Access, Adapter
 from crm_adapters.guard import guarded
 from crm_adapters.http import shorten
 from crm_adapters.hubspot.client import dated
@@ -93,7 +93,10 @@ class Tokens:
 
 
 def adapter() -> Adapter:
-    return guarded(PipedriveAdapter(Access("https://api.example", Tokens(), timeout=1)))
+    facts = PipedriveAdapter.api_facts
+    return guarded(
+        PipedriveAdapter(Access("https://api.example", Tokens(), timeout=1, facts=facts))
+    )
 
 
 @responses.activate

@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from app.crm.objects import ObjectName
+from app.crm.schema import CrmField, CrmShape, Directory, FieldKind, FieldOption
 from app.domain.booking import Booking
 from app.domain.errors import InvalidRecord, MappingError
 from app.domain.events import read_booking, read_event
-from app.domain.records import CrmField, CrmShape, Directory, FieldKind, FieldOption, ObjectName
 from app.mapping.coerce import coerce
 from app.mapping.conditions import check_condition, holds
 from app.mapping.load import MappingText, load_mapping

@@ -10,19 +10,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.domain.records import (
-    CrmShape,
-    DesiredBooking,
-    DesiredRecord,
-    Directory,
-    LedgerEntry,
-    ObjectName,
-    Ref,
-    WriteRule,
-)
-from app.mapping.diff import settle
-from app.mapping.known import known_after
-from app.mapping.wanted import merge
+from app.crm.objects import ObjectName, Ref
+from app.crm.schema import CrmShape, Directory
+from app.sync.desired import DesiredBooking, DesiredRecord, WriteRule
+from app.sync.diff import settle
+from app.sync.ledger_entry import LedgerEntry
+from app.sync.ledger_rules import known_after
+from app.sync.merge import merge
 
 REF = Ref(ObjectName.CONTACT, "email:jane@globex.example")
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC)

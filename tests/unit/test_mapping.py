@@ -11,32 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.crm.lookup import CrmRecord, LookupResults
+from app.crm.objects import ObjectName, Ref
+from app.crm.schema import CrmField, CrmShape, Directory, FieldKind, FieldOption, Pipeline, Stage
 from app.domain.booking import Booking
 from app.domain.errors import InvalidRecord, MappingError
 from app.domain.events import read_booking, read_event
-from app.domain.records import (
-    CrmField,
-    CrmRecord,
-    CrmShape,
-    DesiredRecord,
-    Directory,
-    FieldKind,
-    FieldOption,
-    LedgerEntry,
-    LookupResults,
-    ObjectName,
-    Pipeline,
-    Ref,
-    Stage,
-    WriteRule,
-)
 from app.domain.text import cut, measure
-from app.mapping.diff import settle
-from app.mapping.known import known_after, written
 from app.mapping.load import load_mapping, mapping_of
 from app.mapping.plan import PlanContext, Planner
 from app.mapping.transforms import apply_transforms
-from app.mapping.wanted import MergedRecord, merge
+from app.sync.desired import DesiredRecord, WriteRule
+from app.sync.diff import settle
+from app.sync.ledger_entry import LedgerEntry
+from app.sync.ledger_rules import known_after, written
+from app.sync.merge import MergedRecord, merge
 from config.providers import load_providers
 from config.settings import CONFIG_DIR
 from crm_adapters.base import load_adapter

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.records import ObjectName, Whose
-from crm_adapters.base import Access, Adapter
+from app.crm.lookup import Whose
+from app.crm.objects import ObjectName
+from app.crm.port import Access, Adapter
 from crm_adapters.hubspot import HubSpotAdapter
 from crm_adapters.pipedrive import PipedriveAdapter
 from crm_adapters.salesforce import SalesforceAdapter

@@ -14,39 +14,26 @@ import jsonschema
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
+from app.crm.lookup import CrmRecord, FoundBy, Lookup, LookupResults
+from app.crm.objects import Fields, ObjectName, Ref
+from app.crm.schema import CrmField, CrmShape, Directory, FieldKind, FieldOption, Pipeline, Stage
 from app.domain.booking import Booking
 from app.domain.errors import CrmError, UnfitPayload
 from app.domain.events import read_booking, read_event, read_form
 from app.domain.history import History
-from app.domain.records import (
-    CrmField,
-    CrmRecord,
-    CrmShape,
-    DesiredBooking,
-    Directory,
-    FieldKind,
-    FieldOption,
-    Fields,
-    FoundBy,
-    LedgerEntry,
-    Lookup,
-    LookupResults,
-    ObjectName,
-    Pipeline,
-    Ref,
-    Stage,
-)
 from app.domain.text import measure
-from app.mapping.ask import ask
 from app.mapping.check import check_against
-from app.mapping.diff import Diff, settle
-from app.mapping.known import written
 from app.mapping.load import MappingText
 from app.mapping.mapping import Mapping as FieldMapping
 from app.mapping.paths import FIXED, kind_of
 from app.mapping.plan import PlanContext, Planner
 from app.mapping.schema import json_schema
-from app.mapping.wanted import merge
+from app.sync.desired import DesiredBooking
+from app.sync.diff import Diff, settle
+from app.sync.ledger_entry import LedgerEntry
+from app.sync.ledger_rules import written
+from app.sync.lookups import ask
+from app.sync.merge import merge
 from config.providers import load_providers
 from config.settings import CONFIG_DIR
 from crm_adapters.base import load_adapter

@@ -8,7 +8,7 @@ import pytest
 from urllib3 import PoolManager
 from urllib3.connection import HTTPConnection
 
-from app.domain.allowance import RateLimiter
+from app.domain.rate_limits import RateLimiter
 from app.outbound.wire import PIECE, BoundedTransport, watch
 
 

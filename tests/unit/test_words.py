@@ -6,16 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.domain.records import (
-    CrmField,
-    CrmShape,
-    Directory,
-    FieldKind,
-    FieldOption,
-    ObjectName,
-    Pipeline,
-    Stage,
-)
+from app.crm.objects import ObjectName
+from app.crm.schema import CrmField, CrmShape, Directory, FieldKind, FieldOption, Pipeline, Stage
 from app.mapping.words import in_words
 
 DEAL = ObjectName.DEAL

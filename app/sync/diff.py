@@ -5,34 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from app.domain.errors import Ambiguous, CrmError, RetryLater
-from app.domain.records import (
+from app.crm.changes import Change, Plan
+from app.crm.lookup import CrmRecord, FoundBy, LookupResults, Match, OnLost, OnSeveral
+from app.crm.objects import (
     OWN_COMPANY,
     PEOPLE,
-    READING,
     SHARED,
     WRITE_ORDER,
-    Change,
-    CrmRecord,
-    CrmShape,
-    DesiredRecord,
-    Directory,
-    FieldKind,
     FieldValue,
     Fingerprints,
-    FoundBy,
-    LedgerEntry,
-    LookupResults,
-    Match,
     ObjectName,
-    OnLost,
-    OnSeveral,
-    Plan,
     Ref,
-    WriteRule,
 )
+from app.crm.schema import CrmShape, Directory, FieldKind
+from app.domain.errors import Ambiguous, CrmError, RetryLater
 from app.domain.text import measure
-from app.mapping.ask import (
+from app.sync.desired import READING, DesiredRecord, WriteRule
+from app.sync.ledger_entry import LedgerEntry
+from app.sync.ledger_rules import changed_fields, is_ours, still_said
+from app.sync.lookups import (
     Ledger,
     is_own_company,
     is_unfilled,
@@ -41,9 +32,8 @@ from app.mapping.ask import (
     match_of,
     rule_of,
 )
-from app.mapping.known import changed_fields, is_ours, still_said
-from app.mapping.present import appended, as_list, blank, is_later_stage, same
-from app.mapping.wanted import MergedRecord, only
+from app.sync.merge import MergedRecord, only
+from app.sync.values import appended, as_list, blank, is_later_stage, same
 
 ON_ITS_WAY = 60.0
 """Seconds for which a create whose answer never came may still reach the CRM."""

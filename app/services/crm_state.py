@@ -5,23 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from app.domain.records import (
-    OWN_COMPANY,
-    PEOPLE,
-    CrmRecord,
-    Directory,
-    Fingerprints,
-    FoundBy,
-    LedgerEntry,
-    LookupResults,
-    ObjectName,
-    Ref,
-)
-from app.mapping.ask import ask, is_own_company
-from app.mapping.diff import Claimed, Diff, LookUp, settle
-from app.mapping.shared import Shared, with_others
-from app.mapping.wanted import MergedRecord
-from crm_adapters.base import Adapter
+from app.crm.lookup import CrmRecord, FoundBy, LookupResults
+from app.crm.objects import OWN_COMPANY, PEOPLE, Fingerprints, ObjectName, Ref
+from app.crm.port import Adapter
+from app.crm.schema import Directory
+from app.sync.diff import Claimed, Diff, LookUp, settle
+from app.sync.ledger_entry import LedgerEntry
+from app.sync.lookups import ask, is_own_company
+from app.sync.merge import MergedRecord
+from app.sync.shared_deals import Shared, with_others
 
 
 @dataclass(frozen=True)

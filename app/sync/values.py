@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from app.domain.records import Directory, FieldValue, Stage
+from app.crm.objects import FieldValue
+from app.crm.schema import Directory, Stage
 from app.domain.values import number_text, time_text
 
 _NUMBER = re.compile(r"-?\d{1,18}(?:\.\d{1,18})?")

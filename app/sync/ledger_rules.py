@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from app.domain.records import (
-    SHARED,
-    Change,
-    DesiredRecord,
-    FieldValue,
-    Fingerprints,
-    LedgerEntry,
-    WriteRule,
-    content_hash,
-)
-from app.mapping.present import blank, forms_of
-from app.mapping.wanted import MergedRecord
+from app.crm.changes import Change
+from app.crm.objects import SHARED, FieldValue, Fingerprints, content_hash
+from app.sync.desired import DesiredRecord, WriteRule
+from app.sync.ledger_entry import LedgerEntry
+from app.sync.merge import MergedRecord
+from app.sync.values import blank, forms_of
 
 FILLING = frozenset({WriteRule.NEVER_BLANK, WriteRule.IF_EMPTY, WriteRule.UNTOUCHED})
 """The rules under which an older booking fills what a newer one left empty."""

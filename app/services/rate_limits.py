@@ -14,8 +14,8 @@ import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 
-from app.domain.allowance import LimitHeaders, RateLimit, RateLimiter
 from app.domain.errors import AllowanceUsed, RateLimited
+from app.domain.rate_limits import LimitHeaders, RateLimit, RateLimiter
 
 log = structlog.get_logger(__name__)
 LIVE_MARGIN = 0.08

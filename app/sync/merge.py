@@ -6,16 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from app.domain.records import (
-    WRITE_ORDER,
-    DesiredBooking,
-    DesiredRecord,
-    Match,
-    ObjectName,
-    Ref,
-    WriteRule,
-)
-from app.mapping.present import appended, blank
+from app.crm.lookup import Match
+from app.crm.objects import WRITE_ORDER, ObjectName, Ref
+from app.sync.desired import DesiredBooking, DesiredRecord, WriteRule
+from app.sync.values import appended, blank
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from app.domain.records import CrmShape, DesiredRecord, Directory, Fingerprints
+from app.crm.objects import Fingerprints
+from app.crm.schema import CrmShape, Directory
+from app.sync.desired import DesiredRecord
 
 
 @dataclass(frozen=True)

@@ -5,26 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from app.domain.records import (
-    OWN_COMPANY,
-    PEOPLE,
-    READING,
-    SHARED,
-    CrmShape,
-    DesiredRecord,
-    Directory,
-    FieldValue,
-    LedgerEntry,
-    Lookup,
-    LookupKey,
-    Match,
-    MatchKey,
-    ObjectName,
-    Ref,
-    WriteRule,
-)
-from app.mapping.known import changed_fields
-from app.mapping.wanted import MergedRecord
+from app.crm.lookup import Lookup, LookupKey, Match, MatchKey
+from app.crm.objects import OWN_COMPANY, PEOPLE, SHARED, FieldValue, ObjectName, Ref
+from app.crm.schema import CrmShape, Directory
+from app.sync.desired import READING, DesiredRecord, WriteRule
+from app.sync.ledger_entry import LedgerEntry
+from app.sync.ledger_rules import changed_fields
+from app.sync.merge import MergedRecord
 
 Ledger = Mapping[Ref, LedgerEntry]
 

@@ -1,0 +1,163 @@
+"""Shows what a mapping, in use or only proposed, would do in an account: it reads, and writes nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any
+
+from app.crm.port import Adapter
+from app.crm.schema import Directory
+from app.domain.booking import Booking
+from app.domain.errors import CrmError, MappingError
+from app.mapping.check import check_against
+from app.mapping.load import MappingText
+from app.mapping.mapping import Mapping
+from app.mapping.patience import patience
+from app.security.encryption import Cipher
+from app.services.mappings import MappingFiles
+from app.services.preview import BookingPreview, Previewer
+from app.services.questions import questions_seen, warn
+from app.store.engine import Store, utcnow
+from app.store.models import WORKING, ConnectionRow
+from config.providers import Providers
+
+MOST_BOOKINGS = 20
+"""Bookings that a trial looks at, the newest ones: each may have to be looked up in the CRM."""
+SPAN = timedelta(days=7)
+"""How far back a trial looks."""
+MAX_TEXT = 100_000
+"""Characters of a file that is tried."""
+
+
+SECONDS = 2.0
+"""How long the text of one may be looked at: webhooks are taken by the same process."""
+_ONE = threading.Lock()
+"""One text at a time: each keeps the processor to itself."""
+
+
+@dataclass(frozen=True)
+class AccountPreview:
+    """What bookings would come to in one account, or why nobody knows."""
+
+    connection: int
+    provider: str
+    account: str
+    mapping_version: str | None = None
+    bookings: tuple[BookingPreview, ...] = ()
+    problem: str | None = None
+    advice: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of trying the text of a mapping file."""
+
+    mistakes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What no stored booking has: maybe a slip, maybe only new."""
+    version: str = ""
+    account: AccountPreview | None = None
+
+
+class MappingTrial:
+    """Tries mapping files on accounts; nothing is kept."""
+
+    def __init__(
+        self,
+        store: Store,
+        cipher: Cipher,
+        mappings: MappingFiles,
+        providers: Providers,
+        adapter: Callable[[int], Adapter],
+    ) -> None:
+        self._store = store
+        self._cipher = cipher
+        self._mappings = mappings
+        self._providers = providers
+        self._adapter = adapter
+
+    def preview_account(self, row: ConnectionRow, bookings: Sequence[Booking]) -> AccountPreview:
+        """What bookings would come to in an account by the mapping in use, or why nobody knows."""
+        problem = self._unusable(row)
+        if problem:
+            return problem
+        mapping = self._mappings[row.provider]
+        return self._live(row, bookings, mapping, self._adapter(row.id), None)
+
+    def try_text(self, provider: str, text: str, row: ConnectionRow | None) -> Trial:
+        """Check a text, and show what it would do to the bookings of last week; nothing is kept."""
+        if len(text) > MAX_TEXT:
+            return Trial((f"The text is longer than {MAX_TEXT:,} characters.",))
+        if not _ONE.acquire(blocking=False):
+            return Trial(
+                ("Another text is being checked at the moment. Try again in a few seconds.",)
+            )
+        try:
+            with patience(SECONDS):
+                read = MappingText(f"{provider}.yaml", text, provider)
+        except MappingError as error:
+            return Trial((str(error),))
+        finally:
+            _ONE.release()
+        account = None
+        if row is not None and read.mapping is not None:
+            mapping = self._mappings.settle(read.mapping)
+            account = self._unusable(row) or self._try_live(read, mapping, row)
+        warnings = warn(read, questions_seen(self._store, self._cipher))
+        return Trial(tuple(read.lines()), tuple(warnings), read.version, account)
+
+    def _try_live(
+        self, read: MappingText, mapping: Mapping, row: ConnectionRow
+    ) -> AccountPreview | None:
+        """Let the account speak against a file first; what it would refuse is not shown as a plan."""
+        adapter = self._adapter(row.id)
+        try:
+            directory = adapter.directory()
+        except CrmError as error:
+            return _silent(row, error)
+        for complaint in check_against(mapping, adapter.shape, directory):
+            if not read.left_out(complaint.location):
+                read.note(complaint.location, complaint.message)
+        if read.mistakes:
+            return None
+        previewer = Previewer(self._store, self._cipher, utcnow)
+        bookings = previewer.since(utcnow() - SPAN, MOST_BOOKINGS)
+        return self._live(row, bookings, mapping, adapter, directory)
+
+    def _live(
+        self,
+        row: ConnectionRow,
+        bookings: Sequence[Booking],
+        mapping: Mapping,
+        adapter: Adapter,
+        directory: Directory | None,
+    ) -> AccountPreview:
+        previewer = Previewer(self._store, self._cipher, utcnow)
+        try:
+            found = previewer.live(row.id, adapter, mapping, bookings, directory=directory)
+        except CrmError as error:
+            return _silent(row, error)
+        return AccountPreview(row.id, row.provider, row.account, mapping.version, tuple(found))
+
+    def _unusable(self, row: ConnectionRow) -> AccountPreview | None:
+        words, advice = None, None
+        if row.provider not in self._providers:
+            words = f"providers.yaml no longer names {row.provider}."
+        elif row.status not in WORKING:
+            words = f"The connection is {row.status}. {row.last_error or ''}".strip()
+            advice = row.next_step
+        if words is None:
+            return None
+        return AccountPreview(row.id, row.provider, row.account, problem=words, advice=advice)
+
+
+def _silent(row: ConnectionRow, error: CrmError) -> AccountPreview:
+    about = (row.id, row.provider, row.account)
+    return AccountPreview(*about, problem=error.message, advice=error.advice)
