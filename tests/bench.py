@@ -21,7 +21,7 @@ from app.mapping.plan import Planner
 from app.security.signatures import sign_body
 from app.services.rate_limits import room
 from app.store.bookings import keep_newest
-from app.store.deliveries import mark_due
+from app.store.delivery_marking import mark_due
 from app.store.engine import utcnow
 from config.providers import load_providers
 from config.settings import CONFIG_DIR

@@ -26,8 +26,9 @@ from app.services import secrets
 from app.services.rate_limits import LocalBudget, SharedRateLimiter
 from app.services.watch import waiting
 from app.store import deliveries
-from app.store.deliveries import SKEW, WORKABLE
+from app.store.deliveries import WORKABLE
 from app.store.engine import utcnow
+from app.store.leases import SKEW
 from app.store.models import WORKING, ConnectionRow, DeliveryRow, DeliveryState, UtcTime
 from config.settings import CONFIG_DIR
 from sandbox import core, meetergo

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from app.services.secrets import fingerprint
-from app.store.deliveries import LEASE
 from app.store.engine import utcnow
+from app.store.leases import LEASE
 from sandbox.core import Fault
 from tests.bridge import KEY
 from tests.month import World

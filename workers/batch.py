@@ -41,7 +41,7 @@ from app.mapping.plan import PlanContext, Planner, refs_of
 from app.services.crm_state import LedgerQueries, read_crm_state
 from app.services.sharing import Sharing
 from app.services.sources import UnknownSource
-from app.store import deliveries
+from app.store import deliveries, delivery_outcomes, leases
 from app.store.bookings import (
     has_booked_since,
     histories,
@@ -165,7 +165,7 @@ class Batch:
         """Put the deliveries back as they were: there is no use in writing them now."""
         with self._write() as session:
             for delivery, _ in self._rows:
-                deliveries.release(session, delivery.id, 0)
+                delivery_outcomes.release(session, delivery.id, 0)
 
     def write(self) -> None:
         """Bring the deliveries into the CRM. Raises what ends the drain, after noting what was done.
@@ -463,29 +463,29 @@ class Batch:
             work = works.get(delivery.id)
             if work is None and self._settled:
                 self._given_back = True
-                deliveries.release(session, delivery.id, mine)
+                delivery_outcomes.release(session, delivery.id, mine)
                 continue
             work = work or _Work(delivery.id, booking.revision)
             problem = self._problem(work)
             if problem and isinstance(self._stopped_by, NotOurs):
                 # Whose fault it is was not looked into any more.
                 self._given_back = True
-                deliveries.release(session, work.delivery_id, mine)
+                delivery_outcomes.release(session, work.delivery_id, mine)
                 continue
             refused = problem is None and self._refused_by is not None and self._is_open(work)
             if problem and self._looks_again(work, problem):
                 self._given_back = True
-                deliveries.isolate(session, work.delivery_id, mine)
+                delivery_outcomes.isolate(session, work.delivery_id, mine)
                 continue
             if (refused and len(self._rows) > 1) or (problem and self._may_pass_alone(work)):
                 self._given_back = True
-                deliveries.isolate(session, work.delivery_id, mine)
+                delivery_outcomes.isolate(session, work.delivery_id, mine)
                 continue
             problem = self._refused_by if refused else problem
             if problem is None and self._is_open(work):
                 given_up += self._end_open(session, work, mine)
             elif problem:
-                given_up += deliveries.record_failure(
+                given_up += delivery_outcomes.record_failure(
                     session, work.delivery_id, work.revision, problem, mine, self._now()
                 )
             else:
@@ -500,25 +500,27 @@ class Batch:
         now, stopped_by = self._now(), self._stopped_by
         if stopped_by is None:
             lost = RetryLater("The adapter left a record without an answer.")
-            return deliveries.record_failure(
+            return delivery_outcomes.record_failure(
                 session, work.delivery_id, work.revision, lost, calls, now
             )
         if isinstance(stopped_by, RetryLater) and not isinstance(stopped_by, RateLimited):
-            return deliveries.record_outage(
+            return delivery_outcomes.record_outage(
                 session, work.delivery_id, work.revision, stopped_by, calls, now
             )
         if isinstance(stopped_by, AccountRefused) and len(self._rows) == 1:
-            deliveries.record_account_refusal(session, work.delivery_id, stopped_by, calls, now)
+            delivery_outcomes.record_account_refusal(
+                session, work.delivery_id, stopped_by, calls, now
+            )
         else:
             self._given_back = True
-            deliveries.release(session, work.delivery_id, calls)
+            delivery_outcomes.release(session, work.delivery_id, calls)
         return False
 
     def _end_well(self, session: Session, work: _Work, calls: int) -> bool:
         """End a delivery that went through, or of which nothing is wanted; True for the first."""
         wanted, now = work.desired, self._now()
         assert wanted is not None  # noqa: S101 - what was not planned is open
-        ending = deliveries.DeliveryEnd(
+        ending = delivery_outcomes.DeliveryEnd(
             calls,
             self._account.mapping.version,
             self._notes(wanted),
@@ -527,11 +529,11 @@ class Batch:
         )
         numbers = (work.delivery_id, work.revision)
         if wanted.skipped:
-            deliveries.complete_skipped(session, *numbers, wanted.skipped, ending, now)
+            delivery_outcomes.complete_skipped(session, *numbers, wanted.skipped, ending, now)
         elif wanted.wait_until:
-            deliveries.postpone(session, *numbers, wanted.wait_until, ending, now)
+            delivery_outcomes.postpone(session, *numbers, wanted.wait_until, ending, now)
         else:
-            deliveries.complete(session, *numbers, ending, now)
+            delivery_outcomes.complete(session, *numbers, ending, now)
             return True
         return False
 
@@ -653,7 +655,7 @@ def write_as_holder(store: Store, lease: Lease) -> AbstractContextManager[Sessio
     @contextmanager
     def begin() -> Iterator[Session]:
         with store.write() as session:
-            if not deliveries.hold_lease(session, lease.connection_id, lease.fence):
+            if not leases.hold_lease(session, lease.connection_id, lease.fence):
                 raise LeaseLost
             yield session
 

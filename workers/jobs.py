@@ -13,7 +13,8 @@ from app.domain.errors import CrmError, RateLimited
 from app.services.catch_up import WalkKind
 from app.services.wake import CONFIRM_JOB, NOTICE_JOB, RECONCILE_JOB, SYNC_JOB
 from app.services.watch import watch
-from app.store.deliveries import connections_with_work, recover_missed, release_rechecks
+from app.store.deliveries import connections_with_work
+from app.store.delivery_marking import recover_missed, release_rechecks
 from app.store.engine import utcnow
 from workers.pool import DrainPool
 

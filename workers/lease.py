@@ -9,8 +9,8 @@ from types import TracebackType
 import structlog
 
 from app.domain.rate_limits import NotOurs
-from app.store.deliveries import LEASE, give_lease, hold_lease
 from app.store.engine import DATABASE_DOWN, Store
+from app.store.leases import LEASE, give_lease, hold_lease
 
 log = structlog.get_logger(__name__)
 RENEW_EVERY = LEASE.total_seconds() / 4

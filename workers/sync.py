@@ -25,7 +25,7 @@ from app.domain.errors import (
     RetryLater,
 )
 from app.domain.errors import Unauthorized as UnauthorizedError
-from app.store import deliveries
+from app.store import deliveries, delivery_marking, delivery_outcomes, leases
 from app.store.connections import (
     PROBED,
     NoticeKind,
@@ -34,8 +34,8 @@ from app.store.connections import (
     tell,
     tell_failures,
 )
-from app.store.deliveries import PROBE_WITHIN
 from app.store.engine import DATABASE_DOWN, utcnow
+from app.store.leases import PROBE_WITHIN
 from app.store.ledger import Ledger
 from app.store.models import WORKING, ConnectionRow, ConnectionStatus
 from crm_adapters.guard import place_of
@@ -143,7 +143,7 @@ class Drainer:
             row = session.get_one(ConnectionRow, lease.connection_id, with_for_update=True)
             row.stalls += 1
             stalls = row.stalls
-            ended = deliveries.record_unforeseen(
+            ended = delivery_outcomes.record_unforeseen(
                 session, lease.connection_id, lease.fence, why, now
             )
             if ended:
@@ -170,10 +170,10 @@ class Drainer:
         """
         asked = ticks()
         with self._store.write() as session:
-            fence = deliveries.take_lease(session, connection_id, self._now())
+            fence = leases.take_lease(session, connection_id, self._now())
             if fence is None:
                 return None
-            aside = deliveries.take_over_orphans(session, connection_id, fence, self._now())
+            aside = delivery_outcomes.take_over_orphans(session, connection_id, fence, self._now())
             row = session.get_one(ConnectionRow, connection_id)
             if aside:
                 tell_failures(session, row, self._now())
@@ -185,7 +185,7 @@ class Drainer:
         """Say that what was in hand alone has killed nobody, although the lease was lost."""
         if lease.alone is not None:
             with self._store.write() as session:
-                deliveries.clear_crash(session, lease.alone, lease.fence, self._now())
+                delivery_outcomes.clear_crash(session, lease.alone, lease.fence, self._now())
 
     def _work(self, lease: Lease, row: ConnectionRow, deadline: float) -> None:
         grant = grant_of(row)
@@ -296,7 +296,7 @@ class Drainer:
         with write_as_holder(self._store, lease) as session:
             ledger = Ledger(session, self._services.cipher, lease.connection_id)
             people = [ref.key for ref in ledger.abandoned()]
-            deliveries.mark_people_due(session, lease.connection_id, people, self._now())
+            delivery_marking.mark_people_due(session, lease.connection_id, people, self._now())
 
     def _probe(self, lease: Lease, account: OpenAccount) -> None:
         """See by one harmless call whether a CRM that was out of order answers. Raises RetryLater.

@@ -31,7 +31,7 @@ from app.mapping.provision import retyped, type_in_words
 from app.mapping.schema import json_schema
 from app.services.preview import BookingPreview, Previewer, describe
 from app.services.questions import answers_seen, questions_seen, warn
-from app.store.deliveries import mark_replanned_due
+from app.store.delivery_marking import mark_replanned_due
 from app.store.engine import utcnow
 from app.store.inbox import read_event_row
 from app.store.models import AuditLog, ConnectionRow, EventRow

@@ -13,7 +13,7 @@ from rich.table import Table
 from app.bootstrap import Services
 from app.services.overview import Overview
 from app.services.sources import DEFAULT_SOURCE, SourceRules, UnknownSource
-from app.store.deliveries import retry_failed
+from app.store.delivery_marking import retry_failed
 from app.store.engine import utcnow
 from app.store.models import AuditLog, DeliveryState
 

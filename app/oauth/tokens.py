@@ -18,8 +18,8 @@ from app.domain.errors import RetryLater, Unauthorized
 from app.oauth import exchange
 from app.security.encryption import Cipher
 from app.store.connections import Problem, set_status
-from app.store.deliveries import SKEW
 from app.store.engine import Store, utcnow
+from app.store.leases import SKEW
 from app.store.models import WORKING, ConnectionRow, ConnectionStatus, Revocation
 from config.providers import Provider, Providers
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from app.store.deliveries import mark_due
+from app.store.delivery_marking import mark_due
 from app.store.engine import Store, utcnow
 from app.store.models import AuditLog, BookingRow
 

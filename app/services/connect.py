@@ -18,7 +18,7 @@ from app.oauth.flow import ConnectRequest
 from app.oauth.tokens import REVOCATION_PURPOSE, TokenService
 from app.security.encryption import Cipher
 from app.store.connections import set_status
-from app.store.deliveries import discard_parked, mark_all_due, mark_missed_due
+from app.store.delivery_marking import discard_parked, mark_all_due, mark_missed_due
 from app.store.engine import CONNECT_TURN, Store, take_turns, utcnow
 from app.store.models import (
     WORKING,

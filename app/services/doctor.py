@@ -23,7 +23,7 @@ from app.services.secrets import WebhookSecrets, fingerprint
 from app.services.sources import Sources, SourceView
 from app.services.wake import Waker
 from app.services.watch import waiting
-from app.store.deliveries import count_parked
+from app.store.delivery_marking import count_parked
 from app.store.engine import DATABASE_DOWN, Store, utcnow
 from app.store.models import WORKING, ConnectionRow, ConnectionStatus, DeliveryRow, DeliveryState
 from app.store.rekey import MissingKey, check_keys

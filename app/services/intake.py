@@ -31,7 +31,7 @@ from app.services.secrets import WebhookSecrets
 from app.services.sources import SourceRules, Sources, UnknownSource
 from app.store.bookings import keep_newest, note_details, set_outcome, story_mates
 from app.store.columns import is_unfit
-from app.store.deliveries import mark_due
+from app.store.delivery_marking import mark_due
 from app.store.engine import Store, utcnow
 from app.store.inbox import add_event, hold_event, read_event_row
 from app.store.meeting_types import note_type, with_type

@@ -13,7 +13,7 @@ from apprise.utils.parse import parse_urls
 from sqlalchemy import func, select, update
 
 from app.store.connections import NoticeKind
-from app.store.deliveries import count_parked
+from app.store.delivery_marking import count_parked
 from app.store.engine import Store, utcnow
 from app.store.models import BookingRow, ConnectionRow, DeliveryRow, DeliveryState, Notice
 from app.store.sources import count_waiting

@@ -14,7 +14,7 @@ from app.domain.booking import Booking
 from app.security.encryption import Cipher
 from app.services.watch import Waiting, waiting
 from app.store.bookings import read_state
-from app.store.deliveries import count_parked
+from app.store.delivery_marking import count_parked
 from app.store.engine import Store, utcnow
 from app.store.ledger import Ledger
 from app.store.models import (

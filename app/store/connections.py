@@ -8,7 +8,7 @@ from enum import StrEnum
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.store.deliveries import park, unpark
+from app.store.delivery_marking import park, unpark
 from app.store.models import WORKING, ConnectionRow, ConnectionStatus, Notice
 
 COLLECT = timedelta(seconds=60)

@@ -73,9 +73,9 @@ def _no_intent() -> None:
 
 def _lease_not_fenced() -> None:
     """Whoever held the lease once may write for ever."""
-    from app.store import deliveries
+    from app.store import leases
 
-    deliveries.hold_lease = lambda session, connection_id, fence: True
+    leases.hold_lease = lambda session, connection_id, fence: True
 
 
 def _last_look_too_early() -> None:
@@ -89,9 +89,9 @@ def _lease_never_ends() -> None:
     """A dead drainer keeps its connection."""
     from datetime import timedelta
 
-    from app.store import deliveries
+    from app.store import leases
 
-    deliveries.LEASE = timedelta(days=365)
+    leases.LEASE = timedelta(days=365)
 
 
 def _wake_up_lost() -> None:
@@ -151,9 +151,9 @@ def _failed_search_is_nobody() -> None:
 
 def _outage_uses_attempts() -> None:
     """Waiting for a CRM that is down uses up a booking's attempts."""
-    from app.store import deliveries
+    from app.store import delivery_outcomes
 
-    deliveries.record_outage = deliveries.record_failure
+    delivery_outcomes.record_outage = delivery_outcomes.record_failure
 
 
 def _answer_before_commit() -> None:

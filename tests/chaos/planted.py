@@ -143,14 +143,14 @@ def _old_pauses_stand() -> None:
     """A pause that was set before the clock went back is kept until the clock is there again."""
     from sqlalchemy import or_
 
-    from app.store import deliveries
+    from app.store import deliveries, leases
     from app.store.models import WORKING, ConnectionRow
 
     def may_be_tried(now: Any) -> Any:
         over = or_(ConnectionRow.pause_until.is_(None), ConnectionRow.pause_until <= now)
         return ConnectionRow.status.in_(WORKING) & over
 
-    deliveries.may_be_tried = may_be_tried
+    leases.may_be_tried = deliveries.may_be_tried = may_be_tried
 
 
 def _full_redis_refuses_webhooks() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from app.store.deliveries import LEASE
+from app.store.leases import LEASE
 from app.store.models import ConnectionRow, DeliveryRow, RecordLink
 from config.settings import Settings
 from sandbox.core import Fault

@@ -17,7 +17,7 @@ from time_machine import Traveller
 
 from app.domain.booking import MeetingOutcome
 from app.mapping.check import check_against
-from app.store.deliveries import release_rechecks
+from app.store.delivery_marking import release_rechecks
 from app.store.engine import Store, utcnow
 from app.store.models import BookingRow, ConnectionRow, DeliveryRow
 from sandbox.accounts import dress

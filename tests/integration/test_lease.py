@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from app.store import deliveries
+from app.store import deliveries, delivery_outcomes, leases
 from app.store.engine import utcnow
 from app.store.models import DeliveryRow
 from tests.bridge import Bridge, sample
@@ -32,7 +32,7 @@ def test_a_worker_with_another_clock_waits_for_its_turn(database_url: str, minut
     assert wrong._take(1) is not None
     ends = bridge.connection("hubspot").drain_until
     assert ends is not None
-    assert timedelta() < ends - utcnow() <= deliveries.LEASE + timedelta(seconds=1)
+    assert timedelta() < ends - utcnow() <= leases.LEASE + timedelta(seconds=1)
     bridge.close()
 
 
@@ -40,11 +40,11 @@ def test_who_stood_still_while_the_lease_was_given_does_not_have_it(
     crm: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lease runs from when it was asked for, not from when the worker heard that it has it."""
-    inherit, clock = deliveries.take_over_orphans, 1000.0
+    inherit, clock = delivery_outcomes.take_over_orphans, 1000.0
 
     def slowly(session: Session, connection_id: int, fence: int, now: datetime) -> Any:
         nonlocal clock
-        clock += deliveries.LEASE.total_seconds() + 1
+        clock += leases.LEASE.total_seconds() + 1
         return inherit(session, connection_id, fence, now)
 
     for module in (lease, sync):
@@ -60,7 +60,9 @@ def test_who_stood_still_while_the_lease_was_given_does_not_have_it(
     assert crm.delivery(next(iter(crm.served))).state == "due"
 
 
-@pytest.mark.parametrize("before", [0, deliveries.MOST_STANDSTILLS], ids=["first", "each time"])
+@pytest.mark.parametrize(
+    "before", [0, delivery_outcomes.MOST_STANDSTILLS], ids=["first", "each time"]
+)
 def test_a_booking_at_which_living_workers_stand_still_has_killed_none(
     crm: Bridge, monkeypatch: pytest.MonkeyPatch, before: int
 ) -> None:
@@ -71,7 +73,7 @@ def test_a_booking_at_which_living_workers_stand_still_has_killed_none(
 
     def stands_still(batch: Batch, beside: Batch | None) -> Any:
         nonlocal clock
-        clock += deliveries.LEASE.total_seconds() + 1
+        clock += leases.LEASE.total_seconds() + 1
         lose_lease(crm)
         following = drainers.pop()
         if drainers:

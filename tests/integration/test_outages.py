@@ -12,8 +12,9 @@ from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
 from app.domain.errors import InvalidRecord, RetryLater
-from app.store import deliveries
-from app.store.deliveries import FEW, LEAST_ATTEMPTS, LEAST_TIME, OPEN_AFTER, RETRY_CEILINGS
+from app.store import deliveries, delivery_outcomes
+from app.store.deliveries import FEW, OPEN_AFTER
+from app.store.delivery_outcomes import LEAST_ATTEMPTS, LEAST_TIME, RETRY_CEILINGS
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow, DeliveryRow, DeliveryState
 from sandbox import hubspot as sandbox_hubspot
@@ -295,7 +296,7 @@ def test_at_least_ten_attempts_over_four_days(tmp_path: Path) -> None:
     while not given_up:
         with crm.services.store.write() as session:
             lost = RetryLater("No answer.")
-            given_up = deliveries.record_failure(session, delivery.id, 1, lost, 0, now)
+            given_up = delivery_outcomes.record_failure(session, delivery.id, 1, lost, 0, now)
             row = session.get_one(DeliveryRow, delivery.id)
             if not given_up:
                 waits.append((row.next_attempt_at - now).total_seconds())
@@ -315,7 +316,7 @@ def test_a_refusal_is_not_tried_again(tmp_path: Path) -> None:
     (delivery,) = crm.deliveries()
     with crm.services.store.write() as session:
         refused = InvalidRecord("No.", {"amount": "No."})
-        assert deliveries.record_failure(session, delivery.id, 1, refused, 0, utcnow())
+        assert delivery_outcomes.record_failure(session, delivery.id, 1, refused, 0, utcnow())
     assert crm.deliveries()[0].error_fields == {"amount": "No."}
     crm.close()
 

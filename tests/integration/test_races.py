@@ -14,7 +14,7 @@ from app.domain.errors import Unauthorized
 from app.services import bookings, intake
 from app.services.bookings import sync_again
 from app.services.connect import Connector
-from app.store import deliveries
+from app.store import deliveries, delivery_marking, delivery_outcomes, leases
 from app.store.connections import set_status
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow, ConnectionStatus, Notice
@@ -26,7 +26,7 @@ from tests.contract.test_adapters import BOOKING, only, person, view
 from tests.integration.test_begun import dying
 from tests.postgres import postgres_url
 from workers import batch
-from workers import lease as leases
+from workers import lease as lease_module
 from workers.lease import Lease
 
 
@@ -119,7 +119,7 @@ def test_an_older_revision_is_never_wanted_again(crm: Bridge, provider: str) -> 
         old = session.get_one(bookings.BookingRow, 1)
     crm.post(sample("booking_rescheduled"))
     with crm.services.store.write() as session:
-        deliveries.mark_due_for(session, old, connection, utcnow())
+        delivery_marking.mark_due_for(session, old, connection, utcnow())
     assert crm.delivery(provider).wanted_revision == old.revision + 1
     crm.settle()
 
@@ -157,7 +157,7 @@ def test_a_webhook_while_a_booking_is_set_aside(
 ) -> None:
     """Its newer state is tried, whatever became of the one before."""
     shared.post(sample("booking_created"))
-    for _ in range(deliveries.MOST_KILLS):
+    for _ in range(delivery_outcomes.MOST_KILLS):
         with dying(shared):
             shared.drain()
     move = Meanwhile(lambda: shared.post(sample("booking_rescheduled")).status_code)
@@ -262,7 +262,7 @@ def test_a_lease_that_was_given_back_stays_so(
     crm: Bridge, provider: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A renewal that is under way as a drain ends does not take the connection for 15 s more."""
-    monkeypatch.setattr(leases, "RENEW_EVERY", 0.01)
+    monkeypatch.setattr(lease_module, "RENEW_EVERY", 0.01)
     renewing, given = threading.Event(), threading.Event()
 
     write = crm.services.store.write
@@ -274,9 +274,9 @@ def test_a_lease_that_was_given_back_stays_so(
         return write()
 
     with crm.services.store.write() as session:
-        fence = deliveries.take_lease(session, 1, utcnow())
+        fence = leases.take_lease(session, 1, utcnow())
     assert fence is not None
-    mine = Lease(crm.services.store, 1, fence, leases.ticks())
+    mine = Lease(crm.services.store, 1, fence, lease_module.ticks())
     monkeypatch.setattr(crm.services.store, "write", wait_first)
     with mine:
         assert renewing.wait(5)

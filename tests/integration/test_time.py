@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
 from app.services.watch import waiting
-from app.store import deliveries
+from app.store import deliveries, leases
 from app.store.connections import NoticeKind, set_status
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow, ConnectionStatus, Notice
@@ -92,7 +92,7 @@ def test_two_drains_further_apart_than_a_lease(
         bridge = Bridge(url, (provider,), mappings_dir=folder).connect_all()
         bridge.post(sample("booking_created"))
         bridge.drain()
-        clock.forward(deliveries.LEASE.total_seconds() + 5)
+        clock.forward(leases.LEASE.total_seconds() + 5)
         CHANGES[change](bridge, provider, clock)
         bridge.post(sample("booking_rescheduled"))
         bridge.drain()
@@ -278,7 +278,7 @@ def test_a_lease_is_kept_whatever_is_raised(
 ) -> None:
     """The thread that renews a lease goes on after any exception, and the lease with it."""
     bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",)).connect_all()
-    renew, tries = deliveries.hold_lease, 0
+    renew, tries = leases.hold_lease, 0
 
     def sometimes(*args: Any) -> bool:
         nonlocal tries

@@ -1,0 +1,325 @@
+"""Marks deliveries as due, parked or waiting: what has to go where, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    case,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.orm import Session
+
+from app.store.bookings import hash_of, insert_ignoring
+from app.store.deliveries import WORKABLE
+from app.store.leases import SKEW
+from app.store.models import (
+    WORKING,
+    BookingPerson,
+    BookingRow,
+    ConnectionRow,
+    ConnectionStatus,
+    DeliveryRow,
+    DeliveryState,
+    UtcTime,
+)
+
+OVERLOOKED, RACE = timedelta(hours=1), timedelta(minutes=1)
+"""For how long after a connection began to work bookings are looked for that it does not know of,
+and how much earlier than it they may have come: no transaction is open for longer."""
+
+
+FRESH: dict[str, Any] = {
+    "attempts": 0, "worker_crashes": 0, "failing_since": None, "last_outage_at": None,
+    "failure_notified": False,
+}  # fmt: skip
+"""What a delivery that is wanted anew starts with."""
+
+
+def mark_due(
+    session: Session, booking: BookingRow, now: datetime, backlog: bool = False
+) -> list[int]:
+    """Mark the newest state as due everywhere; give the connections to wake.
+
+    `backlog`: it is old news and comes after what is live.
+    """
+    connections = session.scalars(
+        select(ConnectionRow)
+        .where(ConnectionRow.status != ConnectionStatus.DISCONNECTED)
+        .order_by(ConnectionRow.id)
+    ).all()
+    for connection in connections:
+        mark_due_for(session, booking, connection, now, backlog)
+    return [c.id for c in connections if c.status in WORKING]
+
+
+def mark_due_for(
+    session: Session,
+    booking: BookingRow,
+    connection: ConnectionRow,
+    now: datetime,
+    backlog: bool = False,
+) -> None:
+    """Mark a booking's newest state as due for one connection; a failed delivery gets new tries."""
+    active = connection.status in WORKING
+    values = {
+        "booking_id": booking.id,
+        "connection_id": connection.id,
+        "wanted_revision": booking.revision,
+        "state": (DeliveryState.DUE if active else DeliveryState.PARKED).value,
+        "backlog": backlog,
+        "next_attempt_at": now - SKEW,
+        "due_since": now,
+        "updated_at": now,
+        **FRESH,
+    }
+    new = {**values, "synced_revision": 0, "calls": 0}
+    session.execute(insert_ignoring(session, DeliveryRow, new, ["booking_id", "connection_id"]))
+    values["wanted_revision"] = _newer(literal(booking.revision))
+    # A booking that changes again while it waits has been waiting since before.
+    values["due_since"] = func.coalesce(DeliveryRow.due_since, literal(now, UtcTime()))
+    session.execute(
+        update(DeliveryRow)
+        .where(DeliveryRow.booking_id == booking.id, DeliveryRow.connection_id == connection.id)
+        .values(**values)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _newer(revision: ColumnElement[int]) -> ColumnElement[int]:
+    """A revision to want, unless a newer one is wanted by now: another process may have been first."""
+    wanted = DeliveryRow.wanted_revision
+    return case((wanted > revision, wanted), else_=revision)
+
+
+def release_rechecks(session: Session, now: datetime) -> None:
+    """Take up again what was to be looked at once more although nothing changed.
+
+    `recheck_at` stays: by it the plan knows that this is the second look.
+    """
+    session.execute(
+        update(DeliveryRow)
+        .where(DeliveryRow.recheck_at <= now, DeliveryRow.state == DeliveryState.SYNCED)
+        .values(state=DeliveryState.DUE.value, next_attempt_at=now - SKEW, due_since=now)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def recover_missed(session: Session, now: datetime) -> None:
+    """Want what was stored in the moment in which a connection was made or came back.
+
+    The webhook's transaction saw the connection as it was before, and the connection's did not see
+    the webhook: such a booking would wait, or go nowhere, although everything works.
+    """
+    working = ConnectionRow.status.in_(WORKING)
+    ids = (
+        select(ConnectionRow.id)
+        .join(DeliveryRow)
+        .where(working, DeliveryRow.state == DeliveryState.PARKED)
+    )
+    for connection_id in session.scalars(ids.distinct()).all():
+        unpark(session, connection_id, now)
+    young = ConnectionRow.status_since > now - OVERLOOKED
+    for connection in session.scalars(select(ConnectionRow).where(working, young)).all():
+        since = connection.status_since
+        _mark_due_unless_settled(
+            session,
+            connection,
+            now,
+            BookingRow.updated_at >= since - RACE,
+            or_(BookingRow.start >= since, BookingRow.updated_at >= since),
+        )
+
+
+def mark_people_due(
+    session: Session, connection_id: int, identities: Iterable[str], now: datetime
+) -> None:
+    """Look once more at the bookings of some people: what is known of these may be wrong."""
+    hashes = [hash_of(identity) for identity in identities]
+    theirs = select(BookingPerson.booking_id).where(BookingPerson.person_hash.in_(hashes))
+    session.execute(
+        update(DeliveryRow)
+        .where(
+            DeliveryRow.connection_id == connection_id,
+            DeliveryRow.state == DeliveryState.SYNCED,
+            DeliveryRow.booking_id.in_(theirs),
+        )
+        .values(
+            state=DeliveryState.DUE.value, backlog=True, next_attempt_at=now - SKEW, due_since=now
+        )
+        .execution_options(synchronize_session=False)
+    )
+
+
+def mark_replanned_due(session: Session, connection_id: int, version: str, now: datetime) -> int:
+    """Mark as due what another version of the mapping has planned; give its number.
+
+    What is due already may be in a worker's hands, who planned it by the version before.
+    """
+    settled = (DeliveryState.SYNCED, DeliveryState.SKIPPED, DeliveryState.FAILED)
+    other = or_(DeliveryRow.mapping_version.is_(None), DeliveryRow.mapping_version != version)
+    mine = DeliveryRow.connection_id == connection_id
+    session.execute(
+        update(DeliveryRow)
+        .where(mine, DeliveryRow.state.in_(WORKABLE))
+        .values(replan_by=version)
+        .execution_options(synchronize_session=False)
+    )
+    changed = session.execute(
+        update(DeliveryRow)
+        .where(mine, DeliveryRow.state.in_(settled), other)
+        .values(
+            state=DeliveryState.DUE.value,
+            backlog=True,
+            next_attempt_at=now - SKEW,
+            due_since=now,
+            updated_at=now,
+            **FRESH,
+        )
+        .returning(DeliveryRow.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(changed.all())
+
+
+def retry_failed(
+    session: Session,
+    now: datetime,
+    connection_id: int | None = None,
+    delivery_ids: Sequence[int] = (),
+) -> list[int]:
+    """Give failed deliveries new tries, all of them or some; give the connections to wake."""
+    working = exists().where(
+        ConnectionRow.id == DeliveryRow.connection_id, ConnectionRow.status.in_(WORKING)
+    )
+    conditions = [DeliveryRow.state == DeliveryState.FAILED, working]
+    if connection_id is not None:
+        conditions.append(DeliveryRow.connection_id == connection_id)
+    if delivery_ids:
+        conditions.append(DeliveryRow.id.in_(delivery_ids))
+    taken = session.execute(
+        update(DeliveryRow)
+        .where(*conditions)
+        .values(
+            state=DeliveryState.DUE.value,
+            backlog=True,
+            next_attempt_at=now - SKEW,
+            due_since=now,
+            updated_at=now,
+            inconclusive_batches=0,
+            **FRESH,
+        )
+        .returning(DeliveryRow.connection_id)
+        .execution_options(synchronize_session=False)
+    )
+    return [row.connection_id for row in taken]
+
+
+def park(session: Session, connection_id: int, now: datetime) -> None:
+    """Set the work of a broken connection aside: nothing is tried, nothing is lost."""
+    session.execute(
+        update(DeliveryRow)
+        .where(DeliveryRow.connection_id == connection_id, DeliveryRow.state.in_(WORKABLE))
+        .values(state=DeliveryState.PARKED.value, updated_at=now)
+    )
+
+
+def unpark(session: Session, connection_id: int, now: datetime) -> None:
+    """Take parked work up again, in the newest state of each booking."""
+    newest = select(BookingRow.revision).where(BookingRow.id == DeliveryRow.booking_id)
+    session.execute(
+        update(DeliveryRow)
+        .where(
+            DeliveryRow.connection_id == connection_id,
+            DeliveryRow.state == DeliveryState.PARKED,
+        )
+        .values(
+            state=DeliveryState.DUE.value,
+            wanted_revision=_newer(newest.scalar_subquery()),
+            backlog=True,
+            next_attempt_at=now - SKEW,
+            due_since=now,
+            updated_at=now,
+        )
+        .execution_options(synchronize_session=False)
+    )
+
+
+def discard_parked(session: Session, connection_id: int, now: datetime) -> int:
+    """Let go of parked work; a newer event of a booking takes it up again. Give its number."""
+    gone = session.execute(
+        update(DeliveryRow)
+        .where(
+            DeliveryRow.connection_id == connection_id,
+            DeliveryRow.state == DeliveryState.PARKED,
+        )
+        .values(state=DeliveryState.DISCARDED.value, updated_at=now)
+        .returning(DeliveryRow.id)
+    )
+    return len(gone.all())
+
+
+def count_parked(session: Session, connection_id: int) -> int:
+    """How many bookings wait for a connection to work again."""
+    query = select(func.count()).where(
+        DeliveryRow.connection_id == connection_id, DeliveryRow.state == DeliveryState.PARKED
+    )
+    return session.scalar(query) or 0
+
+
+def mark_missed_due(
+    session: Session, connection: ConnectionRow, now: datetime, since: datetime | None
+) -> int:
+    """Mark as due what a connection has not in its newest state: bookings that have not begun, and
+    those that changed after `since` (when it was disconnected). Give their number.
+    """
+    wanted = BookingRow.start >= now
+    if since is not None:
+        wanted = or_(wanted, BookingRow.updated_at >= since)
+    return _mark_due_unless_settled(session, connection, now, wanted)
+
+
+def _mark_due_unless_settled(
+    session: Session, connection: ConnectionRow, now: datetime, *wanted: ColumnElement[bool]
+) -> int:
+    settled = exists().where(
+        DeliveryRow.booking_id == BookingRow.id,
+        DeliveryRow.connection_id == connection.id,
+        DeliveryRow.wanted_revision == BookingRow.revision,
+    )
+    query = select(BookingRow).where(*wanted, ~settled).order_by(BookingRow.id)
+    rows = session.scalars(query).all()
+    for row in rows:
+        mark_due_for(session, row, connection, now, backlog=True)
+    return len(rows)
+
+
+def mark_all_due(session: Session, connection_id: int, now: datetime) -> None:
+    """Mark everything that was ever wanted as due once more: the records are gone or elsewhere."""
+    newest = select(BookingRow.revision).where(BookingRow.id == DeliveryRow.booking_id)
+    session.execute(
+        update(DeliveryRow)
+        .where(
+            DeliveryRow.connection_id == connection_id,
+            DeliveryRow.state != DeliveryState.DISCARDED,
+        )
+        .values(
+            state=DeliveryState.DUE.value,
+            wanted_revision=_newer(newest.scalar_subquery()),
+            synced_revision=0,
+            backlog=True,
+            next_attempt_at=now - SKEW,
+            due_since=now,
+            updated_at=now,
+            **FRESH,
+        )
+        .execution_options(synchronize_session=False)
+    )
