@@ -14,6 +14,7 @@ from app.crm.objects import ObjectName, Ref
 from app.crm.port import Access, Adapter, ApiFacts, Report
 from app.crm.schema import CrmAccount, CrmField, CrmShape, Directory, NewField
 from app.domain.errors import CrmError, Unauthorized, Unreadable
+from app.domain.faults import place_of
 from app.domain.rate_limits import NotOurs, RateLimit
 from crm_adapters.http import OwnFault, Redirected, RefusedToken
 
@@ -123,14 +124,3 @@ class GuardedAdapter:
 def guarded(adapter: Adapter) -> Adapter:
     """An adapter that nothing but the declared errors comes out of."""
     return cast(Adapter, GuardedAdapter(adapter))
-
-
-def place_of(error: Exception) -> str:
-    """Where an exception was raised, as `file:line` within this project: its text may hold data."""
-    trace, place = error.__traceback__, ""
-    while trace:
-        path = trace.tb_frame.f_code.co_filename
-        if "site-packages" not in path or not place:
-            place = f"{'/'.join(path.split('/')[-2:])}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return place

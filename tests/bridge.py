@@ -28,7 +28,7 @@ from sandbox.core import Sandbox
 from sandbox.serve import Served, load_sandbox
 from tests import ready_made
 from tests.ready_made import is_untouched
-from workers.sync import Drainer
+from workers.drain import Drainer
 
 DATA = Path(__file__).parent / "data"
 SECRET = "webhook-secret-1"

@@ -25,7 +25,7 @@ from app.services import rate_limits as allowance
 from app.services import secrets
 from app.services.rate_limits import LocalBudget, SharedRateLimiter
 from app.services.watch import waiting
-from app.store import deliveries
+from app.store import deliveries, leases
 from app.store.deliveries import WORKABLE
 from app.store.engine import utcnow
 from app.store.leases import SKEW
@@ -36,8 +36,8 @@ from sandbox.meetergo import API_KEY, MeetergoSandbox
 from sandbox.serve import Served
 from tests.bridge import KEY, SECRET, Bridge, make_settings, sample
 from tests.chaos.system import lift_limits
-from workers import jobs, lease, sync
-from workers.sync import Drainer
+from workers import drain, jobs, lease
+from workers.drain import Drainer
 
 START = datetime(2026, 11, 23, 8, tzinfo=UTC)
 LOOK = 20.0
@@ -85,7 +85,7 @@ def own_time(patch: pytest.MonkeyPatch, clock: Clock) -> None:
     shim = SimpleNamespace(monotonic=clock.ticks, sleep=clock.forward, time=time.time)
     for module in (tokens, allowance, secrets, core, meetergo):
         patch.setattr(module, "time", shim)
-    for owner in (lease, sync):
+    for owner in (lease, drain):
         patch.setattr(owner, "ticks", clock.ticks)
     patch.setattr(allowance, "LocalBudget", partial(LocalBudget, now=clock.ticks))
 
@@ -96,7 +96,7 @@ def own_time(patch: pytest.MonkeyPatch, clock: Clock) -> None:
         gate.ensure_lease()
         gate._keep_share_of_day()
 
-    patch.setattr(deliveries, "_clock", told)
+    patch.setattr(leases, "_clock", told)
     patch.setattr(SharedRateLimiter, "enter", enter)
 
 

@@ -12,7 +12,7 @@ from app.store.leases import LEASE
 from sandbox.core import Fault
 from tests.bridge import KEY
 from tests.month import World
-from workers.sync import Drainer
+from workers.drain import Drainer
 
 Trouble = Iterator[None]
 """Begins at the first step, and ends at the second, where it has one."""

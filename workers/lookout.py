@@ -12,8 +12,8 @@ from collections.abc import Callable
 import structlog
 
 from app.bootstrap import Services
+from app.domain.faults import place_of
 from app.store.engine import DATABASE_DOWN
-from crm_adapters.guard import place_of
 from workers.pool import DrainPool
 
 log = structlog.get_logger(__name__)

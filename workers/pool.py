@@ -10,7 +10,7 @@ import structlog
 
 from app.bootstrap import Services
 from app.store.engine import DATABASE_DOWN
-from workers.sync import STOP_GRACE, Drainer
+from workers.drain import STOP_GRACE, Drainer
 
 log = structlog.get_logger(__name__)
 MOST_THREADS = 16

@@ -19,8 +19,8 @@ from rq.exceptions import DequeueTimeout, NoSuchJobError, StopRequested
 from rq.job import Job
 from rq.queue import Queue
 
+from app.domain.faults import place_of
 from app.store.engine import DATABASE_DOWN
-from crm_adapters.guard import place_of
 
 log = structlog.get_logger(__name__)
 MOST_BYTES = 4096

@@ -16,7 +16,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from app.store.delivery_outcomes import REFUSALS
+from app.domain.errors import AccountMoved, AccountRefused, MissingScope
 from app.store.leases import SKEW, may_be_tried
 from app.store.models import (
     BookingRow,
@@ -43,6 +43,10 @@ OPEN_AFTER = 3
 
 
 WORKABLE = (DeliveryState.DUE, DeliveryState.RETRYING, DeliveryState.WAITING)
+
+
+REFUSALS = (AccountRefused.code, AccountMoved.code, MissingScope.code)
+"""Codes of what an account refuses as a whole."""
 
 
 def due(

@@ -13,14 +13,12 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from app.domain.errors import (
-    AccountMoved,
     AccountRefused,
     Blocked,
     CrmError,
     Gone,
     InvalidRecord,
     KilledWorker,
-    MissingScope,
     RetryLater,
     ThereAlready,
     Unforeseen,
@@ -56,10 +54,6 @@ MOST_KILLS = 2
 MOST_AT_ONCE = 6
 """Records in a row that turn out to be gone, or to be there, and for each of which a booking is
 tried again at once."""
-
-
-REFUSALS = (AccountRefused.code, AccountMoved.code, MissingScope.code)
-"""Codes of what an account refuses as a whole."""
 
 
 def take_over_orphans(session: Session, connection_id: int, fence: int, now: datetime) -> list[int]:

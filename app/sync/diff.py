@@ -24,7 +24,7 @@ from app.sync.desired import READING, DesiredRecord, WriteRule
 from app.sync.ledger_entry import LedgerEntry
 from app.sync.ledger_rules import changed_fields, is_ours, still_said
 from app.sync.lookups import (
-    Ledger,
+    LedgerEntries,
     is_own_company,
     is_unfilled,
     is_unique,
@@ -68,7 +68,7 @@ class Diff:
 
 def settle(
     wanted: Mapping[Ref, MergedRecord],
-    ledger: Ledger,
+    ledger: LedgerEntries,
     shape: CrmShape,
     directory: Directory,
     findings: LookupResults | None = None,
@@ -116,7 +116,7 @@ def settle(
 
 
 def _choose_people(
-    wanted: Mapping[Ref, MergedRecord], ledger: Ledger, findings: LookupResults
+    wanted: Mapping[Ref, MergedRecord], ledger: LedgerEntries, findings: LookupResults
 ) -> dict[Ref, MergedRecord]:
     """Where an attendee may be a contact or a lead, keep the one that fits; the links follow."""
     left = dict(wanted)
@@ -150,7 +150,7 @@ def _is_contact(
     lead: Ref,
     contact: Ref,
     wanted: Mapping[Ref, MergedRecord],
-    ledger: Ledger,
+    ledger: LedgerEntries,
     findings: LookupResults,
 ) -> bool:
     known = ledger.get(contact)
@@ -174,8 +174,8 @@ def _relinked(item: MergedRecord, swapped: Mapping[Ref, Ref]) -> MergedRecord:
 
 
 def use_own_companies(
-    settled: Diff, ledger: Ledger, findings: LookupResults, look_up: LookUp
-) -> Ledger:
+    settled: Diff, ledger: LedgerEntries, findings: LookupResults, look_up: LookUp
+) -> LedgerEntries:
     """Let what hangs on a person hang on the company that the person belongs to in the CRM.
 
     That is before any company that is looked for, or made, by the domain of the e-mail address; unless
@@ -207,7 +207,7 @@ def use_own_companies(
 
 
 def _own_company(
-    ref: Ref, record: DesiredRecord, ledger: Ledger, findings: LookupResults
+    ref: Ref, record: DesiredRecord, ledger: LedgerEntries, findings: LookupResults
 ) -> Ref | None:
     """The company that a person belongs to, where that is another one than that of the domain."""
     found = next(iter(findings.found.get(ref, ())), None)
@@ -245,7 +245,7 @@ def _at_own_company(item: MergedRecord, own: Mapping[Ref, Ref]) -> MergedRecord:
 class _Judge:
     """Decides on one record after the other, in write order."""
 
-    ledger: Ledger
+    ledger: LedgerEntries
     shape: CrmShape
     directory: Directory
     findings: LookupResults

@@ -13,12 +13,12 @@ from app.sync.ledger_entry import LedgerEntry
 from app.sync.ledger_rules import changed_fields
 from app.sync.merge import MergedRecord
 
-Ledger = Mapping[Ref, LedgerEntry]
+LedgerEntries = Mapping[Ref, LedgerEntry]
 
 
 def ask(
     wanted: Mapping[Ref, MergedRecord],
-    ledger: Ledger,
+    ledger: LedgerEntries,
     shape: CrmShape,
     directory: Directory,
     thorough: bool = False,
@@ -73,7 +73,7 @@ def ask(
     return questions + list(_left_behind(wanted, ledger, shape, directory))
 
 
-def links_of_lost_create(known: LedgerEntry, ledger: Ledger) -> list[Ref]:
+def links_of_lost_create(known: LedgerEntry, ledger: LedgerEntries) -> list[Ref]:
     """What a record may hang on whose own create never got an answer: its id is not known."""
     if known.record_id is not None and not known.links_in_doubt:
         return []
@@ -92,7 +92,7 @@ def _was_lead(ref: Ref, known: LedgerEntry, shape: CrmShape) -> bool:
 
 
 def _left_behind(
-    wanted: Mapping[Ref, MergedRecord], ledger: Ledger, shape: CrmShape, directory: Directory
+    wanted: Mapping[Ref, MergedRecord], ledger: LedgerEntries, shape: CrmShape, directory: Directory
 ) -> Iterator[Lookup]:
     """Who was begun together with a record and is not wanted with it any more: a link to him can
     only be taken away, and the record only be found through him, once it is known who he is.
@@ -125,7 +125,7 @@ def _question(item: MergedRecord, record_id: str | None, fields: frozenset[str])
     )
 
 
-def _found_through(wanted: Mapping[Ref, MergedRecord], ledger: Ledger) -> Iterable[Ref]:
+def _found_through(wanted: Mapping[Ref, MergedRecord], ledger: LedgerEntries) -> Iterable[Ref]:
     """The people through which a deal is to be found, or told to be theirs: they are looked for first."""
     for ref, item in wanted.items():
         known = ledger.get(ref)
@@ -147,7 +147,7 @@ def is_own_company(ref: Ref) -> bool:
     return ref.object is ObjectName.COMPANY and ref.key.startswith(OWN_COMPANY)
 
 
-def _own_companies(refs: Iterable[Ref], ledger: Ledger) -> Iterator[Ref]:
+def _own_companies(refs: Iterable[Ref], ledger: LedgerEntries) -> Iterator[Ref]:
     """The companies that known people belong to."""
     for ref in refs:
         known = ledger.get(ref)
@@ -184,7 +184,7 @@ def _has_new_company(record: DesiredRecord, known: LedgerEntry) -> bool:
     return any(r.object is ObjectName.COMPANY and r not in known.links for r in record.links)
 
 
-def _may_belong_elsewhere(record: DesiredRecord, ledger: Ledger) -> bool:
+def _may_belong_elsewhere(record: DesiredRecord, ledger: LedgerEntries) -> bool:
     """Whether a company is about to be looked for or made that the person may not belong to."""
     companies = [ref for ref in record.links if ref.object is ObjectName.COMPANY]
     lacking = any(ref not in ledger or not ledger[ref].live for ref in companies)

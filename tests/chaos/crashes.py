@@ -34,7 +34,7 @@ from app.store.models import ConnectionRow, DeliveryRow
 from tests.bridge import Bridge, make_settings
 from tests.chaos.system import lift_limits
 from tests.contract.test_convergence import picture
-from workers.sync import Drainer
+from workers.drain import Drainer
 
 LATER = timedelta(hours=1)
 """How much later another process takes over: every lease has ended, every pause is over."""

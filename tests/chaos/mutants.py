@@ -50,7 +50,7 @@ def _ledger_before_the_call() -> None:
     def plan(batch: Any, beside: Any) -> Any:
         settled = plan_only(batch, beside)
         with batch._write() as session:
-            for delivery, booking in batch._rows:
+            for delivery, booking in batch.state.rows:
                 row = session.get_one(type(delivery), delivery.id)
                 row.state, row.synced_revision = "synced", booking.revision
         return settled
@@ -96,14 +96,14 @@ def _lease_never_ends() -> None:
 
 def _wake_up_lost() -> None:
     """A drainer does not look once more after it has let go."""
-    from workers import sync
+    from workers import drain
 
-    sync.deliveries.connections_with_work = lambda session, now: []
+    drain.deliveries.connections_with_work = lambda session, now: []
 
 
 def _pause_ignored() -> None:
     """A CRM that asked for a pause is called at once."""
-    from workers.sync import Drainer
+    from workers.drain import Drainer
 
     Drainer._pause = lambda drainer, lease, error: None
 
@@ -112,7 +112,7 @@ def _batches_not_kept_apart() -> None:
     """What is asked about while a batch is written may be what that batch makes."""
     from workers import batch
 
-    batch.marks_of = lambda desired, adapter, left=(): batch.Marks()
+    batch.marks_of = lambda desired, adapter, departed=(): batch.Marks()
 
 
 def _last_to_arrive_wins() -> None:
@@ -144,9 +144,9 @@ def _failed_search_is_nobody() -> None:
             adapter.find = find
 
     original = inquiry.read_crm_state
-    from workers import batch
+    from app.services import planning
 
-    batch.read_crm_state = read_crm_state
+    planning.read_crm_state = read_crm_state
 
 
 def _outage_uses_attempts() -> None:
@@ -183,15 +183,15 @@ def _allowance_ignored() -> None:
 def _poison_fails_its_batch() -> None:
     """One record that a CRM refuses fails everything that was sent with it."""
     from app.domain.errors import InvalidRecord
-    from workers.batch import Batch
+    from workers.batch_state import BatchState
 
-    problem = Batch._problem
+    problem = BatchState.problem_of
 
-    def any_problem(batch: Any, work: Any) -> Any:
-        refused = [p for p in batch._report.problems.values() if isinstance(p, InvalidRecord)]
-        return refused[0] if refused else problem(batch, work)
+    def any_problem(state: Any, planned: Any) -> Any:
+        refused = [p for p in state.report.problems.values() if isinstance(p, InvalidRecord)]
+        return refused[0] if refused else problem(state, planned)
 
-    Batch._problem = any_problem
+    BatchState.problem_of = any_problem
 
 
 MUTANTS: dict[str, Mutant] = {

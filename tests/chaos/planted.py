@@ -62,9 +62,9 @@ def _nonsense_is_an_answer() -> None:
 
 def _refused_owner_stays() -> None:
     """An owner whom the CRM refuses is no reason to look who works there."""
-    from workers.batch import Batch
+    from workers.delivery_ends import DeliveryEnds
 
-    Batch._looks_again = lambda batch, work, problem: False
+    DeliveryEnds._looks_again = lambda ends, planned, problem: False
 
 
 def _all_objects_are_needed() -> None:

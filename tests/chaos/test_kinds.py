@@ -27,10 +27,10 @@ from tests.chaos.kinds_outside import JSON, NONSENSE
 from tests.integration.test_outages import Clock
 from tests.ports import free_port
 from tests.web import web_process
-from workers import lease, sync
+from workers import drain, lease
 from workers.accounts import DIRECTORY_TTL
+from workers.drain import Drainer
 from workers.jobs import ALONE, BY_ID
-from workers.sync import Drainer
 from workers.wakeups import WakeUpWorker
 
 STRANGE: list[str] = []
@@ -75,7 +75,7 @@ def test_an_account_is_read_anew_with_the_leave_of_the_drain_at_hand(
     one.sync(sample("booking_created"))
     clock.forward(DIRECTORY_TTL + 1)
     ticks = lease.ticks
-    for module in (lease, sync):
+    for module in (lease, drain):
         monkeypatch.setattr(module, "ticks", lambda: ticks() + DIRECTORY_TTL + 1)
     calls = one.sandbox(PROVIDERS[0]).calls.copy()
     one.post(sample("booking_created", id="later"))

@@ -21,7 +21,7 @@ from config.settings import Settings
 from sandbox.core import Fault
 from tests.bridge import PROVIDERS, sample, wait_for
 from tests.chaos.system import System
-from workers.sync import STOP_GRACE
+from workers.drain import STOP_GRACE
 
 PATIENCE = 120.0
 """Seconds that a busy machine may take for what takes half a minute."""

@@ -16,7 +16,7 @@ from tests.chaos.run import compare, oracle
 from tests.chaos.system import serve
 from tests.integration.test_outages import Clock
 from tests.thorough import THOROUGH, some
-from workers.sync import Drainer
+from workers.drain import Drainer
 
 FAULTS = (
     lambda dice: Fault(status=500, times=dice.randint(1, 3)),

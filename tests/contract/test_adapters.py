@@ -23,7 +23,7 @@ from app.store.engine import utcnow
 from app.store.models import ConnectionRow, DeliveryRow, RecordLink
 from sandbox.core import Fault
 from tests.bridge import Bridge, sample, wait_for
-from workers.sync import Drainer
+from workers.drain import Drainer
 
 DAY = timedelta(days=1)
 BOOKING = "default:6f0f7c1e-3a55-4c0e-9d58-0d2f7f0a11c1"

@@ -24,7 +24,7 @@ from crm_adapters.salesforce import errors as salesforce
 from tests.bridge import Bridge, sample
 from tests.contract.test_adapters import only
 from tests.integration.test_outages import Clock
-from workers.sync import Drainer
+from workers.drain import Drainer
 
 ERRORS: dict[Sort, type[Exception]] = {
     Sort.ACCOUNT: AccountRefused,

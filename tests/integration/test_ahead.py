@@ -18,8 +18,9 @@ from config.settings import CONFIG_DIR
 from sandbox.core import Fault
 from tests.bridge import ASKED_AHEAD, Bridge, sample
 from tests.contract.test_adapters import only, person
-from workers.batch import Batch, Marks, marks_of
-from workers.sync import Lane
+from workers.batch import Batch
+from workers.lane import Lane
+from workers.marks import Marks, marks_of
 
 PATIENCE = 10.0
 """Seconds that two threads wait for each other before the test has failed."""
@@ -188,7 +189,7 @@ def ask_before_each_write(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Hold each write up, before even its intents are noted, until the batch after it was asked
     about; whether there was one."""
     asked, seen = threading.Event(), []
-    ask, write, end = Batch.ask, Batch.write, Lane.end
+    ask, write, end = Batch.prepare, Batch.apply, Lane.end
 
     def asks(batch: Batch, rows: Any, beside: Batch | None = None, turn: Any = None) -> None:
         ask(batch, rows, beside, turn)
@@ -206,16 +207,16 @@ def ask_before_each_write(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         assert asked.wait(PATIENCE)
         write(batch)
 
-    monkeypatch.setattr(Batch, "ask", asks)
+    monkeypatch.setattr(Batch, "prepare", asks)
     monkeypatch.setattr(Lane, "end", ends)
-    monkeypatch.setattr(Batch, "write", writes)
+    monkeypatch.setattr(Batch, "apply", writes)
     return seen
 
 
 def ask_between_write_and_note(monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
     """Ask about the first batch that is asked ahead once the one before is in the CRM, unnoted."""
     wrote, asked = threading.Event(), threading.Event()
-    ask, apply = Batch.ask, kind.apply
+    ask, apply = Batch.prepare, kind.apply
 
     def asks(batch: Batch, rows: Any, beside: Batch | None = None, turn: Any = None) -> None:
         if beside:
@@ -230,7 +231,7 @@ def ask_between_write_and_note(monkeypatch: pytest.MonkeyPatch, kind: Any) -> No
             wrote.set()
             asked.wait(PATIENCE)
 
-    monkeypatch.setattr(Batch, "ask", asks)
+    monkeypatch.setattr(Batch, "prepare", asks)
     monkeypatch.setattr(kind, "apply", applies)
 
 
@@ -334,14 +335,14 @@ def test_bookings_that_somebody_left_are_written_ahead_too(
         alone = [person(f"a{number}@corp{number}.example")]
         changes = {"updatedAt": later, "rescheduledAt": later, "attendees": alone}
         ahead.post(sample("booking_rescheduled", id=f"b{number}", **changes))
-    asked, ask = [], Batch.ask
+    asked, ask = [], Batch.prepare
 
     def asks(batch: Batch, rows: Any, beside: Batch | None = None, turn: Any = None) -> None:
         asked.append(len(rows))
         ask(batch, rows, beside, turn)
 
-    monkeypatch.setattr(Batch, "ask", asks)
-    monkeypatch.setattr("workers.sync.HAND_OVER", PATIENCE)
+    monkeypatch.setattr(Batch, "prepare", asks)
+    monkeypatch.setattr("workers.drain.HAND_OVER", PATIENCE)
     ahead.drain()
     assert {row.state for row in ahead.deliveries()} == {"synced"}
     assert len(asked) < 8

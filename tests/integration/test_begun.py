@@ -18,7 +18,7 @@ from tests.bridge import PROVIDERS, Bridge, sample
 from tests.contract.test_adapters import hurry, lose_lease, only, person, view
 from tests.integration.test_lag import PHONE_ONLY, lagging
 from tests.integration.test_outages import Clock, clock
-from workers.sync import Drainer
+from workers.drain import Drainer
 
 __all__ = ["clock"]
 

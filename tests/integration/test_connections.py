@@ -27,7 +27,7 @@ from tests.bridge import KEY, Bridge, make_settings, sample
 from tests.integration.test_cli import run
 from tests.ports import free_port
 from workers.batch import Batch
-from workers.sync import Drainer
+from workers.drain import Drainer
 
 KEYED = ("hubspot", "pipedrive")
 SCOPES = {
@@ -127,16 +127,16 @@ def test_a_batch_in_hand_is_not_written_into_another_account(
 ) -> None:
     """It was planned with the ids of the account before; a new plan is made for the new one."""
     crm.sync(sample("booking_created"))
-    sandbox, note = crm.sandbox(provider), Batch._note_intents
+    sandbox, note = crm.sandbox(provider), Batch.note_intents
 
     def move_over(batch: Batch, settled: Diff) -> None:
         note(batch, settled)
-        monkeypatch.setattr(Batch, "_note_intents", note)
+        monkeypatch.setattr(Batch, "note_intents", note)
         sandbox.become("999", "Beta")
         crm.connect(provider, query="?connection=1&other_account=yes")
         sandbox.calls.clear()
 
-    monkeypatch.setattr(Batch, "_note_intents", move_over)
+    monkeypatch.setattr(Batch, "note_intents", move_over)
     crm.post(sample("booking_rescheduled"))
     crm.drainer.drain(1)
     assert not sandbox.calls

@@ -20,7 +20,7 @@ from sandbox.core import Fault
 from sandbox.pipedrive import PipedriveSandbox
 from tests.bridge import Bridge, sample
 from tests.contract.test_adapters import hurry, only, person
-from workers.sync import Drainer
+from workers.drain import Drainer
 
 JANE = person("jane@gmail.com")
 MARKED = pytest.mark.parametrize(

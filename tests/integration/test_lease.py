@@ -14,10 +14,10 @@ from app.store.engine import utcnow
 from app.store.models import DeliveryRow
 from tests.bridge import Bridge, sample
 from tests.contract.test_adapters import lose_lease
-from workers import lease, sync
+from workers import drain, lease
 from workers.batch import Batch
+from workers.drain import Drainer
 from workers.lease import LeaseLost
-from workers.sync import Drainer
 
 
 @pytest.mark.parametrize("minutes", [-10, 10], ids=["behind", "ahead"])
@@ -47,9 +47,9 @@ def test_who_stood_still_while_the_lease_was_given_does_not_have_it(
         clock += leases.LEASE.total_seconds() + 1
         return inherit(session, connection_id, fence, now)
 
-    for module in (lease, sync):
+    for module in (lease, drain):
         monkeypatch.setattr(module, "ticks", lambda: clock)
-    monkeypatch.setattr(deliveries, "inherit", slowly)
+    monkeypatch.setattr(delivery_outcomes, "take_over_orphans", slowly)
     taken = crm.drainer._take(1)
     assert taken is not None
     with pytest.raises(LeaseLost):
@@ -85,11 +85,11 @@ def test_a_booking_at_which_living_workers_stand_still_has_killed_none(
             taken[0].give()
         return plan(batch, beside)
 
-    for module in (lease, sync):
+    for module in (lease, drain):
         monkeypatch.setattr(module, "ticks", lambda: clock)
     crm.post(sample("booking_created"))
     with crm.services.store.write() as session:
-        session.execute(update(DeliveryRow).values(doubts=before))
+        session.execute(update(DeliveryRow).values(inconclusive_batches=before))
     with monkeypatch.context() as patch:
         patch.setattr(Batch, "_plan", stands_still)
         drainers.pop().drain(1)
@@ -110,7 +110,7 @@ def test_who_never_held_a_booking_acquits_it_of_nothing(
     provider = next(iter(crm.served))
     crm.post(sample("booking_created"))
     with crm.services.store.write() as session:
-        session.execute(update(DeliveryRow).values(doubts=2, kills=1))
+        session.execute(update(DeliveryRow).values(inconclusive_batches=2, worker_crashes=1))
     due, other, looks = deliveries.due, Drainer(crm.services), []
 
     def late(*args: Any) -> Any:

@@ -28,7 +28,7 @@ from config.settings import CONFIG_DIR
 from sandbox.core import Fault, Window
 from tests.bridge import DATA, PROVIDERS, Bridge, sample
 from workers.batch import Batch
-from workers.sync import Drainer
+from workers.drain import Drainer
 
 SHIPPED = CONFIG_DIR / "mappings"
 STORES = (
@@ -1169,18 +1169,18 @@ def test_resync_reaches_what_is_being_written(
     account: Bridge, provider: str, folder: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     """A batch that was planned by the file before is planned once more by the one in use."""
-    note, title = Batch._note_intents, TITLES[provider][0]
+    note, title = Batch.note_intents, TITLES[provider][0]
     slug = {"template": "{{ meeting_type.slug }}"}
 
     def resync_meanwhile(batch: Batch, settled: Diff) -> None:
         note(batch, settled)
-        monkeypatch.setattr(Batch, "_note_intents", note)
+        monkeypatch.setattr(Batch, "note_intents", note)
         write(folder, provider, {"deal": {"fields": {title: slug}}})
         assert "0 bookings" in run(account, "check", "--connection", "1", "--resync")
         if ending == "failed":
-            batch._report.problems[settled.plan.changes[0].ref] = InvalidRecord("refused")
+            batch.state.report.problems[settled.plan.changes[0].ref] = InvalidRecord("refused")
 
-    monkeypatch.setattr(Batch, "_note_intents", resync_meanwhile)
+    monkeypatch.setattr(Batch, "note_intents", resync_meanwhile)
     book(account, 1)
     new = account.services.mappings[provider].version
     assert versions(account) == {"1": new}

@@ -15,7 +15,7 @@ from sandbox.serve import load_sandbox
 from tests.between import Asked, Between, Right, reply
 from tests.bridge import PROVIDERS, Bridge, sample
 from tests.integration.test_outages import Clock
-from workers.sync import Drainer
+from workers.drain import Drainer
 
 KINDS: dict[str, tuple[int, str]] = {
     "object": (200, "{}"),

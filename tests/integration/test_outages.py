@@ -24,8 +24,8 @@ from sandbox.core import Fault
 from tests.bridge import ADAPTERS, PROVIDERS, Bridge, sample
 from tests.contract.test_adapters import REFUSED, only, person
 from tests.thorough import some
+from workers.drain import Drainer
 from workers.lease import LeaseLost
-from workers.sync import Drainer
 
 
 class Clock:

@@ -39,7 +39,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, do: Callable[[], Any]) -> None:
         assert not other.is_alive()
         return wake
 
-    monkeypatch.setattr(intake, "want", look_first)
+    monkeypatch.setattr(intake, "mark_due", look_first)
 
 
 def sweep(bridge: Bridge) -> None:

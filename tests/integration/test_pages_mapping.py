@@ -17,7 +17,7 @@ from app.store.models import ConnectionRow
 from config.settings import CONFIG_DIR
 from sandbox.core import Fault
 from tests.bridge import PROVIDERS, Bridge, sample, wait_for
-from workers.sync import Drainer
+from workers.drain import Drainer
 
 KEY = "default:6f0f7c1e-3a55-4c0e-9d58-0d2f7f0a11c1"
 PAST = {"start": "2026-11-20T09:00:00+01:00", "end": "2026-11-20T09:30:00+01:00"}

@@ -25,7 +25,7 @@ from tests.bridge import Bridge, sample, wait_for
 from tests.contract.test_adapters import BOOKING, only, person, view
 from tests.integration.test_begun import dying
 from tests.postgres import postgres_url
-from workers import batch
+from workers import delivery_ends
 from workers import lease as lease_module
 from workers.lease import Lease
 
@@ -145,7 +145,7 @@ def test_a_webhook_while_parked_work_is_taken_up(
         back()
         return wake
 
-    monkeypatch.setattr(intake, "want", held)
+    monkeypatch.setattr(intake, "mark_due", held)
     shared.post(sample("booking_cancelled", **{**early, "updatedAt": "2026-11-23T17:00:00Z"}))
     back.end()
     shared.settle()
@@ -243,13 +243,13 @@ def test_a_failure_while_the_notice_before_it_is_sent(
 
     fail("one")
     fall_due()
-    send, tell = Meanwhile(notifier.send_due), batch.tell_failures
+    send, tell = Meanwhile(notifier.send_due), delivery_ends.tell_failures
 
     def meanwhile(*args: Any) -> None:
         tell(*args)
         send()
 
-    monkeypatch.setattr(batch, "tell_failures", meanwhile)
+    monkeypatch.setattr(delivery_ends, "tell_failures", meanwhile)
     fail("two")
     send.end()
     fall_due()

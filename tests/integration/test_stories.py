@@ -139,14 +139,14 @@ def test_what_is_in_hand_when_another_takes_its_place_is_looked_at_anew(
     """The new booking comes while the cancel of the old one is being written: it is skipped after all."""
     bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("pipedrive",)).connect_all()
     bridge.sync(old())
-    write, came = Batch.write, []
+    write, came = Batch.apply, []
 
     def slowly(batch: Batch) -> None:
         if not came:
             came.append(bridge.post(new(rescheduledFromId=None)))
         write(batch)
 
-    monkeypatch.setattr(Batch, "write", slowly)
+    monkeypatch.setattr(Batch, "apply", slowly)
     bridge.sync(old_cancelled())
     assert sorted(row.state for row in bridge.deliveries()) == ["skipped", "synced"]
     (meeting,) = bridge.sandbox("pipedrive").view().meetings

@@ -24,8 +24,8 @@ from tests.bridge import Bridge, sample, wait_for
 from tests.month import Clock, Hands, own_time
 from workers import accounts, jobs, lease
 from workers.batch import Batch
+from workers.drain import TELL_AFTER
 from workers.lookout import Lookout
-from workers.sync import TELL_AFTER
 
 HIDDEN = "jane.van.der.berg@example.com"
 """What an exception's text holds of a person, and nobody may read anywhere."""
@@ -228,14 +228,14 @@ def test_a_lone_booking_with_a_fault_fails_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of five bookings brings a fault of this service to light: it fails, in words, the others pass."""
-    bad, write = "default:b2", Batch.write
+    bad, write = "default:b2", Batch.apply
 
     def breaks(batch: Batch) -> None:
-        if bad in [booking.key for _, booking in batch._rows]:
+        if bad in [booking.key for _, booking in batch.state.rows]:
             raise KeyError(HIDDEN)
         write(batch)
 
-    monkeypatch.setattr(Batch, "write", breaks)
+    monkeypatch.setattr(Batch, "apply", breaks)
     with time_machine.travel(utcnow(), tick=True) as traveller:
         bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",)).connect_all()
         for number in range(5):

@@ -20,7 +20,7 @@ from sandbox.serve import load_sandbox
 from tests.between import Asked, Between, Right
 from tests.bridge import PROVIDERS, Bridge, sample
 from tests.contract.test_adapters import only, person
-from workers import sync
+from workers import drain
 from workers.turn import LONG, PARTS, SHORT, Turn
 
 A_CALL = {"hubspot": 0.7, "salesforce": 0.3, "pipedrive": 0.3}
@@ -68,7 +68,7 @@ def crm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bridge]:
 def slow(crm: Bridge, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
     """The CRM takes its time."""
     slow = Slow(A_CALL[next(iter(crm.served))])
-    monkeypatch.setattr(sync, "Turn", partial(Turn, clock=slow.clock))
+    monkeypatch.setattr(drain, "Turn", partial(Turn, clock=slow.clock))
     monkeypatch.setattr(salesforce, "monotonic", slow.clock)
     between = next(iter(crm.served.values()))
     assert isinstance(between, Between)

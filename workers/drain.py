@@ -6,8 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -25,6 +24,7 @@ from app.domain.errors import (
     RetryLater,
 )
 from app.domain.errors import Unauthorized as UnauthorizedError
+from app.domain.faults import place_of
 from app.store import deliveries, delivery_marking, delivery_outcomes, leases
 from app.store.connections import (
     PROBED,
@@ -38,9 +38,10 @@ from app.store.engine import DATABASE_DOWN, utcnow
 from app.store.leases import PROBE_WITHIN
 from app.store.ledger import Ledger
 from app.store.models import WORKING, ConnectionRow, ConnectionStatus
-from crm_adapters.guard import place_of
 from workers.accounts import Accounts, OpenAccount
-from workers.batch import Batch, Rows, Stopping, write_as_holder
+from workers.batch import Batch, Stopping, write_as_holder
+from workers.batch_state import Rows
+from workers.lane import Lane
 from workers.lease import Lease, LeaseLost, ticks
 from workers.turn import Turn
 
@@ -235,7 +236,7 @@ class Drainer:
             if broken:
                 self._probe(lease, account)
             batch = Batch(self._services, account, lease, self._now, self._before_save)
-            batch.ask(rows, lane.writes, turn)
+            batch.prepare(rows, lane.writes, turn)
             lane.write(batch)
             last = len(rows) < limit or is_suspect(rows)
             if not account.adapter.asks_ahead or last or batch.stopped:
@@ -273,7 +274,7 @@ class Drainer:
                 )
             if rows:
                 batch = Batch(self._services, account, lease, self._now, self._before_save)
-                batch.ask(rows)
+                batch.prepare(rows)
                 lane.write(batch)
                 lane.end()
         with write_as_holder(self._store, lease) as session:
@@ -386,31 +387,6 @@ class Drainer:
         return (
             PROBE_WITHIN if long else timedelta(seconds=2 * self._services.settings.probe_interval)
         )
-
-
-class Lane:
-    """The one batch that is being written, in a thread of its own."""
-
-    def __init__(self, writer: ThreadPoolExecutor) -> None:
-        self._writer = writer
-        self._ending: Future[None] | None = None
-        self.writes: Batch | None = None
-
-    def write(self, batch: Batch) -> None:
-        """Write a batch after the one before it; raise what has ended that one, and write nothing."""
-        try:
-            self.end()
-        except Exception:
-            with suppress(LeaseLost, *DATABASE_DOWN):
-                batch.leave()
-            raise
-        self.writes, self._ending = batch, self._writer.submit(batch.write)
-
-    def end(self) -> None:
-        """Wait for what is under way, and raise what has ended it."""
-        ending, self.writes, self._ending = self._ending, None, None
-        if ending:
-            ending.result()
 
 
 def grant_of(row: ConnectionRow) -> tuple[datetime, tuple[str, ...], str | None]:

@@ -1,0 +1,226 @@
+"""Says of each delivery of a batch how it ended: synced, failed, tried again, or given back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from app.crm.objects import FieldValue, ObjectName
+from app.crm.schema import FieldKind
+from app.domain.errors import (
+    AccountRefused,
+    Conflict,
+    CrmError,
+    InvalidRecord,
+    RateLimited,
+    RetryLater,
+)
+from app.domain.rate_limits import NotOurs
+from app.store import deliveries, delivery_outcomes
+from app.store.connections import count_failures, tell_failures
+from app.store.models import ConnectionRow
+from app.sync.desired import DesiredBooking
+from workers.accounts import OpenAccount
+from workers.batch_state import BatchState, PlannedDelivery
+
+LISTED_KINDS = (FieldKind.CHOICE, FieldKind.CHOICES, FieldKind.REFERENCE)
+"""Fields whose values are taken from the account's lists."""
+
+
+class DeliveryEnds:
+    """Ends the deliveries of one batch in the transaction in which its ledger is written."""
+
+    def __init__(
+        self,
+        state: BatchState,
+        account: OpenAccount,
+        tell_after: int,
+        now: Callable[[], datetime],
+    ) -> None:
+        """`tell_after`: failures in a row after which people are told."""
+        self._state, self._account = state, account
+        self._tell_after, self._now = tell_after, now
+
+    def end(self, session: Session, row: ConnectionRow, calls: int) -> None:
+        """Say of each delivery how it ended; calls are shared evenly."""
+        works = {work.delivery_id: work for work in self._state.planned}
+        _locked = deliveries.lock(session, [delivery.id for delivery, _ in self._state.rows])
+        share, rest = divmod(calls, len(self._state.rows))
+        given_up = passed = 0
+        for number, (delivery, booking) in enumerate(self._state.rows):
+            mine = share + (number < rest)
+            work = works.get(delivery.id)
+            if work is None and self._state.diff:
+                self._state.released = True
+                delivery_outcomes.release(session, delivery.id, mine)
+                continue
+            work = work or PlannedDelivery(delivery.id, booking.revision)
+            problem = self._state.problem_of(work)
+            if problem and isinstance(self._state.stopped_by, NotOurs):
+                # Whose fault it is was not looked into any more.
+                self._state.released = True
+                delivery_outcomes.release(session, work.delivery_id, mine)
+                continue
+            refused = (
+                problem is None and self._state.refused_by is not None and self._state.is_open(work)
+            )
+            if problem and self._looks_again(work, problem):
+                self._state.released = True
+                delivery_outcomes.isolate(session, work.delivery_id, mine)
+                continue
+            if (refused and len(self._state.rows) > 1) or (problem and self._may_pass_alone(work)):
+                self._state.released = True
+                delivery_outcomes.isolate(session, work.delivery_id, mine)
+                continue
+            problem = self._state.refused_by if refused else problem
+            if problem is None and self._state.is_open(work):
+                given_up += self._end_open(session, work, mine)
+            elif problem:
+                given_up += delivery_outcomes.record_failure(
+                    session, work.delivery_id, work.revision, problem, mine, self._now()
+                )
+            else:
+                passed += self._end_well(session, work, mine)
+        limit = self._tell_after
+        count_failures(session, row, given_up, passed, limit, self._now())
+        if given_up:
+            tell_failures(session, row, self._now())
+
+    def _end_open(self, session: Session, work: PlannedDelivery, calls: int) -> bool:
+        """End a delivery on which there is no word; True where it was given up."""
+        now, stopped_by = self._now(), self._state.stopped_by
+        if stopped_by is None:
+            lost = RetryLater("The adapter left a record without an answer.")
+            return delivery_outcomes.record_failure(
+                session, work.delivery_id, work.revision, lost, calls, now
+            )
+        if isinstance(stopped_by, RetryLater) and not isinstance(stopped_by, RateLimited):
+            return delivery_outcomes.record_outage(
+                session, work.delivery_id, work.revision, stopped_by, calls, now
+            )
+        if isinstance(stopped_by, AccountRefused) and len(self._state.rows) == 1:
+            delivery_outcomes.record_account_refusal(
+                session, work.delivery_id, stopped_by, calls, now
+            )
+        else:
+            self._state.released = True
+            delivery_outcomes.release(session, work.delivery_id, calls)
+        return False
+
+    def _end_well(self, session: Session, work: PlannedDelivery, calls: int) -> bool:
+        """End a delivery that went through, or of which nothing is wanted; True for the first."""
+        wanted, now = work.desired, self._now()
+        assert wanted is not None  # noqa: S101 - what was not planned is open
+        ending = delivery_outcomes.DeliveryEnd(
+            calls,
+            self._account.mapping.version,
+            self._notes(wanted),
+            wanted.recheck_at,
+            mapping_sections(wanted),
+        )
+        numbers = (work.delivery_id, work.revision)
+        if wanted.skipped:
+            delivery_outcomes.complete_skipped(session, *numbers, wanted.skipped, ending, now)
+        elif wanted.wait_until:
+            delivery_outcomes.postpone(session, *numbers, wanted.wait_until, ending, now)
+        else:
+            delivery_outcomes.complete(session, *numbers, ending, now)
+            return True
+        return False
+
+    def _may_pass_alone(self, work: PlannedDelivery) -> bool:
+        """Whether a record was refused for what another booking of the batch wants of it."""
+        if len(self._state.planned) == 1 or self._state.diff is None or work.desired is None:
+            return False
+        for record in work.desired.records:
+            problem, merged = (
+                self._state.report.problems.get(record.ref),
+                self._state.diff.wanted.get(record.ref),
+            )
+            if merged is None or not isinstance(problem, (InvalidRecord, Conflict)):
+                continue
+            fields = merged.record.fields
+            named = set(problem.fields) & set(fields) if isinstance(problem, InvalidRecord) else ()
+            if any(record.fields.get(name) != fields.get(name) for name in named or fields):
+                return True
+        return False
+
+    def _looks_again(self, work: PlannedDelivery, problem: CrmError) -> bool:
+        """Whether a booking is tried once more since the CRM's own lists, it seems, are old news.
+
+        At first with the lists read anew, then without the value that is refused all the same.
+        """
+        if not isinstance(problem, InvalidRecord) or not problem.listed or work.desired is None:
+            return False
+        account, key = self._account, (work.delivery_id, work.revision)
+        look, new = account.second_looks.get(key, 0), account.is_new(self._now())
+        # What planning refused was sent nowhere: there is nothing to leave out.
+        planned = problem in work.desired.problems.values()
+        refused = [] if planned else list(self._refused_values(work.desired))
+        if look == 0 and not new and (planned or refused):
+            account.stale = True
+            account.second_looks[key] = 1
+            return True
+        # What the CRM needs cannot be left out: then its own words on the value are shown.
+        refused = [entry for entry in refused if not self._is_needed(*entry[:2])]
+        if look > 1 or not refused:
+            return False
+        account.second_looks[key] = 2
+        self._leave_out(key, refused)
+        return True
+
+    def _leave_out(
+        self, key: tuple[int, int], refused: list[tuple[ObjectName, str, FieldValue]]
+    ) -> None:
+        """Do without values that are refused: of owners for everybody, of others for one booking."""
+        account = self._account
+        owners = account.adapter.shape.owner_fields
+        for name, field_name, value in refused:
+            if field_name == owners.get(name):
+                account.refused_owners.add(str(value))
+            else:
+                account.left_out.setdefault(key, set()).add((name, field_name))
+
+    def _is_needed(self, name: ObjectName, field_name: str) -> bool:
+        """Whether a record cannot be made without a field; owners have a stand-in."""
+        field = self._account.directory.field(name, field_name)
+        shape = self._account.adapter.shape
+        if (field_name,) in shape.needs.get(name, ()):
+            return True
+        is_owner = field_name == shape.owner_fields.get(name)
+        return field is not None and field.required and not is_owner
+
+    def _refused_values(
+        self, desired: DesiredBooking
+    ) -> Iterator[tuple[ObjectName, str, FieldValue]]:
+        """The values from the account's lists that were refused: object, field, value."""
+        shape, directory = self._account.adapter.shape, self._account.directory
+        for record in desired.records:
+            problem = self._state.report.problems.get(record.ref)
+            if not isinstance(problem, InvalidRecord):
+                continue
+            listed = {shape.owner_fields.get(record.ref.object)}
+            if record.ref.object is ObjectName.DEAL:
+                listed |= {shape.stage_field, shape.pipeline_field}
+            for field_name, value in record.fields.items():
+                known = directory.field(record.ref.object, field_name)
+                is_listed = field_name in listed or (known and known.kind in LISTED_KINDS)
+                is_listed = is_listed or f"{record.ref.object}.{field_name}" in shape.listed
+                if is_listed and field_name in problem.fields and value is not None:
+                    yield record.ref.object, field_name, value
+
+    def _notes(self, wanted: DesiredBooking) -> tuple[str, ...]:
+        """What a person should know of a booking that went through."""
+        told = self._state.diff.notes if self._state.diff else {}
+        notes = [note for record in wanted.records for note in told.get(record.ref, ())]
+        notes += [
+            n for record in wanted.records for n in self._state.report.notes.get(record.ref, ())
+        ]
+        return tuple(dict.fromkeys([*wanted.notes, *notes]))
+
+
+def mapping_sections(wanted: DesiredBooking) -> dict[str, list[object]]:
+    """By which sections the records were made, as it is stored."""
+    return {name: list(place) for name, place in wanted.mapping_section.items()}

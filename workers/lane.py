@@ -1,0 +1,35 @@
+"""The thread that writes one batch while the next one is asked about."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+
+from app.store.engine import DATABASE_DOWN
+from workers.batch import Batch
+from workers.lease import LeaseLost
+
+
+class Lane:
+    """The one batch that is being written, in a thread of its own."""
+
+    def __init__(self, writer: ThreadPoolExecutor) -> None:
+        self._writer = writer
+        self._ending: Future[None] | None = None
+        self.writes: Batch | None = None
+
+    def write(self, batch: Batch) -> None:
+        """Write a batch after the one before it; raise what has ended that one, and write nothing."""
+        try:
+            self.end()
+        except Exception:
+            with suppress(LeaseLost, *DATABASE_DOWN):
+                batch.release()
+            raise
+        self.writes, self._ending = batch, self._writer.submit(batch.apply)
+
+    def end(self) -> None:
+        """Wait for what is under way, and raise what has ended it."""
+        ending, self.writes, self._ending = self._ending, None, None
+        if ending:
+            ending.result()
