@@ -117,9 +117,9 @@ def _batches_not_kept_apart() -> None:
 
 def _last_to_arrive_wins() -> None:
     """The newest state is the one that came last."""
-    from app.store import bookings
+    from app.domain import merge
 
-    bookings.is_newer = lambda candidate, known: True
+    merge.is_newer = lambda candidate, known: True
 
 
 def _failed_search_is_nobody() -> None:

@@ -14,7 +14,7 @@ from app.domain.errors import Unauthorized
 from app.services import bookings, intake
 from app.services.bookings import sync_again
 from app.services.connect import Connector
-from app.store import deliveries, delivery_marking, delivery_outcomes, leases
+from app.store import delivery_marking, delivery_outcomes, leases
 from app.store.connections import set_status
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow, ConnectionStatus, Notice
@@ -104,7 +104,7 @@ def test_a_webhook_while_somebody_presses_sync_again(
     """The older state does not take the newer one's place: that drain would never end."""
     shared.sync(sample("booking_created"))
     move = Meanwhile(lambda: shared.post(sample("booking_rescheduled")).status_code)
-    before(monkeypatch, bookings, "want", move)
+    before(monkeypatch, bookings, "mark_due", move)
     sync_again(shared.services.store, BOOKING, "me")
     assert move.end() == 202
     shared.settle()
@@ -161,7 +161,7 @@ def test_a_webhook_while_a_booking_is_set_aside(
         with dying(shared):
             shared.drain()
     move = Meanwhile(lambda: shared.post(sample("booking_rescheduled")).status_code)
-    before(monkeypatch, deliveries, "_fail", move)
+    before(monkeypatch, delivery_outcomes, "_fail", move)
     shared.drain()
     assert move.end() == 202
     shared.settle()

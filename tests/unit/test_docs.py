@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent
 
@@ -113,3 +117,29 @@ def test_every_planted_bug_can_be_planted() -> None:
         [sys.executable, "-c", code, *MUTANTS], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_what_a_planted_bug_replaces_is_there() -> None:
+    """A name that has moved would be set where nobody reads it: the bug would bite nobody."""
+    for file in ("tests/chaos/mutants.py", "tests/chaos/planted.py"):
+        for function in ast.parse((ROOT / file).read_text(encoding="utf-8")).body:
+            if isinstance(function, ast.FunctionDef):
+                lacking = list(_replaced_in_vain(function))
+                assert not lacking, f"{file}, {function.name}: nothing is called {lacking}"
+
+
+def _replaced_in_vain(function: ast.FunctionDef) -> Iterator[str]:
+    """The module attributes that a function assigns although no module has them."""
+    modules = {}
+    for node in ast.walk(function):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                with suppress(ImportError):
+                    name = f"{node.module}.{alias.name}"
+                    modules[alias.asname or alias.name] = importlib.import_module(name)
+    for node in ast.walk(function):
+        for target in node.targets if isinstance(node, ast.Assign) else ():
+            if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name):
+                module = modules.get(target.value.id)
+                if module is not None and not hasattr(module, target.attr):
+                    yield f"{target.value.id}.{target.attr}"
