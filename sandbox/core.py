@@ -493,13 +493,18 @@ def java_length(text: str) -> int:
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
+def _window_clock() -> float:
+    return Window.clock()
+
+
 class Window:
     """A rate limit: so many calls in so many seconds."""
 
-    def __init__(
-        self, limit: int, seconds: float, now: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.limit, self.seconds, self._now = limit, seconds, now
+    clock: Callable[[], float] = staticmethod(time.monotonic)
+
+    def __init__(self, limit: int, seconds: float, now: Callable[[], float] | None = None) -> None:
+        self.limit, self.seconds = limit, seconds
+        self._now = now or _window_clock
         self._times: list[float] = []
 
     def take(self) -> bool:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from app.domain import rate_limits as waiting
+from app.services import rate_limits as budgets
+from sandbox.core import Window
 from tests.bridge import PROVIDERS, Bridge
 from tests.postgres import postgres_url
 from tests.ready_made import share_statements
@@ -43,6 +47,35 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items += mine + rest[: max(0, size - len(mine))]
         del rest[: max(0, size - len(mine))]
     items += rest
+
+
+class JumpingClock:
+    """The machine's clock, but that whoever sleeps wakes at once, later."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+
+    def monotonic(self) -> float:
+        """Seconds."""
+        return time.monotonic() + self._ahead
+
+    def sleep(self, seconds: float) -> None:
+        """Let so much time pass."""
+        self._ahead += seconds
+
+
+@pytest.fixture(autouse=True)
+def limits_cost_no_time(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for a rate limit lets the clock of the limits jump, on both sides.
+
+    Not where a test is marked with `real_limits`: there a limit is waited for.
+    """
+    if request.node.get_closest_marker("real_limits"):
+        return
+    clock = JumpingClock()
+    for module in (waiting, budgets):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(Window, "clock", staticmethod(clock.monotonic))
 
 
 @pytest.fixture

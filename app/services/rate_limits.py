@@ -76,11 +76,16 @@ class Budget(Protocol):
         """Take an allowance to be smaller than it was taken for: the CRM has refused a call."""
 
 
+def _machine_clock() -> float:
+    return time.monotonic()
+
+
 class LocalBudget:
     """The budget of one process: exact while it is the only one that drains a connection."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
+    def __init__(self, now: Callable[[], float] | None = None) -> None:
+        """`now`: a clock that nobody sets, in seconds; None: the machine's own."""
+        self._now = now or _machine_clock
         self._lock = threading.Lock()
         self._windows: dict[str, _Window] = {}
         self._days: dict[str, tuple[int, int]] = {}

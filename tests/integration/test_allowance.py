@@ -30,6 +30,8 @@ from tests.bridge import PROVIDERS, Bridge, sample
 from tests.contract.test_adapters import only, person
 from tests.ports import free_port
 
+pytestmark = pytest.mark.real_limits
+
 CALLS = RateLimit("calls", 20, 1.0)
 
 
