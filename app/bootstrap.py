@@ -12,7 +12,8 @@ from app.crm.schema import CrmShape
 from app.domain.errors import MappingError
 from app.meetergo.client import MeetergoClient
 from app.oauth.flow import Flow
-from app.oauth.tokens import FixedToken, TokenService
+from app.oauth.token_sources import FixedToken
+from app.oauth.tokens import TokenService
 from app.security.encryption import Cipher
 from app.services.catch_up import CatchUp
 from app.services.connect import Connector

@@ -19,8 +19,9 @@ from app import create_app
 from app.bootstrap import Services, bootstrap
 from app.security.api_keys import key_hash, new_key
 from app.security.signatures import sign_body
+from app.store.access_models import ApiKey
 from app.store.engine import Store, utcnow
-from app.store.models import ApiKey, ConnectionRow, DeliveryRow, EventRow
+from app.store.models import ConnectionRow, DeliveryRow, EventRow
 from config.providers import load_providers
 from config.settings import Settings
 from crm_adapters.base import load_adapter

@@ -29,7 +29,9 @@ from app.store import deliveries, leases
 from app.store.deliveries import WORKABLE
 from app.store.engine import utcnow
 from app.store.leases import SKEW
-from app.store.models import WORKING, ConnectionRow, DeliveryRow, DeliveryState, UtcTime
+from app.store.models import ConnectionRow, DeliveryRow
+from app.store.states import WORKING, DeliveryState
+from app.store.tables import UtcTime
 from config.settings import CONFIG_DIR
 from sandbox import core, meetergo
 from sandbox.meetergo import API_KEY, MeetergoSandbox

@@ -24,7 +24,8 @@ from sqlalchemy.exc import DBAPIError
 
 from app.store.deliveries import WORKABLE
 from app.store.engine import utcnow
-from app.store.models import BookingRow, ConnectionRow, DeliveryRow, DeliveryState
+from app.store.models import BookingRow, ConnectionRow, DeliveryRow
+from app.store.states import DeliveryState
 from tests.bridge import PROVIDERS, sample
 from tests.chaos.system import System
 from tests.month import hindrance

@@ -25,7 +25,7 @@ from app.store.bookings import in_stories, want_details
 from app.store.engine import Store
 from app.store.ledger import Ledger
 from app.store.models import BookingRow, ConnectionRow, DeliveryRow, SyncLog
-from app.sync.diff import Diff
+from app.sync.diff_state import Diff
 from workers.accounts import OpenAccount
 from workers.batch_state import BatchState, PlannedDelivery, Rows
 from workers.delivery_ends import DeliveryEnds, mapping_sections

@@ -9,7 +9,7 @@ from app.crm.port import Report
 from app.domain.errors import Blocked, CrmError
 from app.store.models import BookingRow, DeliveryRow
 from app.sync.desired import DesiredBooking
-from app.sync.diff import Diff
+from app.sync.diff_state import Diff
 from app.sync.ledger_entry import LedgerEntry
 
 Rows = list[tuple[DeliveryRow, BookingRow]]

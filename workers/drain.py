@@ -37,7 +37,8 @@ from app.store.connections import (
 from app.store.engine import DATABASE_DOWN, utcnow
 from app.store.leases import PROBE_WITHIN
 from app.store.ledger import Ledger
-from app.store.models import WORKING, ConnectionRow, ConnectionStatus
+from app.store.models import ConnectionRow
+from app.store.states import WORKING, ConnectionStatus
 from workers.accounts import Accounts, OpenAccount
 from workers.batch import Batch, Stopping, write_as_holder
 from workers.batch_state import Rows

@@ -11,7 +11,7 @@ from app.crm.objects import Ref
 from app.crm.port import Adapter, Report
 from app.domain.errors import Gone, ThereAlready
 from app.store.ledger import Intent, Ledger
-from app.sync.diff import Diff
+from app.sync.diff_state import Diff
 from app.sync.ledger_entry import LedgerEntry
 from app.sync.ledger_rules import fingerprints_of, known_after
 

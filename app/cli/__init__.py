@@ -28,10 +28,11 @@ from app.services.connect import OtherAccount, UnfitGrant
 from app.services.doctor import Health
 from app.services.overview import Overview
 from app.services.replay import Replayed, ReplaySelection, count, replay
+from app.store.access_models import ApiKey, AuditLog
 from app.store.deliveries import connections_with_work
 from app.store.engine import utcnow
 from app.store.inbox import read_event_row
-from app.store.models import ApiKey, AuditLog, ConnectionRow, EventRow
+from app.store.models import ConnectionRow, EventRow
 from app.store.rekey import rekey
 
 MARKS = {Health.GOOD: ("✓", "green"), Health.NOTE: ("!", "yellow"), Health.BAD: ("✗", "red")}

@@ -13,9 +13,10 @@ from rich.table import Table
 from app.bootstrap import Services
 from app.services.overview import Overview
 from app.services.sources import DEFAULT_SOURCE, SourceRules, UnknownSource
+from app.store.access_models import AuditLog
 from app.store.delivery_marking import retry_failed
 from app.store.engine import utcnow
-from app.store.models import AuditLog, DeliveryState
+from app.store.states import DeliveryState
 
 SOURCE = click.option("--source", default=DEFAULT_SOURCE, show_default=True, help="Workspace.")
 STATES = click.Choice([state.value for state in DeliveryState])

@@ -15,8 +15,8 @@ from sqlalchemy import delete
 from app.domain.errors import RetryLater, Unauthorized
 from app.oauth.exchange import SetupError, Token, clean_words, exchange_code
 from app.security.encryption import Cipher
+from app.store.access_models import OAuthFlow
 from app.store.engine import Store, utcnow
-from app.store.models import OAuthFlow
 from config.providers import Provider
 
 LIFETIME = timedelta(minutes=10)

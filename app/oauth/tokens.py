@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,85 +14,35 @@ from sqlalchemy.orm import Session
 
 from app.domain.errors import RetryLater, Unauthorized
 from app.oauth import exchange
+from app.oauth.grants import EARLY, SPARE, Grant, back_off, lifetime_of, refresh_spread
 from app.security.encryption import Cipher
+from app.store.access_models import Revocation
 from app.store.connections import Problem, set_status
 from app.store.engine import Store, utcnow
 from app.store.leases import SKEW
-from app.store.models import WORKING, ConnectionRow, ConnectionStatus, Revocation
+from app.store.models import ConnectionRow
+from app.store.states import WORKING, ConnectionStatus
 from config.providers import Provider, Providers
 
 log = structlog.get_logger(__name__)
+
+
 PURPOSE = "connections.tokens"
+
+
 REVOCATION_PURPOSE = "revocations.token"
-MARGIN = timedelta(minutes=2)
-"""A token is refreshed when less than this, or a tenth of its lifetime, is left."""
+
+
 LEASE_SLACK = 30.0
 """Seconds that a refresh lease outlives the HTTP timeout."""
+
+
 POLL = (0.05, 0.5)
 """Seconds between looks at another process's refresh: at first, at most."""
-SPARE = timedelta(seconds=10)
-"""With so much life left a token may be used while another process refreshes it."""
-BACK_OFF = (5.0, 900.0)
-"""Seconds until a token endpoint that failed is asked again: at first, at most."""
-LONGEST_BACK_OFF = timedelta(seconds=4 * BACK_OFF[1])
-"""The longest that a token endpoint is left alone where it asks for that itself."""
+
+
 ALARM_AFTER = timedelta(minutes=15)
 """A token endpoint that has been failing for so long makes a connection `expiring`."""
-EARLY = 2.0
-"""The scheduler refreshes up to so many margins ahead, spread so that not all come at once."""
-
-
-@dataclass(frozen=True)
-class Grant:
-    """A connection's tokens as they lie in the database, with what decides on a refresh."""
-
-    tokens: dict[str, Any]
-    expires_at: datetime | None
-    provider: str
-    login_host: str | None
-    by_key: bool
-    retry_at: datetime | None
-    reason: str | None
-    account_id: str = ""
-    """The CRM's own id of the account that they open."""
-    failing_since: datetime | None = None
-
-    def left_alone(self, now: datetime) -> datetime | None:
-        """Until when the token endpoint is left alone; None where it may be asked.
-
-        What failed in a time that is yet to come failed before a clock was set back.
-        """
-        if self.retry_at is None or self.retry_at <= now:
-            return None
-        set_back = self.failing_since is not None and self.failing_since > now + SKEW
-        return None if set_back or self.retry_at > now + LONGEST_BACK_OFF + SKEW else self.retry_at
-
-    def token_for(self, account_id: str) -> str:
-        """The access token, for work on one account; raise RetryLater where it is another one's.
-
-        Who planned a batch for the account before would write it into this one.
-        """
-        if account_id and account_id != self.account_id:
-            raise RetryLater("The connection is for another account now.")
-        return self.access_token
-
-    @property
-    def access_token(self) -> str:
-        """The access token, empty where there is none."""
-        return str(self.tokens.get("access_token", ""))
-
-    def outlives(self, moment: datetime) -> bool:
-        """Whether the access token is still good at a moment."""
-        if self.by_key:
-            return True
-        return bool(self.access_token) and self.expires_at is not None and self.expires_at > moment
-
-    def fresh(self, now: datetime, early: float = 1.0) -> bool:
-        """Whether more than the margin is left; `early` widens the margin."""
-        lifetime = float(self.tokens.get("lifetime", 1800))
-        # A token that lives shorter than twice the margin would never count as fresh.
-        margin = min(max(MARGIN.total_seconds(), lifetime * 0.1), lifetime * 0.4) * early
-        return self.outlives(now + timedelta(seconds=margin))
 
 
 class TokenService:
@@ -162,7 +110,7 @@ class TokenService:
         return [
             number
             for number, grant in held
-            if not grant.fresh(now, _spread(number, grant)) and grant.left_alone(now) is None
+            if not grant.fresh(now, refresh_spread(number, grant)) and grant.left_alone(now) is None
         ]
 
     def keep(self, row: ConnectionRow, provider: Provider, answer: Any) -> None:
@@ -170,7 +118,9 @@ class TokenService:
         held = self._grant(row).tokens if row.token_encrypted else {}
         merged = {**held, **{k: v for k, v in answer.items() if v not in (None, "", [])}}
         merged.pop("expires_at", None)
-        lifetime = _seconds(merged.pop("expires_in", None)) or _seconds(merged.get("lifetime"))
+        lifetime = lifetime_of(merged.pop("expires_in", None)) or lifetime_of(
+            merged.get("lifetime")
+        )
         merged["lifetime"] = lifetime or provider.default_lifetime
         row.token_encrypted = self._cipher.encrypt(json.dumps(merged), PURPOSE)
         row.expires_at = self._now() + timedelta(seconds=merged["lifetime"])
@@ -415,7 +365,7 @@ class TokenService:
                 row.refresh_sent_at = None
             row.refresh_failures += 1
             row.refresh_failing_since = row.refresh_failing_since or now
-            row.refresh_retry_at = now + timedelta(seconds=_back_off(row.refresh_failures, error))
+            row.refresh_retry_at = now + timedelta(seconds=back_off(row.refresh_failures, error))
             self._judge(session, row, error, now)
         log.warning("refresh_failed", connection_id=connection_id, failures=row.refresh_failures)
 
@@ -462,50 +412,7 @@ class ConnectionTokens:
         self._service.look_for_address(self._connection_id, token)
 
 
-class FixedToken:
-    """The token source of an account that is not a connection yet."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def token(self) -> str:
-        """The token."""
-        return self._token
-
-    def look_for_address(self, token: str) -> None:
-        """There is no other token, and so no other address."""
-
-    def renewed(self, refused: str) -> str:
-        """Raise Unauthorized: there is no other."""
-        raise Unauthorized("The CRM refuses the access that it has just given.")
-
-
 def _settle(row: ConnectionRow) -> None:
     """A definite answer came: nothing is in doubt, nothing is postponed."""
     row.refresh_sent_at = row.refresh_failing_since = row.refresh_retry_at = None
     row.refresh_failures = 0
-
-
-def _spread(number: int, grant: Grant) -> float:
-    """Between one and EARLY margins, another for each token: jitter that all processes agree on."""
-    seed = f"{number}{grant.expires_at}"
-    return random.Random(seed).uniform(1.0, EARLY)  # noqa: S311
-
-
-def _back_off(failures: int, error: Exception) -> float:
-    """Seconds with full jitter, or what the token endpoint asks for, within bounds."""
-    first, most = BACK_OFF
-    after = error.after if isinstance(error, RetryLater) else None
-    if after is not None:
-        return min(max(after, 1.0), LONGEST_BACK_OFF.total_seconds())
-    return random.uniform(1.0, min(most, first * 2 ** min(failures, 10)))  # noqa: S311
-
-
-def _seconds(value: Any) -> int:
-    """A lifetime as a token answer tells it; 0 for what is none."""
-    try:
-        seconds = float(value) if isinstance(value, (int, float, str)) else 0.0
-    except (ValueError, OverflowError):
-        return 0
-    # `not <` also for what is no number.
-    return int(seconds) if 0 < seconds < exchange.LONGEST_LIFE else 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
+from app.store.access_models import AuditLog
 from app.store.delivery_marking import mark_due
 from app.store.engine import Store, utcnow
-from app.store.models import AuditLog, BookingRow
+from app.store.models import BookingRow
 
 
 def sync_again(store: Store, key: str, actor: str) -> list[int]:

@@ -17,17 +17,12 @@ from app.oauth import exchange
 from app.oauth.flow import ConnectRequest
 from app.oauth.tokens import REVOCATION_PURPOSE, TokenService
 from app.security.encryption import Cipher
+from app.store.access_models import AuditLog, Revocation
 from app.store.connections import set_status
 from app.store.delivery_marking import discard_parked, mark_all_due, mark_missed_due
 from app.store.engine import CONNECT_TURN, Store, take_turns, utcnow
-from app.store.models import (
-    WORKING,
-    AuditLog,
-    ConnectionRow,
-    ConnectionStatus,
-    RecordLink,
-    Revocation,
-)
+from app.store.models import ConnectionRow, RecordLink
+from app.store.states import WORKING, ConnectionStatus
 from config.providers import Provider, Providers
 
 log = structlog.get_logger(__name__)

@@ -9,10 +9,12 @@ from app.crm.lookup import CrmRecord, FoundBy, LookupResults
 from app.crm.objects import OWN_COMPANY, PEOPLE, Fingerprints, ObjectName, Ref
 from app.crm.port import Adapter
 from app.crm.schema import Directory
-from app.sync.diff import Claimed, Diff, LookUp, settle
+from app.sync.diff import Claimed, diff_records
+from app.sync.diff_state import Diff
 from app.sync.ledger_entry import LedgerEntry
-from app.sync.lookups import ask, is_own_company
+from app.sync.lookups import is_own_company, lookups_for
 from app.sync.merge import MergedRecord
+from app.sync.people import LookUp
 from app.sync.shared_deals import Shared, with_others
 
 
@@ -46,7 +48,7 @@ def read_crm_state(
     """
     more = more or LedgerQueries()
     shape = adapter.shape
-    questions = {q.ref: q for q in ask(wanted, ledger, shape, directory, thorough)}
+    questions = {q.ref: q for q in lookups_for(wanted, ledger, shape, directory, thorough)}
     ids = {ref: known.record_id for ref, known in ledger.items() if known.live and known.record_id}
     limited = [question for question in questions.values() if any(key.of for key in question.keys)]
     own = {ref for question in limited for ref in question.anchors if is_own_company(ref)}
@@ -78,7 +80,9 @@ def read_crm_state(
                 stages[ref] = others.written
                 record = with_others(item.record, others, shape, directory)
                 single[ref] = replace(item, record=record)
-    return settle(single, ledger, shape, directory, findings, more.look_up, more.claimed, stages)
+    return diff_records(
+        single, ledger, shape, directory, findings, more.look_up, more.claimed, stages
+    )
 
 
 def _single(

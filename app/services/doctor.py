@@ -25,8 +25,9 @@ from app.services.wake import Waker
 from app.services.watch import waiting
 from app.store.delivery_marking import count_parked
 from app.store.engine import DATABASE_DOWN, Store, utcnow
-from app.store.models import WORKING, ConnectionRow, ConnectionStatus, DeliveryRow, DeliveryState
+from app.store.models import ConnectionRow, DeliveryRow
 from app.store.rekey import MissingKey, check_keys
+from app.store.states import WORKING, ConnectionStatus, DeliveryState
 from config.providers import Providers
 from config.settings import SignatureScheme, secret_weakness
 

@@ -29,13 +29,15 @@ from app.security import signatures
 from app.security.encryption import Cipher
 from app.services.secrets import WebhookSecrets
 from app.services.sources import SourceRules, Sources, UnknownSource
+from app.store.access_models import AuditLog
 from app.store.bookings import keep_newest, note_details, set_outcome, story_mates
 from app.store.columns import is_unfit
 from app.store.delivery_marking import mark_due
 from app.store.engine import Store, utcnow
 from app.store.inbox import add_event, hold_event, read_event_row
 from app.store.meeting_types import note_type, with_type
-from app.store.models import AuditLog, BookingRow, EventRow, EventStatus
+from app.store.models import BookingRow, EventRow
+from app.store.states import EventStatus
 from config.settings import SignatureScheme
 
 log = structlog.get_logger(__name__)

@@ -21,7 +21,8 @@ from app.services.mappings import MappingFiles
 from app.services.preview import BookingPreview, Previewer
 from app.services.questions import questions_seen, warn
 from app.store.engine import Store, utcnow
-from app.store.models import WORKING, ConnectionRow
+from app.store.models import ConnectionRow
+from app.store.states import WORKING
 from config.providers import Providers
 
 MOST_BOOKINGS = 20

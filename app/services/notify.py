@@ -15,8 +15,9 @@ from sqlalchemy import func, select, update
 from app.store.connections import NoticeKind
 from app.store.delivery_marking import count_parked
 from app.store.engine import Store, utcnow
-from app.store.models import BookingRow, ConnectionRow, DeliveryRow, DeliveryState, Notice
+from app.store.models import BookingRow, ConnectionRow, DeliveryRow, Notice
 from app.store.sources import count_waiting
+from app.store.states import DeliveryState
 from config.providers import Providers
 
 log = structlog.get_logger(__name__)

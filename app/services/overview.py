@@ -17,14 +17,8 @@ from app.store.bookings import read_state
 from app.store.delivery_marking import count_parked
 from app.store.engine import Store, utcnow
 from app.store.ledger import Ledger
-from app.store.models import (
-    BookingRow,
-    ConnectionRow,
-    DeliveryRow,
-    DeliveryState,
-    EventRow,
-    SyncLog,
-)
+from app.store.models import BookingRow, ConnectionRow, DeliveryRow, EventRow, SyncLog
+from app.store.states import DeliveryState
 from app.sync.ledger_entry import LedgerEntry
 from app.sync.lookups import is_own_company
 

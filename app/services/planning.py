@@ -24,7 +24,7 @@ from app.store.bookings import has_booked_since, histories, take_part
 from app.store.engine import Store
 from app.store.ledger import Ledger
 from app.sync.desired import DesiredBooking
-from app.sync.diff import Diff
+from app.sync.diff_state import Diff
 from app.sync.ledger_entry import LedgerEntry
 from app.sync.merge import merge, with_lead_contacts
 

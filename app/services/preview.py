@@ -28,7 +28,7 @@ from app.store.engine import Store
 from app.store.ledger import Ledger
 from app.store.models import BookingRow, DeliveryRow
 from app.sync.desired import DesiredBooking
-from app.sync.diff import Diff
+from app.sync.diff_state import Diff
 from app.sync.ledger_entry import LedgerEntry
 from app.sync.merge import merge, with_lead_contacts
 from app.sync.values import blank, same

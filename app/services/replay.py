@@ -11,7 +11,8 @@ from sqlalchemy import ColumnElement, func, select
 from app.domain.errors import UnfitPayload
 from app.services.intake import Intake
 from app.store.engine import Store
-from app.store.models import EventRow, EventStatus
+from app.store.models import EventRow
+from app.store.states import EventStatus
 
 CHUNK = 200
 """Events between two looks at the inbox."""

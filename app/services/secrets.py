@@ -14,9 +14,9 @@ import structlog
 from sqlalchemy import or_, select, update
 
 from app.security.encryption import Cipher
+from app.store.access_models import SecretUse, WebhookSecret
 from app.store.bookings import insert_ignoring
 from app.store.engine import DATABASE_DOWN, Store, utcnow
-from app.store.models import SecretUse, WebhookSecret
 from config.settings import SignatureScheme, secret_weakness
 from config.strength import STANDARD_PREFIX
 

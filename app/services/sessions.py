@@ -12,8 +12,8 @@ import structlog
 from sqlalchemy import ColumnElement, delete, select, update
 
 from app.security.api_keys import key_hash
+from app.store.access_models import ApiKey, WebSession
 from app.store.engine import DATABASE_DOWN, Store, utcnow
-from app.store.models import ApiKey, WebSession
 
 log = structlog.get_logger(__name__)
 IDLE = timedelta(hours=2)

@@ -23,10 +23,12 @@ from app.domain.limits import is_source_name
 from app.meetergo.client import MeetergoClient
 from app.security import signatures
 from app.security.encryption import Cipher
+from app.store.access_models import AuditLog, WebhookSecret
 from app.store.connections import NoticeKind
 from app.store.engine import Store, utcnow
-from app.store.models import AuditLog, SourceRow, SourceState, SourceStatus, WebhookSecret
+from app.store.models import SourceRow, SourceState
 from app.store.sources import count_waiting, set_source_status, state_of, tell_source
+from app.store.states import SourceStatus
 from config.settings import Settings, SignatureScheme, api_key_problem
 
 log = structlog.get_logger(__name__)

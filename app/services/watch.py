@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from app.store.connections import NoticeKind, tell
 from app.store.deliveries import WORKABLE
 from app.store.engine import Store
-from app.store.models import WORKING, ConnectionRow, DeliveryRow, DeliveryState
+from app.store.models import ConnectionRow, DeliveryRow
+from app.store.states import WORKING, DeliveryState
 
 log = structlog.get_logger(__name__)
 TOO_LONG = timedelta(minutes=5)

@@ -9,7 +9,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.store.delivery_marking import park, unpark
-from app.store.models import WORKING, ConnectionRow, ConnectionStatus, Notice
+from app.store.models import ConnectionRow, Notice
+from app.store.states import WORKING, ConnectionStatus
 
 COLLECT = timedelta(seconds=60)
 """How long a notice of failures waits for more of them: one message, not hundreds."""

@@ -18,13 +18,8 @@ from sqlalchemy.orm import Session
 
 from app.domain.errors import AccountMoved, AccountRefused, MissingScope
 from app.store.leases import SKEW, may_be_tried
-from app.store.models import (
-    BookingRow,
-    ConnectionRow,
-    ConnectionStatus,
-    DeliveryRow,
-    DeliveryState,
-)
+from app.store.models import BookingRow, ConnectionRow, DeliveryRow
+from app.store.states import ConnectionStatus, DeliveryState
 
 ALONE = 2
 """So many doubts about a delivery mean that it has a batch of its own."""

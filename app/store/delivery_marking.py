@@ -21,16 +21,9 @@ from sqlalchemy.orm import Session
 from app.store.bookings import hash_of, insert_ignoring
 from app.store.deliveries import WORKABLE
 from app.store.leases import SKEW
-from app.store.models import (
-    WORKING,
-    BookingPerson,
-    BookingRow,
-    ConnectionRow,
-    ConnectionStatus,
-    DeliveryRow,
-    DeliveryState,
-    UtcTime,
-)
+from app.store.models import BookingPerson, BookingRow, ConnectionRow, DeliveryRow
+from app.store.states import WORKING, ConnectionStatus, DeliveryState
+from app.store.tables import UtcTime
 
 OVERLOOKED, RACE = timedelta(hours=1), timedelta(minutes=1)
 """For how long after a connection began to work bookings are looked for that it does not know of,

@@ -26,11 +26,8 @@ from app.domain.errors import (
 from app.store.deliveries import ALONE, WORKABLE
 from app.store.delivery_marking import FRESH
 from app.store.leases import SKEW
-from app.store.models import (
-    ConnectionRow,
-    DeliveryRow,
-    DeliveryState,
-)
+from app.store.models import ConnectionRow, DeliveryRow
+from app.store.states import DeliveryState
 
 RETRY_CEILINGS = (30, 120, 600, 1800, 7200, 21_600, 28_800)
 """Seconds: the longest wait before each new attempt (full jitter); the last one stands for the rest."""

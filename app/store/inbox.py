@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 from app.domain.events import Event
 from app.security.encryption import Cipher
 from app.store.bookings import insert_ignoring
-from app.store.models import EventRow, EventStatus
+from app.store.models import EventRow
+from app.store.states import EventStatus
 
 PURPOSE = "events.payload"
 

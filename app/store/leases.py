@@ -17,13 +17,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from app.store.engine import utcnow
-from app.store.models import (
-    WORKING,
-    ConnectionRow,
-    ConnectionStatus,
-    DeliveryRow,
-    UtcTime,
-)
+from app.store.models import ConnectionRow, DeliveryRow
+from app.store.states import WORKING, ConnectionStatus
+from app.store.tables import UtcTime
 
 LEASE = timedelta(seconds=15)
 """How long a drainer may be silent before another one takes its connection over."""

@@ -2,99 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from enum import StrEnum
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     JSON,
-    BigInteger,
     Boolean,
-    DateTime,
-    Dialect,
     ForeignKey,
     Index,
     Integer,
-    TypeDecorator,
     UniqueConstraint,
 )
 from sqlalchemy import false as sql_false
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
 from app.domain import limits
 from app.store.columns import Label, Link, String, Text
-
-Id = BigInteger().with_variant(Integer, "sqlite")
-
-
-class UtcTime(TypeDecorator[datetime]):
-    """A point in time: aware in Python, UTC in the database, which in SQLite knows no zones."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse a time without a zone, store the rest in UTC."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError("a time without a zone must not reach the database")
-        value = value.astimezone(UTC)
-        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Give every time back aware, in UTC."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-class Base(DeclarativeBase):
-    """All tables."""
-
-    type_annotation_map = {datetime: UtcTime, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
-
-
-class EventStatus(StrEnum):
-    """What became of a webhook."""
-
-    RECEIVED = "received"
-    APPLIED = "applied"
-    IGNORED = "ignored"
-    QUARANTINED = "quarantined"
-
-
-class ConnectionStatus(StrEnum):
-    """Whether a CRM account can be written to."""
-
-    ACTIVE = "active"
-    EXPIRING = "expiring"
-    """Still used, but its access cannot be renewed at present."""
-    EXPIRED = "expired"
-    """The grant is dead: a person has to connect again."""
-    ERROR = "error"
-    """The grant lives, but the account may not be worked on: a scope or the set-up is missing."""
-    DISCONNECTED = "disconnected"
-
-
-WORKING = (ConnectionStatus.ACTIVE, ConnectionStatus.EXPIRING)
-"""The statuses in which bookings are synced; in all others they are parked."""
-
-
-class DeliveryState(StrEnum):
-    """Where a booking stands on its way into one CRM."""
-
-    DUE = "due"
-    SYNCED = "synced"
-    RETRYING = "retrying"
-    FAILED = "failed"
-    PARKED = "parked"
-    WAITING = "waiting"
-    """Nothing is to be done yet: a form is given time to be followed by a booking."""
-    SKIPPED = "skipped"
-    """The mapping says that this booking is none of this CRM's business."""
-    DISCARDED = "discarded"
-    """Parked work that a person let go of when disconnecting."""
+from app.store.tables import Base, Id
 
 
 class SourceRow(Base):
@@ -111,15 +35,6 @@ class SourceRow(Base):
     key_ends_at: Mapped[datetime | None]
     """When meetergo stops taking the key, as a person said; None: not known."""
     created_at: Mapped[datetime]
-
-
-class SourceStatus(StrEnum):
-    """Whether meetergo answers what is asked with a source's key."""
-
-    WORKS = "works"
-    KEY_REFUSED = "key_refused"
-    SETUP_WRONG = "setup_wrong"
-    UNREACHABLE = "unreachable"
 
 
 class SourceState(Base):
@@ -388,75 +303,6 @@ class SyncLog(Base):
     at: Mapped[datetime] = mapped_column(index=True)
 
 
-class AuditLog(Base):
-    """Who connected, disconnected, replayed, made a key."""
-
-    __tablename__ = "audit_log"
-    id: Mapped[int] = mapped_column(Id, primary_key=True)
-    actor: Mapped[str] = mapped_column(Label(100))
-    action: Mapped[str] = mapped_column(String(64))
-    subject: Mapped[str] = mapped_column(Label(200))
-    at: Mapped[datetime] = mapped_column(index=True)
-
-
-class ApiKey(Base):
-    """A key for people and scripts, as its hash."""
-
-    __tablename__ = "api_keys"
-    id: Mapped[int] = mapped_column(Id, primary_key=True)
-    name: Mapped[str] = mapped_column(String(limits.KEY_NAME))
-    key_hash: Mapped[str] = mapped_column(String(64), unique=True)
-    created_at: Mapped[datetime]
-    revoked_at: Mapped[datetime | None]
-
-
-class WebSession(Base):
-    """A browser session of the owner of a key; the cookie holds a random id, this row its hash."""
-
-    __tablename__ = "web_sessions"
-    id_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
-    key_id: Mapped[int] = mapped_column(ForeignKey("api_keys.id"), index=True)
-    created_at: Mapped[datetime] = mapped_column(index=True)
-    seen_at: Mapped[datetime]
-    """When it was last used, to the minute."""
-    ended_at: Mapped[datetime | None]
-    """When its owner signed out."""
-
-
-class OAuthFlow(Base):
-    """A connect that was begun: its state is single-use and bound to one browser session."""
-
-    __tablename__ = "oauth_flows"
-    state_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
-    provider: Mapped[str] = mapped_column(String(32))
-    session_hash: Mapped[str] = mapped_column(String(64))
-    verifier_encrypted: Mapped[str | None] = mapped_column(
-        Text, info={"purpose": "oauth_flows.verifier"}
-    )
-    connection_id: Mapped[int | None] = mapped_column(Id)
-    """The connection that is to be mended."""
-    other_account: Mapped[bool] = mapped_column(Boolean, default=False)
-    """Whether it may be laid on another account of the CRM."""
-    login_host: Mapped[str | None] = mapped_column(String(limits.LOGIN_HOST))
-    next_path: Mapped[str | None] = mapped_column(String(limits.NEXT_PATH))
-    created_at: Mapped[datetime]
-    used_at: Mapped[datetime | None]
-
-
-class Revocation(Base):
-    """A refresh token that is to be revoked at its provider; erased once it is, or after a day."""
-
-    __tablename__ = "revocations"
-    id: Mapped[int] = mapped_column(Id, primary_key=True)
-    connection_id: Mapped[int] = mapped_column(ForeignKey("connections.id"))
-    login_host: Mapped[str | None] = mapped_column(String(limits.LOGIN_HOST))
-    token_encrypted: Mapped[str] = mapped_column(Text, info={"purpose": "revocations.token"})
-    tries: Mapped[int] = mapped_column(Integer, default=0)
-    next_try_at: Mapped[datetime] = mapped_column(index=True)
-    error: Mapped[str | None] = mapped_column(Text)
-    created_at: Mapped[datetime]
-
-
 class Notice(Base):
     """A change of state that people are told of: written with the change, sent afterwards."""
 
@@ -474,14 +320,6 @@ class Notice(Base):
     next_try_at: Mapped[datetime | None] = mapped_column(index=True)
     """None: sent, or given up."""
     created_at: Mapped[datetime]
-
-
-class EncryptionKey(Base):
-    """The id of a key that data here may be encrypted with; it must stand in ENCRYPTION_KEYS."""
-
-    __tablename__ = "encryption_keys"
-    key_id: Mapped[str] = mapped_column(String(16), primary_key=True)
-    first_used_at: Mapped[datetime]
 
 
 class Backfill(Base):
@@ -517,24 +355,3 @@ class Backfill(Base):
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
-
-
-class WebhookSecret(Base):
-    """A secret that webhooks may be signed with, beside those of the environment."""
-
-    __tablename__ = "webhook_secrets"
-    id: Mapped[int] = mapped_column(Id, primary_key=True)
-    source: Mapped[str] = mapped_column(String(limits.SOURCE_NAME), index=True)
-    secret_encrypted: Mapped[str] = mapped_column(Text, info={"purpose": "webhook_secrets.secret"})
-    created_at: Mapped[datetime]
-    ends_at: Mapped[datetime | None]
-    """Not accepted after that; None: until a person ends it."""
-
-
-class SecretUse(Base):
-    """When a secret last verified a webhook, by a fingerprint that gives nothing away."""
-
-    __tablename__ = "secret_uses"
-    source: Mapped[str] = mapped_column(String(limits.SOURCE_NAME), primary_key=True)
-    fingerprint: Mapped[str] = mapped_column(String(16), primary_key=True)
-    last_used_at: Mapped[datetime]

@@ -8,9 +8,10 @@ from sqlalchemy import Column, ColumnElement, Table, delete, func, select, updat
 from sqlalchemy.orm import Session
 
 from app.security.encryption import Cipher
+from app.store.access_models import EncryptionKey
+from app.store.all_tables import metadata
 from app.store.bookings import insert_ignoring
 from app.store.engine import Store, utcnow
-from app.store.models import Base, EncryptionKey
 
 CHUNK = 200
 """Rows that are re-encrypted in one transaction."""
@@ -22,7 +23,7 @@ class MissingKey(Exception):
 
 def boxes() -> Iterator[tuple[Table, Column[str], str]]:
     """Every encrypted column with the purpose that its boxes are bound to."""
-    for table in Base.metadata.sorted_tables:
+    for table in metadata.sorted_tables:
         for column in table.columns:
             if "purpose" in column.info:
                 yield table, column, column.info["purpose"]

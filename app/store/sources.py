@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 
 from app.store.bookings import insert_ignoring
 from app.store.connections import NoticeKind
-from app.store.models import EventRow, EventStatus, Notice, SourceState, SourceStatus
+from app.store.models import EventRow, Notice, SourceState
+from app.store.states import EventStatus, SourceStatus
 
 LEASE = timedelta(seconds=120)
 """For how long one process reads a source's appointments alone; longer than any one call takes."""

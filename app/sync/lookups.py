@@ -16,7 +16,7 @@ from app.sync.merge import MergedRecord
 LedgerEntries = Mapping[Ref, LedgerEntry]
 
 
-def ask(
+def lookups_for(
     wanted: Mapping[Ref, MergedRecord],
     ledger: LedgerEntries,
     shape: CrmShape,

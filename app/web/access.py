@@ -16,7 +16,7 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from app.bootstrap import Services
 from app.security.api_keys import key_hash
 from app.services.sessions import Person
-from app.store.models import ApiKey
+from app.store.access_models import ApiKey
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -9,7 +9,7 @@ from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from app.domain.booking import MeetingOutcome
 from app.domain.json_text import NotJson, TooDeep, parse_json
-from app.store.models import DeliveryState
+from app.store.states import DeliveryState
 from app.web.access import bearer, services
 from app.web.lookup import asked_connection, connected, find_booking, find_connection, overview
 

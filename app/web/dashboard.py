@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from app.store.models import DeliveryState
+from app.store.states import DeliveryState
 from app.web.access import me, services, sign_in, signed_in
 from app.web.access import sign_out as end_session
 from app.web.lookup import overview

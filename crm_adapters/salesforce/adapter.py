@@ -46,8 +46,9 @@ from crm_adapters.salesforce.client import (
     rule_headers,
     status_of,
 )
+from crm_adapters.salesforce.columns import Columns
 from crm_adapters.salesforce.errors import error_of
-from crm_adapters.salesforce.finder import Columns, Finder
+from crm_adapters.salesforce.finder import Finder
 from crm_adapters.salesforce.graph import ONE_PERSON, Graph, Links
 from crm_adapters.salesforce.ids import record_id_in
 from crm_adapters.salesforce.packing import (

@@ -9,78 +9,40 @@ from simple_salesforce.format import format_soql
 
 from app.crm.lookup import CrmRecord, FoundBy, Lookup, LookupKey, LookupResults, MatchKey, Whose
 from app.crm.objects import PEOPLE, SHARED, ObjectName, Ref
-from app.crm.schema import CrmField, FieldKind
 from app.domain.countries import read_country
-from app.domain.people import ascii_domain, normalise_email, spellings
-from app.domain.phones import is_number, last_digits
+from app.domain.people import normalise_email, spellings
+from app.domain.phones import is_number
 from app.outbound.reply import Json, an_id, some_text
 from crm_adapters.finder import booked_ids, ids_of, oldest_first, recognise_lost_create
 from crm_adapters.salesforce.client import KEY, SOBJECTS, SalesforceClient
+from crm_adapters.salesforce.columns import COUNTRIES, PHONES, Columns
 from crm_adapters.salesforce.literals import IDS, literal, plain
+from crm_adapters.salesforce.sites import (
+    digits_in_order,
+    longer_site_forms,
+    site_domain,
+    site_forms,
+)
 
 _ROLES = "SELECT OpportunityId, ContactId FROM OpportunityContactRole"
+
+
 RECORD_ID = re.compile(r"[a-zA-Z0-9]{15}(?:[a-zA-Z0-9]{3})?")
+
+
 MERGEABLE = (ObjectName.COMPANY, ObjectName.CONTACT, ObjectName.LEAD)
-COLUMNS: dict[ObjectName, tuple[str, ...]] = {
-    ObjectName.COMPANY: ("Website",),
-    ObjectName.CONTACT: ("Email", "Phone", "MobilePhone", "AccountId"),
-    ObjectName.LEAD: ("Email", "Phone", "MobilePhone", "ConvertedContactId"),
-    ObjectName.DEAL: ("AccountId",),
-    ObjectName.CASE: ("AccountId", "ContactId"),
-    ObjectName.MEETING: ("WhoId", "WhatId"),
-}
-"""What is read of every record beside the fields asked for, where the org shows it."""
-PHONES = ("Phone", "MobilePhone", "HomePhone", "OtherPhone")
-"""Fields in which a person's own numbers stand."""
-COUNTRIES = ("MailingCountryCode", "MailingCountry", "CountryCode", "Country")
-"""In which country a contact or a lead lives; the codes are there where the org has picklists of them."""
-IF_SHOWN = {
-    ObjectName.CONTACT: ("IsPersonAccount", *PHONES[2:], *COUNTRIES[:2]),
-    ObjectName.LEAD: COUNTRIES[2:],
-}
-"""Likewise, of orgs that have it."""
-TAIL = 8
-"""Last digits of a number that are looked for."""
+
+
 NUMBERS = 25
 """Numbers that one query looks for: each is looked for in every field of PHONES."""
+
+
 MOST_ROWS = 500
 """Rows that a query for numbers gives."""
 
+
 Claim = tuple[Lookup, Whose, Json]
 """What was named by hand, and whose it has to be."""
-
-
-class Columns:
-    """Which columns may be asked for: a query that names one that the user does not see fails whole."""
-
-    def __init__(self) -> None:
-        self._shown: dict[ObjectName, frozenset[str]] = {}
-        self.times: dict[ObjectName, frozenset[str]] = {}
-        """The fields of an object that hold a time of day."""
-        self._kinds: dict[ObjectName, dict[str, FieldKind]] = {}
-
-    def show(self, name: ObjectName, fields: Mapping[str, CrmField]) -> None:
-        """Note what the org shows of an object."""
-        self._shown[name] = frozenset(fields)
-        times = (field.name for field in fields.values() if field.kind is FieldKind.TIME)
-        self.times[name] = frozenset(times)
-        self._kinds[name] = {key: field.kind for key, field in fields.items()}
-
-    def kind_of(self, name: ObjectName, field: str) -> FieldKind | None:
-        """What stands in a column: a query that compares it with anything else is refused."""
-        return self._kinds.get(name, {}).get(field)
-
-    def of(self, name: ObjectName) -> tuple[str, ...]:
-        """The columns to read of an object; of one that was not described the usual ones."""
-        shown = self._shown.get(name)
-        if shown is None:
-            return COLUMNS[name]
-        return tuple(c for c in (*COLUMNS[name], *IF_SHOWN.get(name, ())) if c in shown)
-
-    def has(self, name: ObjectName, field: str) -> bool:
-        """Whether a column may be asked for; of an object that was not described every one may."""
-        shown = self._shown.get(name)
-        return shown is None or field in shown
 
 
 class Finder:
@@ -166,7 +128,7 @@ class Finder:
         theirs, left = set(), list[Claim]()
         for claim in claims:
             question, whose, row = claim
-            if whose.owns([row.get("Email")], [_site_domain(some_text(row, "Website"))]):
+            if whose.owns([row.get("Email")], [site_domain(some_text(row, "Website"))]):
                 theirs.add(question.ref)
             elif whose.domain and some_text(row, "AccountId"):
                 left.append(claim)
@@ -178,7 +140,7 @@ class Finder:
             text = "SELECT Id, Website FROM Account WHERE Id IN {}"
             soql = {"accounts": format_soql(text, list(dict.fromkeys(accounts)))}
             rows = self._api.queries(soql, optional=soql)["accounts"]
-            sites = {row["Id"]: _site_domain(some_text(row, "Website")) for row in rows}
+            sites = {row["Id"]: site_domain(some_text(row, "Website")) for row in rows}
             theirs |= {
                 question.ref
                 for question, whose, row in left
@@ -220,7 +182,7 @@ class Finder:
             text = self._select(name, where, field, part)
             text += f" LIMIT {MOST_ROWS}" if kind is MatchKey.PHONE else ""
             soql[f"q{number}"], parts[f"q{number}"] = text, (name, kind, part)
-            likes = [form for _, key in part for form in _longer_site_forms(key.value)]
+            likes = [form for _, key in part for form in longer_site_forms(key.value)]
             if kind is MatchKey.DOMAIN and likes:
                 # A website may have a path behind its domain.
                 paths = " OR ".join(f"Website LIKE '{form}'" for form in likes)
@@ -284,12 +246,12 @@ class Finder:
         elif kind is MatchKey.PHONE:
             shown = [column for column in PHONES if column in self._columns.of(name)]
             return " OR ".join(
-                f"{column} LIKE '{_digits_in_order(value)}'"
+                f"{column} LIKE '{digits_in_order(value)}'"
                 for value in dict.fromkeys(values)
                 for column in shown
             )
         elif kind is MatchKey.DOMAIN:
-            condition, found = "Website IN {}", [f for v in values for f in _site_forms(v)]
+            condition, found = "Website IN {}", [f for v in values for f in site_forms(v)]
         elif kind is MatchKey.FIELD:
             column_kind = self._columns.kind_of(name, field)
             literals = [text for value in values if (text := literal(value, column_kind))]
@@ -346,7 +308,7 @@ class Finder:
             return any(is_number(row.get(name), key.value, own, others) for name in PHONES)
         there: dict[MatchKey, list[str | None]] = {
             MatchKey.EMAIL: [normalise_email(row.get("Email"))],
-            MatchKey.DOMAIN: [_site_domain(row.get("Website") or "")],
+            MatchKey.DOMAIN: [site_domain(row.get("Website") or "")],
             MatchKey.RECORD_ID: [str(row["Id"])[:15]],
         }
         if kind is MatchKey.FIELD:
@@ -410,41 +372,3 @@ def _pieces(
     """What one query asks for at a time."""
     size = NUMBERS if kind is MatchKey.PHONE else len(part)
     yield from (part[start : start + size] for start in range(0, len(part), size))
-
-
-def _digits_in_order(number: str) -> str:
-    """The last digits of a number as LIKE takes them, with whatever people write between them.
-
-    SOSL, which is 'generally faster if the search expression uses a CONTAINS term', takes no wildcard
-    at the beginning of a term, and so finds no last digits; it is a call more, and its index lags.
-    Phone numbers are indexed for no SOQL: any condition on them reads the rows, LIKE as well as IN.
-    https://developer.salesforce.com/docs/platform/salesforce-large-data-volumes-bp/guide/ldv-deployments-techniques-using-soql-and-sosl.html
-    https://help.salesforce.com/s/articleView?id=000387524&type=1
-    """
-    return f"%{'%'.join(last_digits(number, TAIL))}%"
-
-
-def _site_forms(domain: str) -> list[str]:
-    return [
-        f"{scheme}{www}{form}{slash}"
-        for form in spellings(domain)
-        for scheme in ("", "http://", "https://")
-        for www in ("", "www.")
-        for slash in ("", "/")
-    ]
-
-
-def _longer_site_forms(domain: str) -> list[str]:
-    """Beginnings of addresses that go on behind the domain, as LIKE takes them."""
-    if not re.fullmatch(r"[a-z0-9.-]+", domain):
-        return []
-    forms = spellings(domain)
-    starts = [f"{scheme}{www}" for scheme in ("", "http://", "https://") for www in ("", "www.")]
-    return [f"{start}{form}/_%" for form in forms for start in starts]
-
-
-def _site_domain(website: str) -> str:
-    """The domain of a website, whatever stands before and behind it."""
-    bare = re.sub(r"^(https?://)?(www\.)?", "", website.strip().lower())
-    domain = re.split(r"[/?#:]", bare)[0]
-    return ascii_domain(domain) or domain

@@ -144,7 +144,8 @@ def _old_pauses_stand() -> None:
     from sqlalchemy import or_
 
     from app.store import deliveries, leases
-    from app.store.models import WORKING, ConnectionRow
+    from app.store.models import ConnectionRow
+    from app.store.states import WORKING
 
     def may_be_tried(now: Any) -> Any:
         over = or_(ConnectionRow.pause_until.is_(None), ConnectionRow.pause_until <= now)

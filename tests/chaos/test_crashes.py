@@ -12,7 +12,7 @@ import pytest
 
 from app.bootstrap import Services
 from app.services.rate_limits import SharedRateLimiter
-from app.store.models import DeliveryState
+from app.store.states import DeliveryState
 from tests.bridge import ADAPTERS, ASKED_AHEAD, PROVIDERS, sample
 from tests.chaos.crashes import LATER, Ended, Point, Stage, deliver, drain, states
 from tests.integration.test_stories import new, old, old_cancelled

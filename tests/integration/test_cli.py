@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.store.models import DeliveryState
+from app.store.states import DeliveryState
 from tests.bridge import DATA, PROVIDERS, Bridge, sample
 
 

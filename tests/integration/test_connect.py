@@ -15,8 +15,9 @@ from werkzeug.test import TestResponse
 
 from app.domain.errors import RetryLater, Unauthorized
 from app.oauth.tokens import TokenService
+from app.store.access_models import OAuthFlow
 from app.store.engine import utcnow
-from app.store.models import ConnectionRow, OAuthFlow
+from app.store.models import ConnectionRow
 from sandbox.core import Fault
 from tests.bridge import Bridge, sample
 

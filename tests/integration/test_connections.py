@@ -17,10 +17,11 @@ from sqlalchemy import select, update
 
 from app.bootstrap import bootstrap
 from app.services.notify import Notifier
+from app.store.access_models import EncryptionKey, Revocation
 from app.store.connections import NoticeKind
 from app.store.engine import utcnow
-from app.store.models import EncryptionKey, Notice, RecordLink, Revocation
-from app.sync.diff import Diff
+from app.store.models import Notice, RecordLink
+from app.sync.diff_state import Diff
 from config.settings import SettingsError
 from sandbox.core import Fault
 from tests.bridge import KEY, Bridge, make_settings, sample

@@ -21,8 +21,9 @@ from app.domain.json_text import MAX_DEPTH
 from app.services import mapping_trial as trial
 from app.services import sessions
 from app.services.sessions import Person
+from app.store.access_models import ApiKey, WebSession
 from app.store.engine import MIGRATIONS
-from app.store.models import ApiKey, EventRow, WebSession
+from app.store.models import EventRow
 from tests.bridge import Bridge, sample
 from tests.contract.test_adapters import person
 from tests.integration.test_cli import run

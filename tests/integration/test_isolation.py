@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
+from app.store.access_models import Revocation
 from app.store.connections import NoticeKind, tell
 from app.store.engine import utcnow
-from app.store.models import ConnectionRow, Revocation
+from app.store.models import ConnectionRow
 from sandbox.core import Fault
 from sandbox.serve import load_sandbox
 from tests.between import Asked, Between, Right, Speaker, Speaks

@@ -22,7 +22,7 @@ from app.mapping.mapping import lay_over
 from app.mapping.schema import json_schema
 from app.store.engine import utcnow
 from app.store.models import BookingRow, DeliveryRow
-from app.sync.diff import Diff
+from app.sync.diff_state import Diff
 from app.sync.values import same
 from config.settings import CONFIG_DIR
 from sandbox.core import Fault, Window

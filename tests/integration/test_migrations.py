@@ -105,11 +105,11 @@ def test_the_store_is_at_the_newest_revision(database_url: str) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    from app.store.models import Base
+    from app.store.all_tables import metadata
 
     store = Store(database_url)
     store.migrate()
     with store.engine.connect() as connection:
         context = MigrationContext.configure(connection)
-        assert compare_metadata(context, Base.metadata) == []
+        assert compare_metadata(context, metadata) == []
     store.close()

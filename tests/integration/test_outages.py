@@ -16,7 +16,8 @@ from app.store import deliveries, delivery_outcomes
 from app.store.deliveries import FEW, OPEN_AFTER
 from app.store.delivery_outcomes import LEAST_ATTEMPTS, LEAST_TIME, RETRY_CEILINGS
 from app.store.engine import utcnow
-from app.store.models import ConnectionRow, DeliveryRow, DeliveryState
+from app.store.models import ConnectionRow, DeliveryRow
+from app.store.states import DeliveryState
 from sandbox import hubspot as sandbox_hubspot
 from sandbox import pipedrive as sandbox_pipedrive
 from sandbox import salesforce as sandbox_salesforce

@@ -11,7 +11,8 @@ import pytest
 from app.services import intake
 from app.store.connections import set_status
 from app.store.engine import utcnow
-from app.store.models import ConnectionRow, ConnectionStatus
+from app.store.models import ConnectionRow
+from app.store.states import ConnectionStatus
 from tests.bridge import Bridge, sample
 from tests.postgres import postgres_url
 from workers import jobs

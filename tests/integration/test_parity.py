@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy import inspect, select
 
-from app.store.models import Base, RecordLink, SyncLog
+from app.store.all_tables import metadata
+from app.store.models import RecordLink, SyncLog
 from sandbox.day import day
 from tests.bridge import PROVIDERS, Bridge, sample
 
@@ -58,7 +59,7 @@ def test_the_migrations_make_the_models(database_url: str) -> None:
     """The schema that the migrations make is the one that the code works with."""
     bridge = Bridge(database_url, ())
     there = inspect(bridge.services.store.engine)
-    for name, table in Base.metadata.tables.items():
+    for name, table in metadata.tables.items():
         assert {c["name"] for c in there.get_columns(name)} == {c.name for c in table.columns}
     bridge.services.store.migrate()
     bridge.close()

@@ -17,7 +17,8 @@ from app.services.connect import Connector
 from app.store import delivery_marking, delivery_outcomes, leases
 from app.store.connections import set_status
 from app.store.engine import utcnow
-from app.store.models import ConnectionRow, ConnectionStatus, Notice
+from app.store.models import ConnectionRow, Notice
+from app.store.states import ConnectionStatus
 from sandbox.core import Fault
 from sandbox.meetergo import API_KEY, MeetergoSandbox
 from sandbox.serve import Served

@@ -17,7 +17,8 @@ from app.services.watch import waiting
 from app.store import deliveries, leases
 from app.store.connections import NoticeKind, set_status
 from app.store.engine import utcnow
-from app.store.models import ConnectionRow, ConnectionStatus, Notice
+from app.store.models import ConnectionRow, Notice
+from app.store.states import ConnectionStatus
 from config.settings import CONFIG_DIR
 from sandbox.serve import Served
 from tests.bridge import Bridge, sample, wait_for

@@ -36,7 +36,7 @@ from app.mapping.schema import (
 from app.mapping.templates import check_template, render
 from app.mapping.transforms import PLAIN, WITH_ARGUMENT, apply_transforms, check_transform
 from app.sync.desired import DesiredRecord, WriteRule
-from app.sync.diff import settle
+from app.sync.diff import diff_records
 from app.sync.ledger_entry import LedgerEntry
 from app.sync.merge import MergedRecord
 from config.providers import load_providers
@@ -215,7 +215,7 @@ def outcome(
         findings = LookupResults({REF: [CrmRecord("1", {"x": now})]}, frozenset([REF]))
     elif case == "found":
         findings = LookupResults({REF: [CrmRecord("1", {"x": now})]}, frozenset([REF]))
-    settled = settle(
+    settled = diff_records(
         {REF: MergedRecord(record, SAID)}, ledger, SHAPES["hubspot"], Directory(), findings
     )
     (change,) = settled.plan.changes or [None]

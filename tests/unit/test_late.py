@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app.crm.objects import ObjectName, Ref
 from app.crm.schema import CrmShape, Directory
 from app.sync.desired import DesiredBooking, DesiredRecord, WriteRule
-from app.sync.diff import settle
+from app.sync.diff import diff_records
 from app.sync.ledger_entry import LedgerEntry
 from app.sync.ledger_rules import known_after
 from app.sync.merge import merge
@@ -55,7 +55,7 @@ def arrive(batches: list[list[DesiredBooking]]) -> dict[str, Any]:
     for batch in batches:
         for again in (False, True):
             wanted = merge(batch)
-            settled = settle(wanted, ledger, SHAPE, Directory())
+            settled = diff_records(wanted, ledger, SHAPE, Directory())
             assert not (again and settled.plan.changes)
             for change in settled.plan.changes:
                 stands.update(change.fields)

@@ -22,7 +22,7 @@ from app.mapping.load import load_mapping, mapping_of
 from app.mapping.plan import PlanContext, Planner
 from app.mapping.transforms import apply_transforms
 from app.sync.desired import DesiredRecord, WriteRule
-from app.sync.diff import settle
+from app.sync.diff import diff_records
 from app.sync.ledger_entry import LedgerEntry
 from app.sync.ledger_rules import known_after, written
 from app.sync.merge import MergedRecord, merge
@@ -66,7 +66,7 @@ meeting:
 
 
 def build_plan(wanted: Any, ledger: Any, shape: CrmShape) -> Any:
-    return settle(wanted, ledger, shape, DIRECTORY).plan
+    return diff_records(wanted, ledger, shape, DIRECTORY).plan
 
 
 def write(folder: Path, text: str) -> Path:
@@ -341,7 +341,9 @@ def test_a_record_to_which_nothing_is_to_be_written_stays_known() -> None:
     assert known.unfilled
     seen = LookupResults({ref: [CrmRecord("1", {"last": "Berg"})]}, frozenset({ref}))
     assert (
-        settle({ref: MergedRecord(record, NOW)}, {ref: known}, SHAPE, DIRECTORY, seen).plan.changes
+        diff_records(
+            {ref: MergedRecord(record, NOW)}, {ref: known}, SHAPE, DIRECTORY, seen
+        ).plan.changes
         == ()
     )
 

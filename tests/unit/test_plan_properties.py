@@ -29,10 +29,11 @@ from app.mapping.paths import FIXED, kind_of
 from app.mapping.plan import PlanContext, Planner
 from app.mapping.schema import json_schema
 from app.sync.desired import DesiredBooking
-from app.sync.diff import Diff, settle
+from app.sync.diff import diff_records
+from app.sync.diff_state import Diff
 from app.sync.ledger_entry import LedgerEntry
 from app.sync.ledger_rules import written
-from app.sync.lookups import ask
+from app.sync.lookups import lookups_for
 from app.sync.merge import merge
 from config.providers import load_providers
 from config.settings import CONFIG_DIR
@@ -496,8 +497,8 @@ class Crm:
     def settle(self, plans: Iterable[DesiredBooking], shape: CrmShape) -> Diff:
         """Ask what has to be asked, and see what is to be done."""
         wanted = merge(plans)
-        questions = ask(wanted, self.ledger, shape, DIRECTORY)
-        return settle(wanted, self.ledger, shape, DIRECTORY, self.find(questions))
+        questions = lookups_for(wanted, self.ledger, shape, DIRECTORY)
+        return diff_records(wanted, self.ledger, shape, DIRECTORY, self.find(questions))
 
     def apply(self, settled: Diff) -> None:
         """Do it, and note in the ledger what the service notes."""

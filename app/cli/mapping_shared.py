@@ -1,0 +1,61 @@
+"""What the commands on mapping files share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from app.bootstrap import Services
+from app.cli.mapping_words import complain
+from app.crm.schema import CrmShape, Directory
+from app.domain.errors import MappingError
+from app.mapping.check import check_against
+from app.mapping.load import MappingText, read_text
+from app.mapping.mapping import Mapping
+from app.store.models import ConnectionRow
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def read_file(path: Path, crm: str) -> MappingText:
+    try:
+        return read_text(path, crm)
+    except MappingError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def must_fit(mapping: Mapping, file: Path | None, shape: CrmShape, directory: Directory) -> None:
+    """What the account would refuse is said instead of being shown as a plan."""
+    if file:
+        text = read_file(file, mapping.crm)
+        complain(text, shape, directory)
+        mistakes = text.lines()
+    else:
+        found = check_against(mapping, shape, directory)
+        mistakes = [f"{complaint.key}: {complaint.message}" for complaint in found]
+    if mistakes:
+        raise click.ClickException("\n".join(mistakes))
+
+
+def load_for(services: Services, file: Path, crm: str) -> Mapping:
+    try:
+        return services.mappings.load(file, crm)
+    except MappingError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def fail_on(problems: Sequence[str]) -> None:
+    """End with exit code 1 where a booking would fail, once everything has been shown."""
+    if problems:
+        click.echo(f"{len(problems)} of the bookings would fail.", err=True)
+        raise SystemExit(1)
+
+
+def connection_row(services: Services, connection_id: int) -> ConnectionRow:
+    with services.store.read() as session:
+        row = session.get(ConnectionRow, connection_id)
+    if row is None:
+        raise click.ClickException(f"There is no connection {connection_id}.")
+    return row

@@ -1,0 +1,35 @@
+"""How the commands on mapping files say what is wrong, and end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from app.crm.schema import CrmShape, Directory
+from app.mapping.check import Complaint, check_against
+from app.mapping.load import MappingText
+from app.mapping.provision import Seen as Answers
+
+
+def end(mistakes: Sequence[str], warnings: Sequence[str]) -> None:
+    """Say what is wrong, and apart from it what may only be new; exit 1 where something is wrong."""
+    if mistakes:
+        click.echo("Error: " + "\n".join(mistakes), err=True)
+    for line in warnings:
+        click.echo(f"Warning: {line}", err=True)
+    if mistakes:
+        raise SystemExit(1)
+
+
+def complain(
+    text: MappingText, shape: CrmShape, directory: Directory, answers: Answers | None = None
+) -> list[Complaint]:
+    """Note what the account speaks against, and give it."""
+    if text.mapping is None:
+        return []
+    found = check_against(text.mapping, shape, directory, answers)
+    complaints = [item for item in found if not text.left_out(item.location)]
+    for complaint in complaints:
+        text.note(complaint.location, complaint.message)
+    return complaints

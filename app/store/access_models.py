@@ -1,0 +1,114 @@
+"""The tables on who may do what: keys, sessions, secrets, consents, the audit log."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import (
+    Boolean,
+    ForeignKey,
+    Integer,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.domain import limits
+from app.store.columns import Label, String, Text
+from app.store.tables import Base, Id
+
+
+class AuditLog(Base):
+    """Who connected, disconnected, replayed, made a key."""
+
+    __tablename__ = "audit_log"
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    actor: Mapped[str] = mapped_column(Label(100))
+    action: Mapped[str] = mapped_column(String(64))
+    subject: Mapped[str] = mapped_column(Label(200))
+    at: Mapped[datetime] = mapped_column(index=True)
+
+
+class ApiKey(Base):
+    """A key for people and scripts, as its hash."""
+
+    __tablename__ = "api_keys"
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(limits.KEY_NAME))
+    key_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+
+
+class WebSession(Base):
+    """A browser session of the owner of a key; the cookie holds a random id, this row its hash."""
+
+    __tablename__ = "web_sessions"
+    id_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key_id: Mapped[int] = mapped_column(ForeignKey("api_keys.id"), index=True)
+    created_at: Mapped[datetime] = mapped_column(index=True)
+    seen_at: Mapped[datetime]
+    """When it was last used, to the minute."""
+    ended_at: Mapped[datetime | None]
+    """When its owner signed out."""
+
+
+class OAuthFlow(Base):
+    """A connect that was begun: its state is single-use and bound to one browser session."""
+
+    __tablename__ = "oauth_flows"
+    state_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    provider: Mapped[str] = mapped_column(String(32))
+    session_hash: Mapped[str] = mapped_column(String(64))
+    verifier_encrypted: Mapped[str | None] = mapped_column(
+        Text, info={"purpose": "oauth_flows.verifier"}
+    )
+    connection_id: Mapped[int | None] = mapped_column(Id)
+    """The connection that is to be mended."""
+    other_account: Mapped[bool] = mapped_column(Boolean, default=False)
+    """Whether it may be laid on another account of the CRM."""
+    login_host: Mapped[str | None] = mapped_column(String(limits.LOGIN_HOST))
+    next_path: Mapped[str | None] = mapped_column(String(limits.NEXT_PATH))
+    created_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+
+
+class Revocation(Base):
+    """A refresh token that is to be revoked at its provider; erased once it is, or after a day."""
+
+    __tablename__ = "revocations"
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    connection_id: Mapped[int] = mapped_column(ForeignKey("connections.id"))
+    login_host: Mapped[str | None] = mapped_column(String(limits.LOGIN_HOST))
+    token_encrypted: Mapped[str] = mapped_column(Text, info={"purpose": "revocations.token"})
+    tries: Mapped[int] = mapped_column(Integer, default=0)
+    next_try_at: Mapped[datetime] = mapped_column(index=True)
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime]
+
+
+class EncryptionKey(Base):
+    """The id of a key that data here may be encrypted with; it must stand in ENCRYPTION_KEYS."""
+
+    __tablename__ = "encryption_keys"
+    key_id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    first_used_at: Mapped[datetime]
+
+
+class WebhookSecret(Base):
+    """A secret that webhooks may be signed with, beside those of the environment."""
+
+    __tablename__ = "webhook_secrets"
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    source: Mapped[str] = mapped_column(String(limits.SOURCE_NAME), index=True)
+    secret_encrypted: Mapped[str] = mapped_column(Text, info={"purpose": "webhook_secrets.secret"})
+    created_at: Mapped[datetime]
+    ends_at: Mapped[datetime | None]
+    """Not accepted after that; None: until a person ends it."""
+
+
+class SecretUse(Base):
+    """When a secret last verified a webhook, by a fingerprint that gives nothing away."""
+
+    __tablename__ = "secret_uses"
+    source: Mapped[str] = mapped_column(String(limits.SOURCE_NAME), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(16), primary_key=True)
+    last_used_at: Mapped[datetime]

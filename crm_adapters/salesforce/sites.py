@@ -1,0 +1,49 @@
+"""How websites and phone numbers are looked for in SOQL."""
+
+from __future__ import annotations
+
+import re
+
+from app.domain.people import ascii_domain, spellings
+from app.domain.phones import last_digits
+
+TAIL = 8
+"""Last digits of a number that are looked for."""
+
+
+def digits_in_order(number: str) -> str:
+    """The last digits of a number as LIKE takes them, with whatever people write between them.
+
+    SOSL, which is 'generally faster if the search expression uses a CONTAINS term', takes no wildcard
+    at the beginning of a term, and so finds no last digits; it is a call more, and its index lags.
+    Phone numbers are indexed for no SOQL: any condition on them reads the rows, LIKE as well as IN.
+    https://developer.salesforce.com/docs/platform/salesforce-large-data-volumes-bp/guide/ldv-deployments-techniques-using-soql-and-sosl.html
+    https://help.salesforce.com/s/articleView?id=000387524&type=1
+    """
+    return f"%{'%'.join(last_digits(number, TAIL))}%"
+
+
+def site_forms(domain: str) -> list[str]:
+    return [
+        f"{scheme}{www}{form}{slash}"
+        for form in spellings(domain)
+        for scheme in ("", "http://", "https://")
+        for www in ("", "www.")
+        for slash in ("", "/")
+    ]
+
+
+def longer_site_forms(domain: str) -> list[str]:
+    """Beginnings of addresses that go on behind the domain, as LIKE takes them."""
+    if not re.fullmatch(r"[a-z0-9.-]+", domain):
+        return []
+    forms = spellings(domain)
+    starts = [f"{scheme}{www}" for scheme in ("", "http://", "https://") for www in ("", "www.")]
+    return [f"{start}{form}/_%" for form in forms for start in starts]
+
+
+def site_domain(website: str) -> str:
+    """The domain of a website, whatever stands before and behind it."""
+    bare = re.sub(r"^(https?://)?(www\.)?", "", website.strip().lower())
+    domain = re.split(r"[/?#:]", bare)[0]
+    return ascii_domain(domain) or domain
