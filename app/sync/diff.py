@@ -330,7 +330,6 @@ class ChangeBuilder:
             and blank(value)
             and not blank(found.values.get(name))
         }
-        adopted = self.rules.adopted(record, found, filled, own=True)
         return Change(
             record.ref,
             found.record_id,
@@ -369,7 +368,7 @@ class ChangeBuilder:
         return Change(
             record.ref,
             found.record_id,
-            fields=adopted | self.rules.emptied(record, cleared),
+            fields=fields,
             on_match={},
             links_after=record.links,
             # Where a person belongs is the CRM's own link.
