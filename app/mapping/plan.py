@@ -287,9 +287,14 @@ class _Draft:
 
     def _gone(self) -> frozenset[Ref]:
         """Those who left the booking, and the companies of which nobody is left."""
-        domains = {company_domain(identity.partition(":")[2]) for identity in self._booking.left}
+        domains = {
+            company_domain(identity.partition(":")[2])
+            for identity in self._booking.former_attendees
+        }
         domains -= {person.company_domain for person in self._booking.attendees}
-        people = {Ref(name, identity) for name in PEOPLE for identity in self._booking.left}
+        people = {
+            Ref(name, identity) for name in PEOPLE for identity in self._booking.former_attendees
+        }
         return frozenset(people | {Ref(ObjectName.COMPANY, domain or "") for domain in domains})
 
     def form(self) -> DesiredBooking:
@@ -416,7 +421,7 @@ class _Draft:
     def _left(self) -> list[DesiredRecord]:
         """Those who took part before: what sums up a person's bookings counts this one no more."""
         records: list[DesiredRecord] = []
-        for number, identity in enumerate(self._booking.left):
+        for number, identity in enumerate(self._booking.former_attendees):
             refs = [Ref(name, identity) for name in PEOPLE]
             if not self._around.existing & set(refs):
                 continue
@@ -553,7 +558,7 @@ class _Draft:
     ) -> list[DesiredRecord]:
         """The meeting, and where the history is kept one for every start that it had before."""
         booking, records = self._booking, []
-        earlier = booking.earlier if section.on_reschedule == "keep_history" else ()
+        earlier = booking.previous_starts if section.on_reschedule == "keep_history" else ()
         length = booking.end - booking.start
 
         keys = meeting_keys(booking)
@@ -839,7 +844,9 @@ def refs_of(booking: Booking) -> list[Ref]:
     own = [Ref(name, booking.record_key) for name in OF_BOOKING]
     meetings = [Ref(ObjectName.MEETING, key) for key in meeting_keys(booking).values()]
     here = [person.identity for person in booking.attendees if person.identity]
-    people = [Ref(name, identity) for name in PEOPLE for identity in (*booking.left, *here)]
+    people = [
+        Ref(name, identity) for name in PEOPLE for identity in (*booking.former_attendees, *here)
+    ]
     domains = [person.company_domain for person in booking.attendees if person.company_domain]
     companies = [Ref(ObjectName.COMPANY, domain) for domain in domains]
     story = _before_its_story(booking)
@@ -854,7 +861,7 @@ def _before_its_story(booking: Booking) -> list[Ref]:
 def meeting_keys(booking: Booking) -> dict[datetime, str]:
     """Start -> our key for the meeting then. The earliest goes by the booking's own key: a meeting
     that was made before the file asked for a history is not made again."""
-    starts = sorted({*booking.earlier, booking.start})
+    starts = sorted({*booking.previous_starts, booking.start})
     base = booking.record_key
     later = {start: f"{base}@{start:%Y%m%dT%H%M%SZ}" for start in starts[1:]}
     return {starts[0]: base, **later}

@@ -137,7 +137,7 @@ class ConnectionPlanner:
         if self._mapping.tells_of_people or (booking.form and people):
             with self._store.read() as session:
                 if self._mapping.tells_of_people:
-                    everybody = [*people, *booking.left]
+                    everybody = [*people, *booking.former_attendees]
                     sums = histories(session, self._cipher, everybody, now)
                 if booking.form and people:
                     booked = has_booked_since(session, self._cipher, people[0], booking.start)

@@ -205,7 +205,7 @@ class Previewer:
         told, booked = {}, False
         with self._store.read() as session:
             if mapping.tells_of_people:
-                told = histories(session, self._cipher, [*people, *booking.left], now)
+                told = histories(session, self._cipher, [*people, *booking.former_attendees], now)
             if booking.form and people:
                 booked = has_booked_since(session, self._cipher, people[0], booking.start)
         try:

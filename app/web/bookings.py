@@ -32,7 +32,7 @@ def show(key: str) -> str:
         providers=services().providers,
         accounts={d.connection_id: d.provider for d in found.view.deliveries},
         when=span(booking),
-        earlier=[local(moment, booking.timezone) for moment in booking.earlier],
+        previous_starts=[local(moment, booking.timezone) for moment in booking.previous_starts],
         begun=booking.start <= utcnow(),
         csrf=me().csrf,
     )

@@ -182,7 +182,9 @@ def bookings(draw: st.DrawFn) -> Booking:
         assert str(error)
         assume(False)
     earlier = draw(st.lists(st.integers(1, 5), max_size=2, unique=True))
-    return replaced(made, earlier=tuple(made.start - timedelta(days=n) for n in sorted(earlier)))
+    return replaced(
+        made, previous_starts=tuple(made.start - timedelta(days=n) for n in sorted(earlier))
+    )
 
 
 def replaced(booking: Booking, **changes: Any) -> Booking:
@@ -549,7 +551,7 @@ def test_applied_twice_nothing_changes(case: Any, others: list[Booking], data: A
             return []
 
     moved = replaced(first, start=first.start + timedelta(days=1), end=first.end + timedelta(days=1),
-                     earlier=(*first.earlier, first.start), rescheduled=True,
+                     previous_starts=(*first.previous_starts, first.start), rescheduled=True,
                      updated_at=first.version + timedelta(days=1))  # fmt: skip
     for batch in ([first], [first, *others], [moved]):
         plans = [plan for booking in batch for plan in planned(booking)]
