@@ -45,7 +45,7 @@ from app.mapping.transforms import apply_transforms
 from app.mapping.unreadable import unreadable_notes
 from app.sync.desired import DesiredBooking, DesiredRecord, WriteRule
 from app.sync.lookups import match_of
-from app.sync.merge import only
+from app.sync.merge import placeholder
 
 OF_BOOKING = (ObjectName.DEAL, ObjectName.CASE, ObjectName.MEETING)
 """The objects that stand for a booking itself, by its own key."""
@@ -201,7 +201,9 @@ class _Draft:
         marker = self._directory.booking_fields.get(ref.object)
         match = replace(match_of(ref), create=False)
         fields = {marker: ref.key} if marker else {}
-        record = replace(only(ref), fields=fields, match=match, fill_only=False, links_to_drop=None)
+        record = replace(
+            placeholder(ref), fields=fields, match=match, fill_only=False, links_to_drop=None
+        )
         return replace(record, delete=True)
 
     _skipped = False
@@ -224,7 +226,7 @@ class _Draft:
         there = [ref for ref in refs_of(self._booking) if ref.object is name]
         there = [ref for ref in there if ref in self._around.existing]
         # Where nothing can be written, the others are still linked to it.
-        bare = [only(ref) for ref in there[:1] if name is not ObjectName.MEETING]
+        bare = [placeholder(ref) for ref in there[:1] if name is not ObjectName.MEETING]
         return (self._kept(name, links, overflow) or bare) if there else []
 
     def _kept(
@@ -668,7 +670,7 @@ class _Draft:
             raise
         except InvalidRecord as error:
             self._problems[ref] = error
-            return only(ref) if ref in self._around.existing else None
+            return placeholder(ref) if ref in self._around.existing else None
         else:
             return record
         return None

@@ -32,7 +32,7 @@ from app.sync.lookups import (
     match_of,
     rule_of,
 )
-from app.sync.merge import MergedRecord, only
+from app.sync.merge import MergedRecord, placeholder
 from app.sync.values import appended, as_list, blank, is_later_stage, same
 
 ON_ITS_WAY = 60.0
@@ -131,7 +131,7 @@ def _choose_people(
             if not became:
                 continue
             # The file says nothing of contacts: what hung on the lead hangs on the one it became.
-            left[contact] = replace(item, record=only(contact))
+            left[contact] = replace(item, record=placeholder(contact))
         elif twin.record.fill_only != item.record.fill_only and not became:
             continue  # What only fills one of them in says nothing of which it is.
         elif not _is_contact(ref, contact, wanted, ledger, findings):
@@ -197,7 +197,9 @@ def use_own_companies(
         settled.companies[company] = known[company].record_id or ""
     wanted = {ref: _at_own_company(item, own) for ref, item in settled.wanted.items()}
     version = max(item.version for item in wanted.values())
-    wanted |= {company: MergedRecord(only(company), version) for company in settled.companies}
+    wanted |= {
+        company: MergedRecord(placeholder(company), version) for company in settled.companies
+    }
     linked = {link for item in wanted.values() for link in item.record.links}
     # A company of which nobody is left is neither made nor filled for this.
     taken = {link for item in settled.wanted.values() for link in item.record.links} - linked

@@ -7,7 +7,7 @@ from werkzeug.exceptions import BadRequest
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from app.domain.booking import Booking, MeetingOutcome
-from app.domain.events import local
+from app.domain.zones import local
 from app.services.bookings import sync_again
 from app.store.engine import utcnow
 from app.web.access import me, services, signed_in
