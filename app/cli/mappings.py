@@ -24,11 +24,11 @@ from app.domain.errors import CrmError, MappingError
 from app.domain.events import FORM_EVENT, read_booking, read_event, read_form
 from app.domain.text import cut, nearest, quoted
 from app.mapping.check import Complaint, check_against
+from app.mapping.json_schema import json_schema
 from app.mapping.load import MappingText, read_text
 from app.mapping.mapping import Mapping
 from app.mapping.provision import Seen as Answers
 from app.mapping.provision import retyped, type_in_words
-from app.mapping.schema import json_schema
 from app.services.preview import BookingPreview, Previewer, describe
 from app.services.questions import answers_seen, questions_seen, warn
 from app.store.delivery_marking import mark_replanned_due

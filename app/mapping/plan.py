@@ -30,19 +30,17 @@ from app.mapping.schema import (
     CompanyRules,
     ContactRules,
     DealRules,
-    FieldKey,
-    FieldMap,
     LeadRules,
     MeetingRules,
     OwnerRules,
     RecordRules,
     Rules,
-    ValueSource,
 )
 from app.mapping.summary import list_answers, summarise
 from app.mapping.templates import names_in, render
 from app.mapping.transforms import apply_transforms
 from app.mapping.unreadable import unreadable_notes
+from app.mapping.value_source import FieldKey, FieldMap, ValueSource
 from app.sync.desired import DesiredBooking, DesiredRecord, WriteRule
 from app.sync.lookups import match_of
 from app.sync.merge import placeholder

@@ -23,11 +23,11 @@ from app.domain.events import read_booking, read_event, read_form
 from app.domain.history import History
 from app.domain.text import measure
 from app.mapping.check import check_against
+from app.mapping.json_schema import json_schema
 from app.mapping.load import MappingText
 from app.mapping.mapping import Mapping as FieldMapping
 from app.mapping.paths import FIXED, kind_of
 from app.mapping.plan import PlanContext, Planner
-from app.mapping.schema import json_schema
 from app.sync.desired import DesiredBooking
 from app.sync.diff import Diff, settle
 from app.sync.ledger_entry import LedgerEntry
