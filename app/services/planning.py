@@ -16,7 +16,9 @@ from app.domain.booking import Booking
 from app.domain.errors import CrmError, Unforeseen
 from app.domain.faults import place_of
 from app.mapping.mapping import Mapping as FieldMapping
-from app.mapping.plan import PlanContext, Planner, refs_of
+from app.mapping.plan import Planner
+from app.mapping.plan_context import PlanContext
+from app.mapping.plan_refs import refs_of
 from app.security.encryption import Cipher
 from app.services.crm_state import LedgerQueries, read_crm_state
 from app.services.sharing import Sharing

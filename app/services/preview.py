@@ -17,7 +17,9 @@ from app.crm.schema import CrmShape, Directory, Pipeline, Stage
 from app.domain.booking import Booking
 from app.domain.errors import Ambiguous, CrmError, RetryLater
 from app.mapping.mapping import Mapping as FieldMapping
-from app.mapping.plan import PlanContext, Planner, refs_of
+from app.mapping.plan import Planner
+from app.mapping.plan_context import PlanContext
+from app.mapping.plan_refs import refs_of
 from app.mapping.schema import FIRST, KEEP
 from app.mapping.words import in_words
 from app.security.encryption import Cipher

@@ -27,7 +27,8 @@ from app.mapping.json_schema import json_schema
 from app.mapping.load import MappingText
 from app.mapping.mapping import Mapping as FieldMapping
 from app.mapping.paths import FIXED, kind_of
-from app.mapping.plan import PlanContext, Planner
+from app.mapping.plan import Planner
+from app.mapping.plan_context import PlanContext
 from app.sync.desired import DesiredBooking
 from app.sync.diff import Diff, settle
 from app.sync.ledger_entry import LedgerEntry
