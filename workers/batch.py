@@ -214,7 +214,7 @@ class Batch:
                 planned.desired = found
             marks, group = Marks(), ""
             if planned.desired:
-                marks = marks_of(planned.desired, account.adapter, booking.left)
+                marks = marks_of(planned.desired, account.adapter, booking.former_attendees)
                 group = planned.desired.group
             # Two bookings that may fall on one deal go one after the other, and what one of them is
             # about to make, the other one has to find.

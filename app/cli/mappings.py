@@ -23,8 +23,8 @@ from app.cli.moments import read_moment
 from app.domain.booking import Booking
 from app.domain.errors import CrmError
 from app.domain.events import FORM_EVENT, read_booking, read_event, read_form
+from app.mapping.json_schema import json_schema
 from app.mapping.load import MappingText
-from app.mapping.schema import json_schema
 from app.services.preview import BookingPreview, Previewer, describe
 from app.services.questions import questions_seen, warn
 from app.store.engine import utcnow

@@ -152,9 +152,9 @@ class Booking:
     """When its word counts from, where that is later than its version (UTC)."""
     form: bool = False
     """A form that was filled in, with no meeting: `start` is when."""
-    earlier: tuple[datetime, ...] = ()
+    previous_starts: tuple[datetime, ...] = ()
     """The starts that it had before it was moved, as far as this service saw them (UTC)."""
-    left: tuple[str, ...] = ()
+    former_attendees: tuple[str, ...] = ()
     """Identities of those who took part before, as far as this service saw them."""
     outcome: MeetingOutcome | None = None
     """Said of the present start alone: a moved meeting has yet to be held."""

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
-from app.domain.booking import Attendee, Booking, BookingStatus, Host, MeetingType, zone_of
+from app.domain.booking import Booking, BookingStatus, MeetingType, zone_of
 from app.domain.errors import UnfitPayload
 from app.domain.limits import BOOKING_KEY, EVENT_TYPE
-from app.domain.people import normalise_email, normalise_phone, read_email
-from app.domain.text import clean_text, cut, one_line
-from app.domain.zones import read_zone
+from app.domain.message_json import Json, Place, as_object, first_text, says
+from app.domain.participants import read_attendee, read_attendees, read_hosts
+from app.domain.text import clean_text, one_line
 
 FORM_EVENT = "form_submission"
 BOOKING_EVENTS = frozenset({"booking_created", "booking_rescheduled", "booking_cancelled"})
 CANCELLED = "booking_cancelled"
-LONGEST_TYPED = 200
-"""Of what was typed in the place of an address, a number or a zone so much is kept."""
-Json = Mapping[str, Any]
-Place = tuple[str, ...]
-"""Keys that lead to a value."""
 PLACES: Mapping[str, tuple[Place, ...]] = {
     "location": (("location",), ("meetingInfo", "location"), ("hostingInfo", "location")),
     "link": (
@@ -117,7 +111,7 @@ def _whole(text: str) -> str:
 def kind_of(appointment: Json) -> str:
     """The event that an appointment's present state would have come with, as the API shows it."""
     flag = appointment.get("isCancelled")
-    cancelled = flag if isinstance(flag, bool) else bool(_object(appointment.get("cancel")))
+    cancelled = flag if isinstance(flag, bool) else bool(as_object(appointment.get("cancel")))
     if cancelled:
         return CANCELLED
     return "booking_rescheduled" if appointment.get("rescheduledAt") else "booking_created"
@@ -132,8 +126,8 @@ def read_booking(event: Event) -> Booking:
     if end is None or end < start:
         # A booking without a length still has a place in the calendar.
         end = start
-    attendees, companions = _attendees(data)
-    cancel = _object(data.get("cancel"))
+    attendees, companions = read_attendees(data)
+    cancel = as_object(data.get("cancel"))
     return Booking(
         source=event.source,
         id=booking_id,
@@ -145,13 +139,13 @@ def read_booking(event: Event) -> Booking:
         created_at=read_time(data.get("createdAt")),
         rescheduled=event.type == "booking_rescheduled" or bool(data.get("rescheduledAt")),
         timezone=zone_of(attendees),
-        location=_first(data, PLACES["location"]),
-        link=_first(data, PLACES["link"]),
-        channel=_first(data, PLACES["channel"]),
+        location=first_text(data, PLACES["location"]),
+        link=first_text(data, PLACES["link"]),
+        channel=first_text(data, PLACES["channel"]),
         company_id=one_line(data.get("companyId")),
         attendees=attendees,
         companions=companions,
-        hosts=_hosts(data),
+        hosts=read_hosts(data),
         meeting_type=_meeting_type(data),
         cancel_reason=clean_text(cancel.get("reason")),
         cancelled_by=one_line(cancel.get("actionBy")),
@@ -166,7 +160,7 @@ def read_booking(event: Event) -> Booking:
 
 def _not_told(event: Event, data: Json) -> dict[str, None]:
     """The fields of a booking that a message says nothing of."""
-    lacking = {name: None for name, places in PLACES.items() if not _says(data, places)}
+    lacking = {name: None for name, places in PLACES.items() if not says(data, places)}
     if data.get("attendees") is None:
         lacking |= dict.fromkeys(("attendees", "companions"))
     if data.get("hosts") is None and data.get("hostIds") is None:
@@ -181,26 +175,9 @@ def _not_told(event: Event, data: Json) -> dict[str, None]:
     return lacking
 
 
-def _says(data: Json, places: Iterable[Place]) -> bool:
-    """Whether a message has one of these places, were it empty."""
-    return any(place[-1] in _inside(data, place) for place in places)
-
-
-def _first(data: Json, places: Iterable[Place]) -> str | None:
-    """What stands at the first of these places that is not empty."""
-    found = (one_line(_inside(data, place).get(place[-1])) for place in places)
-    return next(filter(None, found), None)
-
-
-def _inside(data: Json, place: Place) -> Json:
-    for key in place[:-1]:
-        data = _object(data.get(key))
-    return data
-
-
 def _conference(data: Json) -> dict[str, str]:
     """The meeting's ids at those who host it, of the API's `hostingInfo`."""
-    hosting = _object(data.get("hostingInfo"))
+    hosting = as_object(data.get("hostingInfo"))
     return {
         str(name): text
         for name, value in hosting.items()
@@ -219,7 +196,7 @@ def _booking_id(source: str, booking_id: str | None) -> str:
 def _continues(data: Json, own_id: str) -> str | None:
     """Id of the booking that this one takes the place of. https://developer.meetergo.com"""
     other = one_line(data.get("rescheduledFromId"))
-    other = other or one_line(_object(data.get("rescheduledFrom")).get("id"))
+    other = other or one_line(as_object(data.get("rescheduledFrom")).get("id"))
     return other if other and other != own_id and len(other) <= BOOKING_KEY // 2 else None
 
 
@@ -229,9 +206,9 @@ def read_form(event: Event) -> Booking | None:
     Only the event's name is documented, so everything is read where it may stand.
     """
     data = event.payload
-    contact = _object(data.get("contact")) or _object(data.get("attendee")) or data
-    answers = _object(data.get("answers")) or _object(data.get("fields"))
-    person = _attendee(0, {**contact, "notes": answers or contact.get("notes")})
+    contact = as_object(data.get("contact")) or as_object(data.get("attendee")) or data
+    answers = as_object(data.get("answers")) or as_object(data.get("fields"))
+    person = read_attendee(0, {**contact, "notes": answers or contact.get("notes")})
     booking_id = one_line(data.get("id")) or person.identity
     if person.identity is None or booking_id is None:
         return None
@@ -282,176 +259,14 @@ def _status(kind: str, data: Json) -> BookingStatus:
     return BookingStatus.CANCELLED if cancelled else BookingStatus.SCHEDULED
 
 
-def _attendees(data: Json) -> tuple[tuple[Attendee, ...], tuple[Attendee, ...]]:
-    """Everybody who takes part, in order, each person once; and who is one of them by address alone.
-
-    Raises UnfitPayload for what is no list of objects.
-    """
-    given = data.get("attendees")
-    if given is not None and (not isinstance(given, list) or len(_objects(given)) < len(given)):
-        # Read as nobody it would unlink everybody of a booking that is known.
-        raise UnfitPayload("attendees is not a list of objects")
-    people: dict[str, Attendee] = {}
-    doubles: list[tuple[str, Attendee]] = []
-    for number, item in enumerate(_objects(data.get("attendees"))):
-        person = _attendee(number, item)
-        key = person.identity or f"nobody:{number}"
-        if key in people:
-            doubles.append((key, person))
-        people.setdefault(key, person)
-    # Somebody with an address is known by it, also where he is named once more by his number alone.
-    by_phone = {p.phone: key for key, p in reversed(people.items()) if p.email and p.phone}
-    for key, person in list(people.items()):
-        if not person.email and person.phone in by_phone:
-            doubles.append((by_phone[person.phone], people.pop(key)))
-            # Who was folded into this one goes with it.
-            doubles = [(by_phone[person.phone] if k == key else k, d) for k, d in doubles]
-    places = {key: place for place, key in enumerate(people)}
-    attendees = tuple(replace(p, position=places[key]) for key, p in people.items())
-    folded = sorted(doubles, key=lambda double: double[1].position)
-    return attendees, tuple(
-        replace(double, position=places[key])
-        for key, double in folded
-        if _says_more(double, people[key])
-    )
-
-
-def _says_more(double: Attendee, person: Attendee) -> bool:
-    """Whether somebody who is folded into another's contact is or says anything else than that one."""
-    named = double.full_name not in (None, person.full_name)
-    typed = (double.phone_as_given, double.phone, person.phone_as_given)
-    other_phone = bool(typed[0]) and typed[0] != typed[2] and typed[1] != person.phone
-    unread = double.email_as_given if not double.email else None
-    other_address = bool(unread) and unread != person.email_as_given
-    return (
-        named
-        or other_phone
-        or other_address
-        or not double.answers.items() <= person.answers.items()
-    )
-
-
-def _attendee(position: int, item: Json) -> Attendee:
-    zone = _typed(item.get("timezone"))
-    language = one_line(item.get("language"))
-    email, beside = read_email(item.get("email"))
-    first, last, full = _names(item)
-    if beside and not full:
-        first, last, full = _names({"fullname": beside})
-    given = _typed(item.get("phone"))
-    return Attendee(
-        position=position,
-        id=one_line(item.get("id")),
-        email=email,
-        email_as_given=_typed(item.get("email")),
-        first_name=first,
-        last_name=last,
-        full_name=full,
-        phone=normalise_phone(given, zone, language),
-        phone_as_given=given,
-        timezone=read_zone(zone),
-        timezone_as_given=zone,
-        language=language,
-        answers=_answers(item.get("notes")),
-        choices=_choices(item.get("notes")),
-        not_told=_person_lacks(item),
-    )
-
-
-def _person_lacks(item: Json) -> dict[str, None]:
-    """The fields of an attendee that a message says nothing of."""
-    fields = {
-        ("notes",): ("answers", "choices"),
-        ("phone",): ("phone", "phone_as_given"),
-        ("timezone",): ("timezone", "timezone_as_given"),
-        ("language",): ("language",),
-        ("fullname", "firstname", "lastname"): ("first_name", "last_name", "full_name"),
-    }
-    return {
-        name: None
-        for keys, names in fields.items()
-        if not any(key in item for key in keys)
-        for name in names
-    }
-
-
-def _typed(value: object) -> str | None:
-    """What somebody typed, on one line; of what is far too long the beginning."""
-    text = one_line(value)
-    return cut(text, LONGEST_TYPED) if text else None
-
-
-def _names(item: Json) -> tuple[str | None, str | None, str | None]:
-    """First, last and full name as meetergo gives them; nothing is split at a blank.
-
-    A full name that says more than its parts stands whole as the last name, the field that every
-    CRM shows and one demands.
-    """
-    first, last = one_line(item.get("firstname")), one_line(item.get("lastname"))
-    parts = " ".join(filter(None, (first, last))) or None
-    full = one_line(item.get("fullname")) or parts
-    if full and full != parts and not (first and last):
-        first, last = None, full
-    return first, last, full
-
-
-def _answers(notes: object) -> dict[str, str]:
-    """Question label -> answer as text; several choices are joined with commas."""
-    if not isinstance(notes, Mapping):
-        return {}
-    answers = {}
-    for label, value in notes.items():
-        parts = value if isinstance(value, list) else [value]
-        texts = ["yes" if p is True else "no" if p is False else clean_text(p) for p in parts]
-        name, text = one_line(label), ", ".join(t for t in texts if t)
-        if name and text:
-            answers[name] = text
-    return answers
-
-
-def _choices(notes: object) -> dict[str, tuple[str, ...]]:
-    """Question label -> the choices, where there are several."""
-    if not isinstance(notes, Mapping):
-        return {}
-    return {
-        name: texts
-        for label, value in notes.items()
-        if isinstance(value, list)
-        and (name := one_line(label))
-        and (texts := tuple(text for part in value if (text := clean_text(part))))
-    }
-
-
-def _hosts(data: Json) -> tuple[Host, ...]:
-    """Who holds the meeting; where only ids are told, nothing but those is known of them."""
-    if data.get("hosts") is not None:
-        return tuple(_host(item) for item in _objects(data["hosts"]))
-    ids = data.get("hostIds")
-    names = [one_line(item) for item in ids] if isinstance(ids, list) else []
-    lacking = dict.fromkeys(("email", "first_name", "last_name", "full_name"))
-    return tuple(Host(id=name, not_told=lacking) for name in names if name)
-
-
-def _host(item: Json) -> Host:
-    first, last = one_line(item.get("givenName")), one_line(item.get("familyName"))
-    return Host(
-        id=one_line(item.get("id")),
-        email=normalise_email(item.get("email")),
-        first_name=first,
-        last_name=last,
-        full_name=one_line(item.get("fullName")) or " ".join(filter(None, (first, last))) or None,
-        not_told={} if "email" in item else {"email": None},
-    )
-
-
 def _meeting_type(data: Json) -> MeetingType:
-    metadata = _object(_object(data.get("meetingType")).get("metadata"))
+    metadata = as_object(as_object(data.get("meetingType")).get("metadata"))
     return MeetingType(
-        id=_first(data, TYPE_PLACES["id"]),
-        slug=_first(data, TYPE_PLACES["slug"]),
-        name=_first(data, TYPE_PLACES["name"]),
+        id=first_text(data, TYPE_PLACES["id"]),
+        slug=first_text(data, TYPE_PLACES["slug"]),
+        name=first_text(data, TYPE_PLACES["name"]),
         metadata={str(k): text for k, v in metadata.items() if (text := _metadata(v))},
-        not_told={name: None for name, places in TYPE_PLACES.items() if not _says(data, places)},
+        not_told={name: None for name, places in TYPE_PLACES.items() if not says(data, places)},
     )
 
 
@@ -462,16 +277,3 @@ def read_meeting_type(item: Json) -> MeetingType:
 
 def _metadata(value: object) -> str | None:
     return str(value).lower() if isinstance(value, bool) else clean_text(value)
-
-
-def _object(value: object) -> Json:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _objects(value: object) -> list[Json]:
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
-
-
-def local(moment: datetime, zone: str) -> datetime:
-    """A UTC time as the clock on the wall of a zone shows it."""
-    return moment.astimezone(ZoneInfo(zone))

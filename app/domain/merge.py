@@ -53,8 +53,10 @@ def _put_together(older: Booking, newest: Booking) -> Booking:
         nothing: dict[str, Any] = dict.fromkeys(silent)
         filled = replace(filled, **nothing)
     filled = _fill_parts(filled, older, newest)
-    starts = {*older.earlier, *newest.earlier, older.start} - {newest.start}
-    people = {*older.left, *newest.left, *identities(older)} - identities(filled)
+    starts = {*older.previous_starts, *newest.previous_starts, older.start} - {newest.start}
+    people = {*older.former_attendees, *newest.former_attendees, *identities(older)} - identities(
+        filled
+    )
     missing = {
         key: older.payload_from.get(key, older.version)
         for key in older.payload
@@ -67,8 +69,8 @@ def _put_together(older: Booking, newest: Booking) -> Booking:
     return replace(
         filled,
         timezone=zone_of(filled.attendees) if not filled.form else filled.timezone,
-        earlier=tuple(sorted(starts)),
-        left=tuple(sorted(people)),
+        previous_starts=tuple(sorted(starts)),
+        former_attendees=tuple(sorted(people)),
         # Whoever does not say it leaves what another one said.
         continues=newest.continues or older.continues,
         rescheduled=newest.rescheduled or older.rescheduled,

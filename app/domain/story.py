@@ -64,15 +64,17 @@ def tell(root: str, booking: Booking, members: Sequence[Booking]) -> Booking:
             return replace(booking, replaced_by=main.id)
         return replace(booking, story=None)
     others = [member for member in members if member.key != booking.key]
-    earlier = {start for m in others for start in (m.start, *m.earlier)} | set(booking.earlier)
+    starts = {start for m in others for start in (m.start, *m.previous_starts)}
+    starts |= set(booking.previous_starts)
     people = {p.identity for p in booking.attendees}
-    left = {p.identity for m in others for p in m.attendees if p.identity} | set(booking.left)
+    former = {p.identity for m in others for p in m.attendees if p.identity}
+    former |= set(booking.former_attendees)
     return replace(
         booking,
         story=root,
         story_keys=tuple(sorted({m.key for m in members} - {root})),
-        earlier=tuple(sorted(earlier - {booking.start})),
-        left=tuple(sorted(identity for identity in left if identity not in people)),
+        previous_starts=tuple(sorted(starts - {booking.start})),
+        former_attendees=tuple(sorted(identity for identity in former if identity not in people)),
         rescheduled=bool(others) or booking.rescheduled or bool(booking.continues),
         counts_from=_counts_from(booking, others),
     )

@@ -110,3 +110,8 @@ def _windows() -> dict[str, str]:
     table = get_global("windows_zone_mapping")
     read = ((_folded(name), _names().get(zone.casefold())) for name, zone in table.items())
     return {name: zone for name, zone in read if zone}
+
+
+def local(moment: datetime, zone: str) -> datetime:
+    """A UTC time as the clock on the wall of a zone shows it."""
+    return moment.astimezone(ZoneInfo(zone))

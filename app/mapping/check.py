@@ -15,20 +15,12 @@ from app.crm.schema import APPENDABLE, CrmField, CrmShape, Directory, FieldKind,
 from app.domain.errors import InvalidRecord
 from app.domain.text import did_you_mean
 from app.mapping.coerce import coerce
+from app.mapping.deals import find_pipeline, find_stage
 from app.mapping.elsewhere import set_elsewhere
 from app.mapping.mapping import Mapping
-from app.mapping.plan import find_pipeline, find_stage
 from app.mapping.provision import Seen, constants_of, kinds_of, new_field
-from app.mapping.schema import (
-    KEEP,
-    DealRules,
-    FieldKey,
-    FieldSpec,
-    FormRules,
-    OwnerRules,
-    RecordRules,
-    Rules,
-)
+from app.mapping.schema import KEEP, DealRules, FormRules, OwnerRules, RecordRules, Rules
+from app.mapping.value_source import FieldKey, FieldSpec
 from app.sync.desired import WriteRule
 
 Location = tuple[int | str, ...]

@@ -7,7 +7,7 @@ from typing import Any
 
 from app.crm.objects import ObjectName
 from app.crm.schema import CrmShape
-from app.mapping.schema import FieldSpec
+from app.mapping.value_source import FieldSpec
 
 
 def set_elsewhere(name: ObjectName, field: str, spec: FieldSpec, shape: CrmShape) -> str | None:

@@ -9,9 +9,9 @@ from typing import Any
 from app.crm.objects import ObjectName
 from app.crm.schema import FieldKind, NewField
 from app.mapping.paths import FIXED, kind_of
-from app.mapping.schema import FieldSpec, ValueSource
 from app.mapping.templates import is_constant
 from app.mapping.transforms import read_flag
+from app.mapping.value_source import FieldSpec, ValueSource
 
 Seen = Mapping[str, Sequence[str | list[str]]]
 """Question, as `plain_label` compares it -> answers that stored bookings gave."""

@@ -10,9 +10,10 @@ from app.domain.text import cut, nearest, quoted
 from app.mapping.conditions import Condition, paths_of
 from app.mapping.mapping import Mapping
 from app.mapping.paths import answer_name, plain_label
-from app.mapping.schema import Chosen, FieldKey, RecordRules, Rules, ValueSource
+from app.mapping.schema import Chosen, RecordRules, Rules
 from app.mapping.templates import questions_in
 from app.mapping.validation_messages import Location
+from app.mapping.value_source import FieldKey, ValueSource
 
 MOST_NAMED = 20
 """Questions or meeting types that a sentence lists."""

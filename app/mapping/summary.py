@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 from app.crm.objects import BOOKING_LINE
 from app.domain.booking import Attendee, Booking
-from app.domain.events import local
-from app.domain.zones import zone_label
+from app.domain.zones import local, zone_label
 from app.mapping.unreadable import unread
 
 

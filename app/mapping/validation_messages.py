@@ -13,8 +13,9 @@ from pydantic_core import ErrorDetails
 from app.domain.text import cut, did_you_mean, quoted
 from app.mapping.paths import FIXED, answer_label, in_quotes
 from app.mapping.patience import look_at_the_clock
-from app.mapping.schema import KEYS, SECTIONS, SOURCE_KEYS, keys_of
+from app.mapping.schema import KEYS, SECTIONS, keys_of
 from app.mapping.transforms import WITH_ARGUMENT
+from app.mapping.value_source import SOURCE_KEYS
 
 Location = tuple[int | str, ...]
 _SHAPES = {

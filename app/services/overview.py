@@ -236,7 +236,7 @@ def _refs(booking: Booking) -> tuple[list[Ref], list[Ref]]:
     """What stands for a booking alone, and what its people and companies may stand under."""
     own = [Ref(name, booking.record_key) for name in (ObjectName.DEAL, ObjectName.CASE)]
     # Where the history of moves is kept, there is a meeting for each start that it had.
-    starts = (*booking.earlier, booking.start)
+    starts = (*booking.previous_starts, booking.start)
     keys = [f"{booking.record_key}@{start:%Y%m%dT%H%M%SZ}" for start in starts]
     own += [Ref(ObjectName.MEETING, key) for key in (*keys, booking.record_key)]
     people = [person.identity for person in booking.attendees if person.identity]

@@ -16,7 +16,9 @@ from app.domain.booking import Booking
 from app.domain.errors import CrmError, Unforeseen
 from app.domain.faults import place_of
 from app.mapping.mapping import Mapping as FieldMapping
-from app.mapping.plan import PlanContext, Planner, refs_of
+from app.mapping.plan import Planner
+from app.mapping.plan_context import PlanContext
+from app.mapping.plan_refs import refs_of
 from app.security.encryption import Cipher
 from app.services.crm_state import LedgerQueries, read_crm_state
 from app.services.sharing import Sharing
@@ -137,7 +139,7 @@ class ConnectionPlanner:
         if self._mapping.tells_of_people or (booking.form and people):
             with self._store.read() as session:
                 if self._mapping.tells_of_people:
-                    everybody = [*people, *booking.left]
+                    everybody = [*people, *booking.former_attendees]
                     sums = histories(session, self._cipher, everybody, now)
                 if booking.form and people:
                     booked = has_booked_since(session, self._cipher, people[0], booking.start)

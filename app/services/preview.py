@@ -17,7 +17,9 @@ from app.crm.schema import CrmShape, Directory, Pipeline, Stage
 from app.domain.booking import Booking
 from app.domain.errors import Ambiguous, CrmError, RetryLater
 from app.mapping.mapping import Mapping as FieldMapping
-from app.mapping.plan import PlanContext, Planner, refs_of
+from app.mapping.plan import Planner
+from app.mapping.plan_context import PlanContext
+from app.mapping.plan_refs import refs_of
 from app.mapping.schema import FIRST, KEEP
 from app.mapping.words import in_words
 from app.security.encryption import Cipher
@@ -205,7 +207,7 @@ class Previewer:
         told, booked = {}, False
         with self._store.read() as session:
             if mapping.tells_of_people:
-                told = histories(session, self._cipher, [*people, *booking.left], now)
+                told = histories(session, self._cipher, [*people, *booking.former_attendees], now)
             if booking.form and people:
                 booked = has_booked_since(session, self._cipher, people[0], booking.start)
         try:

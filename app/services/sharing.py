@@ -12,7 +12,8 @@ from app.crm.objects import FieldValue, Ref
 from app.domain.booking import Booking
 from app.domain.errors import CrmError
 from app.mapping.mapping import Mapping
-from app.mapping.plan import PlanContext, Planner
+from app.mapping.plan import Planner
+from app.mapping.plan_context import PlanContext
 from app.security.encryption import Cipher
 from app.store.bookings import histories, in_stories
 from app.store.engine import Store
@@ -78,20 +79,20 @@ class Sharing:
             if booking.cancelled or booking.replaced_by or booking.record_key not in keys:
                 continue
             mine = Ref(ref.object, booking.record_key)
-            around = PlanContext(
+            context = PlanContext(
                 self._now(),
                 known,
                 existing=frozenset([mine]),
                 mapping_section=mapping_section.get(number, {}),
             )
-            stage = self._stage(booking, mine, around)
+            stage = self._stage(booking, mine, context)
             if stage:
                 stages.append(str(stage))
         return Shared(tuple(stages), tuple(dict.fromkeys(itertools.chain.from_iterable(written))))
 
-    def _stage(self, booking: Booking, ref: Ref, around: PlanContext) -> FieldValue:
+    def _stage(self, booking: Booking, ref: Ref, context: PlanContext) -> FieldValue:
         try:
-            records = self._planner.plan(booking, around).records
+            records = self._planner.plan(booking, context).records
         except CrmError:
             return None
         found = (r.fields.get(self._stage_field) for r in records if r.ref == ref)

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import BeforeValidator, TypeAdapter
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
@@ -27,7 +27,18 @@ NEAR, MOST_NEAR = timedelta(days=1), 20
 """Among how many bookings of a person, and how near in time, one is looked for that was moved."""
 MOST_BOOKINGS = 500
 """Bookings of one person that a summary looks at, the newest ones."""
-_codec = TypeAdapter(Booking)
+FORMER_NAMES = {"earlier": "previous_starts", "left": "former_attendees"}
+"""Fields of a stored booking by the names that an older release gave them -> their names now."""
+
+
+def _renamed(stored: Any) -> Any:
+    """A stored state with the present names of its fields."""
+    if not isinstance(stored, dict) or not FORMER_NAMES.keys() & stored.keys():
+        return stored
+    return {FORMER_NAMES.get(name, name): value for name, value in stored.items()}
+
+
+_codec: TypeAdapter[Booking] = TypeAdapter(Annotated[Booking, BeforeValidator(_renamed)])
 
 
 @dataclass(frozen=True)

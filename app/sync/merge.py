@@ -61,8 +61,8 @@ def _filled(older: MergedRecord, newer: MergedRecord) -> MergedRecord:
     return MergedRecord(record, whole.version, {**whole.versions, **named})
 
 
-def only(ref: Ref) -> DesiredRecord:
-    """A record of which nothing is said, but that it is there and keeps what it is linked to."""
+def placeholder(ref: Ref) -> DesiredRecord:
+    """A record that is there and keeps its fields and links: nothing is written to it."""
     match = Match(create=False)
     return DesiredRecord(ref, {}, {}, match=match, fill_only=True, links_to_drop=frozenset())
 

@@ -20,7 +20,7 @@ from app.sync.lookups import (
     LedgerEntries,
     is_own_company,
 )
-from app.sync.merge import MergedRecord, only
+from app.sync.merge import MergedRecord, placeholder
 
 LookUp = Callable[[Ref], LedgerEntry | None]
 """Gives the ledger's line on a record that nobody asked for before."""
@@ -42,7 +42,7 @@ def choose_people(
             if not became:
                 continue
             # The file says nothing of contacts: what hung on the lead hangs on the one it became.
-            left[contact] = replace(item, record=only(contact))
+            left[contact] = replace(item, record=placeholder(contact))
         elif twin.record.fill_only != item.record.fill_only and not became:
             continue  # What only fills one of them in says nothing of which it is.
         elif not _is_contact(ref, contact, wanted, ledger, findings):
@@ -108,7 +108,7 @@ def use_own_companies(
         diff.companies[company] = known[company].record_id or ""
     wanted = {ref: _at_own_company(item, own) for ref, item in diff.wanted.items()}
     version = max(item.version for item in wanted.values())
-    wanted |= {company: MergedRecord(only(company), version) for company in diff.companies}
+    wanted |= {company: MergedRecord(placeholder(company), version) for company in diff.companies}
     linked = {link for item in wanted.values() for link in item.record.links}
     # A company of which nobody is left is neither made nor filled for this.
     taken = {link for item in diff.wanted.values() for link in item.record.links} - linked

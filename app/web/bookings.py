@@ -7,7 +7,7 @@ from werkzeug.exceptions import BadRequest
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from app.domain.booking import Booking, MeetingOutcome
-from app.domain.events import local
+from app.domain.zones import local
 from app.services.bookings import sync_again
 from app.store.engine import utcnow
 from app.web.access import me, services, signed_in
@@ -32,7 +32,7 @@ def show(key: str) -> str:
         providers=services().providers,
         accounts={d.connection_id: d.provider for d in found.view.deliveries},
         when=span(booking),
-        earlier=[local(moment, booking.timezone) for moment in booking.earlier],
+        previous_starts=[local(moment, booking.timezone) for moment in booking.previous_starts],
         begun=booking.start <= utcnow(),
         csrf=me().csrf,
     )

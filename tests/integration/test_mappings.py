@@ -18,8 +18,8 @@ from structlog.testing import capture_logs
 
 from app.crm.port import Access
 from app.domain.errors import InvalidRecord
+from app.mapping.json_schema import json_schema
 from app.mapping.mapping import lay_over
-from app.mapping.schema import json_schema
 from app.store.engine import utcnow
 from app.store.models import BookingRow, DeliveryRow
 from app.sync.diff_state import Diff

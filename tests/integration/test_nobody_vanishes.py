@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -230,3 +233,18 @@ def test_bookings_that_were_stored_before_are_read() -> None:
     read: Booking = _codec.validate_python(stored)
     assert read == made
     assert (read.companions, read.attendees[0].email_as_given) == ((), None)
+
+
+def test_bookings_that_an_older_release_stored_keep_their_starts_and_people() -> None:
+    """The starts and the people of before are read by the names that an older release gave them."""
+    made = read_booking(read_event("default", sample("group_booking_created"), utcnow()))
+    known = replace(
+        made,
+        previous_starts=(made.start - timedelta(days=1),),
+        former_attendees=("email:a@b.example",),
+    )
+    stored = json.loads(_codec.dump_json(known))
+    stored["earlier"] = stored.pop("previous_starts")
+    stored["left"] = stored.pop("former_attendees")
+    assert _codec.validate_json(json.dumps(stored)) == known
+    assert _codec.validate_json(_codec.dump_json(known)) == known

@@ -21,9 +21,6 @@ from app.mapping.conditions import check_condition, holds
 from app.mapping.load import MappingText
 from app.mapping.paths import FIXED, NAME_PATHS, build_context, check_path, resolve
 from app.mapping.schema import (
-    FieldKey,
-    FieldRule,
-    FieldSpec,
     FormRules,
     MappingFile,
     MeetingRules,
@@ -31,10 +28,10 @@ from app.mapping.schema import (
     RecordRules,
     Skip,
     StageRules,
-    ValueSource,
 )
 from app.mapping.templates import check_template, render
 from app.mapping.transforms import PLAIN, WITH_ARGUMENT, apply_transforms, check_transform
+from app.mapping.value_source import FieldKey, FieldRule, FieldSpec, ValueSource
 from app.sync.desired import DesiredRecord, WriteRule
 from app.sync.diff import diff_records
 from app.sync.ledger_entry import LedgerEntry

@@ -23,11 +23,11 @@ from app.domain.errors import InvalidRecord, MappingError
 from app.domain.events import read_booking, read_event
 from app.mapping.coerce import coerce
 from app.mapping.conditions import check_condition, holds
+from app.mapping.json_schema import json_schema
 from app.mapping.load import MappingText, load_mapping
 from app.mapping.mapping import lay_over
 from app.mapping.paths import FIXED, build_context, check_path, resolve
 from app.mapping.plan import Planner
-from app.mapping.schema import json_schema
 from app.mapping.templates import MAX_RESULT, check_template, render
 from app.mapping.transforms import PLAIN, WITH_ARGUMENT, apply_transforms, check_transform
 from config.settings import CONFIG_DIR

@@ -19,7 +19,8 @@ from app.domain.errors import InvalidRecord, MappingError
 from app.domain.events import read_booking, read_event
 from app.domain.text import cut, measure
 from app.mapping.load import load_mapping, mapping_of
-from app.mapping.plan import PlanContext, Planner
+from app.mapping.plan import Planner
+from app.mapping.plan_context import PlanContext
 from app.mapping.transforms import apply_transforms
 from app.sync.desired import DesiredRecord, WriteRule
 from app.sync.diff import diff_records
@@ -312,10 +313,10 @@ def test_what_is_left_out_later_goes_by_its_own_section_wherever_that_stands(
     moved = replace(made, meeting_type=replace(made.meeting_type, slug="onboarding"))
     there = frozenset({Ref(ObjectName.DEAL, made.key)})
 
-    def planned(deals: str, booking: Booking, around: PlanContext) -> Any:
+    def planned(deals: str, booking: Booking, context: PlanContext) -> Any:
         text = f"{head}deal:\n{deals}{meeting}"
         return Planner(load_mapping(write(tmp_path, text), "test"), SHAPE, DIRECTORY).plan(
-            booking, around
+            booking, context
         )
 
     first = planned(renewal + demo, made, PlanContext())

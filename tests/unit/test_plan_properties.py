@@ -23,11 +23,12 @@ from app.domain.events import read_booking, read_event, read_form
 from app.domain.history import History
 from app.domain.text import measure
 from app.mapping.check import check_against
+from app.mapping.json_schema import json_schema
 from app.mapping.load import MappingText
 from app.mapping.mapping import Mapping as FieldMapping
 from app.mapping.paths import FIXED, kind_of
-from app.mapping.plan import PlanContext, Planner
-from app.mapping.schema import json_schema
+from app.mapping.plan import Planner
+from app.mapping.plan_context import PlanContext
 from app.sync.desired import DesiredBooking
 from app.sync.diff import diff_records
 from app.sync.diff_state import Diff
@@ -183,7 +184,9 @@ def bookings(draw: st.DrawFn) -> Booking:
         assert str(error)
         assume(False)
     earlier = draw(st.lists(st.integers(1, 5), max_size=2, unique=True))
-    return replaced(made, earlier=tuple(made.start - timedelta(days=n) for n in sorted(earlier)))
+    return replaced(
+        made, previous_starts=tuple(made.start - timedelta(days=n) for n in sorted(earlier))
+    )
 
 
 def replaced(booking: Booking, **changes: Any) -> Booking:
@@ -550,7 +553,7 @@ def test_applied_twice_nothing_changes(case: Any, others: list[Booking], data: A
             return []
 
     moved = replaced(first, start=first.start + timedelta(days=1), end=first.end + timedelta(days=1),
-                     earlier=(*first.earlier, first.start), rescheduled=True,
+                     previous_starts=(*first.previous_starts, first.start), rescheduled=True,
                      updated_at=first.version + timedelta(days=1))  # fmt: skip
     for batch in ([first], [first, *others], [moved]):
         plans = [plan for booking in batch for plan in planned(booking)]

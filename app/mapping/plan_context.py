@@ -1,0 +1,98 @@
+"""What the parts of a booking's plan share: what they read, and what they tell beside the records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as MappingType
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from app.crm.objects import ObjectName, Ref
+from app.crm.schema import CrmShape, Directory
+from app.domain.booking import Attendee, Booking
+from app.domain.errors import InvalidRecord
+from app.domain.history import History
+from app.mapping.conditions import holds
+from app.mapping.mapping import Mapping
+from app.mapping.paths import build_context
+from app.mapping.schema import RecordRules, Rules
+
+NOBODY = Attendee(position=0)
+"""Stands for the main attendee of a booking without attendees."""
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class PlanContext:
+    """What a plan depends on beside the booking itself."""
+
+    now: datetime = _LONG_AGO
+    """For what ripens with time: forms without a booking, meetings that have passed (UTC)."""
+    histories: MappingType[str, History] = field(default_factory=dict)
+    """Identity of an attendee -> what all bookings of that person come to."""
+    round_robin_position: int = 0
+    """Whose turn it is, where owners take turns."""
+    booked_since: bool = False
+    """Whether the person of a form has booked after all."""
+    existing: frozenset[Ref] = frozenset()
+    """Of what the booking may call for, and of those who left it: what was made or begun before."""
+    mapping_section: MappingType[str, Sequence[Any]] = field(default_factory=dict)
+    """Object -> the rules and which of their sections its record was made by, and our key for it."""
+    refused_owners: frozenset[str] = frozenset()
+    """User ids that the CRM refuses as owners, although its list has them."""
+    recheck_of: datetime | None = None
+    """The moment for which this second look was put down (UTC); None at the first one."""
+    left_out: frozenset[tuple[ObjectName, str]] = frozenset()
+    """Fields whose value the CRM refuses, although its lists have it."""
+
+
+@dataclass(frozen=True)
+class PlanInputs:
+    """Everything that the plan of one booking is made from. It never changes: a part that plans
+    under other rules, or another state of the booking, makes a copy."""
+
+    mapping: Mapping
+    shape: CrmShape
+    directory: Directory
+    booking: Booking
+    context: PlanContext
+    rules: Rules
+    """The rules of the booking's meeting type and host."""
+    main_attendee: Attendee = NOBODY
+    """The attendee whom the deal and the meeting are about."""
+    owner_id: str | None = None
+    """The CRM's user who owns new records; None where the rules name none of its users."""
+    moved_away: bool = False
+    """The booking stands for one of its previous starts: its status and state are `moved`."""
+    _path_values: dict[tuple[int, bool], dict[str, Any]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """Keeps what path_values has worked out; every copy begins with an empty one."""
+
+    def path_values(self, person: Attendee | None = None) -> dict[str, Any]:
+        """What paths and templates read: for one attendee and the own answers, or for the booking
+        as a whole."""
+        who = person or self.main_attendee
+        key = (who.position, person is None)
+        if key not in self._path_values:
+            history = self.context.histories.get(who.identity or "")
+            values = build_context(self.booking, who, history, own=person is not None)
+            if self.moved_away:
+                values["booking"] |= {"status": "moved", "state": "moved", "outcome": None}
+            self._path_values[key] = values
+        return self._path_values[key]
+
+    def applies(self, section: RecordRules, person: Attendee | None = None) -> bool:
+        """Whether the section's condition holds for the attendee, or for the booking as a whole."""
+        return holds(section.when, self.path_values(person))
+
+
+@dataclass
+class PlanReport:
+    """What the parts of a plan tell beside the records that they give back."""
+
+    notes: list[str] = field(default_factory=list)
+    """Sentences for a person, in the order of the work."""
+    problems: dict[Ref, InvalidRecord] = field(default_factory=dict)
+    """Why a record cannot be made, by the mapping and the account's lists."""
