@@ -11,23 +11,13 @@ import phonenumbers
 from flask import Response, request
 
 from sandbox.account import Refusal, User
-from sandbox.core import (
-    LONGEST_EMAIL,
-    Company,
-    Contact,
-    Deal,
-    Grant,
-    Index,
-    Meeting,
-    Record,
-    Sandbox,
-    View,
-    Window,
-    java_length,
-    make,
-    plain,
-)
+from sandbox.answers import Record, make
+from sandbox.core import Sandbox
 from sandbox.hubspot_account import GROUPS, Portal
+from sandbox.index import Index
+from sandbox.limits import LONGEST_EMAIL, Window, java_length
+from sandbox.oauth import Grant
+from sandbox.view import Company, Contact, Deal, Meeting, View, plain
 
 VERSION = "2026-09"
 SINGULAR = {"contacts": "contact", "companies": "company", "deals": "deal", "meetings": "meeting"}

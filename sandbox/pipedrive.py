@@ -11,19 +11,10 @@ from typing import Any
 from flask import Response, request
 
 from sandbox.account import Refusal, User
-from sandbox.core import (
-    LONGEST_EMAIL,
-    Company,
-    Contact,
-    Deal,
-    Meeting,
-    Record,
-    Sandbox,
-    View,
-    Window,
-    make,
-    plain,
-)
+from sandbox.answers import Record, make
+from sandbox.core import Sandbox
+from sandbox.limits import LONGEST_EMAIL, Window
+from sandbox.view import Company, Contact, Deal, Meeting, View, plain
 
 STRING, WHOLE, FLAG, ENTRIES, OBJECT = str, int, bool, list, dict
 BODIES: dict[str, dict[str, type]] = {

@@ -12,8 +12,11 @@ from flask import Response, request
 
 from sandbox import soql
 from sandbox.account import User
-from sandbox.core import Company, Contact, Deal, Index, Meeting, Record, Sandbox, View, make
+from sandbox.answers import Record, make
+from sandbox.core import Sandbox
+from sandbox.index import Index
 from sandbox.salesforce_account import MIRRORED, Org, Refused, filled
+from sandbox.view import Company, Contact, Deal, Meeting, View
 
 VERSION = "68.0"
 DATA = f"/services/data/v{VERSION}"

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sandbox.account import Record, Refusal, User
+from sandbox.account import Refusal, User
+from sandbox.answers import Record
 
 if TYPE_CHECKING:
     from sandbox.salesforce import SalesforceSandbox

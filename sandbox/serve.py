@@ -9,7 +9,8 @@ from typing import Any
 
 from werkzeug.serving import make_server
 
-from sandbox.core import CLIENT_ID, CLIENT_SECRET, Sandbox
+from sandbox.core import Sandbox
+from sandbox.oauth import CLIENT_ID, CLIENT_SECRET
 
 HOST = "127.0.0.1"
 

@@ -17,7 +17,7 @@ from app.domain.errors import RetryLater, Unauthorized
 from app.oauth.tokens import TokenService
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow, OAuthFlow
-from sandbox.core import Fault
+from sandbox.faults import Fault
 from tests.bridge import Bridge, sample
 
 

@@ -21,7 +21,7 @@ from sqlalchemy import select
 from app.domain.errors import CrmError
 from app.services.catch_up import WalkKind
 from app.store.models import EventRow, EventStatus, Notice
-from sandbox.core import Window
+from sandbox.limits import Window
 from tests.bridge import PROVIDERS, SECRET, Bridge
 from tests.chaos.system import lift_limits
 from tests.contract.test_convergence import picture

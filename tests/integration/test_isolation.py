@@ -14,7 +14,7 @@ from sqlalchemy import update
 from app.store.connections import NoticeKind, tell
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow, Revocation
-from sandbox.core import Fault
+from sandbox.faults import Fault
 from sandbox.serve import load_sandbox
 from tests.between import Asked, Between, Right, Speaker, Speaks
 from tests.bridge import PROVIDERS, Bridge, sample, wait_for

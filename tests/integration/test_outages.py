@@ -20,7 +20,7 @@ from app.store.models import ConnectionRow, DeliveryRow, DeliveryState
 from sandbox import hubspot as sandbox_hubspot
 from sandbox import pipedrive as sandbox_pipedrive
 from sandbox import salesforce as sandbox_salesforce
-from sandbox.core import Fault
+from sandbox.faults import Fault
 from tests.bridge import ADAPTERS, PROVIDERS, Bridge, sample
 from tests.contract.test_adapters import REFUSED, only, person
 from tests.thorough import some
