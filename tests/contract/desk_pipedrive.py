@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sandbox.pipedrive import BODIES, LEAD_CHANGES
+from sandbox.pipedrive.lead_bodies import LEAD_CHANGES
+from sandbox.pipedrive.schema import BODIES
 from sandbox.view import plain
 from tests.contract.desk import LOST, WON, CustomField, Desk, Values
 
