@@ -17,9 +17,9 @@ from app.store.deliveries import FEW, OPEN_AFTER
 from app.store.delivery_outcomes import LEAST_ATTEMPTS, LEAST_TIME, RETRY_CEILINGS
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow, DeliveryRow, DeliveryState
-from sandbox import hubspot as sandbox_hubspot
 from sandbox import salesforce as sandbox_salesforce
 from sandbox.faults import Fault
+from sandbox.hubspot import checks as hubspot_checks
 from sandbox.pipedrive import values as pipedrive_values
 from tests.bridge import ADAPTERS, PROVIDERS, Bridge, sample
 from tests.contract.test_adapters import REFUSED, only, person
@@ -275,7 +275,7 @@ def test_what_failed_is_listed_and_tried_again_in_bulk(
     assert len(told.get_json()["bookings"]) == 3
     wrong = crm.app.test_client().get("/api/v1/bookings?state=x", headers=headers)
     assert wrong.status_code == 400 and "failed" in wrong.get_json()["error"]["message"]
-    monkeypatch.setattr(sandbox_hubspot, "LONGEST_EMAIL", 1000)
+    monkeypatch.setattr(hubspot_checks, "LONGEST_EMAIL", 1000)
     monkeypatch.setattr(pipedrive_values, "LONGEST_EMAIL", 1000)
     for field in ("Email", "LastName"):
         monkeypatch.setitem(sandbox_salesforce.FIELDS["Contact"], field, 1000)
