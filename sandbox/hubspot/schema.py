@@ -52,7 +52,8 @@ def new_schema() -> dict[str, dict[str, Record]]:
     outcome = ("SCHEDULED", "COMPLETED", "RESCHEDULED", "NO_SHOW", "CANCELED")
     entries = {
         "contacts": [
-            new_property("email"), new_property("firstname"), new_property("lastname"), new_property("phone"),
+            new_property("email"), new_property("firstname"), new_property("lastname"),
+            new_property("phone"),
             new_property("mobilephone"), new_property("hs_whatsapp_phone_number"),
             *(new_property(name, read_only=True) for name in SEARCHABLE),
             new_property("country"), new_property("hs_country_region_code"),

@@ -23,7 +23,7 @@ def must_live(crm: PipedriveState, kind: str, number: int) -> None:
 
 
 def living_lead(crm: PipedriveState, lead_id: str, status: int) -> Record:
-    """A lead that is neither deleted nor converted; `status`: the one of the error where there is none."""
+    """A lead that is neither deleted nor converted; `status`: of the error where there is none."""
     lead = crm.leads.get(lead_id)
     if lead is None or lead["is_deleted"]:
         raise PipedriveRefused(status, "The lead was not found")

@@ -17,10 +17,10 @@ from app.store.deliveries import FEW, OPEN_AFTER
 from app.store.delivery_outcomes import LEAST_ATTEMPTS, LEAST_TIME, RETRY_CEILINGS
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow, DeliveryRow, DeliveryState
-from sandbox import salesforce as sandbox_salesforce
 from sandbox.faults import Fault
 from sandbox.hubspot import checks as hubspot_checks
 from sandbox.pipedrive import values as pipedrive_values
+from sandbox.salesforce import schema as salesforce_schema
 from tests.bridge import ADAPTERS, PROVIDERS, Bridge, sample
 from tests.contract.test_adapters import REFUSED, only, person
 from tests.thorough import some
@@ -278,7 +278,7 @@ def test_what_failed_is_listed_and_tried_again_in_bulk(
     monkeypatch.setattr(hubspot_checks, "LONGEST_EMAIL", 1000)
     monkeypatch.setattr(pipedrive_values, "LONGEST_EMAIL", 1000)
     for field in ("Email", "LastName"):
-        monkeypatch.setitem(sandbox_salesforce.FIELDS["Contact"], field, 1000)
+        monkeypatch.setitem(salesforce_schema.FIELDS["Contact"], field, 1000)
     crm.drainer = Drainer(crm.services)
     again = runner.invoke(args=["deliveries", "retry", "--all"])
     assert "3 deliveries are tried again" in again.output
