@@ -7,16 +7,17 @@ has none of them on. Objects and fields go by the CRM's own names. See tests/acc
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sandbox.answers import Record
+from sandbox.faults import Fault
+
 if TYPE_CHECKING:
     from sandbox.core import Sandbox
 
-Record = dict[str, Any]
 USES = ("describe", "write", "query")
 """Where a field can be missing."""
 BLOCK_PAGE = (
@@ -24,62 +25,6 @@ BLOCK_PAGE = (
     "<body><h1>Sorry, you have been blocked</h1></body></html>"
 )
 """What a firewall or a mail host's filter puts where JSON is expected."""
-
-PIECE = 64 * 1024
-"""Bytes of a huge answer that go out at once."""
-
-
-@dataclass
-class Fault:
-    """Something that goes wrong with the next calls that fit."""
-
-    path: str | tuple[str, ...] = ""
-    """Part of the paths that it strikes, or several of which a path holds one."""
-    method: str = ""
-    status: int | None = None
-    """Answer with this status instead of doing anything."""
-    body: str = ""
-    headers: dict[str, str] = field(default_factory=dict)
-    latency: float = 0.0
-    """Seconds to wait first."""
-    until: threading.Event = field(default_factory=threading.Event)
-    """Once this is set nothing waits any longer."""
-    drop_after_commit: bool = False
-    """Do what was asked, then close the connection without an answer."""
-    garbled: bool = False
-    """Do what was asked, then answer with `status` and `body` all the same."""
-    drip: float = 0.0
-    """Seconds between two characters of the body."""
-    huge: int = 0
-    """Bytes of an answer without an end in sight that come in place of the body."""
-    times: int | None = 1
-    """So many calls; None: until it is taken away."""
-    struck: int = 0
-    """Calls that it has met."""
-    sent: int = 0
-    """Bytes that were sent of a slow or a huge answer."""
-
-    def strikes(self, path: str, method: str) -> bool:
-        """Whether a call is one that it strikes."""
-        parts = (self.path,) if isinstance(self.path, str) else self.path
-        return any(part in path for part in parts) and self.method in ("", method)
-
-    def answer(self) -> str | Iterator[bytes]:
-        """The body as it goes out: in one piece, dripping, or huge."""
-        if self.huge:
-            return self._pieces()
-        return self._drops() if self.drip else self.body
-
-    def _pieces(self) -> Iterator[bytes]:
-        for _ in range(0, self.huge, PIECE):
-            self.sent += PIECE
-            yield b" " * PIECE
-
-    def _drops(self) -> Iterator[bytes]:
-        for character in self.body:
-            self.until.wait(self.drip)
-            self.sent += 1
-            yield character.encode()
 
 
 @dataclass
@@ -231,14 +176,16 @@ class Account:
         owner: User | None,
     ) -> Refusal | None:  # fmt: skip
         """The refusal that a write meets, counted. `owner`: the user whom the write names."""
-        for refusal in self.refusals if self.rules_hold else ():
-            if refusal.object == object_ and self._fits(refusal, new, written, whole, owner):
-                if refusal.times is not None:
-                    refusal.times -= 1
-                    if refusal.times <= 0:
-                        self.refusals.remove(refusal)
-                return refusal
-        return None
+        fitting = (
+            refusal for refusal in (self.refusals if self.rules_hold else ())
+            if refusal.object == object_ and self._fits(refusal, new, written, whole, owner)
+        )  # fmt: skip
+        met = next(fitting, None)
+        if met is not None and met.times is not None:
+            met.times -= 1
+            if met.times <= 0:
+                self.refusals.remove(met)
+        return met
 
     def _fits(
         self, refusal: Refusal, new: bool, written: Mapping[str, Any], whole: Mapping[str, Any],

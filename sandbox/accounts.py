@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sandbox.salesforce_account import DuplicateRule
+from sandbox.salesforce.org import DuplicateRule
 
 KINDS = ("plain", "poor", "strict", "full-grown")
 
@@ -102,7 +102,7 @@ def _full_salesforce(sandbox: Any) -> None:
         account.user(f"user{number}@acme.example", f"User {number}")
         stage = {"ApiName": f"Stage {number}", "MasterLabel": f"Stage {number}",
                  "SortOrder": 100 + number, "IsActive": True, "IsClosed": False}  # fmt: skip
-        sandbox._store("OpportunityStage", stage)
+        sandbox.store("OpportunityStage", stage)
         for sobject in ("Contact", "Opportunity", "Event"):
             sandbox.custom[sobject][f"Extra_{number}__c"] = {"type": "Text"}
     account.user("john@acme.example", "John Portal", kind="CspLitePortal")

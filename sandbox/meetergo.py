@@ -9,7 +9,8 @@ from typing import Any
 
 from flask import Flask, Response, request
 
-from sandbox.core import Record, Window, make
+from sandbox.answers import Record, make
+from sandbox.limits import Window
 
 API_KEY = "ak_live:sandbox"
 PAGE_PARAMETERS = {

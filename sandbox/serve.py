@@ -9,18 +9,19 @@ from typing import Any
 
 from werkzeug.serving import make_server
 
-from sandbox.core import CLIENT_ID, CLIENT_SECRET, Sandbox
+from sandbox.core import Sandbox
+from sandbox.oauth import CLIENT_ID, CLIENT_SECRET
 
 HOST = "127.0.0.1"
 
 
 def load_sandbox(provider: str) -> type[Sandbox]:
-    """The sandbox class of a provider: the one that sandbox/<provider>.py defines."""
+    """The sandbox class of a provider: the one that the file or the package sandbox/<provider> has."""
     module = import_module(f"sandbox.{provider}")
     for value in vars(module).values():
         if isinstance(value, type) and issubclass(value, Sandbox) and value.name == provider:
             return value
-    raise LookupError(f"sandbox/{provider}.py defines no Sandbox named {provider!r}")
+    raise LookupError(f"sandbox.{provider} has no Sandbox named {provider!r}")
 
 
 class Served:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from app.domain import rate_limits as waiting
 from app.services import rate_limits as budgets
-from sandbox.core import Window
+from sandbox.limits import Window
 from tests.bridge import PROVIDERS, Bridge
 from tests.postgres import postgres_url
 from tests.ready_made import share_statements

@@ -33,7 +33,7 @@ from app.store.models import ConnectionRow, DeliveryRow
 from app.store.states import WORKING, DeliveryState
 from app.store.tables import UtcTime
 from config.settings import CONFIG_DIR
-from sandbox import core, meetergo
+from sandbox import meetergo, oauth
 from sandbox.meetergo import API_KEY, MeetergoSandbox
 from sandbox.serve import Served
 from tests.bridge import KEY, SECRET, Bridge, make_settings, sample
@@ -85,7 +85,7 @@ class Clock:
 def own_time(patch: pytest.MonkeyPatch, clock: Clock) -> None:
     """Let everything go by this clock, the database server's included, and nobody sleep."""
     shim = SimpleNamespace(monotonic=clock.ticks, sleep=clock.forward, time=time.time)
-    for module in (tokens, allowance, secrets, core, meetergo):
+    for module in (tokens, allowance, secrets, oauth, meetergo):
         patch.setattr(module, "time", shim)
     for owner in (lease, drain):
         patch.setattr(owner, "ticks", clock.ticks)

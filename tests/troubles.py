@@ -9,7 +9,7 @@ from typing import Any
 from app.services.secrets import fingerprint
 from app.store.engine import utcnow
 from app.store.leases import LEASE
-from sandbox.core import Fault
+from sandbox.faults import Fault
 from tests.bridge import KEY
 from tests.month import World
 from workers.drain import Drainer

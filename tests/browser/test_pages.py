@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 from werkzeug.serving import make_server
 
-from sandbox.core import Fault
+from sandbox.faults import Fault
 from tests.bridge import Bridge, sample
 from tests.ports import free_port
 

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from app.store.connections import Problem
-from sandbox.core import Fault
+from sandbox.faults import Fault
 from tests.chaos.history import LEAVER
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from app.security.signatures import sign_body
 from app.store.engine import Store
 from app.store.models import ConnectionRow, DeliveryRow
 from app.store.states import DeliveryState
-from sandbox.core import Window
+from sandbox.limits import Window
 from sandbox.meetergo import API_KEY, MeetergoSandbox
 from sandbox.serve import Served, load_sandbox
 from tests.bridge import KEY, PROVIDERS, SECRET, wait_for

@@ -20,7 +20,7 @@ from app.services.wake import QUEUE, connect
 from app.store.deliveries import OPEN_AFTER
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow
-from sandbox.core import Fault
+from sandbox.faults import Fault
 from tests.bridge import PROVIDERS, Bridge, sample
 from tests.chaos.kinds_inside import HALVES
 from tests.chaos.kinds_outside import JSON, NONSENSE

@@ -18,7 +18,7 @@ from sqlalchemy import select
 from app.store.leases import LEASE
 from app.store.models import ConnectionRow, DeliveryRow, RecordLink
 from config.settings import Settings
-from sandbox.core import Fault
+from sandbox.faults import Fault
 from tests.bridge import PROVIDERS, sample, wait_for
 from tests.chaos.system import System
 from workers.drain import STOP_GRACE

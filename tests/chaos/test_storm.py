@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.services.replay import ReplaySelection, replay
-from sandbox.core import Fault
+from sandbox.faults import Fault
 from tests.bridge import PROVIDERS, Bridge
 from tests.chaos.history import make
 from tests.chaos.run import compare, oracle

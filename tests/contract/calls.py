@@ -18,7 +18,8 @@ from app.crm.port import Access, Adapter, Report
 from app.crm.schema import FieldKind, NewField
 from app.domain.rate_limits import RateLimiter
 from crm_adapters.guard import guarded
-from sandbox.core import Sandbox, Window
+from sandbox.core import Sandbox
+from sandbox.limits import Window
 from sandbox.serve import load_sandbox
 from tests.between import Between
 from tests.bridge import ADAPTERS, Bridge, sample

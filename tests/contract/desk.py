@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
-from sandbox.core import Window
+from sandbox.limits import Window
 from tests.bridge import PROVIDERS
 
 Values = Mapping[str, Any]

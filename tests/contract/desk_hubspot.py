@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
-from sandbox.core import plain
+from sandbox.view import plain
 from tests.contract.desk import LOST, WON, CustomField, Desk, Values, split_name
 
 

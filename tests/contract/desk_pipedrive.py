@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sandbox.core import plain
-from sandbox.pipedrive import BODIES, LEAD_CHANGES
+from sandbox.pipedrive.lead_bodies import LEAD_CHANGES
+from sandbox.pipedrive.schema import BODIES
+from sandbox.view import plain
 from tests.contract.desk import LOST, WON, CustomField, Desk, Values
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
-from sandbox.salesforce import DATA
+from sandbox.salesforce.paths import DATA
 from tests.contract.desk import LOST, WON, CustomField, Desk, Values, split_name
 
 

@@ -21,7 +21,7 @@ from urllib3.connection import HTTPConnection
 from app.crm.objects import ObjectName
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow, DeliveryRow, RecordLink
-from sandbox.core import Fault
+from sandbox.faults import Fault
 from tests.bridge import Bridge, sample, wait_for
 from workers.drain import Drainer
 

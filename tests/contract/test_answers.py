@@ -32,8 +32,8 @@ from app.oauth import exchange
 from app.oauth.exchange import SetupError
 from config.providers import Provider, load_providers
 from config.settings import CONFIG_DIR
-from sandbox.core import Grant
 from sandbox.meetergo import API_KEY, MeetergoSandbox
+from sandbox.oauth import Grant
 from sandbox.serve import load_sandbox
 from tests.between import Asked, Between, Right, parted, reply
 from tests.bridge import PROVIDERS, sample

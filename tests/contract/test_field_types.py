@@ -17,7 +17,7 @@ from app.crm.schema import APPENDABLE, FieldKind
 from app.mapping.check import check_against
 from app.mapping.load import mapping_of
 from app.services.rate_limits import SharedRateLimiter
-from sandbox.hubspot import _property
+from sandbox.hubspot.schema import new_property
 from tests.contract.case_files import Webhook, case_for
 from tests.contract.play import START, Play
 
@@ -148,7 +148,7 @@ def add(crm: str, sandbox: Any, spec: Type) -> None:
         more: dict[str, Any] = {"hubspotDefined": False, "fieldType": shown}
         more |= {"referencedObjectType": "OWNER", "externalOptions": True} if owner else {}
         more |= {"calculated": True, "read_only": True} if "calculation" in shown else {}
-        made = _property(spec.name, kind, () if owner else tuple(options), **more)
+        made = new_property(spec.name, kind, () if owner else tuple(options), **more)
         sandbox.schema["deals"][spec.name] = made
 
 

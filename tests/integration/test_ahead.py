@@ -15,7 +15,7 @@ from app.crm.objects import ObjectName, Ref
 from app.store.engine import utcnow
 from app.sync.desired import DesiredBooking, DesiredRecord
 from config.settings import CONFIG_DIR
-from sandbox.core import Fault
+from sandbox.faults import Fault
 from tests.bridge import ASKED_AHEAD, Bridge, sample
 from tests.contract.test_adapters import only, person
 from workers.batch import Batch

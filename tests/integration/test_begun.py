@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from app.store.models import RecordLink
 from config.settings import CONFIG_DIR
-from sandbox.core import Fault
+from sandbox.faults import Fault
 from tests.bridge import PROVIDERS, Bridge, sample
 from tests.contract.test_adapters import hurry, lose_lease, only, person, view
 from tests.integration.test_lag import PHONE_ONLY, lagging

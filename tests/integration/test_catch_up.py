@@ -15,7 +15,7 @@ from app.meetergo.client import MeetergoClient, Page
 from app.services.catch_up import MOST_BACKS, CatchUp, WalkKind
 from app.store.bookings import read_state
 from app.store.models import Backfill, BookingRow, EventRow
-from sandbox.core import Window
+from sandbox.limits import Window
 from sandbox.meetergo import API_KEY, MeetergoSandbox
 from sandbox.serve import Served
 from tests.bridge import PROVIDERS, Bridge, sample

@@ -18,7 +18,7 @@ from app.services.sources import API_KEY_PURPOSE, SECRETS_PURPOSE
 from app.store.engine import utcnow
 from app.store.models import BookingRow, Notice, SourceRow, SourceState
 from app.store.sources import take_reader
-from sandbox.core import Window
+from sandbox.limits import Window
 from sandbox.meetergo import API_KEY, MeetergoSandbox
 from sandbox.serve import Served
 from tests.bridge import PROVIDERS, SECRET, Bridge, sample

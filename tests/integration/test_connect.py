@@ -18,7 +18,7 @@ from app.oauth.tokens import TokenService
 from app.store.access_models import OAuthFlow
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow
-from sandbox.core import Fault
+from sandbox.faults import Fault
 from tests.bridge import Bridge, sample
 
 

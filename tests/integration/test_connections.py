@@ -23,7 +23,7 @@ from app.store.engine import utcnow
 from app.store.models import Notice, RecordLink
 from app.sync.diff_state import Diff
 from config.settings import SettingsError
-from sandbox.core import Fault
+from sandbox.faults import Fault
 from tests.bridge import KEY, Bridge, make_settings, sample
 from tests.integration.test_cli import run
 from tests.ports import free_port

@@ -22,7 +22,7 @@ from app.domain.errors import CrmError
 from app.services.catch_up import WalkKind
 from app.store.models import EventRow, Notice
 from app.store.states import EventStatus
-from sandbox.core import Window
+from sandbox.limits import Window
 from tests.bridge import PROVIDERS, SECRET, Bridge
 from tests.chaos.system import lift_limits
 from tests.contract.test_convergence import picture

@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from app.store.models import RecordLink
 from config.settings import CONFIG_DIR
-from sandbox.core import Fault
+from sandbox.faults import Fault
 from sandbox.pipedrive import PipedriveSandbox
 from tests.bridge import Bridge, sample
 from tests.contract.test_adapters import hurry, only, person

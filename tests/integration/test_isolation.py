@@ -15,7 +15,7 @@ from app.store.access_models import Revocation
 from app.store.connections import NoticeKind, tell
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow
-from sandbox.core import Fault
+from sandbox.faults import Fault
 from sandbox.serve import load_sandbox
 from tests.between import Asked, Between, Right, Speaker, Speaks
 from tests.bridge import PROVIDERS, Bridge, sample, wait_for

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.core import Fault
+from sandbox.faults import Fault
 from tests.bridge import Bridge, sample
 from tests.contract.test_adapters import only, person
 from tests.integration.test_outages import Clock, clock

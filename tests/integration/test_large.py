@@ -6,7 +6,7 @@ import pytest
 
 from app.crm.port import Access
 from app.domain.errors import InvalidRecord
-from sandbox.core import Window
+from sandbox.limits import Window
 from tests.bridge import ADAPTERS, Bridge, sample
 from tests.contract.test_adapters import only, person, view
 

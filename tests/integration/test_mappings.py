@@ -25,7 +25,8 @@ from app.store.models import BookingRow, DeliveryRow
 from app.sync.diff_state import Diff
 from app.sync.values import same
 from config.settings import CONFIG_DIR
-from sandbox.core import Fault, Window
+from sandbox.faults import Fault
+from sandbox.limits import Window
 from tests.bridge import DATA, PROVIDERS, Bridge, sample
 from workers.batch import Batch
 from workers.drain import Drainer

@@ -18,7 +18,7 @@ from app.domain.events import read_booking, read_event
 from app.store.bookings import _codec
 from app.store.engine import utcnow
 from config.settings import SettingsError
-from sandbox.core import Contact, View
+from sandbox.view import Contact, View
 from tests.bridge import PROVIDERS, Bridge, sample
 
 STAR, FAMILY = "🌟", "👨‍👩‍👧‍👦"

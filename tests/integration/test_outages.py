@@ -18,10 +18,10 @@ from app.store.delivery_outcomes import LEAST_ATTEMPTS, LEAST_TIME, RETRY_CEILIN
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow, DeliveryRow
 from app.store.states import DeliveryState
-from sandbox import hubspot as sandbox_hubspot
-from sandbox import pipedrive as sandbox_pipedrive
-from sandbox import salesforce as sandbox_salesforce
-from sandbox.core import Fault
+from sandbox.faults import Fault
+from sandbox.hubspot import checks as hubspot_checks
+from sandbox.pipedrive import values as pipedrive_values
+from sandbox.salesforce import schema as salesforce_schema
 from tests.bridge import ADAPTERS, PROVIDERS, Bridge, sample
 from tests.contract.test_adapters import REFUSED, only, person
 from tests.thorough import some
@@ -276,10 +276,10 @@ def test_what_failed_is_listed_and_tried_again_in_bulk(
     assert len(told.get_json()["bookings"]) == 3
     wrong = crm.app.test_client().get("/api/v1/bookings?state=x", headers=headers)
     assert wrong.status_code == 400 and "failed" in wrong.get_json()["error"]["message"]
-    monkeypatch.setattr(sandbox_hubspot, "LONGEST_EMAIL", 1000)
-    monkeypatch.setattr(sandbox_pipedrive, "LONGEST_EMAIL", 1000)
+    monkeypatch.setattr(hubspot_checks, "LONGEST_EMAIL", 1000)
+    monkeypatch.setattr(pipedrive_values, "LONGEST_EMAIL", 1000)
     for field in ("Email", "LastName"):
-        monkeypatch.setitem(sandbox_salesforce.FIELDS["Contact"], field, 1000)
+        monkeypatch.setitem(salesforce_schema.FIELDS["Contact"], field, 1000)
     crm.drainer = Drainer(crm.services)
     again = runner.invoke(args=["deliveries", "retry", "--all"])
     assert "3 deliveries are tried again" in again.output

@@ -15,7 +15,7 @@ from app.services.mapping_trial import MAX_TEXT, MOST_BOOKINGS
 from app.services.sessions import Person
 from app.store.models import ConnectionRow
 from config.settings import CONFIG_DIR
-from sandbox.core import Fault
+from sandbox.faults import Fault
 from tests.bridge import PROVIDERS, Bridge, sample, wait_for
 from workers.drain import Drainer
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from sandbox.core import CLIENT_SECRET
+from sandbox.oauth import CLIENT_SECRET
 from tests.bridge import KEY, PROVIDERS, sample, wait_for
 from tests.processes import ROOT, running
 

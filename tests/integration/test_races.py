@@ -19,7 +19,7 @@ from app.store.connections import set_status
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow, Notice
 from app.store.states import ConnectionStatus
-from sandbox.core import Fault
+from sandbox.faults import Fault
 from sandbox.meetergo import API_KEY, MeetergoSandbox
 from sandbox.serve import Served
 from tests.bridge import Bridge, sample, wait_for

@@ -16,7 +16,7 @@ from app.bootstrap import bootstrap
 from app.domain.errors import RetryLater, Unauthorized
 from app.oauth.tokens import TokenService
 from app.store.engine import utcnow
-from sandbox.core import Fault
+from sandbox.faults import Fault
 from tests.bridge import Bridge, make_settings, sample, wait_for
 from tests.ports import free_port
 

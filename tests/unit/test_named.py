@@ -15,7 +15,7 @@ from app.crm.port import Access, Adapter
 from crm_adapters.hubspot import HubSpotAdapter
 from crm_adapters.pipedrive import PipedriveAdapter
 from crm_adapters.salesforce import SalesforceAdapter
-from sandbox import soql
+from sandbox.salesforce import soql
 from tests.bridge import Bridge
 
 PREFIXES = {"company": "001", "contact": "003", "lead": "00Q", "deal": "006", "case": "500", "meeting": "00U"}  # fmt: skip

@@ -5,20 +5,19 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from sandbox.hubspot.schema import GROUPS
+
 if TYPE_CHECKING:
-    from sandbox.hubspot import HubSpotSandbox
+    from sandbox.hubspot.state import HubSpotState
 
 FREE_MAIL = {"gmail.com", "googlemail.com", "outlook.com", "hotmail.com", "yahoo.com", "gmx.de"}
 """Domains of which no portal makes a company; HubSpot's own list is longer."""
-GROUPS = {"contacts": "contactinformation", "companies": "companyinformation",
-          "deals": "dealinformation"}  # fmt: skip
-"""Object -> the group of its standard properties."""
 
 
 class Portal:
     """The switches that only HubSpot has; all off in a new one."""
 
-    def __init__(self, sandbox: HubSpotSandbox) -> None:
+    def __init__(self, sandbox: HubSpotState) -> None:
         self._sandbox = sandbox
         self.companies_after: float | None = None
         """Seconds after which the portal makes and links a contact's company by itself.
@@ -67,13 +66,13 @@ class Portal:
         domain = ((contact or {}).get("properties", {}).get("email") or "").partition("@")[2]
         if not contact or not domain or domain in FREE_MAIL:
             return
-        if sandbox._linked("contacts", record_id, "companies"):
+        if sandbox.linked("contacts", record_id, "companies"):
             return
         found = [row["id"] for row in sandbox.records["companies"].values()
                  if row["properties"].get("domain") == domain]  # fmt: skip
         company = found[0] if found else self._store(domain)
         for number in (279, 1):
-            sandbox._connect("contacts", record_id, "companies", company, number)
+            sandbox.connect("contacts", record_id, "companies", company, number)
 
     def _store(self, domain: str) -> str:
         # What the portal does by itself passes its own rules.
@@ -82,10 +81,10 @@ class Portal:
         record = {"id": made, "properties": {"domain": domain, "name": name},
                   "created": "2026-11-24T08:00:00Z"}  # fmt: skip
         sandbox.records["companies"][made] = record
-        sandbox._note("companies", record)
+        sandbox.note("companies", record)
         return made
 
     def is_full(self, kind: str, record_id: str, target: str) -> bool:
         """Whether a record has all the links to another object that it may have."""
         most = self.most_links.get((kind, target))
-        return most is not None and len(self._sandbox._linked(kind, record_id, target)) >= most
+        return most is not None and len(self._sandbox.linked(kind, record_id, target)) >= most

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-Record = dict[str, Any]
+from sandbox.answers import Record
+
 _QUERY = re.compile(
     r"SELECT (?P<fields>.+?) FROM (?P<object>\w+)(?: WHERE (?P<where>.+?))?"
     r"(?: ORDER BY (?P<order>\w+))?(?: LIMIT (?P<limit>\d+))?",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sandbox.account import Record, Refusal, User
+from sandbox.account import Refusal, User
+from sandbox.answers import Record
+from sandbox.salesforce.refused import SalesforceRefused
 
 if TYPE_CHECKING:
-    from sandbox.salesforce import SalesforceSandbox
+    from sandbox.salesforce.state import SalesforceState
+
 
 PERSON_FIELDS = {
     "Contact": {"IsPersonAccount": "flag"},
@@ -22,25 +23,6 @@ MIRRORED = {"PersonEmail": "Email", "PersonMobilePhone": "MobilePhone", "Phone":
 """Field of a person's Account -> the Contact's field that shows it."""
 MOST_CONTACTS = 50
 """Of an event, the main one included."""
-_REFERENCE = re.compile(r"@\{([^{}]*)\}")
-
-
-class Refused(Exception):
-    """An answer in the middle of a call."""
-
-    def __init__(
-        self, status: int, code: str, message: str, fields: list[str] | None = None,
-        more: Mapping[str, Any] | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(message)
-        self.status, self.code, self.message, self.fields = status, code, message, fields or []
-        self.more = more or {}
-
-    @property
-    def body(self) -> list[Record]:
-        """The list that Salesforce sends as an error."""
-        error = {"errorCode": self.code, "message": self.message, "fields": self.fields}
-        return [{**error, **self.more}]
 
 
 @dataclass
@@ -58,7 +40,7 @@ class DuplicateRule:
 class Org:
     """The switches that only Salesforce has; all off in a new one."""
 
-    def __init__(self, sandbox: SalesforceSandbox) -> None:
+    def __init__(self, sandbox: SalesforceState) -> None:
         self._sandbox = sandbox
         self.duplicate_rules: list[DuplicateRule] = []
         self.person_accounts = False
@@ -113,8 +95,8 @@ class Org:
         with sandbox.lock:
             names = {"FirstName": first, "LastName": last}
             whole = {"Name": f"{first} {last}", "PersonEmail": email, **names}
-            account = sandbox._store("Account", {**whole, "IsPersonAccount": True})
-            contact = sandbox._store(
+            account = sandbox.store("Account", {**whole, "IsPersonAccount": True})
+            contact = sandbox.store(
                 "Contact",
                 {**names, "Email": email, "AccountId": account["Id"], "IsPersonAccount": True},
             )
@@ -122,23 +104,23 @@ class Org:
             return str(contact["Id"])
 
     def check(self, sobject: str, written: Record, whole: Record, record_id: str | None) -> None:
-        """Raise Refused where the org's admin or edition does not let a write pass."""
+        """Raise SalesforceRefused where the org's admin or edition does not let a write pass."""
         sandbox = self._sandbox
         if not sandbox.account.rules_hold:
             return
         locked = sandbox.account.locked_field(record_id, written)
         if locked:
-            raise Refused(400, locked[1], locked[2], [locked[0]])
+            raise SalesforceRefused(400, locked[1], locked[2], [locked[0]])
         if written and sobject == "Contact" and whole.get("IsPersonAccount"):
-            raise Refused(
+            raise SalesforceRefused(
                 400, "INVALID_PERSON_ACCOUNT_OPERATION", "cannot reference person contact"
             )
         if sobject == "Account" and whole.get("IsPersonAccount") and "Name" in written:
             message = "Unable to create/update fields: Name. Please check the security settings"
-            raise Refused(400, "INVALID_FIELD_FOR_INSERT_UPDATE", message, ["Name"])
+            raise SalesforceRefused(400, "INVALID_FIELD_FOR_INSERT_UPDATE", message, ["Name"])
         if sobject == "EventRelation" and self.one_person_per_event and record_id is None:
             message = "insufficient access rights on object id"
-            raise Refused(400, "INSUFFICIENT_ACCESS_OR_READONLY", message)
+            raise SalesforceRefused(400, "INSUFFICIENT_ACCESS_OR_READONLY", message)
         if sobject == "EventRelation" and record_id is None:
             # An event can be related to up to 50 contacts or one lead:
             # https://developer.salesforce.com/docs/platform/object-reference/references/standard-objects/object-eventrelation.html
@@ -148,7 +130,7 @@ class Org:
             lead = str(event.get("WhoId") or "").startswith("00Q")
             if lead or len(there) + 1 >= MOST_CONTACTS:
                 message = "An event can be related to up to 50 contacts or one lead"
-                raise Refused(400, "FIELD_INTEGRITY_EXCEPTION", message, ["RelationId"])
+                raise SalesforceRefused(400, "FIELD_INTEGRITY_EXCEPTION", message, ["RelationId"])
         owner = self._new_owner(sobject, written, record_id)
         struck = sandbox.account.struck(sobject, record_id is None, written, whole, owner)
         if struck:
@@ -158,9 +140,9 @@ class Org:
         if record_id is None:
             self._check_duplicates(sobject, whole)
 
-    def _refused(self, struck: Refusal) -> Refused:
+    def _refused(self, struck: Refusal) -> SalesforceRefused:
         code = struck.code or "FIELD_CUSTOM_VALIDATION_EXCEPTION"
-        return Refused(400, code, struck.message, list(struck.fields), struck.more)
+        return SalesforceRefused(400, code, struck.message, list(struck.fields), struck.more)
 
     def _new_owner(self, sobject: str, written: Record, record_id: str | None) -> User | None:
         given = written.get("OwnerId")
@@ -174,10 +156,12 @@ class Org:
     def _check_owner(self, sobject: str, owner: User) -> None:
         if not owner.active:
             message = f"operation performed with inactive user [{owner.id}] as owner of {sobject.lower()}"  # fmt: skip
-            raise Refused(400, "INACTIVE_OWNER_OR_USER", message)
+            raise SalesforceRefused(400, "INACTIVE_OWNER_OR_USER", message)
         if owner.kind != "Standard":
             message = "Operation not valid for this user type"
-            raise Refused(400, "OP_WITH_INVALID_USER_TYPE_EXCEPTION", message, ["OwnerId"])
+            raise SalesforceRefused(
+                400, "OP_WITH_INVALID_USER_TYPE_EXCEPTION", message, ["OwnerId"]
+            )
 
     def _check_duplicates(self, sobject: str, whole: Record) -> None:
         for rule in self.duplicate_rules:
@@ -189,7 +173,7 @@ class Org:
             ]  # fmt: skip
             let = self._sandbox.header("Sforce-Duplicate-Rule-Header").replace(" ", "").lower()
             if found and not (rule.alert and "allowsave=true" in let):
-                raise Refused(
+                raise SalesforceRefused(
                     400, "DUPLICATES_DETECTED", "Use one of these records?",
                     more={"duplicateResut": matches(rule, found)},
                 )  # fmt: skip
@@ -209,36 +193,3 @@ def matches(rule: DuplicateRule, found: list[Record]) -> Record:
     return {"allowSave": rule.alert, "duplicateRule": rule.name,
             "duplicateRuleEntityType": rule.object, "errorMessage": "Use one of these records?",
             "matchResults": [result]}  # fmt: skip
-
-
-def filled(value: Any, made: Mapping[str, Any]) -> Any:
-    """A part of a composite call with results of earlier parts in place of @{ref.field}.
-
-    Text is text and reference alike: whatever stands in such braces is looked up. Raises Refused as
-    https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/using_resources_composite.htm
-    """
-    if isinstance(value, dict):
-        return {key: filled(item, made) for key, item in value.items()}
-    if isinstance(value, list):
-        return [filled(item, made) for item in value]
-    if not isinstance(value, str):
-        return value
-    return _REFERENCE.sub(lambda match: _looked_up(match[1], made), value)
-
-
-def _looked_up(reference: str, made: Mapping[str, Any]) -> str:
-    name, *steps = [part for part in re.split(r"[.\[\]]", reference) if part] or [""]
-    value = made.get(name)
-    for step in steps:
-        if isinstance(value, list):
-            value = value[int(step)] if step.isdigit() and int(step) < len(value) else None
-        else:
-            value = value.get(step) if isinstance(value, dict) else None
-    if not steps or value is None or isinstance(value, (dict, list)):
-        raise Refused(
-            400, "PROCESSING_HALTED",
-            f"Invalid reference specified. No value for {reference} found in {name}. Provided "
-            f"referenceId ('{reference}') must start with a letter or a number, and it can contain "
-            "only letters, numbers and underscores ('_').",
-        )  # fmt: skip
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,43 @@
+"""What the CRMs bound: calls in a time, the length of a text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+LONGEST_EMAIL = 80
+"""Characters of an address that the sandboxes take; the rest is refused, as an admin's rule may."""
+
+
+def java_length(text: str) -> int:
+    """Length of text as Java and so HubSpot and Salesforce count it: in units of UTF-16."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def _window_clock() -> float:
+    return Window.clock()
+
+
+class Window:
+    """A rate limit: so many calls in so many seconds."""
+
+    clock: Callable[[], float] = staticmethod(time.monotonic)
+
+    def __init__(self, limit: int, seconds: float, now: Callable[[], float] | None = None) -> None:
+        self.limit, self.seconds = limit, seconds
+        self._now = now or _window_clock
+        self._times: list[float] = []
+
+    def take(self) -> bool:
+        """Count a call; False where the limit is reached."""
+        now = self._now()
+        self._times = [moment for moment in self._times if now - moment < self.seconds]
+        if len(self._times) >= self.limit:
+            return False
+        self._times.append(now)
+        return True
+
+    @property
+    def left(self) -> int:
+        """Calls left in this window."""
+        return max(0, self.limit - len(self._times))

@@ -1,0 +1,48 @@
+"""The class of the sandbox: its OAuth, and what the parts of this package do."""
+
+from __future__ import annotations
+
+from flask import Response
+
+from sandbox.answers import Record
+from sandbox.pipedrive import colleagues, door, fields, leads, neutral, presence, records
+from sandbox.pipedrive.refused import PipedriveRefused
+from sandbox.pipedrive.routes import add_routes
+from sandbox.pipedrive.state import PipedriveState
+
+
+class PipedriveSandbox(PipedriveState):
+    """One company account with its API."""
+
+    name, title = "pipedrive", "Pipedrive"
+    client_auth = "basic"
+    api_paths = ("/api/v2/", "/v1/")
+    key_header, key_prefix = "x-api-token", ""
+    account_id = "77"
+    scope_separator = ","
+    lifetime = 3600.0
+    fixed_scopes = ("base", "deals:full", "contacts:full", "activities:full", "users:read",
+                    "search:read", "deal-fields:full", "leads:full")  # fmt: skip
+
+    guard = door.guard
+    view = neutral.view
+    merge = colleagues.merge
+    convert = colleagues.convert
+    # The desk of the tests works with these.
+    _many, _one = records.many_records, records.one_record
+    _leads, _lead = leads.many_leads, leads.one_lead
+    _fields, _types = fields.serve_fields, presence.types_of
+    _user_ids, _user_rows = PipedriveState.user_ids, PipedriveState.user_rows
+
+    def routes(self) -> None:
+        add_routes(self)
+
+    def token_answer(self, answer: Record) -> Record:
+        return {**answer, "api_domain": "https://acme.pipedrive.com"}
+
+    def refuse_token(self) -> Response:
+        return PipedriveRefused(401, "Invalid token: access token is invalid").response()
+
+    def _after(self, response: Response) -> Response:
+        door.tell_limits(self, response)
+        return super()._after(response)

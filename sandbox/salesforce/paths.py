@@ -1,0 +1,4 @@
+"""Where the API is."""
+
+VERSION = "68.0"
+DATA = f"/services/data/v{VERSION}"
