@@ -67,6 +67,9 @@ class Provider(BaseModel):
     """Scope -> other scopes that it covers."""
     default_lifetime: int = 1800
     """Seconds an access token is taken to live where neither answer nor introspection says."""
+    tokens_last: bool = False
+    """Whether access tokens have no end, so that there is no refresh token: they live until a person
+    takes them back."""
     rotates: bool = False
     """Whether each refresh ends the refresh token that it used."""
     login_hosts: dict[str, str] = Field(default_factory=dict)

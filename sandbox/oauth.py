@@ -23,6 +23,9 @@ CLIENT_ID, CLIENT_SECRET = "sandbox-client", "sandbox-secret-for-tests"
 CODE_LIFETIME = 300.0
 """Seconds that an authorization code lives."""
 
+FOR_EVER = 1e12
+"""Seconds."""
+
 
 @dataclass
 class Grant:
@@ -138,14 +141,14 @@ def _trade_refresh(crm: Sandbox) -> Response:
 
 def _issue(crm: Sandbox, grant: Grant) -> Response:
     token = f"{crm.name}-{secrets.token_urlsafe(32)}"
-    grant.access_tokens[token] = time.monotonic() + crm.lifetime
+    grant.access_tokens[token] = time.monotonic() + (crm.lifetime or FOR_EVER)
     answer = {
         "access_token": token,
-        "refresh_token": grant.refresh_token,
         "token_type": "bearer",
-        "expires_in": int(crm.lifetime),
         "scope": crm.scope_separator.join(grant.scopes),
     }
+    if crm.lifetime:
+        answer |= {"refresh_token": grant.refresh_token, "expires_in": int(crm.lifetime)}
     return make(200, crm.token_answer(answer))
 
 

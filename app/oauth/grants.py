@@ -39,7 +39,8 @@ class Grant:
     expires_at: datetime | None
     provider: str
     login_host: str | None
-    by_key: bool
+    lasting: bool
+    """It is never refreshed: a key that was made by hand, or a token of a CRM whose tokens last."""
     retry_at: datetime | None
     reason: str | None
     account_id: str = ""
@@ -72,8 +73,8 @@ class Grant:
 
     def outlives(self, moment: datetime) -> bool:
         """Whether the access token is still good at a moment."""
-        if self.by_key:
-            return True
+        if self.lasting:
+            return bool(self.access_token)
         return bool(self.access_token) and self.expires_at is not None and self.expires_at > moment
 
     def fresh(self, now: datetime, early: float = 1.0) -> bool:

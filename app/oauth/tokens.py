@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -90,7 +90,7 @@ class TokenService:
 
         A key has none: its address is that of the provider. Raises CrmError.
         """
-        if not self._read(connection_id).by_key:
+        if not self._read(connection_id).lasting:
             self.renewed(connection_id, token)
 
     def renew_early(self, connection_id: int) -> None:
@@ -123,7 +123,8 @@ class TokenService:
         )
         merged["lifetime"] = lifetime or provider.default_lifetime
         row.token_encrypted = self._cipher.encrypt(json.dumps(merged), PURPOSE)
-        row.expires_at = self._now() + timedelta(seconds=merged["lifetime"])
+        lasts = self._lasts(provider.name, merged)
+        row.expires_at = None if lasts else self._now() + timedelta(seconds=merged["lifetime"])
         row.scopes = merged.get("scope") or []
         row.auth = "oauth"
         self._follow(row, provider, answer)
@@ -198,12 +199,16 @@ class TokenService:
             row.expires_at,
             row.provider,
             row.login_host,
-            row.auth == "key",
+            row.auth == "key" or self._lasts(row.provider, tokens),
             row.refresh_retry_at,
             row.last_error,
             row.account_id,
             row.refresh_failing_since,
         )
+
+    def _lasts(self, provider: str, tokens: Mapping[str, Any]) -> bool:
+        known = self._providers.get(provider)
+        return bool(known and known.tokens_last and not tokens.get("refresh_token"))
 
     def _renew(self, connection_id: int, needed: Callable[[Grant], bool], spare: bool) -> Grant:
         """Refresh unless somebody else has; wait for a refresh that is under way elsewhere.
@@ -216,8 +221,8 @@ class TokenService:
             grant = self._read(connection_id)
             if not needed(grant):
                 return grant
-            if grant.by_key:
-                raise Unauthorized("The CRM no longer accepts the key.")
+            if grant.lasting:
+                raise Unauthorized("The CRM no longer accepts the key, or the access that it gave.")
             usable = spare and grant.outlives(self._now() + SPARE)
             if until := grant.left_alone(self._now()):
                 if spare and grant.outlives(self._now()):

@@ -100,7 +100,7 @@ class Connector:
         The same account keeps its connection, ledger and parked work. Raises CrmError where the
         account cannot be read, OtherAccount, and UnfitGrant.
         """
-        if not answer.get("refresh_token"):
+        if not answer.get("refresh_token") and not provider.tokens_last:
             raise UnfitGrant(
                 f"{provider.title} gave no refresh token, so the connection would end within hours."
                 " Allow offline access in the app's settings at the CRM and connect again."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -48,6 +49,8 @@ class DeliveryView:
     calls: int
     attempts: int
     error: str | None
+    error_fields: Mapping[str, str]
+    """Field of the CRM -> what the CRM says is wrong with it."""
     advice: str | None
     next_attempt_at: str | None
     mapping_version: str | None
@@ -220,6 +223,7 @@ class Overview:
             calls=row.calls,
             attempts=row.attempts,
             error=row.error_message,
+            error_fields={name: str(words) for name, words in (row.error_fields or {}).items()},
             advice=row.error_advice,
             next_attempt_at=row.next_attempt_at.isoformat() if row.state in TIMED else None,
             mapping_version=row.mapping_version,

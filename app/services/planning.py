@@ -46,6 +46,22 @@ class DeliveryFacts:
     """Fields whose value the CRM refuses, although its lists have it."""
 
 
+def plan_context(
+    store: Store, cipher: Cipher, mapping: FieldMapping, booking: Booking, now: datetime
+) -> PlanContext:
+    """What a plan depends on beside the booking, as far as the mapping asks for it."""
+    people = [person.identity for person in booking.attendees if person.identity]
+    sums, booked = {}, False
+    if mapping.tells_of_people or (booking.form and people):
+        with store.read() as session:
+            if mapping.tells_of_people:
+                everybody = [*people, *booking.former_attendees]
+                sums = histories(session, cipher, everybody, now)
+            if booking.form and people:
+                booked = has_booked_since(session, cipher, people[0], booking.start)
+    return PlanContext(now, sums, booked_since=booked)
+
+
 class ConnectionPlanner:
     """Plans bookings by one mapping, and settles what they change in one account."""
 
@@ -80,7 +96,7 @@ class ConnectionPlanner:
         `existing`: what `existing` gave for this booking, and others.
         """
         context = replace(
-            self._context(booking),
+            plan_context(self._store, self._cipher, self._mapping, booking, self._now()),
             existing=existing,
             round_robin_position=facts.round_robin_position,
             mapping_section=facts.mapping_section,
@@ -130,20 +146,6 @@ class ConnectionPlanner:
             LedgerQueries(self._claimed, self._shared, others, self._look_up),
         )
         return known, diff
-
-    def _context(self, booking: Booking) -> PlanContext:
-        """What a plan depends on beside the booking, as far as the mapping asks for it."""
-        now = self._now()
-        people = [person.identity for person in booking.attendees if person.identity]
-        sums, booked = {}, False
-        if self._mapping.tells_of_people or (booking.form and people):
-            with self._store.read() as session:
-                if self._mapping.tells_of_people:
-                    everybody = [*people, *booking.former_attendees]
-                    sums = histories(session, self._cipher, everybody, now)
-                if booking.form and people:
-                    booked = has_booked_since(session, self._cipher, people[0], booking.start)
-        return PlanContext(now, sums, booked_since=booked)
 
     def _claimed(self, ref: Ref, record_id: str) -> bool:
         with self._store.read() as session:

@@ -18,21 +18,15 @@ from app.domain.booking import Booking
 from app.domain.errors import Ambiguous, CrmError, RetryLater
 from app.mapping.mapping import Mapping as FieldMapping
 from app.mapping.plan import Planner
-from app.mapping.plan_context import PlanContext
-from app.mapping.plan_refs import refs_of
 from app.mapping.schema import FIRST, KEEP
 from app.mapping.words import in_words
 from app.security.encryption import Cipher
-from app.services.crm_state import LedgerQueries, read_crm_state
-from app.services.sharing import Sharing
-from app.store.bookings import has_booked_since, histories, in_stories, take_part
+from app.services.planning import ConnectionPlanner, DeliveryFacts, plan_context
+from app.store.bookings import in_stories
 from app.store.engine import Store
-from app.store.ledger import Ledger
 from app.store.models import BookingRow, DeliveryRow
 from app.sync.desired import DesiredBooking
 from app.sync.diff_state import Diff
-from app.sync.ledger_entry import LedgerEntry
-from app.sync.merge import merge, with_lead_contacts
 from app.sync.values import blank, same
 
 
@@ -117,8 +111,14 @@ class Previewer:
     ) -> list[tuple[Booking, DesiredBooking | CrmError]]:
         """What would be wanted of each booking, without asking anybody."""
         planner = Planner(mapping, shape, _imagined(mapping))
-        there: frozenset[Ref] = frozenset()
-        return [(b, self._planned(planner, mapping, b, 0, there, {})) for b in bookings]
+        plans: list[tuple[Booking, DesiredBooking | CrmError]] = []
+        for booking in bookings:
+            context = plan_context(self._store, self._cipher, mapping, booking, self._now())
+            try:
+                plans.append((booking, planner.plan(booking, context)))
+            except CrmError as error:
+                plans.append((booking, error))
+        return plans
 
     def live(
         self,
@@ -134,14 +134,12 @@ class Previewer:
         `directory`: where the account has been read already.
         """
         directory = directory or adapter.directory()
-        planner = Planner(mapping, adapter.shape, directory)
-        turns = self._turns(connection_id, bookings)
-        there = self._there(connection_id, bookings)
-        mapping_section = self._made_by(connection_id)
-        plans = [
-            self._planned(planner, mapping, b, turns[b.key], there, mapping_section.get(b.key, {}))
-            for b in bookings
-        ]
+        planner = ConnectionPlanner(
+            self._store, self._cipher, connection_id, adapter, mapping, directory, self._now
+        )
+        existing = planner.existing(bookings)
+        facts = self._facts(connection_id, bookings)
+        plans = [planner.plan(booking, existing, facts[booking.key]) for booking in bookings]
 
         def parts() -> Iterator[list[Ref]]:
             for start in range(0, len(plans), adapter.batch_size):
@@ -149,103 +147,34 @@ class Previewer:
                 yield [r.ref for p in part if isinstance(p, DesiredBooking) for r in p.records]
                 progress(start + len(part))
 
-        wanted = merge(plan for plan in plans if isinstance(plan, DesiredBooking))
-        with self._store.read() as session:
-            known = Ledger(session, self._cipher, connection_id).read(with_lead_contacts(wanted))
-
-        def claimed(ref: Ref, record_id: str) -> bool:
-            with self._store.read() as session:
-                return Ledger(session, self._cipher, connection_id).claimed(ref, record_id)
-
-        def look_up(ref: Ref) -> LedgerEntry | None:
-            with self._store.read() as session:
-                return Ledger(session, self._cipher, connection_id).read([ref]).get(ref)
-
-        def shared(ref: Ref, record_id: str) -> bool:
-            with self._store.read() as session:
-                others = Ledger(session, self._cipher, connection_id).holders(ref, record_id)
-                return take_part(session, [other.key for other in others])
-
         # All of them at once: what one booking makes, the next one finds.
-        settled = read_crm_state(
-            adapter,
-            wanted,
-            known,
-            directory,
-            thorough=True,
-            parts=parts(),
-            more=LedgerQueries(
-                claimed,
-                shared,
-                Sharing(
-                    self._store,
-                    self._cipher,
-                    connection_id,
-                    mapping,
-                    planner,
-                    adapter.shape.stage_field,
-                    self._now,
-                ),
-                look_up,
-            ),
-        )
+        desired = [plan for plan in plans if isinstance(plan, DesiredBooking)]
+        known, diff = planner.settle(desired, thorough=True, parts=parts())
         ids = {ref: line.record_id for ref, line in known.items()}
-        told = _Teller(adapter, settled, ids, directory)
-        return [told.booking(*pair) for pair in zip(bookings, plans, strict=True)]
+        teller = _Teller(adapter, diff, ids, directory)
+        return [teller.booking(*pair) for pair in zip(bookings, plans, strict=True)]
 
-    def _planned(
-        self,
-        planner: Planner,
-        mapping: FieldMapping,
-        booking: Booking,
-        turn: int,
-        there: frozenset[Ref],
-        mapping_section: Mapping[str, Any],
-    ) -> DesiredBooking | CrmError:
-        people = [person.identity for person in booking.attendees if person.identity]
-        now = self._now()
-        told, booked = {}, False
-        with self._store.read() as session:
-            if mapping.tells_of_people:
-                told = histories(session, self._cipher, [*people, *booking.former_attendees], now)
-            if booking.form and people:
-                booked = has_booked_since(session, self._cipher, people[0], booking.start)
-        try:
-            return planner.plan(
-                booking, PlanContext(now, told, turn, booked, there, mapping_section)
-            )
-        except CrmError as error:
-            return error
-
-    def _there(self, connection_id: int, bookings: Iterable[Booking]) -> frozenset[Ref]:
-        """Of the bookings' own records and of those who left: what was made or begun before."""
-        refs = [ref for booking in bookings for ref in refs_of(booking)]
-        with self._store.read() as session:
-            return frozenset(Ledger(session, self._cipher, connection_id).there(refs))
-
-    def _made_by(self, connection_id: int) -> dict[str, dict[str, Any]]:
-        """Booking -> the sections that its records were made by."""
-        query = select(BookingRow.key, DeliveryRow.mapping_section).join(
-            DeliveryRow, BookingRow.id == DeliveryRow.booking_id
+    def _facts(self, connection_id: int, bookings: Iterable[Booking]) -> dict[str, DeliveryFacts]:
+        """What the deliveries add to the plans; who has no place in the rotation gets the next one."""
+        mine = DeliveryRow.connection_id == connection_id
+        query = (
+            select(BookingRow.key, DeliveryRow)
+            .join(DeliveryRow, BookingRow.id == DeliveryRow.booking_id)
+            .where(mine, BookingRow.key.in_([booking.key for booking in bookings]))
         )
         with self._store.read() as session:
-            rows = session.execute(query.where(DeliveryRow.connection_id == connection_id))
-            return {key: mapping_section for key, mapping_section in rows if mapping_section}
-
-    def _turns(self, connection_id: int, bookings: Iterable[Booking]) -> dict[str, int]:
-        """Whose turn it is at each booking: what it has already, or what comes next."""
-        mine = DeliveryRow.connection_id == connection_id
-        with self._store.read() as session:
-            query = select(BookingRow.key, DeliveryRow.round_robin_position).join(
-                DeliveryRow, BookingRow.id == DeliveryRow.booking_id
-            )
-            taken = {key: turn for key, turn in session.execute(query.where(mine))}
+            rows = {key: delivery for key, delivery in session.execute(query)}
             last = session.scalar(select(func.max(DeliveryRow.round_robin_position)).where(mine))
         free = count(0 if last is None else last + 1)
-        return {
-            booking.key: next(free) if (turn := taken.get(booking.key)) is None else turn
-            for booking in bookings
-        }
+        facts = {}
+        for booking in bookings:
+            row = rows.get(booking.key)
+            place = row.round_robin_position if row else None
+            section = row.mapping_section if row else {}
+            facts[booking.key] = DeliveryFacts(
+                next(free) if place is None else place, section or {}
+            )
+        return facts
 
 
 def _imagined(mapping: FieldMapping) -> Directory:
@@ -278,15 +207,15 @@ class _Teller:
     def __init__(
         self,
         adapter: Adapter,
-        settled: Diff,
+        diff: Diff,
         ids: Mapping[Ref, str | None],
         directory: Directory,
     ) -> None:
         self._adapter, self._directory = adapter, directory
-        self._settled = settled
+        self._settled = diff
         self._ids = ids
-        self._changes = {change.ref: change for change in settled.plan.changes}
-        self._blocked = _blocked(settled)
+        self._changes = {change.ref: change for change in diff.plan.changes}
+        self._blocked = _blocked(diff)
         self._told: dict[Ref, str] = {}
         """Record -> the booking that it was told with."""
         self._makes: dict[str, str] = {}
@@ -377,12 +306,12 @@ class _Teller:
         return FieldView(name, old, new, now, then)
 
 
-def _blocked(settled: Diff) -> dict[Ref, str]:
+def _blocked(diff: Diff) -> dict[Ref, str]:
     """Records that wait for one that cannot be written, as an adapter leaves them out."""
     blocked: dict[Ref, str] = {}
-    for change in settled.plan.changes:
+    for change in diff.plan.changes:
         for ref in change.links_after:
-            if isinstance(settled.problems.get(ref), (RetryLater, Ambiguous)) or ref in blocked:
+            if isinstance(diff.problems.get(ref), (RetryLater, Ambiguous)) or ref in blocked:
                 blocked[change.ref] = f"The {ref.object} has to be written first, and cannot be."
                 break
     return blocked

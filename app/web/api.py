@@ -186,6 +186,7 @@ _SCHEMAS = {
     "Delivery": _object(
         connection_id={"type": "integer"}, provider=_TEXT, account=_TEXT, state=_TEXT,
         calls={"type": "integer"}, attempts={"type": "integer"}, error=_MAYBE, advice=_MAYBE,
+        error_fields={"type": "object", "additionalProperties": _TEXT},
         next_attempt_at=_MAYBE, mapping_version=_MAYBE, notes=_list(_TEXT),
         links=_list(_object(object=_TEXT, record_id=_TEXT, url=_TEXT)),
     ),

@@ -36,7 +36,7 @@ class SalesforceSandbox(SalesforceState):
 
     def token_answer(self, answer: Record) -> Record:
         # No expires_in: the lifetime is the org's session setting.
-        answer.pop("expires_in")
+        answer.pop("expires_in", None)
         base = self.org.moved_to or request.host_url.rstrip("/")
         return {**answer, "instance_url": base, "id": f"{base}/id/00D/005", "issued_at": "0"}
 

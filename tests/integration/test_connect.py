@@ -220,3 +220,27 @@ def test_forwarded_headers_are_not_believed(crm: Bridge, provider: str) -> None:
     assert sent.startswith(crm.settings.public_url)
     onward = crm.client.get(f"/oauth/{provider}/start?next=//evil.example").headers["Location"]
     assert crm.client.get(consent(onward)).headers["Location"] == "/"
+
+
+def test_tokens_that_last_are_neither_missed_nor_refreshed(crm: Bridge, provider: str) -> None:
+    """A CRM whose tokens have no end gives no refresh token; that is a fact of the provider."""
+    sandbox, providers = crm.sandbox(provider), crm.services.providers
+    sandbox.lifetime = 0.0
+    refused = crm.connect(provider, query="?connection=1").get_data(as_text=True)
+    assert "gave no refresh token" in refused
+    providers[provider] = providers[provider].model_copy(update={"tokens_last": True})
+    assert crm.connect(provider, query="?connection=1").status_code == 303
+    assert crm.connection(provider).expires_at is None
+    calls = sandbox.calls_to_token
+    clock = Clock(crm)
+    clock.forward(days=400)
+    assert clock.tokens.token(1) and clock.tokens.due() == []
+    crm.sync(sample("booking_created"))
+    assert crm.delivery(provider).state == "synced"
+    for grant in sandbox.grants:
+        grant.access_tokens.clear()
+    crm.post(sample("booking_rescheduled"))
+    crm.drain()
+    assert sandbox.calls_to_token == calls
+    row = crm.connection(provider)
+    assert row.status == "expired" and "Connect it again" in (row.next_step or "")

@@ -237,6 +237,12 @@ def test_a_refusal_names_the_field_and_is_told_once(crm: Bridge, provider: str) 
     failed = crm.delivery(provider)
     assert failed.state == "failed" and failed.error_message
     assert any("mail" in field.lower() for field in failed.error_fields)
+    key = "default:" + sample("booking_created")["id"]
+    for address in (f"/bookings/{key}", f"/api/v1/bookings/{key}"):
+        shown = crm.client.get(address, headers={"Authorization": f"Bearer {crm.key}"})
+        assert all(field in shown.get_data(as_text=True) for field in failed.error_fields)
+    (told,) = shown.get_json()["deliveries"]
+    assert told["error_fields"] == failed.error_fields
     notices = []
     target = next(iter(crm.services.notifier.targets), None)
     assert target is None  # nobody is to be told here: the notice is looked at itself
