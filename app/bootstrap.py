@@ -95,42 +95,15 @@ def bootstrap(
     store = Store(settings.database_url)
     cipher = Cipher(split_list(settings.encryption_keys))
     tokens = TokenService(store, cipher, providers, settings.oauth_timeout)
-    try:
-        notifier = Notifier(store, providers, settings.notify_urls, settings.public_url)
-    except ValueError as error:
-        raise SettingsError(str(error)) from None
-
+    notifier = _notifier(settings, providers, store)
     waker = Waker(settings.redis_url)
     budget = RedisBudget(waker.redis)
 
-    def account(connection_id: int) -> Adapter:
-        with store.read() as session:
-            row = session.get_one(ConnectionRow, connection_id)
-        provider, by_key = providers[row.provider], row.auth == "key"
-        gate = SharedRateLimiter(budget, f"{row.provider}:{row.id}", settings.keep_free)
-        access = _access(
-            provider,
-            row.api_base,
-            tokens.source(row.id, row.account_id),
-            settings.http_timeout,
-            by_key,
-        )
-        return _adapter(provider, replace(access, gate=gate))
-
-    def meetergo(rules: SourceRules, old_news: bool) -> MeetergoClient:
-        gate = SharedRateLimiter(budget, f"meetergo:{rules.name}", 0)
-        gate.backlog = old_news
-        base, timeout = settings.meetergo_api_base, settings.http_timeout
-        return MeetergoClient(base, rules.api_key, rules.api_user_id, timeout, gate)
-
-    def visit(provider: Provider, api_base: str, token: str, by_key: bool) -> Adapter:
-        access = _access(provider, api_base, FixedToken(token), settings.http_timeout, by_key)
-        return _adapter(provider, access)
-
-    sources = Sources(settings, store, cipher, meetergo)
+    outside = _Outside(settings, providers, store, tokens, budget)
+    sources = Sources(settings, store, cipher, outside.meetergo)
     intake = Intake(sources, store, cipher, lambda: any(mappings[name].form for name in providers))
     rereader = Rereader(store, intake, sources, waker.wake)
-    services = Services(
+    return Services(
         settings=settings,
         providers=providers,
         mappings=mappings,
@@ -142,14 +115,20 @@ def bootstrap(
         sessions=Sessions(store),
         catch_up=CatchUp(store, intake, sources, rereader.learn_type, waker.wake),
         connector=Connector(
-            store, cipher, tokens, providers, visit, account, settings.http_timeout
+            store,
+            cipher,
+            tokens,
+            providers,
+            outside.open_account,
+            outside.adapter,
+            settings.http_timeout,
         ),
         waker=waker,
         notifier=notifier,
-        adapter=account,
+        adapter=outside.adapter,
         sources=sources,
         rereader=rereader,
-        trial=MappingTrial(store, cipher, mappings, providers, account),
+        trial=MappingTrial(store, cipher, mappings, providers, outside.adapter),
         doctor=Doctor(
             store=store,
             cipher=cipher,
@@ -161,10 +140,9 @@ def bootstrap(
             secrets=intake.secrets,
             waker=waker,
             notifier=notifier,
-            adapter=account,
+            adapter=outside.adapter,
         ),
     )
-    return services
 
 
 def ready(services: Services | None = None) -> Services:
@@ -181,6 +159,47 @@ def ready(services: Services | None = None) -> Services:
 def process_services() -> Services:
     """The services of this process, from its environment; a worker's jobs share them."""
     return bootstrap()
+
+
+def _notifier(settings: Settings, providers: Providers, store: Store) -> Notifier:
+    try:
+        return Notifier(store, providers, settings.notify_urls, settings.public_url)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+
+
+@dataclass(frozen=True)
+class _Outside:
+    """Makes what calls the CRMs and meetergo, each with its own session, tokens and limits."""
+
+    settings: Settings
+    providers: Providers
+    store: Store
+    tokens: TokenService
+    budget: RedisBudget
+
+    def adapter(self, connection_id: int) -> Adapter:
+        """An adapter for a connection."""
+        with self.store.read() as session:
+            row = session.get_one(ConnectionRow, connection_id)
+        provider, by_key = self.providers[row.provider], row.auth == "key"
+        key = f"{row.provider}:{row.id}"
+        limiter = SharedRateLimiter(self.budget, key, self.settings.keep_free)
+        tokens = self.tokens.source(row.id, row.account_id)
+        access = _access(provider, row.api_base, tokens, self.settings.http_timeout, by_key)
+        return _adapter(provider, replace(access, gate=limiter))
+
+    def open_account(self, provider: Provider, api_base: str, token: str, by_key: bool) -> Adapter:
+        """An adapter for an account that is not a connection yet."""
+        timeout = self.settings.http_timeout
+        return _adapter(provider, _access(provider, api_base, FixedToken(token), timeout, by_key))
+
+    def meetergo(self, rules: SourceRules, old_news: bool) -> MeetergoClient:
+        """A client of meetergo's API for one source."""
+        limiter = SharedRateLimiter(self.budget, f"meetergo:{rules.name}", 0)
+        limiter.backlog = old_news
+        base, timeout = self.settings.meetergo_api_base, self.settings.http_timeout
+        return MeetergoClient(base, rules.api_key, rules.api_user_id, timeout, limiter)
 
 
 def _adapter(provider: Provider, access: Access) -> Adapter:

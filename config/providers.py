@@ -187,20 +187,29 @@ def load_providers(path: Path, environ: Mapping[str, str]) -> Providers:
     raw = _read(path.read_text(encoding="utf-8"))
     providers = {}
     for name, entry in raw.items():
-        values = dict(entry, name=name)
-        for key in OVERRIDES:
-            override = environ.get(f"{name}_{key}".upper(), "")
-            if override:
-                values[key] = override.rstrip("/") if key == "api_base" else override
-            elif key == "introspect_url" and environ.get(f"{name}_token_url".upper()):
-                # Tokens of a server that was put in its place are not for the provider's eyes.
-                values[key] = ""
         try:
-            provider = Provider(**values)
-            for key in ENDPOINTS:
-                if getattr(provider, key) or key not in ("revoke_url", "introspect_url"):
-                    require_https(getattr(provider, key), f"{name}_{key}".upper())
+            providers[name] = _checked(Provider(**_overridden(name, entry, environ)))
         except (ValidationError, ValueError) as error:
             raise SettingsError(f"{path.name}: {name}: {error}") from None
-        providers[name] = provider
     return providers
+
+
+def _overridden(name: str, entry: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """An entry with what the environment says instead."""
+    values = dict(entry, name=name)
+    for key in OVERRIDES:
+        override = environ.get(f"{name}_{key}".upper(), "")
+        if override:
+            values[key] = override.rstrip("/") if key == "api_base" else override
+        elif key == "introspect_url" and environ.get(f"{name}_token_url".upper()):
+            # Tokens of a server that was put in its place are not for the provider's eyes.
+            values[key] = ""
+    return values
+
+
+def _checked(provider: Provider) -> Provider:
+    """A provider whose addresses are safe. Raises ValueError."""
+    for key in ENDPOINTS:
+        if getattr(provider, key) or key not in ("revoke_url", "introspect_url"):
+            require_https(getattr(provider, key), f"{provider.name}_{key}".upper())
+    return provider

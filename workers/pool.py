@@ -43,14 +43,19 @@ class DrainPool:
 
     def _run(self, connection_id: int) -> None:
         with self._places:
-            while True:
+            _guarded(lambda: self._drainer.drain(connection_id), connection_id)
+            while self._is_to_be_drained_again(connection_id):
                 _guarded(lambda: self._drainer.drain(connection_id), connection_id)
-                with self._lock:
-                    if not self._again[connection_id]:
-                        del self._again[connection_id]
-                        self._ended.notify_all()
-                        return
-                    self._again[connection_id] = False
+
+    def _is_to_be_drained_again(self, connection_id: int) -> bool:
+        """Whether a wake-up came meanwhile; where none did, the connection is no longer at work."""
+        with self._lock:
+            if self._again[connection_id]:
+                self._again[connection_id] = False
+                return True
+            del self._again[connection_id]
+            self._ended.notify_all()
+            return False
 
     def aside(self, name: str, action: Callable[[], object]) -> None:
         """Do something long in a thread, once at a time; it looks at `stopping` by itself."""

@@ -185,6 +185,11 @@ def _connections(services: Services) -> AppGroup:
         services.waker.wake([number])
         click.echo(f"connected as number {number}")
 
+    _add_repairs(group, services)
+    return group
+
+
+def _add_repairs(group: AppGroup, services: Services) -> None:
     @group.command("refresh")
     @click.argument("connection_id", type=int)
     def refresh(connection_id: int) -> None:
@@ -217,8 +222,6 @@ def _connections(services: Services) -> AppGroup:
             click.echo(problem)
         provider = services.providers[row.provider]
         click.echo(f"{provider.title} lists connected apps under: {provider.apps_where}")
-
-    return group
 
 
 def _must_exist(services: Services, connection_id: int) -> ConnectionRow:

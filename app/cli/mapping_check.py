@@ -12,6 +12,7 @@ from flask.cli import AppGroup
 from app.bootstrap import Services
 from app.cli.mapping_shared import FILE, connection_row, read_file
 from app.cli.mapping_words import complain, end
+from app.crm.port import Adapter
 from app.crm.schema import NewField
 from app.domain.errors import CrmError, MappingError
 from app.domain.text import nearest, quoted
@@ -109,21 +110,25 @@ def _check_account(
         missing = list(dict.fromkeys(item.missing for item in complaints if item.missing))
         if missing and provision and others:
             click.echo("No custom field is made before the other mistakes are mended.")
-        elif missing and provision:
-            wanted = missing if yes else _ask_for(missing)
-            if yes:
-                _show_new(wanted)
-            if wanted:
-                for line in adapter.provision(wanted):
-                    click.echo(line)
-                text.mistakes.clear()
-                text.reread()
-                complain(text, adapter.shape, adapter.directory())
+        elif missing and provision and _provision(adapter, missing, yes):
+            text.mistakes.clear()
+            text.reread()
+            complain(text, adapter.shape, adapter.directory())
     except CrmError as error:
         raise click.ClickException(f"{error.message} {error.advice}") from None
     if not text.mistakes:
         click.echo(f"{text.name} is good for connection {connection}")
     end(text.lines(), warn(text, questions_seen(services.store, services.cipher)))
+
+
+def _provision(adapter: Adapter, missing: list[NewField], yes: bool) -> bool:
+    """Make the custom fields that a person agrees to, or all; whether any was made."""
+    wanted = missing if yes else _ask_for(missing)
+    if yes:
+        _show_new(wanted)
+    for line in adapter.provision(wanted) if wanted else ():
+        click.echo(line)
+    return bool(wanted)
 
 
 def _show_new(fields: Sequence[NewField]) -> None:

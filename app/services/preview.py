@@ -229,26 +229,27 @@ class _Teller:
             return BookingPreview(*describe(booking), problem=plan.message)
         records = [self._refused(ref, error) for ref, error in plan.problems.items()]
         for record in plan.records:
-            ref = record.ref
-            if ref in plan.problems:
-                continue
-            if ref in self._settled.wanted or ref in self._settled.notes:
-                first = self._told.setdefault(ref, plan.booking_key)
-                deal = ref.object is ObjectName.DEAL
-                if first != plan.booking_key:
-                    records.append(self._left(ref, f"As booking {first} has it."))
-                elif deal and plan.group and self._is_new(ref) and plan.group in self._makes:
-                    made = self._makes[plan.group]
-                    records.append(self._left(ref, f"Falls on the deal that booking {made} makes."))
-                else:
-                    records.append(self._record(ref))
-                    if deal and plan.group and self._is_new(ref):
-                        self._makes[plan.group] = plan.booking_key
+            known = record.ref in self._settled.wanted or record.ref in self._settled.notes
+            if known and record.ref not in plan.problems:
+                records.append(self._in_turn(record.ref, plan))
         records.sort(key=lambda view: WRITE_ORDER.index(ObjectName(view.object)))
         skipped = plan.skipped
         if plan.wait_until:
             skipped = f"waits until {plan.wait_until:%Y-%m-%d %H:%M} UTC for a booking to follow"
         return BookingPreview(*describe(booking), tuple(records), skipped, notes=plan.notes)
+
+    def _in_turn(self, ref: Ref, plan: DesiredBooking) -> RecordView:
+        """A record of a booking, as far as no booking before it has told of it."""
+        first = self._told.setdefault(ref, plan.booking_key)
+        if first != plan.booking_key:
+            return self._left(ref, f"As booking {first} has it.")
+        makes_deal = ref.object is ObjectName.DEAL and bool(plan.group) and self._is_new(ref)
+        if makes_deal and plan.group in self._makes:
+            made = self._makes[plan.group]
+            return self._left(ref, f"Falls on the deal that booking {made} makes.")
+        if makes_deal:
+            self._makes[plan.group] = plan.booking_key
+        return self._record(ref)
 
     def _is_new(self, ref: Ref) -> bool:
         change = self._changes.get(ref)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, product
 
 from app.crm.lookup import CrmRecord, FoundBy, Lookup, LookupKey, LookupResults, MatchKey, Whose
 from app.crm.objects import SHARED, ObjectName, Ref
@@ -191,12 +192,11 @@ class Finder(KeyFinder):
         for chunk in chunks(asked):
             values = [key.value.lower() for _, key in chunk]
             rule = {"propertyName": field, "operator": "IN", "values": values}
-            for record in self._api.search(name, [rule], fields):
-                # Compared again by us: what a search calls a match is its own affair.
-                there = (values_of(record).get(field) or "").lower()
-                for question, key in chunk:
-                    if there == key.value.lower():
-                        yield question, _found(record, FoundBy.FIELD)
+            # Compared again by us: what a search calls a match is its own affair.
+            pairs = product(self._api.search(name, [rule], fields), chunk)
+            for record, (question, key) in pairs:
+                if (values_of(record).get(field) or "").lower() == key.value.lower():
+                    yield question, _found(record, FoundBy.FIELD)
 
     def _by_domain(self, asked: list[tuple[Lookup, LookupKey]]) -> Iterator[Hit]:
         """Companies by their first domain, else by a further one.
@@ -218,17 +218,24 @@ class Finder(KeyFinder):
                     {"propertyName": FURTHER_DOMAINS, "operator": "CONTAINS_TOKEN", "value": domain}
                     for domain in waiting[:room]
                 ]
-                for record in self._api.search(ObjectName.COMPANY, groups, fields):
-                    values = values_of(record)
-                    first, *others = _domains(values.get("domain"), values.get(FURTHER_DOMAINS))
-                    for form in {first, *others} & set(chunk):
-                        by = FoundBy.DOMAIN if form == first else FoundBy.FURTHER_DOMAIN
-                        domain = asked_as[form]
-                        hits.setdefault(domain, []).append((questions[domain], _found(record, by)))
+                for form, found in self._companies(groups, fields, set(chunk)):
+                    domain = asked_as[form]
+                    hits.setdefault(domain, []).append((questions[domain], found))
                 waiting = [domain for domain in waiting[room:] if asked_as[domain] not in hits]
                 groups = []
             for there in hits.values():
                 yield from [hit for hit in there if hit[1].by is FoundBy.DOMAIN] or there
+
+    def _companies(
+        self, groups: list[Json], fields: list[str], domains: set[str]
+    ) -> Iterator[tuple[str, CrmRecord]]:
+        """Companies with one of these domains, each with the domain that it was found by."""
+        for record in self._api.search(ObjectName.COMPANY, groups, fields):
+            values = values_of(record)
+            first, *others = _domains(values.get("domain"), values.get(FURTHER_DOMAINS))
+            for form in {first, *others} & domains:
+                by = FoundBy.DOMAIN if form == first else FoundBy.FURTHER_DOMAIN
+                yield form, _found(record, by)
 
     def _by_secondary(self, asked: list[tuple[Lookup, LookupKey]]) -> Iterator[Hit]:
         name = FURTHER_EMAILS
@@ -265,10 +272,10 @@ class Finder(KeyFinder):
             ]
             fields = {field for question, _ in part for field in question.fields}
             fields |= {"email", *(shown & {*PHONES, *COUNTRIES})}
-            for record in self._api.search(ObjectName.CONTACT, rules, sorted(fields)):
-                for question, key in part:
-                    if self._has_number(values_of(record), key):
-                        yield question, _found(record, FoundBy.PHONE)
+            pairs = product(self._api.search(ObjectName.CONTACT, rules, sorted(fields)), part)
+            for record, (question, key) in pairs:
+                if self._has_number(values_of(record), key):
+                    yield question, _found(record, FoundBy.PHONE)
 
     def _has_number(self, values: Mapping[str, str | None], key: LookupKey) -> bool:
         own = next(filter(None, (read_country(values.get(name)) for name in COUNTRIES)), None)
@@ -286,11 +293,12 @@ class Finder(KeyFinder):
         for person, deals in linked.items():
             question, key = people[person]
             fields = sorted(question.fields | {"pipeline", "hs_is_closed"})
-            for chunk in chunks(deals):
-                for record in self._api.read(ObjectName.DEAL, chunk, fields):
-                    same = key.field in ("", values_of(record).get("pipeline"))
-                    if same and values_of(record).get("hs_is_closed") != "true":
-                        yield question, _found(record, FoundBy.OPEN_DEAL)
+            for record in chain.from_iterable(
+                self._api.read(ObjectName.DEAL, chunk, fields) for chunk in chunks(deals)
+            ):
+                same = key.field in ("", values_of(record).get("pipeline"))
+                if same and values_of(record).get("hs_is_closed") != "true":
+                    yield question, _found(record, FoundBy.OPEN_DEAL)
 
     def _begun(self, name: ObjectName, asked: list[tuple[Lookup, LookupKey]]) -> Iterator[Hit]:
         """Find records whose create was begun before: by the unique id, else through their links."""

@@ -233,18 +233,25 @@ class Writer:
                 for number, person in enumerate(people)
             ]
             for name, usual in ((ObjectName.DEAL, "deal_id"), (ObjectName.COMPANY, "org_id")):
-                targets = _ids_of(name, change.links_after, ids)
-                gone = _ids_of(name, change.links_to_remove, ids)
-                if targets or (
-                    change.record_id and any(r.object is name for r in change.links_to_remove)
-                ):
-                    lead = name is ObjectName.DEAL and is_lead(next(iter(targets or gone), ""))
-                    fields["lead_id" if lead else usual] = targets[0] if targets else None
-                    anew = any(r.object is name for r in change.links)
-                    if lead and targets and anew and change.record_id:
-                        # Wherever a colleague has hung it meanwhile: it hangs on one of the two.
-                        fields[usual] = None
+                fields |= self._place_of(change, name, usual, ids)
         return self._save(change, fields)
+
+    def _place_of(
+        self, change: Change, name: ObjectName, usual: str, ids: Mapping[Ref, str]
+    ) -> Json:
+        """The fields that hang an activity on a deal (or a lead in its place) or on a company."""
+        targets = _ids_of(name, change.links_after, ids)
+        gone = _ids_of(name, change.links_to_remove, ids)
+        left = change.record_id and any(ref.object is name for ref in change.links_to_remove)
+        if not targets and not left:
+            return {}
+        lead = name is ObjectName.DEAL and is_lead(next(iter(targets or gone), ""))
+        place: Json = {"lead_id" if lead else usual: targets[0] if targets else None}
+        anew = any(ref.object is name for ref in change.links)
+        if lead and targets and anew and change.record_id:
+            # Wherever a colleague has hung it meanwhile: it hangs on one of the two.
+            place[usual] = None
+        return place
 
     def _save(self, change: Change, fields: Fields) -> WriteResult:
         """Create or update; nothing is sent where nothing is to be written."""

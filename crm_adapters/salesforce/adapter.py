@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from time import monotonic
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from simple_salesforce.format import format_soql
 
-from app.crm.changes import Change, Plan
+from app.crm.changes import Plan
 from app.crm.lookup import Lookup, LookupResults, MatchKey
 from app.crm.objects import ObjectName, Ref
 from app.crm.port import Access, ApiFacts, Report
@@ -26,7 +25,6 @@ from app.crm.schema import (
 from app.domain.countries import read_country
 from app.domain.errors import (
     AccountRefused,
-    CrmError,
     Gone,
     InvalidRecord,
     RetryLater,
@@ -34,7 +32,7 @@ from app.domain.errors import (
 )
 from app.domain.rate_limits import RateLimit
 from app.domain.zones import country_of_zone
-from app.outbound.reply import Json, a_list, a_text, an_id, an_object, rows, some_objects, some_text
+from app.outbound.reply import Json, a_text, an_id, some_text
 from crm_adapters.base import confirmed, read_schema, unblocked
 from crm_adapters.finder import note_lost_targets, read_ids
 from crm_adapters.salesforce.client import (
@@ -43,18 +41,14 @@ from crm_adapters.salesforce.client import (
     KEY,
     SOBJECTS,
     SalesforceClient,
-    rule_headers,
-    status_of,
 )
 from crm_adapters.salesforce.columns import Columns
-from crm_adapters.salesforce.errors import error_of
 from crm_adapters.salesforce.finder import Finder
-from crm_adapters.salesforce.graph import ONE_PERSON, Graph, Links
+from crm_adapters.salesforce.graph import ONE_PERSON, Links
 from crm_adapters.salesforce.ids import record_id_in
 from crm_adapters.salesforce.packing import (
     MAX_GRAPHS,
     MAX_PARTS,
-    MOST_FAILED,
     Pace,
     by_headers,
     connected,
@@ -62,6 +56,7 @@ from crm_adapters.salesforce.packing import (
     small_enough,
 )
 from crm_adapters.salesforce.schema import field_of, owners_of, stages_of, users_of
+from crm_adapters.salesforce.sending import Sender
 
 MARKED = (ObjectName.DEAL, ObjectName.MEETING)
 """Objects that get the booking-id field."""
@@ -69,8 +64,6 @@ SEVERAL = {"IsParent", "IsWhat"}
 """Fields of EventRelation that are there only where an org relates several people to one event."""
 KEYS = {ObjectName.COMPANY: "Website", ObjectName.CONTACT: "Email", ObjectName.LEAD: "Email"}
 """Fields by which records are recognised."""
-EXACT = 200
-"""Records that one collection call takes."""
 METADATA: dict[FieldKind, dict[str, Any]] = {
     FieldKind.TEXT: {"type": "Text", "length": 255},
     FieldKind.NUMBER: {"type": "Number", "precision": 18, "scale": 2},
@@ -302,6 +295,7 @@ class SalesforceAdapter:
     def apply(self, plan: Plan, report: Report) -> None:
         """Write everything in one call, as far as it holds together."""
         links = Links(self._api, plan, self._hidden, self._columns.times)
+        sender = Sender(self._api, self._pace, self._shares_events)
         waiting = list(plan.changes)
         place = {change.ref: number for number, change in enumerate(waiting)}
         # A refused record is set aside, and the rest is sent again without links to it.
@@ -315,10 +309,10 @@ class SalesforceAdapter:
             waiting = [change for _, _, rest in groups for change in rest]
             plain = [now for headers, now, _ in groups if not headers]
             for batch in packed(plain, lambda: self._pace.nodes):
-                waiting += self._send(batch, links, report)
+                waiting += sender.send(batch, links, report)
             ruled = [now for headers, now, _ in groups if headers]
             for batch in packed(ruled, lambda: MAX_PARTS):
-                waiting += self._send_with_headers(list(chain(*batch)), links, report)
+                waiting += sender.send_with_headers(list(chain(*batch)), links, report)
             # What others hang on comes before them, as it did in the plan.
             waiting.sort(key=lambda change: place[change.ref])
         note_lost_targets(self.find, plan, report)
@@ -327,110 +321,3 @@ class SalesforceAdapter:
         """Ask everything about all objects in one call, and again where a key found nothing."""
         asked = read_ids(questions, self.record_id_in)
         return Finder(self._api, self._columns, asked, ids, self._country).run()
-
-    def _send_with_headers(
-        self, changes: list[Change], links: Links, report: Report
-    ) -> list[Change]:
-        """Send changes in one composite call, all or nothing; give those to be sent again."""
-        graph = Graph(0, changes, links, self._shares_events, headers=True)
-        if not graph.nodes:
-            graph.finish(report, {})
-            return []
-        began = monotonic()
-        with report.sending(change.ref for change in changes):
-            body: Json = {"allOrNone": True, "compositeRequest": graph.nodes}
-            answer = self._api.post("composite", body)
-        self._pace.took(monotonic() - began)
-        parts = {a_text(part, "referenceId"): part for part in rows(answer, "compositeResponse")}
-        if all(name in parts and status_of(parts[name]) < 300 for name in graph.names):
-            graph.finish(report, parts)
-            self._write_exactly(graph, links, report)
-            return []
-        stopped_by = graph.blame(report, parts, overrun=False)
-        report.begun.difference_update(change.ref for change in changes)
-        if stopped_by:
-            raise stopped_by
-        return [change for change in changes if change.ref not in report.problems]
-
-    def _send(self, batch: list[list[Change]], links: Links, report: Report) -> list[Change]:
-        """Send graphs in one call; give the changes that have to be sent again."""
-        graphs = [
-            Graph(number, changes, links, self._shares_events)
-            for number, changes in enumerate(batch)
-        ]
-        busy = [graph for graph in graphs if graph.nodes]
-        for graph in graphs:
-            if not graph.nodes:
-                graph.finish(report, {})
-        if not busy:
-            return []
-        began = monotonic()
-        with report.sending(change.ref for graph in busy for change in graph.changes):
-            answer = self._api.post("composite/graph", {"graphs": [graph.body for graph in busy]})
-        self._pace.took(monotonic() - began)
-        by_id = {a_text(entry, "graphId"): entry for entry in rows(answer, "graphs")}
-        entries = [an_object(by_id.get(graph.id)) for graph in busy]
-        overrun = sum(entry.get("isSuccessful") is not True for entry in entries) > MOST_FAILED
-        again: list[Change] = []
-        halted = 0
-        stopped_by: Exception | None = None
-        for graph, entry in zip(busy, entries, strict=True):
-            nodes = _nodes(entry)
-            if entry.get("isSuccessful") is True:
-                graph.finish(report, nodes)
-                self._write_exactly(graph, links, report)
-                continue
-            stopped_by = graph.blame(report, nodes, overrun) or stopped_by
-            # All or nothing: what stands in a graph that failed was not made.
-            report.begun.difference_update(change.ref for change in graph.changes)
-            halted += graph.halted
-            again += [change for change in graph.changes if change.ref not in report.problems]
-        if stopped_by:
-            raise stopped_by
-        if halted == len(busy):
-            raise RetryLater("Salesforce halted the whole batch.")
-        return again
-
-    def _write_exactly(self, graph: Graph, links: Links, report: Report) -> None:
-        """Write texts that look like references, by a call that knows none.
-
-        Until that is done the record counts as not written: it holds another text.
-        """
-        written = {ref: report.results.pop(ref) for ref in graph.exact if ref in report.results}
-        refs = list(written)
-        for start in range(0, len(refs), EXACT):
-            some = refs[start : start + EXACT]
-            records = [
-                {
-                    "attributes": {"type": SOBJECTS[ref.object]},
-                    "id": links.ids[ref],
-                    **graph.exact[ref],
-                }
-                for ref in some
-            ]
-            body: dict[str, Any] = {"allOrNone": False, "records": records}
-            answers = a_list(
-                self._api.post("composite/sobjects", body, "PATCH", rule_headers(assign=False))
-            )
-            if len(answers) != len(some):
-                raise Unreadable("Salesforce's answer leaves a record out.")
-            for ref, answer in zip(some, answers, strict=True):
-                if an_object(answer).get("success") is True:
-                    report.results[ref] = written[ref]
-                    continue
-                errors = [
-                    {**error, "errorCode": some_text(error, "statusCode")}
-                    for error in some_objects(answer, "errors")
-                ]
-                error = error_of(400, errors, SOBJECTS[ref.object])
-                if not isinstance(error, CrmError) or isinstance(error, RetryLater):
-                    raise error
-                # It was written a moment ago: what is not there is something else.
-                gone = isinstance(error, Gone)
-                report.problems[ref] = InvalidRecord(error.message) if gone else error
-
-
-def _nodes(entry: Json) -> dict[str, Json]:
-    """The answers of a graph's nodes by their names. Raises Unreadable."""
-    response = an_object(entry.get("graphResponse"), "A graph's answer")
-    return {a_text(node, "referenceId"): node for node in rows(response, "compositeResponse")}

@@ -201,18 +201,21 @@ class Finder:
                 continue
             name, kind, part = parts[query]
             for question, key in part:
-                hits = [
-                    (row, by) for row in rows if (by := self._told_by(question, kind, key, row))
-                ]
-                for row, by in hits:
-                    if key.of:
-                        self._claims.append((question, key.of, row))
-                    else:
-                        self._note(question, by, row)
-                if kind is MatchKey.RECORD_ID and not hits and name in MERGEABLE:
+                found = self._take(question, kind, key, rows)
+                if kind is MatchKey.RECORD_ID and not found and name in MERGEABLE:
                     lost.setdefault(name, []).append((question, key))
         if lost:
             self._follow(lost)
+
+    def _take(self, question: Lookup, kind: MatchKey, key: LookupKey, rows: list[Json]) -> bool:
+        """Take the rows that answer a question; what was named by hand has to be the attendee's."""
+        hits = [(row, by) for row in rows if (by := self._told_by(question, kind, key, row))]
+        for row, by in hits:
+            if key.of:
+                self._claims.append((question, key.of, row))
+            else:
+                self._note(question, by, row)
+        return bool(hits)
 
     def _select(
         self, name: ObjectName, where: str, field: str, part: list[tuple[Lookup, LookupKey]]

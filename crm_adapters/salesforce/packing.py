@@ -49,13 +49,12 @@ def connected(changes: list[Change], known: set[Ref]) -> list[list[Change]]:
     group: dict[Ref, list[Change]] = {}
     for change in changes:
         mine = [change]
-        for ref in change.links_after:
-            other = group.get(ref)
-            if other is not None and other is not mine and ref not in known:
-                other += mine
-                for member in mine:
-                    group[member.ref] = other
-                mine = other
+        near = [group[ref] for ref in change.links_after if ref in group and ref not in known]
+        for joined in near:
+            if joined is not mine:
+                joined.extend(mine)
+                group |= dict.fromkeys((member.ref for member in mine), joined)
+                mine = joined
         group[change.ref] = mine
     groups = {id(members): members for members in group.values()}.values()
     return [sorted(members, key=lambda change: place[change.ref]) for members in groups]

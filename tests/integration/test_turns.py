@@ -15,7 +15,7 @@ from app.domain.errors import InvalidRecord
 from app.domain.rate_limits import MakeWay
 from app.store.models import DeliveryRow, RecordLink
 from crm_adapters.finder import number_at_end
-from crm_adapters.salesforce import adapter as salesforce
+from crm_adapters.salesforce import sending as salesforce
 from sandbox.serve import load_sandbox
 from tests.between import Asked, Between, Right
 from tests.bridge import PROVIDERS, Bridge, sample
