@@ -69,7 +69,7 @@ def check_against(
     """
     found: list[Complaint] = []
     said: set[tuple[Location, str]] = set()
-    judge = _Judge(shape, directory, mapping.crm, seen)
+    judge = Checker(shape, directory, mapping.crm, seen)
     for prefix, slug, host in mapping.places():
         for complaint in judge.rules(mapping.rules_for(slug, host)):
             # What an override inherits was complained of where it stands.
@@ -84,7 +84,7 @@ def check_against(
     return list(dict.fromkeys(found))
 
 
-class _Judge:
+class Checker:
     """Looks at one set of rules."""
 
     def __init__(

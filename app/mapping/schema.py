@@ -31,11 +31,13 @@ FIRST = "first"
 """The pipeline's, or the stage's, that comes first."""
 
 
-class _Strict(BaseModel):
+class StrictRules(BaseModel):
+    """Takes no key that it does not know."""
+
     model_config = STRICT
 
 
-class RecordRules(_Strict):
+class RecordRules(StrictRules):
     """What is common to all objects."""
 
     when: Annotated[When, Field(description="Only where every line holds")] = {}
@@ -90,7 +92,7 @@ class CompanyRules(RecordRules):
     match: tuple[Literal["record_id", "domain"] | FieldKey, ...] = ()
 
 
-class StageRules(_Strict):
+class StageRules(StrictRules):
     """The stage for each state of the booking: a label or an id; `first` is the pipeline's first."""
 
     created: str = FIRST
@@ -141,7 +143,7 @@ class MeetingRules(RecordRules):
         return self
 
 
-class OwnerRules(_Strict):
+class OwnerRules(StrictRules):
     """Who owns the records."""
 
     rule: Annotated[
@@ -171,14 +173,14 @@ class OwnerRules(_Strict):
         return tuple(dict.fromkeys(name for name in named if name))
 
 
-class Skip(_Strict):
+class Skip(StrictRules):
     """Bookings that never reach this CRM."""
 
     when: When
     because: str = "the mapping skips it"
 
 
-class Chosen(_Strict):
+class Chosen(StrictRules):
     """Which attendees count."""
 
     when: When
@@ -195,7 +197,7 @@ def _deals(raw: Any) -> Any:
     return raw if isinstance(raw, (list, tuple)) else (raw,)
 
 
-class Rules(_Strict):
+class Rules(StrictRules):
     """What applies to one meeting type and host, overrides laid over the file's own."""
 
     attendees: Annotated[
@@ -265,7 +267,7 @@ class Rules(_Strict):
         return decide or any(source.needs_answers for source in (*self.sources(), *keys, *named))
 
 
-class FormRules(_Strict):
+class FormRules(StrictRules):
     """What becomes of a form that nobody followed up with a booking."""
 
     after_hours: Annotated[float, Field(gt=0, le=720)] = 24

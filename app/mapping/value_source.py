@@ -39,7 +39,7 @@ STRICT = ConfigDict(extra="forbid", frozen=True)
 """Of each part of a mapping file: unknown keys are refused, and nothing is changed later."""
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     model_config = STRICT
 
 
@@ -54,7 +54,7 @@ def _constant(text: str) -> str:
     return f"; a constant is written {as_constant(cut(text, 60))}"
 
 
-class ValueSource(_Strict):
+class ValueSource(Strict):
     """Where a value comes from."""
 
     path: Annotated[Path | None, Field(alias="from", description="A path, as attendee.email")] = (
@@ -196,7 +196,7 @@ FieldEntry = Annotated[FieldSpec, BeforeValidator(_field, json_schema_input_type
 FieldMap = dict[str, FieldEntry]
 
 
-class FieldKey(_Strict):
+class FieldKey(Strict):
     """A field of the CRM by which a record is recognised, and what stands in it."""
 
     field: str

@@ -16,7 +16,7 @@ from app.crm.lookup import CrmRecord, LookupKey, LookupResults, Match, MatchKey
 from app.crm.objects import FieldValue, ObjectName, Ref, content_hash
 from app.crm.schema import Directory
 from app.mapping import conditions, templates
-from app.mapping.check import _Judge
+from app.mapping.check import Checker
 from app.mapping.conditions import check_condition, holds
 from app.mapping.load import MappingText
 from app.mapping.paths import FIXED, NAME_PATHS, build_context, check_path, resolve
@@ -356,7 +356,7 @@ def test_the_match_keys_of_each_crm_are_as_the_page_says() -> None:
     }
     usable = {
         (key.value, name.value, crm): not list(
-            _Judge(SHAPES[crm], Directory(), crm)._match(name, (key.value,), ())
+            Checker(SHAPES[crm], Directory(), crm)._match(name, (key.value,), ())
         )
         for crm in crms
         for name in (ObjectName.CONTACT, ObjectName.LEAD, ObjectName.COMPANY)
