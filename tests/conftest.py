@@ -16,6 +16,7 @@ from sandbox.limits import Window
 from tests.bridge import PROVIDERS, Bridge
 from tests.postgres import postgres_url
 from tests.ready_made import share_statements
+from tests.reaper import guard
 
 # The first example pays for loading the character tables; a slow machine is no failure.
 settings.register_profile(
@@ -28,6 +29,7 @@ def pytest_configure() -> None:
     """Plant the bug that `make chaos-mutants` names."""
     from tests.chaos.mutants import plant
 
+    guard()
     plant(os.environ.get("BRIDGE_MUTANT", ""))
     share_statements()
 
