@@ -22,6 +22,7 @@ from app.services.planning import ConnectionPlanner, DeliveryFacts
 from app.services.sources import UnknownSource
 from app.store import deliveries, delivery_outcomes, leases
 from app.store.bookings import in_stories, want_details
+from app.store.connections import connection_of
 from app.store.engine import Store
 from app.store.ledger import Ledger
 from app.store.models import BookingRow, ConnectionRow, DeliveryRow, SyncLog
@@ -171,7 +172,7 @@ class Batch:
                 ledger, state.diff, state.known, state.report, adapter, self._intended, now
             )
             self._log_changes(session)
-        row = session.get_one(ConnectionRow, self._id)
+        row = connection_of(session, self._id)
         # Who answers nonsense is out of order, whatever else was answered before.
         if meter.answered > self._answered and not isinstance(state.stopped_by, Unreadable):
             row.alive_at, row.outages = now, 0

@@ -30,6 +30,7 @@ from app.store.connections import (
     PROBED,
     NoticeKind,
     Problem,
+    connection_of,
     set_status,
     tell,
     tell_failures,
@@ -176,7 +177,7 @@ class Drainer:
             if fence is None:
                 return None
             aside = delivery_outcomes.take_over_orphans(session, connection_id, fence, self._now())
-            row = session.get_one(ConnectionRow, connection_id)
+            row = connection_of(session, connection_id)
             if aside:
                 tell_failures(session, row, self._now())
         for delivery_id in aside:
@@ -222,7 +223,7 @@ class Drainer:
         while time.monotonic() < deadline and not self._stopping.is_set():
             known = self._accounts.known(connection_id)
             with self._store.read() as session:
-                row = session.get_one(ConnectionRow, connection_id)
+                row = connection_of(session, connection_id)
                 broken = row.outages >= deliveries.OPEN_AFTER
                 limit = turn.size(known.adapter.batch_size) if known and not broken else 1
                 rows = deliveries.due(session, connection_id, self._now(), limit)

@@ -17,7 +17,7 @@ from app.oauth import exchange
 from app.oauth.grants import EARLY, SPARE, Grant, back_off, lifetime_of, refresh_spread
 from app.security.encryption import Cipher
 from app.store.access_models import Revocation
-from app.store.connections import Problem, set_status
+from app.store.connections import Problem, connection_of, set_status
 from app.store.engine import Store, utcnow
 from app.store.leases import SKEW
 from app.store.models import ConnectionRow
@@ -183,7 +183,7 @@ class TokenService:
 
     def _read(self, connection_id: int) -> Grant:
         with self._store.read() as session:
-            row = session.get_one(ConnectionRow, connection_id)
+            row = connection_of(session, connection_id)
         if row.status == ConnectionStatus.EXPIRED or not row.token_encrypted:
             raise Unauthorized("The connection has no valid grant.")
         return self._grant(row)

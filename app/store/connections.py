@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from app.store.delivery_marking import park, unpark
@@ -56,6 +56,14 @@ _TOLD = {
     ConnectionStatus.EXPIRED: NoticeKind.BROKEN,
     ConnectionStatus.ERROR: NoticeKind.BROKEN,
 }
+
+
+_BY_ID = select(ConnectionRow).where(ConnectionRow.id == bindparam("connection_id"))
+
+
+def connection_of(session: Session, connection_id: int) -> ConnectionRow:
+    """A connection as it is now. It is read before every call: its statement is built once."""
+    return session.scalars(_BY_ID, {"connection_id": connection_id}).one()
 
 
 def set_status(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import Select, Text, cast, delete, select
+from sqlalchemy import Select, Text, bindparam, cast, delete, select
 from sqlalchemy.orm import Session
 
 from app.crm.objects import PEOPLE, Fingerprints, ObjectName, Ref, with_unanswered
@@ -19,6 +19,12 @@ from app.sync.ledger_entry import LedgerEntry
 PURPOSE = "record_links.key"
 CHUNK = 500
 """Rows of one statement: SQLite takes 32,766 values."""
+
+
+_BY_KEYS = select(RecordLink).where(
+    RecordLink.connection_id == bindparam("connection_id"),
+    RecordLink.key_hash.in_(bindparam("hashes", expanding=True)),
+)
 
 
 @dataclass(frozen=True)
@@ -232,11 +238,9 @@ class Ledger:
         hashes = sorted({token.split(":")[1] for token in wanted})
         rows: list[RecordLink] = []
         for start in range(0, len(hashes), CHUNK):
-            query = select(RecordLink).where(
-                RecordLink.connection_id == self._connection_id,
-                RecordLink.key_hash.in_(hashes[start : start + CHUNK]),
-            )
-            rows += self._session.scalars(query)
+            part = hashes[start : start + CHUNK]
+            values = {"connection_id": self._connection_id, "hashes": part}
+            rows += self._session.scalars(_BY_KEYS, values)
         return [row for row in rows if f"{row.object}:{row.key_hash}" in wanted]
 
     def _token(self, ref: Ref) -> str:
