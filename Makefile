@@ -1,13 +1,17 @@
 # `make demo` and `make test` are all that a new machine needs; see README.md.
 VENV := .venv
 PY := $(VENV)/bin/python
-.PHONY: demo test thorough check bench chaos chaos-mutants soak month day fuzz format clean
+.PHONY: demo test quick thorough check bench chaos chaos-mutants crash soak month day fuzz format clean
 
 demo: $(VENV)/.runtime ## Run everything on this machine and show it (ARGS=--once: and stop)
 	@$(PY) -m sandbox.demo $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests, five at a time: most of them wait for processes
 	@$(PY) -m pytest -n 5 --dist worksteal $(ARGS)
+
+quick: $(VENV)/.dev ## For every change: the unit tests, and the contract with one CRM
+	@$(PY) -m pytest -n 4 --dist worksteal tests/unit $(ARGS)
+	@$(PY) -m pytest -n 4 --dist worksteal tests/contract/test_adapters.py tests/contract/test_cases.py -k hubspot $(ARGS)
 
 thorough: $(VENV)/.dev ## The tests with all that is left out of them for time
 	@THOROUGH=1 $(PY) -m pytest -n 5 --dist worksteal $(ARGS)
@@ -29,6 +33,9 @@ chaos: $(VENV)/.dev ## Bookings while everything fails (SEED=.. BOOKINGS=.. DATA
 
 chaos-mutants: $(VENV)/.dev ## Plant bugs, each by name, and see that the tests catch them
 	@$(PY) -m tests.chaos.hunt $(ARGS)
+
+crash: $(VENV)/.dev ## Kill a worker at every commit and every call, with every CRM and database
+	@THOROUGH=1 $(PY) -m pytest -n 2 -q tests/chaos/test_crashes.py tests/chaos/test_leases.py
 
 MINUTES := 60
 soak: $(VENV)/.dev ## Hours in real time: does a booking ever wait without a reason? (MINUTES=.. SEED=..)
