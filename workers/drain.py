@@ -118,11 +118,11 @@ class Drainer:
         connection_id = lease.connection_id
         try:
             with lease:
-                self._work(lease, row, deadline)
+                self._drain_account(lease, row, deadline)
         except LeaseLost:
             log.warning("lease_lost", connection_id=connection_id)
-            self._acquit(lease)
-            self._stall(lease, "a drain lost its lease", pause=False)
+            self._clear_crash(lease)
+            self._count_stall(lease, "a drain lost its lease", pause=False)
         except Stopping:
             log.info("drain_stopped", connection_id=connection_id)
         except DATABASE_DOWN:
@@ -131,7 +131,7 @@ class Drainer:
             # The text may hold a person's data: kind and place must do.
             kind, place = type(error).__name__, place_of(error)
             log.error("drain_failed", connection_id=connection_id, kind=kind, place=place)
-            self._stall(lease, f"{kind} at {place}")
+            self._count_stall(lease, f"{kind} at {place}")
         else:
             return True
         finally:
@@ -139,7 +139,7 @@ class Drainer:
             self._accounts.release(connection_id)
         return False
 
-    def _stall(self, lease: Lease, why: str, pause: bool = True) -> None:
+    def _count_stall(self, lease: Lease, why: str, pause: bool = True) -> None:
         """Count a drain that ended by itself; tell people at the third one without progress."""
         now = self._now()
         with self._store.write() as session:
@@ -184,13 +184,13 @@ class Drainer:
             log.error("delivery_set_aside", connection_id=connection_id, delivery_id=delivery_id)
         return Lease(self._store, connection_id, fence, asked), row
 
-    def _acquit(self, lease: Lease) -> None:
+    def _clear_crash(self, lease: Lease) -> None:
         """Say that what was in hand alone has killed nobody, although the lease was lost."""
         if lease.alone is not None:
             with self._store.write() as session:
                 delivery_outcomes.clear_crash(session, lease.alone, lease.fence, self._now())
 
-    def _work(self, lease: Lease, row: ConnectionRow, deadline: float) -> None:
+    def _drain_account(self, lease: Lease, row: ConnectionRow, deadline: float) -> None:
         grant = grant_of(row)
         try:
             with ThreadPoolExecutor(1, thread_name_prefix="writes") as writer:
@@ -204,7 +204,7 @@ class Drainer:
         except RetryLater as error:
             self._pause(lease, error)
         except (UnauthorizedError, AccountRefused) as error:
-            self._break(lease, error, grant)
+            self._note_refusal(lease, error, grant)
         except CrmError as error:
             # It is no booking that is refused, but what has to be known of the account before any.
             self._pause(lease, RetryLater(error.message))
@@ -218,7 +218,7 @@ class Drainer:
         """
         connection_id = lease.connection_id
         turn = Turn(partial(self._live_waits, connection_id))
-        if row.status not in WORKING and not self._try_again(lease, lane):
+        if row.status not in WORKING and not self._try_broken_account(lease, lane):
             return
         while time.monotonic() < deadline and not self._stopping.is_set():
             known = self._accounts.known(connection_id)
@@ -246,7 +246,7 @@ class Drainer:
             if last and batch.done and not rows[0][0].inconclusive_batches:
                 break
         lane.end()
-        self._settle_doubts(lease)
+        self._recheck_people(lease)
 
     def _live_waits(self, connection_id: int) -> bool:
         try:
@@ -255,7 +255,7 @@ class Drainer:
         except DATABASE_DOWN:
             return False  # Whoever writes next finds that out.
 
-    def _try_again(self, lease: Lease, lane: Lane) -> bool:
+    def _try_broken_account(self, lease: Lease, lane: Lane) -> bool:
         """Try an account that refused everything; True where it works again.
 
         What failed is tried, not a stand-in for it: of the bookings that wait first another one than
@@ -286,7 +286,7 @@ class Drainer:
         log.info("account_works_again", connection_id=lease.connection_id)
         return True
 
-    def _settle_doubts(self, lease: Lease) -> None:
+    def _recheck_people(self, lease: Lease) -> None:
         """Once nothing is to be tried any more, look at the bookings of whoever is still in doubt.
 
         That is a person whose update got no answer, and who took part no longer when the booking
@@ -350,7 +350,7 @@ class Drainer:
         probe = self._services.settings.probe_interval
         return probe + random.uniform(0, probe / 6)  # noqa: S311 - spreads probes, no secret
 
-    def _break(self, lease: Lease, error: CrmError, grant: object) -> None:
+    def _note_refusal(self, lease: Lease, error: CrmError, grant: object) -> None:
         """Park the work of a connection that may not do what it should."""
         with write_as_holder(self._store, lease) as session:
             row = session.get_one(ConnectionRow, lease.connection_id)

@@ -75,7 +75,7 @@ class Connector:
         cipher: Cipher,
         tokens: TokenService,
         providers: Providers,
-        visit: Callable[[Provider, str, str, bool], ConnectingAdapter],
+        open_account: Callable[[Provider, str, str, bool], ConnectingAdapter],
         account: Callable[[int], ConnectingAdapter],
         timeout: float,
     ) -> None:
@@ -84,7 +84,7 @@ class Connector:
         self._cipher = cipher
         self._tokens = tokens
         self._providers = providers
-        self._visit = visit
+        self._open_account = open_account
         self._account = account
         self._timeout = timeout
 
@@ -115,7 +115,9 @@ class Connector:
         if not merged.get("expires_in"):
             merged["expires_in"] = exchange.seconds_left(told, utcnow())
         name = str(told.get(provider.account_name_from, "")) if provider.account_name_from else ""
-        return self._admit(provider, Credential(api_base, access_token, merged, name), actor, wish)
+        return self._store_connection(
+            provider, Credential(api_base, access_token, merged, name), actor, wish
+        )
 
     def add_key(
         self,
@@ -136,7 +138,9 @@ class Connector:
                 " quotes of a text program. Copy it once more. Nothing was stored."
             )
         try:
-            return self._admit(provider, Credential(provider.api_base, key, None), actor, wish)
+            return self._store_connection(
+                provider, Credential(provider.api_base, key, None), actor, wish
+            )
         except Unauthorized:
             raise UnfitGrant(
                 f"{provider.title} does not take this {provider.key.title}. It is made under"
@@ -243,11 +247,11 @@ class Connector:
                 f"To be sure, remove the app in {provider.title}: {provider.apps_where}."
             )
 
-    def _admit(
+    def _store_connection(
         self, provider: Provider, found: Credential, actor: str, wish: ConnectRequest
     ) -> int:
         by_key = found.answer is None
-        account = self._visit(provider, found.api_base, found.access_token, by_key).whoami()
+        account = self._open_account(provider, found.api_base, found.access_token, by_key).whoami()
         label = ", ".join(part for part in (found.name, account.name) if part)
         now = utcnow()
         with self._store.write() as session:
@@ -255,9 +259,9 @@ class Connector:
             take_turns(session, CONNECT_TURN)
             placed = self._place(session, provider, account, label, wish, now)
             if isinstance(placed, Exception):
-                self._let_go(session, account, found, wish)
+                self._leave_account(session, account, found, wish)
             else:
-                self._fill(session, placed, provider, account, label, found, wish)
+                self._fill_connection(session, placed, provider, account, label, found, wish)
                 subject = f"{provider.name} {label}"
                 session.add(AuditLog(actor=actor, action="connect", subject=subject, at=now))
         if isinstance(placed, Exception):
@@ -266,7 +270,7 @@ class Connector:
         self._provision(placed.id)
         return placed.id
 
-    def _fill(
+    def _fill_connection(
         self,
         session: Session,
         row: ConnectionRow,
@@ -342,7 +346,7 @@ class Connector:
             (row for row in rows if account.id in row.account or row.account == account.name), None
         )
 
-    def _let_go(
+    def _leave_account(
         self,
         session: Session,
         account: CrmAccount,

@@ -107,14 +107,14 @@ def test_a_worker_that_was_refused_breaks_no_new_grant(
     """Somebody connects again between the refusal of the old grant and the worker's word on it."""
     crm.sync(sample("booking_created"))
     crm.sandbox(provider).kill_grants()
-    break_off = Drainer._break
+    break_off = Drainer._note_refusal
 
     def late(drainer: Drainer, *args: Any) -> None:
-        monkeypatch.setattr(Drainer, "_break", break_off)
+        monkeypatch.setattr(Drainer, "_note_refusal", break_off)
         assert crm.connect(provider).status_code == 303
         break_off(drainer, *args)
 
-    monkeypatch.setattr(Drainer, "_break", late)
+    monkeypatch.setattr(Drainer, "_note_refusal", late)
     crm.post(sample("booking_rescheduled"))
     crm.drain()
     assert crm.connection(provider).status == "active"
