@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import and_, literal, or_, select
+from sqlalchemy import and_, or_, select
 from time_machine import Traveller
 
 from app import create_app
@@ -25,13 +25,12 @@ from app.services import rate_limits as allowance
 from app.services import secrets
 from app.services.rate_limits import LocalBudget, SharedRateLimiter
 from app.services.watch import waiting
-from app.store import deliveries, leases
+from app.store import leases
 from app.store.deliveries import WORKABLE
 from app.store.engine import utcnow
 from app.store.leases import SKEW
 from app.store.models import ConnectionRow, DeliveryRow
 from app.store.states import WORKING, DeliveryState
-from app.store.tables import UtcTime
 from config.settings import CONFIG_DIR
 from sandbox import meetergo, oauth
 from sandbox.meetergo import API_KEY, MeetergoSandbox
@@ -91,14 +90,11 @@ def own_time(patch: pytest.MonkeyPatch, clock: Clock) -> None:
         patch.setattr(owner, "ticks", clock.ticks)
     patch.setattr(allowance, "LocalBudget", partial(LocalBudget, now=clock.ticks))
 
-    def told(session: object, ahead: timedelta = timedelta()) -> Any:
-        return literal(utcnow() + ahead, UtcTime())
-
     def enter(gate: SharedRateLimiter, allowance: object) -> None:
         gate.ensure_lease()
         gate._keep_share_of_day()
 
-    patch.setattr(leases, "_clock", told)
+    patch.setattr(leases, "goes_by_database", lambda session: False)
     patch.setattr(SharedRateLimiter, "enter", enter)
 
 
@@ -319,7 +315,7 @@ def hindrance(row: ConnectionRow, now: datetime) -> datetime | None:
     if row.pause_until and row.pause_until > now and not void:
         assert row.last_error, f"{row.provider} pauses and says nothing"
         return row.pause_until
-    if row.backlog_after and now < row.backlog_after <= now + deliveries.LONGEST_BACKLOG_PAUSE:
+    if row.backlog_after and now < row.backlog_after <= now + leases.LONGEST_BACKLOG_PAUSE:
         return row.backlog_after
     return None
 

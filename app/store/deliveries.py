@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Select,
     and_,
+    bindparam,
     func,
     or_,
     select,
@@ -17,7 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from app.domain.errors import AccountMoved, AccountRefused, MissingScope
-from app.store.leases import SKEW, may_be_tried
+from app.store.leases import at_moment, may_be_tried, moment
 from app.store.models import BookingRow, ConnectionRow, DeliveryRow
 from app.store.states import ConnectionStatus, DeliveryState
 
@@ -27,10 +30,6 @@ ALONE = 2
 
 FEW = 25
 """The most deliveries of a batch whose members were in one that ended without a word on them."""
-
-
-LONGEST_BACKLOG_PAUSE = timedelta(minutes=30)
-"""Twice the longest that backlog waits before the day's budget is looked at again."""
 
 
 OPEN_AFTER = 3
@@ -56,23 +55,8 @@ def due(
     at last alone: what strikes the CRM or the worker down is found that way, and holds nobody up.
     What is in a drainer's hands already is left out.
     """
-    query = (
-        select(DeliveryRow, BookingRow)
-        .join(BookingRow, BookingRow.id == DeliveryRow.booking_id)
-        .join(ConnectionRow, ConnectionRow.id == DeliveryRow.connection_id)
-        .where(
-            DeliveryRow.connection_id == connection_id,
-            DeliveryRow.claimed_by.is_(None),
-            *([DeliveryRow.state == DeliveryState.PARKED] if parked else _workable(now)),
-        )
-        .order_by(
-            *(() if parked else (DeliveryRow.backlog, DeliveryRow.inconclusive_batches)),
-            DeliveryRow.next_attempt_at,
-            DeliveryRow.id,
-        )
-        .limit(limit)
-    )
-    rows = [(delivery, booking) for delivery, booking in session.execute(query)]
+    values = {"of_connection": connection_id, "most": limit, **at_moment(now)}
+    rows = [(delivery, booking) for delivery, booking in session.execute(_due(parked), values)]
     if not rows:
         return []
     first = rows[0][0]
@@ -81,6 +65,26 @@ def due(
     return [
         row for row in rows if (row[0].backlog, min(row[0].inconclusive_batches, ALONE)) == kind
     ][:most]
+
+
+@cache
+def _due(parked: bool) -> Select[DeliveryRow, BookingRow]:
+    return (
+        select(DeliveryRow, BookingRow)
+        .join(BookingRow, BookingRow.id == DeliveryRow.booking_id)
+        .join(ConnectionRow, ConnectionRow.id == DeliveryRow.connection_id)
+        .where(
+            DeliveryRow.connection_id == bindparam("of_connection"),
+            DeliveryRow.claimed_by.is_(None),
+            *([DeliveryRow.state == DeliveryState.PARKED] if parked else _workable()),
+        )
+        .order_by(
+            *(() if parked else (DeliveryRow.backlog, DeliveryRow.inconclusive_batches)),
+            DeliveryRow.next_attempt_at,
+            DeliveryRow.id,
+        )
+        .limit(bindparam("most"))
+    )
 
 
 def refused_last(session: Session, connection_id: int) -> list[tuple[DeliveryRow, BookingRow]]:
@@ -100,55 +104,69 @@ def refused_last(session: Session, connection_id: int) -> list[tuple[DeliveryRow
     return [(delivery, booking) for delivery, booking in session.execute(query)]
 
 
-def _workable(now: datetime) -> tuple[ColumnElement[bool], ...]:
+def _workable() -> tuple[ColumnElement[bool], ...]:
+    """What may be worked on, with places for the moments of `at_moment`."""
     return (
         or_(
             # What is due is due, whatever the clock shows that it was marked by.
             DeliveryRow.state == DeliveryState.DUE,
             and_(
                 DeliveryRow.state.in_(WORKABLE),
-                or_(DeliveryRow.next_attempt_at <= now, DeliveryRow.updated_at > now + SKEW),
+                or_(
+                    DeliveryRow.next_attempt_at <= moment("at_now"),
+                    DeliveryRow.updated_at > moment("at_skewed"),
+                ),
             ),
         ),
         or_(
             DeliveryRow.backlog.is_(False),
             ConnectionRow.backlog_after.is_(None),
-            ConnectionRow.backlog_after <= now,
-            ConnectionRow.backlog_after > now + LONGEST_BACKLOG_PAUSE,
+            ConnectionRow.backlog_after <= moment("at_now"),
+            ConnectionRow.backlog_after > moment("at_backlog_limit"),
         ),
     )
 
 
 def is_live_due(session: Session, connection_id: int, now: datetime) -> bool:
     """Whether a live booking waits that nobody has in hand."""
-    query = (
+    values = {"of_connection": connection_id, **at_moment(now)}
+    return session.scalar(_live_due(), values) is not None
+
+
+@cache
+def _live_due() -> Select[int]:
+    return (
         select(DeliveryRow.id)
         .join(ConnectionRow, ConnectionRow.id == DeliveryRow.connection_id)
         .where(
-            DeliveryRow.connection_id == connection_id,
+            DeliveryRow.connection_id == bindparam("of_connection"),
             DeliveryRow.backlog.is_(False),
             DeliveryRow.claimed_by.is_(None),
-            *_workable(now),
+            *_workable(),
         )
+        .limit(1)
     )
-    return session.scalar(query.limit(1)) is not None
 
 
 def connections_with_work(session: Session, now: datetime, *only: int) -> list[int]:
     """Connections that have something due, and broken ones that are to be probed; `only` of these."""
-    due = select(DeliveryRow.id).where(
-        DeliveryRow.connection_id == ConnectionRow.id, *_workable(now)
-    )
+    values = {"only": list(only), **at_moment(now)}
+    return list(session.scalars(_with_work(bool(only)), values))
+
+
+@cache
+def _with_work(some: bool) -> Select[int]:
+    due = select(DeliveryRow.id).where(DeliveryRow.connection_id == ConnectionRow.id, *_workable())
     query = select(ConnectionRow.id).where(
-        may_be_tried(now),
+        may_be_tried(),
         or_(
             ConnectionRow.status == ConnectionStatus.ERROR,
             due.correlate(ConnectionRow).exists(),
         ),
     )
-    if only:
-        query = query.where(ConnectionRow.id.in_(only))
-    return list(session.scalars(query.order_by(ConnectionRow.id)))
+    if some:
+        query = query.where(ConnectionRow.id.in_(bindparam("only", expanding=True)))
+    return query.order_by(ConnectionRow.id)
 
 
 def claim(session: Session, delivery_ids: Sequence[int], fence: int) -> None:

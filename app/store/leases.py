@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     DateTime,
     Interval,
     and_,
+    bindparam,
     func,
-    literal,
     or_,
     update,
 )
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow, DeliveryRow
@@ -33,65 +37,124 @@ PROBE_WITHIN = timedelta(minutes=10)
 """The longest until an account that refused everything is tried again."""
 
 
+LONGEST_BACKLOG_PAUSE = timedelta(minutes=30)
+"""Twice the longest that backlog waits before the day's budget is looked at again."""
+
+
+def at_moment(now: datetime) -> dict[str, datetime]:
+    """The values of the moments that conditions on deliveries and connections ask for.
+
+    Statements that run at every booking are built once, with places for these.
+    """
+    return {
+        "at_now": now,
+        "at_skewed": now + SKEW,
+        "at_probe_limit": now + 2 * PROBE_WITHIN,
+        "at_backlog_limit": now + LONGEST_BACKLOG_PAUSE,
+    }
+
+
+def moment(name: str) -> BindParameter[datetime]:
+    """A place for one of the moments of `at_moment`."""
+    return bindparam(name, type_=UtcTime())
+
+
 def take_lease(session: Session, connection_id: int, now: datetime) -> int | None:
     """Become the one drainer of a connection; give the fencing token, or None if there is one."""
-    taken = session.execute(
-        update(ConnectionRow)
-        .where(
-            ConnectionRow.id == connection_id,
-            may_be_tried(now),
-            # A lease that ends further ahead than one is long was taken before a clock went back.
-            or_(
-                ConnectionRow.drain_until.is_(None),
-                ConnectionRow.drain_until < _clock(session),
-                ConnectionRow.drain_until > _clock(session, 2 * LEASE),
-            ),
-        )
-        .values(drain_fence=ConnectionRow.drain_fence + 1, drain_until=_clock(session, LEASE))
-        .returning(ConnectionRow.drain_fence)
-    )
-    fence: int | None = taken.scalar()
+    by_database = goes_by_database(session)
+    values = {"of_connection": connection_id, **at_moment(now), **_lease_moments(by_database)}
+    fence: int | None = session.execute(_taking(by_database), values).scalar()
     return fence
 
 
-def may_be_tried(now: datetime) -> ColumnElement[bool]:
-    """Connections that work and are not paused, and broken ones that are to be probed."""
+@cache
+def _taking(by_database: bool) -> ReturningUpdate[int]:
+    return (
+        update(ConnectionRow)
+        .where(
+            ConnectionRow.id == bindparam("of_connection"),
+            may_be_tried(),
+            # A lease that ends further ahead than one is long was taken before a clock went back.
+            or_(
+                ConnectionRow.drain_until.is_(None),
+                ConnectionRow.drain_until < _clock(by_database, "lease_now"),
+                ConnectionRow.drain_until > _clock(by_database, "lease_limit"),
+            ),
+        )
+        .values(
+            drain_fence=ConnectionRow.drain_fence + 1,
+            drain_until=_clock(by_database, "lease_until"),
+        )
+        .returning(ConnectionRow.drain_fence)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def may_be_tried() -> ColumnElement[bool]:
+    """Connections that work and are not paused, and broken ones that are to be probed.
+
+    With places for the moments of `at_moment`.
+    """
     unpaused = or_(
         ConnectionRow.pause_until.is_(None),
-        ConnectionRow.pause_until <= now,
-        ConnectionRow.paused_at > now + SKEW,
+        ConnectionRow.pause_until <= moment("at_now"),
+        ConnectionRow.paused_at > moment("at_skewed"),
     )
     probed = and_(
         ConnectionRow.status == ConnectionStatus.ERROR,
-        or_(ConnectionRow.probe_at <= now, ConnectionRow.probe_at > now + 2 * PROBE_WITHIN),
+        or_(
+            ConnectionRow.probe_at <= moment("at_now"),
+            ConnectionRow.probe_at > moment("at_probe_limit"),
+        ),
     )
     return or_(and_(ConnectionRow.status.in_(WORKING), unpaused), probed)
 
 
 def hold_lease(session: Session, connection_id: int, fence: int) -> bool:
     """Renew a lease and lock it for this transaction; False where another drainer has it."""
-    held = session.execute(
+    by_database = goes_by_database(session)
+    values = {"of_connection": connection_id, "of_fence": fence, **_lease_moments(by_database)}
+    return session.execute(_holding(by_database), values).scalar() is not None
+
+
+@cache
+def _holding(by_database: bool) -> ReturningUpdate[int]:
+    return (
         update(ConnectionRow)
         .where(
-            ConnectionRow.id == connection_id,
-            ConnectionRow.drain_fence == fence,
+            ConnectionRow.id == bindparam("of_connection"),
+            ConnectionRow.drain_fence == bindparam("of_fence"),
             # One that was given back stays so, also where a renewal of it was under way.
             ConnectionRow.drain_until.is_not(None),
         )
-        .values(drain_until=_clock(session, LEASE))
+        .values(drain_until=_clock(by_database, "lease_until"))
         .returning(ConnectionRow.id)
+        .execution_options(synchronize_session=False)
     )
-    return held.scalar() is not None
 
 
-def _clock(session: Session, ahead: timedelta = timedelta()) -> ColumnElement[datetime]:
-    """The time that leases go by, and so long after: one clock for the workers of all machines.
+def goes_by_database(session: Session) -> bool:
+    """Whether leases go by the database's clock: one clock for the workers of all machines.
 
-    Past one machine that is the database's; SQLite has no other clock than its machine.
+    SQLite has no other clock than its machine.
     """
-    if session.get_bind().dialect.name == "postgresql":
-        return func.clock_timestamp(type_=DateTime(timezone=True)) + literal(ahead, Interval())
-    return literal(utcnow() + ahead, UtcTime())
+    return session.get_bind().dialect.name == "postgresql"
+
+
+def _clock(by_database: bool, name: str) -> ColumnElement[datetime]:
+    if not by_database:
+        return moment(name)
+    now = func.clock_timestamp(type_=DateTime(timezone=True))
+    return now + bindparam(name, type_=Interval())
+
+
+def _lease_moments(by_database: bool) -> dict[str, Any]:
+    """When a lease ends that is taken now, and the latest that one may end; else the spans to them."""
+    spans = {"lease_now": timedelta(), "lease_until": LEASE, "lease_limit": 2 * LEASE}
+    if by_database:
+        return spans
+    now = utcnow()
+    return {name: now + span for name, span in spans.items()}
 
 
 def give_lease(session: Session, connection_id: int, fence: int, release: bool = False) -> None:

@@ -147,7 +147,8 @@ def _old_pauses_stand() -> None:
     from app.store.models import ConnectionRow
     from app.store.states import WORKING
 
-    def may_be_tried(now: Any) -> Any:
+    def may_be_tried() -> Any:
+        now = leases.moment("at_now")
         over = or_(ConnectionRow.pause_until.is_(None), ConnectionRow.pause_until <= now)
         return ConnectionRow.status.in_(WORKING) & over
 
