@@ -62,8 +62,9 @@ class JumpingClock:
         return time.monotonic() + self._ahead
 
     def sleep(self, seconds: float) -> None:
-        """Let so much time pass."""
-        self._ahead += seconds
+        """Let so much time pass; those who sleep at the same time sleep together."""
+        target = self.monotonic() + seconds
+        self._ahead = max(self._ahead, target - time.monotonic())
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from app.crm.objects import ObjectName
-from app.crm.port import Access, Report
+from app.crm.port import Access, ApiFacts, Report
 from app.crm.schema import CrmAccount, CrmShape, Directory
 from app.domain.errors import Unauthorized
 from app.domain.rate_limits import RateLimit
@@ -56,6 +56,7 @@ class IndependentAdapter:
     batch_size: ClassVar[int] = 1
     asks_ahead: ClassVar[bool] = False
     allowances: ClassVar[tuple[RateLimit, ...]] = (CALLS,)
+    api_facts: ClassVar[ApiFacts] = ApiFacts()
 
     def __init__(self, access: Access) -> None:
         self.access = access
