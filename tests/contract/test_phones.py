@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.bridge import Bridge, sample
 from tests.contract.desk import load_desks
 from tests.contract.test_adapters import only, view
@@ -49,6 +51,7 @@ def test_many_numbers_end_alike(crm: Bridge, provider: str) -> None:
     assert view(crm).meetings[0].contact_ids == [there]
 
 
+@pytest.mark.real_limits
 def test_many_numbers_at_once(crm: Bridge, provider: str) -> None:
     """Sixty people book by number: each is the contact that is there, and none is mistaken."""
     desk = load_desks()[provider](only(crm))
