@@ -209,7 +209,7 @@ def known_as_moved(services: Services, acknowledged: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", some(PROVIDERS, 2))
 def test_killed_before_it_is_known_that_a_booking_was_moved(tmp_path: Path, provider: str) -> None:
     """What was begun of the booking alone, and never answered, is found and taken out all the same."""
     stage = Stage(tmp_path, provider)

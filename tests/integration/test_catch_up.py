@@ -196,7 +196,7 @@ def test_appointments_that_are_deleted_during_a_walk_hide_no_other(
             del meetergo.sandbox.appointments[f"b{number}"]
 
     meddled(crm, meetergo, ("created", 1), delete)
-    assert known(crm) == {f"b{number}" for number in range(250)}
+    assert known(crm) == {f"b{number}" for number in range(50)}
 
 
 def test_more_than_a_page_may_start_at_one_moment(crm: Bridge, meetergo: Served) -> None:
@@ -230,7 +230,10 @@ def test_a_walk_ends_whatever_meetergo_says_of_how_many_there_are(
     crm: Bridge, meetergo: Served, monkeypatch: pytest.MonkeyPatch, told: str
 ) -> None:
     """A total that is none, or another one each time, lets no walk go to and fro for ever."""
-    for number in range(250):
+    for module in ("app.services.catch_up", "app.meetergo.client"):
+        monkeypatch.setattr(f"{module}.PAGE_SIZE", 20)
+    monkeypatch.setattr("app.services.catch_up.SIZES", (20, 5, 1))
+    for number in range(50):
         meetergo.sandbox.book(booking(number))
     read, asked = MeetergoClient.appointments, []
 
@@ -244,7 +247,7 @@ def test_a_walk_ends_whatever_meetergo_says_of_how_many_there_are(
     monkeypatch.setattr(MeetergoClient, "appointments", appointments)
     number = crm.services.catch_up.begin("default", WalkKind.BACKFILL, SINCE, UNTIL)
     assert crm.services.catch_up.run(number, until=lambda: len(asked) > 300)
-    assert known(crm) == {f"b{number}" for number in range(250)}
+    assert known(crm) == {f"b{number}" for number in range(50)}
 
 
 def test_progress_stays_true_over_many_pages(

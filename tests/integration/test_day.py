@@ -27,6 +27,7 @@ from tests.bridge import PROVIDERS, SECRET, Bridge
 from tests.chaos.system import lift_limits
 from tests.contract.test_convergence import picture
 from tests.month import LOOK, START, Clock, Hands, World, own_time
+from tests.thorough import some
 from workers import jobs
 
 BOOKINGS = int(os.environ.get("DAY_BOOKINGS", "24"))
@@ -177,6 +178,7 @@ def world(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("database_url", some(["postgresql", "sqlite"], 2), indirect=True)
 def test_a_day_of_webhooks_that_nobody_signs(world: World, tmp_path: Path) -> None:
     """The CRMs end as by signed webhooks alone, no state is read much more than once, and people were
     told of the key that was refused."""

@@ -12,6 +12,7 @@ import pytest
 import time_machine
 
 from tests.month import START, Clock, Hands, World, own_time
+from tests.thorough import some
 from tests.troubles import KINDS, Trouble
 from workers import jobs
 
@@ -39,6 +40,7 @@ def world(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("database_url", some(["sqlite", "postgresql"], 2), indirect=True)
 def test_a_month(world: World) -> None:
     """Thirty days of bookings and troubles: whatever is due and may be synced is so within a minute,
     nothing fails, each booking ends as one record of its newest state, and a replay writes nothing."""

@@ -19,6 +19,7 @@ from app.store.engine import utcnow
 from sandbox.faults import Fault
 from tests.bridge import Bridge, make_settings, sample, wait_for
 from tests.ports import free_port
+from tests.thorough import THOROUGH
 
 FORK = multiprocessing.get_context("fork")
 STEPS = ("leased", "marked", "answered", "stored")
@@ -141,13 +142,14 @@ def test_a_lost_answer_is_tried_once_with_the_old_token(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_tokens_that_live_two_seconds(tmp_path: Path) -> None:
-    """500 bookings into three CRMs on tokens that die all the time: all synced, nobody sees a 401."""
+    """Bookings into three CRMs on tokens that die all the time: all synced, nobody sees a 401."""
+    bookings = 500 if THOROUGH else 100
     crm = Bridge(f"sqlite:///{tmp_path}/a.sqlite3")
     for served in crm.served.values():
         served.sandbox.lifetime = 2.0
     crm.connect_all()
     person = sample("booking_created")["attendees"][0]
-    for number in range(500):
+    for number in range(bookings):
         guest = {**person, "email": f"guest{number % 20}@gmail.com"}
         payload = sample("booking_created", id=f"b{number}", attendees=[guest])
         assert crm.post(payload).status_code == 202
@@ -157,9 +159,9 @@ def test_tokens_that_live_two_seconds(tmp_path: Path) -> None:
     for provider, served in crm.served.items():
         assert crm.connection(provider).status == "active"
         assert crm.connection(provider).last_error is None
-        assert len(served.sandbox.view().deals) == 500
+        assert len(served.sandbox.view().deals) == bookings
         assert served.sandbox.calls_to_token >= 2
-    assert max(served.sandbox.calls_to_token for served in crm.served.values()) > 5
+    assert max(served.sandbox.calls_to_token for served in crm.served.values()) > 3
     crm.close()
 
 
