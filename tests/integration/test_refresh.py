@@ -55,7 +55,7 @@ def in_processes(number: int, work: Callable[[int], None]) -> list[int]:
 @pytest.mark.long
 def test_fifty_processes_make_one_refresh(database_url: str) -> None:
     """With rotation on, a slow provider and Redis killed in the middle, one call serves all."""
-    slow = 30.0 if database_url.startswith("sqlite") else 5.0
+    slow = 30.0 if THOROUGH else 5.0
     crm = Bridge(database_url, ("salesforce",)).connect_all()
     sandbox = crm.sandbox("salesforce")
     valkey = ValkeyServer(port=free_port())
