@@ -15,6 +15,7 @@ from app.oauth.flow import Flow
 from app.oauth.token_sources import FixedToken
 from app.oauth.tokens import TokenService
 from app.security.encryption import Cipher
+from app.services.api_keys import ApiKeys
 from app.services.catch_up import CatchUp
 from app.services.connect import Connector
 from app.services.doctor import Doctor
@@ -61,6 +62,7 @@ class Services:
     rereader: Rereader
     trial: MappingTrial
     doctor: Doctor
+    keys: ApiKeys
 
     def prepare(self) -> None:
         """Bring the schema up to date and check the encryption keys. Raises SettingsError."""
@@ -128,6 +130,7 @@ def bootstrap(
         adapter=outside.adapter,
         sources=sources,
         rereader=rereader,
+        keys=ApiKeys(store),
         trial=MappingTrial(store, cipher, mappings, providers, outside.adapter),
         doctor=Doctor(
             store=store,

@@ -12,7 +12,6 @@ from flask.cli import AppGroup
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from sqlalchemy import select
 
 from app.bootstrap import Services
 from app.cli.mappings import mappings_group
@@ -23,16 +22,11 @@ from app.cli.sources import sources_group
 from app.domain.booking import MeetingOutcome
 from app.domain.errors import CrmError, UnfitPayload
 from app.oauth.flow import ConnectRequest
-from app.security.api_keys import key_hash, new_key
 from app.services.connect import OtherAccount, UnfitGrant
 from app.services.doctor import Health
 from app.services.overview import Overview
 from app.services.replay import Replayed, ReplaySelection, count, replay
-from app.store.access_models import ApiKey, AuditLog
-from app.store.deliveries import connections_with_work
-from app.store.engine import utcnow
-from app.store.inbox import read_event_row
-from app.store.models import ConnectionRow, EventRow
+from app.store.models import ConnectionRow
 from app.store.rekey import rekey
 
 MARKS = {Health.GOOD: ("✓", "green"), Health.NOTE: ("!", "yellow"), Health.BAD: ("✗", "red")}
@@ -81,8 +75,7 @@ def register_commands(app: Flask, services: Services) -> None:
     @app.cli.command("sweep")
     def sweep() -> None:
         """Wake every connection that has something due."""
-        with services.store.read() as session:
-            due = connections_with_work(session, utcnow())
+        due = Overview(services.store, services.cipher).with_work()
         if not services.waker.wake(due):
             raise click.ClickException("Redis does not answer at REDIS_URL.")
         click.echo(f"{len(due)} connections woken")
@@ -95,35 +88,23 @@ def _keys(services: Services) -> AppGroup:
     @click.argument("name")
     def create(name: str) -> None:
         """Make a key and show it, this once."""
-        key = new_key()
-        with services.store.write() as session:
-            session.add(ApiKey(name=name, key_hash=key_hash(key), created_at=utcnow()))
-            session.add(AuditLog(actor="cli", action="key_create", subject=name, at=utcnow()))
-        click.echo(key)
+        click.echo(services.keys.create(name, "cli"))
 
     @group.command("revoke")
     @click.argument("name")
     def revoke(name: str) -> None:
         """End every key of that name."""
-        with services.store.write() as session:
-            rows = session.scalars(
-                select(ApiKey).where(ApiKey.name == name, ApiKey.revoked_at.is_(None))
-            ).all()
-            for row in rows:
-                row.revoked_at = utcnow()
-            session.add(AuditLog(actor="cli", action="key_revoke", subject=name, at=utcnow()))
-        if not rows:
+        number = services.keys.revoke(name, "cli")
+        if not number:
             raise click.ClickException(f"There is no valid key named {name!r}.")
-        click.echo(f"{len(rows)} keys revoked")
+        click.echo(f"{number} keys revoked")
 
     @group.command("list")
     def list_() -> None:
         """Every key by name, and when its open browser sessions began and were last used."""
         table = Table("name", "made (UTC)", "revoked (UTC)", "sessions: begun, last used (UTC)")
         alive = services.sessions.alive()
-        with services.store.read() as session:
-            rows = session.scalars(select(ApiKey).order_by(ApiKey.id)).all()
-        for row in rows:
+        for row in services.keys.all():
             own = [f"{_minute(s.created_at)}, {_minute(s.seen_at)}" for s in alive.get(row.id, [])]
             table.add_row(
                 row.name, _minute(row.created_at), _minute(row.revoked_at), "\n".join(own)
@@ -225,8 +206,7 @@ def _add_repairs(group: AppGroup, services: Services) -> None:
 
 
 def _must_exist(services: Services, connection_id: int) -> ConnectionRow:
-    with services.store.read() as session:
-        row = session.get(ConnectionRow, connection_id)
+    row = Overview(services.store, services.cipher).connection(connection_id)
     if row is None:
         raise click.ClickException(f"There is no connection {connection_id}.")
     return row
@@ -251,11 +231,9 @@ def _events(services: Services) -> AppGroup:
     @click.argument("event_id", type=int)
     def show(event_id: int) -> None:
         """One webhook, without the booking's credential."""
-        with services.store.read() as session:
-            row = session.get(EventRow, event_id)
-        if row is None:
+        event = Overview(services.store, services.cipher).event(event_id)
+        if event is None:
             raise click.ClickException(f"There is no event {event_id}.")
-        event = read_event_row(row, services.cipher)
         click.echo(json.dumps(event.payload, indent=2, ensure_ascii=False))
 
     @group.command("replay")

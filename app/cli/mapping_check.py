@@ -18,10 +18,8 @@ from app.domain.errors import CrmError, MappingError
 from app.domain.text import nearest, quoted
 from app.mapping.load import MappingText, read_text
 from app.mapping.provision import retyped, type_in_words
+from app.services.bookings import resync_all
 from app.services.questions import answers_seen, questions_seen, warn
-from app.store.access_models import AuditLog
-from app.store.delivery_marking import mark_replanned_due
-from app.store.engine import utcnow
 
 
 def add_check(group: AppGroup, services: Services) -> None:
@@ -49,10 +47,7 @@ def add_check(group: AppGroup, services: Services) -> None:
         if resync:
             if file and file.resolve() != services.mappings.path(row.provider).resolve():
                 raise click.ClickException("--resync works on the file in use; put yours there.")
-            with services.store.write() as session:
-                number = mark_replanned_due(session, connection, text.version, utcnow())
-                audit = AuditLog(actor="cli", action="resync", subject=str(connection), at=utcnow())
-                session.add(audit)
+            number = resync_all(services.store, connection, text.version, "cli")
             services.waker.wake([connection])
             click.echo(f"{number} bookings are synced again with {text.name} {text.version}")
 

@@ -14,6 +14,7 @@ from app.domain.errors import MappingError
 from app.mapping.check import check_against
 from app.mapping.load import MappingText, read_text
 from app.mapping.mapping import Mapping
+from app.services.overview import Overview
 from app.store.models import ConnectionRow
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -54,8 +55,8 @@ def fail_on(problems: Sequence[str]) -> None:
 
 
 def connection_row(services: Services, connection_id: int) -> ConnectionRow:
-    with services.store.read() as session:
-        row = session.get(ConnectionRow, connection_id)
+    """A connection by its number; ends the command where there is none."""
+    row = Overview(services.store, services.cipher).connection(connection_id)
     if row is None:
         raise click.ClickException(f"There is no connection {connection_id}.")
     return row

@@ -25,11 +25,10 @@ from app.domain.errors import CrmError
 from app.domain.events import FORM_EVENT, read_booking, read_event, read_form
 from app.mapping.json_schema import json_schema
 from app.mapping.load import MappingText
+from app.services.overview import Overview
 from app.services.preview import BookingPreview, Previewer, describe
 from app.services.questions import questions_seen, warn
 from app.store.engine import utcnow
-from app.store.inbox import read_event_row
-from app.store.models import EventRow
 from app.sync.desired import DesiredBooking
 
 
@@ -122,11 +121,10 @@ def _bookings(
         if payload is not None:
             message = read_event("default", _document(payload), utcnow())
         else:
-            with services.store.read() as session:
-                row = session.get(EventRow, event)
-            if row is None:
+            stored = Overview(services.store, services.cipher).event(event or 0)
+            if stored is None:
                 raise click.ClickException(f"There is no event {event}.")
-            message = read_event_row(row, services.cipher)
+            message = stored
         made = read_form(message) if message.type == FORM_EVENT else read_booking(message)
     except ValueError as error:
         raise click.ClickException(str(error)) from None

@@ -11,11 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from app.bootstrap import Services
+from app.services.bookings import note_act, retry_all
 from app.services.overview import Overview
 from app.services.sources import DEFAULT_SOURCE, SourceRules, UnknownSource
-from app.store.access_models import AuditLog
-from app.store.delivery_marking import retry_failed
-from app.store.engine import utcnow
 from app.store.states import DeliveryState
 
 SOURCE = click.option("--source", default=DEFAULT_SOURCE, show_default=True, help="Workspace.")
@@ -49,10 +47,7 @@ def deliveries_group(services: Services) -> AppGroup:
         """Give failed deliveries new tries, some or all of them."""
         if bool(delivery_ids) == everything:
             raise click.ClickException("Give the ids of deliveries, or --all.")
-        with services.store.write() as session:
-            taken = retry_failed(session, utcnow(), connection, delivery_ids)
-            subject = ", ".join(map(str, delivery_ids[:20])) or "all"
-            session.add(AuditLog(actor="cli", action="retry", subject=subject, at=utcnow()))
+        taken = retry_all(services.store, connection, delivery_ids, "cli")
         services.waker.wake(sorted(set(taken)))
         click.echo(f"{len(taken)} deliveries are tried again")
 
@@ -114,8 +109,7 @@ def _rules(services: Services, source: str) -> SourceRules:
 
 
 def _note(services: Services, action: str, subject: str) -> None:
-    with services.store.write() as session:
-        session.add(AuditLog(actor="cli", action=action, subject=subject, at=utcnow()))
+    note_act(services.store, "cli", action, subject)
 
 
 def _shown(moment: datetime | None) -> str:

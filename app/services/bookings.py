@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import select
 
-from app.store.access_models import AuditLog
-from app.store.delivery_marking import mark_due
+from app.store import audit
+from app.store.delivery_marking import mark_due, mark_replanned_due, retry_failed
 from app.store.engine import Store, utcnow
 from app.store.models import BookingRow
 
@@ -21,5 +23,35 @@ def sync_again(store: Store, key: str, actor: str) -> list[int]:
         row = session.scalars(query).first()
         if row is None:
             raise LookupError(f"there is no booking {key!r}")
-        session.add(AuditLog(actor=actor, action="sync_again", subject=row.key, at=now))
+        audit.note(session, actor, "sync_again", row.key, now)
         return mark_due(session, row, now)
+
+
+def retry_all(
+    store: Store, connection_id: int | None, delivery_ids: Sequence[int], actor: str
+) -> list[int]:
+    """Give failed deliveries new tries: these, or all, or all of a connection.
+
+    Gives the connection of each.
+    """
+    now = utcnow()
+    with store.write() as session:
+        taken = retry_failed(session, now, connection_id, delivery_ids)
+        subject = ", ".join(map(str, delivery_ids[:20])) or "all"
+        audit.note(session, actor, "retry", subject, now)
+    return list(taken)
+
+
+def resync_all(store: Store, connection_id: int, mapping_version: str, actor: str) -> int:
+    """Have everything synced again that another mapping file has planned; how many these are."""
+    now = utcnow()
+    with store.write() as session:
+        number = mark_replanned_due(session, connection_id, mapping_version, now)
+        audit.note(session, actor, "resync", str(connection_id), now)
+    return number
+
+
+def note_act(store: Store, actor: str, action: str, subject: str) -> None:
+    """Note in the audit log what a person did that changes no row of its own."""
+    with store.write() as session:
+        audit.note(session, actor, action, subject, utcnow())

@@ -17,7 +17,8 @@ from app.oauth import exchange
 from app.oauth.flow import ConnectRequest
 from app.oauth.tokens import REVOCATION_PURPOSE, TokenService
 from app.security.encryption import Cipher
-from app.store.access_models import AuditLog, Revocation
+from app.store import audit
+from app.store.access_models import Revocation
 from app.store.connections import set_status
 from app.store.delivery_marking import discard_parked, mark_all_due, mark_missed_due
 from app.store.engine import CONNECT_TURN, Store, take_turns, utcnow
@@ -163,7 +164,7 @@ class Connector:
             if row.status == ConnectionStatus.DISCONNECTED:
                 raise Unauthorized("Somebody has ended the connection meanwhile.")
             set_status(session, row, ConnectionStatus.ACTIVE, now)
-            session.add(AuditLog(actor=actor, action="resume", subject=row.account, at=now))
+            audit.note(session, actor, "resume", row.account, now)
 
     def disconnect(
         self, connection_id: int, actor: str, discard: bool = False
@@ -179,7 +180,7 @@ class Connector:
             self._tokens.erase(session, row)
             set_status(session, row, ConnectionStatus.DISCONNECTED, now)
             gone = discard_parked(session, connection_id, now) if discard else 0
-            session.add(AuditLog(actor=actor, action="disconnect", subject=row.account, at=now))
+            audit.note(session, actor, "disconnect", row.account, now)
         return gone, self.revoke_due(connection_id)
 
     def has_revocations(self) -> bool:
@@ -263,7 +264,7 @@ class Connector:
             else:
                 self._fill_connection(session, placed, provider, account, label, found, wish)
                 subject = f"{provider.name} {label}"
-                session.add(AuditLog(actor=actor, action="connect", subject=subject, at=now))
+                audit.note(session, actor, "connect", subject, now)
         if isinstance(placed, Exception):
             raise placed
         log.info("connected", provider=provider.name, connection_id=placed.id)

@@ -29,7 +29,7 @@ from app.security import signatures
 from app.security.encryption import Cipher
 from app.services.secrets import WebhookSecrets
 from app.services.sources import SourceRules, Sources, UnknownSource
-from app.store.access_models import AuditLog
+from app.store import audit
 from app.store.bookings import keep_newest, note_details, set_outcome, story_mates
 from app.store.columns import is_unfit
 from app.store.delivery_marking import mark_due
@@ -266,7 +266,7 @@ class Intake:
                 raise LookupError(f"there is no booking {key!r}")
             set_outcome(session, self._cipher, row, outcome, now)
             said = outcome.value if outcome else "none"
-            session.add(AuditLog(actor=actor, action=f"outcome_{said}", subject=row.key, at=now))
+            audit.note(session, actor, f"outcome_{said}", row.key, now)
             return mark_due(session, row, now)
 
         return self._store.attempt(say)

@@ -12,11 +12,14 @@ from sqlalchemy.orm import Session
 
 from app.crm.objects import ObjectName, Ref
 from app.domain.booking import Booking
+from app.domain.events import Event
 from app.security.encryption import Cipher
 from app.services.watch import Waiting, waiting
 from app.store.bookings import read_state
+from app.store.deliveries import connections_with_work
 from app.store.delivery_marking import count_parked
 from app.store.engine import Store, utcnow
+from app.store.inbox import read_event_row
 from app.store.ledger import Ledger
 from app.store.models import BookingRow, ConnectionRow, DeliveryRow, EventRow, SyncLog
 from app.store.states import DeliveryState
@@ -151,6 +154,22 @@ class Overview:
         """Every connection, oldest first."""
         with self._store.read() as session:
             return list(session.scalars(select(ConnectionRow).order_by(ConnectionRow.id)))
+
+    def connection(self, connection_id: int) -> ConnectionRow | None:
+        """A connection by its number."""
+        with self._store.read() as session:
+            return session.get(ConnectionRow, connection_id)
+
+    def event(self, event_id: int) -> Event | None:
+        """A stored webhook by its number, without the booking's credential."""
+        with self._store.read() as session:
+            row = session.get(EventRow, event_id)
+        return read_event_row(row, self._cipher) if row else None
+
+    def with_work(self) -> list[int]:
+        """The connections that have something due."""
+        with self._store.read() as session:
+            return connections_with_work(session, utcnow())
 
     def parked(self, connection_id: int) -> int:
         """How many bookings wait for a connection."""

@@ -23,7 +23,8 @@ from app.domain.limits import is_source_name
 from app.meetergo.client import MeetergoClient
 from app.security import signatures
 from app.security.encryption import Cipher
-from app.store.access_models import AuditLog, WebhookSecret
+from app.store import audit
+from app.store.access_models import WebhookSecret
 from app.store.connections import NoticeKind
 from app.store.engine import Store, utcnow
 from app.store.models import SourceRow, SourceState
@@ -193,7 +194,7 @@ class Sources:
             # Whatever was wrong may be mended by this: it is tried at once.
             state.pause_until = None
             action = "source_added" if made else "source_changed"
-            session.add(AuditLog(actor=actor, action=action, subject=rules.name, at=now))
+            audit.note(session, actor, action, rules.name, now)
 
     def end(self, name: str, actor: str) -> None:
         """End a source: its webhooks are refused from then on. Raises ValueError."""
@@ -209,7 +210,7 @@ class Sources:
             session.delete(row)
             session.execute(delete(SourceState).where(SourceState.name == name))
             session.execute(delete(WebhookSecret).where(WebhookSecret.source == name))
-            session.add(AuditLog(actor=actor, action="source_ended", subject=name, at=now))
+            audit.note(session, actor, "source_ended", name, now)
 
     def view(self, name: str) -> SourceView:
         """How a source is. Raises UnknownSource."""

@@ -9,14 +9,11 @@ from typing import ParamSpec, TypeVar
 
 from flask import Flask, Request, current_app, g, redirect, request, session, url_for
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
-from sqlalchemy import select
 from werkzeug.exceptions import BadRequest, Unauthorized
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from app.bootstrap import Services
-from app.security.api_keys import key_hash
 from app.services.sessions import Person
-from app.store.access_models import ApiKey
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,10 +41,7 @@ def services() -> Services:
 
 def key_name(key: str) -> str | None:
     """The name of a valid key, or None."""
-    query = select(ApiKey).where(ApiKey.key_hash == key_hash(key), ApiKey.revoked_at.is_(None))
-    with services().store.read() as db:
-        row = db.scalars(query).first()
-    return row.name if row else None
+    return services().keys.name_of(key)
 
 
 def sign_in(key: str) -> bool:

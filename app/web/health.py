@@ -8,15 +8,11 @@ from flask import Blueprint, Response, current_app, jsonify
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from redis.exceptions import RedisError
-from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.bootstrap import Services
-from app.services.watch import waiting
-from app.store.deliveries import count_by_state
-from app.store.engine import utcnow
-from app.store.models import ConnectionRow, EventRow
+from app.services.counts import count_all
 
 blueprint = Blueprint("health", __name__)
 PROBE_KEY, PROBE_SECONDS = "bridge:readyz", 60
@@ -62,42 +58,28 @@ class _Counts:
 
     def collect(self) -> Iterator[Metric]:
         """Events by status, deliveries by CRM and state, connections by status."""
-        with self._services.store.read() as session:
-            events = session.execute(
-                select(EventRow.status, func.count()).group_by(EventRow.status)
-            ).all()
-            deliveries = count_by_state(session)
-            connections = session.execute(
-                select(ConnectionRow.provider, ConnectionRow.status, func.count()).group_by(
-                    ConnectionRow.provider, ConnectionRow.status
-                )
-            ).all()
-            now = utcnow()
-            late = waiting(session, now)
-            every = session.execute(select(ConnectionRow.id, ConnectionRow.provider))
-            providers = {number: provider for number, provider in every}
+        counts = count_all(self._services.store)
         family = GaugeMetricFamily(
             "bridge_oldest_due_seconds",
             "Seconds for which the oldest booking is due on a connection that works",
             labels=["provider", "connection"],
         )
-        for number, provider in providers.items():
-            age = (now - late[number].since).total_seconds() if number in late else 0.0
-            family.add_metric([provider, str(number)], max(0.0, age))
+        for (provider, number), age in counts.oldest_due.items():
+            family.add_metric([provider, str(number)], age)
         yield family
         family = GaugeMetricFamily("bridge_events", "Webhooks stored", labels=["status"])
-        for status, number in events:
+        for status, number in counts.events.items():
             family.add_metric([status], number)
         yield family
         labels = ["provider", "state"]
         family = GaugeMetricFamily("bridge_deliveries", "Bookings on their way", labels=labels)
-        for (provider, state), number in deliveries.items():
+        for (provider, state), number in counts.deliveries.items():
             family.add_metric([provider, state], number)
         yield family
         yield from self._sources()
         labels = ["provider", "status"]
         family = GaugeMetricFamily("bridge_connections", "CRM accounts", labels=labels)
-        for provider, status, number in connections:
+        for (provider, status), number in counts.connections.items():
             family.add_metric([provider, status], number)
         yield family
 

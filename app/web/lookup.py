@@ -8,6 +8,7 @@ from werkzeug.exceptions import NotFound
 from app.domain.limits import BOOKING_KEY, LARGEST_ID
 from app.services.overview import BookingDetail, Overview
 from app.store.models import ConnectionRow
+from app.store.states import ConnectionStatus
 from app.web.access import services
 
 
@@ -27,10 +28,8 @@ def find_booking(key: str) -> BookingDetail:
 
 def find_connection(connection_id: int) -> ConnectionRow:
     """A connection by its number. Raises NotFound."""
-    row = None
-    if 0 < connection_id <= LARGEST_ID:
-        with services().store.read() as db:
-            row = db.get(ConnectionRow, connection_id)
+    usable = 0 < connection_id <= LARGEST_ID
+    row = overview().connection(connection_id) if usable else None
     if row is None:
         raise NotFound("There is no such connection.")
     return row
@@ -46,4 +45,4 @@ def asked_connection(values: MultiDict[str, str]) -> int | None:
 
 def connected() -> list[ConnectionRow]:
     """The connections that nobody has ended."""
-    return [row for row in overview().connections() if row.status != "disconnected"]
+    return [row for row in overview().connections() if row.status != ConnectionStatus.DISCONNECTED]

@@ -1,0 +1,52 @@
+"""API keys, which also sign people in: made, listed, recognised and ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from sqlalchemy import select
+
+from app.security.api_keys import key_hash, new_key
+from app.store import audit
+from app.store.access_models import ApiKey
+from app.store.engine import Store, utcnow
+
+
+class ApiKeys:
+    """The keys of one service; of each only a hash is kept."""
+
+    def __init__(self, store: Store, now: Callable[[], datetime] = utcnow) -> None:
+        self._store, self._now = store, now
+
+    def create(self, name: str, actor: str) -> str:
+        """Make a key; it is shown this once."""
+        key, now = new_key(), self._now()
+        with self._store.write() as session:
+            session.add(ApiKey(name=name, key_hash=key_hash(key), created_at=now))
+            audit.note(session, actor, "key_create", name, now)
+        return key
+
+    def revoke(self, name: str, actor: str) -> int:
+        """End every valid key of a name; how many there were."""
+        now = self._now()
+        with self._store.write() as session:
+            valid = select(ApiKey).where(ApiKey.name == name, ApiKey.revoked_at.is_(None))
+            rows = session.scalars(valid).all()
+            for row in rows:
+                row.revoked_at = now
+            audit.note(session, actor, "key_revoke", name, now)
+        return len(rows)
+
+    def all(self) -> list[ApiKey]:
+        """Every key, those that have ended too."""
+        with self._store.read() as session:
+            return list(session.scalars(select(ApiKey).order_by(ApiKey.id)))
+
+    def name_of(self, key: str) -> str | None:
+        """The name of a valid key; None for any other text."""
+        query = select(ApiKey.name).where(
+            ApiKey.key_hash == key_hash(key), ApiKey.revoked_at.is_(None)
+        )
+        with self._store.read() as session:
+            return session.scalar(query)

@@ -1,0 +1,47 @@
+"""The numbers that /metrics shows, read at the moment they are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+
+from app.services.watch import waiting
+from app.store.deliveries import count_by_state
+from app.store.engine import Store, utcnow
+from app.store.models import ConnectionRow, EventRow
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How much there is of what."""
+
+    events: dict[str, int]
+    """Status of webhooks -> number."""
+    deliveries: dict[tuple[str, str], int]
+    """Provider and state -> number."""
+    connections: dict[tuple[str, str], int]
+    """Provider and status -> number."""
+    oldest_due: dict[tuple[str, int], float]
+    """Provider and connection -> seconds for which its oldest booking is due."""
+
+
+def count_all(store: Store) -> Counts:
+    """Count once."""
+    place = (ConnectionRow.provider, ConnectionRow.status)
+    with store.read() as session:
+        events = session.execute(select(EventRow.status, func.count()).group_by(EventRow.status))
+        by_status = {status: number for status, number in events}
+        deliveries = count_by_state(session)
+        connections = session.execute(select(*place, func.count()).group_by(*place))
+        by_place = {(provider, status): number for provider, status, number in connections}
+        now = utcnow()
+        late = waiting(session, now)
+        every = session.execute(select(ConnectionRow.id, ConnectionRow.provider)).all()
+    ages = {
+        (provider, number): max(0.0, (now - late[number].since).total_seconds())
+        if number in late
+        else 0.0
+        for number, provider in every
+    }
+    return Counts(by_status, deliveries, by_place, ages)
