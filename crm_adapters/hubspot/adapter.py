@@ -25,7 +25,7 @@ from app.domain.rate_limits import RateLimit
 from app.domain.zones import country_of_zone
 from app.outbound.reply import an_id, some_text
 from crm_adapters.base import BOOKING_FIELD, SEARCH_LAG, confirmed, read_schema
-from crm_adapters.finder import address_in, note_lost_targets, read_ids
+from crm_adapters.finder import address_in, read_ids
 from crm_adapters.hubspot.client import CALLS, FACTS, PLURAL, SEARCHES, HubSpotClient
 from crm_adapters.hubspot.finder import (
     CALCULATED,
@@ -37,6 +37,7 @@ from crm_adapters.hubspot.finder import (
 )
 from crm_adapters.hubspot.schema import choices_of, field_of, owners_of, pipelines_of
 from crm_adapters.hubspot.writer import Writer
+from crm_adapters.writing import note_lost_targets
 
 _ID = re.compile("[1-9][0-9]{0,17}")
 """A record's number fits in 64 bits; one with a nought in front comes back as another one."""

@@ -19,7 +19,7 @@ from app.domain.rate_limits import RateLimit
 from app.domain.zones import country_of_zone
 from app.outbound.reply import Json, some_text
 from crm_adapters.base import BOOKING_FIELD, SEARCH_LAG, confirmed, read_schema
-from crm_adapters.finder import address_in, note_lost_targets, read_ids
+from crm_adapters.finder import address_in, read_ids
 from crm_adapters.pipedrive.client import (
     AT_ONCE,
     CALLS,
@@ -43,6 +43,7 @@ from crm_adapters.pipedrive.schema import (
     users_of,
 )
 from crm_adapters.pipedrive.writer import Writer
+from crm_adapters.writing import note_lost_targets
 
 _ID = re.compile("[1-9][0-9]{0,14}")
 """A record's number, which JSON holds exactly; one with a nought in front would be another text."""
