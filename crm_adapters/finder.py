@@ -186,3 +186,34 @@ def address_in(text: str) -> tuple[str, str, str] | None:
     """
     found = _ADDRESS.fullmatch(text.strip()) if len(text) <= LONGEST_ADDRESS else None
     return (found["host"].lower(), found["path"] or "", found["fragment"] or "") if found else None
+
+
+LAST_PART = "/(?:.*/)?{id}/?"
+"""A page whose address ends in the id."""
+NUMBER = "[1-9][0-9]{0,17}"
+"""A record's number fits in 64 bits; one with a nought in front comes back as another one."""
+
+
+def id_in(
+    text: str,
+    is_own: Callable[[str], object],
+    pages: Sequence[str] = (LAST_PART,),
+    form: str = NUMBER,
+) -> str:
+    """The id that a person typed, or that stands in the address of a record's page; empty for other text.
+
+    `is_own`: whether a host is this account's. `pages`: how the paths of its pages look, with `{id}`
+    for the id, and with what follows `#` where that tells the record; `form`: how ids look. Both are
+    regular expressions.
+    """
+    address = address_in(text)
+    if address is None:
+        bare = text.strip()
+        return bare if re.fullmatch(form, bare) else ""
+    host, path, fragment = address
+    for page in pages if is_own(host) else ():
+        place = f"{path}#{fragment}" if "#" in page else path
+        found = re.fullmatch(page.replace("{id}", f"({form})"), place)
+        if found:
+            return found[1]
+    return ""
