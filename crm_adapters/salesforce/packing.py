@@ -49,8 +49,10 @@ def connected(changes: list[Change], known: set[Ref]) -> list[list[Change]]:
     group: dict[Ref, list[Change]] = {}
     for change in changes:
         mine = [change]
-        near = [group[ref] for ref in change.links_after if ref in group and ref not in known]
-        for joined in near:
+        near = [ref for ref in change.links_after if ref in group and ref not in known]
+        for ref in near:
+            # Two of them may have come into one group a moment ago.
+            joined = group[ref]
             if joined is not mine:
                 joined.extend(mine)
                 group |= dict.fromkeys((member.ref for member in mine), joined)
