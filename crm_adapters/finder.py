@@ -6,12 +6,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from app.crm.changes import Plan
 from app.crm.lookup import CrmRecord, FoundBy, Lookup, LookupKey, LookupResults, MatchKey, Whose
 from app.crm.objects import BOOKING_LINE, WRITE_ORDER, Fields, ObjectName, Ref, content_hash
-from app.crm.port import Report
-from app.domain.errors import Gone, InvalidRecord
-from crm_adapters.base import unblocked
 
 Hit = tuple[Lookup, CrmRecord]
 Claim = tuple[Lookup, Whose, CrmRecord]
@@ -162,40 +158,6 @@ def number_at_end(text: object) -> str:
     return ending[1] if ending else ""
 
 
-def note_lost_targets(
-    find: Callable[[Sequence[Lookup], Mapping[Ref, str]], LookupResults], plan: Plan, report: Report
-) -> None:
-    """Where a write failed, look whether what it was to be linked to is still there.
-
-    A person may have merged or deleted it: then that is what is noted as gone, to be followed or
-    made again, and the record that hangs on it waits. Whatever words the CRM has for it. So it is
-    with a record that was found before it was written.
-    """
-    failed = [
-        change
-        for change in plan.changes
-        if isinstance(report.problems.get(change.ref), (InvalidRecord, Gone))
-    ]
-    suspects = {
-        ref: plan.ids[ref]
-        for change in failed
-        for ref in change.links_after
-        if ref in plan.ids and ref not in report.results and ref not in report.problems
-    }
-    suspects |= {c.ref: c.record_id for c in failed if c.found_in_crm and c.record_id}
-    if not suspects:
-        return
-    there = find([Lookup(ref, record_id) for ref, record_id in suspects.items()], {}).found
-    for ref, record_id in suspects.items():
-        if not any(found.record_id == record_id for found in there.get(ref, ())):
-            words = f"The {ref.object} {record_id} was deleted, or merged into another one."
-            report.problems[ref] = Gone(words, record_id)
-    for change in failed:
-        if report.blocked_by(change.links_after):
-            del report.problems[change.ref]
-            unblocked([change], report, plan.known_ids())
-
-
 def oldest_first(findings: LookupResults) -> None:
     """Put the records that match one question in the order in which they were made."""
     for there in findings.found.values():
@@ -224,3 +186,34 @@ def address_in(text: str) -> tuple[str, str, str] | None:
     """
     found = _ADDRESS.fullmatch(text.strip()) if len(text) <= LONGEST_ADDRESS else None
     return (found["host"].lower(), found["path"] or "", found["fragment"] or "") if found else None
+
+
+LAST_PART = "/(?:.*/)?{id}/?"
+"""A page whose address ends in the id."""
+NUMBER = "[1-9][0-9]{0,17}"
+"""A record's number fits in 64 bits; one with a nought in front comes back as another one."""
+
+
+def id_in(
+    text: str,
+    is_own: Callable[[str], object],
+    pages: Sequence[str] = (LAST_PART,),
+    form: str = NUMBER,
+) -> str:
+    """The id that a person typed, or that stands in the address of a record's page; empty for other text.
+
+    `is_own`: whether a host is this account's. `pages`: how the paths of its pages look, with `{id}`
+    for the id, and with what follows `#` where that tells the record; `form`: how ids look. Both are
+    regular expressions.
+    """
+    address = address_in(text)
+    if address is None:
+        bare = text.strip()
+        return bare if re.fullmatch(form, bare) else ""
+    host, path, fragment = address
+    for page in pages if is_own(host) else ():
+        place = f"{path}#{fragment}" if "#" in page else path
+        found = re.fullmatch(page.replace("{id}", f"({form})"), place)
+        if found:
+            return found[1]
+    return ""

@@ -20,9 +20,12 @@ class Change:
     """What to write: all of it for a create, what differs for an update."""
     on_match: Fields
     """What to write instead where the record turns out to exist already."""
+    full_fields: Fields = field(default_factory=dict)
+    """All that it is to hold by what the bookings say, whatever of it is written already: for a CRM whose
+    API cannot change a record. What a colleague chose instead is not in it: that is in `present`."""
     links_after: tuple[Ref, ...] = ()
     """All that it is to be linked to in the end, in order; the first contact is the main one."""
-    links: tuple[Ref, ...] = ()
+    links_to_add: tuple[Ref, ...] = ()
     """Links to make."""
     links_to_remove: tuple[Ref, ...] = ()
     """Links to take away."""
@@ -53,7 +56,7 @@ class Change:
     @property
     def relinked(self) -> bool:
         """Whether anything about its links is to be written."""
-        return bool(self.links or self.links_to_remove or self.primary_changed)
+        return bool(self.links_to_add or self.links_to_remove or self.primary_changed)
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,10 @@ class Report:
             self.begun -= new
             raise
 
+    def refused(self, refs: Iterable[Ref]) -> None:
+        """Note that the CRM has refused creates in words: nothing was made, nobody has to look."""
+        self.begun.difference_update(refs)
+
     def note(self, ref: Ref, words: str) -> None:
         """Remember a sentence about a record."""
         self.notes.setdefault(ref, []).append(words)

@@ -278,7 +278,7 @@ class _Teller:
         if change.inbox and record_id is None:
             notes = ("It is made as a lead of the Leads inbox.", *notes)
         fields = tuple(self._fields(change))
-        links = tuple(dict.fromkeys(link.object.value for link in change.links))
+        links = tuple(dict.fromkeys(link.object.value for link in change.links_to_add))
         action = "create" if record_id is None else "change" if fields or links else "leave"
         return RecordView(
             ref.object.value,

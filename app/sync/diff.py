@@ -10,6 +10,7 @@ from app.crm.lookup import CrmRecord, FoundBy, LookupResults, Match, OnLost, OnS
 from app.crm.objects import (
     PEOPLE,
     SHARED,
+    Fields,
     FieldValue,
     Fingerprints,
     ObjectName,
@@ -31,7 +32,7 @@ from app.sync.lookups import (
 )
 from app.sync.merge import MergedRecord
 from app.sync.people import LookUp, choose_people, use_own_companies
-from app.sync.values import blank
+from app.sync.values import blank, same
 from app.sync.write_rules import FieldRules, is_mixed
 
 ON_ITS_WAY = 60.0
@@ -216,8 +217,9 @@ class ChangeBuilder:
             None,
             fields=filled,
             on_match=self.rules.adopted(record, None, filled),
+            full_fields=filled,
             links_after=links,
-            links=links,
+            links_to_add=links,
             match=record.match,
             maybe_created=known is not None,
             # What could not be read is not read again because it is in the way.
@@ -288,8 +290,9 @@ class ChangeBuilder:
             known.record_id,
             fields=fields,
             on_match={},
+            full_fields=_full(record, fields, present),
             links_after=record.links,
-            links=tuple(
+            links_to_add=tuple(
                 ref
                 for ref in record.links
                 # A lead has a place for one person alone, a deal for all of them.
@@ -330,14 +333,16 @@ class ChangeBuilder:
             and blank(value)
             and not blank(found.values.get(name))
         }
+        fields = self.rules.adopted(record, found, filled, own=True)
+        fields |= self.rules.emptied(record, cleared)
         return Change(
             record.ref,
             found.record_id,
-            fields=self.rules.adopted(record, found, filled, own=True)
-            | self.rules.emptied(record, cleared),
+            fields=fields,
             on_match={},
+            full_fields=_full(record, fields, found.values),
             links_after=record.links,
-            links=record.links,
+            links_to_add=record.links,
             links_to_remove=tuple(
                 ref
                 for ref in known.links
@@ -370,9 +375,10 @@ class ChangeBuilder:
             found.record_id,
             fields=fields,
             on_match={},
+            full_fields=_full(record, fields, found.values),
             links_after=record.links,
             # Where a person belongs is the CRM's own link.
-            links=tuple(
+            links_to_add=tuple(
                 ref
                 for ref in record.links
                 if record.ref.object is not ObjectName.CONTACT or not is_own_company(ref)
@@ -386,3 +392,13 @@ class ChangeBuilder:
 def _mains(links: tuple[Ref, ...]) -> list[Ref | None]:
     """The person and the company that come first: most CRMs have a place for one of each."""
     return [next((ref for ref in links if ref.object is name), None) for name in SHARED]
+
+
+def _full(record: DesiredRecord, fields: Fields, present: Fields) -> dict[str, FieldValue]:
+    """All that a record is to hold, without what a colleague chose instead."""
+    full = {}
+    for name, wanted in record.fields.items():
+        value, stands = fields.get(name, wanted), present.get(name)
+        if not blank(value) and (name in fields or blank(stands) or same(stands, value)):
+            full[name] = value
+    return full

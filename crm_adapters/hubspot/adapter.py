@@ -25,7 +25,7 @@ from app.domain.rate_limits import RateLimit
 from app.domain.zones import country_of_zone
 from app.outbound.reply import an_id, some_text
 from crm_adapters.base import BOOKING_FIELD, SEARCH_LAG, confirmed, read_schema
-from crm_adapters.finder import address_in, note_lost_targets, read_ids
+from crm_adapters.finder import id_in, read_ids
 from crm_adapters.hubspot.client import CALLS, FACTS, PLURAL, SEARCHES, HubSpotClient
 from crm_adapters.hubspot.finder import (
     CALCULATED,
@@ -37,9 +37,8 @@ from crm_adapters.hubspot.finder import (
 )
 from crm_adapters.hubspot.schema import choices_of, field_of, owners_of, pipelines_of
 from crm_adapters.hubspot.writer import Writer
+from crm_adapters.writing import note_lost_targets
 
-_ID = re.compile("[1-9][0-9]{0,17}")
-"""A record's number fits in 64 bits; one with a nought in front comes back as another one."""
 _HOST = re.compile(r"app(?:-[a-z]{2,4}[0-9]{0,2})?\.hubspot\.com")
 """https://developers.hubspot.com/docs/getting-started/hubspot-data-hosting: app-eu1 and its like"""
 RECORD_TYPES = {"contact": "0-1", "company": "0-2", "deal": "0-3", "meeting": "0-47"}
@@ -244,15 +243,9 @@ class HubSpotAdapter:
 
         https://knowledge.hubspot.com/records/find-record-ids; the older form names the object.
         """
-        address = address_in(text)
-        if address is None:
-            return text.strip() if _ID.fullmatch(text.strip()) else ""
-        host, path, _ = address
         kinds = f"(?:record/{RECORD_TYPES[name]}|{name})"
-        found = re.fullmatch(
-            f"/contacts/{re.escape(self._number)}/{kinds}/({_ID.pattern})(?:/.*)?", path
-        )
-        return found[1] if found and _HOST.fullmatch(host) else ""
+        page = f"/contacts/{re.escape(self._number)}/{kinds}/{{id}}(?:/.*)?"
+        return id_in(text, _HOST.fullmatch, (page,))
 
     def apply(self, plan: Plan, report: Report) -> None:
         """Write companies, contacts, deals, meetings, each in as few batches as there can be."""

@@ -11,11 +11,12 @@ from app.crm.objects import SHARED, ObjectName, Ref
 from app.domain.countries import read_country
 from app.domain.errors import Unreadable
 from app.domain.people import ascii_domain, spellings
-from app.domain.phones import digit_forms, is_number, usual_spellings
+from app.domain.phones import digit_forms, usual_spellings
 from app.outbound.reply import Json, an_id, some_text
 from crm_adapters.base import BOOKING_FIELD
 from crm_adapters.finder import Claim, Hit, KeyFinder, recognise_lost_create
 from crm_adapters.hubspot.client import LINK_TYPES, HubSpotClient, chunks, values_of
+from crm_adapters.matching import Shown, matches
 
 FURTHER_EMAILS = "hs_additional_emails"
 """A contact's addresses beside its own, with semicolons between them."""
@@ -192,10 +193,9 @@ class Finder(KeyFinder):
         for chunk in chunks(asked):
             values = [key.value.lower() for _, key in chunk]
             rule = {"propertyName": field, "operator": "IN", "values": values}
-            # Compared again by us: what a search calls a match is its own affair.
             pairs = product(self._api.search(name, [rule], fields), chunk)
             for record, (question, key) in pairs:
-                if (values_of(record).get(field) or "").lower() == key.value.lower():
+                if matches(key, Shown(value=values_of(record).get(field))):
                     yield question, _found(record, FoundBy.FIELD)
 
     def _by_domain(self, asked: list[tuple[Lookup, LookupKey]]) -> Iterator[Hit]:
@@ -240,15 +240,14 @@ class Finder(KeyFinder):
     def _by_secondary(self, asked: list[tuple[Lookup, LookupKey]]) -> Iterator[Hit]:
         name = FURTHER_EMAILS
         for question, key in asked:
-            forms = spellings(key.value)
             rules: list[Json] = [
                 {"propertyName": name, "operator": "CONTAINS_TOKEN", "value": form}
-                for form in forms
+                for form in spellings(key.value)
             ]
             fields = sorted(question.fields | {name})
             for record in self._api.search(ObjectName.CONTACT, rules, fields):
-                there = (values_of(record).get(name) or "").lower().split(";")
-                if {entry.strip() for entry in there} & {*forms}:
+                further = (values_of(record).get(name) or "").split(";")
+                if matches(key, Shown(emails=("", *further))):
                     yield question, _found(record, FoundBy.SECONDARY_EMAIL)
 
     def _by_phone(self, asked: list[tuple[Lookup, LookupKey]]) -> Iterator[Hit]:
@@ -279,8 +278,8 @@ class Finder(KeyFinder):
 
     def _has_number(self, values: Mapping[str, str | None], key: LookupKey) -> bool:
         own = next(filter(None, (read_country(values.get(name)) for name in COUNTRIES)), None)
-        others = (key.field, self._portal.country)
-        return any(is_number(values.get(name), key.value, own, others) for name in PHONES)
+        shown = Shown(phones=[values.get(name) for name in PHONES], country=own)
+        return matches(key, shown, self._portal.country)
 
     def _open_deals(self, asked: list[tuple[Lookup, LookupKey]]) -> Iterator[Hit]:
         """Deals of a contact that are not closed; links do not lag as search does."""

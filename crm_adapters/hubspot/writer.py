@@ -9,15 +9,17 @@ from itertools import compress
 from typing import Any
 
 from app.crm.changes import Change, Plan, WriteOutcome, WriteResult
+from app.crm.links import plan_links
 from app.crm.objects import SHARED, FieldValue, ObjectName, Ref
 from app.crm.port import Report
 from app.domain.errors import Conflict, CrmError, Gone, InvalidRecord, Unreadable
 from app.domain.people import normalise_email
 from app.outbound.reply import Json, an_id, header_number, rows
-from crm_adapters.base import BOOKING_FIELD, ids_of, problem_of, there_already, unblocked, unlinked
+from crm_adapters.base import BOOKING_FIELD
 from crm_adapters.finder import number_at_end
 from crm_adapters.hubspot.client import LINK_TYPES, HubSpotClient, Pair, chunks, values_of
 from crm_adapters.hubspot.errors import batch_error, context, errors_of
+from crm_adapters.writing import problem_of, there_already, unblocked
 
 PRIMARY_COMPANY = {ObjectName.CONTACT: 1, ObjectName.DEAL: 5}
 """For new records; on existing ones the primary company is a person's choice."""
@@ -156,7 +158,7 @@ class Writer:
         record_id = error.record_id if isinstance(error, Conflict) else None
         if isinstance(error, Conflict) and not record_id:
             record_id = self._conflicting(change)
-        self._report.begun.discard(change.ref)
+        self._report.refused([change.ref])
         if record_id and change.ref.object in SHARED:
             words = f"There is a {change.ref.object} {record_id} already."
             self._report.problems[change.ref] = there_already(change, Conflict(words, record_id))
@@ -176,7 +178,7 @@ class Writer:
     def _associations(self, change: Change) -> list[dict[str, Any]]:
         source = change.ref.object
         entries, primary = [], PRIMARY_COMPANY.get(source)
-        for record_id, ref in ids_of(change.links, self._ids).items():
+        for record_id, ref in plan_links(change, self._ids).add:
             kinds = [LINK_TYPES[source, ref.object]]
             if ref.object is ObjectName.COMPANY and primary:
                 kinds.append(primary)
@@ -192,9 +194,9 @@ class Writer:
         made: dict[Pair, Links] = {}
         gone: dict[Pair, Links] = {}
         for change in changes:
-            new, old = ids_of(change.links, self._ids), unlinked(change, self._ids)
-            for table, ends in ((made, new), (gone, old)):
-                for record_id, ref in ends.items():
+            plan = plan_links(change, self._ids)
+            for table, ends in ((made, plan.add), (gone, plan.remove)):
+                for record_id, ref in ends:
                     links = table.setdefault((change.ref.object, ref.object), [])
                     links.append((change, (change.record_id or "", record_id)))
         for pair, links in made.items():

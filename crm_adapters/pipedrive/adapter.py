@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
@@ -19,7 +18,7 @@ from app.domain.rate_limits import RateLimit
 from app.domain.zones import country_of_zone
 from app.outbound.reply import Json, some_text
 from crm_adapters.base import BOOKING_FIELD, SEARCH_LAG, confirmed, read_schema
-from crm_adapters.finder import address_in, note_lost_targets, read_ids
+from crm_adapters.finder import id_in, read_ids
 from crm_adapters.pipedrive.client import (
     AT_ONCE,
     CALLS,
@@ -43,8 +42,9 @@ from crm_adapters.pipedrive.schema import (
     users_of,
 )
 from crm_adapters.pipedrive.writer import Writer
+from crm_adapters.writing import note_lost_targets
 
-_ID = re.compile("[1-9][0-9]{0,14}")
+ID = "[1-9][0-9]{0,14}"
 """A record's number, which JSON holds exactly; one with a nought in front would be another text."""
 PAGES = {
     ObjectName.COMPANY: "organization",
@@ -225,19 +225,13 @@ class PipedriveAdapter:
 
         An activity has no page of its own: it stands in the fragment of its list.
         """
-        address, deal = address_in(text), name is ObjectName.DEAL
-        if address is None:
-            bare = text.strip()
-            return bare if _ID.fullmatch(bare) or (deal and is_lead(bare)) else ""
-        host, path, fragment = address
-        page, _, inside = PAGES[name].partition("#")
-        form = f"/{page}#{inside}/({_ID.pattern})" if inside else f"/{page}/({_ID.pattern})/?"
-        found = re.fullmatch(form, f"{path}#{fragment}" if inside else path)
-        if deal and not found:
-            # A deal may be a lead as yet.
-            found = re.fullmatch(f"/{LEAD_PAGE}/({LEAD_ID.pattern})/?", path)
         own = {urlsplit(base).netloc.lower() for base in (self._web, self.access.api_base)}
-        return found[1] if found and host in own else ""
+        page = f"/{PAGES[name]}/{{id}}"
+        found = id_in(text, own.__contains__, (page if "#" in page else f"{page}/?",), ID)
+        if found or name is not ObjectName.DEAL:
+            return found
+        # A deal may be a lead as yet.
+        return id_in(text, own.__contains__, (f"/{LEAD_PAGE}/{{id}}/?",), LEAD_ID.pattern)
 
     def apply(self, plan: Plan, report: Report) -> None:
         """Write every change, one call each; known records first look nowhere."""

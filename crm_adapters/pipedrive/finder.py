@@ -10,12 +10,13 @@ from app.crm.lookup import CrmRecord, FoundBy, Lookup, LookupKey, MatchKey, Whos
 from app.crm.objects import FieldValue, ObjectName, Ref
 from app.domain.countries import read_country
 from app.domain.errors import AccountRefused, Gone, InvalidRecord
-from app.domain.people import normalise_email, spellings
-from app.domain.phones import is_number, last_digits
+from app.domain.people import spellings
+from app.domain.phones import last_digits
 from app.outbound.reply import Json, an_id, some_object, some_text
 from crm_adapters.base import BOOKING_FIELD
 from crm_adapters.finder import Claim, Hit, KeyFinder, recognise_lost_create
 from crm_adapters.http import together
+from crm_adapters.matching import Shown, matches
 from crm_adapters.pipedrive.client import SEARCH_PAGE, SOURCE_LEAD, PipedriveClient, is_lead
 from crm_adapters.pipedrive.schema import NOT_OF_LEADS, CustomFields
 from crm_adapters.pipedrive.shapes import LEAD_NAMES, custom_text, flat, from_v1
@@ -24,6 +25,13 @@ TOGETHER = 4
 """Last digits of a number that nearly all write without a sign between them."""
 MANY_TOGETHER = 8
 """Last digits that few numbers share."""
+
+
+SEARCHED = {
+    MatchKey.DOMAIN: "name",
+    MatchKey.FIELD: "custom_fields",
+}
+"""Kind of key -> the fields that a search looks into; for all others the e-mail addresses."""
 
 
 class Finder(KeyFinder):
@@ -152,7 +160,7 @@ class Finder(KeyFinder):
             if found and found.get(SOURCE_LEAD, lead_id) == lead_id:
                 return found
         key = LookupKey(MatchKey.FIELD, question.ref.key, BOOKING_FIELD)
-        hits = self._searched(ObjectName.DEAL, MatchKey.FIELD, question, key) if marked else []
+        hits = self._searched(ObjectName.DEAL, question, key) if marked else []
         return next(iter(hits), None)
 
     def _meetings_of(self, key: str) -> list[str]:
@@ -176,59 +184,43 @@ class Finder(KeyFinder):
             question, key = entry
             if kind is MatchKey.OPEN_DEAL:
                 return list(self._open_deals(key)) or self._newest_lead(question, key)
-            found = self._searched(name, kind, question, key)
-            return found or (
-                self._searched(name, kind, question, key, True) if question.inbox else []
-            )
+            found = self._searched(name, question, key)
+            return found or (self._searched(name, question, key, True) if question.inbox else [])
 
         for (question, _), found in zip(asked, together(self._pool, look, asked), strict=True):
             for item in found:
                 yield self._hit(question, item, FoundBy.of(kind))
 
     def _searched(
-        self,
-        name: ObjectName,
-        kind: MatchKey,
-        question: Lookup,
-        key: LookupKey,
-        leads: bool = False,
+        self, name: ObjectName, question: Lookup, key: LookupKey, leads: bool = False
     ) -> list[Json]:
         """What is found; a search takes one spelling, so that the other one is looked for after it.
 
         `leads`: of the inbox, instead of deals.
         """
         value = key.value
-        if kind is MatchKey.DOMAIN:
+        if key.kind is MatchKey.DOMAIN:
             # An organization has no domain in v2: its name is what the mapping makes of it.
             value = str(question.content.get("name") or key.value)
-        for term in (value,) if kind is MatchKey.FIELD else spellings(value):
-            found = list(self._search(name, kind, term, key, leads))
+        for term in (value,) if key.kind is MatchKey.FIELD else spellings(value):
+            found = list(self._search(name, term, key, leads))
             if found:
                 return found
         return []
 
-    def _search(
-        self, name: ObjectName, kind: MatchKey, term: str, key: LookupKey, leads: bool
-    ) -> Iterator[Json]:
-        query = {"exact_match": "true"}
-        if kind is MatchKey.DOMAIN:
-            query["fields"] = "name"
-        elif kind is MatchKey.FIELD:
-            query["fields"] = "custom_fields"
-        else:
-            query["fields"] = "email"
-        by_phone = kind is MatchKey.PHONE
-        query = {"term": term, **query}
+    def _search(self, name: ObjectName, term: str, key: LookupKey, leads: bool) -> Iterator[Json]:
+        by_field, by_phone = key.kind is MatchKey.FIELD, key.kind is MatchKey.PHONE
+        fields = SEARCHED.get(key.kind, "email")
+        query = {"term": term, "exact_match": "true", "fields": fields}
         hits = self._with_phone(key) if by_phone else self._api.search(name, query, leads)
         for hit in hits:
-            # Compared again by us: a part of an address is no match.
-            if kind is not MatchKey.FIELD and not self._is_meant(kind, term, key, hit):
+            if not by_field and not self._is_meant(term, key, hit):
                 continue
             item = self._api.get(name, an_id(hit))
-            wanted = kind is not MatchKey.FIELD or (
-                item and str(self._values(name, item).get(key.field)).lower() == term.lower()
-            )
-            if item and wanted and (not by_phone or self._lives_there(key, hit, item)):
+            if not item or (by_phone and not self._lives_there(key, hit, item)):
+                continue
+            value = self._values(name, item).get(key.field) if by_field else None
+            if not by_field or matches(key, Shown(value=value)):
                 yield item
 
     def _with_phone(self, key: LookupKey) -> list[Json]:
@@ -248,19 +240,12 @@ class Finder(KeyFinder):
                 break
         return list(hits.values())
 
-    def _is_meant(self, kind: MatchKey, term: str, key: LookupKey, hit: Json) -> bool:
-        if kind is MatchKey.DOMAIN:
+    def _is_meant(self, term: str, key: LookupKey, hit: Json, own: str | None = None) -> bool:
+        """Compared again by us: a part of an address is no match. `own`: the person's country."""
+        if key.kind is MatchKey.DOMAIN:
             return str(hit.get("name", "")).casefold() == term.casefold()
-        if kind is MatchKey.PHONE:
-            return self._has_number(key, hit)
-        addresses = [normalise_email(entry) for entry in hit.get("emails") or ()]
-        # The first address is the person's own; the others are the secondary ones.
-        mine = addresses[1:] if kind is MatchKey.SECONDARY_EMAIL else addresses
-        return key.value in mine
-
-    def _has_number(self, key: LookupKey, hit: Json, own: str | None = None) -> bool:
-        others = (key.field, self._country)
-        return any(is_number(entry, key.value, own, others) for entry in hit.get("phones") or ())
+        emails, phones = hit.get("emails") or (), hit.get("phones") or ()
+        return matches(key, Shown(emails=emails, phones=phones, country=own), self._country)
 
     def _lives_there(self, key: LookupKey, hit: Json, item: Json) -> bool:
         """Whether it is that number in the person's own country too, which only the person tells.
@@ -268,7 +253,7 @@ class Finder(KeyFinder):
         Pipedrive shows an address of persons where Contact Sync is on.
         """
         own = read_country(some_object(item, "postal_address").get("country"))
-        return own is None or self._has_number(key, hit, own)
+        return own is None or self._is_meant(key.value, key, hit, own)
 
     def _open_deals(self, key: LookupKey) -> Iterator[Json]:
         person = self.id_of(Ref(ObjectName.CONTACT, key.value))
@@ -297,9 +282,9 @@ class Finder(KeyFinder):
                 found = True
                 yield self._hit(question, item, by)
         if name is ObjectName.DEAL and BOOKING_FIELD in question.content and not found:
-            field = key._replace(field=BOOKING_FIELD)
+            field = key._replace(kind=MatchKey.FIELD, field=BOOKING_FIELD)
             for leads in (False, True) if question.inbox else (False,):
-                for item in self._searched(name, MatchKey.FIELD, question, field, leads):
+                for item in self._searched(name, question, field, leads):
                     yield self._hit(question, item, FoundBy.BOOKING_NUMBER)
 
     def _candidates(self, name: ObjectName, question: Lookup) -> Iterator[Json]:

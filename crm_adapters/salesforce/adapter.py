@@ -33,8 +33,8 @@ from app.domain.errors import (
 from app.domain.rate_limits import RateLimit
 from app.domain.zones import country_of_zone
 from app.outbound.reply import Json, a_text, an_id, some_text
-from crm_adapters.base import confirmed, read_schema, unblocked
-from crm_adapters.finder import note_lost_targets, read_ids
+from crm_adapters.base import confirmed, read_schema
+from crm_adapters.finder import read_ids
 from crm_adapters.salesforce.client import (
     CALLS,
     FACTS,
@@ -57,6 +57,7 @@ from crm_adapters.salesforce.packing import (
 )
 from crm_adapters.salesforce.schema import field_of, owners_of, stages_of, users_of
 from crm_adapters.salesforce.sending import Sender
+from crm_adapters.writing import note_lost_targets, unblocked
 
 MARKED = (ObjectName.DEAL, ObjectName.MEETING)
 """Objects that get the booking-id field."""

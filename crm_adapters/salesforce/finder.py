@@ -10,10 +10,10 @@ from simple_salesforce.format import format_soql
 from app.crm.lookup import CrmRecord, FoundBy, Lookup, LookupKey, LookupResults, MatchKey, Whose
 from app.crm.objects import PEOPLE, SHARED, ObjectName, Ref
 from app.domain.countries import read_country
-from app.domain.people import normalise_email, spellings
-from app.domain.phones import is_number
+from app.domain.people import spellings
 from app.outbound.reply import Json, an_id, some_text
 from crm_adapters.finder import booked_ids, ids_of, oldest_first, recognise_lost_create
+from crm_adapters.matching import Shown, matches
 from crm_adapters.salesforce.client import KEY, SOBJECTS, SalesforceClient
 from crm_adapters.salesforce.columns import COUNTRIES, PHONES, Columns
 from crm_adapters.salesforce.literals import IDS, literal, plain
@@ -305,23 +305,27 @@ class Finder:
             return (row["Id"], person) in {
                 (r["OpportunityId"], r["ContactId"]) for r in self._roles
             }
-        if kind is MatchKey.PHONE:
-            own = next(filter(None, (read_country(row.get(name)) for name in COUNTRIES)), None)
-            others = (key.field, self._country)
-            return any(is_number(row.get(name), key.value, own, others) for name in PHONES)
-        there: dict[MatchKey, list[str | None]] = {
-            MatchKey.EMAIL: [normalise_email(row.get("Email"))],
-            MatchKey.DOMAIN: [site_domain(row.get("Website") or "")],
-            MatchKey.RECORD_ID: [str(row["Id"])[:15]],
-        }
         if kind is MatchKey.FIELD:
-            column_kind, now = self._columns.kind_of(name, key.field), row.get(key.field)
-            wanted = plain(key.value, column_kind)
-            stands = None if now is None else plain(now, column_kind)
-            if column_kind in IDS:
-                return stands is not None and stands == wanted
-            return bool(stands and wanted and stands.lower() == wanted.lower())
-        return (key.value[:15] if kind is MatchKey.RECORD_ID else key.value) in there[kind]
+            return self._holds(name, key, row.get(key.field))
+        if kind is MatchKey.RECORD_ID:
+            return str(row["Id"])[:15] == key.value[:15]
+        countries = COUNTRIES if kind is MatchKey.PHONE else ()
+        shown = Shown(
+            emails=[row.get("Email")],
+            phones=[row.get(column) for column in PHONES],
+            country=next(filter(None, (read_country(row.get(c)) for c in countries)), None),
+            domains=[site_domain(row.get("Website") or "")],
+        )
+        return matches(key, shown, self._country)
+
+    def _holds(self, name: ObjectName, key: LookupKey, now: object) -> bool:
+        """Whether what stands in a column is what a key looks for, in either's notation."""
+        column_kind = self._columns.kind_of(name, key.field)
+        wanted = plain(key.value, column_kind)
+        stands = None if now is None else plain(now, column_kind)
+        if column_kind in IDS:
+            return stands is not None and stands == wanted
+        return bool(stands and wanted and stands.lower() == wanted.lower())
 
     def _note(self, question: Lookup, by: FoundBy, row: Json) -> None:
         values = {k: v for k, v in row.items() if k not in ("attributes", "Id")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -9,6 +10,7 @@ from urllib.parse import quote
 from simple_salesforce.format import format_soql
 
 from app.crm.changes import Change, Plan, WriteOutcome, WriteResult
+from app.crm.links import KEEP, LinkEnd, LinkPlan, Place, plan_links
 from app.crm.objects import PEOPLE, SHARED, Fields, ObjectName, Ref
 from app.crm.port import Report
 from app.domain.errors import (
@@ -21,7 +23,6 @@ from app.domain.errors import (
 )
 from app.domain.values import with_seconds
 from app.outbound.reply import Json, an_id, an_object, part, some_text
-from crm_adapters.base import problem_of, there_already, unlinked
 from crm_adapters.salesforce.client import (
     DATA,
     KEY,
@@ -31,12 +32,21 @@ from crm_adapters.salesforce.client import (
     status_of,
 )
 from crm_adapters.salesforce.errors import entries_of, error_of, only_warned
+from crm_adapters.writing import problem_of, there_already
 
 JOINS = {
     ObjectName.DEAL: ("OpportunityContactRole", "OpportunityId", "ContactId"),
     ObjectName.MEETING: ("EventRelation", "EventId", "RelationId"),
 }
 """The objects that link further people: name, field of the record, field of the person."""
+POINTS = {
+    ObjectName.CONTACT: {"AccountId": ObjectName.COMPANY},
+    ObjectName.DEAL: {"AccountId": ObjectName.COMPANY},
+    ObjectName.CASE: {"AccountId": ObjectName.COMPANY, "ContactId": ObjectName.CONTACT},
+}
+"""The fields that hold one record: of which object."""
+WHAT = (ObjectName.DEAL, ObjectName.CASE, ObjectName.COMPANY)
+"""What an event may stand for: the first of these that there is."""
 ASSIGNED = (ObjectName.LEAD, ObjectName.CASE)
 """The objects that an org's assignment rules share out: when they are made, and when they change."""
 RULED = (*SHARED, ObjectName.CASE)
@@ -87,11 +97,7 @@ class Links:
         """(record id, contact id) -> id of the row that links them."""
         soql = {}
         for name, (table, key, other) in JOINS.items():
-            ids = [
-                c.record_id
-                for c in plan.of(name)
-                if c.record_id and (c.links_to_remove or c.primary_changed or c.found_in_crm)
-            ]
+            ids = [c.record_id for c in plan.of(name) if plan_links(c, self.ids).must_read]
             if ids and name not in hidden:
                 text = f"SELECT Id, {key}, {other} FROM {table} WHERE {key} IN {{}}"  # noqa: S608 - names are ours
                 soql[table] = format_soql(text, ids)
@@ -138,6 +144,8 @@ class Graph:
         """Nodes that link or unlink a record's people: the person, or the row that is taken away."""
         self._refs: dict[str, Ref] = {}
         self._made: dict[Ref, str] = {}
+        self._ids: ChainMap[Ref, str] = ChainMap({}, links.ids)
+        """The ids of what is there, and references to what an earlier node of the graph makes."""
         self.nodes: list[Json] = []
         self.halted = False
         """Whether it was not tried, since too many others had failed."""
@@ -159,8 +167,9 @@ class Graph:
         if exact:
             self.exact[change.ref] = exact
             fields |= {key: without_reference(value) for key, value in exact.items()}
-        self._point(change, fields)
-        self._unjoin(change, known)
+        links = plan_links(change, self._ids)
+        self._point(change, links, fields)
+        self._unjoin(change, links)
         if known:
             if fields:
                 path = f"sobjects/{SOBJECTS[name]}/{known}"
@@ -168,131 +177,103 @@ class Graph:
         elif name is ObjectName.DEAL and KEY in fields:
             value = quote(str(fields.pop(KEY)), safe="")
             path = f"sobjects/Opportunity/{KEY}/{value}"
-            self._made[change.ref] = self._node(change.ref, "PATCH", path, fields)
+            self._make(change.ref, "PATCH", path, fields)
         else:
             path = f"sobjects/{SOBJECTS[name]}"
-            self._made[change.ref] = self._node(change.ref, "POST", path, fields, headers)
-        self._join(change, known)
+            self._make(change.ref, "POST", path, fields, headers)
+        self._join(change, links)
 
-    def _point(self, change: Change, fields: dict[str, Any]) -> None:
+    def _point(self, change: Change, links: LinkPlan, fields: dict[str, Any]) -> None:
         """Set the reference fields that a record carries itself."""
-        if not change.relinked:
-            return
-        first = {
-            kind: next((self._id(ref) for ref in change.links_after if ref.object is kind), None)
-            for kind in ObjectName
+        places: dict[str, Place] = {
+            field: links.place(kind, change.present.get(field))
+            for field, kind in POINTS.get(change.ref.object, {}).items()
         }
-        person, company = first[ObjectName.CONTACT], first[ObjectName.COMPANY]
-        points: dict[str, str | None] = {}
-        if change.ref.object in (ObjectName.CONTACT, ObjectName.DEAL):
-            points = {"AccountId": company}
-        elif change.ref.object is ObjectName.CASE:
-            points = {"AccountId": company, "ContactId": person}
-        elif change.ref.object is ObjectName.MEETING:
-            main = next((ref for ref in change.links_after if ref.object in PEOPLE), None)
-            what = first[ObjectName.DEAL] or first[ObjectName.CASE] or company
-            # An event with a lead may stand for nothing else (FIELD_INTEGRITY_EXCEPTION).
-            by_lead = main is not None and main.object is ObjectName.LEAD
-            who = self._id(main) if main else None
-            points = {"WhoId": who, "WhatId": None if by_lead else what}
-        for field, target in points.items():
-            if self._stands(change, field):
-                continue
-            empty = target is None and (
-                change.ref.object is ObjectName.CONTACT or not change.record_id
-            )
-            if not empty and not (change.found_in_crm and target is None):
-                fields[field] = target
+        main = links.main_person
+        if change.ref.object is ObjectName.MEETING and links.changed:
+            who, what = change.present.get("WhoId"), change.present.get("WhatId")
+            people = (main.ref.object,) if main else PEOPLE
+            places["WhoId"] = _first([links.place(kind, who) for kind in people])
+            places["WhatId"] = _first([links.place(kind, what) for kind in WHAT])
+            if main and main.ref.object is ObjectName.LEAD:
+                # An event with a lead may stand for nothing else (FIELD_INTEGRITY_EXCEPTION).
+                places["WhatId"] = None if change.record_id and not change.found_in_crm else KEEP
+        fields |= {field: place for field, place in places.items() if place is not KEEP}
 
-    def _stands(self, change: Change, field: str) -> bool:
-        """Whether what a record points to is to stay: a person's choice, or nothing new."""
-        there = change.present.get(field)
-        if not change.record_id or change.found_in_crm:
-            return bool(there)
-        if change.ref.object is ObjectName.MEETING or change.primary_changed:
-            new = True
-        else:
-            links = {ref.object for ref in change.links}
-            new = field == "AccountId" and ObjectName.COMPANY in links
-        ours = [self._links.ids.get(ref) for ref in change.links_to_remove]
-        others = field == "AccountId" and bool(there) and there not in ours
-        return others or not new
-
-    def _unjoin(self, change: Change, known: str | None) -> None:
+    def _unjoin(self, change: Change, links: LinkPlan) -> None:
         """Take away who left, and who is to become a meeting's main person."""
-        gone = list(unlinked(change, self._links.ids))
-        people = [ref for ref in change.links_after if ref.object is ObjectName.CONTACT]
-        if change.ref.object is ObjectName.MEETING and people:
-            gone += [self._links.ids[ref] for ref in people[:1] if ref in self._links.ids]
+        gone = [end.record_id for end in links.remove]
+        if change.ref.object is ObjectName.MEETING:
+            gone += links.of(ObjectName.CONTACT).after[:1]
         for person in gone:
-            row = self._links.joins.get((known or "", person))
+            row = self._links.joins.get((change.record_id or "", person))
             if row and (change.ref, row) not in self._links.done_without:
                 table = JOINS[change.ref.object][0]
                 self._rows[self._node(change.ref, "DELETE", f"sobjects/{table}/{row}")] = row
 
-    def _that_fit(self, change: Change, people: list[Ref]) -> list[Ref]:
-        """Of a record's contacts those that it can be linked to; of the others it is noted why not."""
-        leads = [ref for ref in change.links_after if ref.object is ObjectName.LEAD]
-        if change.ref.object is ObjectName.DEAL:
+    def _that_fit(self, change: Change, links: LinkPlan) -> list[LinkEnd]:
+        """The contacts that a record can be linked to; of the others it is noted why not."""
+        name, main = change.ref.object, links.main_person
+        people = [end for end in links.after if end.ref.object is ObjectName.CONTACT]
+        leads = links.of(ObjectName.LEAD).after
+        hidden = name in self._links.hidden
+        if name is ObjectName.DEAL:
             if leads and not people:
                 self.left_out[change.ref] = LEAD_ALONE
-            return people
-        main = next((ref for ref in change.links_after if ref.object in PEOPLE), None)
-        by_lead = main is not None and main.object is ObjectName.LEAD
+            if people and hidden:
+                self.left_out[change.ref] = NO_ROLES
+            return [] if hidden else people
+        by_lead = main is not None and main.ref.object is ObjectName.LEAD
         shown = 1 if by_lead else min(len(people), MOST_CONTACTS)
         if len(people) + len(leads) > shown:
             self.left_out[change.ref] = ONE_LEAD
-        return [] if by_lead else people[:MOST_CONTACTS]
+        people = [] if by_lead else people[:MOST_CONTACTS]
+        if len(people) > 1 and (hidden or not self._shares_events):
+            self.left_out[change.ref] = ONE_PERSON
+            return people[:1]
+        return people
 
-    def _join(self, change: Change, known: str | None) -> None:
+    def _join(self, change: Change, links: LinkPlan) -> None:
         """Link the people beyond what a record's own fields can say."""
-        name = change.ref.object
-        if name not in JOINS or not change.relinked:
+        name, known = change.ref.object, change.record_id or ""
+        if name not in JOINS or not links.changed:
             return
         table = JOINS[name][0]
-        once: dict[str, Ref] = {}
-        for ref in change.links_after:
-            if ref.object is ObjectName.CONTACT:
-                once.setdefault(self._id(ref), ref)
-        people = list(once.values())
-        people = self._that_fit(change, people)
-        several = self._shares_events and name not in self._links.hidden
-        if name is ObjectName.MEETING and len(people) > 1 and not several:
-            self.left_out[change.ref] = ONE_PERSON
-            people = people[:1]
-        if name is ObjectName.DEAL and people and name in self._links.hidden:
-            self.left_out[change.ref] = NO_ROLES
-            people = []
         # The main person of a deal that others have made is theirs to choose.
-        chosen = change.record_id and not change.primary_changed
-        chosen = chosen and (
-            not change.found_in_crm or any(r == known for r, _ in self._links.joins)
-        )
-        for number, ref in enumerate(people):
+        others = any(record == known for record, _ in self._links.joins)
+        main = links.place(ObjectName.CONTACT, others)
+        for number, end in enumerate(self._that_fit(change, links)):
+            person, ref = end
             if (change.ref, ref) in self._links.done_without:
                 continue
-            person = self._id(ref)
-            row = self._links.joins.get((known or "", person))
-            if name is ObjectName.DEAL and row and change.primary_changed:
-                body: Json = {"IsPrimary": number == 0}
+            row = self._links.joins.get((known, person))
+            if name is ObjectName.DEAL and row and links.primary_changed:
+                body: Json = {"IsPrimary": person == main}
                 path = f"sobjects/{table}/{row}"
                 self._rows[self._node(change.ref, "PATCH", path, body)] = ref
             if row or (name is ObjectName.MEETING and number == 0):
                 continue
-            if ref not in change.links and not change.primary_changed:
+            if end not in links.add and not links.primary_changed:
                 continue
-            record = known or f"@{{{self._made[change.ref]}.id}}"
+            record = known or self._ids[change.ref]
             body = (
-                {"OpportunityId": record, "ContactId": person, "IsPrimary": not (number or chosen)}
+                {"OpportunityId": record, "ContactId": person, "IsPrimary": person == main}
                 if name is ObjectName.DEAL
                 else {"EventId": record, "RelationId": person, "IsParent": True, "IsWhat": False}
             )
             self._rows[self._node(change.ref, "POST", f"sobjects/{table}", body)] = ref
 
-    def _id(self, ref: Ref) -> str:
-        if ref in self._made:
-            return f"@{{{self._made[ref]}.id}}"
-        return self._links.ids[ref]
+    def _make(
+        self,
+        ref: Ref,
+        method: str,
+        path: str,
+        body: Fields,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Add the node that makes a record; the nodes after it may refer to that."""
+        self._made[ref] = self._node(ref, method, path, body, headers)
+        self._ids[ref] = f"@{{{self._made[ref]}.id}}"
 
     def _node(
         self,
@@ -395,6 +376,12 @@ class Graph:
             error = there_already(change, error)
         report.problems[ref] = error
         return None
+
+
+def _first(places: list[Place]) -> Place:
+    """What to write into a place that several objects may stand in."""
+    ids = [place for place in places if isinstance(place, str)]
+    return ids[0] if ids else None if None in places else KEEP
 
 
 def _words(node: Json) -> str:

@@ -6,7 +6,7 @@ import re
 import string
 
 from app.crm.objects import ObjectName
-from crm_adapters.finder import address_in
+from crm_adapters.finder import id_in
 from crm_adapters.salesforce.client import SOBJECTS
 
 PREFIXES = {
@@ -23,9 +23,10 @@ _ID = re.compile(r"[a-zA-Z0-9]{15}(?:[A-Z0-5]{3})?")
 _SUM = string.ascii_uppercase + "012345"
 _HOST = re.compile(r"(?:[a-z0-9-]+\.)+(?:salesforce|force)\.com")
 """https://help.salesforce.com/s/articleView?id=xcloud.domain_name_app_url_changes.htm&type=5"""
-_LIGHTNING = "/lightning/r/(?:{}/)?([a-zA-Z0-9]+)(?:/.*)?"
+_LIGHTNING = "/lightning/r/(?:{}/)?{{id}}(?:/.*)?"
 """https://developer.salesforce.com/docs/platform/lwc/guide/reference-page-reference-type.html"""
-_CLASSIC = re.compile("/([a-zA-Z0-9]+)/?")
+_CLASSIC = "/{id}/?"
+_FORM = "[a-zA-Z0-9]+"
 
 
 def full_id(text: str) -> str:
@@ -53,12 +54,9 @@ def record_id_in(name: ObjectName, text: str, own_host: str) -> str:
 
     `own_host`: where the org is reached, whatever it is called.
     """
-    address = address_in(text)
-    if address is None:
-        return id_of(name, text.strip())
-    host, path, _ = address
-    if host != own_host and not _HOST.fullmatch(host):
-        return ""
-    lightning = re.fullmatch(_LIGHTNING.format(SOBJECTS[name]), path)
-    found = lightning or _CLASSIC.fullmatch(path)
-    return id_of(name, found[1]) if found else ""
+
+    def is_own(host: str) -> bool:
+        return host == own_host or bool(_HOST.fullmatch(host))
+
+    pages = (_LIGHTNING.format(SOBJECTS[name]), _CLASSIC)
+    return id_of(name, id_in(text, is_own, pages, _FORM))

@@ -58,7 +58,7 @@ class Sender:
             self._write_exactly(graph, links, report)
             return []
         stopped_by = graph.blame(report, parts, overrun=False)
-        report.begun.difference_update(change.ref for change in changes)
+        report.refused(change.ref for change in changes)
         if stopped_by:
             raise stopped_by
         return [change for change in changes if change.ref not in report.problems]
@@ -93,7 +93,7 @@ class Sender:
                 continue
             stopped_by = graph.blame(report, nodes, overrun) or stopped_by
             # All or nothing: what stands in a graph that failed was not made.
-            report.begun.difference_update(change.ref for change in graph.changes)
+            report.refused(change.ref for change in graph.changes)
             halted += graph.halted
             again += [change for change in graph.changes if change.ref not in report.problems]
         if stopped_by:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.crm.lookup import CrmRecord, LookupResults
-from app.crm.objects import ObjectName, Ref
+from app.crm.objects import FieldValue, ObjectName, Ref
 from app.crm.schema import CrmField, CrmShape, Directory, FieldKind, FieldOption, Pipeline, Stage
 from app.domain.booking import Booking
 from app.domain.errors import InvalidRecord, MappingError
@@ -360,6 +360,23 @@ def test_names_never_mix(tmp_path: Path) -> None:
     assert change.fields == {"first": "Bob", "last": None}
     late = {old.ref: LedgerEntry("1", written(old, None), (), datetime(2030, 1, 1, tzinfo=UTC))}
     assert build_plan(wanted, late, SHAPE).changes == ()
+
+
+def test_a_change_names_the_whole_record_too() -> None:
+    """For a CRM whose records cannot be changed: all that bookings say, but for a colleague's choice."""
+    ref = Ref(ObjectName.DEAL, "b1")
+    rules = dict.fromkeys(("title", "worth", "place", "note"), WriteRule.UNTOUCHED)
+    old: dict[str, FieldValue] = {"title": "Demo", "worth": "5", "place": "Rome", "note": ""}
+    known = known_after(MergedRecord(DesiredRecord(ref, old, rules), NOW), None, "1", "")
+    new = DesiredRecord(ref, {**old, "title": "Call", "worth": "7"}, rules)
+    stands = {"title": "Demo", "worth": "6", "place": "Rome"}
+    seen = LookupResults({ref: [CrmRecord("1", stands)]}, frozenset({ref}))
+    diff = diff_records({ref: MergedRecord(new, NOW)}, {ref: known}, SHAPE, DIRECTORY, seen)
+    (change,) = diff.plan.changes
+    assert change.fields == {"title": "Call"}
+    assert change.full_fields == {"title": "Call", "place": "Rome"}
+    (made,) = diff_records({ref: MergedRecord(new, NOW)}, {}, SHAPE, DIRECTORY).plan.changes
+    assert made.full_fields == made.fields == {"title": "Call", "worth": "7", "place": "Rome"}
 
 
 @pytest.mark.parametrize(

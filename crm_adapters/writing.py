@@ -1,0 +1,160 @@
+"""What the adapters share when they write: what waits, one change a call, what an error means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import replace
+
+from app.crm.changes import Change, Plan, WriteResult
+from app.crm.links import LinkPlan, plan_links
+from app.crm.lookup import Lookup, LookupResults
+from app.crm.objects import ObjectName, Ref
+from app.crm.port import Report
+from app.domain.errors import (
+    AccountRefused,
+    Blocked,
+    Conflict,
+    CrmError,
+    Gone,
+    InvalidRecord,
+    RetryLater,
+    ThereAlready,
+    Unauthorized,
+)
+from crm_adapters.http import together
+
+REFUSALS = (InvalidRecord, Conflict, AccountRefused, Gone)
+"""Errors by which a CRM says in words that it has made nothing."""
+
+
+def write_each(
+    pool: Executor,
+    plan: Plan,
+    report: Report,
+    objects: Sequence[ObjectName],
+    write: Callable[[Change, LinkPlan], WriteResult],
+) -> None:
+    """Write a plan one change at a time, and note of each what came of it.
+
+    `write` writes one change and raises CrmError where it is refused. Changes to one kind of object
+    are under way together; what the next kind is linked to has to be there first. Raises what
+    concerns the account as a whole.
+    """
+    ids = plan.known_ids()
+
+    def write_one(change: Change) -> None:
+        try:
+            result = write(change, plan_links(change, ids))
+        except (RetryLater, AccountRefused, Unauthorized):
+            raise
+        except CrmError as error:
+            report.problems[change.ref] = problem_of(change, error)
+            return
+        report.results[change.ref] = result
+        ids[change.ref] = result.record_id
+
+    for name in objects:
+        together(pool, write_one, unblocked(plan.of(name), report, ids))
+
+
+@contextmanager
+def creating(report: Report, change: Change) -> Iterator[None]:
+    """Note a create as begun, around the call that makes it; one that is refused was not begun."""
+    try:
+        with report.sending([change.ref]):
+            yield
+    except REFUSALS:
+        report.refused([change.ref])
+        raise
+
+
+def unblocked(changes: Sequence[Change], report: Report, ids: Mapping[Ref, str]) -> list[Change]:
+    """The changes that can be written now; those that have to wait are noted as blocked.
+
+    What was refused for good keeps nothing else out: a record is written without its link to one
+    that is not there. `ids` are the records that are known, also where an update was refused.
+    """
+    ready = []
+    for change in changes:
+        blocker = report.blocked_by(change.links_after)
+        if blocker:
+            words = f"The {blocker.object} was not written: {report.problems[blocker]}"
+            report.problems[change.ref] = Blocked(words)
+        else:
+            lacking = {
+                ref for ref in change.links_after if ref in report.problems and ref not in ids
+            }
+            ready.append(without(change, lacking))
+    return ready
+
+
+def without(change: Change, refs: Collection[Ref]) -> Change:
+    """A change that links to none of these."""
+    if not refs:
+        return change
+    return replace(
+        change,
+        links_after=tuple(ref for ref in change.links_after if ref not in refs),
+        links_to_add=tuple(ref for ref in change.links_to_add if ref not in refs),
+    )
+
+
+def there_already(change: Change, error: Conflict) -> Conflict | ThereAlready:
+    """The problem of a create that a person's or a company's record is in the way of.
+
+    That record is read first, unless it is known already that it cannot be taken.
+    """
+    found = error.record_id
+    # Salesforce writes an id in 15 or in 18 characters.
+    if found is None or found[:15] == (change.not_taken or "")[:15]:
+        return error
+    return ThereAlready(error.message, found)
+
+
+def problem_of(change: Change, error: CrmError) -> CrmError:
+    """What a CRM's error means for the change that it was the answer to.
+
+    What is being made cannot be gone, nor can what was read just now: then something else of the
+    write is refused. `note_lost_targets` looks what that is.
+    """
+    if not isinstance(error, Gone):
+        return error
+    if not change.record_id or change.found_in_crm:
+        return InvalidRecord(error.message)
+    return Gone(error.message, change.record_id)
+
+
+def note_lost_targets(
+    find: Callable[[Sequence[Lookup], Mapping[Ref, str]], LookupResults], plan: Plan, report: Report
+) -> None:
+    """Where a write failed, look whether what it was to be linked to is still there.
+
+    A person may have merged or deleted it: then that is what is noted as gone, to be followed or
+    made again, and the record that hangs on it waits. Whatever words the CRM has for it. So it is
+    with a record that was found before it was written.
+    """
+    failed = [
+        change
+        for change in plan.changes
+        if isinstance(report.problems.get(change.ref), (InvalidRecord, Gone))
+    ]
+    suspects = {
+        ref: plan.ids[ref]
+        for change in failed
+        for ref in change.links_after
+        if ref in plan.ids and ref not in report.results and ref not in report.problems
+    }
+    suspects |= {c.ref: c.record_id for c in failed if c.found_in_crm and c.record_id}
+    if not suspects:
+        return
+    there = find([Lookup(ref, record_id) for ref, record_id in suspects.items()], {}).found
+    for ref, record_id in suspects.items():
+        if not any(found.record_id == record_id for found in there.get(ref, ())):
+            words = f"The {ref.object} {record_id} was deleted, or merged into another one."
+            report.problems[ref] = Gone(words, record_id)
+    for change in failed:
+        if report.blocked_by(change.links_after):
+            del report.problems[change.ref]
+            unblocked([change], report, plan.known_ids())
