@@ -321,7 +321,7 @@ class PipedriveDesk(Desk):
             plain |= {key: [e["value"] for e in row[key]]} if row.get(key) else {}
         if isinstance(plain.get("location"), dict):
             plain["location"] = plain["location"]["value"]
-        return plain | {labels[k]: v for k, v in row.get("custom_fields", {}).items()}
+        return plain | {labels.get(k, k): v for k, v in row.get("custom_fields", {}).items()}
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         if name == "lead":
