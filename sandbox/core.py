@@ -6,6 +6,8 @@ import secrets
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 from flask import Flask, Response, jsonify, render_template_string, request
 
@@ -44,6 +46,8 @@ class Sandbox:
     api_paths: tuple[str, ...] = ("/",)
     """What the paths of the API hold, and those of OAuth do not."""
     free_paths: tuple[str, ...] = ("/oauth", "/_sandbox", "/favicon")
+    dresses: ClassVar[Mapping[str, Callable[[Any], None]]] = {}
+    """Kind of sandbox.accounts.KINDS, plain apart -> what makes such an account of a new one."""
     no_state = frozenset({"app", "lock", "rules", "account", "org", "portal", "faults"})
     """Attributes that are no part of what the CRM holds: a copy of its state leaves them out."""
 

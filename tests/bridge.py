@@ -36,9 +36,9 @@ SECRET = "webhook-secret-1"
 OLDER_SECRET = "older-webhook-secret"
 KEY = "a-key-of-tests-with-32-characters!"
 """SECRET_KEY and ENCRYPTION_KEYS of tests."""
-_ENTRIES = load_providers(Settings.model_fields["providers_file"].default, {})
-PROVIDERS = tuple(_ENTRIES)
-ADAPTERS = {name: load_adapter(entry.adapter) for name, entry in _ENTRIES.items()}
+ENTRIES = load_providers(Settings.model_fields["providers_file"].default, {})
+PROVIDERS = tuple(ENTRIES)
+ADAPTERS = {name: load_adapter(entry.adapter) for name, entry in ENTRIES.items()}
 ASKED_AHEAD = [name for name, adapter in ADAPTERS.items() if adapter.asks_ahead]
 """CRMs that are asked about the next batch while one is written."""
 ENDED = ("synced", "failed", "parked", "skipped")

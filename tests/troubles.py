@@ -11,22 +11,13 @@ from app.store.engine import utcnow
 from app.store.leases import LEASE
 from sandbox.faults import Fault
 from tests.bridge import KEY
+from tests.contract.desk import desk_in, load_desks
 from tests.month import World
 from workers.drain import Drainer
 
 Trouble = Iterator[None]
 """Begins at the first step, and ends at the second, where it has one."""
 KINDS: dict[str, Callable[[World], Trouble]] = {}
-BLOCKED = {
-    "hubspot": (403, {"status": "error", "message": "This app is blocked", "category": "BANNED"}),
-    "pipedrive": (403, {"success": False, "error": "Access to this company is blocked"}),
-}
-UNUSED = {
-    "hubspot": ("contacts", "mobilephone", "jobtitle"),
-    "pipedrive": ("persons", "job_title"),
-    "salesforce": ("Contact", "Title"),
-}
-"""Fields that no default mapping names: object, then its fields."""
 NONSENSE: list[Any] = [
     {},
     [],
@@ -82,15 +73,7 @@ def nonsense(world: World) -> Trouble:
 @kind
 def account_refused(world: World) -> Trouble:
     """The CRM refuses everything of the account."""
-
-    def begin(crm: Any, name: str) -> None:
-        if name == "salesforce":
-            crm.org.disables_api()
-        else:
-            status, body = BLOCKED[name]
-            crm.account.every_call_answers(status, body)
-
-    return lasts(world, begin)
+    return lasts(world, lambda _, name: desk_in(world.bridge, name).block())
 
 
 @kind
@@ -131,23 +114,14 @@ def one_booking_breaks_it(world: World) -> Trouble:
 @kind
 def day_used_up(world: World) -> Trouble:
     """Somebody else uses the day's calls up; the next day there are new ones."""
-    free = sorted({"pipedrive", "salesforce"} - world.broken)
+    counting = {name for name in world.bridge.served if load_desks()[name].counts_days}
+    free = sorted(counting - world.broken)
     if free:
         name = world.dice.choice(free)
         world.broken.add(name)
-        crm = world.bridge.sandbox(name)
-        if name == "pipedrive":
-            before = crm.daily_budget
-            crm.daily_budget = crm.spent + 3000
-            crm.spent = int(crm.daily_budget * 0.95)
-        else:
-            before = crm.daily_limit
-            crm.daily_limit = int(crm.total_calls * 1.04) + 5
+        next_day = desk_in(world.bridge, name).use_up_day()
         yield
-        if name == "pipedrive":
-            crm.spent, crm.daily_budget = 0, before
-        else:
-            crm.daily_limit = before
+        next_day()
         world.broken.discard(name)
 
 
@@ -166,8 +140,8 @@ def host_comes_and_goes(world: World) -> Trouble:
 @kind
 def fields_come_and_go(world: World) -> Trouble:
     """The company's admin takes fields away that no mapping file names, and brings them back."""
-    for name, (object_, *fields) in UNUSED.items():
-        world.bridge.sandbox(name).account.lacks(object_, *fields)
+    for name, served in world.bridge.served.items():
+        served.sandbox.account.lacks(*load_desks()[name].unused_fields)
     yield
     for served in world.bridge.served.values():
         served.sandbox.account.field_gone.clear()
@@ -176,16 +150,12 @@ def fields_come_and_go(world: World) -> Trouble:
 @kind
 def stages_come_and_go(world: World) -> Trouble:
     """The pipeline gets another stage, which it loses again."""
-    hubspot, pipedrive = world.bridge.sandbox("hubspot"), world.bridge.sandbox("pipedrive")
-    salesforce = world.bridge.sandbox("salesforce").tables["OpportunityStage"]
-    hubspot.pipelines[0]["stages"].append({"id": "extra", "label": "Extra", "displayOrder": 99})
-    pipedrive.stages.append({**pipedrive.stages[-1], "id": 99, "name": "Extra"})
-    like = next(iter(salesforce.values()))
-    salesforce["extra"] = {**like, "Id": "extra", "ApiName": "Extra", "MasterLabel": "Extra"}
+    desks = [desk_in(world.bridge, name) for name in world.bridge.served]
+    for desk in desks:
+        desk.add_stage()
     yield
-    hubspot.pipelines[0]["stages"].pop()
-    pipedrive.stages.pop()
-    del salesforce["extra"]
+    for desk in desks:
+        desk.drop_stage()
 
 
 # Tokens

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Response
 
 from sandbox.answers import Record, make
-from sandbox.hubspot import checks, colleagues, door, neutral, records, tables
+from sandbox.hubspot import checks, colleagues, door, dresses, neutral, records, tables
 from sandbox.hubspot.refused import HubSpotRefused
 from sandbox.hubspot.routes import VERSION, add_routes
 from sandbox.hubspot.state import HubSpotState
@@ -22,6 +22,7 @@ class HubSpotSandbox(HubSpotState):
     api_paths = ("/crm/", "/account-info/")
     account_id, account_name = "4711", "acme.example"
 
+    dresses = dresses.DRESSES
     guard = door.guard
     view = neutral.view
     merge = colleagues.merge

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Response
 
 from sandbox.answers import Record
-from sandbox.pipedrive import colleagues, door, fields, leads, neutral, presence, records
+from sandbox.pipedrive import colleagues, door, dresses, fields, leads, neutral, presence, records
 from sandbox.pipedrive.refused import PipedriveRefused
 from sandbox.pipedrive.routes import add_routes
 from sandbox.pipedrive.state import PipedriveState
@@ -24,6 +24,7 @@ class PipedriveSandbox(PipedriveState):
     fixed_scopes = ("base", "deals:full", "contacts:full", "activities:full", "users:read",
                     "search:read", "deal-fields:full", "leads:full")  # fmt: skip
 
+    dresses = dresses.DRESSES
     guard = door.guard
     view = neutral.view
     merge = colleagues.merge

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Response, request
 
 from sandbox.answers import Record, make
-from sandbox.salesforce import colleagues, door, neutral, records
+from sandbox.salesforce import colleagues, door, dresses, neutral, records
 from sandbox.salesforce.paths import DATA
 from sandbox.salesforce.routes import add_routes
 from sandbox.salesforce.state import SalesforceState
@@ -23,6 +23,7 @@ class SalesforceSandbox(SalesforceState):
     revoke_needs_client = False
     api_paths = ("/services/data",)
 
+    dresses = dresses.DRESSES
     guard = door.guard
     view = neutral.view
     convert = colleagues.convert

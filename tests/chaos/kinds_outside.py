@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from app.store.connections import Problem
 from sandbox.faults import Fault
 from tests.chaos.history import LEAVER
+from tests.contract.desk import load_desks
 
 if TYPE_CHECKING:
     from tests.chaos.faults import Faults, Met, Strike
@@ -22,18 +23,6 @@ NONSENSE = (
     "<!doctype html><html><body>Please sign in</body></html>",
 )  # fmt: skip
 """Answers with 200 that no call asks for. Nothing at all is not among them: it may be a deletion's."""
-REFUSALS: dict[str, tuple[int, Any]] = {
-    "hubspot": (403, {"status": "error", "message": "This portal is suspended",
-                      "category": "ACCOUNT_SUSPENDED"}),
-    "pipedrive": (402, {"success": False, "error": "Payment required"}),
-    "salesforce": (403, [{"errorCode": "API_DISABLED_FOR_ORG",
-                          "message": "API is not enabled for this Organization or Partner"}]),
-}  # fmt: skip
-"""How each CRM says that it takes nothing of an account."""
-NEEDED = {
-    "hubspot": "crm.objects.deals.write", "pipedrive": "deals:full", "salesforce": "api",
-}  # fmt: skip
-"""A scope without which no booking can be written."""
 HUGE = 64 * 1024 * 1024
 """Bytes of an answer that is too large."""
 DRIP, DROPS = 0.5, 40
@@ -105,7 +94,7 @@ def put_nonsense(faults: Faults, garbled: bool) -> Met:
 def refuse(faults: Faults) -> Met:
     """Let a CRM take nothing of the account for some seconds."""
     sandbox = free_crm(faults)
-    status, body = REFUSALS[sandbox.name]
+    status, body = load_desks()[sandbox.name].blocked
     words = json.dumps(body)
     met = put_in_api(faults, None, sandbox, status=status, body=words, headers=JSON)
 
@@ -120,7 +109,7 @@ def refuse(faults: Faults) -> Met:
 def take_scope(faults: Faults) -> Met:
     """Take a permission from the tokens that are out; it counts once the service says so."""
     sandbox = faults.crm()
-    sandbox.account.lost_scopes = {NEEDED[sandbox.name]}
+    sandbox.account.lost_scopes = {load_desks()[sandbox.name].needed_scope}
 
     def end() -> None:
         sandbox.account.lost_scopes = set()

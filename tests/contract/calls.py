@@ -15,7 +15,6 @@ from app.crm.changes import Change, Plan
 from app.crm.lookup import Lookup, LookupKey, MatchKey
 from app.crm.objects import WRITE_ORDER, ObjectName, Ref
 from app.crm.port import Access, Adapter, Report
-from app.crm.schema import FieldKind, NewField
 from app.domain.rate_limits import RateLimiter
 from crm_adapters.guard import guarded
 from sandbox.core import Sandbox
@@ -23,6 +22,7 @@ from sandbox.limits import Window
 from sandbox.serve import load_sandbox
 from tests.between import Between
 from tests.bridge import ADAPTERS, Bridge, sample
+from tests.contract.desk import Desk, load_desks
 
 State = dict[str, Any]
 VALUES = {
@@ -32,7 +32,6 @@ VALUES = {
     MatchKey.DOMAIN: "example.com",
     MatchKey.BOOKING: "default:6f0f7c1e-3a55-4c0e-9d58-0d2f7f0a11c1",
 }
-FIELDS = {"hubspot": "jobtitle", "pipedrive": "job_title", "salesforce": "Title"}
 
 
 class Untiring(RateLimiter):
@@ -79,6 +78,7 @@ class World:
     def __init__(self, provider: str) -> None:
         self.provider = provider
         self.sandbox: Sandbox = load_sandbox(provider)()
+        self.desk: Desk = load_desks()[provider](self.sandbox)
         # Nobody is slowed down here.
         for name, value in vars(self.sandbox).items():
             if isinstance(value, Window):
@@ -112,8 +112,7 @@ class World:
 
     def ids(self) -> set[str]:
         """The ids of all records that there are."""
-        found = vars(self.sandbox).get("records") or vars(self.sandbox).get("tables") or {}
-        return {str(record_id) for table in found.values() for record_id in table}
+        return {record_id for _, record_id in self.desk.raw()}
 
     def state(self) -> State:
         """What the CRM holds, to be put back."""
@@ -155,9 +154,7 @@ class World:
         for name in objects[:2]:
             yield Step(f"check {name}", state, lambda a, _, n=name: a.check(n), True)
             yield Step(f"describe {name}", state, lambda a, _, n=name: a.describe(n), True)
-        fields = [NewField(ObjectName.DEAL, "seats__c", FieldKind.NUMBER, "Seats")]
-        if self.provider == "hubspot":
-            fields = [NewField(ObjectName.DEAL, "seats", FieldKind.FLAG, "Seats")]
+        fields = [self.desk.new_field]
         self.restore(state)
         self.sandbox.drop_booking_fields()
         yield Step("provision", self.state(), lambda adapter, _: adapter.provision(fields), True)
@@ -185,7 +182,7 @@ class World:
                 if kind is MatchKey.FIELD:
                     if name is not ObjectName.CONTACT:
                         continue
-                    key = LookupKey(kind, "CTO", FIELDS[self.provider])
+                    key = LookupKey(kind, "CTO", self.desk.field("contact", "job_title"))
                 if kind is MatchKey.OPEN_DEAL:
                     key = LookupKey(kind, person.key)
                 question = Lookup(Ref(name, "some"), None, (key,), anchors=(person,))

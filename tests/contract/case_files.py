@@ -274,16 +274,28 @@ def _texts(node: Any) -> Any:
 
 
 def crms_of(raw: Mapping[str, Any]) -> list[str]:
-    """The CRMs that a file is for. Raises BadCase where it names one that there is not."""
-    if "only_for" in raw:
-        return [name for name in DESKS if name in raw["only_for"]]
-    named = {*raw.get("mapping", {}), *raw.get("not_for", {})} - {"all"}
-    if named - set(PROVIDERS):
-        raise BadCase(f"there is no CRM {', '.join(named - set(PROVIDERS))}")
-    out = set(raw.get("not_for", {}))
-    if out & set(raw.get("mapping", {})):
+    """The CRMs that a file is for: where it says something by CRM those that it names, else all; less
+    those that it leaves out. Raises BadCase where it names one that there is not.
+    """
+    by_crm = set(raw.get("mapping", {})) - {"all"}
+    only, out = set(raw.get("only_for", ())), set(raw.get("not_for", {}))
+    strange = (by_crm | only | out) - set(PROVIDERS)
+    if strange:
+        raise BadCase(f"there is no CRM {', '.join(strange)}")
+    if out & by_crm:
         raise BadCase("a CRM is in mapping and in not_for")
-    return [name for name in DESKS if name not in out]
+    whole = {"mapping", "not_for", "only_for"}
+    said = [value for key, value in raw.items() if key not in whole]
+    named = only or by_crm | _named(said) or set(PROVIDERS)
+    return [name for name in DESKS if name in named - out]
+
+
+def _named(node: Any) -> set[str]:
+    """The CRMs by which values are given."""
+    if isinstance(node, dict):
+        own = set(node) if set(node) <= set(PROVIDERS) else set()
+        return own.union(*(_named(value) for value in node.values()))
+    return set().union(*(_named(item) for item in node)) if isinstance(node, list) else set()
 
 
 def case_for(raw: Mapping[str, Any], crm: str) -> Case:

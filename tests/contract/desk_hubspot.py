@@ -7,14 +7,55 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
+from app.crm.objects import ObjectName
+from app.crm.schema import FieldKind, NewField
+from crm_adapters.codes import Sort
+from sandbox.hubspot.schema import new_property
 from sandbox.view import plain
-from tests.contract.desk import LOST, WON, CustomField, Desk, Values, split_name
+from tests.contract.desk import (
+    LOST,
+    WON,
+    WORDS,
+    CustomField,
+    Desk,
+    FieldType,
+    Values,
+    split_name,
+)
 
 
 def slug(text: str) -> str:
     """What HubSpot makes of a label: its internal name."""
     table = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
     return re.sub(r"\W+", "_", text.lower().translate(table))
+
+
+def refusal(category: str) -> dict[str, str]:
+    """The body of a refusal."""
+    return {"category": category, "message": WORDS}
+
+
+MONDAY, FRIDAY = "2027-01-11", "2027-01-15"
+TYPES = (
+    FieldType("t_text", ("string", "text"), "a", "a", "b", "b", "", "own"),
+    FieldType("t_area", ("string", "textarea"), "a\nb", "a\nb", "c", "c", "", "own"),
+    FieldType("t_html", ("string", "html"), "a", "a", "b", "b", "", "own"),
+    FieldType("t_file", ("string", "file"), "77", "77", "78", "78", "", "79"),
+    FieldType("t_phone", ("phone_number", "phonenumber"), "+4930123", "+4930123", "+4930124", "+4930124", "", "1"),
+    FieldType("t_number", ("number", "number"), 500, "500", "12.5", "12.5", "", "7.0"),
+    FieldType("t_date", ("date", "date"), "11.01.2027", MONDAY, FRIDAY, FRIDAY, "", "2027-02-01"),
+    FieldType("t_moment", ("datetime", "date"), "2027-01-11T10:00:00+01:00", "2027-01-11T09:00:00Z",
+              "2027-01-15T09:00:00Z", "2027-01-15T09:00:00Z", "", "2027-02-01T09:00:00.000Z"),
+    FieldType("t_flag", ("bool", "booleancheckbox", "true", "false"), "ja", "true", "nein", "false", "", "true"),
+    FieldType("t_select", ("enumeration", "select", "Hot", "Cold", "Mild"), "hot", "Hot", "cold", "Cold", "", "Mild"),
+    FieldType("t_radio", ("enumeration", "radio", "Hot", "Cold", "Mild"), "hot", "Hot", "cold", "Cold", "", "Mild"),
+    FieldType("t_boxes", ("enumeration", "checkbox", "A", "B", "C"), ["b", "a"], "A;B", "c", "C", "", "B;C"),
+    FieldType("t_owner", ("enumeration", "select", "OWNER"), "mary@acme.example", "@mary",
+              "john@acme.example", "@john", "", "@mary"),
+    FieldType("t_json", ("json", "text")),
+    FieldType("t_place", ("object_coordinates", "text")),
+    FieldType("t_formula", ("number", "calculation_equation")),
+)  # fmt: skip
 
 
 class HubSpotDesk(Desk):
@@ -34,6 +75,55 @@ class HubSpotDesk(Desk):
         "meeting": {"title": "hs_meeting_title", "where": "hs_meeting_location"},
     }  # fmt: skip
     targets: ClassVar = {"company": "companies", "contacts": "contacts", "deal": "deals"}
+    in_files: ClassVar = {"meeting": {"start": "hs_timestamp"}}
+    stores: ClassVar = ("records", "links", "schema")
+    unused_fields: ClassVar = ("contacts", "mobilephone", "jobtitle")
+    demands: ClassVar = (
+        ("company", ("name", "domain"), "name or domain"),
+        ("deal", ("dealname",), "dealname"),
+        ("meeting", ("hs_timestamp", "hs_meeting_start_time"), "hs_timestamp"),
+    )
+    field_types: ClassVar = TYPES
+    new_field: ClassVar = NewField(ObjectName.DEAL, "seats", FieldKind.FLAG, "Seats")
+    a_stage: ClassVar = "Demo booked"
+    own_rules: ClassVar = {
+        "rules": {"contact": {"fields": {
+            "phone": {"from": "attendee.phone", "write": "if_empty"},
+            "jobtitle": {"from": "answers.Job", "write": "append"},
+            "lastname": {"from": "attendee.last_name", "write": "untouched"},
+            "lifecyclestage": {"value": "lead", "write": "on_create"},
+        }}},
+    }  # fmt: skip
+    first_write: ClassVar = "/batch/create"
+    first_read: ClassVar = "/search"
+    update_contact: ClassVar = ("POST", "contacts/batch/update")
+    delete_meeting: ClassVar = ("POST", "/meetings/batch/archive")
+    create_deal: ClassVar = ("POST", "/deals/batch/create")
+    after_deal: ClassVar = ("POST", "/associations")
+    make_field: ClassVar = r"POST .*/properties/"
+    batch_reads: ClassVar = ("/contacts/batch/read", "/contacts/search")
+    most_calls: ClassVar = (3, 1, 2)
+    most_for_numbers: ClassVar = 6
+    refusals: ClassVar = {
+        Sort.ACCOUNT: (
+            (403, refusal("MISSING_SCOPES")),
+            (403, refusal("BANNED")),
+            (402, {"message": WORDS}),
+        ),
+        Sort.RECORD: ((400, refusal("VALIDATION_ERROR")), (413, {"message": WORDS})),
+        Sort.PASSING: ((400, refusal("INTERNAL_ERROR")), (421, {"message": WORDS})),
+        Sort.BUDGET: ((400, refusal("RATE_LIMITS")), (429, {"message": WORDS})),
+        Sort.TOKEN: ((401, refusal("EXPIRED_AUTHENTICATION")),),
+    }
+    blocked: ClassVar = (403, {"status": "error", "message": "This portal is suspended",
+                               "category": "ACCOUNT_SUSPENDED"})  # fmt: skip
+    needed_scope: ClassVar = "crm.objects.deals.write"
+    seconds_a_call: ClassVar = 0.7
+    backlog: ClassVar = 120
+
+    @classmethod
+    def custom_name(cls, label: str) -> str:
+        return slug(label)
 
     def address(self, name: str, record_id: str) -> str:
         kind = {"contact": "0-1", "company": "0-2", "deal": "0-3"}[name]
@@ -54,7 +144,8 @@ class HubSpotDesk(Desk):
         kinds = {"text": ("string", "text"), "number": ("number", "number"),
                  "flag": ("bool", "booleancheckbox"), "date": ("date", "date"),
                  "moment": ("datetime", "date"), "choice": ("enumeration", "select"),
-                 "choices": ("enumeration", "checkbox")}  # fmt: skip
+                 "choices": ("enumeration", "checkbox"), "money": ("number", "number"),
+                 "user": ("enumeration", "select")}  # fmt: skip
         kind, shown = kinds[spec.kind]
         self.sandbox.schema[self.kinds[name]][field] = {
             "name": field, "label": field, "type": kind, "fieldType": shown, "groupName": "g",
@@ -63,7 +154,32 @@ class HubSpotDesk(Desk):
                         for i, o in enumerate(spec.options)],
             "modificationMetadata": {"readOnlyValue": False, "archivable": True,
                                      "readOnlyDefinition": False},
+            **({"referencedObjectType": "OWNER", "externalOptions": True}
+               if spec.kind == "user" else {}),
         }  # fmt: skip
+
+    def add_typed(self, spec: FieldType) -> None:
+        kind, shown, *options = spec.type
+        owner = options == ["OWNER"]
+        more: dict[str, Any] = {"hubspotDefined": False, "fieldType": shown}
+        more |= {"referencedObjectType": "OWNER", "externalOptions": True} if owner else {}
+        more |= {"calculated": True, "read_only": True} if "calculation" in shown else {}
+        made = new_property(spec.name, kind, () if owner else tuple(options), **more)
+        self.sandbox.schema["deals"][spec.name] = made
+
+    def holder(self, name: str) -> tuple[dict[str, Any], str]:
+        (deal,) = self.sandbox.records["deals"].values()
+        return deal["properties"], name
+
+    def user_id(self, email: str) -> str:
+        return str(self.sandbox._owner_ids()[email])
+
+    def add_stage(self) -> None:
+        stage = {"id": "extra", "label": "Extra", "displayOrder": 99}
+        self.sandbox.pipelines[0]["stages"].append(stage)
+
+    def drop_stage(self) -> None:
+        self.sandbox.pipelines[0]["stages"].pop()
 
     def own_fields(self, name: str) -> set[str]:
         return set(self.sandbox.schema[self.kinds[name]])
@@ -137,6 +253,13 @@ class HubSpotDesk(Desk):
         whole = " ".join(filter(None, (p.get("firstname"), p.get("lastname"))))
         keys = {"contact": ("email",), "company": ("name", "domain"), "deal": ("dealname",)}
         return tuple(filter(None, (*(p.get(key) for key in keys[name]), whole)))
+
+    def raw(self) -> dict[tuple[str, str], dict[str, Any]]:
+        return {
+            (name, record["id"]): dict(record["properties"])
+            for name, kind in self.kinds.items()
+            for record in self.sandbox.records[kind].values()
+        }
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         return [self._row(name, record)

@@ -2,14 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar
 
+from crm_adapters.codes import Sort
 from sandbox.pipedrive.lead_bodies import LEAD_CHANGES
 from sandbox.pipedrive.schema import BODIES
 from sandbox.view import plain
-from tests.contract.desk import LOST, WON, CustomField, Desk, Values
+from tests.contract.desk import LOST, WON, WORDS, CustomField, Desk, FieldType, Refusal, Values
+
+MONDAY, FRIDAY = "2027-01-11", "2027-01-15"
+TYPES = (
+    FieldType("Text", "varchar", "a", "a", "b", "b", None, "own"),
+    FieldType("Long", "text", "a\nb", "a\nb", "c", "c", None, "own"),
+    FieldType("Auto", "varchar_auto", "a", "a", "b", "b", None, "own"),
+    FieldType("Phone", "phone", "+4930123", "+4930123", "+4930124", "+4930124", None, "1"),
+    FieldType("Number", "double", "500", 500, 12.5, 12.5, None, 7.0),
+    FieldType("Money", "monetary", "500", {"value": 500, "currency": "EUR"}, "$12.50",
+              {"value": 12.5, "currency": "USD"}, None, {"value": 7.0, "currency": "EUR"}),
+    FieldType("Date", "date", "11.01.2027", MONDAY, FRIDAY, FRIDAY, None, "2027-02-01"),
+    FieldType("Days", "daterange", f"{MONDAY}/{FRIDAY}", {"value": MONDAY, "until": FRIDAY},
+              [FRIDAY, FRIDAY], {"value": FRIDAY, "until": FRIDAY}, None,
+              {"value": "2027-02-01", "until": "2027-02-02"}),
+    FieldType("Time", "time", "09:30", {"value": "09:30:00"}, "2027-01-11T18:05:00Z",
+              {"value": "18:05:00"}, None, {"value": "07:00:00"}, "time"),
+    FieldType("Hours", "timerange", "09:00/17:30", {"value": "09:00:00", "until": "17:30:00"},
+              ["10:00", "11:00"], {"value": "10:00:00", "until": "11:00:00"}, None,
+              {"value": "07:00:00", "until": "08:00:00"}),
+    FieldType("Place", "address", "Main St 1, Bonn", {"value": "Main St 1, Bonn"}, "Bonn",
+              {"value": "Bonn"}, None, {"value": "Berlin"}),
+    FieldType("One", ("enum", "Hot", "Cold", "Mild"), "hot", 1, "COLD", 2, None, 3),
+    FieldType("Some", ("set", "A", "B", "C"), ["b", "a"], [1, 2], "c", [3], None, [2, 3]),
+    FieldType("Yes", ("enum", "Yes", "No"), True, 1, False, 2, None, 1),
+    FieldType("User", "user", "mary@acme.example", "@mary", "john@acme.example", "@john", None, "@mary"),
+    FieldType("Org", "org", "@company", "@company", "@other", "@other", None, "@company"),
+    FieldType("People", "people", "@contact", "@contact", "@somebody", "@somebody", None, "@contact"),
+    FieldType("label_ids", None, ["hot", "customer"], [21, 23], "cold", [22], [], [21]),
+    FieldType("value", None, "500", 500, 12.5, 12.5, "stays", 7.0),
+    FieldType("currency", None, "EUR", "EUR", "USD", "USD", "stays", "CHF"),
+    FieldType("probability", None, "50", 50, 60, 60, None, 70),
+    FieldType("lost_reason", None, "a", "a", "b", "b", None, "own"),
+    FieldType("expected_close_date", None, MONDAY, MONDAY, FRIDAY, FRIDAY, "stays", "2027-02-01"),
+    FieldType("visible_to", None, "everybody", 3, "owner", 1, "stays", 3),
+)  # fmt: skip
+
+
+def answers(*statuses: int) -> tuple[Refusal, ...]:
+    """Answers with a status each: Pipedrive has no codes."""
+    return tuple((status, {"success": False, "error": WORDS}) for status in statuses)
 
 
 class PipedriveDesk(Desk):
@@ -24,6 +65,52 @@ class PipedriveDesk(Desk):
         "meeting": {"title": "subject"},
     }
     refs: ClassVar = {"company": "org_id", "deal": "deal_id"}
+    in_files: ClassVar = {
+        "contact": {"email": "emails", "last": "name", "phone": "phones", "job_title": "job_title"},
+        "meeting": {"where": "location", "start": "due_date"},
+    }
+    stores: ClassVar = ("records", "leads", "participants", "custom")
+    link_fields: ClassVar = frozenset({"org_id", "person_id", "deal_id", "participants",
+                                       "organization_id", "lead_id"})  # fmt: skip
+    unused_fields: ClassVar = ("persons", "job_title")
+    no_field: ClassVar = ("meeting", "anything")
+    demands: ClassVar = (("meeting", ("subject",), "subject"),)
+    field_types: ClassVar = TYPES
+    a_stage: ClassVar = "contact made"
+    own_rules: ClassVar = {
+        "rules": {"contact": {"fields": {
+            "phones": {"from": "attendee.phone", "write": "on_create"},
+            "name": {"from": "attendee.display_name", "write": "untouched"},
+        }}},
+        "leads of the inbox": {"deal": {"as": "lead", "fields": {
+            "value": {"value": 500},
+            "expected_close_date": {"from": "booking.start", "as": "date"},
+        }}},
+    }  # fmt: skip
+    called_at: ClassVar = "https://acme.pipedrive.com"
+    first_write: ClassVar = "/api/v2/persons"
+    first_read: ClassVar = "/search"
+    update_contact: ClassVar = ("PATCH", "/persons/")
+    delete_meeting: ClassVar = ("DELETE", "")
+    create_deal: ClassVar = ("POST", "/deals")
+    after_deal: ClassVar = ("PATCH", "/deals")
+    make_field: ClassVar = r"POST .*Fields$"
+    most_calls: ClassVar = (4, 1, 2)
+    refusals: ClassVar = {
+        Sort.ACCOUNT: answers(402, 403, 415),
+        Sort.RECORD: answers(400, 422),
+        Sort.PASSING: answers(500, 503),
+        Sort.BUDGET: answers(429),
+        Sort.TOKEN: answers(401),
+    }
+    blocked: ClassVar = (402, {"success": False, "error": "Payment required"})
+    needed_scope: ClassVar = "deals:full"
+    counts_days: ClassVar = True
+
+    @classmethod
+    def known_company(cls, domain: str) -> Values:
+        # No domain is looked for: a company goes by its name.
+        return {"name": domain}
 
     def address(self, name: str, record_id: str) -> str:
         pages = {"contact": "person", "company": "organization", "lead": "leads/inbox"}
@@ -44,13 +131,58 @@ class PipedriveDesk(Desk):
 
     def add_field(self, name: str, field: str, spec: CustomField) -> None:
         kinds = {"text": "varchar", "number": "double", "flag": "enum", "date": "date",
-                 "moment": "varchar", "choice": "enum", "choices": "set"}  # fmt: skip
+                 "moment": "varchar", "choice": "enum", "choices": "set", "money": "monetary",
+                 "user": "user"}  # fmt: skip
         labels = ["Yes", "No"] if spec.kind == "flag" else spec.options
         body = {"field_name": field, "field_type": kinds[spec.kind]}
         options = {"options": [{"label": label} for label in labels]} if labels else {}
         plural = {"contact": "person", "company": "organization"}.get(name, name)
         with self.sandbox.app.test_request_context(method="POST", json={**body, **options}):
             self.sandbox._fields(f"{plural}Fields")
+
+    def add_typed(self, spec: FieldType) -> None:
+        if not spec.type:
+            return
+        kind, *options = (spec.type,) if isinstance(spec.type, str) else spec.type
+        code = f"{len(self.sandbox.custom['deals']):040x}"
+        self.sandbox.add_custom("deals", code, spec.name, kind)
+        if options:
+            numbered = [{"id": n, "label": label} for n, label in enumerate(options, 1)]
+            self.sandbox.custom["deals"][code]["options"] = numbered
+
+    def make_others(self) -> dict[str, Any]:
+        kinds = {
+            "company": "company",
+            "other": "company",
+            "contact": "contact",
+            "somebody": "contact",
+        }
+        return {name: int(self.make(kind, {"name": name})) for name, kind in kinds.items()}
+
+    def holder(self, name: str) -> tuple[dict[str, Any], str]:
+        (deal,) = self.sandbox.records["deals"].values()
+        keys = [k for k, f in self.sandbox.custom["deals"].items() if f["field_name"] == name]
+        return (deal.setdefault("custom_fields", {}), keys[0]) if keys else (deal, name)
+
+    def user_id(self, email: str) -> int:
+        return int(self.sandbox._user_ids()[email])
+
+    def add_stage(self) -> None:
+        last = self.sandbox.stages[-1]
+        self.sandbox.stages.append({**last, "id": 99, "name": "Extra"})
+
+    def drop_stage(self) -> None:
+        self.sandbox.stages.pop()
+
+    def use_up_day(self) -> Callable[[], None]:
+        before = self.sandbox.daily_budget
+        self.sandbox.daily_budget = self.sandbox.spent + 3000
+        self.sandbox.spent = int(self.sandbox.daily_budget * 0.95)
+
+        def next_day() -> None:
+            self.sandbox.spent, self.sandbox.daily_budget = 0, before
+
+        return next_day
 
     def own_fields(self, name: str) -> set[str]:
         kind = self.kinds[name]
@@ -167,6 +299,29 @@ class PipedriveDesk(Desk):
             return (f"{record_id}, deleted",)
         emails = [entry["value"] for entry in record.get("emails") or ()]
         return (*emails[:1], record.get("name") or record.get("title") or record.get("subject"))
+
+    def raw(self) -> dict[tuple[str, str], dict[str, Any]]:
+        found = {("deal", lead["id"]): self._raw_lead(lead) for lead in self.sandbox.leads.values()}
+        for name, kind in self.kinds.items():
+            for row in self.sandbox.records.get(kind, {}).values():
+                if not row["is_deleted"]:
+                    found[name, str(row["id"])] = self._raw_record(kind, row)
+        return found
+
+    def _raw_lead(self, lead: Any) -> dict[str, Any]:
+        labels = {key: spec["field_name"] for key, spec in self.sandbox.custom["deals"].items()}
+        plain = {labels.get(k, k): v for k, v in lead.items() if k != "update_time"}
+        worth = (lead["value"] or {}).get("amount")
+        return {**plain, "value": worth, "org_id": lead["organization_id"]}
+
+    def _raw_record(self, kind: str, row: Any) -> dict[str, Any]:
+        labels = {key: spec["field_name"] for key, spec in self.sandbox.custom[kind].items()}
+        plain = {k: v for k, v in row.items() if k not in ("custom_fields", "id")}
+        for key in ("emails", "phones"):
+            plain |= {key: [e["value"] for e in row[key]]} if row.get(key) else {}
+        if isinstance(plain.get("location"), dict):
+            plain["location"] = plain["location"]["value"]
+        return plain | {labels.get(k, k): v for k, v in row.get("custom_fields", {}).items()}
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         if name == "lead":

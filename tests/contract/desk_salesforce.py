@@ -2,12 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
+from crm_adapters.codes import Sort
 from sandbox.salesforce.paths import DATA
-from tests.contract.desk import LOST, WON, CustomField, Desk, Values, split_name
+from tests.contract.desk import (
+    LOST,
+    WON,
+    WORDS,
+    CustomField,
+    Desk,
+    FieldType,
+    Refusal,
+    Values,
+    split_name,
+)
+
+MONDAY, FRIDAY = "2027-01-11", "2027-01-15"
+TYPES = (
+    FieldType("Text__c", {"type": "Text"}, "a", "a", "b", "b", None, "own"),
+    FieldType("Area__c", {"type": "TextArea"}, "a\nb", "a\nb", "c", "c", None, "own"),
+    FieldType("Long__c", {"type": "LongTextArea"}, "a", "a", "b", "b", None, "own"),
+    FieldType("Html__c", {"type": "Html"}, "a", "a", "b", "b", None, "own"),
+    FieldType("Secret__c", {"type": "EncryptedText"}, "a", "a", "b", "b", None, "own"),
+    FieldType("Phone__c", {"type": "Phone"}, "+4930123", "+4930123", "+4930124", "+4930124", None, "1"),
+    FieldType("Email__c", {"type": "Email"}, "a@b.example", "a@b.example", "c@b.example", "c@b.example", None, "d@b.example"),
+    FieldType("Url__c", {"type": "Url"}, "https://a.example", "https://a.example", "https://b.example", "https://b.example", None, "https://c.example"),
+    FieldType("Number__c", {"type": "Number", "precision": 6, "scale": 2}, "500", 500.0, 12.5, 12.5, None, 7.0),
+    FieldType("Money__c", {"type": "Currency"}, "500", 500.0, 12.5, 12.5, None, 7.0),
+    FieldType("Percent__c", {"type": "Percent"}, "50", 50.0, 12.5, 12.5, None, 7.0),
+    FieldType("Flag__c", {"type": "Checkbox"}, "ja", True, "yes", True, False, False),
+    FieldType("Date__c", {"type": "Date"}, "11.01.2027", MONDAY, FRIDAY, FRIDAY, None, "2027-02-01"),
+    FieldType("Moment__c", {"type": "DateTime"}, "2027-01-11T10:00:00+01:00", "2027-01-11T09:00:00.000+0000",
+              "2027-01-15T09:00:00Z", "2027-01-15T09:00:00.000+0000", None, "2027-02-01T09:00:00.000+0000"),
+    FieldType("Time__c", {"type": "Time"}, "09:30", "09:30:00.000Z", "2027-01-11T18:05:00Z",
+              "18:05:00.000Z", None, "07:00:00.000Z", "time"),
+    FieldType("Pick__c", {"type": "Picklist", "values": ["Hot", "Cold", "Mild"]}, "hot", "Hot", "COLD", "Cold", None, "Mild"),
+    FieldType("Free__c", {"type": "Picklist", "values": ["Hot"], "restricted": False}, "New", "New", "b", "b", None, "Hot"),
+    FieldType("Multi__c", {"type": "MultiselectPicklist", "values": ["A", "B", "C"]}, ["b", "a"], "A;B", "c", "C", None, "B;C"),
+    FieldType("User__c", {"type": "Lookup", "references": "User"}, "mary@acme.example", "@mary", "john@acme.example", "@john", None, "@mary"),
+    FieldType("Ref__c", {"type": "Lookup", "references": "Account"}, "@company", "@company", "@other", "@other", None, "@company"),
+    FieldType("Auto__c", {"type": "AutoNumber"}),
+    FieldType("Formula__c", {"type": "Formula"}),
+    FieldType("Place__c", {"type": "Location"}),
+    FieldType("Place__Latitude__s", {"type": "Number"}, "50.5", 50.5, 51, 51.0, None, 7.0),
+)  # fmt: skip
+
+
+SIGNS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+PREFIXES = {"company": "001", "contact": "003", "lead": "00Q", "deal": "006", "case": "500", "meeting": "00U"}  # fmt: skip
+
+
+def summed(short: str) -> str:
+    """An id in 18 characters, by the published rule, bit by bit."""
+    end = ""
+    for start in (0, 5, 10):
+        bits = "".join(
+            "1" if sign.isupper() else "0" for sign in reversed(short[start : start + 5])
+        )
+        end += "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"[int(bits, 2)]
+    return short + end
+
+
+def answers(*codes: tuple[int, str]) -> tuple[Refusal, ...]:
+    """Answers with a status and a code each."""
+    return tuple((status, [{"errorCode": code, "message": WORDS}]) for status, code in codes)
 
 
 class SalesforceDesk(Desk):
@@ -26,6 +87,70 @@ class SalesforceDesk(Desk):
         "case": {"subject": "Subject", "status": "Status", "origin": "Origin"},
         "meeting": {"title": "Subject", "where": "Location", "body": "Description"},
     }  # fmt: skip
+    in_files: ClassVar = {"meeting": {"start": "StartDateTime"}}
+    stores: ClassVar = ("tables", "custom", "deleted", "hidden")
+    link_fields: ClassVar = frozenset({"AccountId", "WhoId", "WhatId"})
+    unused_fields: ClassVar = ("Contact", "Title")
+    no_field: ClassVar = ("contact", "No_suffix")
+    demands: ClassVar = (
+        ("meeting", ("StartDateTime",), "StartDateTime"),
+        ("meeting", ("EndDateTime",), "EndDateTime or DurationInMinutes"),
+    )
+    field_types: ClassVar = TYPES
+    a_stage: ClassVar = "Negotiation"
+    own_rules: ClassVar = {
+        "rules": {"contact": {"fields": {
+            "Phone": {"from": "attendee.phone", "write": "if_empty"},
+            "Title": {"from": "answers.Job", "write": "append"},
+            "LastName": {"from": "attendee.last_name", "write": "untouched"},
+        }}},
+    }  # fmt: skip
+    called_at: ClassVar = "https://acme.my.salesforce.com"
+    first_write: ClassVar = "/composite/graph"
+    first_read: ClassVar = "/composite"
+    update_contact: ClassVar = ("POST", "/composite/graph")
+    delete_meeting: ClassVar = ("POST", "/graph")
+    create_deal: ClassVar = ("POST", "/graph")
+    after_deal: ClassVar = ("POST", "/graph")
+    make_field: ClassVar = r"POST .*/CustomField$"
+    batch_reads: ClassVar = ("/composite/query",)
+    most_calls: ClassVar = (2, 1, 1)
+    most_for_numbers: ClassVar = 1
+    most_at_a_meeting: ClassVar = 50
+    refusals: ClassVar = {
+        Sort.ACCOUNT: answers((403, "API_DISABLED_FOR_ORG"), (400, "INVALID_TYPE")),
+        Sort.RECORD: answers((400, "FIELD_CUSTOM_VALIDATION_EXCEPTION"), (400, "STRING_TOO_LONG")),
+        Sort.PASSING: answers((400, "UNABLE_TO_LOCK_ROW"), (503, "SERVER_UNAVAILABLE")),
+        Sort.BUDGET: answers((403, "REQUEST_LIMIT_EXCEEDED"), (400, "EXCEEDED_QUOTA")),
+        Sort.TOKEN: answers((401, "INVALID_SESSION_ID"), (400, "SESSION_EXPIRED")),
+    }
+    blocked: ClassVar = (403, [{"errorCode": "API_DISABLED_FOR_ORG",
+                                "message": "API is not enabled for this Organization or Partner"}])  # fmt: skip
+    needed_scope: ClassVar = "api"
+    backlog: ClassVar = 200
+    clocks: ClassVar = ("crm_adapters.salesforce.sending.monotonic",)
+    counts_days: ClassVar = True
+
+    @classmethod
+    def custom_name(cls, label: str) -> str:
+        return f"{label[:1].upper()}{label[1:].replace(' ', '_')}__c"
+
+    @classmethod
+    def made_up_id(cls, name: str, number: int) -> str:
+        # Spread over all places, so that small and capital letters stand in each.
+        number, short = number * 7_046_029_254_386_353 % 62**12, ""
+        for _ in range(12):
+            number, place = divmod(number, 62)
+            short += SIGNS[place]
+        return summed(PREFIXES[name] + short)
+
+    @classmethod
+    def is_id(cls, name: str, text: str) -> bool:
+        return text == summed(text[:15]) and text.startswith(PREFIXES[name])
+
+    @classmethod
+    def known_company(cls, domain: str) -> Values:
+        return {"name": "Globex", "domain": f"www.{domain}"}
 
     def add_users(self, emails: Iterable[str]) -> None:
         for email in set(emails) - set(self.sandbox.users):
@@ -34,8 +159,7 @@ class SalesforceDesk(Desk):
             self.sandbox._store("User", user)
 
     def assign_to(self, email: str) -> None:
-        users = self.sandbox.tables["User"].values()
-        self.sandbox.assign_to = next(row["Id"] for row in users if row["Email"] == email)
+        self.sandbox.assign_to = self.user_id(email)
 
     def address(self, name: str, record_id: str) -> str:
         return f"https://acme.lightning.force.com/lightning/r/{self.kinds[name]}/{record_id}/view"
@@ -51,9 +175,41 @@ class SalesforceDesk(Desk):
 
     def add_field(self, name: str, field: str, spec: CustomField) -> None:
         types = {"text": "Text", "number": "Number", "flag": "Checkbox", "date": "Date",
-                 "moment": "DateTime", "choice": "Picklist", "choices": "MultiselectPicklist"}  # fmt: skip
+                 "moment": "DateTime", "choice": "Picklist", "choices": "MultiselectPicklist",
+                 "money": "Currency", "user": "Lookup"}  # fmt: skip
         metadata = {"type": types[spec.kind], "label": field, "values": tuple(spec.options)}
-        self.sandbox.custom[self.kinds[name]][f"{field}__c"] = metadata
+        metadata |= {"references": "User"} if spec.kind == "user" else {}
+        self.sandbox.custom[self.kinds[name]][f"{field.removesuffix('__c')}__c"] = metadata
+
+    def add_typed(self, spec: FieldType) -> None:
+        self.sandbox.custom["Opportunity"][spec.name] = dict(spec.type)
+
+    def make_others(self) -> dict[str, Any]:
+        return {name: self.make("company", {"name": name}) for name in ("company", "other")}
+
+    def holder(self, name: str) -> tuple[dict[str, Any], str]:
+        (deal,) = self.sandbox.tables["Opportunity"].values()
+        return deal, name
+
+    def user_id(self, email: str) -> str:
+        users = self.sandbox.tables["User"].values()
+        return next(str(row["Id"]) for row in users if row["Email"] == email)
+
+    def add_stage(self) -> None:
+        stages = self.sandbox.tables["OpportunityStage"]
+        like = next(iter(stages.values()))
+        stages["extra"] = {**like, "Id": "extra", "ApiName": "Extra", "MasterLabel": "Extra"}
+
+    def drop_stage(self) -> None:
+        del self.sandbox.tables["OpportunityStage"]["extra"]
+
+    def block(self) -> None:
+        self.sandbox.org.disables_api()
+
+    def use_up_day(self) -> Callable[[], None]:
+        before = self.sandbox.daily_limit
+        self.sandbox.daily_limit = int(self.sandbox.total_calls * 1.04) + 5
+        return lambda: setattr(self.sandbox, "daily_limit", before)
 
     def own_fields(self, name: str) -> set[str]:
         fields = self.sandbox._names(self.kinds[name])
@@ -120,6 +276,13 @@ class SalesforceDesk(Desk):
         whole = " ".join(filter(None, (row.get("FirstName"), row.get("LastName"))))
         keys = ("Email", "Name", "Subject")
         return tuple(filter(None, (*(row.get(key) for key in keys), whole))) or (record_id,)
+
+    def raw(self) -> dict[tuple[str, str], dict[str, Any]]:
+        return {
+            (name, row["Id"]): dict(row)
+            for name, kind in self.kinds.items()
+            for row in self.sandbox.tables[kind].values()
+        }
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         return [self._row(name, record)

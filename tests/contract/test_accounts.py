@@ -14,7 +14,7 @@ import pytest
 import time_machine
 
 from app.services.rate_limits import SharedRateLimiter
-from sandbox.accounts import KINDS, dress
+from sandbox.accounts import dress, kinds_of
 from sandbox.serve import Served, load_sandbox
 from tests.bridge import PROVIDERS, Bridge, sample, wait_for
 from tests.contract.account_faults import XFAIL
@@ -34,7 +34,7 @@ def marked(*values: Any, name: str) -> Any:
 RUNS = [
     marked(name, crm, name=f"{name}-{crm}") for name, raw in FILES.items() for crm in crms_of(raw)
 ]
-DRESSED = [(kind, provider) for kind in KINDS for provider in PROVIDERS]
+DRESSED = [(kind, provider) for provider in PROVIDERS for kind in kinds_of(provider)]
 CORE = ("created", "moved and cancelled", "replayed", "group")
 
 

@@ -7,18 +7,16 @@ from typing import Any
 import pytest
 
 from tests.bridge import Bridge, sample
-from tests.contract.desk import load_desks
+from tests.contract.desk import desk_in
 from tests.contract.test_adapters import only, view
 
 NUMBER = "0151 23456789"
 """The number of phone_only_created, as a colleague has written it."""
-MOST = {"hubspot": 6, "salesforce": 1}
-"""Calls for sixty numbers, where one call takes several."""
 
 
 def looks(crm: Bridge) -> int:
     """Calls that looked for something since the last count."""
-    asked = ("/search", "/query")
+    asked = desk_in(crm).searches
     calls = sum(number for call, number in only(crm).calls.items() if call.endswith(asked))
     only(crm).calls.clear()
     return int(calls)
@@ -35,14 +33,14 @@ def books(crm: Bridge, provider: str, **changes: Any) -> int:
 
 def test_one_call_finds_a_number(crm: Bridge, provider: str) -> None:
     """A number in the spelling of its country costs one call to find, like one in E.164."""
-    there = load_desks()[provider](only(crm)).make("contact", {"name": "Ada Aal", "phone": NUMBER})
+    there = desk_in(crm).make("contact", {"name": "Ada Aal", "phone": NUMBER})
     assert books(crm, provider) == 1
     assert [contact.id for contact in view(crm).contacts] == [there]
 
 
 def test_many_numbers_end_alike(crm: Bridge, provider: str) -> None:
     """The one that is meant is found behind more others than a CRM gives in one answer."""
-    desk = load_desks()[provider](only(crm))
+    desk = desk_in(crm)
     for index in range(150):
         desk.make("contact", {"name": f"Somebody {index}", "phone": f"+49 30 {2000 + index} 6789"})
     there = desk.make("contact", {"name": "Ada Aal", "phone": NUMBER})
@@ -52,9 +50,9 @@ def test_many_numbers_end_alike(crm: Bridge, provider: str) -> None:
 
 
 @pytest.mark.real_limits
-def test_many_numbers_at_once(crm: Bridge, provider: str) -> None:
+def test_many_numbers_at_once(crm: Bridge) -> None:
     """Sixty people book by number: each is the contact that is there, and none is mistaken."""
-    desk = load_desks()[provider](only(crm))
+    desk = desk_in(crm)
     numbers = {f"0151 2345 {6000 + index}": f"+491512345{6000 + index}" for index in range(60)}
     there = {
         number: desk.make("contact", {"name": f"Somebody {number}", "phone": written})
@@ -66,6 +64,6 @@ def test_many_numbers_at_once(crm: Bridge, provider: str) -> None:
         people = [{"fullname": f"Somebody {number}", "phone": number}]
         crm.post(sample("phone_only_created", id=number[1:], attendees=people))
     crm.settle()
-    assert looks(crm) <= MOST.get(provider, len(there))
+    assert looks(crm) <= (desk.most_for_numbers or len(there))
     assert {contact.id for contact in view(crm).contacts} == {*there.values()}
     assert {tuple(m.contact_ids) for m in view(crm).meetings} == {(i,) for i in there.values()}

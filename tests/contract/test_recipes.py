@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from app.services.rate_limits import SharedRateLimiter
 from tests.bridge import PROVIDERS
 from tests.contract.case_files import case_for
-from tests.contract.desk import CustomField
+from tests.contract.desk import CustomField, load_desks
 from tests.contract.play import START, Play
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "recipes.md"
@@ -61,17 +61,17 @@ RECIPES = recipes()
 
 
 def test_every_recipe_is_there_for_every_crm() -> None:
-    """Each heading has one block for each CRM, and the tests know what it gives."""
+    """Each heading has one block for each CRM of the page, and the tests know what it gives."""
+    crms = {crm for _, crm, _ in RECIPES}
+    assert {"hubspot", "pipedrive", "salesforce"} <= crms <= set(PROVIDERS)
     for title in dict.fromkeys(title for title, _, _ in RECIPES):
-        assert [crm for name, crm, _ in RECIPES if name == title] == sorted(PROVIDERS)
+        assert [crm for name, crm, _ in RECIPES if name == title] == sorted(crms)
     assert list(THEN) == list(dict.fromkeys(title for title, _, _ in RECIPES))
 
 
 def named(crm: str, field: str) -> str:
-    """A custom field's name as the CRM has it."""
-    if crm == "salesforce":
-        return f"{field[:1].upper()}{field[1:]}"
-    return field.replace("_", " ").capitalize() if crm == "pipedrive" else field
+    """A custom field's name in a mapping file."""
+    return load_desks()[crm].custom_name(field.replace("_", " ").capitalize())
 
 
 @pytest.mark.parametrize(
@@ -117,33 +117,15 @@ def _renamed(crm: str, then: dict[str, Any]) -> dict[str, Any]:
 
 
 def _add(play: Play, crm: str, name: str, field: str, kind: str) -> None:
-    sandbox, called = play.bridge.sandbox(crm), named(crm, field)
-    if kind == "money" or (kind == "user" and crm == "pipedrive"):
-        if crm == "pipedrive":
-            type_ = "monetary" if kind == "money" else "user"
-            sandbox.add_custom("deals", "f" * 40, called, type_)
-    elif kind == "user" and crm == "hubspot":
-        owner = sandbox.schema["deals"]["hubspot_owner_id"]
-        sandbox.schema["deals"][called] = {**owner, "name": called, "hubspotDefined": False}
-    elif kind == "user":
-        made = {"type": "Lookup", "references": "User"}
-        sandbox.custom["Opportunity"][f"{called}__c"] = made
-    else:
-        options = CHOICE.get(field.capitalize(), [])
-        play.desks[crm].add_field(name, called, CustomField(kind=kind, options=options))
+    options = CHOICE.get(field.capitalize(), [])
+    play.desks[crm].add_field(name, named(crm, field), CustomField(kind=kind, options=options))
 
 
 def _look_beside(play: Play, crm: str, title: str) -> None:
     """What the desk's words do not show: structured values and ids of users."""
-    sandbox = play.bridge.sandbox(crm)
+    (deal, *_) = play.desks[crm].records("deal")
     if title == "Money" and crm == "pipedrive":
-        (deal,) = sandbox.records["deals"].values()
-        assert deal["custom_fields"]["f" * 40] == {"value": 500, "currency": "USD"}
+        assert deal[named(crm, "budget")] == {"value": 500, "currency": "USD"}
     if title.startswith("An owner"):
-        (deal,) = play.desks[crm].records("deal")
-        there = {
-            "hubspot": lambda: {u.id: u.email for u in sandbox._owner_rows()},
-            "pipedrive": lambda: {n: email for email, n in sandbox._user_ids().items()},
-            "salesforce": lambda: {r["Id"]: r["Email"] for r in sandbox.tables["User"].values()},
-        }[crm]()
-        assert there[deal[named(crm, "account_manager")]] == "john@acme.example"
+        john = play.desks[crm].user_id("john@acme.example")
+        assert deal[named(crm, "account_manager")] == john

@@ -15,6 +15,7 @@ from app.store.models import RecordLink
 from config.settings import CONFIG_DIR
 from sandbox.faults import Fault
 from tests.bridge import PROVIDERS, Bridge, sample
+from tests.contract.desk import load_desks
 from tests.contract.test_adapters import hurry, lose_lease, only, person, view
 from tests.integration.test_lag import PHONE_ONLY, lagging
 from tests.integration.test_outages import Clock, clock
@@ -162,8 +163,7 @@ def test_a_meeting_that_was_being_deleted_stands_again(
     url = f"sqlite:///{tmp_path}/bridge.sqlite3"
     crm = Bridge(url, (provider,), mappings_dir=tmp_path).connect_all()
     crm.sync(sample("booking_created", attendees=[JANE]))
-    method = {"hubspot": "POST", "pipedrive": "DELETE", "salesforce": "POST"}[provider]
-    path = {"hubspot": "/meetings/batch/archive", "pipedrive": "", "salesforce": "/graph"}[provider]
+    method, path = load_desks()[provider].delete_meeting
     lost = {"drop_after_commit": True} if done else {"status": 503}
     only(crm).faults.append(Fault(method=method, path=path, **lost))
     crm.post(sample("booking_cancelled", attendees=[JANE]))
@@ -284,12 +284,8 @@ def test_a_lost_answer_and_then_an_outage_double_nothing(
     if not marked:
         unmark(crm)
     crm.drain(warm_only=True)
-    create, then = {
-        "hubspot": ("/deals/batch/create", ("POST", "/associations")),
-        "pipedrive": ("/deals", ("PATCH", "/deals")),
-        "salesforce": ("/graph", ("POST", "/graph")),
-    }[provider]
-    only(crm).faults.append(Fault(method="POST", path=create, drop_after_commit=True))
+    create, then = load_desks()[provider].create_deal, load_desks()[provider].after_deal
+    only(crm).faults.append(Fault(method=create[0], path=create[1], drop_after_commit=True))
     crm.post(sample("booking_created", attendees=[JANE]))
     crm.drain()
     assert not only(crm).faults and len(view(crm).deals) == 1

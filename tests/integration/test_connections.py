@@ -24,25 +24,14 @@ from app.store.models import Notice, RecordLink
 from app.sync.diff_state import Diff
 from config.settings import SettingsError
 from sandbox.faults import Fault
-from tests.bridge import KEY, Bridge, make_settings, sample
+from tests.bridge import ENTRIES, KEY, Bridge, make_settings, sample
 from tests.integration.test_cli import run
 from tests.ports import free_port
 from workers.batch import Batch
 from workers.drain import Drainer
 
-KEYED = ("hubspot", "pipedrive")
-SCOPES = {
-    "hubspot": [
-        f"crm.objects.{kind}.{right}"
-        for kind in ("contacts", "companies", "deals")
-        for right in ("read", "write")
-    ]
-    + ["crm.objects.owners.read"]
-    + [f"crm.schemas.{k}.{r}" for k in ("contacts", "deals") for r in ("read", "write")]
-    + ["crm.schemas.companies.read"],
-    "pipedrive": ["base", "deals:full", "contacts:full", "activities:full", "users:read",
-                  "search:read", "deal-fields:full"],
-}  # fmt: skip
+KEYED = [entry for entry in ENTRIES.values() if entry.key]
+"""The CRMs that take a key which a person made by hand."""
 
 
 def csrf(crm: Bridge, path: str = "/") -> str:
@@ -151,10 +140,11 @@ def test_a_batch_in_hand_is_not_written_into_another_account(
 
 def test_a_key_connects_and_its_end_is_noticed(tmp_path: Path) -> None:
     """A hand-made key is checked, works, is never shown, and expires the connection when refused."""
-    for provider in KEYED:
+    for entry in KEYED:
+        provider, scopes = entry.name, (*entry.scopes, *entry.optional_scopes)
         crm = Bridge(f"sqlite:///{tmp_path}/{provider}.sqlite3", (provider,))
         sandbox = crm.sandbox(provider)
-        key = sandbox.make_key(*SCOPES[provider])
+        key = sandbox.make_key(*scopes)
         path = f"/connections/key/{provider}"
         wrong = crm.client.post(path, data={"csrf": csrf(crm, path), "key": "nonsense"})
         assert wrong.status_code == 400 and "does not take" in wrong.get_data(as_text=True)
@@ -170,7 +160,7 @@ def test_a_key_connects_and_its_end_is_noticed(tmp_path: Path) -> None:
         crm.drain()
         assert crm.connection(provider).status == "expired"
         assert "new key" in (crm.connection(provider).next_step or "")
-        fresh = sandbox.make_key(*SCOPES[provider])
+        fresh = sandbox.make_key(*scopes)
         crm.services.connector.add_key(crm.services.providers[provider], fresh, "t")
         crm.settle()
         assert {d.state for d in crm.deliveries()} == {"synced"}

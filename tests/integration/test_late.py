@@ -9,16 +9,11 @@ import pytest
 from app.services.replay import ReplaySelection, replay
 from sandbox.faults import Fault
 from tests.bridge import Bridge, sample
+from tests.contract.desk import load_desks
 from tests.contract.test_adapters import only
 from tests.integration.test_outages import Clock, clock
 
 __all__ = ["clock"]
-UPDATES = {
-    "hubspot": ("POST", "contacts/batch/update"),
-    "pipedrive": ("PATCH", "/persons/"),
-    "salesforce": ("POST", "/composite/graph"),
-}
-"""How a known contact is written to."""
 
 
 def name_of(contact: Any) -> str:
@@ -44,7 +39,7 @@ def test_what_comes_late_is_filled_in_although_its_first_write_failed(
 ) -> None:
     """The newer booking has no name and no phone, the older one has: they stand there in the end."""
     crm.sync(booking("new", 2, jane()))
-    method, path = UPDATES[provider]
+    method, path = load_desks()[provider].update_contact
     only(crm).faults.append(Fault(method=method, path=path, **fault))
     late = jane(firstname="Jane", lastname="Berg", phone="+4915123456789")
     crm.post(booking("old", 1, late))
@@ -79,7 +74,7 @@ def test_a_doubt_that_its_booking_has_left_behind_is_settled(
     other = {"email": "omar@globex.example", "firstname": "Omar", "lastname": "Haddad"}
     named = jane(firstname="Jane", lastname="Berg")
     crm.sync(booking("stays", 1, named))
-    method, path = UPDATES[provider]
+    method, path = load_desks()[provider].update_contact
     only(crm).faults.append(Fault(method=method, path=path, drop_after_commit=True))
     crm.post(booking("leaves", 2, {**named, "phone": "+4915123456789"}, other, hosts=mary))
     crm.drain()

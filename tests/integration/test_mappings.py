@@ -28,22 +28,12 @@ from config.settings import CONFIG_DIR
 from sandbox.faults import Fault
 from sandbox.limits import Window
 from tests.bridge import DATA, PROVIDERS, Bridge, sample
+from tests.contract.desk import desk_in, load_desks
 from workers.batch import Batch
 from workers.drain import Drainer
 
 SHIPPED = CONFIG_DIR / "mappings"
-STORES = (
-    "records",
-    "leads",
-    "tables",
-    "links",
-    "participants",
-    "custom",
-    "schema",
-    "deleted",
-    "hidden",
-)
-"""Where the sandboxes keep what they hold."""
+DESKS = load_desks()
 SPOT = "default:6f0f7c1e-3a55-4c0e-9d58-0d2f7f0a11c1"
 
 
@@ -58,9 +48,7 @@ def run(bridge: Bridge, *words: str, code: int = 0, answer: str = "") -> str:
 
 def state(sandbox: Any) -> dict[str, Any]:
     """All that a sandbox holds, to be compared."""
-    return {
-        name: copy.deepcopy(getattr(sandbox, name)) for name in STORES if hasattr(sandbox, name)
-    }
+    return {name: copy.deepcopy(getattr(sandbox, name)) for name in DESKS[sandbox.name].stores}
 
 
 def shipped(provider: str) -> dict[str, Any]:
@@ -136,6 +124,12 @@ def test_schema_is_printed(still: tuple[Bridge, str]) -> None:
 WRONG = re.compile(r"# wrong: (.+)$")
 
 
+with_mistakes = pytest.mark.parametrize(
+    "still", sorted(path.stem for path in (DATA / "mistakes").glob("*.yaml")), indirect=True
+)
+"""For the CRMs that have a file of mistakes."""
+
+
 def planted(provider: str) -> dict[int, str]:
     """Line -> what the check has to say of it."""
     text = (DATA / "mistakes" / f"{provider}.yaml").read_text(encoding="utf-8")
@@ -143,6 +137,7 @@ def planted(provider: str) -> dict[int, str]:
     return {number: match[1] for number, line in lines if (match := WRONG.search(line))}
 
 
+@with_mistakes
 def test_every_planted_mistake_is_reported_in_one_run(still: tuple[Bridge, str]) -> None:
     """A dozen and more mistakes: file, own line, key, and what the CRM has instead; nothing else."""
     bridge, provider = still
@@ -161,6 +156,7 @@ def test_every_planted_mistake_is_reported_in_one_run(still: tuple[Bridge, str])
     assert state(bridge.sandbox(provider)) == before
 
 
+@with_mistakes
 def test_without_an_account_the_language_alone_is_checked(still: tuple[Bridge, str]) -> None:
     """Nobody is asked, and what only the account knows is not said."""
     bridge, provider = still
@@ -172,14 +168,7 @@ def test_without_an_account_the_language_alone_is_checked(still: tuple[Bridge, s
     assert bridge.sandbox(provider).total_calls == calls
 
 
-LACKING = [
-    ("hubspot", "company", ("name", "domain"), "name or domain"),
-    ("hubspot", "deal", ("dealname",), "dealname"),
-    ("hubspot", "meeting", ("hs_timestamp", "hs_meeting_start_time"), "hs_timestamp"),
-    ("pipedrive", "meeting", ("subject",), "subject"),
-    ("salesforce", "meeting", ("StartDateTime",), "StartDateTime"),
-    ("salesforce", "meeting", ("EndDateTime",), "EndDateTime or DurationInMinutes"),
-]
+LACKING = [(crm, *demand) for crm, desk in DESKS.items() for demand in desk.demands]
 
 
 @pytest.mark.parametrize(("provider", "name", "lacking", "words"), LACKING)
@@ -206,13 +195,12 @@ def test_good_files_pass(still: tuple[Bridge, str], tmp_path: Path) -> None:
     """The default file, and one that uses what the account has, exit with 0."""
     bridge, provider = still
     assert "is good for connection 1" in run(bridge, "check", "--connection", "1")
-    stage = {"hubspot": "Demo booked", "pipedrive": "contact made", "salesforce": "Negotiation"}
     rich = {
         "owner": {"rule": "host_email", "fallback": "mary@acme.example", "write": "if_empty"},
         "skip": [{"when": {"attendee.email_domain": ["acme.example"]}, "because": "internal"}],
         "contact": {"match": ["email", "phone"], "several": "newest"},
         "deal": {"per": "open_deal_of_contact"},
-        "meeting_types": {"demo": {"deal": {"stage": {"created": stage[provider]}}}},
+        "meeting_types": {"demo": {"deal": {"stage": {"created": DESKS[provider].a_stage}}}},
         "hosts": {"mary@acme.example": {"deal": "none"}},
     }
     file = write(tmp_path, provider, rich)
@@ -294,73 +282,27 @@ def test_a_crm_that_does_not_answer_is_told_of(account: Bridge, provider: str) -
 
 # Provision
 
-CUSTOM: dict[str, dict[str, Any]] = {
-    "hubspot": {
-        "contact": {"fields": {"demo_goal": "answers.Goal", "vip": {"value": True},
-                               "seats": {"from": "answers.Seats", "as": "number"},
-                               "first_seen": {"from": "booking.start", "as": "date"}}},
-        "deal": {"fields": {"meeting_host": "host.full_name"}},
-    },
-    "pipedrive": {
-        "contact": {"fields": {"Demo goal": "answers.Goal", "VIP": {"value": True},
-                               "Seats": {"from": "answers.Seats", "as": "number"},
-                               "First seen": {"from": "booking.start", "as": "date"}}},
-        "deal": {"fields": {"Host of the meeting": "host.full_name"}},
-    },
-    "salesforce": {
-        "contact": {"fields": {"Demo_goal__c": "answers.Goal", "Vip__c": {"value": True},
-                               "Seats__c": {"from": "answers.Seats", "as": "number"},
-                               "First_seen__c": {"from": "booking.start", "as": "date"}}},
-        "deal": {"fields": {"Meeting_host__c": "host.full_name"}},
-    },
-}  # fmt: skip
+GOAL, VIP, SEATS, SEEN, HOST = "Demo goal", "Vip", "Seats", "First seen", "Meeting host"
 
 
-def raw(sandbox: Any) -> dict[tuple[str, str], dict[str, Any]]:
-    """(object, id) -> every field of a living record, under the names of mapping files."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    if hasattr(sandbox, "tables"):
-        names = {"Account": "company", "Contact": "contact", "Lead": "lead", "Opportunity": "deal",
-                 "Case": "case", "Event": "meeting"}  # fmt: skip
-        for table, name in names.items():
-            found |= {(name, row["Id"]): dict(row) for row in sandbox.tables[table].values()}
-        return found
-    names = {"companies": "company", "contacts": "contact", "deals": "deal", "meetings": "meeting",
-             "persons": "contact", "organizations": "company", "activities": "meeting"}  # fmt: skip
-    for lead in getattr(sandbox, "leads", {}).values():
-        labels = {k: f["field_name"] for k, f in sandbox.custom["deals"].items()}
-        plain = {labels.get(k, k): v for k, v in lead.items() if k != "update_time"}
-        found["deal", lead["id"]] = {
-            **plain,
-            "value": (lead["value"] or {}).get("amount"),
-            "org_id": lead["organization_id"],
-        }
-    for table, rows in sandbox.records.items():
-        for row in rows.values():
-            if "properties" in row:
-                found[names[table], row["id"]] = dict(row["properties"])
-            elif not row["is_deleted"]:
-                labels = {k: f["field_name"] for k, f in sandbox.custom[table].items()}
-                plain = {k: v for k, v in row.items() if k not in ("custom_fields", "id")}
-                for key in ("emails", "phones"):
-                    plain |= {key: [e["value"] for e in row[key]]} if row.get(key) else {}
-                if isinstance(plain.get("location"), dict):
-                    plain["location"] = plain["location"]["value"]
-                custom = {labels[k]: v for k, v in row.get("custom_fields", {}).items()}
-                found[names[table], str(row["id"])] = plain | custom
-    return found
-
-
-NEW_FIELD = r"POST .*(/properties/.*|Fields|/CustomField)$"
-"""The calls that make a custom field."""
+def custom(provider: str) -> dict[str, dict[str, Any]]:
+    """Changes of a mapping that fill custom fields which the account does not have."""
+    called = DESKS[provider].custom_name
+    contact = {
+        called(GOAL): "answers.Goal",
+        called(VIP): {"value": True},
+        called(SEATS): {"from": "answers.Seats", "as": "number"},
+        called(SEEN): {"from": "booking.start", "as": "date"},
+    }
+    return {"contact": {"fields": contact}, "deal": {"fields": {called(HOST): "host.full_name"}}}
 
 
 def test_provision_shows_asks_and_makes(account: Bridge, provider: str, folder: Path) -> None:
     """What is missing is shown and made once somebody said yes; then the check passes, and a
     booking is synced with the new fields."""
-    write(folder, provider, CUSTOM[provider])
-    sandbox = account.sandbox(provider)
-    names = [name for part in CUSTOM[provider].values() for name in part["fields"]]
+    write(folder, provider, custom(provider))
+    sandbox, desk = account.sandbox(provider), desk_in(account)
+    names = [name for part in custom(provider).values() for name in part["fields"]]
     plain = run(account, "check", "--connection", "1", code=1)
     assert all(f"has no field {name!r}" in plain for name in names)
     before = state(sandbox)
@@ -368,12 +310,12 @@ def test_provision_shows_asks_and_makes(account: Bridge, provider: str, folder: 
     no = run(account, *words, answer="n\n", code=1)
     assert "These custom fields would be made:" in no and "Make them?" in no
     assert all(f".{name} (" in no for name in names)
-    assert "seats (number)" in no.lower().replace("seats__c", "seats")
+    assert f".{desk.custom_name(SEATS)} (number)" in no
     assert (sandbox.writes(), state(sandbox)) == (0, before)
     begun = len(sandbox.log)
     yes = run(account, *words, answer="y\n")
     assert f"{provider}.yaml is good for connection 1" in yes
-    made = [call for call in sandbox.log[begun:] if re.match(NEW_FIELD, call)]
+    made = [call for call in sandbox.log[begun:] if re.match(desk.make_field, call)]
     assert len(made) == len(names)
     sandbox.calls.clear()
     again = run(account, *words)
@@ -381,18 +323,16 @@ def test_provision_shows_asks_and_makes(account: Bridge, provider: str, folder: 
     notes = {"Goal": "Growth", "Seats": "1.200"}
     account.sync(sample("booking_created", attendees=[person(1, notes=notes)]))
     assert account.delivery(provider).state == "synced", account.delivery(provider).error_message
-    (contact,) = (row for key, row in raw(sandbox).items() if key[0] == "contact")
-    goal, vip, seats, seen = CUSTOM[provider]["contact"]["fields"]
+    (contact,) = desk.records("contact")
+    goal, vip, seats, seen = (desk.custom_name(label) for label in (GOAL, VIP, SEATS, SEEN))
     assert contact[goal] == "Growth" and same(contact[seats], 1200)
-    # Pipedrive has no check boxes of one's own: the first option of the list is Yes.
-    wanted = 1 if provider == "pipedrive" else True
-    assert contact[seen] == "2026-12-01" and same(contact[vip], wanted)
+    assert contact[seen] == "2026-12-01" and contact[vip] is True
 
 
 @one
 def test_provision_with_yes_does_not_ask(account: Bridge, provider: str, folder: Path) -> None:
     """--yes makes the fields at once, and without --provision it makes nothing."""
-    write(folder, provider, CUSTOM[provider])
+    write(folder, provider, custom(provider))
     sandbox = account.sandbox(provider)
     run(account, "check", "--connection", "1", "--yes", code=1)
     assert sandbox.writes() == 0
@@ -402,13 +342,11 @@ def test_provision_with_yes_does_not_ask(account: Bridge, provider: str, folder:
 
 def test_provision_leaves_mistakes_alone(account: Bridge, provider: str, folder: Path) -> None:
     """A slip that no field would mend is still a mistake, and a field that cannot be is not offered."""
-    fields = {"hubspot": "Not Usable", "pipedrive": "anything", "salesforce": "No_suffix"}
-    section = "meeting" if provider == "pipedrive" else "contact"
-    extra = {section: {"fields": {fields[provider]: "attendee.email"}}}
-    write(folder, provider, extra)
+    section, field = DESKS[provider].no_field
+    write(folder, provider, {section: {"fields": {field: "attendee.email"}}})
     sandbox = account.sandbox(provider)
     output = run(account, "check", "--connection", "1", "--provision", "--yes", code=1)
-    assert f"has no field {fields[provider]!r}" in output and "would be made" not in output
+    assert f"has no field {field!r}" in output and "would be made" not in output
     assert sandbox.writes() == 0
 
 
@@ -416,8 +354,9 @@ def test_provision_makes_nothing_beside_other_mistakes(
     account: Bridge, provider: str, folder: Path
 ) -> None:
     """A field is made once the rest of the file is right, and not before."""
-    deal = {**CUSTOM[provider]["deal"], "stage": {"created": "Nowhere"}}
-    write(folder, provider, {**CUSTOM[provider], "deal": deal})
+    changes = custom(provider)
+    deal = {**changes["deal"], "stage": {"created": "Nowhere"}}
+    write(folder, provider, {**changes, "deal": deal})
     sandbox = account.sandbox(provider)
     output = run(account, "check", "--connection", "1", "--provision", "--yes", code=1)
     assert "No custom field is made before the other mistakes are mended" in output
@@ -429,8 +368,7 @@ def test_provision_makes_lists_and_what_somebody_says(
 ) -> None:
     """The options of a map become a list; a question is what the answer to the prompt says, and a
     type that there is not is asked for again."""
-    ending = "__c" if provider == "salesforce" else ""
-    plan, size = f"plan{ending}", f"size{ending}"
+    plan, size = (DESKS[provider].custom_name(label) for label in ("Plan", "Size"))
     table = {"one": "Basic", "two": "Pro"}
     fields = {
         plan: {"from": "answers.Plan", "as": {"map": table}},
@@ -446,16 +384,15 @@ def test_provision_makes_lists_and_what_somebody_says(
     notes = {"Plan": "two", "Size": "L; s"}
     account.sync(sample("booking_created", attendees=[person(1, notes=notes)]))
     assert account.delivery(provider).state == "synced", account.delivery(provider).error_message
-    (contact,) = (row for key, row in raw(account.sandbox(provider)).items() if key[0] == "contact")
-    there = {"hubspot": ("Pro", "L;S"), "pipedrive": (2, [1, 3]), "salesforce": ("Pro", "L;S")}
-    assert (contact[plan], contact[size]) == there[provider]
+    (contact,) = desk_in(account).records("contact")
+    assert (contact[plan], sorted(contact[size])) == ("Pro", ["L", "S"])
 
 
 def test_provision_makes_a_list_of_the_answers_that_were_given(
     account: Bridge, provider: str, folder: Path
 ) -> None:
     """Where stored bookings answered with several choices, the field takes these."""
-    field = {"hubspot": "topics", "pipedrive": "Topics", "salesforce": "Topics__c"}[provider]
+    field = DESKS[provider].custom_name("Topics")
     for number, chosen in enumerate((["Forms", "Routing"], ["Polls"], "Forms")):
         notes = {"Topics": chosen}
         account.post(sample("booking_created", id=str(number), attendees=[person(1, notes=notes)]))
@@ -558,8 +495,7 @@ def test_preview_says_create_change_and_leave(
     expected = {"company": "leave", "contact": "leave", "deal": "leave", "meeting": "change"}
     assert actions(change) == expected
     fields = {f["name"]: (f["old"], f["new"]) for f in change["records"][-1]["fields"]}
-    start = {"hubspot": "hs_timestamp", "pipedrive": "due_date", "salesforce": "StartDateTime"}[provider]  # fmt: skip
-    old, new_value = fields[start]
+    old, new_value = fields[DESKS[provider].field("meeting", "start")]
     assert old.startswith("2026-12-01") and new_value.startswith("2026-12-02")
     table = run(account, "preview", provider, moved, "--connection", "1")
     assert "change" in table and "2026-12-01" in table and "2026-12-02" in table
@@ -568,14 +504,10 @@ def test_preview_says_create_change_and_leave(
 def test_preview_shows_what_a_colleague_has_changed(account: Bridge, provider: str) -> None:
     """The old value is the one that stands in the CRM now, not the one that was written."""
     account.sync(sample("booking_created"))
-    sandbox = account.sandbox(provider)
-    title = {"hubspot": "hs_meeting_title", "pipedrive": "subject", "salesforce": "Subject"}[
-        provider
-    ]
-    table = sandbox.tables["Event"] if provider == "salesforce" else sandbox.records[
-        "meetings" if provider == "hubspot" else "activities"]  # fmt: skip
-    (row,) = table.values()
-    row.get("properties", row)[title] = "Talk with Jane"
+    desk = desk_in(account)
+    title = desk.field("meeting", "title")
+    (meeting,) = desk.records("meeting")
+    desk.change("meeting", meeting["id"], {"title": "Talk with Jane"})
     account.post(sample("booking_cancelled"))
     (found,) = live(account, provider, "--booking", SPOT)
     fields = {f["name"]: f for f in found["records"][-1]["fields"]}
@@ -624,9 +556,8 @@ def test_preview_of_a_form(account: Bridge, provider: str, tmp_path: Path) -> No
 
 def test_preview_says_which_bookings_fail(account: Bridge, provider: str, tmp_path: Path) -> None:
     """A booking that cannot be planned does not hide the others; the exit code is 1."""
-    broken = {"meeting": {"fields": {"x": {"from": "answers.Seats", "as": "number"}}}}
-    name = {"hubspot": "hs_meeting_location", "pipedrive": "location", "salesforce": "Location"}
-    broken["meeting"]["fields"] = {name[provider]: broken["meeting"]["fields"]["x"]}
+    place = DESKS[provider].field("meeting", "where")
+    broken = {"meeting": {"fields": {place: {"from": "answers.Seats", "as": "number"}}}}
     file = write(tmp_path, provider, broken, "draft.yaml")
     account.post(sample("booking_created", id="1", attendees=[person(1, notes={"Seats": "many"})]))
     account.post(sample("booking_created", id="2", attendees=[person(2, notes={"Seats": "5"})]))
@@ -679,7 +610,7 @@ def test_preview_shows_no_secret_and_takes_text_for_text(
 ) -> None:
     """The webhook's credential and tokens never show; brackets and braces in names are text."""
     spy = {"meeting": {"fields": {
-        {"hubspot": "hs_meeting_location", "pipedrive": "location", "salesforce": "Location"}[provider]:
+        DESKS[provider].field("meeting", "where"):
         {"template": "{{ payload.secret }}{{ payload.get('secret') }}{% for k in payload %}{{ k }} {% endfor %}"},
     }}}  # fmt: skip
     file = write(tmp_path, provider, spy, "draft.yaml")
@@ -704,21 +635,12 @@ def test_preview_shows_no_secret_and_takes_text_for_text(
 # What preview says is what happens
 
 
-def colleague(sandbox: Any, provider: str) -> None:
+def colleague(bridge: Bridge) -> None:
     """Somebody made a contact and a company by hand before."""
-    mail = "p1@globex.example"
-    if provider == "hubspot":
-        sandbox._insert("companies", {"properties": {"name": "Globex", "domain": "globex.example"}})
-        theirs = {"email": mail, "lastname": "Old", "hubspot_owner_id": "52"}
-        sandbox._insert("contacts", {"properties": theirs})
-    elif provider == "pipedrive":
-        theirs = {"is_deleted": False, "owner_id": 2, "add_time": "2026-01-01T00:00:00Z"}
-        sandbox.records["organizations"][5] = {"id": 5, "name": "globex.example", **theirs}
-        entry = {"value": mail, "primary": True, "label": "work"}
-        sandbox.records["persons"][6] = {"id": 6, "name": "Old", "emails": [entry], **theirs}
-    else:
-        sandbox._store("Account", {"Name": "Globex", "Website": "www.globex.example"})
-        sandbox._store("Contact", {"LastName": "Old", "Email": mail})
+    desk = desk_in(bridge)
+    desk.make("company", desk.known_company("globex.example"))
+    theirs = {"name": "Old", "email": "p1@globex.example", "owner": "mary@acme.example"}
+    desk.make("contact", theirs)
 
 
 def told(previews: list[dict[str, Any]]) -> tuple[list[Any], dict[tuple[str, str], dict[str, Any]]]:
@@ -740,12 +662,12 @@ def fits(row: dict[str, Any], values: dict[str, Any]) -> bool:
 
 def compare(bridge: Bridge, provider: str) -> None:
     """Preview all that is stored, sync it, and hold what was said to what then changed."""
-    sandbox = bridge.sandbox(provider)
-    before = raw(sandbox)
+    desk = desk_in(bridge)
+    before = desk.raw()
     created, changed = told(live(bridge, provider, "--since", "today"))
     bridge.settle()
     assert {d.state for d in bridge.deliveries()} == {"synced"}
-    after = raw(sandbox)
+    after = desk.raw()
     new = {key: row for key, row in after.items() if key not in before}
     for name, values in created:
         there = [key for key, row in new.items() if key[0] == name and fits(row, values)]
@@ -757,19 +679,17 @@ def compare(bridge: Bridge, provider: str) -> None:
         for name, (old, value) in said.items():
             assert same(row.get(name), old), (key, name)
             assert same(after[key].get(name), value), (key, name)
-        links = {"AccountId", "WhoId", "WhatId", "org_id", "person_id", "deal_id", "participants",
-                 "organization_id", "lead_id"}  # fmt: skip
         moved = {
             n for n in row.keys() | after[key].keys() if not same(row.get(n), after[key].get(n))
         }
-        assert moved - links <= set(said), key
+        assert moved - desk.link_fields <= set(said), key
     assert changed == {}
 
 
 def test_what_preview_says_then_happens(account: Bridge, provider: str) -> None:
     """New people, known ones, a colleague's contact, groups, a phone alone, moves and cancels: each
     record is created or changed as it was said, and no other."""
-    colleague(account.sandbox(provider), provider)
+    colleague(account)
     account.sync(sample("booking_created"))
     account.post(sample("booking_rescheduled"))
     account.post(sample("booking_created", id="11", attendees=[person(1, phone="+4915112345678")]))
@@ -806,40 +726,26 @@ def test_more_than_a_batch_is_previewed_as_one(
     compare(account, provider)
 
 
-def everywhere(changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The same changes for every CRM."""
-    return {name: changes for name in PROVIDERS}
-
-
 RULES: dict[str, dict[str, Any]] = {
-    "rules": {"hubspot": {"contact": {"fields": {
-        "phone": {"from": "attendee.phone", "write": "if_empty"},
-        "jobtitle": {"from": "answers.Job", "write": "append"},
-        "lastname": {"from": "attendee.last_name", "write": "untouched"},
-        "lifecyclestage": {"value": "lead", "write": "on_create"}}}},
-        "pipedrive": {"contact": {"fields": {
-            "phones": {"from": "attendee.phone", "write": "on_create"},
-            "name": {"from": "attendee.display_name", "write": "untouched"}}}},
-        "salesforce": {"contact": {"fields": {
-            "Phone": {"from": "attendee.phone", "write": "if_empty"},
-            "Title": {"from": "answers.Job", "write": "append"},
-            "LastName": {"from": "attendee.last_name", "write": "untouched"}}}}},
-    "open deals": everywhere({"deal": {"per": "open_deal_of_contact"}}),
-    "leads of the inbox": {**everywhere({}), "pipedrive": {"deal": {
-        "as": "lead", "fields": {"value": {"value": 500}, "expected_close_date": {
-            "from": "booking.start", "as": "date"}}}}},
-    "in turn": everywhere({"owner": {
-        "rule": "round_robin", "users": ["john@acme.example", "mary@acme.example"]}}),
-    "history": everywhere({"meeting": {
-        "on_reschedule": "keep_history", "on_cancel": "delete"}}),
+    "as it comes": {},
+    "open deals": {"deal": {"per": "open_deal_of_contact"}},
+    "in turn": {"owner": {"rule": "round_robin", "users": ["john@acme.example", "mary@acme.example"]}},
+    "history": {"meeting": {"on_reschedule": "keep_history", "on_cancel": "delete"}},
 }  # fmt: skip
+RULED = [
+    pytest.param(crm, changes, id=f"{crm}-{name}")
+    for crm, desk in DESKS.items()
+    for name, changes in {**RULES, **desk.own_rules}.items()
+]
 
 
-@pytest.mark.parametrize("rules", RULES)
-def test_preview_keeps_to_rules(account: Bridge, provider: str, folder: Path, rules: str) -> None:
+@pytest.mark.parametrize(("provider", "rules"), RULED)
+def test_preview_keeps_to_rules(
+    account: Bridge, provider: str, folder: Path, rules: dict[str, Any]
+) -> None:
     """Write rules, open deals, owners in turn, kept histories: said as they are then done."""
-    write(folder, provider, RULES[rules][provider])
-    colleague(account.sandbox(provider), provider)
+    write(folder, provider, rules)
+    colleague(account)
     job = {"Job": "CEO"}
     account.post(
         sample("booking_created", id="1", attendees=[person(1, phone="+4915112345678", notes=job)])
@@ -879,9 +785,6 @@ def different(bridge: Bridge, old: Path, new: Path, *words: str) -> set[str]:
     return named
 
 
-TITLES = {"hubspot": ("dealname", "hs_meeting_location", "email", "lastname"),
-          "pipedrive": ("title", "location", "emails", "name"),
-          "salesforce": ("Name", "Location", "Email", "LastName")}  # fmt: skip
 EVERY = {"new", "cancelled", "support", "long", "mary", "moved"}
 DIFFERENCES: list[tuple[str, Any, set[str]]] = [
     ("nothing", {}, set()),
@@ -925,10 +828,10 @@ def bookings(bridge: Bridge) -> None:
 
 def named(changes: Any, provider: str) -> Any:
     """Changes with the fields' names in one CRM."""
-    deal, place, mail, _ = TITLES[provider]
-    text = (
-        json.dumps(changes).replace("$deal", deal).replace("$place", place).replace("$mail", mail)
-    )
+    text, field = json.dumps(changes), DESKS[provider].field
+    for word, name in (("$deal", field("deal", "title")), ("$place", field("meeting", "where")),
+                       ("$mail", field("contact", "email"))):  # fmt: skip
+        text = text.replace(word, name)
     return json.loads(text)
 
 
@@ -995,7 +898,7 @@ def test_a_changed_file_counts_from_the_next_batch(
     """No restart: the same worker plans the next batch by the new file, and says by which."""
     book(account, 1)
     old = account.services.mappings[provider].version
-    title = TITLES[provider][0]
+    title = DESKS[provider].field("deal", "title")
     write(folder, provider, {"deal": {"fields": {title: {"value": "By the new file"}}}})
     book(account, 2)
     assert title_of(account, provider, "1") == "Discovery Call: P1 Test"
@@ -1020,7 +923,8 @@ def test_a_change_takes_effect_within_one_backlog(
         original(self, plan, report)
         applied.append(len(plan.changes))
         if len(applied) == 1:
-            changes = {"deal": {"fields": {TITLES[provider][0]: {"value": "Changed"}}}}
+            title = DESKS[provider].field("deal", "title")
+            changes = {"deal": {"fields": {title: {"value": "Changed"}}}}
             write(folder, provider, changes)
 
     for number in range(6):
@@ -1093,7 +997,7 @@ def test_a_file_that_the_crm_speaks_against_is_refused_loudly(
         book(account, 1)
     assert not [entry for entry in logs if entry["event"] == "mapping_refused"]
     assert account.sandbox(provider).calls == calls
-    title = TITLES[provider][0]
+    title = DESKS[provider].field("deal", "title")
     write(folder, provider, {"deal": {"fields": {title: {"value": "Mended"}}}})
     book(account, 3)
     assert title_of(account, provider, "3") == "Mended"
@@ -1114,7 +1018,7 @@ def test_a_worker_that_starts_keeps_the_file_that_fitted_last(
         assert "The one before it stays in use" in problem and "no_such_field" in problem
     assert versions(account) == {"1": good, "2": good, "3": good}
     assert {row.state for row in account.deliveries()} == {"synced"}
-    title = TITLES[provider][0]
+    title = DESKS[provider].field("deal", "title")
     write(folder, provider, {"deal": {"fields": {title: {"value": "Mended"}}}})
     account.drainer = Drainer(account.services)
     book(account, 4)
@@ -1137,13 +1041,13 @@ def test_resync_applies_a_new_file_to_past_bookings(
     asked = sandbox.total_calls
     account.settle()
     assert sandbox.total_calls == asked and sandbox.writes() == 0
-    title = TITLES[provider][0]
+    title = DESKS[provider].field("deal", "title")
     slug = {"template": "{{ meeting_type.slug }} {{ attendee.first_name }}"}
     write(folder, provider, {"deal": {"fields": {title: slug}}})
     book(account, 4)
     new = account.services.mappings[provider].version
     assert versions(account) == {"1": old, "2": old, "3": old, "4": new}
-    before = raw(sandbox)
+    before = desk_in(account).raw()
     output = run(account, *words)
     assert f"3 bookings are synced again with {provider}.yaml {new}" in output
     sandbox.calls.clear()
@@ -1152,7 +1056,7 @@ def test_resync_applies_a_new_file_to_past_bookings(
     assert [title_of(account, provider, n) for n in "1234"] == [
         f"discovery-call P{n}" for n in "1234"
     ]
-    after = raw(sandbox)
+    after = desk_in(account).raw()
     assert after.keys() == before.keys()
     touched = {key for key in after if after[key] != before[key]}
     assert len(touched) == 3 and {name for name, _ in touched} == {"deal"}
@@ -1170,7 +1074,7 @@ def test_resync_reaches_what_is_being_written(
     account: Bridge, provider: str, folder: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     """A batch that was planned by the file before is planned once more by the one in use."""
-    note, title = Batch.note_intents, TITLES[provider][0]
+    note, title = Batch.note_intents, DESKS[provider].field("deal", "title")
     slug = {"template": "{{ meeting_type.slug }}"}
 
     def resync_meanwhile(batch: Batch, settled: Diff) -> None:
@@ -1194,7 +1098,7 @@ def test_resync_takes_in_what_was_skipped_or_had_failed(
     account: Bridge, provider: str, folder: Path
 ) -> None:
     """A booking that the old file left out, or failed for, is made by the new one."""
-    name = TITLES[provider][1]
+    name = DESKS[provider].field("meeting", "where")
     strict = {"meeting": {"fields": {name: {"from": "answers.Seats", "as": "number"}}}}
     write(folder, provider, {**strict, "skip": [{"when": {"attendee.first_name": "P1"}}]})
     account.drain(warm_only=True)
@@ -1225,45 +1129,30 @@ def test_resync_works_on_the_file_in_use(account: Bridge, provider: str, tmp_pat
 
 # Reads that write rules need
 
-PHONES = {"hubspot": "phone", "salesforce": "Phone"}
+BATCHED = [name for name, desk in DESKS.items() if desk.batch_reads]
 
 
-@pytest.mark.parametrize("provider", PHONES, indirect=True)
+@pytest.mark.parametrize("provider", BATCHED)
 def test_reads_for_if_empty_are_batched(account: Bridge, provider: str, folder: Path) -> None:
     """Whatever the number of contacts: one read a batch, for new ones and for known ones."""
-    phone = PHONES[provider]
+    desk = desk_in(account)
+    phone = desk.field("contact", "phone")
     rules = {"contact": {"fields": {phone: {"from": "attendee.phone", "write": "if_empty"}}},
              "company": "none"}  # fmt: skip
     write(folder, provider, rules)
     account.drain(warm_only=True)
     sandbox = account.sandbox(provider)
     number = min(account.services.adapter(1).batch_size, 60)
-    reading = (
-        ("/contacts/batch/read", "/contacts/search")
-        if provider == "hubspot"
-        else ("/composite/query",)
-    )
 
     def reads() -> int:
-        return sum(n for call, n in sandbox.calls.items() if call.endswith(reading))
+        return sum(n for call, n in sandbox.calls.items() if call.endswith(desk.batch_reads))
 
     def mobile(index: int, digit: int) -> str:
         return f"+49151{digit}{index:06d}"
 
     for index in range(number):
-        theirs = {"email": f"p{index}@globex.example", "lastname": "Old"}
-        if provider == "hubspot":
-            sandbox._insert(
-                "contacts",
-                {"properties": {**theirs, "phone": mobile(index, 1)} if index % 2 else theirs},
-            )
-        else:
-            row = {
-                "Email": theirs["email"],
-                "LastName": "Old",
-                "Phone": mobile(index, 1) if index % 2 else None,
-            }
-            sandbox._store("Contact", row)
+        theirs = {"email": f"p{index}@globex.example", "name": "Old"}
+        desk.make("contact", theirs | ({"phone": mobile(index, 1)} if index % 2 else {}))
     sandbox.calls.clear()
     for index in range(number):
         people = [person(index, phone=mobile(index, 2))]

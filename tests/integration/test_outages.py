@@ -19,10 +19,8 @@ from app.store.engine import utcnow
 from app.store.models import ConnectionRow, DeliveryRow
 from app.store.states import DeliveryState
 from sandbox.faults import Fault
-from sandbox.hubspot import checks as hubspot_checks
-from sandbox.pipedrive import values as pipedrive_values
-from sandbox.salesforce import schema as salesforce_schema
 from tests.bridge import ADAPTERS, PROVIDERS, Bridge, sample
+from tests.contract.desk import desk_in
 from tests.contract.test_adapters import REFUSED, only, person
 from tests.thorough import some
 from workers.drain import Drainer
@@ -263,12 +261,12 @@ def test_a_refusal_names_the_field_and_is_told_once(crm: Bridge, provider: str) 
     assert crm.delivery(provider).error_fields == {}
 
 
-def test_what_failed_is_listed_and_tried_again_in_bulk(
-    crm: Bridge, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_failed_is_listed_and_tried_again_in_bulk(crm: Bridge) -> None:
     """`deliveries list` shows it, `deliveries retry --all` gives it new tries."""
+    only(crm).forbidden_names.add("Forbidden")
     for number in range(3):
-        crm.post(sample("booking_created", id=f"b{number}", attendees=[REFUSED]))
+        who = person("jane@globex.example", lastname="Forbidden")
+        crm.post(sample("booking_created", id=f"b{number}", attendees=[who]))
     crm.settle()
     runner = crm.app.test_cli_runner()
     listed = runner.invoke(args=["deliveries", "list"], env={"COLUMNS": "250"})
@@ -282,10 +280,7 @@ def test_what_failed_is_listed_and_tried_again_in_bulk(
     assert len(told.get_json()["bookings"]) == 3
     wrong = crm.app.test_client().get("/api/v1/bookings?state=x", headers=headers)
     assert wrong.status_code == 400 and "failed" in wrong.get_json()["error"]["message"]
-    monkeypatch.setattr(hubspot_checks, "LONGEST_EMAIL", 1000)
-    monkeypatch.setattr(pipedrive_values, "LONGEST_EMAIL", 1000)
-    for field in ("Email", "LastName"):
-        monkeypatch.setitem(salesforce_schema.FIELDS["Contact"], field, 1000)
+    only(crm).forbidden_names.clear()
     crm.drainer = Drainer(crm.services)
     again = runner.invoke(args=["deliveries", "retry", "--all"])
     assert "3 deliveries are tried again" in again.output
@@ -340,9 +335,7 @@ def test_one_poisoned_among_a_hundred(crm: Bridge, provider: str) -> None:
             who = REFUSED if number == poisoned else person(f"{prefix}{number}@gmail.com")
             payload = sample("booking_created", id=f"{prefix}{number}", attendees=[who])
             crm.post(payload)
-        for window in ("window", "search_window", "burst", "search_burst"):
-            if hasattr(sandbox, window):
-                getattr(sandbox, window).limit = 10**6
+        desk_in(crm).lift_limits()
         crm.settle(120)
         return sandbox.total_calls - before
 

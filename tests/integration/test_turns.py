@@ -15,22 +15,18 @@ from app.domain.errors import InvalidRecord
 from app.domain.rate_limits import MakeWay
 from app.store.models import DeliveryRow, RecordLink
 from crm_adapters.finder import number_at_end
-from crm_adapters.salesforce import sending as salesforce
 from sandbox.serve import load_sandbox
 from tests.between import Asked, Between, Right
 from tests.bridge import PROVIDERS, Bridge, sample
+from tests.contract.desk import desk_in
 from tests.contract.test_adapters import only, person
 from workers import drain
 from workers.turn import LONG, PARTS, SHORT, Turn
 
-A_CALL = {"hubspot": 0.7, "salesforce": 0.3, "pipedrive": 0.3}
-"""Seconds that a call to the CRM takes, on the tests' own clock."""
 A_NODE = 0.015
-"""Seconds more for each record in a call of Salesforce's, which writes many in one."""
+"""Seconds more for each record in a call that writes many, each with a name of its own."""
 LONGEST_WAIT = 3.0
 """Seconds that we promise."""
-BACKLOG = {"hubspot": 120, "salesforce": 200, "pipedrive": 10}
-"""Bookings. Pipedrive takes four searches a second."""
 LIVE = "somebody.example"
 """What is in every call about the live booking; an address has its @ in another form in a path."""
 
@@ -67,9 +63,11 @@ def crm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bridge]:
 @pytest.fixture
 def slow(crm: Bridge, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
     """The CRM takes its time."""
-    slow = Slow(A_CALL[next(iter(crm.served))])
+    desk = desk_in(crm)
+    slow = Slow(desk.seconds_a_call)
     monkeypatch.setattr(drain, "Turn", partial(Turn, clock=slow.clock))
-    monkeypatch.setattr(salesforce, "monotonic", slow.clock)
+    for name in desk.clocks:
+        monkeypatch.setattr(name, slow.clock)
     between = next(iter(crm.served.values()))
     assert isinstance(between, Between)
     with between.answering(slow):
@@ -92,8 +90,7 @@ def book(crm: Bridge, name: str = "live", email: str = f"live@{LIVE}") -> None:
 
 def test_a_live_booking_gets_in_between_the_calls_of_a_backlog(crm: Bridge, slow: Slow) -> None:
     """It was posted while a batch began; the CRM hears of it before the rest of that batch."""
-    provider = next(iter(crm.served))
-    number = BACKLOG[provider]
+    number = desk_in(crm).backlog
     fill(crm, number)
     between, begun = next(iter(crm.served.values())), []
 
@@ -116,8 +113,7 @@ def test_a_live_booking_gets_in_between_the_calls_of_a_backlog(crm: Bridge, slow
 
 def test_a_backlog_comes_to_its_end_among_live_bookings(crm: Bridge, slow: Slow) -> None:
     """Each second somebody books: what is cut is not begun anew for ever."""
-    provider = next(iter(crm.served))
-    number = BACKLOG[provider]
+    number = desk_in(crm).backlog
     fill(crm, number)
     between, booked = next(iter(crm.served.values())), [0.0]
 
@@ -137,7 +133,7 @@ def test_a_backlog_comes_to_its_end_among_live_bookings(crm: Bridge, slow: Slow)
 
 def test_what_made_way_is_not_looked_for_as_if_it_had_been_begun(crm: Bridge, slow: Slow) -> None:
     """A cut comes before a call, never in it: no record is in doubt, and none is waited for."""
-    fill(crm, BACKLOG[next(iter(crm.served))])
+    fill(crm, desk_in(crm).backlog)
     between, posts = next(iter(crm.served.values())), Counter[str]()
 
     def booked_at_a_create(asked: Asked, right: Right) -> None:
@@ -156,8 +152,7 @@ def test_what_made_way_is_not_looked_for_as_if_it_had_been_begun(crm: Bridge, sl
 
 def test_a_batch_without_an_end_notes_what_it_has_done(crm: Bridge, slow: Slow) -> None:
     """Nobody waits; still it is cut after a while, so that what is done is not done again."""
-    provider = next(iter(crm.served))
-    number = BACKLOG[provider]
+    number = desk_in(crm).backlog
     fill(crm, number)
     between, noted = next(iter(crm.served.values())), []
 

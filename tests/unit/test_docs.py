@@ -47,12 +47,13 @@ def test_every_dependency_has_its_reason() -> None:
 
 
 def test_every_provider_has_all_its_parts() -> None:
-    """Adapter, mapping file, sandbox and a word in the README."""
+    """Adapter, mapping file, sandbox and desk."""
     for name in PROVIDERS:
         assert (ROOT / f"config/mappings/{name}.yaml").exists()
         parts = (ROOT / f"crm_adapters/{name}.py", ROOT / f"crm_adapters/{name}/adapter.py")
         assert any(part.exists() for part in parts)
         assert any((ROOT / f"sandbox/{part}").exists() for part in (f"{name}.py", name))
+        assert (ROOT / f"tests/contract/desk_{name}.py").exists()
 
 
 def test_the_links_of_the_readme_lead_somewhere() -> None:

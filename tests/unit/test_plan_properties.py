@@ -370,7 +370,7 @@ def lenient(node: Any) -> Any:
 @st.composite
 def mappings(draw: st.DrawFn, provider: str) -> FieldMapping:
     """A mapping file that is good by schema and loader, overrides and all."""
-    leads = provider == "salesforce"
+    leads = ObjectName.LEAD in shape_of(provider).objects
     plain = draw(rules(leads)) | draw(
         some(
             meeting_types=st.dictionaries(

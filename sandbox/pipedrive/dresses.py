@@ -1,0 +1,54 @@
+"""Accounts of Pipedrive that are not plain: each kind of sandbox.accounts.KINDS, made of a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def _poor(sandbox: Any) -> None:
+    """The smallest edition, the least rights."""
+    # By the published specification of v2 our scopes do not read activityFields.
+    sandbox.activity_fields_need_admin = True
+    sandbox.account.loses_scopes("deal-fields:full")
+    sandbox.gone_v1 = {"/users": 410, "/participants": 404}
+    sandbox.searches_slower(6)
+
+
+def _strict(sandbox: Any) -> None:
+    """Rules of the admin for what no file of ours writes badly."""
+    account = sandbox.account
+    sandbox.strict_nulls()
+    account.refuses("deals", message="A won deal needs a value", where={"status": "won"},
+                    lacks="value", fields=("value",))  # fmt: skip
+    account.longest("deals", "title", 120)
+    account.user("gone@acme.example", "Gil Gone", active=False)
+    sandbox.searches_slower(8)
+
+
+def _full(sandbox: Any) -> None:
+    """Many of everything."""
+    for number in range(20):
+        sandbox.account.user(f"user{number}@acme.example", f"User {number}")
+        line, last = {"id": 50 + number, "name": f"Line {number}", "order_nr": 10 + number}, 5
+        sandbox.pipelines.append(line)
+        sandbox.stages += [
+            {"id": 100 + number * last + place, "name": f"Step {place}", "pipeline_id": line["id"],
+             "order_nr": place} for place in range(last)
+        ]  # fmt: skip
+        for kind in ("persons", "organizations", "deals"):
+            key = f"{number:02d}{kind[0]}".ljust(40, "0")
+            # Two of each name: the old one and the one that came after it.
+            field = {
+                "field_code": key,
+                "field_name": f"Extra {number // 2}",
+                "field_type": "varchar",
+            }
+            sandbox.custom[kind][key] = field
+
+
+DRESSES: Mapping[str, Callable[[Any], None]] = {
+    "poor": _poor,
+    "strict": _strict,
+    "full-grown": _full,
+}
