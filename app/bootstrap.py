@@ -99,9 +99,8 @@ def bootstrap(
     tokens = TokenService(store, cipher, providers, settings.oauth_timeout)
     notifier = _notifier(settings, providers, store)
     waker = Waker(settings.redis_url)
-    budget = RedisBudget(waker.redis)
 
-    outside = _Outside(settings, providers, store, tokens, budget)
+    outside = _Outside(settings, providers, store, tokens, RedisBudget(waker.redis))
     sources = Sources(settings, store, cipher, outside.meetergo)
     intake = Intake(sources, store, cipher, lambda: any(mappings[name].form for name in providers))
     rereader = Rereader(store, intake, sources, waker.wake)

@@ -196,7 +196,7 @@ def test_appointments_that_are_deleted_during_a_walk_hide_no_other(
             del meetergo.sandbox.appointments[f"b{number}"]
 
     meddled(crm, meetergo, ("created", 1), delete)
-    assert known(crm) == {f"b{number}" for number in range(50)}
+    assert known(crm) == {f"b{number}" for number in range(250)}
 
 
 def test_more_than_a_page_may_start_at_one_moment(crm: Bridge, meetergo: Served) -> None:

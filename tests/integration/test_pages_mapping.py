@@ -643,7 +643,10 @@ def fits(value: Any, schema: dict[str, Any], every: dict[str, Any], place: str =
         assert isinstance(value, tuple(names[kind] for kind in kinds)), place
     if "enum" in schema:
         assert value in schema["enum"], place
-    if "object" in kinds:
+    if "object" in kinds and "additionalProperties" in schema:
+        for name, part in value.items():
+            fits(part, schema["additionalProperties"], every, f"{place}.{name}")
+    elif "object" in kinds:
         assert set(value) == set(schema["properties"]) == set(schema["required"]), place
         for name, part in schema["properties"].items():
             fits(value[name], part, every, f"{place}.{name}")

@@ -108,7 +108,7 @@ def test_a_wake_up_that_found_the_lease_taken_is_made_up_for(tmp_path: Path) -> 
     bridge.post(sample("booking_created"))
     posted = []
 
-    work = bridge.drainer._work
+    work = bridge.drainer._drain_account
 
     def work_then_arrive(lease: Any, row: Any, deadline: float) -> None:
         work(lease, row, deadline)
@@ -116,7 +116,7 @@ def test_a_wake_up_that_found_the_lease_taken_is_made_up_for(tmp_path: Path) -> 
             posted.append(bridge.post(sample("booking_created", id="late")))
             bridge.drain()  # another worker, woken by it, finds the lease taken
 
-    bridge.drainer._work = work_then_arrive
+    bridge.drainer._drain_account = work_then_arrive
     bridge.drain()
     assert {d.state for d in bridge.deliveries()} == {"synced"}
     assert len(bridge.deliveries()) == 2
