@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sandbox.core import REFUSED
 from tests.bridge import Bridge, sample
 from tests.contract.desk import desk_in
 from tests.contract.test_adapters import only, view
@@ -15,9 +16,10 @@ NUMBER = "0151 23456789"
 
 
 def looks(crm: Bridge) -> int:
-    """Calls that looked for something since the last count."""
+    """Calls that looked for something since the last count; one refused by a limit is said again."""
     asked = desk_in(crm).searches
-    calls = sum(number for call, number in only(crm).calls.items() if call.endswith(asked))
+    answered = {c: n for c, n in only(crm).calls.items() if not c.startswith(REFUSED)}
+    calls = sum(number for call, number in answered.items() if call.endswith(asked))
     only(crm).calls.clear()
     return int(calls)
 
