@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
+import time
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from werkzeug.serving import make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 from sandbox.core import Sandbox
 from sandbox.oauth import CLIENT_ID, CLIENT_SECRET
@@ -24,13 +27,50 @@ def load_sandbox(provider: str) -> type[Sandbox]:
     raise LookupError(f"sandbox.{provider} has no Sandbox named {provider!r}")
 
 
+class Handler(WSGIRequestHandler):
+    """One connection, kept open between calls as the CRMs keep theirs."""
+
+    protocol_version = "HTTP/1.1"
+    served: Served
+    began: float
+
+    def setup(self) -> None:
+        """Begin with a connection."""
+        super().setup()
+        # Headers and body are two writes: without this the second one waits for an acknowledgement.
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.served.connections.add(self.connection)
+
+    def finish(self) -> None:
+        """End with it."""
+        self.served.connections.discard(self.connection)
+        super().finish()
+
+    def parse_request(self) -> bool:
+        """Read a call, of which the first line has just come."""
+        self.began = time.monotonic()
+        return super().parse_request()
+
+    def run_wsgi(self) -> None:
+        """Answer it, and note how long that took."""
+        super().run_wsgi()
+        if not self.path.startswith("/_"):
+            self.served.times.append((self.began, time.monotonic()))
+        # The sandbox has closed it: the answer is lost, and no other call comes this way.
+        self.close_connection = self.close_connection or self.connection.fileno() < 0
+
+
 class Served:
     """A sandbox with a running server."""
 
     def __init__(self, sandbox: Any, port: int = 0) -> None:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self.sandbox = sandbox
-        self._server = make_server(HOST, port, sandbox.app, threaded=True)
+        self.connections: set[socket.socket] = set()
+        self.times: list[tuple[float, float]] = []
+        """When it began and ended to work on each call: seconds on this machine's monotonic clock."""
+        handler = type("Handler", (Handler,), {"served": self})
+        self._server = make_server(HOST, port, sandbox.app, threaded=True, request_handler=handler)
         self.url = f"http://{HOST}:{self._server.server_port}"
         # The interval is what stop() waits for: half a second a sandbox is a lot in a test run.
         serve = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
@@ -53,6 +93,9 @@ class Served:
         }
 
     def stop(self) -> None:
-        """End the server."""
+        """End the server, and what is still open."""
         self._server.shutdown()
         self._server.server_close()
+        for connection in list(self.connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)

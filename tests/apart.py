@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import time
-from collections.abc import Iterable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -13,32 +11,15 @@ import requests
 
 from sandbox.serve import Served, load_sandbox
 
-TIMES = "/_apart/times"
-
-
-class Timed:
-    """A WSGI app that notes when it worked on calls, and says so at TIMES."""
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-        self._times: list[tuple[float, float]] = []
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        if environ["PATH_INFO"] == TIMES:
-            start_response("200 OK", [("Content-Type", "application/json")])
-            return [json.dumps(self._times).encode()]
-        began = time.monotonic()
-        answer = list(self._app(environ, start_response))
-        self._times.append((began, time.monotonic()))
-        return answer
+TIMES = "/_sandbox/times"
 
 
 def _serve(name: str, settings: dict[str, Any], pipe: Connection) -> None:
     sandbox = load_sandbox(name)()
     for key, value in settings.items():
         setattr(sandbox, key, value)
-    sandbox.app.wsgi_app = Timed(sandbox.app.wsgi_app)
     served = Served(sandbox)
+    sandbox.app.add_url_rule(TIMES, "times", lambda: json.dumps(served.times))
     pipe.send((served.url, served.environment()))
     pipe.recv()
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import or_, select, update
+from sqlalchemy import Row, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.domain.errors import RetryLater, Unauthorized
@@ -17,7 +17,7 @@ from app.oauth import exchange
 from app.oauth.grants import EARLY, SPARE, Grant, back_off, lifetime_of, refresh_spread
 from app.security.encryption import Cipher
 from app.store.access_models import Revocation
-from app.store.connections import Problem, connection_of, set_status
+from app.store.connections import Problem, set_status, tokens_of
 from app.store.engine import Store, utcnow
 from app.store.leases import SKEW
 from app.store.models import ConnectionRow
@@ -183,12 +183,12 @@ class TokenService:
 
     def _read(self, connection_id: int) -> Grant:
         with self._store.read() as session:
-            row = connection_of(session, connection_id)
+            row = tokens_of(session, connection_id)
         if row.status == ConnectionStatus.EXPIRED or not row.token_encrypted:
             raise Unauthorized("The connection has no valid grant.")
         return self._grant(row)
 
-    def _grant(self, row: ConnectionRow) -> Grant:
+    def _grant(self, row: ConnectionRow | Row[Any]) -> Grant:
         tokens = (
             json.loads(self._cipher.decrypt(row.token_encrypted, PURPOSE))
             if row.token_encrypted

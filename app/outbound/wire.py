@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -79,6 +80,7 @@ class BoundedTransport(HTTPAdapter):
         """`at_once`: how many threads call together; `most_bytes`: of an answer, decompressed."""
         self._gate = gate or RateLimiter()
         self._most_bytes = most_bytes
+        self._surroundings: dict[str, dict[str, Any]] = {}
         super().__init__(pool_maxsize=at_once)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -97,6 +99,7 @@ class BoundedTransport(HTTPAdapter):
 
         Nobody follows a redirect, and requests fails over an address that is none: it does not see it.
         """
+        kwargs |= self._settings_for(urlsplit(str(request.url)))
         response = super().send(request, *args, **kwargs)
         response.headers.pop("Location", None)
         try:
@@ -106,6 +109,18 @@ class BoundedTransport(HTTPAdapter):
             response.close()
             raise
         return response
+
+    def _settings_for(self, url: SplitResult) -> dict[str, Any]:
+        """The proxies and the certificates that the environment names for a host, read once.
+
+        Requests reads the whole environment for every call, which costs more than the call.
+        """
+        host = f"{url.scheme}://{url.netloc}"
+        if host not in self._surroundings:
+            with requests.Session() as session:
+                found = session.merge_environment_settings(f"{host}/", {}, None, None, None)
+            self._surroundings[host] = {name: found[name] for name in ("proxies", "verify")}
+        return self._surroundings[host]
 
 
 def bounded_session(
@@ -124,6 +139,7 @@ def bound(
     most_bytes: int = MOST_BYTES,
 ) -> None:
     """Let a session keep these bounds."""
+    session.trust_env = False
     session.headers["Accept-Encoding"] = "gzip, deflate"
     for scheme in ("https://", "http://"):
         session.mount(scheme, BoundedTransport(gate, at_once, most_bytes))

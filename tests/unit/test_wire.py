@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from urllib3 import PoolManager
 from urllib3.connection import HTTPConnection
 
 from app.domain.rate_limits import RateLimiter
-from app.outbound.wire import PIECE, BoundedTransport, watch
+from app.outbound.wire import PIECE, BoundedTransport, bounded_session, watch
 
 
 class Lost(Exception):
@@ -64,3 +69,45 @@ def test_a_proxy_makes_no_difference(scheme: str) -> None:
     through = BoundedTransport(RateLimiter()).proxy_manager_for("http://proxy.example:3128")
     for pools in (direct, through):
         assert "send" in vars(pools.pool_classes_by_scheme[scheme].ConnectionCls)
+
+
+@contextmanager
+def listening() -> Iterator[tuple[int, list[tuple[str, str]]]]:
+    """A server; its port, and for each call that it gets the address and the authorization."""
+    calls: list[tuple[str, str]] = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            calls.append((self.path, self.headers["Authorization"]))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Listener) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield server.server_port, calls
+        server.shutdown()
+
+
+def test_the_environment_names_proxies_and_no_credentials(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A call takes the proxy that is meant for its host, and never a password of a netrc file."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    with listening() as (port, calls), bounded_session() as session:
+        here = f"http://127.0.0.1:{port}"
+        monkeypatch.setenv("http_proxy", here)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        for address in ("http://crm.example/a", f"{here}/b", "http://crm.example/c"):
+            answer = session.get(address, headers={"Authorization": "Bearer t"}, timeout=5)
+            assert answer.status_code == 204
+    assert [address for address, _ in calls] == [
+        "http://crm.example/a",
+        "/b",
+        "http://crm.example/c",
+    ]
+    assert {authorization for _, authorization in calls} == {"Bearer t"}
