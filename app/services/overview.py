@@ -11,7 +11,7 @@ from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.crm.objects import ObjectName, Ref
-from app.domain.booking import Booking
+from app.domain.booking import Booking, MeetingOutcome
 from app.domain.events import Event
 from app.security.encryption import Cipher
 from app.services.watch import Waiting, waiting
@@ -25,6 +25,7 @@ from app.store.models import BookingRow, ConnectionRow, DeliveryRow, EventRow, S
 from app.store.states import DeliveryState
 from app.sync.ledger_entry import LedgerEntry
 from app.sync.lookups import is_own_company
+from config.providers import Provider
 
 MOST_LOG = 50
 """Lines of the sync log that a booking's page shows, the newest ones."""
@@ -73,8 +74,8 @@ class BookingView:
     start: str
     timezone: str
     status: str
-    outcome: str | None
-    """held or no_show, where somebody said so."""
+    outcome: MeetingOutcome | None
+    """Where somebody said so."""
     deliveries: tuple[DeliveryView, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -100,6 +101,29 @@ class BookingDetail:
     view: BookingView
     booking: Booking
     log: tuple[LogView, ...]
+
+
+@dataclass(frozen=True)
+class ConnectionView:
+    """A CRM account and how it is, for scripts."""
+
+    id: int
+    provider: str
+    account: str
+    account_id: str
+    status: str
+    since: str
+    problem: str | None
+    error: str | None
+    next_step: str | None
+    mapping_problem: str | None
+    access: str
+    """oauth, or key for one that a person made by hand."""
+    expires_at: str | None
+    scopes: list[str] | None
+    scopes_lacking: list[str]
+    parked: int
+    """Bookings that wait for it."""
 
 
 class Overview:
@@ -159,6 +183,26 @@ class Overview:
         """A connection by its number."""
         with self._store.read() as session:
             return session.get(ConnectionRow, connection_id)
+
+    def connection_view(self, row: ConnectionRow, provider: Provider) -> ConnectionView:
+        """How a connection to a provider is."""
+        return ConnectionView(
+            id=row.id,
+            provider=row.provider,
+            account=row.account,
+            account_id=row.account_id,
+            status=row.status,
+            since=row.status_since.isoformat(),
+            problem=row.problem,
+            error=row.last_error,
+            next_step=row.next_step,
+            mapping_problem=row.mapping_problem,
+            access=row.auth,
+            expires_at=row.expires_at.isoformat() if row.expires_at else None,
+            scopes=row.scopes,
+            scopes_lacking=sorted(provider.lacking(row.scopes)),
+            parked=self.parked(row.id),
+        )
 
     def event(self, event_id: int) -> Event | None:
         """A stored webhook by its number, without the booking's credential."""
@@ -220,7 +264,7 @@ class Overview:
             start=booking.start.isoformat(),
             timezone=booking.timezone,
             status=booking.status.value,
-            outcome=booking.outcome.value if booking.outcome else None,
+            outcome=booking.outcome,
             deliveries=tuple(self._delivery(session, booking, d, c) for d, c in pairs),
         )
 

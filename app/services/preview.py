@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import func, select
 
@@ -29,6 +29,9 @@ from app.sync.desired import DesiredBooking
 from app.sync.diff_state import Diff
 from app.sync.values import blank, same
 
+Action = Literal["create", "change", "delete", "leave", "problem"]
+"""What would be done to a record; a problem: it could not be written."""
+
 
 @dataclass(frozen=True)
 class FieldView:
@@ -46,8 +49,7 @@ class RecordView:
     """One record: what would be done to it."""
 
     object: str
-    action: str
-    """create, change, delete, leave, or problem."""
+    action: Action
     record_id: str | None
     url: str
     fields: tuple[FieldView, ...]
@@ -279,10 +281,14 @@ class _Teller:
             notes = ("It is made as a lead of the Leads inbox.", *notes)
         fields = tuple(self._fields(change))
         links = tuple(dict.fromkeys(link.object.value for link in change.links_to_add))
-        action = "create" if record_id is None else "change" if fields or links else "leave"
+        action: Action = "change" if fields or links else "leave"
+        if change.delete:
+            action = "delete"
+        elif record_id is None:
+            action = "create"
         return RecordView(
             ref.object.value,
-            "delete" if change.delete else action,
+            action,
             record_id,
             self._url(ref, record_id),
             fields,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
@@ -11,6 +12,7 @@ from app.domain.booking import MeetingOutcome
 from app.domain.json_text import NotJson, TooDeep, parse_json
 from app.store.states import DeliveryState
 from app.web.access import bearer, services
+from app.web.api_description import describe
 from app.web.lookup import asked_connection, connected, find_booking, find_connection, overview
 
 blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
@@ -79,34 +81,15 @@ def sources() -> Response:
 @bearer
 def connections() -> Response:
     """The CRM accounts and how they are."""
-    return jsonify(
-        connections=[
-            {
-                "id": row.id,
-                "provider": row.provider,
-                "account": row.account,
-                "account_id": row.account_id,
-                "status": row.status,
-                "since": row.status_since.isoformat(),
-                "problem": row.problem,
-                "error": row.last_error,
-                "next_step": row.next_step,
-                "mapping_problem": row.mapping_problem,
-                "access": row.auth,
-                "expires_at": row.expires_at.isoformat() if row.expires_at else None,
-                "scopes": row.scopes,
-                "scopes_lacking": sorted(services().providers[row.provider].lacking(row.scopes)),
-                "parked": overview().parked(row.id),
-            }
-            for row in overview().connections()
-        ]
-    )
+    every = overview().connections()
+    views = (overview().connection_view(row, services().providers[row.provider]) for row in every)
+    return jsonify(connections=[asdict(view) for view in views])
 
 
 @blueprint.get("/openapi.json")
 def openapi() -> Response:
     """This API in OpenAPI 3.1."""
-    return jsonify(_OPENAPI)
+    return jsonify(describe(MAX_LIMIT))
 
 
 def _json() -> Any:
@@ -123,135 +106,3 @@ def _connection() -> int:
     if number is None:
         raise BadRequest("connection takes the number of a connection.")
     return number
-
-
-def _answer(words: str, schema: str | None = None) -> dict[str, Any]:
-    body = {"schema": {"$ref": f"#/components/schemas/{schema}"}} if schema else {}
-    return {"description": words, "content": {"application/json": body}}
-
-
-def _operation(
-    summary: str, *parameters: dict[str, Any], answer: str | None = None, **more: Any
-) -> dict[str, Any]:
-    return {
-        "summary": summary,
-        "parameters": list(parameters),
-        "security": [{"key": []}],
-        "responses": {
-            "200": _answer("As asked", answer),
-            "400": _answer("Not understood", "Error"),
-            "401": _answer("No valid key", "Error"),
-            "404": _answer("Not there", "Error"),
-            **({"415": _answer("Not sent as JSON", "Error")} if "requestBody" in more else {}),
-        },
-        **more,
-    }
-
-
-_STATE: dict[str, Any] = {
-    "name": "state",
-    "in": "query",
-    "description": "Only bookings that stand so in some CRM",
-    "schema": {"type": "string", "enum": [state.value for state in DeliveryState]},
-}
-
-
-def _number(name: str, most: int | None = None) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": "integer", "minimum": 0}
-    if most:
-        schema["maximum"] = most
-    return {"name": name, "in": "query", "schema": schema}
-
-
-def _object(**properties: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties)}
-
-
-def _list(items: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": items}
-
-
-_KEY = {
-    "name": "key",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string"},
-    "description": "The booking's key (source:id), or its id in the default source",
-}
-_TEXT, _MAYBE = {"type": "string"}, {"type": ["string", "null"]}
-_OUTCOME = {"enum": [*[item.value for item in MeetingOutcome], None]}
-_ANY: dict[str, Any] = {}
-_SCHEMAS = {
-    "Error": _object(error=_object(code=_TEXT, message=_TEXT)),
-    "Delivery": _object(
-        connection_id={"type": "integer"}, provider=_TEXT, account=_TEXT, state=_TEXT,
-        calls={"type": "integer"}, attempts={"type": "integer"}, error=_MAYBE, advice=_MAYBE,
-        error_fields={"type": "object", "additionalProperties": _TEXT},
-        next_attempt_at=_MAYBE, mapping_version=_MAYBE, notes=_list(_TEXT),
-        links=_list(_object(object=_TEXT, record_id=_TEXT, url=_TEXT)),
-    ),
-    "Booking": _object(
-        key=_TEXT, title=_TEXT, who=_TEXT, start=_TEXT, timezone=_TEXT, status=_TEXT,
-        outcome=_OUTCOME, deliveries=_list({"$ref": "#/components/schemas/Delivery"}),
-    ),
-    "Record": _object(
-        object=_TEXT, action={"enum": ["create", "change", "delete", "leave", "problem"]},
-        record_id=_MAYBE, url=_TEXT,
-        fields=_list(_object(name=_TEXT, old=_ANY, new=_ANY, now=_ANY, then=_ANY)),
-        links=_list(_TEXT), notes=_list(_TEXT),
-    ),
-    "Preview": _object(
-        key=_TEXT,
-        accounts=_list(
-            _object(
-                connection={"type": "integer"}, provider=_TEXT, account=_TEXT,
-                mapping_version=_MAYBE, problem=_MAYBE, advice=_MAYBE,
-                bookings=_list(
-                    _object(
-                        key=_TEXT, title=_TEXT, who=_TEXT, skipped=_TEXT, problem=_TEXT,
-                        notes=_list(_TEXT),
-                        records=_list({"$ref": "#/components/schemas/Record"}),
-                    )
-                ),
-            )
-        ),
-    ),
-    "Outcome": _object(key=_TEXT, outcome=_OUTCOME),
-}  # fmt: skip
-_OPENAPI: dict[str, Any] = {
-    "openapi": "3.1.0",
-    "info": {"title": "meetergo CRM bridge", "version": "1"},
-    "components": {
-        "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-        "schemas": _SCHEMAS,
-    },
-    "paths": {
-        "/api/v1/bookings": {
-            "get": _operation(
-                "Bookings that changed last", _number("limit", MAX_LIMIT), _number("offset"), _STATE
-            )
-        },
-        "/api/v1/bookings/{key}": {"get": _operation("One booking", _KEY, answer="Booking")},
-        "/api/v1/bookings/{key}/preview": {
-            "get": _operation(
-                "What would be created, changed or left alone in one CRM, or in all of them",
-                _KEY,
-                _number("connection"),
-                answer="Preview",
-            )
-        },
-        "/api/v1/bookings/{key}/outcome": {
-            "post": _operation(
-                "Say how the meeting went, or take it back with null",
-                _KEY,
-                answer="Outcome",
-                requestBody={
-                    "required": True,
-                    "content": {"application/json": {"schema": _object(outcome=_OUTCOME)}},
-                },
-            )
-        },
-        "/api/v1/sources": {"get": _operation("meetergo workspaces and how they are")},
-        "/api/v1/connections": {"get": _operation("CRM accounts")},
-    },
-}

@@ -1,0 +1,180 @@
+"""The API in OpenAPI 3.1: what it answers is described by the types that it answers with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
+
+from app.domain.booking import MeetingOutcome
+from app.services.mapping_trial import AccountPreview
+from app.services.overview import BookingView, ConnectionView
+from app.services.sources import SourceView
+from app.store.states import DeliveryState
+
+
+@dataclass(frozen=True)
+class Bookings:
+    """Some bookings."""
+
+    bookings: tuple[BookingView, ...]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What one booking would come to."""
+
+    key: str
+    accounts: tuple[AccountPreview, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a meeting went."""
+
+    key: str
+    outcome: MeetingOutcome | None
+
+
+@dataclass(frozen=True)
+class OutcomeRequest:
+    """How a meeting went, or null to take it back."""
+
+    outcome: MeetingOutcome | None
+
+
+@dataclass(frozen=True)
+class SourceList:
+    """The meetergo workspaces."""
+
+    sources: tuple[SourceView, ...]
+
+
+@dataclass(frozen=True)
+class ConnectionList:
+    """The CRM accounts."""
+
+    connections: tuple[ConnectionView, ...]
+
+
+@dataclass(frozen=True)
+class ErrorText:
+    """What went wrong."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Error:
+    """Every answer of 400 and above."""
+
+    error: ErrorText
+
+
+_ANSWERS = (Bookings, BookingView, Preview, Outcome, SourceList, ConnectionList, Error)
+_PLACE = "#/components/schemas/{model}"
+
+
+def describe(most_bookings: int) -> dict[str, Any]:
+    """The description of the API. `most_bookings`: of one answer."""
+    number = {"in": "query", "schema": {"type": "integer", "minimum": 0}}
+    limit = {"type": "integer", "minimum": 1, "maximum": most_bookings}
+    state = {"type": "string", "enum": [state.value for state in DeliveryState]}
+    key = {
+        "name": "key",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string"},
+        "description": "The booking's key (source:id), or its id in the default source",
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "meetergo CRM bridge", "version": "1"},
+        "components": {
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "schemas": _schemas(),
+        },
+        "paths": {
+            "/api/v1/bookings": {
+                "get": _operation(
+                    "Bookings that changed last",
+                    Bookings,
+                    {"name": "limit", "in": "query", "schema": limit},
+                    {"name": "offset", **number},
+                    {
+                        "name": "state",
+                        "in": "query",
+                        "description": "Only bookings that stand so in some CRM",
+                        "schema": state,
+                    },
+                )
+            },
+            "/api/v1/bookings/{key}": {"get": _operation("One booking", BookingView, key)},
+            "/api/v1/bookings/{key}/preview": {
+                "get": _operation(
+                    "What would be created, changed or left alone in one CRM, or in all of them",
+                    Preview,
+                    key,
+                    {"name": "connection", **number},
+                )
+            },
+            "/api/v1/bookings/{key}/outcome": {
+                "post": _operation(
+                    "Say how the meeting went, or take it back with null",
+                    Outcome,
+                    key,
+                    body=OutcomeRequest,
+                )
+            },
+            "/api/v1/sources": {
+                "get": _operation("meetergo workspaces and how they are", SourceList)
+            },
+            "/api/v1/connections": {
+                "get": _operation("CRM accounts and how they are", ConnectionList)
+            },
+        },
+    }
+
+
+class _AllThere(GenerateJsonSchema):
+    """A field is in every answer, whether or not its type gives it a value by itself."""
+
+    def field_is_required(self, field: Any, total: bool) -> bool:
+        return True
+
+
+def _schemas() -> dict[str, Any]:
+    """JSON Schema of every type that is sent or taken, by its name."""
+    kinds: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
+        (OutcomeRequest.__name__, "validation", TypeAdapter(OutcomeRequest)),
+        *((kind.__name__, "serialization", TypeAdapter(kind)) for kind in _ANSWERS),
+    ]
+    _, found = TypeAdapter.json_schemas(kinds, ref_template=_PLACE, schema_generator=_AllThere)
+    schemas: dict[str, Any] = found["$defs"]
+    return schemas
+
+
+def _as_json(words: str, kind: type) -> dict[str, Any]:
+    place = {"$ref": _PLACE.format(model=kind.__name__)}
+    return {"description": words, "content": {"application/json": {"schema": place}}}
+
+
+def _operation(
+    summary: str, answer: type, *parameters: dict[str, Any], body: type | None = None
+) -> dict[str, Any]:
+    refused = {"400": "Not understood", "401": "No valid key", "404": "Not there"}
+    if body:
+        refused["415"] = "Not sent as JSON"
+    return {
+        "summary": summary,
+        "parameters": list(parameters),
+        "security": [{"key": []}],
+        "responses": {
+            "200": _as_json("As asked", answer),
+            **{status: _as_json(words, Error) for status, words in refused.items()},
+        },
+        **({"requestBody": {"required": True, **_as_json("", body)}} if body else {}),
+    }
