@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import tempfile
 import threading
 import uuid
@@ -14,6 +15,8 @@ from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import (
     DataError,
@@ -113,6 +116,9 @@ class Store:
 
     def migrate(self) -> None:
         """Bring the schema up to date; processes that start together wait for one another."""
+        with self.engine.connect() as connection:
+            if MigrationContext.configure(connection).get_current_revision() == _newest_revision():
+                return
         with _migration_lock(self.engine), self.engine.connect() as connection:
             config = Config()
             config.set_main_option("script_location", str(MIGRATIONS))
@@ -172,6 +178,11 @@ def _tune_sqlite(connection: Any, _record: object) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     kind = connection.get_execution_options().get("begin", "DEFERRED")
     connection.exec_driver_sql(f"BEGIN {kind}")
+
+
+@functools.cache
+def _newest_revision() -> str | None:
+    return ScriptDirectory(str(MIGRATIONS)).get_current_head()
 
 
 @contextmanager
