@@ -24,12 +24,14 @@ LONGEST = 500
 @signed_in
 def index() -> Answer:
     """Every source, its state, and the walks through its appointments."""
-    return render_template(
-        "sources.html",
-        sources=services().sources.views(),
-        walks=services().catch_up.latest(),
-        csrf=me().csrf,
-    )
+    return render_template("sources.html", sources=services().sources.views(), **_walks())
+
+
+@blueprint.get("/walks")
+@signed_in
+def walks() -> Answer:
+    """How far the walks are: the page asks again and again while one is under way."""
+    return render_template("walks.html", **_walks())
 
 
 @blueprint.get("/sources/new")
@@ -84,6 +86,11 @@ def end(name: str) -> Answer:
     except ValueError as error:
         raise NotFound(str(error)) from None
     return redirect(url_for("sources.index"), 303)
+
+
+def _walks() -> dict[str, Any]:
+    found = services().catch_up.latest()
+    return {"walks": found, "under_way": any(walk.ended_at is None for walk in found)}
 
 
 def _form(rules: SourceRules, made: bool, problem: str = "") -> Answer:

@@ -13,8 +13,12 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 from werkzeug.serving import make_server
 
+from app.services.catch_up import WalkKind
 from sandbox.faults import Fault
+from sandbox.meetergo import API_KEY, MeetergoSandbox
+from sandbox.serve import Served
 from tests.bridge import Bridge, sample
+from tests.integration.test_catch_up import SINCE, booking
 from tests.ports import free_port
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -133,6 +137,35 @@ def test_a_source_is_made_changed_and_ended(site: tuple[Bridge, str], page: Page
     page.get_by_role("button", name="End this source").click()
     page.get_by_role("heading", name="meetergo workspaces").wait_for()
     assert page.get_by_role("row", name="berlin").count() == 0
+
+
+def test_how_far_a_walk_is_shows_by_itself(tmp_path: Path, page: Page) -> None:
+    """Somebody who waits for a backfill sees it get on, and end, without a click."""
+    meetergo = Served(MeetergoSandbox())
+    for number in range(250):
+        meetergo.sandbox.book(booking(number))
+    asked = {
+        "meetergo_api_base": meetergo.url,
+        "meetergo_api_key": API_KEY,
+        "meetergo_api_user_id": "u1",
+    }
+    with served(tmp_path, **asked) as (bridge, url):
+        walks = bridge.services.catch_up
+        number = walks.begin("default", WalkKind.BACKFILL, SINCE, None)
+        sign_in(page, bridge, url)
+        page.get_by_role("link", name="Sources").click()
+        row = page.get_by_role("row", name="backfill")
+        row.get_by_text("newest bookings first: 0").wait_for()
+        page.evaluate("document.title = 'the same page'")
+        seen: list[Any] = []
+        walks.run(number, seen.append, until=lambda: len(seen) == 1)
+        row.get_by_text("100 of 250").wait_for()
+        assert walks.run(number)
+        row.get_by_text("ended 20").wait_for()
+        asks = page.locator("[hx-trigger]")
+        asks.wait_for(state="detached")
+        assert page.title() == "the same page"
+    meetergo.stop()
 
 
 def test_a_failed_booking_says_why(site: tuple[Bridge, str], page: Page) -> None:
