@@ -104,21 +104,38 @@ class Bridge:
         self.services: Services = bootstrap(self.settings, environ)
         self.app = create_app(self.services)
         self.drainer = Drainer(self.services)
-        self.client = self.sign_in()
+        self._signed_in: FlaskClient | None = None
 
     def sandbox(self, provider: str) -> Any:
         """The sandbox of a provider."""
         found: Sandbox = self.served[provider].sandbox
         return found
 
-    def sign_in(self) -> FlaskClient:
+    @property
+    def client(self) -> FlaskClient:
         """A browser that is signed in."""
+        if self._signed_in is None:
+            self._signed_in = self.sign_in()
+        return self._signed_in
+
+    @client.setter
+    def client(self, browser: FlaskClient) -> None:
+        self._signed_in = browser
+
+    @property
+    def key(self) -> str:
+        """The API key that it has signed in with."""
+        assert self.client
+        return self._key
+
+    def sign_in(self) -> FlaskClient:
+        """Another browser that is signed in, with a key of its own."""
         key = new_key()
         with self.services.store.write() as session:
             session.add(ApiKey(name="tester", key_hash=key_hash(key), created_at=utcnow()))
         client = self.app.test_client()
         assert client.post("/sign-in", data={"key": key}).status_code == 303
-        self.key = key
+        self._key = key
         return client
 
     def connect(self, provider: str, decision: str = "allow", query: str = "") -> Any:
@@ -166,7 +183,7 @@ class Bridge:
             return
         self.services.store.close()
         ready_made.put(made, path, sandboxes)
-        self.client = self.sign_in()
+        self._signed_in = None
 
     def post(self, payload: Any, secret: str = SECRET, **kwargs: Any) -> Any:
         """Post a signed webhook."""

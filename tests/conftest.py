@@ -15,7 +15,7 @@ from app.services import rate_limits as budgets
 from sandbox.limits import Window
 from tests.bridge import PROVIDERS, Bridge
 from tests.postgres import postgres_url
-from tests.ready_made import build_addresses_late, share_statements
+from tests.ready_made import build_addresses_late, read_mappings_once, share_statements
 from tests.reaper import guard
 
 # The first example pays for loading the character tables; a slow machine is no failure.
@@ -33,6 +33,7 @@ def pytest_configure() -> None:
     plant(os.environ.get("BRIDGE_MUTANT", ""))
     share_statements()
     build_addresses_late()
+    read_mappings_once()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

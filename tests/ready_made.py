@@ -11,7 +11,8 @@ import copy
 import functools
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from collections.abc import Mapping as MappingType
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,8 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.util import LRUCache
 from werkzeug.routing import Rule
 
+from app.mapping.mapping import Mapping
+from app.services import mappings
 from app.store import engine
 from sandbox.core import Sandbox
 from sandbox.serve import load_sandbox
@@ -38,8 +41,8 @@ class Connected:
     """A database, and what the sandboxes hold."""
 
     database: bytes
-    states: Mapping[str, dict[str, Any]]
-    urls: Mapping[str, str]
+    states: MappingType[str, dict[str, Any]]
+    urls: MappingType[str, str]
     at: datetime
     ticks: float
 
@@ -60,7 +63,7 @@ def get(providers: tuple[str, ...]) -> Connected | None:
 
 
 def keep(
-    providers: tuple[str, ...], path: Path, sandboxes: Mapping[str, tuple[Sandbox, str]]
+    providers: tuple[str, ...], path: Path, sandboxes: MappingType[str, tuple[Sandbox, str]]
 ) -> None:
     """Keep what is there as a copy. `sandboxes`: name -> the sandbox and its address."""
     with sqlite3.connect(path) as source, sqlite3.connect(":memory:") as target:
@@ -76,7 +79,7 @@ def keep(
     _made[providers] = Connected(database, states, urls, now, time.monotonic())
 
 
-def put(made: Connected, path: Path, sandboxes: Mapping[str, tuple[Sandbox, str]]) -> None:
+def put(made: Connected, path: Path, sandboxes: MappingType[str, tuple[Sandbox, str]]) -> None:
     """Let a database that nobody has open, and the sandboxes, be as the copy says."""
     for file in path.parent.glob(f"{path.name}-*"):
         file.unlink()
@@ -106,6 +109,25 @@ def share_statements() -> None:
     dialect.__hash__ = lambda one: hash(SQLiteDialect_pysqlite)
     dialect.__eq__ = lambda one, other: type(one) is type(other)
     engine._make_engine = made
+
+
+def read_mappings_once() -> None:
+    """Let all services of this process share what they read of one text of a mapping file."""
+    read = mappings.load_mapping
+
+    @functools.lru_cache(maxsize=100)
+    def of_text(text: bytes, path: Path, provider: str) -> Mapping:
+        return read(path, provider)
+
+    def load(path: Path, provider: str) -> Mapping:
+        # The settings of a service are told to its own copy.
+        return (
+            copy.copy(of_text(path.read_bytes(), path, provider))
+            if path.is_file()
+            else read(path, provider)
+        )
+
+    mappings.load_mapping = load
 
 
 class LateRule(Rule):
@@ -150,6 +172,6 @@ def _all_of(thing: Any) -> Any:
     """What an object holds, and the objects in it, to be compared."""
     if hasattr(thing, "__dict__") and not isinstance(thing, type):
         return {k: _all_of(v) for k, v in vars(thing).items() if k not in OWN}
-    if isinstance(thing, Mapping):
+    if isinstance(thing, MappingType):
         return {k: _all_of(v) for k, v in thing.items()}
     return [_all_of(v) for v in thing] if isinstance(thing, (list, tuple)) else thing

@@ -72,6 +72,8 @@ class Rereader:
         with self._store.read() as session:
             found = sources_waiting(session, now) | sources_with_details(session, now)
         found |= set(self._sources.in_trouble())
+        if not found:
+            return found
         return {name for name in found & set(self._sources.names()) if self._sources.may_ask(name)}
 
     def run(self, source: str, stopping: Callable[[], bool] = lambda: False) -> None:
