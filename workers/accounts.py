@@ -1,4 +1,4 @@
-"""The adapters of a worker, kept warm: what was read of an account, and the mapping it goes by."""
+"""Keeps a worker's adapters warm, each with what it read of the account and the mapping in use."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ KEPT = "The one before it stays in use until this is mended"
 STAYS = "It is in use all the same, since it fitted the account before"
 TAKEN = "It is in use all the same, since no file fitted the account before; bookings fail on it"
 DIRECTORY_TTL = 600.0
-"""Seconds that owners, pipelines and fields of an account are taken to stay as they are."""
+"""Seconds for which the owners, pipelines and fields read from an account are trusted."""
 LEAST_BETWEEN = 5.0
-"""Seconds for which what was just read is not read again, whatever was refused meanwhile."""
+"""Seconds before an account is read again, even if the CRM refused something meanwhile."""
 
 
 @dataclass
@@ -41,17 +41,17 @@ class OpenAccount:
     status_since: datetime
     account_id: str
     second_looks: dict[tuple[int, int], int]
-    """(delivery, revision) that a value of the account's lists was refused for -> how often."""
+    """(delivery, revision) -> how often the CRM refused a value taken from the account's lists."""
     left_out: dict[tuple[int, int], set[tuple[ObjectName, str]]]
-    """Likewise -> the fields that are left out, since their value is refused all the same."""
+    """(delivery, revision) -> the fields left out because the CRM still refuses their value."""
     refused_owners: set[str] = field(default_factory=set)
-    """User ids that the CRM refuses as owners although its list has them: not tried again until the
+    """User ids that the CRM refuses as owners although its list has them; not tried again until the
     list is read anew."""
     stale: bool = False
-    """What was read is old news: something of it was refused."""
+    """Whether the data read is out of date: the CRM refused some of it."""
 
     def is_new(self, now: datetime) -> bool:
-        """Whether it was read a moment ago, so that reading it again would tell nothing new."""
+        """Whether the account was read so recently that reading it again would show nothing new."""
         return abs((now - self.read_at).total_seconds()) < LEAST_BETWEEN
 
     @property
@@ -61,7 +61,7 @@ class OpenAccount:
 
 
 class Accounts:
-    """Every account that this worker has worked on."""
+    """Every account that this worker has worked on so far."""
 
     def __init__(self, services: Services, now: Callable[[], datetime] = utcnow) -> None:
         self._services = services
@@ -69,14 +69,14 @@ class Accounts:
         self._now = now
         self._warm: dict[int, OpenAccount] = {}
         self._refused: dict[int, str] = {}
-        """Connection -> version of a mapping that its CRM's schema speaks against."""
+        """Connection -> version of the newest mapping, which does not fit the CRM's schema."""
 
     def get(self, row: ConnectionRow, ensure_lease: Callable[[], None]) -> OpenAccount:
         """The account of a connection; read anew after a while, a reconnect or a new mapping.
 
-        `row`: the connection as it is now. `may_go_on` is the present drain's: it is asked before
-        every call from now on, those that read the account included, until `release`. Raises the
-        CRM's errors.
+        `row`: the connection as it is now. `ensure_lease` belongs to the present drain. From now
+        until `release` it is called before every call to the CRM, including those that read the
+        account. Raises the CRM's errors.
         """
         connection_id = row.id
         latest = self._services.mappings[row.provider]
@@ -86,10 +86,11 @@ class Accounts:
             return known
         adapter = self._services.adapter(connection_id)
         adapter.access.gate.ensure_lease = ensure_lease
-        # What fits one account's schema may not fit another one's.
+        # A mapping that fits one account's schema may not fit that of another account.
         in_use = known.mapping if known and known.account_id == row.account_id else None
         before = in_use or self._fitted_last(row, latest)
-        # A mapping that is refused leaves the one before in use, which may need more.
+        # If the newest mapping is refused, the one before stays in use, and it may need more
+        # objects.
         needed = latest.needed() | (before.needed() if before else frozenset())
         directory = adapter.directory(needed)
         self._note(connection_id, directory)
@@ -110,24 +111,24 @@ class Accounts:
         return account
 
     def known(self, connection_id: int) -> OpenAccount | None:
-        """What was read of an account last, be it old; None where nothing was."""
+        """Return the account as last read, however old; None if it was never read."""
         return self._warm.get(connection_id)
 
     def release(self, connection_id: int) -> None:
-        """Let nobody call with a drain's leave once that drain has ended."""
+        """Stop all calls on behalf of a drain that has ended."""
         known = self._warm.get(connection_id)
         if known:
             gate = known.adapter.access.gate
             gate.ensure_lease, gate.make_way = _nobody_drains, _nobody_waits
 
     def forget(self, connection_id: int) -> None:
-        """Have an account read anew before it is used next."""
+        """Have the account read anew before its next use."""
         known = self._warm.get(connection_id)
         if known:
             known.stale = True
 
     def api_base(self, connection_id: int) -> str | None:
-        """The address under which the account was called last."""
+        """The address at which the account was last called."""
         known = self._warm.get(connection_id)
         return known.adapter.access.api_base if known else None
 
@@ -136,7 +137,7 @@ class Accounts:
         return abs((self._now() - known.read_at).total_seconds())
 
     def _note(self, connection_id: int, directory: Directory) -> None:
-        """Keep with the connection what the account lacks, for people to see."""
+        """Store with the connection what the account lacks, so that people see it."""
         told = list(directory.notes)
         with self._store.read() as session:
             if session.get_one(ConnectionRow, connection_id).account_notes == told:
@@ -152,19 +153,20 @@ class Accounts:
             == (row.status_since, row.account_id, row.api_base)
             and self._age(known) < DIRECTORY_TTL
             and not known.stale
-            # One that was refused is not looked at again; where the old file is back, that is said.
+            # A refused version is not checked again. If the old file is back, `_chosen` reports
+            # that.
             and latest.version == self._refused.get(connection_id, known.mapping.version)
         )
 
     def _fitted_last(self, row: ConnectionRow, latest: Mapping) -> Mapping | None:
-        """The mapping that fitted the account last, whichever worker found that; None where that is
-        the newest, or none did."""
+        """The mapping that last fitted the account, in any worker; None if there is none or it is
+        the newest one."""
         if not row.mapping_text or row.mapping_text == latest.text:
             return None
         try:
             return self._services.mappings.settle(mapping_of(row.mapping_text, row.provider))
         except MappingError:
-            return None  # Of another release, or older than a rule that it breaks.
+            return None  # Written by another release, or it breaks a rule that is newer than it.
 
     def _chosen(
         self,
@@ -174,10 +176,10 @@ class Accounts:
         shape: CrmShape,
         directory: Directory,
     ) -> Mapping:
-        """The mapping to go by: the newest, unless the CRM's own schema says that it cannot work.
+        """The mapping to use: the newest, unless the CRM's own schema shows that it cannot work.
 
-        Where there is none before it that can, it has to do: each booking then fails on its own, in
-        words.
+        If no earlier mapping works either, the newest is used all the same: each booking then fails
+        on its own, with a message.
         """
         mistakes = check_against(latest, shape, directory)
         if not mistakes:
@@ -193,13 +195,13 @@ class Accounts:
         return in_use
 
     def _take(self, connection_id: int, mapping: Mapping) -> Mapping:
-        """Have a mapping in use, and remember it for workers that know none."""
+        """Use a mapping, and store its text for workers that have none yet."""
         self._refused.pop(connection_id, None)
         self._show(connection_id, None, mapping.text)
         return mapping
 
     def _show(self, connection_id: int, problem: str | None, text: str | None = None) -> None:
-        """Show on the connection's page that a file is not in use; keep the text of one that is."""
+        """Show on the connection's page why a file is not in use; store the text of one that is."""
         with self._store.read() as session:
             row = session.get_one(ConnectionRow, connection_id)
             if row.mapping_problem == problem and text in (None, row.mapping_text):

@@ -37,7 +37,7 @@ from workers.turn import Turn
 
 
 class Stopping(NotOurs):
-    """The process has to end: what is not done yet is left to another worker."""
+    """The process has to end: the unfinished work is left to another worker."""
 
 
 STOPS_BATCH = (RetryLater, Unauthorized, AccountRefused, Stopping, MakeWay)
@@ -57,7 +57,7 @@ class Batch:
         now: Callable[[], datetime],
         before_save: Callable[[], None] = lambda: None,
     ) -> None:
-        """`before_save` is called between the CRM's answer and the ledger: tests break in there."""
+        """`before_save` runs between the CRM's answer and the ledger: tests interrupt there."""
         self._services, self._store, self._cipher = services, services.store, services.cipher
         self._account, self._lease, self._now = account, lease, now
         self._before_save = before_save
@@ -66,21 +66,21 @@ class Batch:
         self._intended: set[Ref] = set()
         self._answered = 0
         self._marks = Marks()
-        """Where others may meet what is worked on here."""
+        """The marks of this batch's records: where other bookings may meet them."""
 
     def prepare(
         self, rows: Rows, in_writing: Batch | None = None, turn: Turn | None = None
     ) -> None:
-        """Take deliveries in hand, and ask the CRM what has to be known of them.
+        """Claim deliveries, and ask the CRM what the plan needs to know.
 
-        `turn` cuts it short where others wait. What touches the records of `in_writing`, which is
-        being written meanwhile, is left for later.
-        Raises LeaseLost; what else goes wrong is dealt with when the batch is written.
+        `turn` ends the batch early if others wait. Deliveries that touch records of `in_writing`,
+        the batch that is being written meanwhile, are left for later. Raises LeaseLost; every other
+        error is handled when the batch is written.
         """
         self.state.rows = rows
         meter = self._account.meter
         if in_writing is None:
-            # Nobody is billed for the calls between two batches.
+            # Calls made between two batches are counted for no delivery.
             meter.since()
         self._answered = meter.answered
         self._set_pace([self, *([in_writing] if in_writing else [])], turn)
@@ -98,26 +98,26 @@ class Batch:
 
     @property
     def done(self) -> bool:
-        """Whether all of it was worked on, and nothing of it is due again at once."""
+        """Whether the whole batch was worked on, and none of it is due again at once."""
         return not self.state.released
 
     @property
     def stopped(self) -> bool:
-        """Whether the CRM did not answer what was asked."""
+        """Whether the work on the batch was stopped, for example by a CRM that does not answer."""
         return self.state.stopped_by is not None
 
     def release(self) -> None:
-        """Put the deliveries back as they were: there is no use in writing them now."""
+        """Give the deliveries back unchanged: writing them now would be of no use."""
         with self._write() as session:
             for delivery, _ in self.state.rows:
                 delivery_outcomes.release(session, delivery.id, 0)
 
     def apply(self) -> None:
-        """Bring the deliveries into the CRM. Raises what ends the drain, after noting what was done.
+        """Write the deliveries to the CRM. Raises what ends the drain, after noting what was done.
 
-        That is RetryLater, Unauthorized or AccountRefused where the CRM as a whole does not take
-        anything now, Stopping, and LeaseLost, after which nothing is noted. What has to make way for
-        others is left for later.
+        RetryLater, Unauthorized and AccountRefused mean that the CRM as a whole takes nothing now.
+        Stopping means that the process ends. After LeaseLost nothing is noted. Deliveries that make
+        way for others are left for later.
         """
         state = self.state
         try:
@@ -135,11 +135,11 @@ class Batch:
             raise state.stopped_by
 
     def _set_pace(self, in_hand: list[Batch], turn: Turn | None) -> None:
-        """Tell the rate limiter whose calls are made now, and when they have to make way."""
+        """Tell the rate limiter for which deliveries calls are made now, and when to make way."""
         adapter = self._account.adapter
         limiter = adapter.access.gate
         every = [delivery for batch in in_hand for delivery, _ in batch.state.rows]
-        # While a live batch is being written, what is prepared beside it takes its share too.
+        # While a live batch is being written, the batch prepared beside it uses its share too.
         limiter.backlog = all(delivery.backlog for delivery in every)
         if turn:
             size = max(len(batch.state.rows) for batch in in_hand)
@@ -155,9 +155,9 @@ class Batch:
             self._account.adapter.apply(state.diff.plan, state.report)
 
     def note_intents(self, diff: Diff) -> None:
-        """Note what is about to be written, before the CRM hears of it."""
+        """Note what is about to be written, before it is sent to the CRM."""
         with self._write() as session:
-            # What is begun is kept current, whatever the booking becomes.
+            # Records that were begun are kept current, whatever the booking becomes.
             deliveries.note_mapping_sections(session, self._new_sections())
             ledger = Ledger(session, self._cipher, self._id)
             self._intended = note_intents(ledger, diff, self.state.known, self._now())
@@ -173,7 +173,7 @@ class Batch:
             )
             self._log_changes(session)
         row = connection_of(session, self._id)
-        # Who answers nonsense is out of order, whatever else was answered before.
+        # A CRM that answers nonsense is out of order, even if it answered other calls before.
         if meter.answered > self._answered and not isinstance(state.stopped_by, Unreadable):
             row.alive_at, row.outages = now, 0
         cut = isinstance(state.stopped_by, MakeWay)
@@ -188,7 +188,7 @@ class Batch:
         return write_as_holder(self._store, self._lease)
 
     def _plan(self, in_writing: Batch | None) -> None:
-        """Plan the bookings together; those that may meet what is written meanwhile are left out."""
+        """Plan the bookings together; leave out those that may meet the batch being written."""
         account, state = self._account, self.state
         planner = ConnectionPlanner(
             self._store,
@@ -217,8 +217,8 @@ class Batch:
             if planned.desired:
                 marks = marks_of(planned.desired, account.adapter, booking.former_attendees)
                 group = planned.desired.group
-            # Two bookings that may fall on one deal go one after the other, and what one of them is
-            # about to make, the other one has to find.
+            # Two bookings that may share one deal go one after the other: the second one has to
+            # find what the first one is about to make.
             if (group and group in groups) or self._marks.meets(marks):
                 continue
             if in_writing and self._may_meet(in_writing, planned, marks):
@@ -235,7 +235,7 @@ class Batch:
         return in_writing._marks.meets(marks, same_record=True) or self._is_begun(planned)
 
     def _facts(self, delivery: DeliveryRow, row: BookingRow, booking: Booking) -> DeliveryFacts:
-        """What the delivery adds to the plan; it takes its place in the rotation of owners."""
+        """What the delivery adds to the plan; it also takes its place in the rotation of owners."""
         now, mapping = self._now(), self._account.mapping
         host = next((host.email for host in booking.hosts if host.email), None)
         position = delivery.round_robin_position or 0
@@ -254,9 +254,9 @@ class Batch:
     def _want_answers(
         self, mapping: FieldMapping, states: list[tuple[BookingRow, Booking]]
     ) -> None:
-        """Have meetergo asked for answers that a mapping wants and a booking lacks.
+        """Have meetergo asked for answers that the mapping needs and a booking lacks.
 
-        The booking is written without them, and once more when they have come.
+        The booking is written without these answers now, and again once they have come.
         """
         if not mapping.needs_answers:
             return
@@ -284,7 +284,7 @@ class Batch:
             return False
 
     def _new_sections(self) -> dict[int, dict[str, list[object]]]:
-        """Delivery -> the sections that its records go by, where that is news."""
+        """Delivery -> the mapping sections of its records, if they have changed."""
         before = {delivery.id: delivery.mapping_section for delivery, _ in self.state.rows}
         sections = {
             planned.delivery_id: mapping_sections(planned.desired)
@@ -294,7 +294,10 @@ class Batch:
         return {n: found for n, found in sections.items() if found and found != before[n]}
 
     def _is_begun(self, planned: PlannedDelivery) -> bool:
-        """Whether a record was begun before: it is looked for among other people's records too."""
+        """Whether a create of a record was begun before: the CRM may hold it already.
+
+        It is then searched for among other people's records too.
+        """
         records = planned.desired.records if planned.desired else ()
         refs = [record.ref for record in records if not record.fill_only]
         with self._store.read() as session:
@@ -320,7 +323,7 @@ class Batch:
 
 
 def write_as_holder(store: Store, lease: Lease) -> AbstractContextManager[Session]:
-    """A transaction that only who holds the lease may make. Raises LeaseLost."""
+    """Open a transaction that only the holder of the lease may make. Raises LeaseLost."""
 
     @contextmanager
     def begin() -> Iterator[Session]:
@@ -333,7 +336,7 @@ def write_as_holder(store: Store, lease: Lease) -> AbstractContextManager[Sessio
 
 
 def _recovered(row: ConnectionRow) -> None:
-    """Forget an outage that is over, so that nobody reads of it on the dashboard."""
+    """Forget an outage that is over, so that the dashboard no longer shows it."""
     row.outages = 0
     if row.pause_until is not None:
         row.pause_until = None

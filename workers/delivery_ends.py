@@ -1,4 +1,4 @@
-"""Says of each delivery of a batch how it ended: synced, failed, tried again, or given back."""
+"""Ends each delivery of a batch: synced, failed, to be tried again, or given back."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LISTED_KINDS = (FieldKind.CHOICE, FieldKind.CHOICES, FieldKind.REFERENCE)
 
 
 class DeliveryEnds:
-    """Ends the deliveries of one batch in the transaction in which its ledger is written."""
+    """Ends the deliveries of one batch, in the transaction that writes its ledger."""
 
     def __init__(
         self,
@@ -39,12 +39,12 @@ class DeliveryEnds:
         tell_after: int,
         now: Callable[[], datetime],
     ) -> None:
-        """`tell_after`: failures in a row after which people are told."""
+        """`tell_after`: the number of failures in a row after which people are notified."""
         self._state, self._account = state, account
         self._tell_after, self._now = tell_after, now
 
     def end(self, session: Session, row: ConnectionRow, calls: int) -> None:
-        """Say of each delivery how it ended; calls are shared evenly."""
+        """End each delivery; the batch's calls are counted for its deliveries in equal shares."""
         works = {work.delivery_id: work for work in self._state.planned}
         _locked = deliveries.lock(session, [delivery.id for delivery, _ in self._state.rows])
         share, rest = divmod(calls, len(self._state.rows))
@@ -59,7 +59,7 @@ class DeliveryEnds:
             work = work or PlannedDelivery(delivery.id, booking.revision)
             problem = self._state.problem_of(work)
             if problem and isinstance(self._state.stopped_by, NotOurs):
-                # Whose fault it is was not looked into any more.
+                # The work stopped before it was known which booking is at fault.
                 self._state.released = True
                 delivery_outcomes.release(session, work.delivery_id, mine)
                 continue
@@ -89,7 +89,7 @@ class DeliveryEnds:
             tell_failures(session, row, self._now())
 
     def _end_open(self, session: Session, work: PlannedDelivery, calls: int) -> bool:
-        """End a delivery on which there is no word; True where it was given up."""
+        """End a delivery that got no answer; True if it was given up."""
         now, stopped_by = self._now(), self._state.stopped_by
         if stopped_by is None:
             lost = RetryLater("The adapter left a record without an answer.")
@@ -110,7 +110,7 @@ class DeliveryEnds:
         return False
 
     def _end_well(self, session: Session, work: PlannedDelivery, calls: int) -> bool:
-        """End a delivery that went through, or of which nothing is wanted; True for the first."""
+        """End a delivery that went through (True), or that the mapping skips or delays (False)."""
         wanted, now = work.desired, self._now()
         assert wanted is not None  # noqa: S101 - what was not planned is open
         ending = delivery_outcomes.DeliveryEnd(
@@ -148,22 +148,22 @@ class DeliveryEnds:
         return False
 
     def _looks_again(self, work: PlannedDelivery, problem: CrmError) -> bool:
-        """Whether a booking is tried once more since the CRM's own lists, it seems, are old news.
+        """Whether to try a booking again because the CRM's own lists seem to be out of date.
 
-        At first with the lists read anew, then without the value that is refused all the same.
+        The first time the lists are read anew. The second time the refused value is left out.
         """
         if not isinstance(problem, InvalidRecord) or not problem.listed or work.desired is None:
             return False
         account, key = self._account, (work.delivery_id, work.revision)
         look, new = account.second_looks.get(key, 0), account.is_new(self._now())
-        # What planning refused was sent nowhere: there is nothing to leave out.
+        # A value that planning refused was never sent: there is nothing to leave out.
         planned = problem in work.desired.problems.values()
         refused = [] if planned else list(self._refused_values(work.desired))
         if look == 0 and not new and (planned or refused):
             account.stale = True
             account.second_looks[key] = 1
             return True
-        # What the CRM needs cannot be left out: then its own words on the value are shown.
+        # A field that the CRM needs cannot be left out: the CRM's own words on the value are shown.
         refused = [entry for entry in refused if not self._is_needed(*entry[:2])]
         if look > 1 or not refused:
             return False
@@ -173,8 +173,8 @@ class DeliveryEnds:
 
     def _leave_out(
         self, key: tuple[int, int], refused: list[tuple[ObjectName, str, FieldValue]]
-    ) -> None:
-        """Do without values that are refused: of owners for everybody, of others for one booking."""
+        ) -> None:
+        """Leave refused values out: an owner for every booking, another value for this one only."""
         account = self._account
         owners = account.adapter.shape.owner_fields
         for name, field_name, value in refused:
@@ -184,7 +184,7 @@ class DeliveryEnds:
                 account.left_out.setdefault(key, set()).add((name, field_name))
 
     def _is_needed(self, name: ObjectName, field_name: str) -> bool:
-        """Whether a record cannot be made without a field; owners have a stand-in."""
+        """Whether a record cannot be made without this field; an owner field has a fallback."""
         field = self._account.directory.field(name, field_name)
         shape = self._account.adapter.shape
         if (field_name,) in shape.needs.get(name, ()):
@@ -195,7 +195,7 @@ class DeliveryEnds:
     def _refused_values(
         self, desired: DesiredBooking
     ) -> Iterator[tuple[ObjectName, str, FieldValue]]:
-        """The values from the account's lists that were refused: object, field, value."""
+        """The values from the account's lists that the CRM refused: object, field, value."""
         shape, directory = self._account.adapter.shape, self._account.directory
         for record in desired.records:
             problem = self._state.report.problems.get(record.ref)
@@ -212,7 +212,7 @@ class DeliveryEnds:
                     yield record.ref.object, field_name, value
 
     def _notes(self, wanted: DesiredBooking) -> tuple[str, ...]:
-        """What a person should know of a booking that went through."""
+        """What a person should know about a booking that went through."""
         told = self._state.diff.notes if self._state.diff else {}
         notes = [note for record in wanted.records for note in told.get(record.ref, ())]
         notes += [
@@ -222,5 +222,5 @@ class DeliveryEnds:
 
 
 def mapping_sections(wanted: DesiredBooking) -> dict[str, list[object]]:
-    """By which sections the records were made, as it is stored."""
+    """The mapping sections that the records were made by, in the form that is stored."""
     return {name: list(place) for name, place in wanted.mapping_section.items()}

@@ -1,4 +1,4 @@
-"""The drainer: one per connection, makes a CRM match the newest state of the bookings."""
+"""The drainer: one per connection; it makes a CRM match the newest state of the bookings."""
 
 from __future__ import annotations
 
@@ -49,22 +49,22 @@ from workers.turn import Turn
 
 log = structlog.get_logger(__name__)
 FIRST_PAUSES = (2.0, 5.0)
-"""Seconds until a CRM that was out of order is called again, the first times; then it is probed."""
+"""Seconds until a CRM that is out of order is called again, the first times; then it is probed."""
 RATE_PAUSE = 10.0
-"""Seconds to wait where a CRM says that there were too many calls but not for how long."""
+"""Seconds to wait if a CRM reports too many calls but does not say how long to wait."""
 HAND_OVER = 300.0
-"""Seconds after which a drain lets other connections have the worker; it is woken again."""
+"""Seconds after which a drain hands the worker to other connections and is queued again."""
 TELL_AFTER = 3
-"""Drains in a row that end by themselves without progress, after which people are told."""
+"""Drains in a row that end by themselves without progress before people are notified."""
 MOVED_PAUSE = timedelta(seconds=1)
 PROBE_OFTEN = timedelta(days=1)
-"""For how long an account that refuses everything is tried each minute."""
+"""How long an account that refuses everything is tried each minute."""
 STOP_GRACE = 6.0
 """Seconds that a batch may go on once the process has to end."""
 
 
 class Drainer:
-    """Works through what is due, connection by connection; several threads may use it."""
+    """Works off the due deliveries, connection by connection; several threads may use it."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Drainer:
         now: Callable[[], datetime] = utcnow,
         before_save: Callable[[], None] = lambda: None,
     ) -> None:
-        """`before_save` is called between the CRM's answer and the ledger: tests break in there."""
+        """`before_save` runs between the CRM's answer and the ledger: tests interrupt there."""
         self._services = services
         self._store = services.store
         self._now = now
@@ -83,7 +83,7 @@ class Drainer:
         self._leases: dict[int, Lease] = {}
 
     def stop(self) -> None:
-        """Begin nothing new; what is under way may go on for STOP_GRACE seconds."""
+        """Begin nothing new; work under way may go on for STOP_GRACE seconds."""
         self._stop_at = time.monotonic() + STOP_GRACE
         self._stopping.set()
 
@@ -93,7 +93,7 @@ class Drainer:
             lease.give(release=True)
 
     def drain(self, connection_id: int) -> None:
-        """Bring everything that is due into one CRM; return at once where another is at it."""
+        """Write all due deliveries to one CRM; return at once if another drainer has the lease."""
         deadline = time.monotonic() + HAND_OVER
         while time.monotonic() < deadline and not self._stopping.is_set():
             taken = self._take(connection_id)
@@ -103,17 +103,17 @@ class Drainer:
             self._leases[connection_id] = lease
             if not self._hold(lease, row, deadline):
                 return
-            # A wake-up that came while the lease was held found it taken: look once more.
+            # A wake-up that came meanwhile found the lease taken and did nothing: look once more.
             with self._store.read() as session:
                 if not deliveries.connections_with_work(session, self._now(), connection_id):
                     return
         self._services.waker.wake([connection_id])
 
     def _hold(self, lease: Lease, row: ConnectionRow, deadline: float) -> bool:
-        """Work while the lease is held; False where the drain ended before its work did.
+        """Work while the lease is held; False if the drain ended before its work did.
 
-        The outermost loop of a drain: what nobody foresaw is told, and ends no booking's waiting in
-        silence. Raises what says that the database is away.
+        This is the outermost loop of a drain: an unforeseen error is reported, so that no booking
+        waits in silence. Raises the errors that mean that the database is away.
         """
         connection_id = lease.connection_id
         try:
@@ -128,7 +128,7 @@ class Drainer:
         except DATABASE_DOWN:
             raise
         except Exception as error:
-            # The text may hold a person's data: kind and place must do.
+            # The text may hold a person's data, so only the kind and the place are logged.
             kind, place = type(error).__name__, place_of(error)
             log.error("drain_failed", connection_id=connection_id, kind=kind, place=place)
             self._count_stall(lease, f"{kind} at {place}")
@@ -140,7 +140,7 @@ class Drainer:
         return False
 
     def _count_stall(self, lease: Lease, why: str, pause: bool = True) -> None:
-        """Count a drain that ended by itself; tell people at the third one without progress."""
+        """Count a drain that ended by itself; notify people at the third one without progress."""
         now = self._now()
         with self._store.write() as session:
             row = session.get_one(ConnectionRow, lease.connection_id, with_for_update=True)
@@ -167,9 +167,9 @@ class Drainer:
         return timedelta(seconds=min(2.0 * stalls, self._services.settings.probe_interval))
 
     def _take(self, connection_id: int) -> tuple[Lease, ConnectionRow] | None:
-        """Become the one drainer of a connection, and take over what a dead one left behind.
+        """Become the one drainer of a connection, and take over what a dead drainer left behind.
 
-        Gives the connection as it was then; None where another one drains it.
+        Return the connection as it was then; None if another drainer has it.
         """
         asked = ticks()
         with self._store.write() as session:
@@ -185,7 +185,7 @@ class Drainer:
         return Lease(self._store, connection_id, fence, asked), row
 
     def _clear_crash(self, lease: Lease) -> None:
-        """Say that what was in hand alone has killed nobody, although the lease was lost."""
+        """Note that the delivery in hand killed no worker, although the lease was lost."""
         if lease.alone is not None:
             with self._store.write() as session:
                 delivery_outcomes.clear_crash(session, lease.alone, lease.fence, self._now())
@@ -198,7 +198,8 @@ class Drainer:
                 try:
                     self._run(lease, row, deadline, lane)
                 except Exception:
-                    # What ended the write comes first: the CRM may have asked for a pause.
+                    # Raise first the error that ended the write: the CRM may have asked for a
+                    # pause.
                     lane.end()
                     raise
         except RetryLater as error:
@@ -206,15 +207,16 @@ class Drainer:
         except (UnauthorizedError, AccountRefused) as error:
             self._note_refusal(lease, error, grant)
         except CrmError as error:
-            # It is no booking that is refused, but what has to be known of the account before any.
+            # The CRM refused no booking, but a question about the account that comes before any
+            # booking.
             self._pause(lease, RetryLater(error.message))
 
     def _run(self, lease: Lease, row: ConnectionRow, deadline: float, lane: Lane) -> None:
-        """Take batch after batch, while there is something due and time for it.
+        """Take batch after batch, while something is due and there is time for it.
 
-        The last batch is followed by no look here: whoever drains looks once more without the lease.
-        Where the CRM is asked ahead, a batch is asked about while the one before it is written. An
-        account that refused everything is tried with one booking first.
+        There is no look for more work after the last batch: `drain` looks once more without the
+        lease. If the adapter asks ahead, a batch is asked about while the one before it is written.
+        An account that refused everything is tried with one booking first.
         """
         connection_id = lease.connection_id
         turn = Turn(partial(self._live_waits, connection_id))
@@ -234,7 +236,7 @@ class Drainer:
                 break
             account = self._account(row, lease)
             if known is None:
-                continue  # Now that it is known how many are written together.
+                continue  # Now the batch size of this account is known.
             if broken:
                 self._probe(lease, account)
             batch = Batch(self._services, account, lease, self._now, self._before_save)
@@ -253,14 +255,15 @@ class Drainer:
             with self._store.read() as session:
                 return deliveries.is_live_due(session, connection_id, self._now())
         except DATABASE_DOWN:
-            return False  # Whoever writes next finds that out.
+            return False  # The next write to the database finds that out.
 
     def _try_broken_account(self, lease: Lease, lane: Lane) -> bool:
-        """Try an account that refused everything; True where it works again.
+        """Try an account that refused everything; True if it works again.
 
-        What failed is tried, not a stand-in for it: of the bookings that wait first another one than
-        last time, so that one alone never keeps all out, and then the one that was refused last.
-        Only where none waits the account is read instead. Raises what refuses it still.
+        Real bookings are tried. First comes the waiting booking that was tried longest ago, so that
+        no single booking keeps all others out; then the one that was refused last. Only if no
+        booking waits, reading the account is the whole test. Raises the error if the account still
+        refuses.
         """
         connection_id = lease.connection_id
         self._accounts.forget(connection_id)
@@ -287,10 +290,10 @@ class Drainer:
         return True
 
     def _recheck_people(self, lease: Lease) -> None:
-        """Once nothing is to be tried any more, look at the bookings of whoever is still in doubt.
+        """Recheck the bookings of people who are still in doubt, once no delivery is due.
 
-        That is a person whose update got no answer, and who took part no longer when the booking
-        was tried again.
+        A person is in doubt if an update of the person got no answer, and the person had left the
+        booking when the booking was tried again.
         """
         with self._store.read() as session:
             ledger = Ledger(session, self._services.cipher, lease.connection_id)
@@ -302,9 +305,10 @@ class Drainer:
             delivery_marking.mark_people_due(session, lease.connection_id, people, self._now())
 
     def _probe(self, lease: Lease, account: OpenAccount) -> None:
-        """See by one harmless call whether a CRM that was out of order answers. Raises RetryLater.
+        """Check by one harmless call whether a CRM that was out of order answers.
 
-        Where it does, what fails next is the fault of the one booking that is tried.
+        Raises RetryLater.
+        If it answers, the next failure is the fault of the one booking that is tried.
         """
         account.adapter.check(account.mapping.objects()[0])
         with write_as_holder(self._store, lease) as session:
@@ -314,7 +318,7 @@ class Drainer:
         return self._accounts.get(row, partial(self._check, lease))
 
     def warm(self, connection_id: int) -> OpenAccount:
-        """Read an account before anything is due; nobody holds its lease."""
+        """Read an account before anything is due, without its lease."""
         with self._store.read() as session:
             row = session.get_one(ConnectionRow, connection_id)
         account = self._accounts.get(row, lambda: None)
@@ -322,13 +326,13 @@ class Drainer:
         return account
 
     def _check(self, lease: Lease) -> None:
-        """Called before every call to the CRM: is it still ours to make?"""
+        """Check, before every call to the CRM, that this drain may still make it."""
         lease.check()
         if self._stopping.is_set() and time.monotonic() > self._stop_at:
             raise Stopping
 
     def _pause(self, lease: Lease, error: RetryLater) -> None:
-        """Leave a CRM alone for as long as it asked, or by how often it was out of order."""
+        """Pause the account for as long as the CRM asked, or longer with each outage in a row."""
         with write_as_holder(self._store, lease) as session:
             row = session.get_one(ConnectionRow, lease.connection_id)
             seconds = error.after or RATE_PAUSE
@@ -355,18 +359,18 @@ class Drainer:
         with write_as_holder(self._store, lease) as session:
             row = session.get_one(ConnectionRow, lease.connection_id)
             if isinstance(error, AccountMoved) and self._has_moved(row):
-                # Its new address is known by now, and is called next.
+                # The account's new address is known by now, and is called next.
                 row.pause_until, row.paused_at = self._now() + MOVED_PAUSE, self._now()
                 return
             probed = isinstance(error, (AccountRefused, FreshTokenRefused))
             if probed:
                 row.probe_at = self._now() + self._probe_after(row)
             if row.status not in WORKING and not probed:
-                return  # the token service has said already what is wrong
+                return  # The token service has already reported what is wrong.
             if row.status not in WORKING and row.problem not in PROBED:
                 return
             if grant_of(row) != grant:
-                return  # it was connected again meanwhile, and nobody knows yet whether that works
+                return  # connected again meanwhile; nobody knows yet whether the new grant works
             if not probed:
                 status, problem = ConnectionStatus.EXPIRED, Problem.GRANT
                 by_key = row.auth == "key"
@@ -383,7 +387,7 @@ class Drainer:
         return called is not None and called != row.api_base
 
     def _probe_after(self, row: ConnectionRow) -> timedelta:
-        """How long to leave an account alone that refuses everything: a minute, after a day ten."""
+        """How long to leave alone an account that refuses everything: a minute; ten after a day."""
         broken = row.status not in WORKING
         long = broken and self._now() - row.status_since > PROBE_OFTEN
         return (
@@ -392,17 +396,17 @@ class Drainer:
 
 
 def grant_of(row: ConnectionRow) -> tuple[datetime, tuple[str, ...], str | None]:
-    """What tells whether a connection was connected again, or given another key or more scopes."""
+    """The values that change if a connection is connected again or gets another key or scope."""
     return row.status_since, tuple(row.scopes), row.token_encrypted if row.auth == "key" else None
 
 
 def problem_of(error: AccountRefused) -> Problem:
-    """What is wrong with an account that refuses everything, as a stable code."""
+    """Return the stable code for what is wrong with an account that refuses everything."""
     if isinstance(error, MissingScope):
         return Problem.SCOPE
     return Problem.MOVED if isinstance(error, AccountMoved) else Problem.REFUSED
 
 
 def is_suspect(rows: Rows) -> bool:
-    """Whether a batch has to have the CRM to itself: it is looked for what strikes others down."""
+    """Whether a batch needs the CRM to itself, to find the booking that makes others fail."""
     return len(rows) == 1 or rows[0][0].inconclusive_batches > 0

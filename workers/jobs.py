@@ -1,4 +1,4 @@
-"""The jobs that RQ calls by name: thin, each calls one service and carries no data."""
+"""The jobs that RQ calls by name: each is thin, calls one service and carries no data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from workers.pool import DrainPool
 
 log = structlog.get_logger(__name__)
 MINUTE = 60.0
-"""Seconds after which meetergo's limit of calls is renewed."""
+"""Seconds after which meetergo's limit of calls starts anew."""
 
 
 @lru_cache(maxsize=1)
@@ -30,12 +30,12 @@ def process_pool() -> DrainPool:
 
 
 def sync_connection(connection_id: int) -> None:
-    """Bring one CRM account up to date, in a thread: the next wake-up need not wait for it."""
+    """Bring one CRM account up to date, in a thread, so that the next wake-up need not wait."""
     process_pool().submit(connection_id)
 
 
 def look(services: Services, pool: DrainPool) -> None:
-    """Hand out whatever is due; what calls somebody outside is done by threads of its own."""
+    """Start all due work; every call to the outside gets a thread of its own."""
     wake_due(pool.submit, services)
     reread(services, pool)
     services.sources.warn_of_ends()
@@ -49,7 +49,7 @@ def look(services: Services, pool: DrainPool) -> None:
 
 
 def wake_due(wake: Callable[[int], object], services: Services | None = None) -> None:
-    """Wake every connection that has something due, also what has ripened or was overlooked."""
+    """Wake every connection with due work, also work that became due or was overlooked."""
     services = services or process_services()
     with services.store.write() as session:
         release_rechecks(session, utcnow())
@@ -61,26 +61,26 @@ def wake_due(wake: Callable[[int], object], services: Services | None = None) ->
 
 
 def confirm_events() -> None:
-    """Ask meetergo for what waits for its word, each source in a thread."""
+    """Ask meetergo about the webhooks and bookings that wait for its answer, a thread a source."""
     reread(process_services(), process_pool())
 
 
 def reread(services: Services, pool: DrainPool) -> None:
-    """Do that, for every source of which something waits."""
+    """Start reading every source that has something waiting, each in a thread of its own."""
     for source in sorted(services.rereader.sources_with_work()):
         read = partial(services.rereader.run, source, pool.stopping.is_set)
         pool.aside(f"read-{source}", read)
 
 
 def confirm_now(services: Services | None = None) -> None:
-    """The same, one source after the other, to its end."""
+    """Do the same as `confirm_events`, but one source after the other and to the end."""
     services = services or process_services()
     for source in sorted(services.rereader.sources_with_work()):
         services.rereader.run(source)
 
 
 def send_notices() -> None:
-    """Tell people what has changed with the connections, in a thread."""
+    """Notify people of what has changed with the connections, in a thread."""
     process_pool().aside("notices", process_services().notifier.send_due)
 
 
@@ -93,7 +93,7 @@ def refresh_one(connection_id: int, services: Services) -> None:
 
 
 def refresh_now() -> None:
-    """Refresh every token that is due, and revoke those of ended connections, one after the other."""
+    """Refresh every due token, then revoke the tokens of ended connections, one after the other."""
     services = process_services()
     for connection_id in services.tokens.due():
         refresh_one(connection_id, services)
@@ -101,7 +101,7 @@ def refresh_now() -> None:
 
 
 def reconcile() -> None:
-    """Look at meetergo for bookings without a webhook, each source in a thread of its own."""
+    """Look in meetergo for bookings without a webhook, each source in a thread of its own."""
     services = process_services()
     for source in services.sources.names():
         if services.sources.rules(source).api_key:
@@ -109,7 +109,7 @@ def reconcile() -> None:
 
 
 def reconcile_source(source: str) -> None:
-    """Look at one source, to the end; what goes wrong is told as the source's state."""
+    """Read one source to the end; a failure is stored as the source's state."""
     services, pool, now = process_services(), process_pool(), utcnow()
     since = now - timedelta(days=services.settings.reconcile_back_days)
     until = now + timedelta(days=services.settings.reconcile_ahead_days)
@@ -121,11 +121,11 @@ def reconcile_source(source: str) -> None:
         except RateLimited as error:
             pool.stopping.wait(min(error.after or MINUTE, MINUTE))
         except CrmError as error:
-            # It goes on from its last page at the next time.
+            # The next run goes on from the last page.
             log.warning("reconcile_postponed", source=source, reason=error.message)
             break
 
 
 BY_ID = {SYNC_JOB: sync_connection}
 ALONE = {CONFIRM_JOB: confirm_events, NOTICE_JOB: send_notices, RECONCILE_JOB: reconcile}
-"""Every job that there is: nothing else that lies in Redis is run."""
+"""Every job there is: no other job that lies in Redis is run."""

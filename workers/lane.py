@@ -1,4 +1,4 @@
-"""The thread that writes one batch while the next one is asked about."""
+"""The thread that writes one batch while the next one is prepared."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workers.lease import LeaseLost
 
 
 class Lane:
-    """The one batch that is being written, in a thread of its own."""
+    """Writes one batch at a time, in a thread of its own."""
 
     def __init__(self, writer: ThreadPoolExecutor) -> None:
         self._writer = writer
@@ -19,7 +19,7 @@ class Lane:
         self.writes: Batch | None = None
 
     def write(self, batch: Batch) -> None:
-        """Write a batch after the one before it; raise what has ended that one, and write nothing."""
+        """Write a batch after the one before it; if that one failed, raise its error instead."""
         try:
             self.end()
         except Exception:
@@ -29,7 +29,7 @@ class Lane:
         self.writes, self._ending = batch, self._writer.submit(batch.apply)
 
     def end(self) -> None:
-        """Wait for what is under way, and raise what has ended it."""
+        """Wait for the batch that is being written, and raise its error if it failed."""
         ending, self.writes, self._ending = self._ending, None, None
         if ending:
             ending.result()

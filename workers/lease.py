@@ -1,4 +1,4 @@
-"""The right to drain one connection: renewed while the work goes on, noticed when it is lost."""
+"""The right to drain one connection: renewed during the work; its loss is noticed."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ GIVE_EVERY = 1.0
 
 
 def ticks() -> float:
-    """Seconds on a clock that nobody sets, and that goes on while the machine is suspended."""
+    """Seconds of a clock that nobody sets and that runs on while the machine is suspended."""
     boot = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if boot is None else time.clock_gettime(boot)
 
 
 class LeaseLost(NotOurs):
-    """Another drainer has taken over; what this one still holds must not be written."""
+    """Another drainer has taken over; this one must not write what it still holds."""
 
 
 class Lease:
     """One drainer's lease on one connection. As a context manager it is kept until the block ends.
 
-    A process that was stopped for longer than the lease finds it lost before its next call: the
-    clock that is compared goes on while a process stands still.
+    A process that was stopped for longer than the lease finds the lease lost before its next call:
+    the clock that it compares runs on while a process stands still.
     """
 
     def __init__(self, store: Store, connection_id: int, fence: int, asked: float) -> None:
-        """`fence`: the token that `take_lease` gave; `asked`: `ticks` right before it was asked."""
+        """`fence`: the token that `take_lease` gave; `asked`: `ticks` just before that call."""
         self._store = store
         self.connection_id, self.fence = connection_id, fence
         self._held_until = asked + LEASE.total_seconds()
         self._ended = threading.Event()
         self._lost = False
         self.alone: int | None = None
-        """The delivery that is worked on alone."""
+        """The delivery that is worked on alone, if there is one."""
         name = f"lease-{connection_id}"
         self._thread = threading.Thread(target=self._keep, name=name, daemon=True)
 
     def check(self) -> None:
-        """Raise LeaseLost where the lease may have passed to another drainer."""
+        """Raise LeaseLost if the lease may have passed to another drainer."""
         if self._lost or ticks() > self._held_until:
             raise LeaseLost
 
@@ -64,7 +64,7 @@ class Lease:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # A database that is away ends a drain, and no booking is to blame for that.
+        # A database that is away ends the drain; no booking is to blame for that.
         away = isinstance(error, DATABASE_DOWN)
         until = ticks() + (LEASE.total_seconds() if away else 0.0)
         while True:
@@ -77,7 +77,7 @@ class Lease:
                 time.sleep(GIVE_EVERY)
 
     def give(self, release: bool = False) -> None:
-        """Let the next drainer in, unless one is in already; `release` what is in hand as it was."""
+        """Let the next drainer in, unless one has taken over; `release`: unclaim deliveries too."""
         self._ended.set()
         with self._store.write() as session:
             give_lease(session, self.connection_id, self.fence, release)
@@ -89,7 +89,7 @@ class Lease:
                 with self._store.write() as session:
                     held = hold_lease(session, self.connection_id, self.fence)
             except Exception as error:
-                # The outermost loop of this thread: were it to end, the lease would be lost each time.
+                # The outermost loop of this thread: if it ended, the lease would be lost each time.
                 log.warning("lease_not_renewed", reason=type(error).__name__)
                 continue
             if not held:

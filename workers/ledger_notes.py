@@ -1,4 +1,4 @@
-"""What a batch notes in the ledger: before a write what is about to be sent, after it what came of it."""
+"""What a batch notes in the ledger: before a write its intents, after it the results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Entries = Mapping[Ref, LedgerEntry]
 
 
 def note_intents(ledger: Ledger, diff: Diff, known: Entries, now: datetime) -> set[Ref]:
-    """Note what is about to be made, changed and taken out; give the records that are new to it."""
+    """Note the creates, updates and deletes to be sent; return the records new to the ledger."""
     plan, wanted = diff.plan, diff.wanted
     intents = {
         change.ref: Intent(
@@ -31,7 +31,7 @@ def note_intents(ledger: Ledger, diff: Diff, known: Entries, now: datetime) -> s
         if not change.delete
     }
     new = {change.ref for change in plan.changes if change.record_id is None}
-    # What was only come upon, and is not taken, stands for nothing of ours.
+    # An entry for a record that was only found, and is not taken over, stands for nothing of ours.
     unfilled = {ref for ref in new & set(known) if known[ref].unfilled}
     for ref in unfilled:
         ledger.forget(ref)
@@ -49,7 +49,7 @@ def note_results(
     intended: set[Ref],
     now: datetime,
 ) -> None:
-    """Write what a batch has brought about; `intended` is what `note_intents` gave."""
+    """Write the results of a batch to the ledger; `intended` is what `note_intents` returned."""
     for ref in diff.renewed & set(report.results):
         ledger.unlink(ref)
     for ref in diff.gone:
@@ -59,7 +59,7 @@ def note_results(
             ledger.forget(ref)
     entries = _entries_after(diff, known, report, adapter)
     ledger.save(entries | _unfilled(diff, report, adapter), now)
-    # What was never sent is not in doubt: the next try need not look for it.
+    # A create that was never sent is not in doubt: the next try need not look for it.
     ledger.withdraw(intended - report.begun - set(report.results))
     for ref, problem in report.problems.items():
         if isinstance(problem, Gone):
@@ -69,7 +69,7 @@ def note_results(
 def _entries_after(
     diff: Diff, known: Entries, report: Report, adapter: Adapter
 ) -> dict[Ref, LedgerEntry]:
-    """The ledger's entries that are other ones now: of what was written, and of what it said anew."""
+    """The ledger entries that change: those of written records, and those now out of date."""
     changes = {change.ref: change for change in diff.plan.changes}
     ids = diff.plan.known_ids() | {r: done.record_id for r, done in report.results.items()}
     entries = {}
@@ -81,7 +81,7 @@ def _entries_after(
             continue
         before = None if ref in diff.renewed else known.get(ref)
         if change and change.converted:
-            # The same under another id: what the ledger knows of it holds.
+            # The same record under another id: the ledger's entry stays valid.
             before = replace(known[ref], record_id=change.record_id, lost=False)
         if result and result.outcome is WriteOutcome.CREATED:
             before = None
@@ -89,22 +89,22 @@ def _entries_after(
             continue
         record_id = result.record_id if result else before.record_id if before else None
         url = adapter.url_for(ref.object, record_id) if record_id else ""
-        # What could not be made is linked to later.
+        # A link to a record that could not be made is added later.
         links = tuple(r for r in item.record.links if r not in report.problems or r in ids)
         made = replace(item, record=replace(item.record, links=links))
         after = known_after(made, before, record_id, url, change if result else None)
-        # What was sent stands in doubt in the ledger until it is said that it went through.
+        # What was sent stays in doubt in the ledger until an entry says that it went through.
         if result or before is None or after != replace(before, age=None):
             entries[ref] = after
     return entries
 
 
 def _unfilled(diff: Diff, report: Report, adapter: Adapter) -> dict[Ref, LedgerEntry]:
-    """Records of others that were come upon: nothing of them is known but that they are there."""
+    """Entries for found records of others: the ledger knows only that they exist."""
     there = dict(diff.companies)
     for ref, problem in report.problems.items():
         if isinstance(problem, ThereAlready):
-            # It is read, and filled, next time.
+            # The next try reads the record and fills it.
             there[ref] = problem.record_id
     return {
         ref: LedgerEntry(record_id, url=adapter.url_for(ref.object, record_id))

@@ -1,7 +1,7 @@
-"""The lookout of a worker process: looks into the database by itself, whatever Redis says.
+"""The lookout of a worker process: it looks into the database by itself, whatever Redis says.
 
-Redis only says "now". It may be away, full, read-only, slow or in a stranger's hands: this thread
-finds what is due all the same, each SWEEP_INTERVAL seconds.
+Redis only says "now". Even if Redis is away, full, read-only, slow or in a stranger's hands, this
+thread finds all due work, each SWEEP_INTERVAL seconds.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ log = structlog.get_logger(__name__)
 
 
 class Lookout:
-    """One thread that hands out work and does none: it calls nobody outside."""
+    """One thread that hands out work and does none itself: it calls nothing outside."""
 
     def __init__(
         self, services: Services, pool: DrainPool, look: Callable[[Services, DrainPool], None]
     ) -> None:
-        """`look`: what is looked at each time."""
+        """`look`: the function that is called each time."""
         self._services, self._pool, self._look = services, pool, look
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
@@ -35,7 +35,7 @@ class Lookout:
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop looking."""
         self._stop.set()
 
     def _run(self) -> None:
@@ -46,6 +46,6 @@ class Lookout:
             except DATABASE_DOWN as error:
                 log.error("database_down", reason=type(error).__name__)
             except Exception as error:
-                # The outermost loop of this thread: were it to end, nobody would look any more.
+                # The outermost loop of this thread: if it ended, due work would no longer be found.
                 log.error("look_failed", kind=type(error).__name__, place=place_of(error))
             self._stop.wait(interval)

@@ -1,4 +1,4 @@
-"""Where bookings of one account may meet: in a record that one makes and the other has to find."""
+"""Where bookings of one account may meet: in a record that one makes and another has to find."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from app.sync.values import as_list
 
 @dataclass
 class Marks:
-    """What the records of bookings are looked for by, and what they can be found by."""
+    """The values that bookings' records are looked for by, and those they can be found by."""
 
     looks: dict[Hashable, str] = field(default_factory=dict)
-    """What records are looked for by -> our key for them."""
+    """Value by which a record is looked for -> our key for the record."""
     shows: dict[Hashable, str] = field(default_factory=dict)
-    """What they can be found by, once they are there -> our key for them."""
+    """Value by which a record can be found, once it is there -> our key for the record."""
 
     def add(self, other: Marks) -> None:
-        """Take in those of another booking."""
+        """Add the marks of another booking."""
         self.looks |= other.looks
         self.shows |= other.shows
 
@@ -39,7 +39,7 @@ class Marks:
 
 
 def marks_of(desired: DesiredBooking, adapter: Adapter, departed: Iterable[str] = ()) -> Marks:
-    """The marks of one booking; those who left it count too, since another one may make them."""
+    """The marks of one booking; people who left it count too, since another may make them."""
     marks = Marks()
     marks.looks |= {(PEOPLE, identity.casefold()): identity for identity in departed}
     for record in desired.records:
@@ -49,12 +49,12 @@ def marks_of(desired: DesiredBooking, adapter: Adapter, departed: Iterable[str] 
             by_id = key.kind is MatchKey.RECORD_ID
             looks.append(adapter.record_id_in(name, key.value) if by_id else key.value)
         if name is ObjectName.COMPANY:
-            # Some CRMs know no domain and look for a company by its name.
+            # Some CRMs know no domains and look for a company by its name.
             needed = chain.from_iterable(adapter.shape.needs.get(name, ()))
             looks += [str(record.fields.get(need) or "") for need in needed]
         phones = []
         if name in PEOPLE:
-            # Whoever books with a phone number alone is found by it.
+            # A person who books with only a phone number is found by that number.
             entries = [entry for value in record.fields.values() for entry in as_list(value)]
             phones = [e for e in entries if e.startswith("+") and normalise_phone(e) == e]
         kind = PEOPLE if name in PEOPLE else name

@@ -1,4 +1,4 @@
-"""Drains in a worker process: a thread for each connection at work, so that none waits for another."""
+"""Drains in a worker process: one thread for each connection at work, so that none waits."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from workers.drain import STOP_GRACE, Drainer
 
 log = structlog.get_logger(__name__)
 MOST_THREADS = 16
-"""Connections that one process drains at the same time; further ones wait for their turn."""
+"""Connections that one process drains at the same time; further ones wait for a free place."""
 
 
 class DrainPool:
-    """Takes wake-ups. A connection that is being drained already is looked at once more after it."""
+    """Takes wake-ups. If one comes while its connection is drained, it is drained once more."""
 
     def __init__(self, services: Services) -> None:
         self._drainer = Drainer(services)
         self._lock = threading.Lock()
         self._again: dict[int, bool] = {}
-        """Connection at work -> whether a wake-up came meanwhile."""
+        """Connection at work -> whether another wake-up came meanwhile."""
         self._aside: set[str] = set()
         self.stopping = threading.Event()
         """Set once the process has to end."""
@@ -48,7 +48,7 @@ class DrainPool:
                 _guarded(lambda: self._drainer.drain(connection_id), connection_id)
 
     def _is_to_be_drained_again(self, connection_id: int) -> bool:
-        """Whether a wake-up came meanwhile; where none did, the connection is no longer at work."""
+        """Whether a wake-up came meanwhile; if none did, the connection is no longer at work."""
         with self._lock:
             if self._again[connection_id]:
                 self._again[connection_id] = False
@@ -58,7 +58,7 @@ class DrainPool:
             return False
 
     def aside(self, name: str, action: Callable[[], object]) -> None:
-        """Do something long in a thread, once at a time; it looks at `stopping` by itself."""
+        """Run a long action in a thread, one per name at a time; it checks `stopping` itself."""
         with self._lock:
             if name in self._aside:
                 return
@@ -74,12 +74,12 @@ class DrainPool:
         threading.Thread(target=run, name=name, daemon=True).start()
 
     def join(self, seconds: float) -> bool:
-        """Wait until nothing is at work; False where that takes longer."""
+        """Wait until no connection is at work; False if that takes longer than `seconds`."""
         with self._lock:
             return self._ended.wait_for(lambda: not self._again, seconds)
 
     def stop(self, seconds: float = STOP_GRACE + 2.0) -> None:
-        """End within so many seconds: batches finish, or are given back for others to do."""
+        """End within `seconds`: batches finish, or are given back for other workers."""
         deadline = time.monotonic() + seconds
         self.stopping.set()
         self._drainer.stop()
@@ -89,9 +89,9 @@ class DrainPool:
 
 
 def _guarded(action: Callable[[], object], connection_id: int) -> None:
-    """The outermost loop of a drain: what nobody foresaw ends the drain, not the worker.
+    """The outermost loop of a drain: an unforeseen error ends the drain, not the worker.
 
-    The deliveries of its batch are found by the next drainer as those of one that died.
+    The next drainer takes over the deliveries of its batch, as after a drainer that died.
     """
     try:
         action()

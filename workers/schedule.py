@@ -1,7 +1,7 @@
-"""The scheduler process: RQ's CronScheduler with unique JSON jobs, alive through Redis outages.
+"""The scheduler process: RQ's CronScheduler with unique JSON jobs; it survives Redis outages.
 
-It names jobs and knows nothing of what they do: each worker looks for what is due by itself, and
-only what no worker should do beside another one is scheduled here.
+It names jobs and knows nothing of what they do. Each worker looks for due work by itself, so only
+work that must not run in two workers at once is scheduled here.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from config.settings import load_settings
 
 log = structlog.get_logger(__name__)
 REDIS_PAUSE = 2.0
-"""Seconds between tries to reach a Redis that is away."""
+"""Seconds between tries to reach Redis while it is away."""
 
 
 class UniqueCronJob(CronJob):
-    """A scheduled job that is queued once, however long the workers are away."""
+    """A scheduled job that is queued only once, however long the workers are away."""
 
     def enqueue(self, connection: Redis) -> object:  # type: ignore[override]  # nobody reads it
-        """Queue the job unless it waits already; RQ's own would use pickle and pile up."""
+        """Queue the job unless it is queued already; RQ's own would use pickle and pile up."""
         name = self.func_name.rpartition(".")[2]
         return enqueue_once(make_queue(connection), self.func_name, f"cron-{name}")
 
 
 def build_scheduler(redis: Redis, reconcile_interval: int) -> CronScheduler:
-    """The scheduler with its job; the interval in seconds, 0 for not at all."""
+    """Return the scheduler with its job; interval in seconds, 0 to schedule nothing."""
     scheduler = CronScheduler(connection=redis)
     if reconcile_interval:
         job = UniqueCronJob(QUEUE, func_name=RECONCILE_JOB, interval=reconcile_interval)
@@ -41,7 +41,7 @@ def build_scheduler(redis: Redis, reconcile_interval: int) -> CronScheduler:
 
 
 def main() -> None:
-    """Run until SIGTERM; a Redis that is away is waited for."""
+    """Run until SIGTERM; while Redis is away, wait for it."""
     settings = load_settings()
     configure_logging(settings.log_level)
     redis = connect(settings.redis_url)

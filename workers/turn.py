@@ -1,4 +1,4 @@
-"""How long a batch may take: live bookings get in between its calls, and it notes what it has done."""
+"""How long a batch may take: live bookings get in between its calls, and its results are noted."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from app.domain.rate_limits import MakeWay
 from workers.lease import ticks
 
 SHORT = 1.0
-"""Seconds that a batch of backlog goes on while a live booking waits."""
+"""Seconds that a batch of backlog still goes on while a live booking waits."""
 LONG = 10.0
-"""Seconds that any batch goes on: by then it notes what it has done."""
+"""Seconds that any batch goes on: then it is cut and its results are noted."""
 LOOK_EVERY = 0.25
 """Seconds between two looks at whether a live booking waits."""
 PARTS = 20
-"""How small batches get, as the part of a full one. One of that size is not cut: work goes on."""
+"""A batch gets no smaller than 1/PARTS of a full one; one of that size is never cut."""
 
 
 class Turn:
-    """The batches of one drain: each may be cut between two calls, and is smaller after that.
+    """The batches of one drain: each may be cut between two calls; the next one is then smaller.
 
-    Nothing of what was written is lost by a cut, but what was read is read again. So a batch is cut
-    where somebody waits for it, or where it has gone on for long, and never below a certain size.
+    A cut loses nothing that was written, but what was read has to be read again. So a batch is cut
+    only if a live booking waits for it or it has gone on for long, and never below a minimum size.
     """
 
     def __init__(self, live_waits: Callable[[], bool], clock: Callable[[], float] = ticks) -> None:
@@ -34,7 +34,7 @@ class Turn:
         self._small, self._backlog, self._cut, self._whole = True, False, False, False
 
     def size(self, most: int) -> int:
-        """How many deliveries the next batch may have, where the adapter takes `most`."""
+        """How many deliveries the next batch may have, if the adapter takes `most`."""
         with self._lock:
             if self._whole and not self._cut:
                 self._part = min(1.0, self._part * 2)
@@ -42,9 +42,9 @@ class Turn:
             return max(1, most // PARTS, int(most * self._part))
 
     def begin(self, number: int, most: int, backlog: bool) -> Callable[[], None]:
-        """Count from now. Gives what has to be called before each call to the CRM.
+        """Start the clock. Return the function to call before each call to the CRM.
 
-        `number` deliveries are in hand; `backlog`: no live one is among them.
+        `number`: how many deliveries are in hand; `backlog`: none of them is live.
         """
         with self._lock:
             self._began = self._looked = self._clock()
@@ -53,7 +53,7 @@ class Turn:
         return self.check
 
     def check(self) -> None:
-        """Raise MakeWay where what is left of the batches in hand is for later."""
+        """Raise MakeWay if the rest of the batches in hand is to be done later."""
         with self._lock:
             if not self._cut:
                 self._cut = not self._small and self._is_over()

@@ -1,8 +1,8 @@
-"""RQ's worker as this service uses it: a job is one of four names, and nothing else in Redis is run.
+"""RQ's worker as this service uses it: a job is one of four names; nothing else in Redis is run.
 
-RQ looks a job's function up by whatever name stands in Redis, its callbacks too, and obeys commands
-sent over pub/sub. Who can write to Redis could run any code in the worker that way. Here a job only
-says "now": what it may say stands in a table, and all else is dropped with a line in the log.
+RQ looks up a job's function, and its callbacks, by any name that Redis holds, and obeys commands
+sent over pub/sub. So anyone who can write to Redis could run any code in the worker. Here a job
+only says "now": a table lists the allowed jobs; all else is dropped with a line in the log.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from app.store.engine import DATABASE_DOWN
 
 log = structlog.get_logger(__name__)
 MOST_BYTES = 4096
-"""Bytes of a job, packed and unpacked: a name and a number."""
+"""The most bytes of a job, packed or unpacked: it is a name and a number."""
 LARGEST_ID = 2**53
 
 
 class ForeignJob(Exception):
-    """What lies in the queue is no job of this service."""
+    """An entry in the queue that is no job of this service."""
 
 
 class WakeUp(Job):
-    """A job of which nothing is read but its name and its number."""
+    """A job of which only the name and the number are read."""
 
     name = ""
     connection_id: int | None = None
 
     def refresh(self) -> None:
-        """Read the job from Redis. Raises ForeignJob, and NoSuchJobError where it is gone."""
+        """Read the job from Redis. Raises ForeignJob, and NoSuchJobError if it is gone."""
         size = self.connection.hstrlen(self.key, "data")
         if not size:
             raise NoSuchJobError(f"No such job: {self.key}")
@@ -49,7 +49,7 @@ class WakeUp(Job):
 
 
 def read_job(packed: object) -> tuple[str, int | None]:
-    """The name and the number of a job as RQ packs it. Raises ForeignJob."""
+    """Return the name and the number of a job as RQ packs it. Raises ForeignJob."""
     if not isinstance(packed, bytes):
         raise ForeignJob("it holds no data")
     try:
@@ -74,7 +74,7 @@ def read_job(packed: object) -> tuple[str, int | None]:
 
 
 class WakeUpWorker(SimpleWorker):
-    """Takes wake-ups; does what the table says of them, and nothing that Redis says."""
+    """Takes wake-ups and runs what the table says for them; it runs nothing that Redis names."""
 
     def __init__(
         self,
@@ -83,22 +83,22 @@ class WakeUpWorker(SimpleWorker):
         by_id: Mapping[str, Callable[[int], None]],
         **kwargs: Any,
     ) -> None:
-        """`alone`: jobs without a number; `by_id`: those for one connection."""
+        """`alone`: jobs without a number; `by_id`: jobs for one connection."""
         super().__init__(queues, job_class=WakeUp, **kwargs)
         self._alone, self._by_id = alone, by_id
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Do what a job says, if it is one of ours; it is gone from Redis before."""
+        """Run a job if it is one of ours; it is removed from Redis first."""
         self._forget(job.key, queue)
         if not isinstance(job, WakeUp):
             return
         try:
             self._do(job)
         except DATABASE_DOWN as error:
-            # What it was about is due there, and is found once the database is back.
+            # The job's work is due in the database, and is found once the database is back.
             log.error("database_down", reason=type(error).__name__)
         except Exception as error:
-            # RQ would print the stack, with a person's data in it, and end the worker.
+            # RQ would print the stack, which holds a person's data, and end the worker.
             log.error("job_failed", kind=type(error).__name__, place=place_of(error))
 
     def _do(self, job: WakeUp) -> None:
@@ -112,7 +112,7 @@ class WakeUpWorker(SimpleWorker):
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[Job, Queue] | None:
-        """Take the next job; what cannot be read as one is dropped, and the next one taken."""
+        """Take the next job; drop entries that cannot be read as a job, and go on to the next."""
         while True:
             try:
                 taken: tuple[Job, Queue] | None = super().dequeue_job_and_maintain_ttl(
@@ -122,7 +122,7 @@ class WakeUpWorker(SimpleWorker):
             except (RedisError, OSError, DequeueTimeout, StopRequested):
                 raise
             except Exception as error:
-                # Whatever a stranger has put there: it is out of the queue already.
+                # A stranger may have put anything there; it is out of the queue already.
                 reason = str(error) if isinstance(error, ForeignJob) else type(error).__name__
                 log.warning("foreign_job_dropped", reason=reason)
                 for queue in self.queues:
@@ -132,15 +132,15 @@ class WakeUpWorker(SimpleWorker):
         self.connection.delete(key, queue.intermediate_queue_key)
 
     def subscribe(self) -> None:
-        """Obey no commands: RQ would stop, or end jobs, for anybody who publishes one."""
+        """Obey no commands: RQ would stop, or end jobs, for anyone who publishes one."""
 
     def check_for_suspension(self, burst: bool) -> None:
-        """Stand still for nobody's key in Redis."""
+        """Ignore the key in Redis that would suspend RQ's workers."""
 
     def run_maintenance_tasks(self) -> None:
         """Leave RQ's registries alone: cleaning them runs callbacks that a job names."""
 
     @property
     def should_run_maintenance_tasks(self) -> bool:
-        """Likewise."""
+        """Always False, for the same reason."""
         return False

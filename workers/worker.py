@@ -1,4 +1,4 @@
-"""The worker process: takes wake-ups by RQ's SimpleWorker and drains, also while Redis is away."""
+"""The worker process: takes wake-ups by RQ's SimpleWorker and drains, even while Redis is away."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from workers.wakeups import WakeUpWorker
 
 log = structlog.get_logger(__name__)
 REDIS_PAUSE = 2.0
-"""Seconds between tries to reach a Redis that is away."""
+"""Seconds between tries to reach Redis while it is away."""
 
 
 def main() -> None:
-    """Work until SIGTERM: what is under way ends, or is given back, within ten seconds."""
+    """Work until SIGTERM; then finish or give back the work under way within ten seconds."""
     try:
         services = process_services()
         services.prepare()
@@ -38,7 +38,7 @@ def main() -> None:
     lookout.start()
     stopping = threading.Event()
     while not stopping.is_set():
-        # RQ puts handlers of its own in their place while it works.
+        # RQ replaces these handlers with its own while it works.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stopping.set())
         try:
@@ -50,12 +50,12 @@ def main() -> None:
     lookout.stop()
     process_pool().stop()
     logging.shutdown()
-    # What still hangs in a call to a CRM is not waited for: its lease was given back.
+    # Do not wait for calls to a CRM that still hang: their leases were given back.
     os._exit(0)
 
 
 def hush_outages() -> None:
-    """Let RQ print no stack of a Redis that went away: that is told in one line, `redis_away`."""
+    """Keep RQ from printing a stack when Redis is away: the line `redis_away` reports that."""
 
     def tells(record: logging.LogRecord) -> bool:
         return not (record.exc_info and isinstance(record.exc_info[1], RedisError))
@@ -64,7 +64,7 @@ def hush_outages() -> None:
 
 
 def _take_jobs(services: Services) -> bool:
-    """Take jobs; True where the process was told to stop. Raises where Redis goes away."""
+    """Take jobs; True if the process was asked to stop. Raises if Redis goes away."""
     redis = connect(services.settings.redis_url, read_timeout=None)
     redis.ping()
     worker = WakeUpWorker(
@@ -77,7 +77,7 @@ def _take_jobs(services: Services) -> bool:
 
 
 def warn_of_open_redis(url: str) -> None:
-    """Say that anybody who reaches a Redis without a password can hold its wake-ups up."""
+    """Warn that anyone who reaches a Redis without a password can delay its wake-ups."""
     parts = urlsplit(url)
     if parts.hostname and not is_loopback(url) and not parts.password:
         log.warning("redis_has_no_password", advice="Set one, and keep Redis in a private network.")
