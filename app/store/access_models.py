@@ -1,4 +1,4 @@
-"""The tables on who may do what: keys, sessions, secrets, consents, the audit log."""
+"""The tables for access: API keys, browser sessions, secrets, consents, the audit log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from app.store.tables import Base, Id
 
 
 class AuditLog(Base):
-    """Who connected, disconnected, replayed, made a key."""
+    """What a person did: connect, disconnect, replay, make a key and so on."""
 
     __tablename__ = "audit_log"
     id: Mapped[int] = mapped_column(Id, primary_key=True)
@@ -28,7 +28,7 @@ class AuditLog(Base):
 
 
 class ApiKey(Base):
-    """A key for people and scripts, as its hash."""
+    """An API key of a person or a script; only its hash is stored."""
 
     __tablename__ = "api_keys"
     id: Mapped[int] = mapped_column(Id, primary_key=True)
@@ -39,20 +39,20 @@ class ApiKey(Base):
 
 
 class WebSession(Base):
-    """A browser session of the owner of a key; the cookie holds a random id, this row its hash."""
+    """A browser session of a key's owner; the cookie holds a random id, this row holds its hash."""
 
     __tablename__ = "web_sessions"
     id_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
     key_id: Mapped[int] = mapped_column(ForeignKey("api_keys.id"), index=True)
     created_at: Mapped[datetime] = mapped_column(index=True)
     seen_at: Mapped[datetime]
-    """When it was last used, to the minute."""
+    """When the session was last used, to the minute."""
     ended_at: Mapped[datetime | None]
-    """When its owner signed out."""
+    """When the owner signed out."""
 
 
 class OAuthFlow(Base):
-    """A connect that was begun: its state is single-use and bound to one browser session."""
+    """A connect that was begun; its state is single-use and bound to one browser session."""
 
     __tablename__ = "oauth_flows"
     state_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -62,9 +62,9 @@ class OAuthFlow(Base):
         Text, info={"purpose": "oauth_flows.verifier"}
     )
     connection_id: Mapped[int | None] = mapped_column(Id)
-    """The connection that is to be mended."""
+    """The connection to repair; None: a new one is wanted."""
     other_account: Mapped[bool] = mapped_column(Boolean, default=False)
-    """Whether it may be laid on another account of the CRM."""
+    """Whether the connection may move to another account of the CRM."""
     login_host: Mapped[str | None] = mapped_column(String(limits.LOGIN_HOST))
     next_path: Mapped[str | None] = mapped_column(String(limits.NEXT_PATH))
     created_at: Mapped[datetime]
@@ -72,7 +72,7 @@ class OAuthFlow(Base):
 
 
 class Revocation(Base):
-    """A refresh token that is to be revoked at its provider; erased once it is, or after a day."""
+    """A refresh token to revoke at its provider; erased after that, or after a day at most."""
 
     __tablename__ = "revocations"
     id: Mapped[int] = mapped_column(Id, primary_key=True)
@@ -86,7 +86,7 @@ class Revocation(Base):
 
 
 class EncryptionKey(Base):
-    """The id of a key that data here may be encrypted with; it must stand in ENCRYPTION_KEYS."""
+    """The id of a key that data here may be encrypted with; ENCRYPTION_KEYS must hold that key."""
 
     __tablename__ = "encryption_keys"
     key_id: Mapped[str] = mapped_column(String(16), primary_key=True)
@@ -94,7 +94,7 @@ class EncryptionKey(Base):
 
 
 class WebhookSecret(Base):
-    """A secret that webhooks may be signed with, beside those of the environment."""
+    """A secret that webhooks may be signed with, in addition to those of the environment."""
 
     __tablename__ = "webhook_secrets"
     id: Mapped[int] = mapped_column(Id, primary_key=True)
@@ -102,11 +102,11 @@ class WebhookSecret(Base):
     secret_encrypted: Mapped[str] = mapped_column(Text, info={"purpose": "webhook_secrets.secret"})
     created_at: Mapped[datetime]
     ends_at: Mapped[datetime | None]
-    """Not accepted after that; None: until a person ends it."""
+    """The secret is not accepted after this time; None: until a person ends it."""
 
 
 class SecretUse(Base):
-    """When a secret last verified a webhook, by a fingerprint that gives nothing away."""
+    """When a secret last verified a webhook; its fingerprint does not reveal the secret."""
 
     __tablename__ = "secret_uses"
     source: Mapped[str] = mapped_column(String(limits.SOURCE_NAME), primary_key=True)

@@ -1,4 +1,4 @@
-"""The registry with every table in it, whoever imports what."""
+"""The registry that holds every table, whichever modules are imported elsewhere."""
 
 from __future__ import annotations
 

@@ -10,5 +10,5 @@ from app.store.access_models import AuditLog
 
 
 def note(session: Session, actor: str, action: str, subject: str, now: datetime) -> None:
-    """Note an act in the transaction in which it is done."""
+    """Add an act to the audit log, in the same transaction as the act itself."""
     session.add(AuditLog(actor=actor, action=action, subject=subject, at=now))

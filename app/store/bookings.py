@@ -1,4 +1,4 @@
-"""Keeps the newest state of every booking; whatever order the events come in, it ends the same."""
+"""Keeps the newest state of every booking; the order in which events arrive makes no difference."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from app.store.models import BookingPerson, BookingRow
 
 PURPOSE = "bookings.state"
 NEAR, MOST_NEAR = timedelta(days=1), 20
-"""Among how many bookings of a person, and how near in time, one is looked for that was moved."""
+"""A moved booking is looked for among this many bookings of the person, this near in time."""
 MOST_BOOKINGS = 500
-"""Bookings of one person that a summary looks at, the newest ones."""
+"""The most bookings of one person that a summary reads, newest first."""
 FORMER_NAMES = {"earlier": "previous_starts", "left": "former_attendees"}
-"""Fields of a stored booking by the names that an older release gave them -> their names now."""
+"""Field names of a stored booking in an older release -> the names now."""
 
 
 def _renamed(stored: Any) -> Any:
-    """A stored state with the present names of its fields."""
+    """A stored state, with the field names of today."""
     if not isinstance(stored, dict) or not FORMER_NAMES.keys() & stored.keys():
         return stored
     return {FORMER_NAMES.get(name, name): value for name, value in stored.items()}
@@ -43,7 +43,7 @@ _codec: TypeAdapter[Booking] = TypeAdapter(Annotated[Booking, BeforeValidator(_r
 
 @dataclass(frozen=True)
 class Answered:
-    """Which questions a booking answers, and of which meeting type it is."""
+    """The questions that a booking answers, and the booking's meeting type."""
 
     source: str
     type_id: str | None
@@ -52,7 +52,7 @@ class Answered:
     form: bool
     labels: tuple[str, ...]
     answers: tuple[tuple[str, str | list[str]], ...] = ()
-    """Question and answer; several choices as a list."""
+    """Question and answer; the answer to a multiple choice is a list."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class _Person:
 
 @dataclass(frozen=True)
 class _Part:
-    """What is read of a state where only its questions are wanted: several times as fast as all of it."""
+    """The part of a state that its questions need: several times as fast to read as the whole."""
 
     source: str
     form: bool = False
@@ -84,7 +84,7 @@ _part = TypeAdapter(_Part)
 def keep_newest(
     session: Session, cipher: Cipher, booking: Booking, now: datetime
 ) -> BookingRow | None:
-    """Store a state if it is the newest; give the row, or None where nothing new is known by it."""
+    """Store a state if it is the newest; return the row, or None if the state is no news."""
     _wait_for_kin(session, booking)
     values = {
         "key": booking.key,
@@ -121,17 +121,17 @@ def keep_newest(
 
 
 def _wait_for_kin(session: Session, booking: Booking) -> None:
-    """Wait until nobody else stores what may continue this booking, or be continued by it.
+    """Wait until no other process stores a booking that continues this one, or that it continues.
 
-    Two that are stored at the same moment on PostgreSQL would not see each other, and each be taken
-    for a story of its own.
+    On PostgreSQL, two bookings stored at the same moment would not see each other, and each would
+    be taken for a story of its own.
     """
     person = booking.attendees[0].identity if booking.attendees else None
     kin = {booking.key, hash_of(person) if person else booking.key}
     if booking.continues:
         kin.add(f"{booking.source}:{booking.continues}")
     turns = (hashlib.sha256(mark.encode()).digest()[:8] for mark in kin)
-    # In one order, so that two that share several wait for each other only once.
+    # Always in the same order, so that two processes with several turns in common cannot deadlock.
     for turn in sorted(int.from_bytes(turn, "big", signed=True) for turn in turns):
         take_turns(session, turn)
 
@@ -139,7 +139,7 @@ def _wait_for_kin(session: Session, booking: Booking) -> None:
 def _join_story(
     session: Session, cipher: Cipher, row: BookingRow, booking: Booking, now: datetime
 ) -> None:
-    """Note which bookings continue one another, whichever of them came first."""
+    """Note which bookings continue one another, in whatever order they arrived."""
     if booking.form:
         return
     for other, state in _of_same_person(session, cipher, booking) if not booking.continues else ():
@@ -156,7 +156,7 @@ def _join_story(
         before = f"{booking.source}:{booking.continues}"
         found = session.scalars(select(BookingRow).where(BookingRow.key == before)).first()
         row.story = (found.story if found else None) or before
-    # Who came before this one, and continues it, belongs to the same story.
+    # A booking that came before this one and continues it belongs to the same story.
     session.execute(
         update(BookingRow)
         .where(BookingRow.story == row.key, BookingRow.id != row.id)
@@ -187,7 +187,7 @@ def _of_same_person(
 
 
 def story_mates(session: Session, row: BookingRow) -> list[BookingRow]:
-    """The other bookings of a booking's story: what stands for all of them may change with it."""
+    """The other bookings of a booking's story: the records of all of them may change with it."""
     root = row.story or row.key
     query = select(BookingRow).where(
         or_(BookingRow.key == root, BookingRow.story == root), BookingRow.id != row.id
@@ -196,7 +196,7 @@ def story_mates(session: Session, row: BookingRow) -> list[BookingRow]:
 
 
 def in_stories(session: Session, cipher: Cipher, rows: Iterable[BookingRow]) -> dict[int, Booking]:
-    """Id of each row -> its booking as its story has it."""
+    """Return, by the id of each row, its booking as part of its story."""
     rows = list(rows)
     roots = sorted({row.story or row.key for row in rows})
     query = select(BookingRow).where(BookingRow.story.in_(roots))
@@ -224,7 +224,7 @@ def _store(
 
 
 def want_details(session: Session, booking_ids: Iterable[int], now: datetime) -> bool:
-    """Note that a mapping wants answers that these bookings lack; whether that is news."""
+    """Note that a mapping wants answers that these bookings lack; return whether that is news."""
     wanted = (
         update(BookingRow)
         .where(
@@ -238,7 +238,7 @@ def want_details(session: Session, booking_ids: Iterable[int], now: datetime) ->
 
 
 def details_due(session: Session, source: str, now: datetime) -> tuple[int, str, int] | None:
-    """A booking that meetergo is to be asked for, the newest first: id, key, tries so far."""
+    """The next booking to ask meetergo about, the newest first: id, key, tries so far."""
     query = (
         select(BookingRow.id, BookingRow.key, BookingRow.details_tries)
         .where(
@@ -253,7 +253,7 @@ def details_due(session: Session, source: str, now: datetime) -> tuple[int, str,
 
 
 def sources_with_details(session: Session, now: datetime) -> set[str]:
-    """Sources of which some booking's answers are wanted now."""
+    """Sources with a booking whose answers are wanted now."""
     keys = session.scalars(
         select(BookingRow.key).where(BookingRow.details_due_at <= now).limit(MOST_BOOKINGS)
     )
@@ -261,20 +261,20 @@ def sources_with_details(session: Session, now: datetime) -> set[str]:
 
 
 def note_details(session: Session, key: str, now: datetime) -> None:
-    """meetergo's API has just said all of a booking: there is nothing to ask it for."""
+    """Note that meetergo's API has just shown all of a booking: there is nothing more to ask."""
     done = {"details_at": now, "details_due_at": None}
     missing = (BookingRow.key == key, BookingRow.details_at.is_(None))
     session.execute(update(BookingRow).where(*missing).values(done))
 
 
 def end_details(session: Session, row_id: int, now: datetime) -> None:
-    """meetergo has said what there is, or cannot: it is not asked again."""
+    """Stop asking about a booking: meetergo has given its answers, or cannot."""
     done = {"details_at": now, "details_due_at": None}
     session.execute(update(BookingRow).where(BookingRow.id == row_id).values(done))
 
 
 def postpone_details(session: Session, row_id: int, until: datetime) -> None:
-    """Ask for a booking's answers once more then."""
+    """Ask for a booking's answers again at `until`."""
     later = {"details_due_at": until, "details_tries": BookingRow.details_tries + 1}
     session.execute(update(BookingRow).where(BookingRow.id == row_id).values(later))
 
@@ -284,7 +284,7 @@ def _stored(row: BookingRow, cipher: Cipher) -> Booking:
 
 
 def read_state(row: BookingRow, cipher: Cipher) -> Booking:
-    """The booking that a row holds, with what people said of it. Raises UnreadableSecret."""
+    """The booking of a row, with the outcome if a person gave one. Raises UnreadableSecret."""
     booking = replace(_stored(row, cipher), story=row.story)
     if row.outcome and row.outcome_start == booking.start:
         return replace(booking, outcome=MeetingOutcome(row.outcome))
@@ -292,7 +292,7 @@ def read_state(row: BookingRow, cipher: Cipher) -> Booking:
 
 
 def newest_answers(session: Session, cipher: Cipher, most: int) -> list[Answered]:
-    """The questions of the bookings that changed last, at most so many. Raises UnreadableSecret."""
+    """The questions of the `most` bookings that changed last. Raises UnreadableSecret."""
     query = (
         select(BookingRow.state_encrypted)
         .order_by(BookingRow.updated_at.desc(), BookingRow.id.desc())
@@ -316,7 +316,7 @@ def newest_answers(session: Session, cipher: Cipher, most: int) -> list[Answered
 def set_outcome(
     session: Session, cipher: Cipher, row: BookingRow, outcome: MeetingOutcome | None, now: datetime
 ) -> None:
-    """Say how the meeting at its present start went, or take that back with None."""
+    """Note how the meeting at its present start went; None takes that back."""
     row.outcome = outcome.value if outcome else None
     row.outcome_start = _stored(row, cipher).start
     row.revision += 1
@@ -327,7 +327,7 @@ def set_outcome(
 def histories(
     session: Session, cipher: Cipher, identities: Iterable[str], now: datetime
 ) -> dict[str, History]:
-    """What all bookings of each person come to."""
+    """The summary of all bookings of each person."""
     found = {}
     for identity in dict.fromkeys(identities):
         query = (
@@ -342,14 +342,14 @@ def histories(
 
 
 def take_part(session: Session, identities: Iterable[str]) -> bool:
-    """Whether some of these people are on a booking."""
+    """Whether any of these people takes part in a booking."""
     hashes = [hash_of(identity) for identity in identities]
     query = select(BookingPerson.booking_id).where(BookingPerson.person_hash.in_(hashes))
     return session.scalars(query.limit(1)).first() is not None
 
 
 def has_booked_since(session: Session, cipher: Cipher, identity: str, since: datetime) -> bool:
-    """Whether a person has made a booking after a moment (UTC); moving an older one is none."""
+    """Whether a person has made a booking since a moment (UTC); moving an older one is none."""
     query = (
         select(BookingRow)
         .join(BookingPerson, BookingPerson.booking_id == BookingRow.id)
@@ -373,7 +373,7 @@ def _note_people(session: Session, booking_id: int, booking: Booking) -> None:
 
 
 def hash_of(identity: str) -> str:
-    """What stands for a person in the tables."""
+    """The hash that stands for a person in the tables."""
     return hashlib.sha256(f"person\0{identity}".encode()).hexdigest()
 
 
@@ -383,7 +383,7 @@ def insert_ignoring(
     values: dict[str, Any] | list[dict[str, Any]],
     unique: list[str],
 ) -> postgresql.Insert | sqlite.Insert:
-    """An INSERT, of one row or several, that skips those whose unique columns are taken."""
+    """An INSERT of one or several rows that skips rows whose unique columns are taken."""
     if session.get_bind().dialect.name == "postgresql":
         return postgresql.insert(model).values(values).on_conflict_do_nothing(index_elements=unique)
     return sqlite.insert(model).values(values).on_conflict_do_nothing(index_elements=unique)

@@ -1,7 +1,7 @@
-"""Columns of text that take the same on SQLite as on PostgreSQL.
+"""Text columns that accept the same values on SQLite as on PostgreSQL.
 
-SQLite looks at no length and takes NUL and half characters, PostgreSQL refuses all three. Here every text
-is looked at before it reaches either.
+SQLite checks no length and accepts NUL and half characters; PostgreSQL refuses all three. Here
+every text is checked before it reaches either database.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ class UnfitText(ValueError):
 
 
 class _Compared(TypeDecorator[str]):
-    """A text that is only looked for: it may be of any length, but must be text."""
+    """A text in a comparison: it may be of any length, but must be valid text."""
 
     impl = sqlalchemy.String
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Refuse what PostgreSQL would refuse."""
+        """Refuse a text that PostgreSQL would refuse."""
         if value is not None and value != _cleaned(value):
             raise UnfitText("a text holds NUL or half a character")
         return value
@@ -38,17 +38,17 @@ class _Kept(TypeDecorator[str]):
     cache_ok = True
 
     def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
-        """What is compared with a column is not kept in it."""
+        """Take a text that is only compared with the column at any length: it is not stored."""
         return _Compared()
 
 
 class String(_Kept):
-    """A text that is kept exactly: an id, a key, a state. What does not fit raises UnfitText."""
+    """A text that is stored exactly: an id, a key, a state. Raises UnfitText if it does not fit."""
 
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Refuse what is too long or no text."""
+        """Refuse a text that is too long or invalid."""
         if value is None:
             return None
         length = getattr(self.impl, "length", None)
@@ -60,40 +60,40 @@ class String(_Kept):
 
 
 class Label(_Kept):
-    """A text for people, of a bounded length: the end of a longer one is cut off with a mark."""
+    """A text for people, of limited length: a longer one is cut, and a mark shows that."""
 
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Clean and cut."""
+        """Clean the text and cut it to the column's length."""
         length = getattr(self.impl, "length", None)
         return value if value is None else cut(_cleaned(value), length or len(value))
 
 
 class Link(_Kept):
-    """A web address; one that is too long is not kept, since half of one leads nowhere."""
+    """A web address; one that is too long is not stored, since half an address leads nowhere."""
 
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Drop what is too long."""
+        """Store nothing if the address is too long."""
         length = getattr(self.impl, "length", None)
         return "" if value and length and len(value) > length else value and _cleaned(value)
 
 
 class Text(_Kept):
-    """A text of any length, cleaned of what no database takes."""
+    """A text of any length, without the characters that no database accepts."""
 
     impl = sqlalchemy.Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Clean."""
+        """Remove the characters that no database accepts."""
         return None if value is None else _cleaned(value)
 
 
 def is_unfit(error: BaseException) -> bool:
-    """Whether a statement failed for a value that a column cannot hold, on either database."""
+    """Whether a statement failed because a column cannot hold a value, on either database."""
     return isinstance(error, DataError | UnfitText | OverflowError) or (
         isinstance(error, StatementError) and isinstance(error.orig, UnfitText | OverflowError)
     )

@@ -1,4 +1,4 @@
-"""The states of a connection: every change goes through here, parks or resumes work, and is told."""
+"""The states of a connection: each change parks or resumes its work and notifies people."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from app.store.models import ConnectionRow, Notice
 from app.store.states import WORKING, ConnectionStatus
 
 COLLECT = timedelta(seconds=60)
-"""How long a notice of failures waits for more of them: one message, not hundreds."""
+"""How long a notice of failures waits for more failures: one message instead of hundreds."""
 
 
 class NoticeKind(StrEnum):
-    """What people are told of."""
+    """The reasons for which people are notified."""
 
     EXPIRING = "expiring"
     BROKEN = "broken"
@@ -26,12 +26,12 @@ class NoticeKind(StrEnum):
     FAILING = "failing"
     PASSING = "passing"
     STALLED = "stalled"
-    """The work on the account stops by itself again and again."""
+    """The work on the account ends by itself again and again."""
     OVERDUE = "overdue"
-    """Something waits for too long although the connection works."""
+    """A booking waits for too long although the connection works."""
     CAUGHT_UP = "caught_up"
     FAILED = "failed"
-    """Some bookings were given up; which ones is looked up when the notice is sent."""
+    """Some bookings were given up; they are looked up when the notice is sent."""
 
 
 class Problem(StrEnum):
@@ -45,13 +45,13 @@ class Problem(StrEnum):
     REFUSED = "refused"
     """The CRM refuses everything of the account, or an object that the mapping needs."""
     MOVED = "moved"
-    """The account has another address than the one that is called."""
+    """The account now has another address than the one that is called."""
     TOKEN_ENDPOINT = "token_endpoint"  # noqa: S105 - the name of a problem
     """The CRM's token endpoint has not answered for a while."""
 
 
 PROBED = (Problem.SCOPE, Problem.REFUSED, Problem.MOVED)
-"""What is tried again by itself while the connection is broken."""
+"""The problems for which a broken connection is tried again by itself."""
 _TOLD = {
     ConnectionStatus.EXPIRING: NoticeKind.EXPIRING,
     ConnectionStatus.EXPIRED: NoticeKind.BROKEN,
@@ -80,14 +80,15 @@ _TOKENS = select(*(_COLUMNS[name] for name in _TOKEN_COLUMNS)).where(
 
 
 def connection_of(session: Session, connection_id: int) -> ConnectionRow:
-    """A connection as it is now."""
+    """Return a connection as it is now."""
     return session.scalars(_BY_ID, {"connection_id": connection_id}).one()
 
 
 def tokens_of(session: Session, connection_id: int) -> Row[Any]:
-    """A connection's tokens and what decides on a refresh, by the names of its columns.
+    """Return a connection's tokens and the columns that decide on a refresh.
 
-    They are read before every call: as values, which costs a third of what the whole object does.
+    This runs before every call to the CRM. It reads values instead of the whole object, which costs
+    a third.
     """
     return session.execute(_TOKENS, {"connection_id": connection_id}).one()
 
@@ -103,8 +104,8 @@ def set_status(
 ) -> None:
     """Move a connection to a status, with the reason and the next step in words.
 
-    Its work is parked when it stops working and taken up when it works again. A change that nobody
-    made by hand leaves one notice; staying in a status leaves none.
+    The connection's work is parked when it stops working and resumed when it works again. A change
+    leaves one notice, unless a person made it; staying in a status leaves none.
     """
     before = ConnectionStatus(row.status)
     row.problem, row.last_error, row.next_step = problem, reason, next_step
@@ -126,9 +127,9 @@ def set_status(
 def count_failures(
     session: Session, row: ConnectionRow, failed: int, passed: int, limit: int, now: datetime
 ) -> None:
-    """Keep count of deliveries that fail one after the other; tell once when it is too many.
+    """Count deliveries that fail one after the other; notify once when the limit is reached.
 
-    `failed` and `passed` are those of one batch, in which the order means nothing.
+    `failed` and `passed` are the numbers of one batch, in which the order has no meaning.
     """
     alarmed = row.failed_in_row >= limit
     if passed:
@@ -147,7 +148,7 @@ def tell_failures(session: Session, row: ConnectionRow, now: datetime) -> None:
     query = select(Notice.id).where(
         Notice.connection_id == row.id, Notice.kind == NoticeKind.FAILED, Notice.tries == 0
     )
-    # Locked: one that is being sent right now names no further failures.
+    # Locked: a notice that is being sent right now takes in no further failures.
     if session.scalar(query.limit(1).with_for_update()) is None:
         tell(session, row, NoticeKind.FAILED, now + COLLECT)
 

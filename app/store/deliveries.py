@@ -1,4 +1,4 @@
-"""Finds the deliveries to work on: one per booking and connection."""
+"""Finds the deliveries to work on: there is one for each booking and connection."""
 
 from __future__ import annotations
 
@@ -25,35 +25,35 @@ from app.store.models import BookingRow, ConnectionRow, DeliveryRow
 from app.store.states import ConnectionStatus, DeliveryState
 
 ALONE = 2
-"""So many doubts about a delivery mean that it has a batch of its own."""
+"""A delivery with this many inconclusive batches gets a batch of its own."""
 
 
 FEW = 25
-"""The most deliveries of a batch whose members were in one that ended without a word on them."""
+"""The most deliveries in a batch whose members were in one inconclusive batch."""
 
 
 OPEN_AFTER = 3
-"""Outages in a row after which a CRM is probed with one delivery instead of being worked on."""
+"""Outages in a row after which a CRM is probed with one delivery instead of full batches."""
 
 
 WORKABLE = (DeliveryState.DUE, DeliveryState.RETRYING, DeliveryState.WAITING)
 
 
 REFUSALS = (AccountRefused.code, AccountMoved.code, MissingScope.code)
-"""Codes of what an account refuses as a whole."""
+"""Error codes of an account that refuses everything."""
 
 
 def due(
     session: Session, connection_id: int, now: datetime, limit: int, parked: bool = False
 ) -> list[tuple[DeliveryRow, BookingRow]]:
-    """The deliveries to work on together now: live before backlog, then in order of their time.
+    """The deliveries to work on together now: live before backlog, then the oldest first.
 
-    `parked`: those that wait for the connection to work again, to try it with one of them: the one
-    that was tried longest ago, or never.
+    `parked`: take those that wait for the connection to work again; the one that was never tried,
+    or was tried longest ago, comes first.
 
-    What was in a batch that ended without a word on it comes after its equals, in a small batch,
-    at last alone: what strikes the CRM or the worker down is found that way, and holds nobody up.
-    What is in a drainer's hands already is left out.
+    A delivery whose batch ended without a result for it comes after its equals, in a small batch
+    and at last alone: so the one that makes the CRM or the worker fail is found and delays no
+    others. Deliveries that a drainer has claimed are left out.
     """
     values = {"of_connection": connection_id, "most": limit, **at_moment(now)}
     rows = [(delivery, booking) for delivery, booking in session.execute(_due(parked), values)]
@@ -88,7 +88,7 @@ def _due(parked: bool) -> Select[DeliveryRow, BookingRow]:
 
 
 def refused_last(session: Session, connection_id: int) -> list[tuple[DeliveryRow, BookingRow]]:
-    """Of those that wait, the one for which an account refused everything last, when it was alone."""
+    """The last parked delivery that was alone when the account refused everything."""
     query = (
         select(DeliveryRow, BookingRow)
         .join(BookingRow, BookingRow.id == DeliveryRow.booking_id)
@@ -105,10 +105,10 @@ def refused_last(session: Session, connection_id: int) -> list[tuple[DeliveryRow
 
 
 def _workable() -> tuple[ColumnElement[bool], ...]:
-    """What may be worked on, with places for the moments of `at_moment`."""
+    """The conditions on a delivery to be worked on, with places for the moments of `at_moment`."""
     return (
         or_(
-            # What is due is due, whatever the clock shows that it was marked by.
+            # A due delivery is due, whatever the clock showed when it was marked.
             DeliveryRow.state == DeliveryState.DUE,
             and_(
                 DeliveryRow.state.in_(WORKABLE),
@@ -128,7 +128,7 @@ def _workable() -> tuple[ColumnElement[bool], ...]:
 
 
 def is_live_due(session: Session, connection_id: int, now: datetime) -> bool:
-    """Whether a live booking waits that nobody has in hand."""
+    """Whether a live booking is due that no drainer has claimed."""
     values = {"of_connection": connection_id, **at_moment(now)}
     return session.scalar(_live_due(), values) is not None
 
@@ -149,7 +149,7 @@ def _live_due() -> Select[int]:
 
 
 def connections_with_work(session: Session, now: datetime, *only: int) -> list[int]:
-    """Connections that have something due, and broken ones that are to be probed; `only` of these."""
+    """Connections with due work, and broken ones to probe; `only`: of these connections."""
     values = {"only": list(only), **at_moment(now)}
     return list(session.scalars(_with_work(bool(only)), values))
 
@@ -170,9 +170,9 @@ def _with_work(some: bool) -> Select[int]:
 
 
 def claim(session: Session, delivery_ids: Sequence[int], fence: int) -> None:
-    """Mark a batch as being worked on, so that it can be told what a dead drainer left."""
+    """Mark a batch as being worked on, so that the deliveries of a dead drainer can be found."""
     if len(delivery_ids) > 1:
-        # An update alone would lock them in whatever order they lie in.
+        # An UPDATE alone would lock the rows in whatever order the table has them.
         _locked = lock(session, delivery_ids)
     session.execute(
         update(DeliveryRow)
@@ -183,14 +183,14 @@ def claim(session: Session, delivery_ids: Sequence[int], fence: int) -> None:
 
 
 def note_mapping_sections(session: Session, places: Mapping[int, dict[str, Any]]) -> None:
-    """Note by which sections of the mapping the records of deliveries are made."""
+    """Note by which sections of the mapping each delivery's records are made."""
     rows = [{"id": number, "mapping_section": place} for number, place in sorted(places.items())]
     if rows:
         session.execute(update(DeliveryRow), rows)
 
 
 def has_due(session: Session, connection_id: int) -> bool:
-    """Whether anything is to be tried, now or later."""
+    """Whether a delivery of the connection is due."""
     query = select(DeliveryRow.id).where(
         DeliveryRow.connection_id == connection_id, DeliveryRow.state == DeliveryState.DUE
     )
@@ -198,9 +198,9 @@ def has_due(session: Session, connection_id: int) -> bool:
 
 
 def rotation_position(session: Session, delivery: DeliveryRow, story: str = "") -> int:
-    """A booking's place in the rotation of owners: the next one, and from then on always that.
+    """A booking's place in the rotation of owners: given once, then kept.
 
-    `story`: key of the booking that it continues, whose place it keeps.
+    `story`: the key of the booking that this one continues; its place is kept.
     """
     if delivery.round_robin_position is None and story:
         query = (
@@ -222,8 +222,8 @@ def rotation_position(session: Session, delivery: DeliveryRow, story: str = "") 
 def lock(session: Session, delivery_ids: Sequence[int]) -> list[DeliveryRow]:
     """Lock deliveries and read them as they are now, in one query instead of one for each.
 
-    The session finds them for as long as the caller keeps the list. They are locked in the order of
-    their bookings, as everywhere.
+    The session finds them for as long as the caller keeps the list. The rows are locked in the
+    order of their bookings, as everywhere.
     """
     query = select(DeliveryRow).where(DeliveryRow.id.in_(delivery_ids))
     query = query.order_by(DeliveryRow.booking_id)

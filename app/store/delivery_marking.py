@@ -1,4 +1,4 @@
-"""Marks deliveries as due, parked or waiting: what has to go where, and when."""
+"""Marks deliveries as due, parked or waiting: what has to go to which CRM, and when."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from app.store.states import WORKING, ConnectionStatus, DeliveryState
 from app.store.tables import UtcTime
 
 OVERLOOKED, RACE = timedelta(hours=1), timedelta(minutes=1)
-"""For how long after a connection began to work bookings are looked for that it does not know of,
-and how much earlier than it they may have come: no transaction is open for longer."""
+"""How long after a connection began to work the sweep looks for bookings that it missed, and how
+much earlier than that they may have arrived: no transaction is open for longer."""
 
 
 FRESH: dict[str, Any] = {
     "attempts": 0, "worker_crashes": 0, "failing_since": None, "last_outage_at": None,
     "failure_notified": False,
 }  # fmt: skip
-"""What a delivery that is wanted anew starts with."""
+"""The values with which a delivery that is wanted again starts."""
 
 
 def mark_due(
     session: Session, booking: BookingRow, now: datetime, backlog: bool = False
 ) -> list[int]:
-    """Mark the newest state as due everywhere; give the connections to wake.
+    """Mark a booking's newest state as due everywhere; return the connections to wake.
 
-    `backlog`: it is old news and comes after what is live.
+    `backlog`: the booking is old news and comes after live ones.
     """
     connections = session.scalars(
         select(ConnectionRow)
@@ -77,7 +77,7 @@ def mark_due_for(
     new = {**values, "synced_revision": 0, "calls": 0}
     session.execute(insert_ignoring(session, DeliveryRow, new, ["booking_id", "connection_id"]))
     values["wanted_revision"] = _newer(literal(booking.revision))
-    # A booking that changes again while it waits has been waiting since before.
+    # A booking that changes while it waits keeps the time since which it waits.
     values["due_since"] = func.coalesce(DeliveryRow.due_since, literal(now, UtcTime()))
     session.execute(
         update(DeliveryRow)
@@ -88,15 +88,15 @@ def mark_due_for(
 
 
 def _newer(revision: ColumnElement[int]) -> ColumnElement[int]:
-    """A revision to want, unless a newer one is wanted by now: another process may have been first."""
+    """The revision to want, unless a newer one is wanted already: another process may be ahead."""
     wanted = DeliveryRow.wanted_revision
     return case((wanted > revision, wanted), else_=revision)
 
 
 def release_rechecks(session: Session, now: datetime) -> None:
-    """Take up again what was to be looked at once more although nothing changed.
+    """Mark as due the deliveries to be looked at once more, although nothing changed.
 
-    `recheck_at` stays: by it the plan knows that this is the second look.
+    `recheck_at` stays: it shows the plan that this is the second look.
     """
     session.execute(
         update(DeliveryRow)
@@ -107,10 +107,10 @@ def release_rechecks(session: Session, now: datetime) -> None:
 
 
 def recover_missed(session: Session, now: datetime) -> None:
-    """Want what was stored in the moment in which a connection was made or came back.
+    """Mark as due the bookings that were stored just when a connection was made or came back.
 
-    The webhook's transaction saw the connection as it was before, and the connection's did not see
-    the webhook: such a booking would wait, or go nowhere, although everything works.
+    The webhook's transaction saw the connection as it was before, and the connection's transaction
+    did not see the webhook. Such a booking would wait, or go nowhere, although everything works.
     """
     working = ConnectionRow.status.in_(WORKING)
     ids = (
@@ -135,7 +135,7 @@ def recover_missed(session: Session, now: datetime) -> None:
 def mark_people_due(
     session: Session, connection_id: int, identities: Iterable[str], now: datetime
 ) -> None:
-    """Look once more at the bookings of some people: what is known of these may be wrong."""
+    """Look again at the bookings of some people: what the ledger has of them may be wrong."""
     hashes = [hash_of(identity) for identity in identities]
     theirs = select(BookingPerson.booking_id).where(BookingPerson.person_hash.in_(hashes))
     session.execute(
@@ -153,9 +153,10 @@ def mark_people_due(
 
 
 def mark_replanned_due(session: Session, connection_id: int, version: str, now: datetime) -> int:
-    """Mark as due what another version of the mapping has planned; give its number.
+    """Mark as due the bookings planned by another version of the mapping; return their number.
 
-    What is due already may be in a worker's hands, who planned it by the version before.
+    Deliveries that are due already may be in the hands of a worker that plans by the version
+    before: `replan_by` has them planned again.
     """
     settled = (DeliveryState.SYNCED, DeliveryState.SKIPPED, DeliveryState.FAILED)
     other = or_(DeliveryRow.mapping_version.is_(None), DeliveryRow.mapping_version != version)
@@ -189,7 +190,7 @@ def retry_failed(
     connection_id: int | None = None,
     delivery_ids: Sequence[int] = (),
 ) -> list[int]:
-    """Give failed deliveries new tries, all of them or some; give the connections to wake."""
+    """Give failed deliveries new tries, all or some; return the connections to wake."""
     working = exists().where(
         ConnectionRow.id == DeliveryRow.connection_id, ConnectionRow.status.in_(WORKING)
     )
@@ -226,7 +227,7 @@ def park(session: Session, connection_id: int, now: datetime) -> None:
 
 
 def unpark(session: Session, connection_id: int, now: datetime) -> None:
-    """Take parked work up again, in the newest state of each booking."""
+    """Resume parked work, with the newest state of each booking."""
     newest = select(BookingRow.revision).where(BookingRow.id == DeliveryRow.booking_id)
     session.execute(
         update(DeliveryRow)
@@ -247,7 +248,7 @@ def unpark(session: Session, connection_id: int, now: datetime) -> None:
 
 
 def discard_parked(session: Session, connection_id: int, now: datetime) -> int:
-    """Let go of parked work; a newer event of a booking takes it up again. Give its number."""
+    """Discard parked work; a newer event of a booking resumes it. Return the number discarded."""
     gone = session.execute(
         update(DeliveryRow)
         .where(
@@ -261,7 +262,7 @@ def discard_parked(session: Session, connection_id: int, now: datetime) -> int:
 
 
 def count_parked(session: Session, connection_id: int) -> int:
-    """How many bookings wait for a connection to work again."""
+    """The number of bookings that wait for a connection to work again."""
     query = select(func.count()).where(
         DeliveryRow.connection_id == connection_id, DeliveryRow.state == DeliveryState.PARKED
     )
@@ -271,8 +272,10 @@ def count_parked(session: Session, connection_id: int) -> int:
 def mark_missed_due(
     session: Session, connection: ConnectionRow, now: datetime, since: datetime | None
 ) -> int:
-    """Mark as due what a connection has not in its newest state: bookings that have not begun, and
-    those that changed after `since` (when it was disconnected). Give their number.
+    """Mark as due the newest states that a connection lacks, and return their number.
+
+    These are bookings that have not begun, and bookings that changed after `since`, when the
+    connection was disconnected.
     """
     wanted = BookingRow.start >= now
     if since is not None:
@@ -296,7 +299,7 @@ def _mark_due_unless_settled(
 
 
 def mark_all_due(session: Session, connection_id: int, now: datetime) -> None:
-    """Mark everything that was ever wanted as due once more: the records are gone or elsewhere."""
+    """Mark everything that was ever wanted as due again: the records are gone or elsewhere."""
     newest = select(BookingRow.revision).where(BookingRow.id == DeliveryRow.booking_id)
     session.execute(
         update(DeliveryRow)

@@ -1,4 +1,4 @@
-"""Notes how deliveries ended: synced, failed, struck by an outage, left by a dead worker."""
+"""Notes how deliveries ended: synced, failed, hit by an outage, left by a dead worker."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from app.store.models import ConnectionRow, DeliveryRow
 from app.store.states import DeliveryState
 
 RETRY_CEILINGS = (30, 120, 600, 1800, 7200, 21_600, 28_800)
-"""Seconds: the longest wait before each new attempt (full jitter); the last one stands for the rest."""
+"""Seconds: the longest wait before each new attempt (full jitter); then the last one stays."""
 
 
 LEAST_ATTEMPTS = 10
 
 
 LEAST_TIME = timedelta(hours=96)
-"""A delivery that fails for a passing reason is given up only after so many and so long."""
+"""A delivery with a temporary failure is given up only after this many attempts and this long."""
 
 
 MOST_STANDSTILLS = 10
-"""Drainers that may stand still past their lease with a delivery alone, living, before that counts."""
+"""Drainers that may lose their lease with a delivery alone, and live, before that counts."""
 
 
 MOST_KILLS = 2
@@ -49,16 +49,17 @@ MOST_KILLS = 2
 
 
 MOST_AT_ONCE = 6
-"""Records in a row that turn out to be gone, or to be there, and for each of which a booking is
-tried again at once."""
+"""Records in a row that turn out to be gone, or to exist already, for each of which the booking
+is tried again at once."""
 
 
 def take_over_orphans(session: Session, connection_id: int, fence: int, now: datetime) -> list[int]:
-    """Take over what a drainer before this one left in the middle; give what is set aside.
+    """Take over the deliveries that an earlier drainer left unfinished; return those set aside.
 
-    A delivery that was alone with a drainer that died, twice, is not tried again by itself.
+    A delivery with which a drainer died twice, while it was alone in its batch, is not tried again
+    by itself.
     """
-    # Locked: a webhook may be wanting the next state of one of them right now.
+    # Locked: a webhook may be marking a newer state of one of them right now.
     left = session.scalars(
         select(DeliveryRow)
         .where(
@@ -81,10 +82,10 @@ def take_over_orphans(session: Session, connection_id: int, fence: int, now: dat
 
 
 def clear_crash(session: Session, delivery_id: int, fence: int, now: datetime) -> None:
-    """Take back that a drainer died with a delivery alone: it has lost its lease, but lives.
+    """Take back the crash counted for a delivery: its drainer lost the lease, but lives.
 
-    The machine was suspended, say. A delivery at which drainers stand still each time is not
-    acquitted for ever.
+    The machine may have been suspended, for example. If drainers stand still at a delivery each
+    time, the crash counts in the end.
     """
     row = session.get_one(DeliveryRow, delivery_id, with_for_update=True)
     if row.claimed_by == fence:
@@ -101,7 +102,7 @@ def clear_crash(session: Session, delivery_id: int, fence: int, now: datetime) -
 
 @dataclass(frozen=True)
 class DeliveryEnd:
-    """How a delivery ended beside its state."""
+    """The details of how a delivery ended, apart from its state."""
 
     calls: int
     mapping_version: str
@@ -113,7 +114,7 @@ class DeliveryEnd:
 def complete(
     session: Session, delivery_id: int, revision: int, ending: DeliveryEnd, now: datetime
 ) -> None:
-    """Note that a revision is in the CRM; what was wanted anew meanwhile stays due."""
+    """Note that a revision is in the CRM; if a newer one is wanted by now, it stays due."""
     row = _ended(session, delivery_id, ending, now)
     row.synced_revision, row.recheck_at = revision, ending.recheck_at
     row.due_since = None
@@ -133,7 +134,7 @@ def complete(
 def complete_skipped(
     session: Session, delivery_id: int, revision: int, why: str, ending: DeliveryEnd, now: datetime
 ) -> None:
-    """Note that the mapping wants nothing of a revision, and why."""
+    """Note that the mapping skips a revision, and why."""
     complete(session, delivery_id, revision, ending, now)
     row = session.get_one(DeliveryRow, delivery_id)
     if row.state == DeliveryState.SYNCED:
@@ -168,13 +169,13 @@ def record_failure(
 ) -> bool:
     """Note a failure: tried again later with full jitter, or given up until a newer event.
 
-    True where it was given up.
+    Return True if the delivery was given up.
     """
     row = _record_error(session, delivery_id, error, calls, now)
     row.recheck_at, row.inconclusive_batches = None, 0
     outdated = row.replan_by is not None
     if row.wanted_revision > revision or outdated:
-        # A newer state or mapping came meanwhile and is tried at once: it may mend what failed.
+        # A newer state or mapping came meanwhile and is tried at once: it may repair the failure.
         row.state, row.attempts, row.failing_since = DeliveryState.DUE, 0, None
         row.replan_by = None
         return False
@@ -193,10 +194,10 @@ def record_failure(
 def record_outage(
     session: Session, delivery_id: int, revision: int, error: CrmError, calls: int, now: datetime
 ) -> bool:
-    """Note that the CRM was out of order before there was a word on a delivery.
+    """Note that the CRM was out of order before it answered for a delivery.
 
-    It waits without using up an attempt, unless it was alone and the CRM has worked since an outage
-    struck it last: then it is this booking that the CRM cannot take. True where it was given up.
+    No attempt is used up, unless the delivery was alone and the CRM has worked since the last
+    outage at it: then the CRM cannot take this booking. Return True if the delivery was given up.
     """
     row = session.get_one(DeliveryRow, delivery_id)
     alive = session.get_one(ConnectionRow, row.connection_id).alive_at
@@ -208,7 +209,7 @@ def record_outage(
     _record_error(session, delivery_id, error, calls, now)
     row.inconclusive_batches += 1
     if alone:
-        # The next probe takes another one.
+        # The next probe takes another delivery.
         row.last_outage_at, row.next_attempt_at = now, now
     return False
 
@@ -216,17 +217,17 @@ def record_outage(
 def record_account_refusal(
     session: Session, delivery_id: int, error: AccountRefused, calls: int, now: datetime
 ) -> None:
-    """Note that an account refused everything for one delivery; the next probe takes another one."""
+    """Note that an account refused everything for one delivery; the next probe takes another."""
     _record_error(session, delivery_id, error, calls, now).next_attempt_at = now
 
 
 def record_unforeseen(
     session: Session, connection_id: int, fence: int, why: str, now: datetime
 ) -> list[int]:
-    """Give back what a drain had in hand that ended by a fault of this service; nobody was killed.
+    """Release the deliveries of a drain that a fault of this service ended, without a crash count.
 
-    What was alone with such a fault twice is given up: it is this booking that brings it to light.
-    Gives the deliveries that were given up.
+    A delivery that was alone with such a fault twice is given up: the booking brings the fault to
+    light. Return the deliveries that were given up.
     """
     mine = (DeliveryRow.connection_id == connection_id, DeliveryRow.claimed_by == fence)
     rows = session.scalars(select(DeliveryRow).where(*mine).order_by(DeliveryRow.booking_id)).all()
@@ -241,13 +242,13 @@ def record_unforeseen(
 
 
 def release(session: Session, delivery_id: int, calls: int) -> None:
-    """Give a delivery back that was not tried: the allowance ended, or the worker has to stop."""
+    """Release a delivery that was not tried: the allowance is used up, or the worker stops."""
     row = session.get_one(DeliveryRow, delivery_id)
     row.claimed_by, row.calls = None, row.calls + calls
 
 
 def isolate(session: Session, delivery_id: int, calls: int) -> None:
-    """Give a delivery back to be tried alone: what was refused may be another one's fault."""
+    """Release a delivery to be tried alone: another one of its batch may be at fault."""
     release(session, delivery_id, calls)
     session.get_one(DeliveryRow, delivery_id).inconclusive_batches = ALONE
 
@@ -271,8 +272,8 @@ def _fail(row: DeliveryRow, error: CrmError, now: datetime) -> None:
 
 def _wait(error: CrmError, attempts: int) -> timedelta:
     if isinstance(error, (Gone, ThereAlready)) and attempts <= MOST_AT_ONCE:
-        # The ledger knows better now: the record is made again, or read, at once. Who deletes a deal
-        # may have deleted its meeting too.
+        # The ledger knows better now: the record is made again, or read, at once. A person who
+        # deletes a deal may have deleted its meeting too.
         return timedelta()
     after = error.after if isinstance(error, RetryLater) else None
     ceiling = RETRY_CEILINGS[min(attempts, len(RETRY_CEILINGS)) - 1]

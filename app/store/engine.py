@@ -33,13 +33,13 @@ from sqlalchemy.orm import Session
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 5
-"""How long a writer waits for another one before the caller is told to come back."""
+"""How long a writer waits for another writer before the caller is asked to come back."""
 LOCK_SECONDS = 10
 """How long a statement waits for a row that another process has locked (PostgreSQL)."""
 STILL_SECONDS = 15
-"""After that PostgreSQL ends a transaction whose process stands still, and lets go of its locks."""
+"""After this, PostgreSQL ends the transaction of a process that stands still, with its locks."""
 ATTEMPTS = 4
-"""How often a transaction is begun that deadlocks undo."""
+"""How often a transaction is tried that a deadlock undoes."""
 DEADLOCK = "40P01"
 """https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 MIGRATION_LOCK = 0x6D656574
@@ -47,11 +47,11 @@ CONNECT_TURN = 0x636F6E6E
 DATABASE_DOWN = (
     OperationalError, InternalError, InterfaceError, NotSupportedError, PoolTimeout,
 )  # fmt: skip
-"""What a database that cannot take a write raises: away, full, read-only, or cutting us off."""
+"""The errors of a database that cannot take a write: away, full, read-only, or disconnecting."""
 _OURS = (IntegrityError, DataError, ProgrammingError)
-"""What it raises for a statement that is wrong, however well it is."""
+"""The errors for a wrong statement, even if the database is well."""
 SPACE = 64 * 1024
-"""Bytes that must fit on the disk beside a SQLite database."""
+"""Bytes that must fit on the disk next to a SQLite database."""
 
 Done = TypeVar("Done")
 
@@ -62,20 +62,20 @@ class Store:
     def __init__(self, url: str) -> None:
         self.engine = _make_engine(url)
         self._immediate = self.engine.execution_options(begin="IMMEDIATE")
-        # SQLite takes one writer and lets the others poll with growing pauses; threads of one
+        # SQLite allows one writer and lets the others poll with growing pauses; the threads of one
         # process queue up here instead.
         sqlite = self.engine.dialect.name == "sqlite"
         self._turn: AbstractContextManager[object] = threading.Lock() if sqlite else nullcontext()
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session for looking; nothing that is changed in it is kept."""
+        """A session for reading; changes made in it are not kept."""
         with Session(self.engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A transaction that is on disk when the block ends, or never was when it raises."""
+        """A transaction: on disk when the block ends, undone if the block raises."""
         with (
             self._turn,
             Session(self._immediate, expire_on_commit=False) as session,
@@ -84,9 +84,9 @@ class Store:
             yield session
 
     def attempt(self, action: Callable[[Session], Done]) -> Done:
-        """Do something in one transaction of `write`, and again where a deadlock undid it all.
+        """Run an action in one transaction of `write`, and again if a deadlock undid it.
 
-        PostgreSQL ends one of two that wait for each other's rows; the other one goes on.
+        If two transactions wait for each other's rows, PostgreSQL ends one; the other goes on.
         """
         for _ in range(ATTEMPTS - 1):
             try:
@@ -99,9 +99,10 @@ class Store:
             return action(session)
 
     def check(self) -> None:
-        """Raise an error of which is_away is true where the database takes no write."""
+        """Raise an error for which is_away is true if the database takes no write."""
         with self._turn, self._immediate.connect() as connection:
-            # Never committed; on PostgreSQL a standby refuses it as it refuses a webhook.
+            # Never committed; a PostgreSQL standby refuses this write as it would refuse a
+            # webhook's.
             connection.execute(
                 text("INSERT INTO encryption_keys (key_id, first_used_at) VALUES (:id, :at)"),
                 {"id": uuid.uuid4().hex[:16], "at": "2000-01-01 00:00:00"},
@@ -109,7 +110,7 @@ class Store:
             connection.rollback()
         name = self.engine.url.database
         if self.engine.dialect.name == "sqlite" and name:
-            # SQLite finds a full disk when it commits, not before.
+            # SQLite notices a full disk only when it commits.
             with tempfile.TemporaryFile(dir=Path(name).parent) as probe:
                 probe.write(b"\0" * SPACE)
                 probe.flush()
@@ -132,14 +133,14 @@ class Store:
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether an error says that the database cannot be worked with now, not that we asked wrongly."""
+    """Whether an error means that the database cannot be used now, not that we asked wrongly."""
     if isinstance(error, DBAPIError):
         return not isinstance(error, _OURS)
     return isinstance(error, PoolTimeout)
 
 
 def take_turns(session: Session, turn: int) -> None:
-    """Wait until no other transaction with the same number is open; SQLite has one at a time anyway."""
+    """Wait until no other transaction with this number is open; SQLite has one at a time anyway."""
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text("SELECT pg_advisory_xact_lock(:turn)"), {"turn": turn})
 
@@ -169,7 +170,7 @@ def _make_engine(url: str) -> Engine:
 
 
 def _tune_sqlite(connection: Any, _record: object) -> None:
-    # The driver must not open transactions by itself: BEGIN IMMEDIATE is ours to say.
+    # The driver must not open transactions by itself: this service says BEGIN IMMEDIATE.
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")

@@ -27,7 +27,7 @@ def add_event(
     booking_key: str | None = None,
     error: str | None = None,
 ) -> tuple[int, bool]:
-    """Store an event unless it is there; give its id and whether it is new."""
+    """Store an event unless it is there already; return its id and whether it is new."""
     values = {
         "dedupe_key": event.dedupe_key,
         "source": event.source,
@@ -47,29 +47,30 @@ def add_event(
 
 
 def hold_event(cipher: Cipher, row: EventRow, event: Event, booking_key: str) -> None:
-    """Let an event that was set aside wait for meetergo's word, read as it is read by now."""
+    """Have a quarantined event wait for meetergo's answer, with type and payload as read now."""
     row.status, row.error, row.booking_key = EventStatus.RECEIVED, None, booking_key
     row.tries, row.retry_at, row.missing_since = 0, None, None
     row.type, row.payload_encrypted = event.type, cipher.encrypt(json.dumps(event.payload), PURPOSE)
 
 
 def read_event_row(row: EventRow, cipher: Cipher) -> Event:
-    """The event that a row holds."""
+    """The event of a row."""
     payload: Any = json.loads(cipher.decrypt(row.payload_encrypted, PURPOSE))
     return Event(row.source, row.type, payload, row.received_at)
 
 
 def next_waiting(session: Session, source: str, now: datetime) -> list[EventRow]:
-    """All webhooks about one appointment that wait for meetergo's word; those that came last first.
+    """All webhooks about one appointment that wait for meetergo's answer.
 
-    Of the appointments that may be asked for now, so that a live booking waits for no old one.
+    Of the appointments that may be asked about now, the newest comes first, so that a live booking
+    does not wait for an old one.
     """
     mine = (EventRow.status == EventStatus.RECEIVED, EventRow.source == source)
     due = or_(EventRow.retry_at.is_(None), EventRow.retry_at <= now)
     first = session.scalars(
         select(EventRow.booking_key)
         .where(*mine, due)
-        # What has been tried is old news beside what has just come.
+        # An appointment that was asked about before is old news next to one that has just come.
         .order_by(EventRow.retry_at.is_not(None), EventRow.id.desc())
         .limit(1)
     ).first()
@@ -80,7 +81,7 @@ def next_waiting(session: Session, source: str, now: datetime) -> list[EventRow]
 
 
 def sources_waiting(session: Session, now: datetime) -> set[str]:
-    """Sources of which some webhook waits for a word that meetergo may be asked for now."""
+    """Sources with a webhook that waits for an answer for which meetergo may be asked now."""
     due = or_(EventRow.retry_at.is_(None), EventRow.retry_at <= now)
     query = select(EventRow.source).where(EventRow.status == EventStatus.RECEIVED, due).distinct()
     return set(session.scalars(query))
@@ -89,7 +90,7 @@ def sources_waiting(session: Session, now: datetime) -> set[str]:
 def postpone(
     session: Session, event_ids: Sequence[int], why: str, until: datetime, missing: datetime | None
 ) -> None:
-    """Let webhooks wait on; `missing`: since when meetergo has no such appointment."""
+    """Let webhooks wait longer; `missing`: since when meetergo has no such appointment."""
     for row in session.scalars(select(EventRow).where(EventRow.id.in_(event_ids))):
         row.tries += 1
         row.error, row.retry_at = why, until

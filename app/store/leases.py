@@ -1,4 +1,4 @@
-"""Who may work on a connection: leases with a fencing token, by one clock."""
+"""Which drainer may work on a connection: leases with a fencing token, by one clock."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from app.store.states import WORKING, ConnectionStatus
 from app.store.tables import UtcTime
 
 LEASE = timedelta(seconds=15)
-"""How long a drainer may be silent before another one takes its connection over."""
+"""How long a drainer may be silent before another one takes over its connection."""
 
 
 SKEW = timedelta(minutes=10)
-"""How much the clocks of two machines may differ: what one finds due at once is so for the other."""
+"""How far the clocks of two machines may differ: a delivery due on one is due on the other."""
 
 
 PROBE_WITHIN = timedelta(minutes=10)
-"""The longest until an account that refused everything is tried again."""
+"""The longest time until an account that refused everything is tried again."""
 
 
 LONGEST_BACKLOG_PAUSE = timedelta(minutes=30)
-"""Twice the longest that backlog waits before the day's budget is looked at again."""
+"""Twice the longest time that backlog waits before the day's budget is checked again."""
 
 
 def at_moment(now: datetime) -> dict[str, datetime]:
-    """The values of the moments that conditions on deliveries and connections ask for.
+    """The values of the moments used by conditions on deliveries and connections.
 
-    Statements that run at every booking are built once, with places for these.
+    Statements that run for every booking are built once, with placeholders for these values.
     """
     return {
         "at_now": now,
@@ -55,12 +55,12 @@ def at_moment(now: datetime) -> dict[str, datetime]:
 
 
 def moment(name: str) -> BindParameter[datetime]:
-    """A place for one of the moments of `at_moment`."""
+    """A placeholder for one of the moments of `at_moment`."""
     return bindparam(name, type_=UtcTime())
 
 
 def take_lease(session: Session, connection_id: int, now: datetime) -> int | None:
-    """Become the one drainer of a connection; give the fencing token, or None if there is one."""
+    """Become the one drainer of a connection; return the fencing token, or None if there is one."""
     by_database = goes_by_database(session)
     values = {"of_connection": connection_id, **at_moment(now), **_lease_moments(by_database)}
     fence: int | None = session.execute(_taking(by_database), values).scalar()
@@ -74,7 +74,8 @@ def _taking(by_database: bool) -> ReturningUpdate[int]:
         .where(
             ConnectionRow.id == bindparam("of_connection"),
             may_be_tried(),
-            # A lease that ends further ahead than one is long was taken before a clock went back.
+            # A lease that ends further ahead than a lease lasts was taken before the clock was set
+            # back.
             or_(
                 ConnectionRow.drain_until.is_(None),
                 ConnectionRow.drain_until < _clock(by_database, "lease_now"),
@@ -91,9 +92,9 @@ def _taking(by_database: bool) -> ReturningUpdate[int]:
 
 
 def may_be_tried() -> ColumnElement[bool]:
-    """Connections that work and are not paused, and broken ones that are to be probed.
+    """Connections that work and are not paused, and broken ones to probe.
 
-    With places for the moments of `at_moment`.
+    The condition has placeholders for the moments of `at_moment`.
     """
     unpaused = or_(
         ConnectionRow.pause_until.is_(None),
@@ -111,7 +112,7 @@ def may_be_tried() -> ColumnElement[bool]:
 
 
 def hold_lease(session: Session, connection_id: int, fence: int) -> bool:
-    """Renew a lease and lock it for this transaction; False where another drainer has it."""
+    """Renew a lease and lock it for this transaction; False if another drainer has it."""
     by_database = goes_by_database(session)
     values = {"of_connection": connection_id, "of_fence": fence, **_lease_moments(by_database)}
     return session.execute(_holding(by_database), values).scalar() is not None
@@ -124,7 +125,7 @@ def _holding(by_database: bool) -> ReturningUpdate[int]:
         .where(
             ConnectionRow.id == bindparam("of_connection"),
             ConnectionRow.drain_fence == bindparam("of_fence"),
-            # One that was given back stays so, also where a renewal of it was under way.
+            # A lease that was given back stays so, even if a renewal was under way.
             ConnectionRow.drain_until.is_not(None),
         )
         .values(drain_until=_clock(by_database, "lease_until"))
@@ -134,9 +135,9 @@ def _holding(by_database: bool) -> ReturningUpdate[int]:
 
 
 def goes_by_database(session: Session) -> bool:
-    """Whether leases go by the database's clock: one clock for the workers of all machines.
+    """Whether leases use the database's clock: one clock for the workers of all machines.
 
-    SQLite has no other clock than its machine.
+    SQLite only has the clock of its machine.
     """
     return session.get_bind().dialect.name == "postgresql"
 
@@ -149,7 +150,7 @@ def _clock(by_database: bool, name: str) -> ColumnElement[datetime]:
 
 
 def _lease_moments(by_database: bool) -> dict[str, Any]:
-    """When a lease ends that is taken now, and the latest that one may end; else the spans to them."""
+    """When a lease taken now ends, and the latest end of any lease; else the spans until then."""
     spans = {"lease_now": timedelta(), "lease_until": LEASE, "lease_limit": 2 * LEASE}
     if by_database:
         return spans
@@ -160,7 +161,7 @@ def _lease_moments(by_database: bool) -> dict[str, Any]:
 def give_lease(session: Session, connection_id: int, fence: int, release: bool = False) -> None:
     """Let the next drainer in.
 
-    `release`: nothing that is still in hand is to blame for the end, so that it counts for nothing.
+    `release`: unclaim the deliveries in hand too. No crash counts against them: none is to blame.
     """
     if release:
         session.execute(

@@ -1,4 +1,4 @@
-"""The ledger: which CRM record stands for what, so that nothing is searched or made twice."""
+"""The ledger: which CRM record stands for what, so that none is searched for or made twice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from app.sync.ledger_entry import LedgerEntry
 
 PURPOSE = "record_links.key"
 CHUNK = 500
-"""Rows of one statement: SQLite takes 32,766 values."""
+"""Rows in one statement: SQLite accepts at most 32,766 values."""
 
 
 _BY_KEYS = select(RecordLink).where(
@@ -29,12 +29,12 @@ _BY_KEYS = select(RecordLink).where(
 
 @dataclass(frozen=True)
 class Intent:
-    """What is about to be sent: what it links, and what it writes."""
+    """What a write is about to send: its links and its field values."""
 
     links: tuple[Ref, ...] = ()
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, datetime] = field(default_factory=dict)
-    """Which state of a booking each field is from."""
+    """Field -> the state of a booking that its value is from, as a moment."""
 
 
 class Ledger:
@@ -46,7 +46,7 @@ class Ledger:
         self._connection_id = connection_id
 
     def read(self, refs: Iterable[Ref], now: datetime | None = None) -> dict[Ref, LedgerEntry]:
-        """What is known of these records and of those that they are linked to now."""
+        """The entries of these records, and of the records that they are linked to now."""
         tokens = {self._token(ref): ref for ref in refs}
         rows = self._rows(tokens)
         linked = {token for row in rows for token in row.links} - set(tokens)
@@ -71,15 +71,15 @@ class Ledger:
         }
 
     def there(self, refs: Iterable[Ref]) -> set[Ref]:
-        """Those of these records that were made or begun."""
+        """The records among these that were made or begun."""
         tokens = {self._token(ref): ref for ref in refs}
         return {tokens[f"{row.object}:{row.key_hash}"] for row in self._rows(tokens)}
 
     def intend(self, intents: Mapping[Ref, Intent], now: datetime) -> None:
-        """Note what is about to be sent: the answer to it may never come.
+        """Note what is about to be sent, since the answer to it may never come.
 
-        A create that was begun is then found, not repeated; what an update may have written or
-        linked is written again, or taken away, by whatever comes next.
+        A create that was begun is then found instead of repeated. Fields and links that an update
+        may have written are written again, or taken away, by the next write.
         """
         tokens = {self._token(ref): ref for ref in intents}
         there = {f"{row.object}:{row.key_hash}": row for row in self._rows(tokens)}
@@ -92,14 +92,15 @@ class Ledger:
                 before = _read_fingerprints(row)
                 row.links = list(dict.fromkeys([*row.links, *links]))
                 if row.record_id is None:
-                    # What it was begun with still tells it; what comes now may be written to it.
+                    # The values of the first create still identify it; the new values may be
+                    # written to it.
                     sent = {
                         name: with_unanswered(before[name], value) if name in before else (value,)
                         for name, value in intent.fingerprints.items()
                     }
                     row.updated_at = now
                 else:
-                    # Who fills a field first may fill it again if the answer is lost.
+                    # A write that fills a field first may fill it again if the answer is lost.
                     first = {k: v for k, v in intent.versions.items() if k not in before}
                     row.versions = {**row.versions, **_told(first)}
                     sent = {
@@ -133,7 +134,7 @@ class Ledger:
             self._session.execute(insert_ignoring(self._session, RecordLink, part, unique))
 
     def intend_to_erase(self, refs: Iterable[Ref]) -> None:
-        """Note what is about to be taken out: whoever wants it next looks first whether it is there."""
+        """Note which records are about to be deleted: the next write first checks for them."""
         for row in self._rows([self._token(ref) for ref in refs]):
             row.lost = row.erase_begun = True
 
@@ -148,7 +149,7 @@ class Ledger:
         return any(key_hash != mine for key_hash in self._session.scalars(query))
 
     def holders(self, ref: Ref, record_id: str) -> list[Ref]:
-        """What else a record stands for."""
+        """The other bookings or people that a record stands for."""
         query = select(RecordLink).where(
             RecordLink.connection_id == self._connection_id,
             RecordLink.object == ref.object.value,
@@ -157,7 +158,7 @@ class Ledger:
         return [other for other in map(self._ref, self._session.scalars(query)) if other != ref]
 
     def save(self, records: Mapping[Ref, LedgerEntry], now: datetime) -> None:
-        """Write what a drain has brought about."""
+        """Write the results of a batch."""
         tokens = {self._token(ref): ref for ref in records}
         rows = {f"{row.object}:{row.key_hash}": row for row in self._rows(tokens)}
         missing = [ref for token, ref in tokens.items() if token not in rows]
@@ -181,7 +182,7 @@ class Ledger:
                 self._session.delete(row)
 
     def has_doubts(self) -> bool:
-        """Whether there is a record on which an answer never came."""
+        """Whether there is a record for which an answer never came."""
         return self._session.scalars(self._to_recheck().limit(1)).first() is not None
 
     def _to_recheck(self) -> Select[RecordLink]:
@@ -190,9 +191,9 @@ class Ledger:
         )
 
     def abandoned(self) -> list[Ref]:
-        """The people of records on which an answer never came, and is waited for by nobody any more.
+        """The people of records for which an answer never came and no delivery waits any more.
 
-        To be called once nothing is to be tried again. Each record is told of once.
+        Call this only once no delivery is due. Each record is reported once.
         """
         rows = list(self._session.scalars(self._to_recheck()))
         companies = [row for row in rows if row.object == ObjectName.COMPANY]
@@ -203,26 +204,26 @@ class Ledger:
         return [self._ref(row) for row in rows if row.object in PEOPLE]
 
     def lose(self, ref: Ref) -> None:
-        """Note that the CRM no longer has a record: what became of it is looked for next time."""
+        """Note that the CRM no longer has a record; the next write looks for what became of it."""
         for row in self._rows([self._token(ref)]):
             row.lost, row.links = True, []
         self.unlink(ref)
 
     def unlink(self, ref: Ref) -> None:
-        """Take every link to a record away: they are made again to what takes its place."""
+        """Remove every link to a record: they are made again to the record that replaces it."""
         token = self._token(ref)
         for row in self._session.scalars(self._linking(token)):
             row.links = [link for link in row.links if link != token]
 
     def _linking(self, token: str) -> Select[RecordLink]:
-        """The records that are linked to one."""
+        """The records that have a link to this one."""
         return select(RecordLink).where(
             RecordLink.connection_id == self._connection_id,
             cast(RecordLink.links, Text).like(f"%{token}%"),
         )
 
     def forget(self, ref: Ref) -> None:
-        """Drop a record that was taken out of the CRM, and every link to it."""
+        """Drop the entry of a record that was deleted in the CRM, and every link to it."""
         token = self._token(ref)
         name, key_hash = token.split(":")
         mine = RecordLink.connection_id == self._connection_id
@@ -244,7 +245,7 @@ class Ledger:
         return [row for row in rows if f"{row.object}:{row.key_hash}" in wanted]
 
     def _token(self, ref: Ref) -> str:
-        """`object:hash`: e-mail addresses do not stand in the ledger in clear."""
+        """Return `object:hash`: the ledger holds no e-mail address in clear text."""
         text = f"{self._connection_id}\0{ref.object}\0{ref.key}"
         return f"{ref.object}:{hashlib.sha256(text.encode()).hexdigest()}"
 
@@ -260,7 +261,7 @@ def _read_fingerprints(row: RecordLink) -> dict[str, Fingerprints]:
 
 
 def _stored_fingerprints(fingerprints: Mapping[str, Fingerprints]) -> dict[str, str | list[str]]:
-    """One as it is, several as a list: hardly any field has several."""
+    """One fingerprint as it is, several as a list: hardly any field has several."""
     return {
         name: several[0] if len(several) == 1 else list(several)
         for name, several in fingerprints.items()

@@ -1,4 +1,4 @@
-"""What meetergo says of its meeting types, kept by their ids: its API names them by nothing else."""
+"""What meetergo says about its meeting types, stored by id: its API names them by id only."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from app.store.bookings import insert_ignoring
 from app.store.models import MeetingTypeRow
 
 KEPT = timedelta(days=1)
-"""After that meetergo is asked for a meeting type anew."""
+"""After this time meetergo is asked about a meeting type again."""
 MOST_TYPES = 2_000
-"""Meeting types that are looked at together."""
+"""The most meeting types that are read together."""
 UNKNOWN_KEPT = timedelta(hours=1)
-"""The same for one that it does not show."""
+"""After this time meetergo is asked again about a meeting type that it does not show."""
 
 
 def lacks_type(session: Session, booking: Booking, now: datetime) -> bool:
-    """Whether meetergo is to be asked for what was booked: neither the message nor what is kept says."""
+    """Whether to ask meetergo for a booking's type: neither message nor store knows it."""
     kind = booking.meeting_type
     if not kind.id or len(kind.id) > TYPE_ID or "slug" not in kind.not_told:
         return False
@@ -36,7 +36,7 @@ def lacks_type(session: Session, booking: Booking, now: datetime) -> bool:
 def note_type(
     session: Session, source: str, kind: MeetingType, said_at: datetime, asked: bool = False
 ) -> None:
-    """Keep what a message, or an answer to a question of ours (`asked`), says of a meeting type."""
+    """Store what a message, or an answer to our question (`asked`), says about a meeting type."""
     if not kind.id or len(kind.id) > TYPE_ID:
         return
     if not asked and "slug" in kind.not_told:
@@ -53,7 +53,7 @@ def note_type(
     told = {name for name in ("slug", "name", "metadata") if name not in kind.not_told}
     same = row.slug == kind.slug and row.name == kind.name and row.details == dict(kind.metadata)
     if same and row.said_at is not None and said_at - row.said_at < KEPT:
-        # A busy type is not written with each of its bookings.
+        # The row of a busy type is not written with each of its bookings.
         return
     if told:
         row.said_at = said_at
@@ -63,7 +63,7 @@ def note_type(
 
 
 def known_slugs(session: Session) -> dict[tuple[str, str], str]:
-    """Source and id of the meeting types that were told of -> their slugs; at most MOST_TYPES."""
+    """Source and id of a known meeting type -> its slug; at most MOST_TYPES."""
     query = select(MeetingTypeRow.source, MeetingTypeRow.type_id, MeetingTypeRow.slug).where(
         MeetingTypeRow.slug.is_not(None)
     )
@@ -72,7 +72,7 @@ def known_slugs(session: Session) -> dict[tuple[str, str], str]:
 
 
 def with_type(session: Session, booking: Booking) -> Booking:
-    """A booking with what is kept of its meeting type, where its message does not say it."""
+    """Fill in a booking's meeting type from the store, if its message does not say it."""
     kind = booking.meeting_type
     missing = {"slug", "name", "metadata"} & set(kind.not_told)
     if not missing or not kind.id or len(kind.id) > TYPE_ID:

@@ -1,4 +1,4 @@
-"""The keys of ENCRYPTION_KEYS against what lies in the database: checked at start, replaced on demand."""
+"""ENCRYPTION_KEYS and the data in the database: keys are checked at start, replaced on demand."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from app.store.bookings import insert_ignoring
 from app.store.engine import Store, utcnow
 
 CHUNK = 200
-"""Rows that are re-encrypted in one transaction."""
+"""Rows to re-encrypt in one transaction."""
 
 
 class MissingKey(Exception):
-    """ENCRYPTION_KEYS lacks a key that data here was encrypted with; the message says what to do."""
+    """ENCRYPTION_KEYS lacks a key that encrypted data needs; the message says what to do."""
 
 
 def boxes() -> Iterator[tuple[Table, Column[str], str]]:
-    """Every encrypted column with the purpose that its boxes are bound to."""
+    """Every encrypted column, with the purpose that its values are bound to."""
     for table in metadata.sorted_tables:
         for column in table.columns:
             if "purpose" in column.info:
@@ -30,7 +30,7 @@ def boxes() -> Iterator[tuple[Table, Column[str], str]]:
 
 
 def check_keys(store: Store, cipher: Cipher) -> None:
-    """Note the newest key as used. Raises MissingKey where one that was used is not listed."""
+    """Note the newest key as used. Raises MissingKey if ENCRYPTION_KEYS lacks a used one."""
     with store.write() as session:
         used = set(session.scalars(select(EncryptionKey.key_id)))
         if not used:
@@ -49,9 +49,9 @@ def check_keys(store: Store, cipher: Cipher) -> None:
 
 
 def rekey(store: Store, cipher: Cipher, progress: Callable[[int, int], None]) -> int:
-    """Re-encrypt with the newest key what an older one encrypted; give the number of values.
+    """Re-encrypt with the newest key all values of older keys; return how many these were.
 
-    May be broken off and run again. `progress` is told (done, all) after each chunk.
+    May be interrupted and run again. `progress` is called with (done, all) after each chunk.
     """
     with store.read() as session:
         counts = [select(func.count()).where(_stale(column, cipher)) for _, column, _ in boxes()]
@@ -62,7 +62,7 @@ def rekey(store: Store, cipher: Cipher, progress: Callable[[int, int], None]) ->
             done += chunk
             progress(done, max(done, total))
     with store.write() as session:
-        # A process that still runs with the old key first may have written meanwhile.
+        # A process that still has the old key first in its list may have written meanwhile.
         if _key_ids_in_use(session) <= {cipher.newest}:
             session.execute(delete(EncryptionKey).where(EncryptionKey.key_id != cipher.newest))
     return done
@@ -76,7 +76,7 @@ def _rekey_chunk(
         rows = session.execute(select(key, column).where(_stale(column, cipher)).limit(CHUNK)).all()
         for number, box in rows:
             fresh = cipher.encrypt(cipher.decrypt(box, purpose), purpose)
-            # Whoever wrote the value anew meanwhile is right.
+            # A value that another process has written meanwhile is kept.
             session.execute(
                 update(table).where(key == number, column == box).values({column.name: fresh})
             )

@@ -1,4 +1,4 @@
-"""How a source is: what meetergo answered last, who reads its appointments, and when people are told."""
+"""The state of a source: meetergo's last answer, the reader's lease, and notices to people."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from app.store.models import EventRow, Notice, SourceState
 from app.store.states import EventStatus, SourceStatus
 
 LEASE = timedelta(seconds=120)
-"""For how long one process reads a source's appointments alone; longer than any one call takes."""
+"""How long one process reads a source's appointments alone; longer than any one call takes."""
 TELL_AFTER = timedelta(minutes=5)
-"""A meetergo that does not answer is told of after so long; a key that is refused at once."""
+"""People are notified of a silent meetergo after this time, of a refused key at once."""
 
 
 def state_of(session: Session, name: str, now: datetime) -> SourceState:
-    """How a source is, locked; a new one works until something else is heard."""
+    """Return the state row of a source, locked; a new source counts as working."""
     row = session.get(SourceState, name, with_for_update=True)
     if row is None:
         fresh = {
@@ -32,7 +32,7 @@ def state_of(session: Session, name: str, now: datetime) -> SourceState:
 
 
 def take_reader(session: Session, name: str, now: datetime) -> int | None:
-    """Become the one who reads a source's appointments; None where another one is."""
+    """Become the reader of a source's appointments; None if another process is."""
     row = state_of(session, name, now)
     held = row.reader_until is not None and now < row.reader_until <= now + LEASE
     if held:
@@ -43,7 +43,7 @@ def take_reader(session: Session, name: str, now: datetime) -> int | None:
 
 
 def keep_reader(session: Session, name: str, fence: int, now: datetime) -> bool:
-    """Go on being the reader; False where another one has taken over."""
+    """Stay the reader; False if another process has taken over."""
     row = state_of(session, name, now)
     if row.reader_fence != fence:
         return False
@@ -52,7 +52,7 @@ def keep_reader(session: Session, name: str, fence: int, now: datetime) -> bool:
 
 
 def end_reader(session: Session, name: str, fence: int, now: datetime) -> None:
-    """Let the next one read."""
+    """Let the next process read."""
     row = state_of(session, name, now)
     if row.reader_fence == fence:
         row.reader_until = None
@@ -66,7 +66,7 @@ def set_source_status(
     problem: str | None = None,
     next_step: str | None = None,
 ) -> None:
-    """Note how a source is; what needs a person is told once, and once that it is over."""
+    """Note the state of a source; people are notified of trouble once, and once when it is over."""
     if status is not SourceStatus(row.status):
         row.status, row.since = status, now
     row.problem, row.next_step = problem, next_step
@@ -106,7 +106,7 @@ def tell_source(
 
 
 def count_waiting(session: Session) -> dict[str, tuple[int, datetime]]:
-    """Source -> how many of its webhooks wait for meetergo's word, and since when the oldest does."""
+    """Source -> how many webhooks wait for meetergo's answer, and since when the oldest waits."""
     query = (
         select(EventRow.source, func.count(), func.min(EventRow.received_at))
         .where(EventRow.status == EventStatus.RECEIVED)

@@ -19,11 +19,11 @@ class ConnectionStatus(StrEnum):
 
     ACTIVE = "active"
     EXPIRING = "expiring"
-    """Still used, but its access cannot be renewed at present."""
+    """Still in use, but its access cannot be renewed at present."""
     EXPIRED = "expired"
     """The grant is dead: a person has to connect again."""
     ERROR = "error"
-    """The grant lives, but the account may not be worked on: a scope or the set-up is missing."""
+    """The grant lives, but the account refuses the work: a scope or some set-up is missing."""
     DISCONNECTED = "disconnected"
 
 
@@ -40,15 +40,15 @@ class DeliveryState(StrEnum):
     FAILED = "failed"
     PARKED = "parked"
     WAITING = "waiting"
-    """Nothing is to be done yet: a form is given time to be followed by a booking."""
+    """Nothing to do yet: a form waits some time for a booking to follow it."""
     SKIPPED = "skipped"
-    """The mapping says that this booking is none of this CRM's business."""
+    """The mapping says that this booking does not go into this CRM."""
     DISCARDED = "discarded"
-    """Parked work that a person let go of when disconnecting."""
+    """Parked work that a person discarded while disconnecting."""
 
 
 class SourceStatus(StrEnum):
-    """Whether meetergo answers what is asked with a source's key."""
+    """Whether meetergo answers when it is called with a source's key."""
 
     WORKS = "works"
     KEY_REFUSED = "key_refused"

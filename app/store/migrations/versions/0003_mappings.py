@@ -1,4 +1,4 @@
-"""what richer mappings need: outcomes, people of bookings, mapping versions, notes, turns"""
+"""columns for richer mappings: outcomes, people of bookings, mapping versions, notes, turns"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""what survives crashes and outages: backlog, doubts, the breaker, backfills, webhook secrets"""
+"""columns to survive crashes and outages: backlog, doubts, outages, backfills, webhook secrets"""
 
 import sqlalchemy as sa
 from alembic import op

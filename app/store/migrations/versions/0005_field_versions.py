@@ -1,4 +1,4 @@
-"""which booking a field of a shared record is from, and which records are in doubt"""
+"""the booking that each field of a shared record is from, and the records that are in doubt"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""from which start on a backfill goes on, and which sections of a mapping a booking's records go by"""
+"""the start from which a backfill goes on, and the mapping sections of a booking's records"""
 
 import sqlalchemy as sa
 from alembic import op

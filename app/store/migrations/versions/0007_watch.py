@@ -1,4 +1,4 @@
-"""what a connection that stands still is noticed by, and which bookings continue one another"""
+"""columns to notice a connection that stands still, and the story that a booking belongs to"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""the mapping that fitted an account last, so that a worker that starts has one before the newest"""
+"""the mapping that last fitted an account, so that a new worker knows one before the newest"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""sources with a state and an own key, meeting types by id, webhooks that wait for meetergo's word"""
+"""sources with a state and their own key, meeting types by id, webhooks that wait for meetergo"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -64,7 +64,7 @@ def downgrade() -> None:
     with op.batch_alter_table("backfills") as table:
         for name in ("skipped", "failures", "page_size"):
             table.drop_column(name)
-    # A walk without an end cannot be told to a version that knows none; it is begun anew.
+    # The older version knows no walk without an end, so such walks are deleted and begun anew.
     op.execute("DELETE FROM backfills WHERE until IS NULL")
     with op.batch_alter_table("backfills") as table:
         table.alter_column("until", existing_type=TIME, nullable=False)

@@ -1,4 +1,4 @@
-"""columns by the field's own names; what was told by marks inside other values has columns"""
+"""plain names for columns, and columns of their own for states that were marks in other values"""
 
 import json
 
@@ -53,9 +53,9 @@ INDEXES = {
     ),
 }
 LINKS_IN_DOUBT, ERASE_BEGUN = "~", "~-"
-"""What stood among the fingerprints of a record before this revision."""
+"""The marks that stood among a record's fingerprints before this revision."""
 ANEW = "~"
-"""What began the mapping version of a delivery that a resync wanted planned anew."""
+"""The prefix of a delivery's mapping version that meant: a resync wants it planned anew."""
 CHUNK = 500
 
 
@@ -114,7 +114,7 @@ def _links() -> sa.TableClause:
 
 
 def _read_marks_of_records() -> None:
-    """Only rows in doubt hold a mark or several fingerprints of one field: hardly any."""
+    """Move marks into columns. Only rows in doubt hold one, or several fingerprints of a field."""
     links, connection = _links(), op.get_bind()
     text = sa.cast(links.c.fingerprints, sa.Text)
     marked = sa.or_(text.like("%|%"), text.like("%~%"))
