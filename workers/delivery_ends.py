@@ -173,7 +173,7 @@ class DeliveryEnds:
 
     def _leave_out(
         self, key: tuple[int, int], refused: list[tuple[ObjectName, str, FieldValue]]
-        ) -> None:
+    ) -> None:
         """Leave refused values out: an owner for every booking, another value for this one only."""
         account = self._account
         owners = account.adapter.shape.owner_fields

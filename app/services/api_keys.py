@@ -1,4 +1,4 @@
-"""API keys, which also sign people in: made, listed, recognised and ended."""
+"""API keys, which also sign people in: made, listed, checked and ended."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from app.store.engine import Store, utcnow
 
 
 class ApiKeys:
-    """The keys of one service; of each only a hash is kept."""
+    """The API keys of one service; only a hash of each is stored."""
 
     def __init__(self, store: Store, now: Callable[[], datetime] = utcnow) -> None:
         self._store, self._now = store, now
 
     def create(self, name: str, actor: str) -> str:
-        """Make a key; it is shown this once."""
+        """Make a key; it is shown only this once."""
         key, now = new_key(), self._now()
         with self._store.write() as session:
             session.add(ApiKey(name=name, key_hash=key_hash(key), created_at=now))
@@ -28,7 +28,7 @@ class ApiKeys:
         return key
 
     def revoke(self, name: str, actor: str) -> int:
-        """End every valid key of a name; how many there were."""
+        """End every valid key of this name; return how many there were."""
         now = self._now()
         with self._store.write() as session:
             valid = select(ApiKey).where(ApiKey.name == name, ApiKey.revoked_at.is_(None))
@@ -39,7 +39,7 @@ class ApiKeys:
         return len(rows)
 
     def all(self) -> list[ApiKey]:
-        """Every key, those that have ended too."""
+        """Every key, including those that have ended."""
         with self._store.read() as session:
             return list(session.scalars(select(ApiKey).order_by(ApiKey.id)))
 

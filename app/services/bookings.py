@@ -1,4 +1,4 @@
-"""What a person may do about one booking beside saying how it went."""
+"""The things that a person may do about bookings, besides saying how a meeting went."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from app.store.models import BookingRow
 
 
 def sync_again(store: Store, key: str, actor: str) -> list[int]:
-    """Bring a booking into every CRM once more; give the connections to wake.
+    """Sync a booking to every CRM once more; return the connections to wake.
 
-    What is there already is not written again. Raises LookupError where there is no such booking.
+    Values that are in a CRM already are not written again. Raises LookupError if there is no such
+    booking.
     """
     now = utcnow()
     with store.write() as session:
@@ -30,9 +31,9 @@ def sync_again(store: Store, key: str, actor: str) -> list[int]:
 def retry_all(
     store: Store, connection_id: int | None, delivery_ids: Sequence[int], actor: str
 ) -> list[int]:
-    """Give failed deliveries new tries: these, or all, or all of a connection.
+    """Give failed deliveries new tries: the given ones, all, or all of a connection.
 
-    Gives the connection of each.
+    Return the connection of each.
     """
     now = utcnow()
     with store.write() as session:
@@ -43,7 +44,7 @@ def retry_all(
 
 
 def resync_all(store: Store, connection_id: int, mapping_version: str, actor: str) -> int:
-    """Have everything synced again that another mapping file has planned; how many these are."""
+    """Sync again the bookings that another mapping file has planned; return their number."""
     now = utcnow()
     with store.write() as session:
         number = mark_replanned_due(session, connection_id, mapping_version, now)
@@ -52,6 +53,6 @@ def resync_all(store: Store, connection_id: int, mapping_version: str, actor: st
 
 
 def note_act(store: Store, actor: str, action: str, subject: str) -> None:
-    """Note in the audit log what a person did that changes no row of its own."""
+    """Add a person's act to the audit log if no other row is changed with it."""
     with store.write() as session:
         audit.note(session, actor, action, subject, utcnow())

@@ -1,4 +1,4 @@
-"""Finds what no webhook told of: walks through meetergo's appointments, page by page, resumably."""
+"""Finds bookings without a webhook: walks through meetergo's appointments, and can resume."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from app.store.models import Backfill
 SIZES = (PAGE_SIZE, 10, 1)
 """Appointments on a page: fewer around one that meetergo cannot show."""
 MOST_TRIES = 3
-"""After so many tries one appointment that cannot be shown is passed over, and told of."""
+"""After this many tries an appointment that cannot be shown is skipped and reported."""
 MOST_NEW = 50
-"""Pages of new bookings that are read before an older walk goes on."""
+"""Pages of new bookings to read before an older walk goes on."""
 MOST_BACKS = 50
-"""Steps back of one run: a walk comes to its end, whatever meetergo says of how many there are."""
+"""Steps back in one run: a walk ends even if meetergo's totals keep changing."""
 AN_INSTANT = timedelta(seconds=1)
 log = structlog.get_logger(__name__)
 
 
 class WalkKind(StrEnum):
-    """Who asked for a walk."""
+    """The reason for a walk."""
 
     BACKFILL = "backfill"
     RECONCILE = "reconcile"
 
 
 class Phase(StrEnum):
-    """meetergo has no filter by change, so two walks together find what is new and what was moved."""
+    """meetergo has no filter by change: the two walks together find new and moved bookings."""
 
     CREATED = "created"
-    """From the booking made last backwards, to those made before `since`."""
+    """From the newest booking backwards, down to those made before `since`."""
     STARTS = "starts"
     """Through the meetings that start between `since` and `until`, from start to start: a meeting
-    that is moved meanwhile shifts the pages, and one that was not would be passed over."""
+    that is moved meanwhile shifts the pages, and by page numbers another one would be missed."""
 
 
 @dataclass(frozen=True)
@@ -56,19 +56,19 @@ class Progress:
 
     phase: Phase
     seen: int
-    """Appointments of this phase so far."""
+    """Appointments read in this phase so far."""
     total: int
-    """Appointments that there are in this phase, as meetergo says."""
+    """All appointments in this phase, as meetergo says."""
     found: int
-    """Bookings, or newer states of them, that were not known; over both phases."""
+    """Bookings, or newer states of them, that were not known; in both phases."""
     skipped: int = 0
-    """Appointments that meetergo could not show; over both phases."""
+    """Appointments that meetergo could not show; in both phases."""
 
 
 class CatchUp:
-    """Brings bookings in through the API as if their webhooks had come.
+    """Stores bookings read through the API as if their webhooks had come.
 
-    A booking that meetergo no longer has is left as it is: not found is not cancelled.
+    A booking that meetergo no longer has stays as it is: not found does not mean cancelled.
     """
 
     def __init__(
@@ -79,15 +79,15 @@ class CatchUp:
         learn_type: Callable[[MeetergoClient, Booking], None],
         wake: Callable[[list[int]], object],
     ) -> None:
-        """`learn_type` asks meetergo for what was booked, where an appointment does not say it."""
+        """`learn_type` asks meetergo for a meeting type that an appointment does not describe."""
         self._store, self._intake, self._sources = store, intake, sources
         self._learn_type, self._wake = learn_type, wake
 
     def begin(self, source: str, kind: WalkKind, since: datetime, until: datetime | None) -> int:
-        """Begin a walk, or go on with the one of this kind that has not ended; give its number.
+        """Begin a walk, or resume the open one of this kind; return its number.
 
-        `since` and `until` in UTC; None: without an end. A backfill that goes further back than the
-        one under way is a walk of its own.
+        `since` and `until` are in UTC; None: without an end. A backfill that goes further back than
+        an open one is a walk of its own.
         """
         now = utcnow()
         with self._store.write() as session:
@@ -118,9 +118,9 @@ class CatchUp:
         progress: Callable[[Progress], None] = lambda _: None,
         until: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Walk on to the end, or until told to stop; True where the end was reached.
+        """Walk to the end, or until told to stop; True if the end was reached.
 
-        Raises meetergo's errors; the walk goes on from its last page when it is run again.
+        Raises meetergo's errors. The next run resumes the walk at its last page.
         """
         backs = 0
         first = self._read(number)
@@ -140,20 +140,20 @@ class CatchUp:
             found = self._take(row, page)
             backs += _back(row, page) > 0
             if backs > MOST_BACKS:
-                # A total that goes up and down tells of nothing.
+                # A total that goes up and down is of no use.
                 page = replace(page, total=max(page.total, row.total))
             progress(self._advance(row, page, found))
         return self._read(number).ended_at is not None
 
     def _take_newest(self, row: Backfill) -> None:
-        """Take in what was made since an older walk began, however far that one is. Raises CrmError."""
+        """Store the bookings made since an older walk began, however far it is. Raises CrmError."""
         client = self._sources.client(row.source, old_news=True)
         for number in range(MOST_NEW):
             try:
                 page = client.appointments(number, "createdAt", descending=True)
             except CrmError as error:
                 if self._is_of_page(row.source, error):
-                    return  # the walk itself passes around what cannot be shown
+                    return  # the walk itself goes around appointments that cannot be shown
                 raise
             self._take(row, page)
             if len(page.appointments) < PAGE_SIZE:
@@ -162,14 +162,14 @@ class CatchUp:
                 return
 
     def _is_of_page(self, source: str, error: CrmError) -> bool:
-        """Whether one page alone cannot be read: meetergo answers everything else."""
+        """Whether only one page cannot be read: meetergo answers everything else."""
         if isinstance(error, RateLimited) or not isinstance(error, RetryLater):
             self._sources.heard(source, error)
             return False
         return self._sources.probe(source)
 
     def _pass_around(self, row: Backfill, error: CrmError) -> bool:
-        """Go on around something that meetergo cannot show; False where it is not that."""
+        """Go around an appointment that meetergo cannot show; False if the error is another one."""
         if not self._is_of_page(row.source, error):
             return False
         smaller = [size for size in SIZES if size < row.page_size]
@@ -196,7 +196,8 @@ class CatchUp:
         if row.phase == Phase.CREATED:
             page = client.appointments(row.page, "createdAt", descending=True, size=size)
         else:
-            # Whether meetings that start at that very moment come as well is not told.
+            # meetergo does not document whether meetings that start at that very moment are
+            # included.
             since = row.after - AN_INSTANT if row.after else row.since
             page = client.appointments(row.page, "start", start=since, end=row.until, size=size)
         self._sources.heard(row.source)
@@ -221,11 +222,11 @@ class CatchUp:
         try:
             booking = read_booking(Event(source, "booking_created", appointment, utcnow()))
         except UnfitPayload:
-            return  # it is told of where it is taken in
+            return  # `adopt` reports it when it stores the appointment
         self._learn_type(client, booking)
 
     def _advance(self, row: Backfill, page: Page, found: int) -> Progress:
-        """Note how far it is; who else walks the same way at the same time does not count twice."""
+        """Note how far the walk is; a second process on the same page counts nothing twice."""
         step = _after_created(row, page) if row.phase == Phase.CREATED else _after_starts(row, page)
         values: dict[str, object] = asdict(step)
         if step.page is None:
@@ -256,17 +257,17 @@ class CatchUp:
 
 @dataclass(frozen=True)
 class _Step:
-    """Where a walk goes on after a page."""
+    """The place at which a walk goes on after a page."""
 
     page: int | None
-    """None: this phase has come to its end."""
+    """None: this phase has ended."""
     seen: int
     total: int
     after: datetime | None = None
 
 
 def _after_created(row: Backfill, page: Page) -> _Step:
-    """By page number, since new bookings come first: they only bring what was read once more."""
+    """Go on by page number. New bookings come first, so some are at most read twice."""
     seen, back = row.seen + len(page.appointments), _back(row, page)
     if back:
         return _Step(row.page - back, seen, page.total)
@@ -276,7 +277,7 @@ def _after_created(row: Backfill, page: Page) -> _Step:
 
 
 def _after_starts(row: Backfill, page: Page) -> _Step:
-    """On from the last start, and page by page only where too many start at one moment."""
+    """Go on from the last start, and by page only if too many meetings start at one moment."""
     starts = [read_time(item.get("start")) for item in page.appointments]
     furthest = max((start for start in starts if start), default=None)
     seen, back = row.seen + len(page.appointments), _back(row, page)
@@ -284,22 +285,22 @@ def _after_starts(row: Backfill, page: Page) -> _Step:
         return _Step(row.page - back, seen, page.total, row.after)
     if len(starts) < row.page_size:
         return _Step(None, seen, page.total)
-    # Around one that cannot be shown it goes page by page: it stands at one place of this list.
+    # Around an appointment that cannot be shown, go page by page: it has one place in this list.
     if row.page_size == PAGE_SIZE and furthest and (row.after is None or furthest > row.after):
         return _Step(0, seen, page.total, furthest)
     return _Step(row.page + 1, seen, page.total, row.after)
 
 
 def _back(row: Backfill, page: Page) -> int:
-    """By how many pages to step back: where some were taken out of those that were read, what stood
-    behind them has come onto a page that was read already. A total that is none tells of nothing."""
+    """How many pages to step back. If appointments before this page were removed, those behind them
+    have moved onto a page that was read already. A total that cannot be right says nothing."""
     read = row.page * row.page_size + len(page.appointments)
     fewer = max(0, row.total - page.total) if row.page and page.total >= read else 0
     return min(row.page, math.ceil(fewer / row.page_size))
 
 
 def _sized(page: int, size: int) -> dict[str, int]:
-    """The page to read next: a whole one again, once the small ones have come to its beginning."""
+    """The page to read next: a full one again, once the small ones have reached its beginning."""
     if page * size % PAGE_SIZE == 0:
         return {"page": page * size // PAGE_SIZE, "page_size": PAGE_SIZE}
     for larger in SIZES:
@@ -309,7 +310,7 @@ def _sized(page: int, size: int) -> dict[str, int]:
 
 
 def _is_under_way(row: Backfill) -> bool:
-    """Whether a walk was begun before: what was made since stands before the page that it is at."""
+    """Whether a walk was begun before: bookings made since then stand before its present page."""
     return row.phase != Phase.CREATED or row.page > 0 or row.page_size != PAGE_SIZE or row.seen > 0
 
 

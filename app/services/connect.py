@@ -1,4 +1,4 @@
-"""Connects, reconnects and disconnects CRM accounts; the adapter is handed in, never imported."""
+"""Connects, reconnects and disconnects CRM accounts; the adapter is passed in, never imported."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from config.providers import Provider, Providers
 
 log = structlog.get_logger(__name__)
 REVOKE_FOR = timedelta(days=1)
-"""How long a revocation that fails is tried again; then the token is erased here all the same."""
+"""How long a failed revocation is tried again; after that the token is erased here anyway."""
 REVOKE_WAIT = (60.0, 3600.0)
-"""Seconds between two tries: at first, at most."""
+"""Seconds between two tries: the first wait, the longest wait."""
 
 
 class ConnectingAdapter(Protocol):
-    """What of an adapter is needed to get to know an account."""
+    """The part of an adapter that is needed to identify a new account."""
 
     def whoami(self) -> CrmAccount:
-        """Whose account it is."""
+        """Return the account's id and name."""
 
     def provision(self) -> list[str]:
-        """Make the fields that are missing."""
+        """Make the missing fields."""
 
 
 class OtherAccount(Exception):
-    """A connection was to be mended and another CRM account was chosen."""
+    """A connection was to be repaired, but another CRM account was chosen."""
 
     def __init__(self, message: str, connection_id: int) -> None:
         super().__init__(message)
@@ -52,23 +52,23 @@ class OtherAccount(Exception):
 
 
 class UnfitGrant(Exception):
-    """A grant that cannot be worked with; the message says why and what to do."""
+    """A grant that cannot be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Credential:
-    """What an account was opened with: a token answer, or a key."""
+    """The access with which an account was opened: a token answer, or a key."""
 
     api_base: str
     access_token: str
     answer: Mapping[str, Any] | None
     """None for a key."""
     name: str = ""
-    """The account's name as the provider's introspection knows it."""
+    """The account's name, as the provider's introspection knows it."""
 
 
 class Connector:
-    """Turns a grant or a key into a working connection, and back."""
+    """Turns a grant or a key into a working connection, and ends connections."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Connector:
         account: Callable[[int], ConnectingAdapter],
         timeout: float,
     ) -> None:
-        """`visit` opens an account that is no connection yet: provider, API base, token, by key."""
+        """`open_account` opens an account that is not a connection yet."""
         self._store = store
         self._cipher = cipher
         self._tokens = tokens
@@ -96,10 +96,10 @@ class Connector:
         actor: str,
         wish: ConnectRequest = ConnectRequest(),  # noqa: B008
     ) -> int:
-        """Store a grant, learn whose account it is, make the fields; give the connection's id.
+        """Store a grant, identify its account and make the fields; return the connection's id.
 
-        The same account keeps its connection, ledger and parked work. Raises CrmError where the
-        account cannot be read, OtherAccount, and UnfitGrant.
+        An account that is known keeps its connection, ledger and parked work. Raises CrmError if
+        the account cannot be read, OtherAccount, and UnfitGrant.
         """
         if not answer.get("refresh_token") and not provider.tokens_last:
             raise UnfitGrant(
@@ -127,7 +127,7 @@ class Connector:
         actor: str,
         wish: ConnectRequest = ConnectRequest(),  # noqa: B008
     ) -> int:
-        """Store a key that a person made by hand, once the CRM takes it; give the connection's id.
+        """Store a hand-made key, if the CRM accepts it; return the connection's id.
 
         Raises UnfitGrant for a key that the CRM refuses, CrmError and OtherAccount.
         """
@@ -149,9 +149,9 @@ class Connector:
             ) from None
 
     def resume(self, connection_id: int, actor: str) -> None:
-        """Renew a connection's access, read its account, and take its work up again.
+        """Renew a connection's access, read its account, and resume its work.
 
-        Raises CrmError where that does not go well; Unauthorized where it has to be reconnected.
+        Raises CrmError if that fails; Unauthorized if the connection has to be connected again.
         """
         with self._store.read() as session:
             by_key = session.get_one(ConnectionRow, connection_id).auth == "key"
@@ -169,10 +169,10 @@ class Connector:
     def disconnect(
         self, connection_id: int, actor: str, discard: bool = False
     ) -> tuple[int, str | None]:
-        """Erase a connection's tokens and revoke them; `discard` lets go of its parked work.
+        """Erase a connection's tokens and revoke them; `discard` discards its parked work.
 
-        Gives how many bookings were let go, and what went wrong with the revocation, which is then
-        tried again for a day.
+        Return how many bookings were discarded, and the problem with the revocation, if any; a
+        failed revocation is tried again for a day.
         """
         now = utcnow()
         with self._store.write() as session:
@@ -184,13 +184,13 @@ class Connector:
         return gone, self.revoke_due(connection_id)
 
     def has_revocations(self) -> bool:
-        """Whether a refresh token waits to be revoked by now."""
+        """Whether a refresh token is due to be revoked."""
         query = select(Revocation.id).where(Revocation.next_try_at <= utcnow()).limit(1)
         with self._store.read() as session:
             return session.scalar(query) is not None
 
     def revoke_due(self, connection_id: int | None = None) -> str | None:
-        """Revoke the refresh tokens that wait for it; give what went wrong with the last one."""
+        """Revoke the refresh tokens that are due; return the last problem."""
         query = select(Revocation).where(Revocation.next_try_at <= utcnow())
         if connection_id is not None:
             query = query.where(Revocation.connection_id == connection_id)
@@ -256,7 +256,7 @@ class Connector:
         label = ", ".join(part for part in (found.name, account.name) if part)
         now = utcnow()
         with self._store.write() as session:
-            # Two people who connect one account at a time must not get two connections of it.
+            # Two people who connect one account at the same time must not get two connections.
             take_turns(session, CONNECT_TURN)
             placed = self._place(session, provider, account, label, wish, now)
             if isinstance(placed, Exception):
@@ -281,7 +281,7 @@ class Connector:
         found: Credential,
         wish: ConnectRequest,
     ) -> None:
-        """Lay a credential on a row and take up the work that waited for it."""
+        """Store a credential in a connection and resume the work that waited for it."""
         now = utcnow()
         idle = row.status == ConnectionStatus.DISCONNECTED
         since = row.status_since if idle else None
@@ -304,7 +304,7 @@ class Connector:
         wish: ConnectRequest,
         now: datetime,
     ) -> ConnectionRow | OtherAccount | UnfitGrant:
-        """The row that a grant belongs to: the account's own, the one to be mended, or a new one."""
+        """The row for a grant: the one of its account, the one to repair, or a new one."""
         same = session.scalars(
             select(ConnectionRow)
             .where(ConnectionRow.provider == provider.name, ConnectionRow.account_id == account.id)
@@ -329,7 +329,7 @@ class Connector:
                 row.id,
             )
         session.execute(delete(RecordLink).where(RecordLink.connection_id == row.id))
-        # A drainer that is at work holds record ids of the old account: it must save nothing.
+        # A drainer at work holds record ids of the old account: it must save nothing.
         row.drain_fence, row.drain_until = row.drain_fence + 1, None
         session.flush()
         mark_all_due(session, row.id, now)
@@ -337,7 +337,7 @@ class Connector:
 
     @staticmethod
     def _unnamed(session: Session, provider: Provider, account: CrmAccount) -> ConnectionRow | None:
-        """A connection of the account that was made before account ids were kept."""
+        """A connection of this account that was made before account ids were stored."""
         rows = session.scalars(
             select(ConnectionRow).where(
                 ConnectionRow.provider == provider.name, ConnectionRow.account_id == ""
@@ -354,7 +354,7 @@ class Connector:
         found: Credential,
         wish: ConnectRequest,
     ) -> None:
-        """Have a grant revoked that nobody will use, unless its account is connected here."""
+        """Have an unused grant revoked, unless its account is connected here."""
         row = session.get(ConnectionRow, wish.connection_id) if wish.connection_id else None
         if row is None or found.answer is None:
             return
@@ -383,7 +383,7 @@ class Connector:
         return row
 
     def _provision(self, connection_id: int) -> None:
-        """Make the fields; without them the service works, only less sheltered from doubles."""
+        """Make the fields; without them the service works, but is less safe from duplicates."""
         try:
             self._account(connection_id).provision()
         except CrmError as error:

@@ -1,4 +1,4 @@
-"""The numbers that /metrics shows, read at the moment they are asked for."""
+"""The numbers that /metrics shows, counted on each request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.store.models import ConnectionRow, EventRow
 
 @dataclass(frozen=True)
 class Counts:
-    """How much there is of what."""
+    """The numbers of webhooks, deliveries and connections."""
 
     events: dict[str, int]
     """Status of webhooks -> number."""
@@ -23,7 +23,7 @@ class Counts:
     connections: dict[tuple[str, str], int]
     """Provider and status -> number."""
     oldest_due: dict[tuple[str, int], float]
-    """Provider and connection -> seconds for which its oldest booking is due."""
+    """Provider and connection -> seconds for which its oldest booking has been due."""
 
 
 def count_all(store: Store) -> Counts:

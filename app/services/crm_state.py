@@ -1,4 +1,4 @@
-"""Asks a CRM what has to be known before anything is written: sync and preview share it."""
+"""Asks a CRM for what must be known before a write: sync and preview share this code."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from app.sync.shared_deals import Shared, with_others
 
 @dataclass(frozen=True)
 class LedgerQueries:
-    """What the ledger is asked of records that nobody knew of before."""
+    """The questions to the ledger about records that were not known before the CRM answered."""
 
     claimed: Claimed = lambda ref, record_id: False
-    """So that no create that was begun, or refused, takes another one's record for its own."""
+    """Whether the record is another booking's: a begun or refused create must not take it over."""
     shared: Claimed = lambda ref, record_id: False
-    """Whether a person's record stands for somebody else who takes part in something."""
+    """Whether a person's record also stands for somebody else who takes part in a booking."""
     others: Callable[[Ref, str], Shared | None] = lambda ref, record_id: None
-    """What other bookings say of a deal that may be theirs too."""
+    """What other bookings say about a deal that may be theirs too."""
     look_up: LookUp = lambda ref: None
-    """The line on a company that a found person belongs to."""
+    """The ledger's entry for a company that a found person belongs to."""
 
 
 def read_crm_state(
@@ -41,10 +41,10 @@ def read_crm_state(
     parts: Iterable[Iterable[Ref]] = (),
     more: LedgerQueries | None = None,
 ) -> Diff:
-    """Read what is needed and settle what is to be done. Raises the CRM's errors; writes nothing.
+    """Ask the CRM what is needed and work out the diff. Raises the CRM's errors; writes nothing.
 
-    `parts` says what is asked together, where all of it is too much for one call; `more` is what the
-    ledger is asked once it is known what the CRM holds.
+    `parts`: the records to ask for together, if all of them are too many for one call. `more`: the
+    questions to the ledger once it is known what the CRM holds.
     """
     more = more or LedgerQueries()
     shape = adapter.shape
@@ -52,10 +52,10 @@ def read_crm_state(
     ids = {ref: known.record_id for ref, known in ledger.items() if known.live and known.record_id}
     limited = [question for question in questions.values() if any(key.of for key in question.keys)]
     own = {ref for question in limited for ref in question.anchors if is_own_company(ref)}
-    # Such a company is known by its id alone.
+    # A found person's company is known only by its id.
     ids |= {ref: ref.key.removeprefix(OWN_COMPANY) for ref in own}
     findings = LookupResults(asked=frozenset(questions))
-    # Who was left behind belongs to no booking any more: others are found through him.
+    # People who left a booking are in no booking of the batch, but others are found through them.
     left_behind = [ref for ref in questions if ref not in wanted]
     for part in parts or [list(wanted)]:
         refs = dict.fromkeys([*left_behind, *part])
@@ -88,9 +88,9 @@ def read_crm_state(
 def _single(
     wanted: Mapping[Ref, MergedRecord], ids: Mapping[Ref, str], shared: Claimed
 ) -> dict[Ref, MergedRecord]:
-    """Without what is only filled in, where the same record stands for somebody else by now.
+    """Leave out a person who is only filled in and whose record now stands for somebody else.
 
-    A person's address was corrected, or two records were merged: the sums are those of who is there.
+    An address was corrected, or two records were merged: the sums are those of the other person.
     """
     whole = {
         (ref.object, ids[ref])
@@ -110,7 +110,7 @@ def _single(
 def _each_its_own(
     begun: Mapping[Ref, list[CrmRecord]], claimed: Claimed
 ) -> dict[Ref, list[CrmRecord]]:
-    """Of what may have come of creates that were begun, one record for each: what is certain first."""
+    """Give each begun create one record of those that may have come of it, the certain ones first."""
     own = {
         ref: [hit for hit in there if hit.by not in (FoundBy.BOOKING_NUMBER, FoundBy.TITLE)]
         for ref, there in begun.items()

@@ -1,4 +1,4 @@
-"""Examines the service and each connection end to end, and says what to fix."""
+"""Examines the service and each connection end to end, and reports what to fix."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from config.settings import SignatureScheme, secret_weakness
 
 
 class Health(StrEnum):
-    """How a check ended."""
+    """The result of a check."""
 
     GOOD = "good"
     NOTE = "note"
-    """Works, but something is worth knowing."""
+    """It works, but a person should know something."""
     BAD = "bad"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found."""
+    """The result of one check, with what it found."""
 
     subject: str
     check: str
@@ -69,7 +69,7 @@ class Doctor:
     adapter: Callable[[int], Adapter]
 
     def examine(self, connection_id: int | None = None) -> Iterator[Finding]:
-        """Every finding on the service and its connections (or on one), as it is made."""
+        """Yield every finding on the service and its connections (or one of them) as it is made."""
         if connection_id is None:
             yield from self.examine_service()
         with self.store.read() as session:
@@ -82,7 +82,7 @@ class Doctor:
             yield Finding("service", "connections", Health.NOTE, "No CRM is connected.", fix)
 
     def examine_service(self) -> Iterator[Finding]:
-        """Database, encryption keys, Redis, webhook secret, CRM apps, notifications."""
+        """Check database, encryption keys, Redis, webhook secrets, CRM apps and notifications."""
         yield _tried("service", "database", self.store.check, "Check DATABASE_URL.")
         yield _tried("service", "encryption keys", lambda: check_keys(self.store, self.cipher), "")
         yield _tried("service", "Redis", self.waker.redis.ping, "Check REDIS_URL. Bookings wait.")
@@ -98,7 +98,7 @@ class Doctor:
             yield Finding("service", "notifications", Health.NOTE, detail, "Set NOTIFY_URLS.")
 
     def examine_source(self, view: SourceView) -> Iterator[Finding]:
-        """Secrets, key, permissions and waiting webhooks of one meetergo workspace."""
+        """Check secrets, key, permissions and waiting webhooks of one meetergo workspace."""
         rules, subject = self.sources.rules(view.name), f"source {view.name}"
         known = (*rules.secrets, *self.secrets.of(view.name, anew=True))
         yield _stated(
@@ -143,7 +143,7 @@ class Doctor:
                 yield Finding("service", "strength of secrets", Health.BAD, detail, fix)
 
     def examine_connection(self, row: ConnectionRow) -> Iterator[Finding]:
-        """Status, token, account, scopes, records, fields, limit and waiting work of one connection."""
+        """Check one connection: status, token, account, scopes, records, fields, limits, work."""
         title = self.providers[row.provider].title
         subject = f"{row.id} {title}: {row.account}"
         if row.status == ConnectionStatus.DISCONNECTED:
@@ -223,7 +223,7 @@ class Doctor:
 
 
 def permissions(client: MeetergoClient) -> dict[str, Callable[[], object]]:
-    """What the key of a source has to be allowed -> a harmless question that tries it."""
+    """Permission that a source's key needs -> a harmless call that tries it."""
     return {
         "read appointments": lambda: client.appointments(0, "createdAt", descending=True, size=1),
         "read meeting types": client.meeting_types,
@@ -264,7 +264,7 @@ def _tried(subject: str, check: str, action: Callable[[], object], fix: str) -> 
         return Finding(subject, check, Health.BAD, str(error), fix)
     except (*DATABASE_DOWN, RedisError, OSError) as error:
         return Finding(subject, check, Health.BAD, type(error).__name__, fix)
-    # Anything but the account's name may be a token.
+    # Only the account's name is shown: any other text may be a token.
     return Finding(subject, check, Health.GOOD, str(found) if check == "account" else "")
 
 

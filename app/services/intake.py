@@ -1,4 +1,4 @@
-"""Takes webhooks in: verified bytes become an inbox event, the booking's state and due deliveries."""
+"""Takes webhooks in: verified bytes become an event, the booking's state and due deliveries."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ FOREIGN_COMPANY = "companyId is not one of the allowed ones"
 
 
 class Verdict(StrEnum):
-    """What the sender is told."""
+    """The answer to the sender."""
 
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"
@@ -56,17 +56,17 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class WebhookAnswer:
-    """The outcome for one webhook and the connections to wake for it."""
+    """The verdict on one webhook, and the connections to wake for it."""
 
     verdict: Verdict
     event_id: int
     wake: tuple[int, ...] = ()
     confirm: bool = False
-    """Whether a worker has to re-read the appointment before it is believed."""
+    """Whether a worker has to read the appointment at meetergo before it is believed."""
 
 
 class Intake:
-    """The way from a request's bytes to the database; it answers only after the commit."""
+    """Brings a request's bytes into the database; it answers only after the commit."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Intake:
         cipher: Cipher,
         wants_forms: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`wants_forms` says whether some mapping makes something of a submitted form."""
+        """`wants_forms` says whether any mapping uses submitted forms."""
         self.secrets = WebhookSecrets(store, cipher)
         self.sources = sources
         self._wants_forms = wants_forms
@@ -83,7 +83,7 @@ class Intake:
         self._cipher = cipher
 
     def must_claim(self, rules: SourceRules, headers: Mapping[str, str], token: str | None) -> None:
-        """Raise BadSignature for what no body can make authentic: no signature, a wrong token."""
+        """Raise BadSignature if no body can make it authentic: no signature, or a wrong token."""
         if rules.scheme is SignatureScheme.URL_TOKEN:
             self.verify(rules, headers, b"", token)
             return
@@ -102,7 +102,7 @@ class Intake:
         try:
             secret = _verify(rules, self._secrets(rules), headers, body, token)
         except signatures.BadSignature:
-            # It may be signed with a secret that was added a moment ago.
+            # The webhook may be signed with a secret that was added a moment ago.
             secret = _verify(rules, self._secrets(rules, anew=True), headers, body, token)
         self.secrets.used(rules.name, secret)
 
@@ -110,7 +110,7 @@ class Intake:
         return (*rules.secrets, *self.secrets.of(rules.name, anew))
 
     def accept(self, rules: SourceRules, body: bytes) -> WebhookAnswer:
-        """Store an authentic webhook. Raises NotJson; anything else is kept, if only aside."""
+        """Store an authentic webhook. Raises NotJson; anything else is stored, at least in quarantine."""
         now = utcnow()
         try:
             document = parse_json(body)
@@ -125,7 +125,7 @@ class Intake:
         except (StatementError, OverflowError) as error:
             if not is_unfit(error):
                 raise
-            # Nothing should come as far as this; what does is kept, whatever it is.
+            # Nothing should come as far as this; if something does, it is stored, whatever it is.
             log.error("webhook_unfit_for_database", reason=type(error).__name__)
             why = "the database cannot hold it: a text or a number in it is too large"
             return self._quarantine(rules.name, document, now, why)
@@ -160,9 +160,9 @@ class Intake:
         return read_booking(event) if event.concerns_booking else None
 
     def believe(self, event_ids: Sequence[int], event: Event, booking: Booking) -> list[int]:
-        """Apply what meetergo says of an appointment, to all webhooks that waited for it.
+        """Apply what meetergo says about an appointment, to all webhooks that waited for it.
 
-        Gives the connections to wake.
+        Return the connections to wake.
         """
 
         def believe(session: Session) -> list[int]:
@@ -185,9 +185,9 @@ class Intake:
     def adopt(
         self, source: str, appointment: Mapping[str, Any], backlog: bool = True
     ) -> list[int] | None:
-        """Take in an appointment that meetergo's API shows; None where it is no news.
+        """Store an appointment that meetergo's API shows; None if it is no news.
 
-        Gives the connections to wake. One that does not describe a booking is quarantined, once.
+        Return the connections to wake. An appointment that is no booking is quarantined, once.
         """
         now, safe = utcnow(), without_secret(appointment)
         event = Event(source, kind_of(safe), safe, now)
@@ -212,9 +212,9 @@ class Intake:
         return self._store.attempt(adopt)
 
     def replay(self, event_id: int, backlog: bool = False) -> list[int]:
-        """Take a stored event in once more, as the first time; give the connections to wake.
+        """Process a stored event again as if it were new; return the connections to wake.
 
-        Raises LookupError where there is no such event and UnfitPayload where it still does not fit.
+        Raises LookupError if there is no such event and UnfitPayload if it still does not fit.
         """
         with self._store.read() as session:
             row = session.get(EventRow, event_id)
@@ -235,7 +235,7 @@ class Intake:
             raise UnfitPayload(FOREIGN_COMPANY)
         if not rules.confirms or booking.form:
             return self._settle(event_id, event, backlog)
-        # Nobody has signed what was stored: only meetergo's own word on it counts.
+        # The stored event has no signature: only meetergo's own answer counts.
         if aside:
             self._wait_for_word(event_id, event, booking.key)
             return []
@@ -253,9 +253,9 @@ class Intake:
             hold_event(self._cipher, row, event, booking_key)
 
     def say_outcome(self, key: str, outcome: MeetingOutcome | None, actor: str) -> list[int]:
-        """Note how a meeting went, or take that back; give the connections to wake.
+        """Note how a meeting went, or take that back; return the connections to wake.
 
-        Raises LookupError where there is no such booking.
+        Raises LookupError if there is no such booking.
         """
         now = utcnow()
 
@@ -297,7 +297,7 @@ class Intake:
         return _want_story(session, row, now, backlog) if row is not None else []
 
     def _typed(self, session: Session, booking: Booking, now: datetime) -> Booking:
-        """The booking with what is known of its meeting type, which is kept as far as it says it."""
+        """Store what a booking says about its meeting type, and fill in what the store knows."""
         note_type(session, booking.source, booking.meeting_type, booking.version)
         return with_type(session, booking)
 
@@ -326,14 +326,15 @@ def _locked(event_ids: Sequence[int]) -> Select[EventRow]:
 def _want_story(
     session: Session, row: BookingRow, now: datetime, backlog: bool = False
 ) -> list[int]:
-    """Mark a booking as due, and those that it continues or that continue it."""
+    """Mark a booking as due, and the bookings that it continues or that continue it."""
     mates = story_mates(session, row)
     for mate in mates:
-        # Whoever has it in hand now does not know of this: what was wanted anew stays due.
+        # A worker that has it in hand does not know of this change: the higher revision keeps it
+        # due.
         mate.revision += 1
     wake: set[int] = set()
-    # Everybody who changes several deliveries does so in this order: who waits for one holds no
-    # later one that another one waits for.
+    # All code that changes several deliveries does so in this order: so a transaction that waits
+    # for one delivery never holds a later one that another transaction waits for.
     for booking in sorted([row, *mates], key=lambda booking: booking.id):
         wake.update(mark_due(session, booking, now, backlog))
     return sorted(wake)

@@ -1,4 +1,4 @@
-"""Shows what a mapping, in use or only proposed, would do in an account: it reads, and writes nothing."""
+"""Shows what a mapping, in use or proposed, would do in an account: reads, and writes nothing."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from app.store.states import WORKING
 from config.providers import Providers
 
 MOST_BOOKINGS = 20
-"""Bookings that a trial looks at, the newest ones: each may have to be looked up in the CRM."""
+"""Bookings in a trial, the newest ones: each may have to be looked up in the CRM."""
 SPAN = timedelta(days=7)
-"""How far back a trial looks."""
+"""How far back a trial goes."""
 MAX_TEXT = 100_000
-"""Characters of a file that is tried."""
+"""The most characters of a file to be tried."""
 
 
 SECONDS = 2.0
-"""How long the text of one may be looked at: webhooks are taken by the same process."""
+"""How long one text may take to check: the same process answers webhooks."""
 _ONE = threading.Lock()
-"""One text at a time: each keeps the processor to itself."""
+"""Only one text is checked at a time: each uses the processor fully."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +58,17 @@ class AccountPreview:
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of trying the text of a mapping file."""
+    """The result of trying the text of a mapping file."""
 
     mistakes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    """What no stored booking has: maybe a slip, maybe only new."""
+    """Names that occur in no stored booking: maybe a typing mistake, maybe just new."""
     version: str = ""
     account: AccountPreview | None = None
 
 
 class MappingTrial:
-    """Tries mapping files on accounts; nothing is kept."""
+    """Tries mapping files on accounts; nothing is stored."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class MappingTrial:
         self._adapter = adapter
 
     def preview_account(self, row: ConnectionRow, bookings: Sequence[Booking]) -> AccountPreview:
-        """What bookings would come to in an account by the mapping in use, or why nobody knows."""
+        """What the mapping in use would do with bookings in an account, or why that is unknown."""
         problem = self._unusable(row)
         if problem:
             return problem
@@ -93,7 +93,7 @@ class MappingTrial:
         return self._live(row, bookings, mapping, self._adapter(row.id), None)
 
     def try_text(self, provider: str, text: str, row: ConnectionRow | None) -> Trial:
-        """Check a text, and show what it would do to the bookings of last week; nothing is kept."""
+        """Check a text, and show what it would do with last week's bookings; nothing is stored."""
         if len(text) > MAX_TEXT:
             return Trial((f"The text is longer than {MAX_TEXT:,} characters.",))
         if not _ONE.acquire(blocking=False):
@@ -117,7 +117,7 @@ class MappingTrial:
     def _try_live(
         self, read: MappingText, mapping: Mapping, row: ConnectionRow
     ) -> AccountPreview | None:
-        """Let the account speak against a file first; what it would refuse is not shown as a plan."""
+        """Check the file against the account first; a file that it would refuse gives no plan."""
         adapter = self._adapter(row.id)
         try:
             directory = adapter.directory()

@@ -1,4 +1,4 @@
-"""The mapping files in use: read again when they change, the old one kept where the new is broken."""
+"""The mapping files in use: read again when they change; a broken one leaves the old in use."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class _File:
 
 
 class MappingFiles:
-    """Every provider's mapping file, named after the provider."""
+    """The mapping files, one for each provider and named after it."""
 
     def __init__(
         self, folder: Path, providers: Iterable[str], no_company: frozenset[str] = frozenset()
     ) -> None:
-        """Read them all. Raises MappingError with every mistake of every file.
+        """Read all files. Raises MappingError with every mistake of every file.
 
-        `no_company`: domains of relays and the like, which are no companies.
+        `no_company`: domains that are no companies, such as those of mail relays.
         """
         self._folder, self._no_company = folder, no_company
         self._files: dict[str, _File] = {}
@@ -46,20 +46,20 @@ class MappingFiles:
             raise MappingError("\n".join(problems))
 
     def load(self, path: Path, provider: str) -> Mapping:
-        """Read a file, in use or only proposed. Raises MappingError with every mistake."""
+        """Read a file, in use or proposed. Raises MappingError with every mistake."""
         return self.settle(load_mapping(path, provider))
 
     def settle(self, mapping: Mapping) -> Mapping:
-        """Tell a mapping what the settings say for all files."""
+        """Give a mapping the settings that hold for all files."""
         mapping.no_company = self._no_company
         return mapping
 
     def path(self, provider: str) -> Path:
-        """Where a provider's file is."""
+        """The path of a provider's file."""
         return self._folder / f"{provider}.yaml"
 
     def __getitem__(self, provider: str) -> Mapping:
-        """The newest good mapping of a provider; a file that changed is read and checked now."""
+        """The newest good mapping of a provider; a changed file is read and checked now."""
         file = self._files[provider]
         path = self.path(provider)
         stamp = _stamp(path)
@@ -76,7 +76,7 @@ class MappingFiles:
         return file.mapping
 
     def problem(self, provider: str) -> str | None:
-        """Why the file as it is now was refused; None where it is in use."""
+        """Why the file as it is now was refused; None if it is in use."""
         _ = self[provider]
         return self._files[provider].problem
 
@@ -86,5 +86,5 @@ def _stamp(path: Path) -> Stamp:
         found = path.stat()
     except OSError:
         return (0, 0, 0)
-    # The inode too: editors put a new file in the place of the old, within one tick of the clock.
+    # The inode too: an editor may replace the file within one tick of the clock.
     return (found.st_mtime_ns, found.st_size, found.st_ino)

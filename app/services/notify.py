@@ -1,4 +1,4 @@
-"""Tells people, through apprise, that a connection breaks, is broken, or is back: once a change."""
+"""Notifies people, through apprise, of each change: a connection breaks, is broken, is back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LONGEST = 30.0
 MOST_NAMED = 10
 """Failed bookings that one message lists."""
 WAIT = (30.0, 3600.0)
-"""Seconds until a notice that could not be sent is tried again: at first, at most."""
+"""Seconds until a failed notice is sent again: the first wait, the longest wait."""
 WORDS = {
     NoticeKind.EXPIRING: ("is about to break", apprise.NotifyType.WARNING),
     NoticeKind.BROKEN: ("is broken", apprise.NotifyType.FAILURE),
@@ -42,7 +42,7 @@ WORDS = {
 
 
 class Notifier:
-    """Sends the notices that status changes left behind."""
+    """Sends the notices that changes of status left behind."""
 
     def __init__(self, store: Store, providers: Providers, urls: str, public_url: str) -> None:
         """`urls`: apprise addresses, separated by blanks or commas. Raises ValueError for a bad one."""
@@ -69,7 +69,7 @@ class Notifier:
             return bool(session.scalar(query))
 
     def send_due(self) -> int:
-        """Send what waits, oldest first; give the number of notices that everybody has."""
+        """Send the due notices, oldest first; return how many have reached every target."""
         done = 0
         while True:
             notice = self._claim()
@@ -78,14 +78,14 @@ class Notifier:
             done += self._send(notice)
 
     def test(self) -> list[bool]:
-        """Send a test message to every target; give for each whether it was taken."""
+        """Send a test message to every target; return for each whether it was accepted."""
         body = "If you read this, messages about broken CRM connections will reach you."
         kind = apprise.NotifyType.INFO
         title = "meetergo CRM bridge: test"
         return [_reached(target, body, title, kind) for target in self.targets.values()]
 
     def _claim(self) -> Notice | None:
-        """Take the oldest notice that is due; the next try is set before this one is made."""
+        """Take the oldest notice that is due; the time of the next try is set before this one."""
         now = utcnow()
         with self._store.write() as session:
             query = (
@@ -122,7 +122,7 @@ class Notifier:
         return reached
 
     def _close(self, notice: Notice, told: set[str], failed: list[tuple[DeliveryRow, str]]) -> None:
-        """Everybody has it, or nobody can be reached: it is not sent again."""
+        """Close a notice: every target has it, or the tries are used up; it is not sent again."""
         with self._store.write() as session:
             done = {"reached_targets": sorted(told), "next_try_at": None}
             session.execute(update(Notice).where(Notice.id == notice.id).values(done))
@@ -132,7 +132,7 @@ class Notifier:
             )
 
     def _failed(self, notice: Notice) -> list[tuple[DeliveryRow, str]]:
-        """The deliveries that a notice of failures is about: given up, and nobody told of it yet."""
+        """The deliveries of a failure notice: given up, and not yet notified."""
         if notice.kind != NoticeKind.FAILED:
             return []
         query = (
@@ -166,7 +166,7 @@ class Notifier:
         return f"{name} {words}", "\n".join(lines), kind
 
     def _about(self, notice: Notice) -> tuple[str, int, str]:
-        """What a notice is about: its name, how many bookings wait for it, its page."""
+        """The subject of a notice: its name, how many bookings wait for it, its page."""
         with self._store.read() as session:
             if notice.connection_id is None:
                 waiting = count_waiting(session).get(str(notice.source), (0, None))[0]
@@ -179,9 +179,9 @@ class Notifier:
 
 
 def _reached(target: apprise.NotifyBase, body: str, title: str, kind: apprise.NotifyType) -> bool:
-    """Whether a target takes a message within its time.
+    """Whether a target accepts a message in time.
 
-    apprise has its own sockets, with a limit for each read alone: who is slower is left behind.
+    apprise has its own sockets, whose limit is for each read only: a slower target is given up.
     """
     outcome: list[bool] = []
 
@@ -189,7 +189,7 @@ def _reached(target: apprise.NotifyBase, body: str, title: str, kind: apprise.No
         try:
             outcome.append(bool(target.notify(body=body, title=title, notify_type=kind)))
         except Exception as error:
-            # A target's answer is a stranger's; apprise foresees most of them.
+            # The error may come from a stranger's answer; apprise handles most of these itself.
             log.warning("notice_failed", kind=type(error).__name__)
 
     thread = threading.Thread(target=send, name="notice", daemon=True)

@@ -28,9 +28,9 @@ from app.sync.lookups import is_own_company
 from config.providers import Provider
 
 MOST_LOG = 50
-"""Lines of the sync log that a booking's page shows, the newest ones."""
+"""Lines of the sync log on a booking's page, the newest ones."""
 TIMED = (DeliveryState.RETRYING, DeliveryState.WAITING)
-"""The states of which it matters when they are looked at next."""
+"""The states in which the time of the next try matters."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class DeliveryView:
     advice: str | None
     next_attempt_at: str | None
     mapping_version: str | None
-    """Fingerprint of the mapping file that it was planned by last."""
+    """Fingerprint of the mapping file by which the delivery was last planned."""
     notes: tuple[str, ...]
-    """What was left as it is, and why."""
+    """What was left unchanged, and why."""
     links: tuple[LinkView, ...]
 
 
@@ -75,7 +75,7 @@ class BookingView:
     timezone: str
     status: str
     outcome: MeetingOutcome | None
-    """Where somebody said so."""
+    """The outcome, if a person has given one."""
     deliveries: tuple[DeliveryView, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class LogView:
 
 @dataclass(frozen=True)
 class BookingDetail:
-    """All that one booking's page shows."""
+    """Everything that a booking's page shows."""
 
     view: BookingView
     booking: Booking
@@ -118,12 +118,12 @@ class ConnectionView:
     next_step: str | None
     mapping_problem: str | None
     access: str
-    """oauth, or key for one that a person made by hand."""
+    """oauth, or key if a person made the key by hand."""
     expires_at: str | None
     scopes: list[str] | None
     scopes_lacking: list[str]
     parked: int
-    """Bookings that wait for it."""
+    """Bookings that wait for the connection."""
 
 
 class Overview:
@@ -136,7 +136,7 @@ class Overview:
     def bookings(
         self, limit: int = 50, offset: int = 0, state: DeliveryState | None = None
     ) -> list[BookingView]:
-        """The bookings that changed last; with `state` those that stand so in some CRM."""
+        """The bookings that changed last; `state`: only those in that state in some CRM."""
         query = select(BookingRow).order_by(BookingRow.updated_at.desc(), BookingRow.id.desc())
         if state is not None:
             stands = exists().where(
@@ -153,7 +153,7 @@ class Overview:
         return found.view if found else None
 
     def detail(self, key: str) -> BookingDetail | None:
-        """One booking with its facts and what was done for it."""
+        """One booking with its details and the log of what was done for it."""
         keys = (key, f"default:{key}")
         with self._store.read() as session:
             row = session.scalars(select(BookingRow).where(BookingRow.key.in_(keys))).first()
@@ -163,7 +163,7 @@ class Overview:
             return BookingDetail(self._view(session, row, booking), booking, _log(session, row.id))
 
     def outdated(self, connection_id: int, version: str) -> int:
-        """How many bookings of a connection another version of its mapping has planned."""
+        """How many bookings of a connection were planned by another version of its mapping."""
         query = select(func.count()).where(
             DeliveryRow.connection_id == connection_id,
             DeliveryRow.state.in_(
@@ -185,7 +185,7 @@ class Overview:
             return session.get(ConnectionRow, connection_id)
 
     def connection_view(self, row: ConnectionRow, provider: Provider) -> ConnectionView:
-        """How a connection to a provider is."""
+        """The state of a connection to a provider."""
         return ConnectionView(
             id=row.id,
             provider=row.provider,
@@ -211,7 +211,7 @@ class Overview:
         return read_event_row(row, self._cipher) if row else None
 
     def with_work(self) -> list[int]:
-        """The connections that have something due."""
+        """The connections with due work."""
         with self._store.read() as session:
             return connections_with_work(session, utcnow())
 
@@ -221,7 +221,7 @@ class Overview:
             return count_parked(session, connection_id)
 
     def waiting(self, connection_id: int) -> Waiting | None:
-        """What is due on a connection that works; None for nothing."""
+        """The due work of a working connection; None if there is none."""
         with self._store.read() as session:
             return waiting(session, utcnow()).get(connection_id)
 
@@ -276,7 +276,7 @@ class Overview:
         mine = [ref for ref in own if ref in known and known[ref].record_id]
         if mine or row.state == DeliveryState.SKIPPED:
             linked = _linked(mine, known)
-            # A company that a found person belongs to goes by its id.
+            # The key of a found person's company is its record id.
             shared = [ref for ref in (*shared, *filter(is_own_company, linked)) if ref in linked]
         return DeliveryView(
             connection_id=connection.id,
@@ -300,9 +300,9 @@ class Overview:
 
 
 def _refs(booking: Booking) -> tuple[list[Ref], list[Ref]]:
-    """What stands for a booking alone, and what its people and companies may stand under."""
+    """The records of a booking alone, and the records that its people and companies may have."""
     own = [Ref(name, booking.record_key) for name in (ObjectName.DEAL, ObjectName.CASE)]
-    # Where the history of moves is kept, there is a meeting for each start that it had.
+    # If the mapping keeps the history of moves, there is a meeting for each start so far.
     starts = (*booking.previous_starts, booking.start)
     keys = [f"{booking.record_key}@{start:%Y%m%dT%H%M%SZ}" for start in starts]
     own += [Ref(ObjectName.MEETING, key) for key in (*keys, booking.record_key)]
@@ -314,7 +314,7 @@ def _refs(booking: Booking) -> tuple[list[Ref], list[Ref]]:
 
 
 def _linked(mine: list[Ref], known: dict[Ref, LedgerEntry]) -> set[Ref]:
-    """What the booking's own records are linked to, and what those are: a contact's company."""
+    """The records that the booking's own records link to, and the next ones: a contact's company."""
     near = {link for ref in mine for link in known[ref].links}
     return near | {link for ref in near if ref in known for link in known[ref].links}
 

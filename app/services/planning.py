@@ -1,4 +1,4 @@
-"""Plans bookings for one connection: the worker and the preview plan in the same way."""
+"""Plans bookings for one connection: the worker and the preview use the same plan."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ class DeliveryFacts:
     mapping_section: Mapping[str, Any] = field(default_factory=dict)
     """Object -> the section of the mapping by which its record was made."""
     recheck_of: datetime | None = None
-    """The moment for which this second look was put down (UTC); None at the first one."""
+    """The time for which this second look was planned (UTC); None at the first look."""
     left_out: frozenset[tuple[ObjectName, str]] = frozenset()
-    """Fields whose value the CRM refuses, although its lists have it."""
+    """Fields whose value the CRM refuses although its lists have it."""
 
 
 def plan_context(
     store: Store, cipher: Cipher, mapping: FieldMapping, booking: Booking, now: datetime
 ) -> PlanContext:
-    """What a plan depends on beside the booking, as far as the mapping asks for it."""
+    """What a plan depends on besides the booking, as far as the mapping needs it."""
     people = [person.identity for person in booking.attendees if person.identity]
     sums, booked = {}, False
     if mapping.tells_of_people or (booking.form and people):
@@ -63,7 +63,7 @@ def plan_context(
 
 
 class ConnectionPlanner:
-    """Plans bookings by one mapping, and settles what they change in one account."""
+    """Plans bookings by one mapping, and works out the diff for one account."""
 
     def __init__(
         self,
@@ -76,14 +76,14 @@ class ConnectionPlanner:
         now: Callable[[], datetime],
         refused_owners: frozenset[str] = frozenset(),
     ) -> None:
-        """`refused_owners`: user ids that the CRM refuses as owners, although its list has them."""
+        """`refused_owners`: user ids that the CRM refuses as owners although its list has them."""
         self._store, self._cipher, self._id = store, cipher, connection_id
         self._adapter, self._mapping, self._directory = adapter, mapping, directory
         self._now, self._refused_owners = now, refused_owners
         self._planner = Planner(mapping, adapter.shape, directory)
 
     def existing(self, bookings: Iterable[Booking]) -> frozenset[Ref]:
-        """Of the bookings' own records and of those who left: what was made or begun before."""
+        """Records of these bookings, and of people who left them, that were made or begun before."""
         refs = [ref for booking in bookings for ref in refs_of(booking)]
         with self._store.read() as session:
             return frozenset(Ledger(session, self._cipher, self._id).there(refs))
@@ -91,9 +91,9 @@ class ConnectionPlanner:
     def plan(
         self, booking: Booking, existing: frozenset[Ref], facts: DeliveryFacts
     ) -> DesiredBooking | CrmError:
-        """What a booking calls for, or why that cannot be said.
+        """Return what a booking calls for, or the error that prevents it.
 
-        `existing`: what `existing` gave for this booking, and others.
+        `existing`: the answer of `existing` for this booking and others.
         """
         context = replace(
             plan_context(self._store, self._cipher, self._mapping, booking, self._now()),
@@ -109,7 +109,7 @@ class ConnectionPlanner:
         except CrmError as error:
             return error
         except Exception as error:
-            # Pure logic on a stranger's data: what nobody foresaw is this booking's affair alone.
+            # Pure logic on a stranger's data: an unforeseen error concerns this booking only.
             log.error("plan_failed", booking=booking.key, reason=type(error).__name__)
             return Unforeseen(f"{type(error).__name__} at {place_of(error)}")
 
@@ -119,9 +119,9 @@ class ConnectionPlanner:
         thorough: bool = False,
         parts: Iterable[Iterable[Ref]] = (),
     ) -> tuple[dict[Ref, LedgerEntry], Diff]:
-        """Read the ledger and the CRM, and give both: what is known, and what is to be changed.
+        """Read the ledger and the CRM; return the ledger's entries and the diff.
 
-        `thorough` and `parts` as in `read_crm_state`. Raises the CRM's errors; writes nothing.
+        `thorough` and `parts`: see `read_crm_state`. Raises the CRM's errors; writes nothing.
         """
         merged = merge(desired)
         with self._store.read() as session:

@@ -1,4 +1,4 @@
-"""Shows what a mapping would do to a CRM: it reads, and writes nothing."""
+"""Shows what a mapping would do in a CRM: reads, and writes nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from app.sync.diff_state import Diff
 from app.sync.values import blank, same
 
 Action = Literal["create", "change", "delete", "leave", "problem"]
-"""What would be done to a record; a problem: it could not be written."""
+"""What would be done to a record; problem: it could not be written."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class RecordView:
     url: str
     fields: tuple[FieldView, ...]
     links: tuple[str, ...]
-    """What it would be linked to anew."""
+    """The kinds of records that it would be linked to."""
     notes: tuple[str, ...] = ()
 
 
@@ -72,7 +72,7 @@ class BookingPreview:
 
     @property
     def fails(self) -> bool:
-        """Whether it, or a record of it, could not be written."""
+        """Whether the booking, or one of its records, could not be written."""
         return bool(self.problem) or any(record.action == "problem" for record in self.records)
 
     def as_json(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class BookingPreview:
 
 
 class Previewer:
-    """Plans stored or given bookings for one connection, or for none at all."""
+    """Plans stored or given bookings for one connection, or without any."""
 
     def __init__(self, store: Store, cipher: Cipher, now: Callable[[], datetime]) -> None:
         self._store = store
@@ -96,7 +96,7 @@ class Previewer:
             return in_stories(session, self._cipher, [row])[row.id] if row else None
 
     def since(self, moment: datetime, newest: int | None = None) -> list[Booking]:
-        """The bookings that changed since a moment (UTC), oldest first; the `newest` so many of them."""
+        """Bookings that changed since a moment (UTC), oldest first; `newest`: at most so many."""
         query = (
             select(BookingRow)
             .where(BookingRow.updated_at >= moment)
@@ -111,7 +111,7 @@ class Previewer:
     def offline(
         self, mapping: FieldMapping, shape: CrmShape, bookings: Iterable[Booking]
     ) -> list[tuple[Booking, DesiredBooking | CrmError]]:
-        """What would be wanted of each booking, without asking anybody."""
+        """What each booking would call for, without asking any CRM."""
         planner = Planner(mapping, shape, _imagined(mapping))
         plans: list[tuple[Booking, DesiredBooking | CrmError]] = []
         for booking in bookings:
@@ -133,7 +133,7 @@ class Previewer:
     ) -> list[BookingPreview]:
         """What would be created, changed and left alone in an account. Raises the CRM's errors.
 
-        `directory`: where the account has been read already.
+        `directory`: pass it if the account has been read already.
         """
         directory = directory or adapter.directory()
         planner = ConnectionPlanner(
@@ -149,7 +149,7 @@ class Previewer:
                 yield [r.ref for p in part if isinstance(p, DesiredBooking) for r in p.records]
                 progress(start + len(part))
 
-        # All of them at once: what one booking makes, the next one finds.
+        # All together: a later booking finds what an earlier one makes.
         desired = [plan for plan in plans if isinstance(plan, DesiredBooking)]
         known, diff = planner.settle(desired, thorough=True, parts=parts())
         ids = {ref: line.record_id for ref, line in known.items()}
@@ -157,7 +157,7 @@ class Previewer:
         return [teller.booking(*pair) for pair in zip(bookings, plans, strict=True)]
 
     def _facts(self, connection_id: int, bookings: Iterable[Booking]) -> dict[str, DeliveryFacts]:
-        """What the deliveries add to the plans; who has no place in the rotation gets the next one."""
+        """The deliveries' part of the plans; a booking without a place in the rotation gets the next."""
         mine = DeliveryRow.connection_id == connection_id
         query = (
             select(BookingRow.key, DeliveryRow)
@@ -180,7 +180,7 @@ class Previewer:
 
 
 def _imagined(mapping: FieldMapping) -> Directory:
-    """What stands for an account that is not asked: it has every pipeline and stage that is named."""
+    """A directory in place of an account that is not asked: it has every named pipeline and stage."""
     named: dict[str, dict[str, Stage]] = {FIRST: {}}
     for rules in mapping.every():
         for deal in rules.deal:
@@ -204,7 +204,7 @@ def describe(booking: Booking) -> tuple[str, str, str]:
 
 
 class _Teller:
-    """Tells what becomes of each record, once, however many bookings share it."""
+    """Describes what would be done to each record, once, even if several bookings share it."""
 
     def __init__(
         self,
@@ -219,11 +219,11 @@ class _Teller:
         self._changes = {change.ref: change for change in diff.plan.changes}
         self._blocked = _blocked(diff)
         self._told: dict[Ref, str] = {}
-        """Record -> the booking that it was told with."""
+        """Record -> the booking with which it was described."""
         self._makes: dict[str, str] = {}
         """Person whose open deal is used -> the booking that makes one."""
         self._set: dict[tuple[str, str | None], dict[str, FieldValue]] = {}
-        """What bookings before have changed of a record that is there."""
+        """Values that earlier bookings have set in a record that exists."""
 
     def booking(self, booking: Booking, plan: DesiredBooking | CrmError) -> BookingPreview:
         """One booking with its records, in write order."""
@@ -241,7 +241,7 @@ class _Teller:
         return BookingPreview(*describe(booking), tuple(records), skipped, notes=plan.notes)
 
     def _in_turn(self, ref: Ref, plan: DesiredBooking) -> RecordView:
-        """A record of a booking, as far as no booking before it has told of it."""
+        """A record of a booking, unless an earlier booking has described it."""
         first = self._told.setdefault(ref, plan.booking_key)
         if first != plan.booking_key:
             return self._left(ref, f"As booking {first} has it.")

@@ -1,4 +1,4 @@
-"""The questions that stored bookings have answered, and what of a mapping file none of them has."""
+"""The questions that stored bookings answer, and the names in a mapping file that none has."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from app.store.engine import Store
 from app.store.meeting_types import known_slugs
 
 MOST_LOOKED_AT = 1_000
-"""Bookings that are looked at, those that changed last: each has to be decrypted."""
+"""The most bookings to read, those that changed last: each has to be decrypted."""
 MOST_QUESTIONS = 500
-"""Questions that are told, those that most bookings answer."""
+"""The most questions to show, those that most bookings answer."""
 LONGEST = 300
-"""Characters of a question that are told."""
+"""The most characters of a question to show."""
 FORM = "(a form)"
 NO_TYPE = "(no meeting type)"
 
 
 @dataclass(frozen=True)
 class FormQuestion:
-    """A question, how many of the bookings looked at answer it, and of which meeting types they are."""
+    """A question, how many of the bookings read answer it, and their meeting types."""
 
     label: str
     bookings: int
@@ -41,16 +41,16 @@ class Seen:
     """What the newest bookings have answered."""
 
     bookings: int
-    """How many were looked at."""
+    """How many bookings were read."""
     every: bool
-    """Whether there are no more than those."""
+    """Whether these are all the bookings there are."""
     questions: tuple[FormQuestion, ...]
     slugs: tuple[str, ...]
-    """Of all meeting types that meetergo has told of, not only those of these bookings."""
+    """Slugs of all meeting types known from meetergo, not only those of these bookings."""
 
 
 def questions_seen(store: Store, cipher: Cipher, newest: int = MOST_LOOKED_AT) -> Seen:
-    """The questions that the newest bookings answer, the most answered first. Raises UnreadableSecret."""
+    """The questions that the newest bookings answer, most answered first. Raises UnreadableSecret."""
     with store.read() as session:
         answered = newest_answers(session, cipher, newest + 1)
         slugs = known_slugs(session)
@@ -71,7 +71,7 @@ def questions_seen(store: Store, cipher: Cipher, newest: int = MOST_LOOKED_AT) -
 
 
 def answers_seen(store: Store, cipher: Cipher, newest: int = MOST_LOOKED_AT) -> Answers:
-    """What the newest bookings answered to each question. Raises UnreadableSecret."""
+    """The answers of the newest bookings to each question. Raises UnreadableSecret."""
     with store.read() as session:
         answered = newest_answers(session, cipher, newest)
     found: dict[str, list[str | list[str]]] = {}
@@ -82,7 +82,7 @@ def answers_seen(store: Store, cipher: Cipher, newest: int = MOST_LOOKED_AT) -> 
 
 
 def warn(text: MappingText, seen: Seen, shown: Iterable[Booking] = ()) -> list[str]:
-    """Note what a file names and no booking has, and give it as lines; `shown` are looked at as well."""
+    """Note the names in a file that no booking has; return them as lines. `shown`: more bookings."""
     shown = list(shown)
     labels = {question.label for question in seen.questions}
     labels |= {label for b in shown for person in b.attendees for label in person.answers}

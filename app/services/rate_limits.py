@@ -1,4 +1,4 @@
-"""Keeps every process together within a CRM's allowance: one budget a connection, in Redis."""
+"""Keeps all processes within a CRM's allowance: one budget for each connection, in Redis."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from app.domain.rate_limits import LimitHeaders, RateLimit, RateLimiter
 
 log = structlog.get_logger(__name__)
 LIVE_MARGIN = 0.08
-"""Part of the allowance in a short window that backlog leaves to live bookings."""
+"""The part of a short window's allowance that backlog leaves to live bookings."""
 BURST = 4
-"""What part of a window's calls may be made at once, as its reciprocal; the rest is spread evenly:
-calls reach a CRM later than they are counted here, and not all equally late."""
+"""One BURSTth of a window's calls may be made at once; the rest is spread evenly: calls reach a
+CRM later than they are counted here, and not all with the same delay."""
 LIVE_SHARE = 0.5
-"""Part of what is kept free of a day's budget that live bookings may use all the same."""
+"""The part of a day's reserve that live bookings may use all the same."""
 LONGEST_WAIT = 20.0
-"""Seconds that a call waits for its window; longer ones are the drainer's affair."""
+"""The most seconds that a call waits for its window; for longer waits the drainer pauses."""
 DAY_PAUSE = 900.0
-"""Seconds until it is looked again whether a day's budget has been renewed."""
+"""Seconds until a day's used-up budget is looked at again."""
 DAY = 90_000
-"""Seconds that the largest budget ever seen is remembered."""
+"""Seconds for which the largest budget ever seen is remembered."""
 FRESH_DAY = 2.0
-"""Seconds that what is known here of a day's budget is taken to be what all know."""
+"""Seconds for which this process trusts its own figure of a day's budget."""
 SHRINK = 0.75
-"""What is left of an allowance that was refused and of which no header tells."""
+"""The factor for an allowance that was refused and that no header reports."""
 COOL_DOWN = 5.0
-"""Seconds without asking Redis again after it did not answer."""
+"""Seconds without a call to Redis after it did not answer."""
 
 
 @dataclass
 class _Window:
-    """One short window as this process knows it."""
+    """One short window, as this process knows it."""
 
     calls: deque[float] = field(default_factory=deque)
     next_at: float = 0.0
@@ -52,7 +52,7 @@ class _Window:
 
 
 def room(limit: int, share: float, backlog: bool) -> int:
-    """Calls of a window that this service may make: what is kept free taken off; at least one."""
+    """Calls of a window that this service may make, without the part kept free; at least one."""
     mine = int(limit * (1 - share))
     return max(1, mine - int(mine * LIVE_MARGIN) if backlog else mine)
 
@@ -61,19 +61,19 @@ class Budget(Protocol):
     """Counts the calls to a connection."""
 
     def take(self, key: str, allowance: RateLimit, share: float, backlog: bool) -> float:
-        """Count a call, or give the seconds to wait before asking again."""
+        """Count a call, or return the seconds to wait before asking again."""
 
     def learn(self, key: str, allowance: RateLimit, reading: LimitHeaders) -> None:
-        """Correct the limit, and what others use of it, by what the CRM says."""
+        """Correct the limit, and what others use of it, by the CRM's headers."""
 
     def note_day(self, key: str, reading: LimitHeaders) -> None:
-        """Keep what is left of the day."""
+        """Store what is left of the day's budget."""
 
     def day(self, key: str) -> tuple[int, int] | None:
-        """Calls or tokens left of the day, and how many there are; None where nobody told lately."""
+        """Calls or tokens left of the day, and the total; None if no answer reported them lately."""
 
     def shrink(self, key: str, allowance: RateLimit) -> None:
-        """Take an allowance to be smaller than it was taken for: the CRM has refused a call."""
+        """Lower an allowance: the CRM has refused a call."""
 
 
 def _machine_clock() -> float:
@@ -81,10 +81,10 @@ def _machine_clock() -> float:
 
 
 class LocalBudget:
-    """The budget of one process: exact while it is the only one that drains a connection."""
+    """The budget of one process: exact if it alone drains a connection."""
 
     def __init__(self, now: Callable[[], float] | None = None) -> None:
-        """`now`: a clock that nobody sets, in seconds; None: the machine's own."""
+        """`now`: a clock in seconds that nobody sets; None: the machine's own."""
         self._now = now or _machine_clock
         self._lock = threading.Lock()
         self._windows: dict[str, _Window] = {}
@@ -92,7 +92,7 @@ class LocalBudget:
         self.noted_at: dict[str, float] = {}
 
     def take(self, key: str, allowance: RateLimit, share: float, backlog: bool) -> float:
-        """Count a call, or give the seconds to wait."""
+        """Count a call, or return the seconds to wait."""
         with self._lock:
             window, now = self._window(key, allowance), self._now()
             limit = window.limit or allowance.calls
@@ -124,19 +124,19 @@ class LocalBudget:
             window.others_at = self._now()
 
     def shrink(self, key: str, allowance: RateLimit) -> None:
-        """Take an allowance to be a quarter smaller."""
+        """Lower an allowance by a quarter."""
         with self._lock:
             window = self._window(key, allowance)
             window.limit = max(1, int((window.limit or allowance.calls) * SHRINK))
 
     def count(self, key: str, allowance: RateLimit) -> None:
-        """Count a call that somebody else has allowed."""
+        """Count a call that Redis has allowed."""
         with self._lock:
             step = allowance.seconds / allowance.calls
             self._count(self._window(key, allowance), self._now(), step)
 
     def correct(self, key: str, allowance: RateLimit, others: int) -> None:
-        """Set what others use of a window, as somebody knows it who sees more."""
+        """Set what others use of a window, as Redis knows it."""
         with self._lock:
             window = self._window(key, allowance)
             window.others, window.others_at = others, self._now()
@@ -148,20 +148,20 @@ class LocalBudget:
         return window
 
     def note_day(self, key: str, reading: LimitHeaders, age: float = 0.0) -> None:
-        """Keep what is left of the day, as the CRM said `age` seconds ago."""
+        """Store what is left of the day, as the CRM said `age` seconds ago."""
         with self._lock:
             most = reading.most or max(reading.left, self._days.get(key, (0, 0))[1])
             self._days[key] = (reading.left, most)
             self.noted_at[key] = self._now() - age
 
     def day(self, key: str) -> tuple[int, int] | None:
-        """What is left of the day, and of how much; None once that is so old that it has to be asked."""
+        """What is left of the day, and the total; None if that is too old to trust."""
         if self._now() - self.noted_at.get(key, -1e9) >= DAY_PAUSE:
             return None
         return self._days.get(key)
 
 
-# The same rules as LocalBudget's, where several processes can keep them together.
+# The same rules as in LocalBudget, for several processes that share Redis.
 _TAKE = """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -217,7 +217,7 @@ return others
 
 
 class RedisBudget:
-    """The budget that all processes share; where Redis is away each one keeps its own."""
+    """The budget that all processes share; while Redis is away each process keeps its own."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -228,7 +228,7 @@ class RedisBudget:
         self._rest_until = 0.0
 
     def take(self, key: str, allowance: RateLimit, share: float, backlog: bool) -> float:
-        """Count a call, or give the seconds to wait."""
+        """Count a call, or return the seconds to wait."""
         args: list[str | int | float] = [
             int(allowance.seconds * 1000), allowance.calls, share, int(backlog), LIVE_MARGIN,
             uuid.uuid4().hex, BURST,
@@ -237,7 +237,7 @@ class RedisBudget:
         if shared is None or not 0 <= shared <= 2000 * allowance.seconds:
             return self._local.take(key, allowance, share, backlog)
         if shared == 0:
-            # Here too: a Redis that goes away in a moment must not double the rate.
+            # Count it here too: if Redis goes away in a moment, the rate must not double.
             self._local.count(key, allowance)
         return float(shared) / 1000
 
@@ -247,17 +247,17 @@ class RedisBudget:
         args = [int(allowance.seconds * 1000), reading.most or 0, allowance.calls, reading.left]
         others = self._quietly(lambda: self._learn(keys=_keys(key, allowance.name), args=args))
         if isinstance(others, int) and others >= 0:
-            # Other processes of ours are no strangers: what all of us use is known there.
+            # Our other processes are no strangers: Redis knows the calls of all of us.
             self._local.correct(key, allowance, int(others))
 
     def shrink(self, key: str, allowance: RateLimit) -> None:
-        """Take an allowance to be a quarter smaller, for an hour."""
+        """Lower an allowance by a quarter, for an hour."""
         self._local.shrink(key, allowance)
         limits = _keys(key, allowance.name)[1:]
         self._quietly(lambda: self._shrink(keys=limits, args=[allowance.calls, SHRINK]))
 
     def note_day(self, key: str, reading: LimitHeaders) -> None:
-        """Keep what is left of the day."""
+        """Store what is left of the day."""
         self._local.note_day(key, reading)
         _, most = self._local.day(key) or (0, 0)
         name = f"bridge:day:{key}"
@@ -271,7 +271,7 @@ class RedisBudget:
         self._quietly(write)
 
     def day(self, key: str) -> tuple[int, int] | None:
-        """What is left of the day, and of how much."""
+        """What is left of the day, and the total."""
         if time.monotonic() - self._local.noted_at.get(key, -1e9) < FRESH_DAY:
             return self._local.day(key)
         name = f"bridge:day:{key}"
@@ -285,7 +285,7 @@ class RedisBudget:
 
         found = self._quietly(read)
         if found and found[0] >= 0 and found[1] > 0 and 0 <= found[2] <= DAY:
-            # It was set to be kept for a DAY when the CRM said it.
+            # Its time to live was set to DAY when the CRM reported it.
             self._local.note_day(key, LimitHeaders(found[0], found[1]), DAY - found[2])
         return self._local.day(key)
 
@@ -295,7 +295,7 @@ class RedisBudget:
         try:
             return action()
         except (RedisError, OSError, ValueError, TypeError, OverflowError) as error:
-            # What lies there may be a stranger's: it is out of order like one that is away.
+            # A stranger may have written to Redis: wrong data counts as a Redis that is away.
             self._rest_until = time.monotonic() + COOL_DOWN
             log.warning("redis_away", reason=type(error).__name__)
             return None
@@ -314,7 +314,7 @@ class SharedRateLimiter(RateLimiter):
         self._budget, self._key, self._share = budget, key, share
 
     def enter(self, allowance: RateLimit) -> None:
-        """Return when a call may be made. Raises RateLimited where that takes long."""
+        """Return when a call may be made. Raises RateLimited if that would take long."""
         self.look()
         self._keep_share_of_day()
         until = time.monotonic() + LONGEST_WAIT
@@ -337,14 +337,14 @@ class SharedRateLimiter(RateLimiter):
             raise AllowanceUsed(words, DAY_PAUSE, backlog)
 
     def refused(self, allowance: RateLimit) -> None:
-        """Learn from a refusal where no header tells of an allowance: it is smaller than it seems."""
+        """Learn from a refusal if no header reports the allowance: it is smaller than assumed."""
         if not allowance.told:
             self._budget.shrink(self._key, allowance)
 
     def learn(
         self, allowance: RateLimit, short: LimitHeaders | None, day: LimitHeaders | None
     ) -> None:
-        """Take in what an answer told."""
+        """Store the limits that an answer reported."""
         if short:
             self._budget.learn(self._key, allowance, short)
         if day:

@@ -1,4 +1,4 @@
-"""Takes stored webhooks in once more: any number of any age, behind live traffic, resumably."""
+"""Processes stored webhooks again: any number of any age, behind live traffic, resumable."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from app.store.models import EventRow
 from app.store.states import EventStatus
 
 CHUNK = 200
-"""Events between two looks at the inbox."""
+"""Events between two reads of the inbox."""
 
 
 @dataclass(frozen=True)
 class ReplaySelection:
-    """Which events."""
+    """The events to replay."""
 
     since: datetime | None = None
-    """Received at or after that (UTC)."""
+    """Received at or after this time (UTC)."""
     quarantined: bool = False
     """Only those that did not fit when they came."""
     after: int = 0
-    """Only those with a larger id: where a replay that was broken off goes on."""
+    """Only those with a larger id: where an interrupted replay resumes."""
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """As SQL."""
+        """The selection as SQL conditions."""
         wanted = [EventRow.id > self.after]
         if self.since is not None:
             wanted.append(EventRow.received_at >= self.since)
@@ -52,7 +52,7 @@ class Replayed:
 
 
 def count(store: Store, choice: ReplaySelection) -> int:
-    """How many events are chosen."""
+    """The number of selected events."""
     with store.read() as session:
         return session.scalar(select(func.count(EventRow.id)).where(*choice.conditions())) or 0
 
@@ -64,7 +64,7 @@ def replay(
     wake: Callable[[list[int]], object],
     progress: Callable[[Replayed], None] = lambda _: None,
 ) -> Replayed:
-    """Replay the chosen events, oldest first; what is in a CRM already is not written again."""
+    """Replay the selected events, oldest first; values in a CRM already are not written again."""
     told = Replayed(last_id=choice.after)
     while True:
         with store.read() as session:

@@ -1,7 +1,7 @@
-"""Asks meetergo what only it can say: of webhooks that nobody signed, and answers that webhooks lack.
+"""Asks meetergo what only it knows: about unsigned webhooks, and answers that webhooks lack.
 
-One reader a source over all processes, so that no appointment is read twice, and nothing here ever
-waits in the way of a CRM: what meetergo has not said yet is not written yet, or written later.
+One process at a time reads a source, so that no appointment is read twice. Nothing here delays a
+CRM: a booking that meetergo has not confirmed, or an answer still missing, is written later.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ from app.store.sources import end_reader, keep_reader, take_reader
 
 log = structlog.get_logger(__name__)
 BELIEVED_AFTER = timedelta(minutes=5)
-"""For how long meetergo has to say that there is no such appointment before it is believed."""
+"""How long meetergo must say that there is no such appointment before this is believed."""
 LEAST_MISSES = 4
-"""And how often."""
+"""How often meetergo must say so."""
 GIVEN_UP_AFTER = timedelta(days=7)
-"""For how long an appointment is asked for that meetergo cannot show, though it shows others."""
+"""How long to ask for an appointment that meetergo cannot show, though it shows others."""
 MOST_FAILURES = 3
-"""After so many appointments in a row that meetergo does not show, it is asked again later."""
+"""After this many appointments in a row that meetergo does not show, it is asked later."""
 PAUSES = (2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
-"""Seconds until an appointment is asked for again, by how often it was; then the last."""
+"""Seconds until an appointment is asked for again, by the number of tries; then the last one."""
 DETAIL_PAUSES = (60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 12 * 3600.0, 24 * 3600.0, 24 * 3600.0)
 """The same for answers that a webhook lacked; after the last one they are given up."""
 
 
 class Rereader:
-    """Reads what waits for meetergo's word."""
+    """Reads the appointments that wait for meetergo's answer."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Rereader:
         self._store, self._intake, self._sources, self._wake = store, intake, sources, wake
 
     def sources_with_work(self) -> set[str]:
-        """Sources of which something waits, or that were out of order and may work again by now."""
+        """Sources with something waiting, or that were out of order and may work again by now."""
         now = utcnow()
         with self._store.read() as session:
             found = sources_waiting(session, now) | sources_with_details(session, now)
@@ -77,7 +77,7 @@ class Rereader:
         return {name for name in found & set(self._sources.names()) if self._sources.may_ask(name)}
 
     def run(self, source: str, stopping: Callable[[], bool] = lambda: False) -> None:
-        """Read until nothing waits any more, meetergo does not answer, or another process reads."""
+        """Read until nothing waits, meetergo does not answer, or another process reads the source."""
         if not self._sources.rules(source).api_key or not self._sources.may_ask(source):
             return
         with self._store.write() as session:
@@ -105,7 +105,7 @@ class Rereader:
                 if failures == MOST_FAILURES:
                     break
             if failures:
-                # Is it these appointments that cannot be shown, or everything?
+                # Can only these appointments not be shown, or none?
                 self._sources.probe(source)
         finally:
             with self._store.write() as session:
@@ -126,8 +126,8 @@ class Rereader:
     def _read(self, source: str, client: MeetergoClient, rows: Sequence[EventRow]) -> bool | None:
         """Settle all webhooks about one appointment with one read.
 
-        True where meetergo spoke of it, False where it could not be read, None where meetergo is not
-        to be asked any more for now.
+        True if meetergo answered about it, False if it could not be read, None if meetergo must not
+        be asked any more for now.
         """
         ids = [row.id for row in rows]
         asked_at = utcnow()
@@ -139,7 +139,7 @@ class Rereader:
             self._miss(rows, error.message)
             return True
         except (InvalidRecord, MissingScope) as error:
-            # Is it this appointment that is refused, or everything?
+            # Is only this appointment refused, or everything?
             if not self._sources.probe(source, by_page=True):
                 return None
             self._postpone(rows, error.message)
@@ -162,7 +162,7 @@ class Rereader:
         kind: str,
         asked_at: datetime,
     ) -> tuple[Event, Booking]:
-        """What an appointment says, its meeting type known. Raises RetryLater for one that says none."""
+        """The event and booking of an appointment. Raises RetryLater if it holds no booking."""
         safe = without_secret(appointment)
         if "isCancelled" in safe or "cancel" in safe:
             kind = kind_of(safe)
@@ -175,7 +175,7 @@ class Rereader:
         return event, booking
 
     def learn_type(self, client: MeetergoClient, booking: Booking) -> None:
-        """Ask meetergo for what was booked, where nothing says it. Raises its errors."""
+        """Ask meetergo for a booking's meeting type if it is not known. Raises its errors."""
         now = utcnow()
         with self._store.read() as session:
             if not lacks_type(session, booking, now):
@@ -184,7 +184,7 @@ class Rereader:
         try:
             kind = read_meeting_type(client.meeting_type(type_id))
         except (Gone, InvalidRecord, MissingScope) as error:
-            # It was deleted, or is another user's: the booking is worth more than its slug.
+            # It was deleted, or belongs to another user: the booking matters more than its slug.
             log.warning("meeting_type_unknown", source=booking.source, reason=error.message)
             names = dict.fromkeys(("slug", "name", "metadata"))
             kind = MeetingType(id=type_id, not_told=names)
@@ -192,7 +192,7 @@ class Rereader:
             note_type(session, booking.source, kind, now, asked=True)
 
     def _failed(self, source: str, error: CrmError, then: Callable[[], object]) -> bool | None:
-        """Note that there was no answer; None where that says something of the whole source."""
+        """Note that there was no answer; None if the error concerns the whole source."""
         if isinstance(error, RetryLater) and not isinstance(error, RateLimited):
             then()
             return False
@@ -200,7 +200,7 @@ class Rereader:
         return None
 
     def _miss(self, rows: Sequence[EventRow], why: str) -> None:
-        """There is no such appointment: believed once that was said again over some minutes."""
+        """Note that there is no such appointment: believed once meetergo repeats it over minutes."""
         now = utcnow()
         settled = [
             row
@@ -233,7 +233,7 @@ class Rereader:
     def _read_details(
         self, source: str, client: MeetergoClient, row_id: int, key: str, tries: int
     ) -> bool | None:
-        """Ask for the answers of one booking, that was written without them."""
+        """Ask for the answers of a booking that was written without them."""
         try:
             appointment = client.appointment(key.partition(":")[2])
             booking = self._understand(source, client, appointment, "", utcnow())[1]

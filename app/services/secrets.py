@@ -1,4 +1,4 @@
-"""The secrets that webhooks are signed with: any number, with an end, and when each was last used."""
+"""The secrets that sign webhooks: any number of them, each with an end and its last use."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from config.strength import STANDARD_PREFIX
 log = structlog.get_logger(__name__)
 PURPOSE = "webhook_secrets.secret"
 REMEMBERED = 2.0
-"""Seconds that the secrets of a source are taken to stay as they are; an unknown one looks anew."""
+"""Seconds for which a source's secrets are cached; an unknown secret forces a new read."""
 LEAST_FINGERPRINT = 4
-"""Characters of a fingerprint by which a secret is meant."""
+"""The least characters of a fingerprint that select a secret."""
 NOTE_EVERY = 60.0
 """Seconds between two notes that a secret is in use."""
 
 
 @dataclass(frozen=True)
 class SecretView:
-    """A secret without itself."""
+    """A secret's data without the secret itself."""
 
     fingerprint: str
     kept_in: str
-    """environment or database."""
+    """`environment` or `database`."""
     created_at: datetime | None
     ends_at: datetime | None
     last_used_at: datetime | None
 
 
 class WebhookSecrets:
-    """Secrets in the database, beside those that the environment holds."""
+    """Secrets in the database, in addition to those of the environment."""
 
     def __init__(self, store: Store, cipher: Cipher) -> None:
         self._store, self._cipher = store, cipher
@@ -52,7 +52,7 @@ class WebhookSecrets:
         self._noted: dict[tuple[str, str], float] = {}
 
     def of(self, source: str, anew: bool = False) -> tuple[str, ...]:
-        """The secrets of a source that have not ended, newest first; `anew` remembers nothing."""
+        """The secrets of a source that have not ended, newest first; `anew` ignores the cache."""
         with self._lock:
             at, secrets = self._known.get(source, (-1e9, ()))
             if not anew and time.monotonic() - at < REMEMBERED:
@@ -72,7 +72,7 @@ class WebhookSecrets:
         return secrets
 
     def used(self, source: str, secret: str) -> None:
-        """Note, now and then, that a secret verified a webhook; never at the webhook's cost."""
+        """Note now and then that a secret verified a webhook; a failure does not affect the webhook."""
         token = fingerprint(secret)
         with self._lock:
             if time.monotonic() - self._noted.get((source, token), -1e9) < NOTE_EVERY:
@@ -95,9 +95,9 @@ class WebhookSecrets:
         old_end: timedelta | None = None,
         scheme: SignatureScheme = SignatureScheme.BODY,
     ) -> str:
-        """Accept one more secret from now on; give it. `old_end`: when those before it end.
+        """Accept one more secret from now on; return it. `old_end`: when the earlier ones end.
 
-        Raises ValueError in words for one that is too weak for the scheme.
+        Raises ValueError with a message if the secret is too weak for the scheme.
         """
         now, secret = utcnow(), secret or make_secret(scheme)
         problem = secret_weakness(secret, scheme)
@@ -113,9 +113,9 @@ class WebhookSecrets:
         return secret
 
     def end(self, source: str, token: str, after: timedelta) -> int:
-        """Stop accepting the secrets of a fingerprint, or of its beginning, after a while.
+        """Stop accepting, after a while, the secrets whose fingerprint begins with `token`.
 
-        Gives their number. One that has ended, or ends before that, stays so.
+        Return their number. A secret that has ended, or ends sooner, keeps its end.
         """
         if len(token) < LEAST_FINGERPRINT:
             return 0
@@ -157,12 +157,12 @@ class WebhookSecrets:
 
 
 def make_secret(scheme: SignatureScheme) -> str:
-    """A secret of 256 random bits, in the form that the scheme wants."""
+    """Make a secret of 256 random bits, in the form that the scheme needs."""
     if scheme is SignatureScheme.STANDARD_WEBHOOKS:
         return STANDARD_PREFIX + base64.b64encode(token_bytes(32)).decode()
     return token_urlsafe(32)
 
 
 def fingerprint(secret: str) -> str:
-    """What tells secrets apart in lists without giving one away."""
+    """A text that tells secrets apart in lists without revealing one."""
     return hashlib.sha256(f"webhook-secret\0{secret}".encode()).hexdigest()[:12]

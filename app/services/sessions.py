@@ -1,4 +1,4 @@
-"""Browser sessions as rows: a cookie names one, and signing out, revoking the key or idling ends it."""
+"""Browser sessions as rows: signing out, revoking the key or long idling ends a session."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from app.store.engine import DATABASE_DOWN, Store, utcnow
 
 log = structlog.get_logger(__name__)
 IDLE = timedelta(hours=2)
-"""A session that nobody used for so long has ended."""
+"""A session that was not used for this long has ended."""
 LONGEST = timedelta(hours=12)
-"""So long a session may be, however it is used."""
+"""The longest that a session lasts, however much it is used."""
 KEPT = timedelta(days=30)
-"""So long it is known afterwards that there was one."""
+"""How long a session's row is kept."""
 NOTE_EVERY = timedelta(minutes=1)
-"""Between two notes that a session is in use."""
+"""The least time between two notes that a session is in use."""
 LONGEST_ID = 100
 
 
 @dataclass(frozen=True)
 class Person:
-    """Who is signed in, and in which session."""
+    """The person who is signed in, and the session."""
 
     session_id: str
     name: str
 
     @property
     def csrf(self) -> str:
-        """What the forms of this session carry; nothing about the session can be read from it."""
+        """The token in this session's forms; the session id cannot be read from it."""
         return hmac.new(self.session_id.encode(), b"csrf", hashlib.sha256).hexdigest()
 
 
@@ -47,7 +47,7 @@ class Sessions:
         self._store = store
 
     def begin(self, key: str) -> str | None:
-        """Begin a session for the owner of a key; give its id, or None where the key is not valid."""
+        """Begin a session for the owner of a key; return its id, or None if the key is not valid."""
         query = select(ApiKey.id).where(
             ApiKey.key_hash == key_hash(key), ApiKey.revoked_at.is_(None)
         )
@@ -63,7 +63,7 @@ class Sessions:
         return session_id
 
     def find(self, session_id: object) -> Person | None:
-        """Who is in a session that has not ended; None for anything else, of whatever shape."""
+        """The person in a session that has not ended; None for any other value, of any type."""
         if not isinstance(session_id, str) or not 0 < len(session_id) <= LONGEST_ID:
             return None
         now = utcnow()
@@ -81,13 +81,13 @@ class Sessions:
         return Person(session_id, found.name)
 
     def end(self, session_id: str) -> None:
-        """End a session; its cookie opens nothing any more."""
+        """End a session; its cookie gives no access any more."""
         with self._store.write() as session:
             meant = (WebSession.id_hash == _hash(session_id), WebSession.ended_at.is_(None))
             session.execute(update(WebSession).where(*meant).values(ended_at=utcnow()))
 
     def alive(self) -> dict[int, list[WebSession]]:
-        """The sessions of each key (by its id) that have not ended, the newest first."""
+        """The sessions of each key (by its id) that have not ended, newest first."""
         query = (
             select(WebSession)
             .join(ApiKey, WebSession.key_id == ApiKey.id)
@@ -101,7 +101,7 @@ class Sessions:
         return found
 
     def _note(self, session_id: str, now: datetime) -> None:
-        """Note that a session is in use; a database that takes no write is no reason to end it."""
+        """Note that a session is in use; if the database takes no write, the session goes on."""
         try:
             with self._store.write() as session:
                 meant = (WebSession.id_hash == _hash(session_id), WebSession.seen_at < now)
@@ -120,5 +120,5 @@ def _alive(now: datetime) -> tuple[ColumnElement[bool], ...]:
 
 
 def _hash(session_id: str) -> str:
-    """What is kept of a session's id. A plain hash is enough for 256 random bits."""
+    """What is stored of a session's id. A plain hash is enough for 256 random bits."""
     return hashlib.sha256(session_id.encode("utf-8", "replace")).hexdigest()

@@ -1,4 +1,4 @@
-"""What other bookings say of a deal that several of them share."""
+"""What other bookings say about a deal that several bookings share."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from app.store.models import BookingRow, DeliveryRow
 from app.sync.shared_deals import Shared
 
 MOST = 50
-"""Bookings of one deal that are looked at, the newest ones."""
+"""The most bookings of one deal that are read, newest first."""
 
 
 class Sharing:
-    """Looks up which bookings a deal stands for, and which stage those that are on call for."""
+    """Finds the bookings that a deal stands for, and the stages that the uncancelled ones want."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Sharing:
         self._stage_field, self._now = stage_field, now
 
     def __call__(self, ref: Ref, record_id: str) -> Shared | None:
-        """What the others say of a deal; None where it is this booking's alone."""
+        """What the other bookings say about a deal; None if it belongs to this booking alone."""
         with self._store.read() as session:
             ledger = Ledger(session, self._cipher, self._id)
             others = ledger.holders(ref, record_id)

@@ -1,4 +1,4 @@
-"""meetergo workspaces: how each proves itself, what it is asked with, and how it is."""
+"""meetergo workspaces: how their webhooks are verified, their API keys, and their state."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ DEFAULT_SOURCE = "default"
 SECRETS_PURPOSE = "sources.secrets"
 API_KEY_PURPOSE = "sources.api_key"
 PAUSES = (2.0, 5.0, 15.0, 30.0)
-"""Seconds until meetergo is asked again, by how often in a row it did not answer; then the last."""
+"""Seconds until meetergo is asked again, by failures in a row; then the last one."""
 REFUSED_PAUSE = 30.0
 """Seconds until a key or a set-up that meetergo refused is tried again."""
 KEY_WARNING = timedelta(days=7)
-"""So long before the known end of a key people are told."""
+"""How long before the known end of a key people are notified."""
 
 
 class UnknownSource(signatures.BadSignature):
-    """There is no source of that name; answered like a bad signature, so that names do not leak."""
+    """There is no such source; answered like a bad signature, so that names do not leak."""
 
 
 @dataclass(frozen=True)
 class SourceRules:
-    """How one source proves itself, and what its appointments are read with."""
+    """How the webhooks of one source are verified, and the key that reads its appointments."""
 
     name: str
     scheme: SignatureScheme = SignatureScheme.BODY
@@ -64,7 +64,7 @@ class SourceRules:
 
     @property
     def confirms(self) -> bool:
-        """Whether what it sends is re-read at meetergo before it is believed."""
+        """Whether its webhooks are checked at meetergo before they are believed."""
         return self.scheme is SignatureScheme.URL_TOKEN and bool(self.api_key)
 
 
@@ -84,7 +84,7 @@ class SourceView:
     problem: str | None
     next_step: str | None
     waiting: int
-    """Webhooks that wait for meetergo's word."""
+    """Webhooks that wait for meetergo's answer."""
     waiting_since: datetime | None
     heard_at: datetime | None
     from_environment: bool
@@ -101,12 +101,12 @@ class SourceView:
 
     @property
     def key_ends_soon(self) -> bool:
-        """Whether its key has come near its end, or past it."""
+        """Whether its key is near its end, or past it."""
         return self.key_ends_at is not None and self.key_ends_at - utcnow() < KEY_WARNING
 
 
 class Sources:
-    """All sources: `default` stands in the environment, others in the database."""
+    """All sources: `default` is defined in the environment, the others in the database."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class Sources:
         cipher: Cipher,
         client: Callable[[SourceRules, bool], MeetergoClient],
     ) -> None:
-        """`client` makes a client of a source's key; its second argument: whether for old news."""
+        """`client` makes a client with a source's key; its second argument: whether for old news."""
         self._settings, self._store, self._cipher = settings, store, cipher
         self._client = client
 
@@ -158,13 +158,13 @@ class Sources:
             ]
 
     def client(self, name: str, old_news: bool = False) -> MeetergoClient:
-        """A client for a source's key. Raises UnknownSource."""
+        """A client with a source's key. Raises UnknownSource."""
         return self._client(self.rules(name), old_news)
 
     def save(self, rules: SourceRules, actor: str) -> None:
-        """Make a source, or change one. Raises ValueError in words for what cannot be.
+        """Make a source, or change one. Raises ValueError with a message for invalid rules.
 
-        Its secrets are made and ended for themselves, by WebhookSecrets.
+        Secrets are made and ended separately, by WebhookSecrets.
         """
         if rules.name == DEFAULT_SOURCE:
             raise ValueError(
@@ -191,13 +191,13 @@ class Sources:
             )
             row.api_user_id, row.key_ends_at = rules.api_user_id, rules.key_ends_at
             state = state_of(session, rules.name, now)
-            # Whatever was wrong may be mended by this: it is tried at once.
+            # The change may have repaired the trouble, so the source is tried at once.
             state.pause_until = None
             action = "source_added" if made else "source_changed"
             audit.note(session, actor, action, rules.name, now)
 
     def end(self, name: str, actor: str) -> None:
-        """End a source: its webhooks are refused from then on. Raises ValueError."""
+        """End a source: its webhooks are refused from now on. Raises ValueError."""
         if name == DEFAULT_SOURCE:
             raise ValueError(
                 "The source `default` is described by the environment: change it there."
@@ -213,11 +213,11 @@ class Sources:
             audit.note(session, actor, "source_ended", name, now)
 
     def view(self, name: str) -> SourceView:
-        """How a source is. Raises UnknownSource."""
+        """The state of a source. Raises UnknownSource."""
         return next((v for v in self.views() if v.name == name), None) or _raise_unknown(name)
 
     def views(self) -> list[SourceView]:
-        """How every source is."""
+        """The state of every source."""
         with self._store.read() as session:
             waiting = count_waiting(session)
             states = {row.name: row for row in session.scalars(select(SourceState))}
@@ -248,9 +248,9 @@ class Sources:
         return found
 
     def heard(self, name: str, error: CrmError | None = None) -> None:
-        """Note what meetergo's last answer says of a source: None for one that is as it should be.
+        """Note what meetergo's last answer means for a source; `error` None: the answer was good.
 
-        An answer about one appointment alone, such as that there is none, is as it should be.
+        An answer about one appointment only, such as that it does not exist, is good too.
         """
         now = utcnow()
         if error is None or isinstance(error, Gone):
@@ -278,31 +278,31 @@ class Sources:
         log.warning("source_paused", source=name, status=status, reason=error.message)
 
     def may_ask(self, name: str) -> bool:
-        """Whether meetergo may be asked now: it has not been out of order a moment ago."""
+        """Whether meetergo may be asked now: it is not paused after a recent failure."""
         now = utcnow()
         with self._store.read() as session:
             row = session.get(SourceState, name)
-        # A pause that ends later than any pause lasts is of a clock that was set back since.
+        # A pause that ends later than any pause lasts was set before the clock was set back.
         longest = now + timedelta(seconds=120)
         return row is None or row.pause_until is None or not now < row.pause_until <= longest
 
     def in_trouble(self) -> list[str]:
-        """Sources with a key that were out of order when they were asked last."""
+        """Sources with a key that were out of order when they were last asked."""
         with self._store.read() as session:
             query = select(SourceState.name).where(SourceState.status != SourceStatus.WORKS)
             names = set(session.scalars(query))
         return [name for name in self.names() if name in names and self.rules(name).api_key]
 
     def is_in_trouble(self, name: str) -> bool:
-        """Whether a source was out of order when it was asked last."""
+        """Whether a source was out of order when it was last asked."""
         with self._store.read() as session:
             row = session.get(SourceState, name)
         return row is not None and row.status != SourceStatus.WORKS
 
     def probe(self, name: str, by_page: bool = False) -> bool:
-        """Ask meetergo one harmless question and note the answer; whether it was as it should be.
+        """Ask meetergo one harmless question and note the answer; return whether it was good.
 
-        `by_page`: whether appointments may be read; else only whether meetergo answers the key.
+        `by_page`: ask whether appointments may be read; else only whether meetergo accepts the key.
         """
         client = self.client(name)
         try:
@@ -319,7 +319,7 @@ class Sources:
         return True
 
     def warn_of_ends(self) -> None:
-        """Tell people once of each key that comes near its end."""
+        """Notify people once of each key that is near its end."""
         now = utcnow()
         for view in self.views():
             end = view.key_ends_at
@@ -343,7 +343,7 @@ def _raise_unknown(name: str) -> SourceView:
 
 
 def _what_is_wrong(name: str, error: CrmError) -> tuple[SourceStatus, str]:
-    """What an error says of a source, and what a person can do."""
+    """What an error means for a source, and what a person can do."""
     where = (
         "MEETERGO_API_KEY"
         if name == DEFAULT_SOURCE

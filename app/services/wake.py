@@ -1,4 +1,4 @@
-"""The wiring to RQ: wake-ups that carry no data, at most one queued for each connection."""
+"""The connection to RQ: wake-ups that carry no data, at most one in the queue per connection."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ CONFIRM_JOB = "workers.jobs.confirm_events"
 JOB_TIMEOUT = 600
 """Seconds after which RQ ends a job; a drain hands over long before."""
 COOL_DOWN = 5.0
-"""Seconds without asking Redis again after it did not answer: webhooks are answered fast."""
+"""Seconds without a call to Redis after it did not answer, so that webhooks are answered fast."""
 
 
 def connect(url: str, read_timeout: float | None = 2.0) -> Redis:
-    """A client that gives up after seconds: Redis only wakes, nothing waits for it.
+    """Return a client that gives up after seconds: Redis only wakes workers, nothing waits for it.
 
     A worker passes None: RQ chooses the time-out that fits its blocking read.
     """
@@ -33,12 +33,12 @@ def connect(url: str, read_timeout: float | None = 2.0) -> Redis:
 
 
 def make_queue(redis: Redis) -> Queue:
-    """The one queue, with JSON instead of pickle: a job is a name and an id."""
+    """Return the one queue, with JSON instead of pickle: a job is a name and an id."""
     return Queue(QUEUE, connection=redis, serializer=JSONSerializer, default_timeout=JOB_TIMEOUT)
 
 
 class Waker:
-    """Wakes workers. A Redis that is away is no failure: the sweep finds the work later."""
+    """Wakes workers. If Redis is away, that is no failure: the sweep finds the work later."""
 
     def __init__(self, redis_url: str) -> None:
         self.redis = connect(redis_url)
@@ -46,15 +46,15 @@ class Waker:
         self._rest_until = 0.0
 
     def wake(self, connection_ids: Iterable[int]) -> bool:
-        """Queue a drain for each connection; False where Redis did not take it."""
+        """Queue a drain for each connection; False if Redis did not accept it."""
         return self._quietly(lambda: self._wake_all(connection_ids))
 
     def confirm(self) -> bool:
-        """Queue the re-reading of held webhooks; False where Redis did not take it."""
+        """Queue the check of waiting webhooks at meetergo; False if Redis did not accept it."""
         return self._quietly(lambda: enqueue_once(self._queue, CONFIRM_JOB, "confirm"))
 
     def tell(self) -> bool:
-        """Queue the sending of notices; False where Redis did not take it."""
+        """Queue the sending of notices; False if Redis did not accept it."""
         return self._quietly(lambda: enqueue_once(self._queue, NOTICE_JOB, "notices"))
 
     def _wake_all(self, connection_ids: Iterable[int]) -> None:
@@ -74,11 +74,11 @@ class Waker:
 
 
 def enqueue_once(queue: Queue, function: str, name: str, args: tuple[int, ...] = ()) -> bool:
-    """Queue a job unless one of that name waits already; False where one does.
+    """Queue a job unless one of that name is queued already; False if one is.
 
-    Only what waits counts: a job that a worker took may be past the point at which it looks, or the
-    worker may be dead, while RQ goes on to know the job. Two that get in at the same moment do no
-    harm: the lease, and in one process the pool, let one drain at a time.
+    Only queued jobs count. A job that a worker took may be past the point at which it looks for
+    work, or its worker may be dead while RQ still knows the job. Two jobs queued at the same moment
+    do no harm: the lease, and in one process the pool, let only one drain run.
     """
     if any(job_id.startswith(f"{name}-") for job_id in queue.get_job_ids()):
         return False

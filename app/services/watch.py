@@ -1,4 +1,4 @@
-"""Watches for work that waits although its connection works: whatever the reason, it is told."""
+"""Watches for work that waits although its connection works, and reports it for any reason."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from app.store.states import WORKING, DeliveryState
 
 log = structlog.get_logger(__name__)
 TOO_LONG = timedelta(minutes=5)
-"""A delivery that is due for longer on a working connection is a fault of its own."""
+"""A delivery that is due for longer than this on a working connection is a fault of its own."""
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """What is due on a connection that works."""
+    """The due work of a working connection."""
 
     connection_id: int
     since: datetime
-    """When the oldest of it became due (UTC)."""
+    """When the oldest delivery became due (UTC)."""
     number: int
     reason: str
-    """Why it waits, as far as anybody knows."""
+    """Why the work waits, as far as that is known."""
 
     def overdue(self, now: datetime) -> bool:
-        """Whether it waits for longer than it should."""
+        """Whether the work has waited for too long."""
         return now - self.since > TOO_LONG
 
 
 def waiting(session: Session, now: datetime) -> dict[int, Waiting]:
-    """Connection -> what is due there; backlog counts only where nothing at all gets on."""
+    """Connection -> its due work; backlog counts only if the connection makes no progress at all."""
     since = case(
         (DeliveryRow.state == DeliveryState.DUE, DeliveryRow.due_since),
         else_=DeliveryRow.next_attempt_at,
@@ -62,7 +62,7 @@ def waiting(session: Session, now: datetime) -> dict[int, Waiting]:
 
 
 def why(row: ConnectionRow, now: datetime) -> str:
-    """Why a connection's work waits, in a sentence."""
+    """Return in one sentence why a connection's work waits."""
     if row.stalls:
         return row.last_error or "The work on this account stops by itself."
     if row.pause_until and row.pause_until > now:
@@ -80,7 +80,7 @@ def why(row: ConnectionRow, now: datetime) -> str:
 
 
 def watch(store: Store, now: datetime) -> list[Waiting]:
-    """Tell once, by a notice, where work waits for too long, and once when it has been caught up."""
+    """Leave one notice if work waits for too long, and one when it has been caught up."""
     with store.read() as session:
         found = waiting(session, now)
         told = session.scalars(

@@ -1,4 +1,4 @@
-"""The tables. The SQL database is the truth; personal data and credentials lie in it encrypted."""
+"""The tables. The SQL database is the truth; personal data and credentials in it are encrypted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from app.store.tables import Base, Id
 
 
 class SourceRow(Base):
-    """A meetergo workspace beside the one that the environment describes."""
+    """A meetergo workspace, in addition to the one that the environment describes."""
 
     __tablename__ = "sources"
     name: Mapped[str] = mapped_column(String(limits.SOURCE_NAME), primary_key=True)
@@ -33,12 +33,12 @@ class SourceRow(Base):
     api_key_encrypted: Mapped[str | None] = mapped_column(Text, info={"purpose": "sources.api_key"})
     api_user_id: Mapped[str] = mapped_column(String(64), default="", server_default="")
     key_ends_at: Mapped[datetime | None]
-    """When meetergo stops taking the key, as a person said; None: not known."""
+    """When meetergo stops accepting the key, as a person entered it; None: not known."""
     created_at: Mapped[datetime]
 
 
 class SourceState(Base):
-    """How a source is, the one of the environment too, and who reads its appointments now."""
+    """The state of a source (that of the environment too), and the lease of its reader."""
 
     __tablename__ = "source_states"
     name: Mapped[str] = mapped_column(String(limits.SOURCE_NAME), primary_key=True)
@@ -47,15 +47,15 @@ class SourceState(Base):
     problem: Mapped[str | None] = mapped_column(Text)
     next_step: Mapped[str | None] = mapped_column(Text)
     failures: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
-    """Rounds in a row that meetergo did not answer as it should."""
+    """Rounds in a row in which meetergo did not answer as it should."""
     pause_until: Mapped[datetime | None]
-    """meetergo is not asked before."""
+    """meetergo is not asked before this time."""
     trouble_notified: Mapped[bool] = mapped_column(
         Boolean, default=False, server_default=sql_false()
     )
-    """Whether people were told of the present trouble."""
+    """Whether people were notified of the present trouble."""
     key_end_notified: Mapped[datetime | None]
-    """The end of the key of which people were told."""
+    """The end of the key of which people were notified."""
     heard_at: Mapped[datetime | None]
     """When meetergo last answered as it should."""
     reader_fence: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
@@ -63,7 +63,7 @@ class SourceState(Base):
 
 
 class MeetingTypeRow(Base):
-    """What meetergo says of a meeting type: bookings of its API name it by its id alone."""
+    """What meetergo says about a meeting type: its API names a booking's type by the id only."""
 
     __tablename__ = "meeting_types"
     source: Mapped[str] = mapped_column(String(limits.SOURCE_NAME), primary_key=True)
@@ -71,15 +71,15 @@ class MeetingTypeRow(Base):
     slug: Mapped[str | None] = mapped_column(Text)
     name: Mapped[str | None] = mapped_column(Text)
     details: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
-    """Its metadata."""
+    """The meeting type's metadata."""
     said_at: Mapped[datetime | None]
-    """The version of the newest message that said so; None: nobody did."""
+    """The version of the newest message that described the type; None: no message did."""
     asked_at: Mapped[datetime | None]
-    """When meetergo was last asked for it."""
+    """When meetergo was last asked about the type."""
 
 
 class EventRow(Base):
-    """The inbox: every authentic webhook, once."""
+    """The inbox: every authentic webhook, stored once."""
 
     __tablename__ = "events"
     id: Mapped[int] = mapped_column(Id, primary_key=True)
@@ -92,9 +92,9 @@ class EventRow(Base):
     status: Mapped[str] = mapped_column(String(16), index=True)
     error: Mapped[str | None] = mapped_column(Text)
     tries: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
-    """Times that meetergo was asked for its appointment without saying what it is."""
+    """How often meetergo was asked about the webhook's appointment and did not show it."""
     retry_at: Mapped[datetime | None]
-    """It is asked again then."""
+    """When meetergo is asked again."""
     missing_since: Mapped[datetime | None]
     """Since when meetergo says that there is no such appointment."""
 
@@ -109,24 +109,24 @@ class BookingRow(Base):
     start: Mapped[datetime]
     version: Mapped[datetime]
     revision: Mapped[int] = mapped_column(Integer, default=1)
-    """Counts the states that replaced one another here."""
+    """Counts the states that this row has held."""
     state_encrypted: Mapped[str] = mapped_column(Text, info={"purpose": "bookings.state"})
     outcome: Mapped[str | None] = mapped_column(String(16))
-    """How the meeting went, as a person or a rule said."""
+    """How the meeting went, as a person said."""
     outcome_start: Mapped[datetime | None]
-    """The start of which it was said: a moved meeting has yet to be held."""
+    """The start of the meeting that the outcome is for: a moved meeting is yet to be held."""
     story: Mapped[str | None] = mapped_column(String(limits.BOOKING_KEY), index=True)
-    """Key of the booking that this one continues in the end: moved by booking anew. None: no other."""
+    """Key of the first booking of its story, of moves by booking anew. None: it continues none."""
     details_at: Mapped[datetime | None]
-    """meetergo said then what the webhook lacked."""
+    """When meetergo supplied what the webhook lacked."""
     details_due_at: Mapped[datetime | None] = mapped_column(index=True)
-    """meetergo is asked then for the answers that a mapping wants; None: nobody wants them."""
+    """When to ask meetergo for answers that a mapping wants; None: none are wanted."""
     details_tries: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     updated_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class BookingPerson(Base):
-    """Who takes part in which booking, hashed: what finds all bookings of one person."""
+    """Which people take part in which booking, as hashes: finds all bookings of one person."""
 
     __tablename__ = "booking_people"
     booking_id: Mapped[int] = mapped_column(ForeignKey("bookings.id"), primary_key=True)
@@ -140,11 +140,11 @@ class ConnectionRow(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     provider: Mapped[str] = mapped_column(String(32), index=True)
     account_id: Mapped[str] = mapped_column(String(100), default="")
-    """The account's own id at the CRM: what tells one account from another."""
+    """The account's own id at the CRM; it tells accounts apart."""
     account: Mapped[str] = mapped_column(Label(200), default="")
-    """The account's name for people."""
+    """The account's name, for people."""
     login_host: Mapped[str | None] = mapped_column(String(limits.LOGIN_HOST))
-    """Where its OAuth endpoints are, if not where providers.yaml says."""
+    """The host of the account's OAuth endpoints, if it is not the one in providers.yaml."""
     auth: Mapped[str] = mapped_column(String(8), default="oauth")
     """oauth, or key: a token that a person made by hand and that is never refreshed."""
     api_base: Mapped[str] = mapped_column(String(300))
@@ -160,41 +160,41 @@ class ConnectionRow(Base):
     last_error: Mapped[str | None] = mapped_column(Text)
     next_step: Mapped[str | None] = mapped_column(Text)
     mapping_problem: Mapped[str | None] = mapped_column(Text)
-    """A changed mapping file that was refused, and why; the one before stays in use."""
+    """Why a changed mapping file was refused; the one before stays in use."""
     mapping_text: Mapped[str | None] = mapped_column(Text)
-    """The mapping file that fitted the account last: in use where a newer one does not fit."""
+    """The mapping file that last fitted the account; in use while a newer one does not fit."""
     failed_in_row: Mapped[int] = mapped_column(Integer, default=0)
     """Deliveries that failed for good since the last one that did not."""
     pause_until: Mapped[datetime | None]
-    """Nothing is tried before: the CRM asked for it, or is out of order."""
+    """Nothing is tried before this time: the CRM asked for a pause, or is out of order."""
     paused_at: Mapped[datetime | None]
-    """When that was said: a pause from a time that is yet to come is void, the clock was set back."""
+    """When the pause was set; one set in the future is void, since the clock was set back."""
     progress_at: Mapped[datetime | None]
-    """When a delivery last came to an end here, well or badly."""
+    """When a delivery of this connection last ended, well or badly."""
     backlog_after: Mapped[datetime | None]
-    """Backlog waits until then, so that what is left of the CRM's allowance goes to live bookings."""
+    """Backlog waits until then: the rest of the CRM's allowance is for live bookings."""
     outages: Mapped[int] = mapped_column(Integer, default=0)
     """Times in a row that the CRM was out of order when it was called."""
     alive_at: Mapped[datetime | None]
     """When the CRM last answered as it should."""
     overdue_since: Mapped[datetime | None]
-    """Something is due for so long already that people were told; None: nothing is."""
+    """Since when the oldest overdue delivery waits, if people were notified of it; else None."""
     stalls: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
-    """Drains in a row that ended by themselves without any delivery coming to an end."""
+    """Drains in a row that ended by themselves without ending any delivery."""
     probe_at: Mapped[datetime | None]
     """When an account that refused everything is tried again, with one booking."""
     account_notes: Mapped[list[Any]] = mapped_column(JSON, default=list, server_default="[]")
-    """What the account lacks and is done without, in sentences with what to switch on."""
+    """What the account lacks and the service does without; the sentences say what to switch on."""
     drain_fence: Mapped[int] = mapped_column(Integer, default=0)
     drain_until: Mapped[datetime | None]
     refresh_fence: Mapped[int] = mapped_column(Integer, default=0)
     refresh_until: Mapped[datetime | None]
     refresh_sent_at: Mapped[datetime | None]
-    """A refresh was sent then and its answer never stored: the old refresh token may be dead."""
+    """When a refresh was sent whose answer was never stored: the old refresh token may be dead."""
     refresh_failures: Mapped[int] = mapped_column(Integer, default=0)
     refresh_failing_since: Mapped[datetime | None]
     refresh_retry_at: Mapped[datetime | None]
-    """The token endpoint is left alone until then."""
+    """The token endpoint is not called before this time."""
     created_at: Mapped[datetime]
 
 
@@ -214,49 +214,49 @@ class DeliveryRow(Base):
     synced_revision: Mapped[int] = mapped_column(Integer, default=0)
     state: Mapped[str] = mapped_column(String(16))
     due_since: Mapped[datetime | None]
-    """Since when there is something to bring into the CRM; None: nothing."""
+    """Since when there is something to write to the CRM; None: nothing."""
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     next_attempt_at: Mapped[datetime]
     recheck_at: Mapped[datetime | None] = mapped_column(index=True)
-    """Due once more then although nothing changes: links and summaries ripen."""
+    """When it becomes due again although nothing changed: some links and summaries come later."""
     round_robin_position: Mapped[int | None] = mapped_column(Integer)
     """The booking's place in the rotation of owners."""
     mapping_version: Mapped[str | None] = mapped_column(String(12))
-    """Fingerprint of the mapping file that it was planned by last."""
+    """Fingerprint of the mapping file by which the delivery was last planned."""
     replan_by: Mapped[str | None] = mapped_column(String(12))
-    """A resync asked for it to be planned once by this mapping file; None: nobody did."""
+    """The mapping file by which a resync wants the delivery planned once; None: no resync does."""
     mapping_section: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default="{}")
-    """Object -> the rules of the mapping, which of their sections its record goes by, our key for it."""
+    """Object -> the mapping's rules, the section of them for its record, our key for the record."""
     notes: Mapped[list[Any]] = mapped_column(JSON, default=list)
-    """What was left as it is, and why."""
+    """What was left unchanged, and why."""
     calls: Mapped[int] = mapped_column(Integer, default=0)
-    """Calls to the CRM, those of a batch shared evenly among its bookings."""
+    """Calls to the CRM; those of a batch are shared evenly among its deliveries."""
     backlog: Mapped[bool] = mapped_column(Boolean, default=False)
-    """Old news (a backfill, a resync, what waited for a broken connection): live bookings go first."""
+    """Old news (a backfill, a resync, parked work of a connection): live bookings go first."""
     claimed_by: Mapped[int | None] = mapped_column(Integer)
-    """Fencing token of the drainer that works on it; left behind where that one was killed."""
+    """Fencing token of the drainer that works on it; the token stays if that drainer was killed."""
     claimed_alone: Mapped[bool] = mapped_column(Boolean, default=False)
-    """Whether it was the only one in that drainer's batch."""
+    """Whether the delivery was the only one in that drainer's batch."""
     inconclusive_batches: Mapped[int] = mapped_column(Integer, default=0)
-    """Batches with it that ended without a word on it: it goes in smaller ones, then alone."""
+    """Batches that ended without a result for it: it goes into smaller ones, then alone."""
     worker_crashes: Mapped[int] = mapped_column(Integer, default=0)
-    """Drainers that died while they worked on it alone."""
+    """Drainers that died while they worked on this delivery alone."""
     failing_since: Mapped[datetime | None]
     """When the first of its attempts failed."""
     last_outage_at: Mapped[datetime | None]
-    """When an outage last struck it: one that strikes it alone, while the CRM works, is its own fault."""
+    """When an outage last hit it; one that hits it alone while the CRM works is its own fault."""
     error_code: Mapped[str | None] = mapped_column(String(32))
     error_message: Mapped[str | None] = mapped_column(Text)
     error_advice: Mapped[str | None] = mapped_column(Text)
     error_fields: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     """Field of the CRM -> what the CRM says is wrong with it."""
     failure_notified: Mapped[bool] = mapped_column(Boolean, default=False)
-    """Whether people were told of its failure."""
+    """Whether people were notified of its failure."""
     updated_at: Mapped[datetime]
 
 
 class RecordLink(Base):
-    """The ledger: which record stands for what, and fingerprints of what was written to it last."""
+    """The ledger: which record stands for what, and the fingerprints of the values last written."""
 
     __tablename__ = "record_links"
     __table_args__ = (
@@ -269,25 +269,25 @@ class RecordLink(Base):
     key_hash: Mapped[str] = mapped_column(String(64))
     key_encrypted: Mapped[str] = mapped_column(Text, info={"purpose": "record_links.key"})
     record_id: Mapped[str | None] = mapped_column(String(64))
-    """None: a create was begun and its answer never saved (the intent row)."""
+    """None: a create was begun and its answer never stored (the intent row)."""
     url: Mapped[str] = mapped_column(Link(500), default="")
     fingerprints: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
-    """Field -> fingerprint of what was written last; a list of them where the answer never came."""
+    """Field -> fingerprint of the value last written; a list of them if an answer never came."""
     links: Mapped[list[Any]] = mapped_column(JSON, default=list)
     """`object:hash of key` of every record that it is linked to."""
     version: Mapped[datetime | None]
     versions: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
-    """Field -> the moment (ISO 8601) that its value is from, where that is before `version`."""
+    """Field -> the moment (ISO 8601) that its value is from, if that is before `version`."""
     filled_by_others: Mapped[list[Any]] = mapped_column(JSON, default=list, server_default="[]")
-    """Fields that others had filled when the record was found."""
+    """Fields that other people or apps had filled when the record was found."""
     links_in_doubt: Mapped[bool] = mapped_column(Boolean, default=False, server_default=sql_false())
-    """The answer to a write never came: nobody knows which links there are."""
+    """The answer to a write never came: the record's links are not known for certain."""
     erase_begun: Mapped[bool] = mapped_column(Boolean, default=False, server_default=sql_false())
-    """The answer to taking it out never came."""
+    """The answer to the record's deletion never came."""
     needs_recheck: Mapped[bool] = mapped_column(Boolean, default=False)
-    """An answer never came, and the bookings of its people were not looked at since."""
+    """An answer never came, and the bookings of the record's people were not looked at since."""
     lost: Mapped[bool] = mapped_column(Boolean, default=False)
-    """The CRM said that the record is gone: what became of it is looked for next time."""
+    """The CRM said that the record is gone; the next write looks for what became of it."""
     updated_at: Mapped[datetime]
 
 
@@ -304,18 +304,18 @@ class SyncLog(Base):
 
 
 class Notice(Base):
-    """A change of state that people are told of: written with the change, sent afterwards."""
+    """A change of state to notify people of: stored with the change, sent afterwards."""
 
     __tablename__ = "notices"
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     connection_id: Mapped[int | None] = mapped_column(ForeignKey("connections.id"))
-    """The connection that it is about; None: a source."""
+    """The connection of the notice; None: it is about a source."""
     source: Mapped[str | None] = mapped_column(String(limits.SOURCE_NAME))
     kind: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str | None] = mapped_column(Text)
     next_step: Mapped[str | None] = mapped_column(Text)
     reached_targets: Mapped[list[Any]] = mapped_column(JSON, default=list)
-    """Hashes of the targets that have it already: a repeated try spares them."""
+    """Hashes of the targets that have the notice already: a repeated try leaves them out."""
     tries: Mapped[int] = mapped_column(Integer, default=0)
     next_try_at: Mapped[datetime | None] = mapped_column(index=True)
     """None: sent, or given up."""
@@ -323,31 +323,31 @@ class Notice(Base):
 
 
 class Backfill(Base):
-    """A walk through meetergo's appointments: how far it is, so that it goes on where it stopped."""
+    """A walk through meetergo's appointments; its position is stored, so that it can resume."""
 
     __tablename__ = "backfills"
     __table_args__ = (Index("ix_backfills_source", "source", "kind", "ended_at"),)
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     source: Mapped[str] = mapped_column(String(limits.SOURCE_NAME))
     kind: Mapped[str] = mapped_column(String(16))
-    """backfill, asked for by a person, or reconcile, by the schedule."""
+    """backfill: a person asked for it; reconcile: the schedule did."""
     since: Mapped[datetime]
     until: Mapped[datetime | None]
-    """Starts of meetings that are looked at, from and to; None: without an end."""
+    """The meetings to read start between `since` and `until`; None: without an end."""
     phase: Mapped[str] = mapped_column(String(16))
     """created: from the newest booking backwards; starts: through the window of starts."""
     after: Mapped[datetime | None]
-    """The last start that was read, from which on the walk through starts goes on."""
+    """The last start that was read; the walk through starts goes on from here."""
     page: Mapped[int] = mapped_column(Integer, default=0)
-    """The page that is read next: since `after`, where there is one."""
+    """The page to read next, counted from `after` if that is set."""
     total: Mapped[int] = mapped_column(Integer, default=0)
-    """Appointments that meetergo says there are in this phase."""
+    """The number of appointments in this phase, as meetergo says."""
     seen: Mapped[int] = mapped_column(Integer, default=0)
     found: Mapped[int] = mapped_column(Integer, default=0)
-    """Bookings, or newer states of them, of which no webhook had told."""
+    """Bookings, or newer states of them, that no webhook had reported."""
     error: Mapped[str | None] = mapped_column(Text)
     page_size: Mapped[int] = mapped_column(Integer, default=100, server_default="100")
-    """Appointments on the page that is read next: fewer around one that cannot be read."""
+    """Appointments on the next page; fewer around an appointment that cannot be read."""
     failures: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     """Times in a row that this page could not be read while others could."""
     skipped: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
