@@ -1,4 +1,4 @@
-"""The one place where everything is wired together; every process starts here."""
+"""The one place that wires everything together; every process starts here."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from crm_adapters.guard import guarded
 
 @dataclass(frozen=True)
 class Services:
-    """What the edges (web, CLI, workers) work with."""
+    """The services that the edges (web, CLI, workers) use."""
 
     settings: Settings
     providers: Providers
@@ -57,7 +57,7 @@ class Services:
     waker: Waker
     notifier: Notifier
     adapter: Callable[[int], Adapter]
-    """An adapter for a connection, with its own session, token source and gate."""
+    """Makes an adapter for a connection, with its own session, token source and gate."""
     sources: Sources
     rereader: Rereader
     trial: MappingTrial
@@ -77,18 +77,18 @@ class Services:
             ) from None
 
     def public(self, connection_id: int) -> str:
-        """Address of the page that mends a connection."""
+        """Address of the page on which a person can repair a connection."""
         return f"{self.settings.public_url}/connections/{connection_id}"
 
     def shape(self, provider: str) -> CrmShape:
-        """What is the same for every account of a CRM."""
+        """The facts that are the same for every account of a CRM."""
         return load_adapter(self.providers[provider].adapter).shape
 
 
 def bootstrap(
     settings: Settings | None = None, environ: Mapping[str, str] | None = None
 ) -> Services:
-    """Wire the services. Raises SettingsError or MappingError in words that name what to mend."""
+    """Wire the services. Raises SettingsError or MappingError; the message says what to fix."""
     settings = settings or load_settings()
     configure_logging(settings.log_level)
     providers = load_providers(settings.providers_file, os.environ if environ is None else environ)
@@ -148,7 +148,7 @@ def bootstrap(
 
 
 def ready(services: Services | None = None) -> Services:
-    """Services whose schema is up to date. Raises SystemExit with a sentence."""
+    """Return services whose schema is up to date. Raises SystemExit with a message."""
     try:
         services = services or bootstrap()
         services.prepare()
@@ -172,7 +172,7 @@ def _notifier(settings: Settings, providers: Providers, store: Store) -> Notifie
 
 @dataclass(frozen=True)
 class _Outside:
-    """Makes what calls the CRMs and meetergo, each with its own session, tokens and limits."""
+    """Makes the clients of CRMs and meetergo, each with its own session, tokens and limits."""
 
     settings: Settings
     providers: Providers

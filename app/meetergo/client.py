@@ -1,4 +1,4 @@
-"""meetergo's REST API: appointments to check and to catch up by, webhooks to register."""
+"""meetergo's REST API: appointments to check and to catch up with, webhooks to register."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from app.outbound.reply import a_list, an_object, parse, part, seconds_asked
 from app.outbound.wire import bounded_session
 
 CALLS = RateLimit("minute", 100, 60.0)
-"""For each key. https://developer.meetergo.com"""
+"""The limit for each key. https://developer.meetergo.com"""
 PAGE_SIZE = 100
-"""Appointments on a page; meetergo gives no more."""
+"""The most appointments on a page that meetergo gives."""
 MOST_WEBHOOKS = 6
-"""Webhooks that a company may have."""
+"""The most webhooks that a company may have."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page of appointments and how many there are in all."""
+    """A page of appointments, and the number of all appointments."""
 
     appointments: tuple[Mapping[str, Any], ...]
     total: int
 
 
 class MeetergoClient:
-    """One API key of one company. https://developer.meetergo.com"""
+    """The client for one API key of one company. https://developer.meetergo.com"""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class MeetergoClient:
         timeout: float,
         gate: RateLimiter | None = None,
     ) -> None:
-        """`timeout`: seconds for one call. `gate`: what keeps all processes to the limit."""
+        """`timeout`: seconds for one call. `gate`: keeps all processes together within the limit."""
         self._base = base.rstrip("/")
         self._timeout = timeout
         self._gate = gate or RateLimiter()
@@ -66,9 +66,9 @@ class MeetergoClient:
         self._usable = bool(api_key)
 
     def appointment(self, appointment_id: str) -> Mapping[str, Any]:
-        """One appointment. Raises Gone where meetergo no longer has it, which is not a cancel.
+        """One appointment. Raises Gone if meetergo no longer has it, which does not mean cancelled.
 
-        An answer that is no appointment, or another one, is a fault of the answer: RetryLater.
+        Raises RetryLater if the answer holds no appointment, or another one.
         """
         document = self._call("GET", f"/v4/appointment/{quote(appointment_id, safe='')}")
         if not isinstance(document, Mapping) or one_line(document.get("id")) is None:
@@ -78,7 +78,7 @@ class MeetergoClient:
         return document
 
     def meeting_type(self, type_id: str) -> Mapping[str, Any]:
-        """One meeting type. Raises Gone where meetergo does not show it.
+        """One meeting type. Raises Gone if meetergo does not show it.
 
         https://developer.meetergo.com/api-reference/meeting-type-v4/get-meeting-type-information
         """
@@ -88,14 +88,14 @@ class MeetergoClient:
         return document
 
     def meeting_types(self) -> list[Mapping[str, Any]]:
-        """The meeting types of the user whom the key acts as."""
+        """The meeting types of the user for whom the key acts."""
         document = self._call("GET", "/v4/meeting-type")
         if isinstance(document, Mapping):
             document = document.get("meetingTypes")
         return [row for row in a_list(document) if isinstance(row, Mapping)]
 
     def whoami(self) -> Mapping[str, Any]:
-        """Whom the key acts as. https://developer.meetergo.com/api-reference/authentication"""
+        """The user for whom the key acts. https://developer.meetergo.com/api-reference/authentication"""
         return an_object(self._call("GET", "/v4/user/me"))
 
     def appointments(
@@ -107,7 +107,7 @@ class MeetergoClient:
         end: datetime | None = None,
         size: int = PAGE_SIZE,
     ) -> Page:
-        """A page of appointments, from 0; `start` and `end` bound the starts of the meetings (UTC).
+        """A page of appointments, from 0; `start` and `end` limit the starts of the meetings (UTC).
 
         `sort` is start or createdAt. There is no filter by change. `size`: appointments on a page.
         """
@@ -131,19 +131,19 @@ class MeetergoClient:
         return [row for row in a_list(document) if isinstance(row, Mapping)]
 
     def register(self, url: str, events: list[str]) -> Mapping[str, Any]:
-        """Make a webhook. Raises InvalidRecord with meetergo's words where it is refused."""
+        """Make a webhook. Raises InvalidRecord with meetergo's words if it is refused."""
         body = {"endpoint": url, "eventTypes": events, "description": "CRM bridge"}
         document = self._call("POST", "/webhooks", json=body)
         part(document, "id")
         return an_object(document)
 
     def change(self, webhook_id: str, url: str, events: list[str]) -> None:
-        """Point a webhook elsewhere or at other events; any 2xx says that it is done."""
+        """Change a webhook's address or events; any 2xx answer means success."""
         path = f"/webhooks/{quote(webhook_id, safe='')}"
         self._call("PATCH", path, json={"endpoint": url, "eventTypes": events}, read=False)
 
     def remove(self, webhook_id: str) -> None:
-        """Delete a webhook; one that is gone already is as well."""
+        """Delete a webhook; one that is gone already is no error."""
         with suppress(Gone):
             self._call("DELETE", f"/webhooks/{quote(webhook_id, safe='')}", read=False)
 
@@ -163,7 +163,7 @@ class MeetergoClient:
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise RetryLater(f"meetergo could not be reached ({type(error).__name__}).") from None
         if call.over:
-            # What came until then looks like an answer.
+            # The part that came until then looks like an answer.
             raise RetryLater(f"meetergo did not answer within {self._timeout:.0f} seconds.")
         if not 200 <= answer.status_code < 300:
             raise _refusal(answer)
@@ -183,7 +183,7 @@ def _refusal(answer: requests.Response) -> CrmError:
     if status == 401:
         return Unauthorized("meetergo refuses the API key.")
     if not _is_json(answer):
-        # A page comes from something in between: it is no word on an appointment.
+        # An HTML page comes from a server in between: it says nothing about an appointment.
         return RetryLater(f"meetergo answered {status} with no JSON.")
     kinds = {
         403: MissingScope(f"meetergo does not let the API key do this: {_words(answer)}"),
@@ -204,7 +204,7 @@ def _is_json(answer: requests.Response) -> bool:
 
 
 def _words(answer: requests.Response) -> str:
-    """`message`, which may be a text or a list of texts."""
+    """meetergo's `message`, which may be a text or a list of texts."""
     try:
         message = an_object(parse(answer.content)).get("message", "")
     except Unreadable:

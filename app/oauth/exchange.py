@@ -1,4 +1,4 @@
-"""Speaks to a provider's OAuth endpoints through requests-oauthlib and tells its answers apart."""
+"""Calls a provider's OAuth endpoints through requests-oauthlib and sorts their answers."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from config.settings import is_loopback
 
 DEAD_GRANT = {"invalid_grant", "BAD_REFRESH_TOKEN", "BAD_HUB", "BAD_AUTH_CODE"}
 NOT_DONE = (requests.ConnectTimeout, requests.exceptions.SSLError, requests.TooManyRedirects)
-"""Failures after which the provider has certainly not done what was asked."""
+"""Failures after which the provider has certainly not carried out the request."""
 PASSING = (408, 421, 423, 425, 429, 477)
-"""Statuses of 400 to 499 that say nothing of a grant or of this service."""
+"""Statuses from 400 to 499 that mean nothing about a grant or about this service."""
 LONGEST_LIFE = 366 * 86_400
-"""Seconds that an access token may be said to live; more is no sensible answer."""
+"""The longest life of an access token in seconds; a longer one is no sensible answer."""
 Token = dict[str, Any]
 
 
@@ -50,8 +50,8 @@ def exchange_code(
 def refresh(provider: Provider, refresh_token: str, timeout: float) -> Token:
     """Trade a refresh token for a new access token.
 
-    Raises Unauthorized where the grant is dead, SetupError where this service is refused,
-    AnswerLost where the answer never came and RetryLater for everything that passes.
+    Raises Unauthorized if the grant is dead, SetupError if the provider refuses this service,
+    AnswerLost if the answer never came and RetryLater for every temporary failure.
     """
     return _post(provider, None, timeout, refresh_token=refresh_token)
 
@@ -69,7 +69,7 @@ def revoke(provider: Provider, token: str, timeout: float) -> None:
 
 
 def introspect(provider: Provider, access_token: str, timeout: float) -> Mapping[str, Any]:
-    """What the provider says of an access token (RFC 7662); empty where it does not say."""
+    """What the provider says about an access token (RFC 7662); empty if it says nothing."""
     if not provider.introspect_url:
         return {}
     try:
@@ -81,7 +81,7 @@ def introspect(provider: Provider, access_token: str, timeout: float) -> Mapping
 
 
 def seconds_left(introspection: Mapping[str, Any], now: datetime) -> int | None:
-    """Seconds that an access token lives on by its introspection's `exp`; None where it has none."""
+    """Seconds until an access token expires, by its introspection's `exp`; None without one."""
     try:
         left = int(introspection["exp"]) - int(now.timestamp())
     except (KeyError, TypeError, ValueError, OverflowError):
@@ -98,7 +98,7 @@ def _call(provider: Provider, url: str, token: str, hint: str, timeout: float) -
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise _no_answer(provider, error) from None
     if call.over:
-        # What came until then looks like an answer.
+        # The part that came until then looks like an answer.
         raise AnswerLost(f"{provider.title} did not answer within {timeout:.0f} seconds.")
     return answer
 
@@ -134,7 +134,7 @@ def _post(provider: Provider, redirect_uri: str | None, timeout: float, **grant:
             f"{provider.title}'s token answer is not usable ({error.error})."
         ) from None
     except Exception as error:
-        # The provider has answered: what it gave may have taken the place of what is kept.
+        # The provider has answered: the new tokens may have replaced the stored ones.
         raise AnswerLost(
             f"{provider.title}'s token answer makes no sense ({type(error).__name__})."
         ) from None
@@ -160,7 +160,7 @@ def _no_answer(provider: Provider, error: Exception) -> RetryLater:
 
 
 def _check(provider: Provider, answer: requests.Response) -> requests.Response:
-    """Sort out everything but a good answer; runs before oauthlib parses it."""
+    """Raise the error for any answer that is not good; runs before oauthlib parses it."""
     status = answer.status_code
     try:
         body = parse(answer.content)
@@ -170,7 +170,7 @@ def _check(provider: Provider, answer: requests.Response) -> requests.Response:
     if status in PASSING or moved or not 200 <= status < 500 or not isinstance(body, Mapping):
         words = f"{provider.title}'s token endpoint answered {status}."
         after = seconds_asked(answer.headers.get("Retry-After"))
-        # Who answers 200 with something else may have done what was asked all the same.
+        # A provider that answers 200 with something else may have carried out the request anyway.
         raise AnswerLost(words, after) if 200 <= status < 300 else RetryLater(words, after)
     if status < 300:
         answer._content = json.dumps(_usable(provider, body)).encode()
@@ -186,7 +186,7 @@ def _check(provider: Provider, answer: requests.Response) -> requests.Response:
 
 
 def _usable(provider: Provider, body: Mapping[str, Any]) -> Token:
-    """A token answer of the shape that RFC 6749, 5.1 gives it, without what is none of that."""
+    """A token answer in the shape of RFC 6749, 5.1, without any values that do not fit it."""
     token = body.get("access_token")
     if not isinstance(token, str) or not token or not token.isascii():
         raise AnswerLost(f"{provider.title}'s token answer has no access token.")
@@ -204,7 +204,7 @@ def _usable(provider: Provider, body: Mapping[str, Any]) -> Token:
     if not isinstance(refresh_token, str) or not refresh_token:
         told.pop("refresh_token", None)
     if not isinstance(told.get("scope"), str):
-        # A list, as some send it, is read by read_scopes.
+        # Some providers send a list; read_scopes reads it.
         told["scopes"] = told.pop("scope", None) or told.get("scopes")
     return told
 
@@ -222,7 +222,7 @@ def _mend(words: str) -> str:
 
 
 def clean_words(text: object) -> str:
-    """A provider's own words, as one short line of plain signs."""
+    """A provider's own words, as one short line of plain characters."""
     words = " ".join(str(text or "")[:2000].split())
     words = "".join(char for char in words if char.isprintable() and char not in "<>")
     return words[:200]
@@ -237,7 +237,7 @@ def _setup_error(provider: Provider, what: str) -> SetupError:
 
 
 def read_scopes(token: Mapping[str, Any]) -> list[str]:
-    """The granted scopes, whether they came as a list, with blanks or with commas."""
+    """The granted scopes, in whichever form they came: a list, with blanks or with commas."""
     raw = token.get("scopes") or token.get("scope") or ()
     some = raw if isinstance(raw, (list, tuple)) else ()
     text = raw if isinstance(raw, str) else " ".join(str(item) for item in some)

@@ -1,4 +1,4 @@
-"""The connect flow: authorization code with state and, where the provider takes it, PKCE."""
+"""The connect flow: authorization code with state and, if the provider supports it, PKCE."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from config.providers import Provider
 LIFETIME = timedelta(minutes=10)
 """How long a person may stay on the consent page."""
 KEPT = timedelta(days=1)
-"""How long a begun connect is remembered, so that a late answer is told what happened."""
+"""How long a begun connect is stored, so that a late answer gets an explanation."""
 PURPOSE = "oauth_flows.verifier"
 
 
 REFUSALS = {
-    # RFC 6749, 4.1.2.1, and what the CRMs send beside it
+    # RFC 6749, 4.1.2.1, and further codes that the CRMs send
     "access_denied": "access was not granted on the consent page. You can try again.",
     "user_denied": "access was not granted on the consent page. You can try again.",
     "server_error": "its consent page had a fault of its own. Try again in a few minutes.",
@@ -75,25 +75,25 @@ REFUSALS = {
 
 
 class FlowError(Exception):
-    """A connect that did not end well; the message says what happened and what to do."""
+    """A connect that failed; the message says what happened and what to do."""
 
 
 @dataclass(frozen=True)
 class ConnectRequest:
-    """What a person wants of a connect."""
+    """A person's choices for a connect."""
 
     connection_id: int | None = None
-    """The connection to mend; None connects whichever account is chosen."""
+    """The connection to repair; None connects any account that the person chooses."""
     other_account: bool = False
-    """Whether the connection may be laid on another account than it had."""
+    """Whether the connection may move to another account."""
     login_host: str | None = None
     next_path: str | None = None
-    """Where the browser goes afterwards: a path of this service."""
+    """The path of this service to which the browser goes afterwards."""
 
 
 @dataclass(frozen=True)
 class Flow:
-    """Begins and ends connects for one service."""
+    """Begins and finishes connects for one service."""
 
     store: Store
     cipher: Cipher
@@ -101,13 +101,13 @@ class Flow:
     timeout: float
 
     def redirect_uri(self, provider: Provider) -> str:
-        """Where the provider sends the browser back to; one address per provider (RFC 9700, 4.4)."""
+        """The address to which the provider sends the browser back; one per provider (RFC 9700, 4.4)."""
         return f"{self.public_url}/oauth/{provider.name}/callback"
 
     def start(
         self, provider: Provider, session_id: str, wish: ConnectRequest = ConnectRequest()
     ) -> str:
-        """Begin a connect; give the address of the provider's consent page.
+        """Begin a connect; return the address of the provider's consent page.
 
         Raises ValueError for a login host that is not the provider's.
         """
@@ -152,14 +152,14 @@ class Flow:
     def finish(
         self, provider: Provider, answer: Mapping[str, str], session_id: str
     ) -> tuple[Token, ConnectRequest]:
-        """Take the provider's answer at the callback; give the tokens and what they are for.
+        """Read the provider's answer at the callback; return the tokens and their request.
 
-        Raises FlowError, in words for the person at the browser.
+        Raises FlowError, with a message for the person at the browser.
         """
         flow = self._spend(provider, answer.get("state", ""), session_id)
         title = provider.title
         if answer.get("iss") and not provider.at(flow.login_host).owns_issuer(answer["iss"]):
-            # RFC 9207: an answer of another server, mixed into this connect.
+            # RFC 9207: the answer comes from another server and was mixed into this connect.
             raise FlowError(f"{title} was not connected: the answer came from another server.")
         if answer.get("error"):
             code = answer["error"].lower()
@@ -199,7 +199,7 @@ class Flow:
         return token, wish
 
     def _spend(self, provider: Provider, state: str, session_id: str) -> OAuthFlow:
-        """Use up a state, also when it does not fit: it dies at first use (RFC 9700, 4.2)."""
+        """Use up a state, even if it does not fit: each is valid only once (RFC 9700, 4.2)."""
         with self.store.write() as session:
             flow = session.get(OAuthFlow, _hash(state), with_for_update=True)
             used_before = flow is None or flow.used_at is not None
@@ -218,7 +218,7 @@ class Flow:
 
 
 def own_path(path: str | None) -> str | None:
-    """A path of this service, or None for anything that could lead elsewhere (RFC 9700, 4.11)."""
+    """Return a path of this service, or None if it could lead elsewhere (RFC 9700, 4.11)."""
     if not path or len(path) > 300 or not re.fullmatch(r"/(?![/\\])[\w/?=&.%~-]*", path):
         return None
     return path

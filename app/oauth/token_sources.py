@@ -12,12 +12,12 @@ class FixedToken:
         self._token = token
 
     def token(self) -> str:
-        """The token."""
+        """Return the token."""
         return self._token
 
     def look_for_address(self, token: str) -> None:
-        """There is no other token, and so no other address."""
+        """Do nothing: there is no other token, and so no other address."""
 
     def renewed(self, refused: str) -> str:
-        """Raise Unauthorized: there is no other."""
+        """Raise Unauthorized: there is no other token."""
         raise Unauthorized("The CRM refuses the access that it has just given.")

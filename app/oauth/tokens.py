@@ -1,4 +1,4 @@
-"""Keeps every connection's tokens: encrypted, refreshed before they expire, by one at a time."""
+"""Keeps every connection's tokens: encrypted, and refreshed in time by one process at a time."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ REVOCATION_PURPOSE = "revocations.token"
 
 
 LEASE_SLACK = 30.0
-"""Seconds that a refresh lease outlives the HTTP timeout."""
+"""Seconds by which a refresh lease outlasts the HTTP timeout."""
 
 
 POLL = (0.05, 0.5)
-"""Seconds between looks at another process's refresh: at first, at most."""
+"""Seconds between two looks at another process's refresh: first wait, longest wait."""
 
 
 ALARM_AFTER = timedelta(minutes=15)
-"""A token endpoint that has been failing for so long makes a connection `expiring`."""
+"""A token endpoint that has failed for this long makes a connection `expiring`."""
 
 
 class TokenService:
-    """Gives out access tokens that live; the only place that knows refresh tokens."""
+    """Gives out valid access tokens; the only code that knows refresh tokens."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class TokenService:
         now: Callable[[], datetime] = utcnow,
         at: Callable[[str], None] = lambda step: None,
     ) -> None:
-        """`timeout`: seconds for a token endpoint. `at` is told each step: tests break in there."""
+        """`timeout`: seconds for a token endpoint. `at` is called at each step: tests interrupt there."""
         self._store = store
         self._cipher = cipher
         self._providers = providers
@@ -66,14 +66,14 @@ class TokenService:
         self._at = at
 
     def source(self, connection_id: int, account_id: str) -> ConnectionTokens:
-        """The tokens of one connection, as an adapter wants them, while it is for that account."""
+        """The tokens of one connection for its adapter, as long as it is for that account."""
         return ConnectionTokens(self, connection_id, account_id)
 
     def token(self, connection_id: int, account_id: str = "") -> str:
-        """A token with life left, refreshed first where it is about to expire.
+        """Return a token with life left, refreshed first if it is about to expire.
 
-        Raises Unauthorized where the grant is dead, RetryLater where it cannot be refreshed now, and
-        where the connection is for another account by now than for `account_id`.
+        Raises Unauthorized if the grant is dead. Raises RetryLater if it cannot be refreshed now,
+        or if the connection is by now for another account than `account_id`.
         """
         grant = self._read(connection_id)
         if not grant.fresh(self._now()):
@@ -81,26 +81,26 @@ class TokenService:
         return grant.token_for(account_id)
 
     def renewed(self, connection_id: int, refused: str, account_id: str = "") -> str:
-        """Another token than the refused one. Raises Unauthorized or RetryLater."""
+        """Return another token than the refused one. Raises Unauthorized or RetryLater."""
         grant = self._renew(connection_id, lambda held: held.access_token == refused, spare=False)
         return grant.token_for(account_id)
 
     def look_for_address(self, connection_id: int, token: str) -> None:
         """Get a new token answer, since the account may have another address by now.
 
-        A key has none: its address is that of the provider. Raises CrmError.
+        For a key there is none: its address is that of the provider. Raises CrmError.
         """
         if not self._read(connection_id).lasting:
             self.renewed(connection_id, token)
 
     def renew_early(self, connection_id: int) -> None:
-        """Refresh a token that is still good but not for long. Raises CrmError."""
+        """Refresh a token that is still good, but not for long. Raises CrmError."""
         self._renew(connection_id, lambda held: not held.fresh(self._now(), EARLY), spare=True)
 
     def due(self) -> list[int]:
-        """Connections whose token is to be refreshed ahead of its end.
+        """Connections whose token is to be refreshed before it expires.
 
-        Those with a fault that no reconnect mends are among them: they come back by themselves.
+        This includes connections whose fault needs no reconnect: they come back by themselves.
         """
         alive = (*WORKING, ConnectionStatus.ERROR)
         with self._store.read() as session:
@@ -114,7 +114,7 @@ class TokenService:
         ]
 
     def keep(self, row: ConnectionRow, provider: Provider, answer: Any) -> None:
-        """Merge a token answer into what is stored: an answer need not repeat everything."""
+        """Merge a token answer into the stored tokens: an answer need not repeat everything."""
         held = self._grant(row).tokens if row.token_encrypted else {}
         merged = {**held, **{k: v for k, v in answer.items() if v not in (None, "", [])}}
         merged.pop("expires_at", None)
@@ -131,7 +131,7 @@ class TokenService:
         _settle(row)
 
     def _follow(self, row: ConnectionRow, provider: Provider, answer: Any) -> None:
-        """Call the host that the newest answer names, if it is the provider's own."""
+        """Use the API host that the newest answer names, if it is one of the provider's own."""
         if not row.api_base or not answer.get(provider.api_base_from or ""):
             return
         try:
@@ -144,7 +144,7 @@ class TokenService:
             row.api_base = base
 
     def replace(self, row: ConnectionRow, provider: Provider, answer: Any) -> None:
-        """Store the grant of a new consent; a refresh of the old one that is under way is void."""
+        """Store the grant of a new consent; a refresh of the old grant under way becomes void."""
         row.token_encrypted = None
         row.refresh_fence += 1
         row.refresh_until = None
@@ -159,7 +159,7 @@ class TokenService:
         _settle(row)
 
     def erase(self, session: Session, row: ConnectionRow) -> None:
-        """Erase a connection's tokens and leave its refresh token to be revoked."""
+        """Erase a connection's tokens, and leave its refresh token to be revoked."""
         refresh_token = str(self._grant(row).tokens.get("refresh_token", ""))
         row.token_encrypted, row.expires_at, row.scopes = None, None, []
         row.refresh_fence += 1
@@ -168,7 +168,7 @@ class TokenService:
         self.revoke_later(session, row, refresh_token)
 
     def revoke_later(self, session: Session, row: ConnectionRow, refresh_token: str) -> None:
-        """Leave a refresh token of a connection's provider to be revoked."""
+        """Leave a refresh token of the connection's provider to be revoked."""
         if refresh_token and self._providers[row.provider].revoke_url:
             session.add(
                 Revocation(
@@ -211,9 +211,9 @@ class TokenService:
         return bool(known and known.tokens_last and not tokens.get("refresh_token"))
 
     def _renew(self, connection_id: int, needed: Callable[[Grant], bool], spare: bool) -> Grant:
-        """Refresh unless somebody else has; wait for a refresh that is under way elsewhere.
+        """Refresh unless another process has; wait for a refresh that another one has under way.
 
-        `spare`: the token at hand may be used as long as it lives.
+        `spare`: the present token may be used as long as it lives.
         """
         deadline = time.monotonic() + self._timeout + LEASE_SLACK
         pause = POLL[0]
@@ -232,7 +232,7 @@ class TokenService:
             fence = self._take_lease(connection_id, needed)
             if fence is not None:
                 if self._refresh(connection_id, fence, spare):
-                    # However short it lives: asking again would not make it longer.
+                    # However short the new token lives: asking again would not make it live longer.
                     return self._read(connection_id)
                 continue
             if usable:
@@ -242,7 +242,7 @@ class TokenService:
         raise RetryLater("Another process's token refresh does not end.")
 
     def _take_lease(self, connection_id: int, needed: Callable[[Grant], bool]) -> int | None:
-        """Become the one who refreshes; None where another one is or has just been at it."""
+        """Become the process that refreshes; None if another one is, or has just finished."""
         now = self._now()
         until = now + timedelta(seconds=self._timeout + LEASE_SLACK)
         with self._store.write() as session:
@@ -250,8 +250,9 @@ class TokenService:
                 update(ConnectionRow)
                 .where(
                     ConnectionRow.id == connection_id,
-                    # One that ends further ahead than any machine's clock explains was taken before
-                    # a clock went back. Another machine's is waited for: two refreshes end a grant.
+                    # A lease that ends further ahead than clock differences explain was taken
+                    # before a clock was set back. A lease of another machine is waited for: two
+                    # refreshes end a grant.
                     or_(
                         ConnectionRow.refresh_until.is_(None),
                         ConnectionRow.refresh_until < now,
@@ -270,9 +271,9 @@ class TokenService:
         return fence
 
     def _refresh(self, connection_id: int, fence: int, spare: bool) -> bool:
-        """Call the provider without holding the database; store what it gave before it is used.
+        """Call the provider outside of any transaction; store its answer before it is used.
 
-        False where nothing was stored and the stored state says what is to be done.
+        False if nothing was stored; the stored state then says what to do next.
         """
         grant = self._mark_sent(connection_id, fence)
         if grant is None:
@@ -311,26 +312,26 @@ class TokenService:
         with self._store.write() as session:
             row = session.get_one(ConnectionRow, connection_id, with_for_update=True)
             if row.status == ConnectionStatus.DISCONNECTED or not row.token_encrypted:
-                # Disconnected meanwhile: what was just given must not live on.
+                # Disconnected meanwhile: the new refresh token must not stay valid.
                 self.revoke_later(session, row, str(answer.get("refresh_token", "")))
                 return
             mine = row.refresh_fence == fence
             if not mine and self._grant(row).tokens.get("refresh_token") != sent:
                 return  # another process or a reconnect has stored something newer
             if row.refresh_failures:
-                # Its drain was paused for as long as the token endpoint was to be left alone.
+                # The drain was paused for as long as the token endpoint was to be left alone.
                 row.pause_until = None
             self.keep(row, provider, answer)
             if mine:
                 row.refresh_until = None
-            # Also where the grant was called dead since its answer was late.
+            # This also repairs a grant that was declared dead because its answer came late.
             mended = (Problem.SETUP, Problem.GRANT)
             if row.status == ConnectionStatus.EXPIRING or row.problem in mended:
                 set_status(session, row, ConnectionStatus.ACTIVE, self._now())
         log.info("token_refreshed", connection_id=connection_id, provider=provider.name)
 
     def _refused(self, connection_id: int, fence: int, sent: str, reason: str) -> None:
-        """Look at the stored set again before a grant counts as dead: another may have renewed it."""
+        """Look at the stored tokens before a grant counts as dead: another process may have renewed."""
         with self._store.write() as session:
             row = session.get_one(ConnectionRow, connection_id, with_for_update=True)
             if row.refresh_fence != fence:
@@ -359,7 +360,7 @@ class TokenService:
     def _postpone(
         self, connection_id: int, fence: int, error: exchange.SetupError | RetryLater
     ) -> None:
-        """Leave the token endpoint alone for a while; the connection goes on while it can."""
+        """Leave the token endpoint alone for a while; the connection works as long as it can."""
         now = self._now()
         with self._store.write() as session:
             row = session.get_one(ConnectionRow, connection_id, with_for_update=True)
@@ -381,7 +382,7 @@ class TokenService:
         error: exchange.SetupError | RetryLater,
         now: datetime,
     ) -> None:
-        """Say what a failed refresh means for the connection's status."""
+        """Set the connection's status after a failed refresh."""
         since = row.refresh_failing_since or now
         alive = row.expires_at is not None and row.expires_at > now
         if row.status not in WORKING and row.problem != Problem.SETUP:
@@ -413,11 +414,11 @@ class ConnectionTokens:
         return self._service.renewed(self._connection_id, refused, self._account_id)
 
     def look_for_address(self, token: str) -> None:
-        """Refresh: the answer names the account's address, which is kept with the connection."""
+        """Refresh: the answer names the account's address, which is stored with the connection."""
         self._service.look_for_address(self._connection_id, token)
 
 
 def _settle(row: ConnectionRow) -> None:
-    """A definite answer came: nothing is in doubt, nothing is postponed."""
+    """Note a definite answer: no refresh is in doubt or postponed any more."""
     row.refresh_sent_at = row.refresh_failing_since = row.refresh_retry_at = None
     row.refresh_failures = 0

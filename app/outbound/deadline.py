@@ -1,6 +1,6 @@
-"""The end of an outside call: one deadline for all of it, however slowly the other side speaks.
+"""The end of an outside call: one deadline for the whole call, however slow the other side is.
 
-A socket's own timeout is for one read. Whoever sends a byte a second never reaches it.
+A socket's own timeout is for one read: a server that sends a byte a second never reaches it.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ class Call:
     """One outside call of this thread. When its time is over, its connections are shut down."""
 
     def __init__(self, seconds: float) -> None:
-        """`seconds`: how long connecting, sending and reading may take in all."""
+        """`seconds`: how long connecting, sending and reading may take in total."""
         self._seconds = seconds
         self._lines: dict[socket.socket, socket.socket] = {}
-        """Line of a connection -> the call's own handle on it: an answer without a length is read
-        on after http.client has closed the connection."""
+        """Connection's socket -> the call's own handle on it. An answer without a length is still
+        read after http.client has closed the connection."""
         self._lock = threading.Lock()
         self._before: Call | None = None
         self.ends_at = 0.0
         self.over = False
-        """Whether it was ended since it took too long."""
+        """Whether the call was ended because it took too long."""
         self.done = False
 
     def __enter__(self) -> Call:
@@ -54,9 +54,9 @@ class Call:
             self._lines.clear()
 
     def use(self, line: socket.socket) -> None:
-        """Take in a connection that the call goes over; shut it at once where time is over.
+        """Add a connection that the call uses; shut it down at once if the time is over.
 
-        It is one of the call around this one as well.
+        The connection belongs to the call around this one as well.
         """
         if self._before:
             self._before.use(line)
@@ -77,13 +77,13 @@ class Call:
 
 
 def current_call() -> Call | None:
-    """The outside call that this thread makes at the moment."""
+    """The outside call that this thread is making."""
     call: Call | None = getattr(_current, "call", None)
     return call
 
 
 def _shut(line: socket.socket) -> None:
-    # It may be closed already: then nothing waits on it.
+    # It may be closed already; then nothing waits on it.
     with suppress(OSError):
         line.shutdown(socket.SHUT_RDWR)
 
@@ -98,7 +98,7 @@ class _Watchdog:
         self._thread: threading.Thread | None = None
 
     def watch(self, call: Call) -> None:
-        """End a call at its deadline, unless it is done before."""
+        """End a call at its deadline, unless it is done by then."""
         with self._changed:
             first = not self._calls or call.ends_at < self._calls[0][0]
             heapq.heappush(self._calls, (call.ends_at, next(self._number), call))
@@ -111,7 +111,7 @@ class _Watchdog:
     def _run(self) -> None:
         while True:
             with self._changed:
-                # What is done long before its deadline need not be kept until then.
+                # A call that is done long before its deadline need not be kept until then.
                 while self._calls and self._calls[0][2].done:
                     heapq.heappop(self._calls)
                 if not self._calls:
@@ -129,7 +129,7 @@ _watchdog = _Watchdog()
 
 
 def _after_fork() -> None:
-    """A child process has none of its parent's threads."""
+    """Start anew in a child process, which has none of its parent's threads."""
     global _watchdog  # noqa: PLW0603 - one watchdog a process
     _watchdog = _Watchdog()
 

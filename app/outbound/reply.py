@@ -1,4 +1,4 @@
-"""What came back from the outside: read up to a bound, parsed, and taken only in the shape asked for."""
+"""Answers from outside: read up to a limit, parsed, and accepted only in the expected shape."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ import urllib3
 from app.domain.errors import Unreadable
 
 MOST_BYTES = 8 * 1024 * 1024
-"""Bytes of an answer, decompressed. The largest that is known to be right, a schema of thousands of
-fields, is a third of that."""
+"""The most bytes of an answer, decompressed. The largest known valid answer, a schema of
+thousands of fields, is a third of that."""
 MOST_TOKEN_BYTES = 256 * 1024
-"""Likewise of a token endpoint's answer."""
+"""The same for a token endpoint's answer."""
 MOST_SIGNS = 400_000
-"""Brackets and commas in an answer: each may cost a hundred bytes once it is parsed."""
+"""The most brackets and commas in an answer: each may cost a hundred bytes once parsed."""
 PIECE = 64 * 1024
 LONGEST_WAIT = 86_400.0
-"""Seconds that a header may ask to wait; more is no sensible answer, and is looked at again then."""
+"""The most seconds that a header may ask to wait; after that the CRM is called again anyway."""
 LONGEST_NUMBER = 9
-"""Digits of a number in a header."""
+"""The most digits of a number in a header."""
 Json = dict[str, Any]
 T = TypeVar("T")
 
 
 def read_body(raw: urllib3.BaseHTTPResponse, most_bytes: int = MOST_BYTES) -> bytes:
-    """The body of an answer, decompressed. Raises Unreadable where it is larger than `most_bytes`."""
+    """The body of an answer, decompressed. Raises Unreadable if it is larger than `most_bytes`."""
     encoding = str(raw.headers.get("content-encoding") or "").strip().lower()
     told = raw.headers.get("content-length") or ""
     if header_number(told) is not None and int(told) > most_bytes:
@@ -51,7 +51,7 @@ def read_body(raw: urllib3.BaseHTTPResponse, most_bytes: int = MOST_BYTES) -> by
 
 
 def _decoded(raw: urllib3.BaseHTTPResponse, encoding: str, most_bytes: int) -> Iterator[bytes]:
-    """Pieces of the body; of what is compressed never more than a piece is unpacked at a time."""
+    """Pieces of the body; a compressed body is unpacked at most one piece at a time."""
     pieces = _raw_pieces(raw, most_bytes)
     if encoding in ("", "identity"):
         yield from pieces
@@ -82,7 +82,7 @@ def _raw_pieces(raw: urllib3.BaseHTTPResponse, most_bytes: int) -> Iterator[byte
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer that was read whole."""
+    """An answer that was read completely."""
 
     status: int
     headers: Mapping[str, str]
@@ -91,26 +91,26 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """The body's first characters, for people: whatever its encoding."""
+        """The body's first characters, for people, in whatever encoding it is."""
         return self.body[:4000].decode("utf-8", "replace")
 
     def json(self) -> Any:
-        """The body as JSON. Raises Unreadable where it is none, or too large once it is parsed."""
+        """The body as JSON. Raises Unreadable if it is none, or is too large once parsed."""
         return parse(self.body)
 
 
 def reply_of(raw: urllib3.BaseHTTPResponse, most_bytes: int = MOST_BYTES) -> Reply:
-    """Read an answer whole. Raises Unreadable."""
+    """Read an answer completely. Raises Unreadable."""
     return Reply(raw.status, lowered(raw.headers), read_body(raw, most_bytes))
 
 
 def lowered(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers by their names in lower case, the values bounded."""
+    """Headers by lower-case name, with each value cut to a limit."""
     return {str(name).lower(): str(value)[:1000] for name, value in headers.items()}
 
 
 def parse(body: bytes) -> Any:
-    """Parse JSON of bounded cost. Raises Unreadable; NaN and the like are no JSON."""
+    """Parse JSON at a limited cost. Raises Unreadable; NaN and the like are no JSON."""
     if sum(body.count(sign) for sign in (b"[", b"{", b",")) > MOST_SIGNS:
         raise Unreadable("The answer has more parts than any answer should have.")
     try:
@@ -124,26 +124,26 @@ def _refuse(name: str) -> None:
 
 
 def an_object(value: Any, what: str = "The answer") -> Json:
-    """A value that has to be an object. Raises Unreadable."""
+    """Return a value that must be an object. Raises Unreadable."""
     if not isinstance(value, dict):
         raise Unreadable(f"{what} is not an object.")
     return value
 
 
 def a_list(value: Any, what: str = "The answer") -> list[Any]:
-    """A value that has to be a list. Raises Unreadable."""
+    """Return a value that must be a list. Raises Unreadable."""
     if not isinstance(value, list):
         raise Unreadable(f"{what} is not a list.")
     return value
 
 
 def objects(value: Any, what: str = "The answer") -> list[Json]:
-    """A value that has to be a list of objects. Raises Unreadable."""
+    """Return a value that must be a list of objects. Raises Unreadable."""
     return [an_object(item, f"An entry of {what}") for item in a_list(value, what)]
 
 
 def part(value: Any, key: str) -> Any:
-    """What stands under a key that has to be there, and be something. Raises Unreadable."""
+    """The value of a key that must exist and must not be null. Raises Unreadable."""
     found = an_object(value).get(key)
     if found is None:
         raise Unreadable(f"The answer has no {key}.")
@@ -151,7 +151,7 @@ def part(value: Any, key: str) -> Any:
 
 
 def rows(value: Any, key: str) -> list[Json]:
-    """The list of objects under a key that has to be there. Raises Unreadable."""
+    """The list of objects of a key that must exist. Raises Unreadable."""
     return objects(part(value, key), key)
 
 
@@ -166,7 +166,7 @@ def an_id(value: Any, key: str = "id") -> str:
 
 
 def a_text(value: Any, key: str) -> str:
-    """The text under a key that has to be there; numbers count as text. Raises Unreadable."""
+    """The text of a key that must exist; numbers count as text. Raises Unreadable."""
     found = part(value, key)
     if isinstance(found, bool) or not isinstance(found, (str, int, float)):
         raise Unreadable(f"The answer's {key} is no text.")
@@ -174,20 +174,20 @@ def a_text(value: Any, key: str) -> str:
 
 
 def some_text(value: Mapping[str, Any], key: str) -> str:
-    """The text under a key that may be missing; empty for what is none."""
+    """The text of a key that may be missing; empty if it is no text."""
     found = value.get(key)
     plain = isinstance(found, (str, int, float)) and not isinstance(found, bool)
     return str(found) if plain else ""
 
 
 def some_object(value: Any, key: str) -> Json:
-    """The object under a key that may be missing; empty for what is none."""
+    """The object of a key that may be missing; empty if it is no object."""
     found = value.get(key) if isinstance(value, dict) else None
     return found if isinstance(found, dict) else {}
 
 
 def some_objects(value: Any, key: str) -> list[Json]:
-    """The objects of a list under a key that may be missing."""
+    """The objects in the list of a key that may be missing."""
     found = value.get(key) if isinstance(value, dict) else None
     return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
@@ -200,7 +200,7 @@ def header_number(text: object) -> int | None:
 
 
 def seconds_asked(text: object) -> float | None:
-    """Seconds that a Retry-After asks for, as a number or a date: 0 to LONGEST_WAIT, or None."""
+    """The seconds that a Retry-After asks for, as a number or a date: 0 to LONGEST_WAIT, or None."""
     value = str(text or "").strip()[:100]
     number = header_number(value)
     if number is not None:

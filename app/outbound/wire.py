@@ -1,6 +1,6 @@
-"""Connections to the outside: they end at the call's deadline, and send nothing that is not ours.
+"""Connections to the outside: they end at the call's deadline and send only while the lease holds.
 
-Every outgoing call of this service goes over one of these two: `watch` for a urllib3 pool, and
+Every outgoing call of this service uses one of these two: `watch` for a urllib3 pool, and
 BoundedTransport for a requests session.
 """
 
@@ -20,14 +20,14 @@ from app.outbound.deadline import current_call
 from app.outbound.reply import MOST_BYTES, read_body
 
 PIECE = 16 * 1024
-"""Bytes that go out between two looks: a CRM does nothing before it has the last of a request."""
+"""Bytes sent between two checks: a CRM does nothing before it has the end of a request."""
 
 
 def watch(pools: PoolManager, gate: RateLimiter) -> None:
-    """Let connections ask the gate right before every piece of a request, and raise what it raises.
+    """Have connections ask the gate before every piece of a request, and raise what it raises.
 
-    The look at the gate that waits for an allowance is some milliseconds older. A process that is
-    stopped in these, and woken after its lease has passed on, would double a record here.
+    The gate's check while waiting for an allowance is some milliseconds older. A process that is
+    stopped in this gap, and continues after its lease has passed on, would duplicate a record here.
     """
     plain = {"ConnectionCls": _watched(HTTPConnection, gate)}
     secure = {"ConnectionCls": _watched(HTTPSConnection, gate)}
@@ -39,7 +39,7 @@ def watch(pools: PoolManager, gate: RateLimiter) -> None:
 
 def _watched(kind: type[HTTPConnection], gate: RateLimiter) -> type[HTTPConnection]:
     def new_connection(self: Any) -> socket.socket:
-        # A second handle on the same line: TLS takes the first one over.
+        # A second handle on the same socket: TLS takes over the first one.
         line = kind._new_conn(self)
         self.line = line.dup()
         _use(self)
@@ -53,7 +53,7 @@ def _watched(kind: type[HTTPConnection], gate: RateLimiter) -> type[HTTPConnecti
 
     def send(self: Any, data: bytes) -> None:
         if self.sock is None:
-            # What takes long comes before the look.
+            # Connecting takes long, so it comes before the check.
             self.connect()
         _use(self)
         for start in range(0, len(data), PIECE):
@@ -72,7 +72,7 @@ def _use(connection: Any) -> None:
 
 
 class BoundedTransport(HTTPAdapter):
-    """The transport of a requests session: asks a gate, and reads no more than it may of an answer."""
+    """The transport of a requests session: asks a gate and limits how much of an answer is read."""
 
     def __init__(
         self, gate: RateLimiter | None = None, at_once: int = 1, most_bytes: int = MOST_BYTES
@@ -89,15 +89,16 @@ class BoundedTransport(HTTPAdapter):
         watch(self.poolmanager, self._gate)
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> ProxyManager:
-        """Make, or give, the pool for a proxy."""
+        """Make or return the pool for a proxy."""
         manager: ProxyManager = super().proxy_manager_for(*args, **kwargs)
         watch(manager, self._gate)
         return manager
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
-        """Send a request and read the whole answer. Raises Unreadable for one that is too large.
+        """Send a request and read the whole answer. Raises Unreadable if it is too large.
 
-        Nobody follows a redirect, and requests fails over an address that is none: it does not see it.
+        No redirect is followed. `Location` is removed, because requests fails on an invalid
+        address.
         """
         kwargs |= self._settings_for(urlsplit(str(request.url)))
         response = super().send(request, *args, **kwargs)
@@ -111,9 +112,9 @@ class BoundedTransport(HTTPAdapter):
         return response
 
     def _settings_for(self, url: SplitResult) -> dict[str, Any]:
-        """The proxies and the certificates that the environment names for a host, read once.
+        """The proxies and certificates that the environment names for a host, read once.
 
-        Requests reads the whole environment for every call, which costs more than the call.
+        Requests would read the whole environment for every call, which costs more than the call.
         """
         host = f"{url.scheme}://{url.netloc}"
         if host not in self._surroundings:
@@ -126,7 +127,7 @@ class BoundedTransport(HTTPAdapter):
 def bounded_session(
     gate: RateLimiter | None = None, at_once: int = 1, most_bytes: int = MOST_BYTES
 ) -> requests.Session:
-    """A requests session that keeps these bounds and takes nothing from the environment's netrc."""
+    """A requests session within these limits, which takes nothing from the environment's netrc."""
     session = requests.Session()
     bound(session, gate, at_once, most_bytes)
     return session
@@ -138,7 +139,7 @@ def bound(
     at_once: int = 1,
     most_bytes: int = MOST_BYTES,
 ) -> None:
-    """Let a session keep these bounds."""
+    """Give a session these limits."""
     session.trust_env = False
     session.headers["Accept-Encoding"] = "gzip, deflate"
     for scheme in ("https://", "http://"):

@@ -1,4 +1,4 @@
-"""API keys: shown once, kept as a hash; a key signs a person in and a script too."""
+"""API keys: shown once, stored as a hash; a key signs in a person, and a script too."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def new_key() -> str:
 
 
 def key_hash(key: str) -> str:
-    """What is stored of a key. A plain hash is enough for 192 random bits."""
+    """The stored form of a key. A plain hash is enough for 192 random bits."""
     return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()

@@ -1,4 +1,4 @@
-"""Encrypts what must not lie open in the database: AES-256-GCM under a key id, keys rotate."""
+"""Encrypts sensitive data in the database: AES-256-GCM under a key id; keys can be rotated."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ NONCE_BYTES = 12
 
 
 class UnreadableSecret(Exception):
-    """Data was encrypted under a key that ENCRYPTION_KEYS does not hold, or was tampered with."""
+    """Data was encrypted with a key that ENCRYPTION_KEYS does not hold, or was tampered with."""
 
 
 class Cipher:
-    """Encrypts with the newest key and decrypts with any that is still listed."""
+    """Encrypts with the newest key and decrypts with any key that is still listed."""
 
     HEAD = len(PREFIX) + 10
-    """Characters of a box that name its format and its key."""
+    """The number of characters at the start of a box that name its format and its key."""
 
     def __init__(self, keys: tuple[str, ...]) -> None:
-        """Take the keys of ENCRYPTION_KEYS, newest first; raise ValueError where there is none."""
+        """Take the keys of ENCRYPTION_KEYS, newest first; raise ValueError if there is none."""
         if not keys:
             raise ValueError("ENCRYPTION_KEYS holds no key")
         self._keys = {_key_id(key): AESGCM(_derive(key, "data")) for key in reversed(keys)}
         self.newest = _key_id(keys[0])
-        """Id of the key that new data is written with."""
+        """Id of the key that encrypts new data."""
 
     @property
     def key_ids(self) -> set[str]:
@@ -38,17 +38,17 @@ class Cipher:
 
     @property
     def prefix(self) -> str:
-        """What every box of the newest key begins with."""
+        """The text with which every box of the newest key begins."""
         return f"{PREFIX}.{self.newest}."
 
     def encrypt(self, text: str, purpose: str) -> str:
-        """Encrypt text; it can only be read again for the same purpose (a table and a column)."""
+        """Encrypt text; it can only be decrypted for the same purpose (a table and a column)."""
         nonce = os.urandom(NONCE_BYTES)
         box = self._keys[self.newest].encrypt(nonce, text.encode(), purpose.encode())
         return f"{self.prefix}{base64.urlsafe_b64encode(nonce + box).decode()}"
 
     def decrypt(self, box: str, purpose: str) -> str:
-        """Decrypt what encrypt gave. Raises UnreadableSecret naming the variable to look at."""
+        """Decrypt a box from `encrypt`. Raises UnreadableSecret, which names the variable to check."""
         try:
             prefix, key_id, payload = box.split(".", 2)
             raw = base64.urlsafe_b64decode(payload)

@@ -1,4 +1,4 @@
-"""Checks that a webhook is meetergo's own: four schemes, several secrets, constant time."""
+"""Checks that a webhook comes from meetergo: four schemes, several secrets, constant time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import datetime
 from standardwebhooks.webhooks import Webhook
 
 TOLERANCE = 300
-"""Seconds that a timestamp may differ from now, either way."""
+"""Seconds by which a timestamp may differ from now, either way."""
 
 
 class BadSignature(Exception):
@@ -20,7 +20,7 @@ class BadSignature(Exception):
 def verify_body(secrets: Iterable[str], header: str | None, body: bytes) -> str:
     """Scheme `body`: `sha256=<hex>` (prefix optional), HMAC-SHA256 of the raw body.
 
-    Like its siblings it gives the secret that fits and raises BadSignature where none does.
+    Like the other schemes, it returns the secret that fits and raises BadSignature if none does.
     """
     return _verify(secrets, header, body)
 
@@ -56,7 +56,7 @@ def verify_token(secrets: Iterable[str], token: str | None) -> str:
 
 
 def sign_body(secret: str, body: bytes) -> str:
-    """What a sender puts into the header under scheme `body`."""
+    """The value that a sender puts into the header under scheme `body`."""
     return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
@@ -67,7 +67,7 @@ def _verify(secrets: Iterable[str], header: str | None, message: bytes) -> str:
 
 
 def _the_one(expected: list[tuple[str, str]], given: str) -> str:
-    """The secret whose text was given. Every one is compared: the time says nothing of which."""
+    """The secret whose text was given. All are compared, so the time does not reveal which."""
     sent = given.encode("utf-8", "replace")
     fits = [secret for secret, text in expected if hmac.compare_digest(sent, text.encode())]
     if not fits:
