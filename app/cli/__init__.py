@@ -154,7 +154,7 @@ def _connections(services: Services) -> AppGroup:
         provider = services.providers.get(crm)
         if provider is None:
             raise click.ClickException(f"There is no CRM {crm!r}.")
-        # Never an argument: those stand in the list of processes and in the shell's history.
+        # Never an argument: the list of processes and the shell's history show arguments.
         words = provider.key.title if provider.key else "key"
         piped = not sys.stdin.isatty()
         key = sys.stdin.readline() if piped else click.prompt(words, hide_input=True)

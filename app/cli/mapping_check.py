@@ -1,4 +1,4 @@
-"""`flask mappings check`: is a file good, for the language and for an account?"""
+"""`flask mappings check`: whether a file is correct, for the language and for an account."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ def _check_files(services: Services, file: Path | None) -> None:
 
 
 def crm_of(services: Services, file: Path) -> str:
-    """The CRM that a file is for: the one that it names, or nearly; else the one it is called after.
+    """The CRM of a file: the one that it names, or nearly names; else the one of the file's name.
 
-    A slip in its name is told when the file is read, with all the others.
+    A misspelt name is reported when the file is read, with all other mistakes.
     """
     text = file.read_text("utf-8", errors="replace")
     said = re.search(r"^\W*crm\W+(\w+)", text, re.M)
@@ -117,7 +117,7 @@ def _check_account(
 
 
 def _provision(adapter: Adapter, missing: list[NewField], yes: bool) -> bool:
-    """Make the custom fields that a person agrees to, or all; whether any was made."""
+    """Make the custom fields that a person agrees to, or all; return whether any was made."""
     wanted = missing if yes else _ask_for(missing)
     if yes:
         _show_new(wanted)
@@ -133,7 +133,7 @@ def _show_new(fields: Sequence[NewField]) -> None:
 
 
 def _ask_for(fields: list[NewField]) -> list[NewField]:
-    """Let somebody say yes, or give one of the fields another type first; nothing for no."""
+    """Let a person agree, or give a field another type first; return none if the answer is no."""
     _show_new(fields)
     click.echo(f"Another type? Answer {fields[0].object}.{fields[0].name}: one of a list: A, B")
     while True:

@@ -77,7 +77,7 @@ def _record_differences(
     for field in dict.fromkeys([*left.fields, *right.fields]):
         old, new = left.fields.get(field), right.fields.get(field)
         rules = (left.rules.get(field, ""), right.rules.get(field, ""))
-        # Nothing is written of a field that is empty, unless it may wipe one.
+        # An empty field is not written, unless the rule may clear it.
         idle = blank(old) and blank(new) and WriteRule.ALWAYS not in rules
         if old != new and not idle:
             yield field, _words(old), _words(new)

@@ -1,4 +1,4 @@
-"""What the commands on mapping files share."""
+"""Code that the commands on mapping files share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_file(path: Path, crm: str) -> MappingText:
 
 
 def must_fit(mapping: Mapping, file: Path | None, shape: CrmShape, directory: Directory) -> None:
-    """What the account would refuse is said instead of being shown as a plan."""
+    """Report what the account would refuse, instead of showing it as a plan."""
     if file:
         text = read_file(file, mapping.crm)
         complain(text, shape, directory)
@@ -48,14 +48,14 @@ def load_for(services: Services, file: Path, crm: str) -> Mapping:
 
 
 def fail_on(problems: Sequence[str]) -> None:
-    """End with exit code 1 where a booking would fail, once everything has been shown."""
+    """End with exit code 1 if a booking would fail, once everything has been shown."""
     if problems:
         click.echo(f"{len(problems)} of the bookings would fail.", err=True)
         raise SystemExit(1)
 
 
 def connection_row(services: Services, connection_id: int) -> ConnectionRow:
-    """A connection by its number; ends the command where there is none."""
+    """A connection by its number; ends the command if there is none."""
     row = Overview(services.store, services.cipher).connection(connection_id)
     if row is None:
         raise click.ClickException(f"There is no connection {connection_id}.")

@@ -1,4 +1,4 @@
-"""How the commands on mapping files say what is wrong, and end."""
+"""How the commands on mapping files report what is wrong, and end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.mapping.provision import Seen as Answers
 
 
 def end(mistakes: Sequence[str], warnings: Sequence[str]) -> None:
-    """Say what is wrong, and apart from it what may only be new; exit 1 where something is wrong."""
+    """Print mistakes and, separately, warnings, which may only be news; exit 1 on mistakes."""
     if mistakes:
         click.echo("Error: " + "\n".join(mistakes), err=True)
     for line in warnings:
@@ -25,7 +25,7 @@ def end(mistakes: Sequence[str], warnings: Sequence[str]) -> None:
 def complain(
     text: MappingText, shape: CrmShape, directory: Directory, answers: Answers | None = None
 ) -> list[Complaint]:
-    """Note what the account speaks against, and give it."""
+    """Note where the file does not fit the account, and return these complaints."""
     if text.mapping is None:
         return []
     found = check_against(text.mapping, shape, directory, answers)

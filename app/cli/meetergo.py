@@ -1,4 +1,4 @@
-"""`flask backfill | reconcile | webhooks …`: what is done at meetergo itself."""
+"""`flask backfill | reconcile | webhooks …`: the commands that work at meetergo itself."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from config.settings import SignatureScheme
 SOURCE = click.option("--source", default=DEFAULT_SOURCE, show_default=True, help="Workspace.")
 Answer = TypeVar("Answer")
 LONGEST_WAIT = 60.0
-"""Seconds: meetergo counts by the minute."""
+"""Seconds: meetergo counts calls by the minute."""
 
 
 def register_meetergo(app: Flask, services: Services) -> None:
@@ -141,7 +141,7 @@ def _webhooks(services: Services) -> AppGroup:
 
 
 def _register(services: Services, source: str, forms: bool) -> None:
-    """Let meetergo post to our address: one webhook, changed where it is another, the rest removed."""
+    """Have meetergo post to our address: keep or change one webhook, remove our other ones."""
     address = _address(services, source)
     if not address.startswith("https://"):
         raise click.ClickException("meetergo posts to https only: set PUBLIC_URL.")
@@ -150,7 +150,7 @@ def _register(services: Services, source: str, forms: bool) -> None:
     there = _client_call(client.webhooks)
     ours = _ours(services, source, there)
     mine = next((row for row in ours if row.get("endpoint") == address), None)
-    # One that has another secret in its address is changed, and what is left over goes.
+    # A webhook with another secret in its address is changed; any further one of ours is removed.
     mine = mine or next(iter(ours), None)
     if mine is None and len(there) >= MOST_WEBHOOKS:
         raise click.ClickException(
@@ -186,7 +186,7 @@ def _client(services: Services, source: str) -> MeetergoClient:
 def _ours(
     services: Services, source: str, rows: Iterable[Mapping[str, Any]]
 ) -> list[Mapping[str, Any]]:
-    """The webhooks that post to this service for a source, whatever secret stands in their address."""
+    """A source's webhooks that post to this service, whatever secret is in their address."""
     base = f"{services.settings.public_url}/webhooks/meetergo"
     exact = {f"{base}/{source}"} | ({base} if source == DEFAULT_SOURCE else set())
     return [
@@ -197,7 +197,7 @@ def _ours(
 
 
 def _address(services: Services, source: str) -> str:
-    """Where meetergo is to post to; with url-token the newest secret is its last part."""
+    """The address to which meetergo has to post; with url-token it ends in the newest secret."""
     try:
         rules = services.sources.rules(source)
     except UnknownSource:
@@ -212,6 +212,6 @@ def _address(services: Services, source: str) -> str:
 
 
 def _hidden(services: Services, address: str) -> str:
-    """An address without the token that may stand in it."""
+    """An address without the token that it may hold."""
     own = re.escape(services.settings.public_url)
     return re.sub(rf"^({own}/webhooks/meetergo/[^/]+/).+", r"\1…", address)

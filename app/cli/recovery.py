@@ -1,4 +1,4 @@
-"""`flask deliveries … | secrets …`: what failed and is tried again, and what webhooks are signed with."""
+"""`flask deliveries … | secrets …`: failed deliveries and new tries, and the webhook secrets."""
 
 from __future__ import annotations
 

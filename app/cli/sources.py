@@ -1,4 +1,4 @@
-"""`flask sources`: the meetergo workspaces, and what each proves itself and is asked with."""
+"""`flask sources`: the meetergo workspaces, how their webhooks are verified, and their keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may see and do things: people sign in with an API key, scripts send it as a Bearer token."""
+"""Who may see and do what: people sign in with an API key, scripts send it as a Bearer token."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from app.services.sessions import Person
 P = ParamSpec("P")
 R = TypeVar("R")
 SESSION_ID = "id"
-"""What the cookie holds: a random id that names a row, nothing else."""
+"""The cookie's only content: a random id that names a row."""
 
 
 class Cookies(SecureCookieSessionInterface):
-    """Flask's signed cookies, where one of another shape is none."""
+    """Flask's signed cookies; a cookie of another shape counts as none."""
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
-        """The session that a cookie holds, or an empty one."""
+        """The session in a cookie, or an empty one."""
         try:
             return super().open_session(app, request)
         except Exception:
-            # It is signed with our key and yet not ours: whatever it holds, nobody is signed in by it.
+            # It is signed with our key but is not ours: whatever it holds, it signs nobody in.
             return self.session_class()
 
 
@@ -63,13 +63,13 @@ def sign_out() -> None:
 
 
 def me() -> Person:
-    """Who is signed in; only in a view that signed_in guards."""
+    """The person who is signed in; only in a view that `signed_in` guards."""
     found: Person = g.person
     return found
 
 
 def signed_in(view: Callable[P, R]) -> Callable[P, R | WerkzeugResponse]:
-    """Let a view be seen only by who is signed in; forms must carry the session's token."""
+    """Open a view only to people who are signed in; forms must carry the session's token."""
 
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R | WerkzeugResponse:
@@ -87,7 +87,7 @@ def signed_in(view: Callable[P, R]) -> Callable[P, R | WerkzeugResponse]:
 
 
 def bearer(view: Callable[P, R]) -> Callable[P, R]:
-    """Let an API view be called only with `Authorization: Bearer <key>`."""
+    """Open an API view only to calls with `Authorization: Bearer <key>`."""
 
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:

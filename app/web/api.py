@@ -19,7 +19,7 @@ blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 MAX_LIMIT = 200
 MAX_OFFSET = 10_000_000
 ACTOR = "api"
-"""Who the audit log says it was."""
+"""The actor in the audit log."""
 
 
 @blueprint.get("/bookings")
@@ -56,7 +56,7 @@ def preview(key: str) -> Response:
 @blueprint.post("/bookings/<path:key>/outcome")
 @bearer
 def outcome(key: str) -> Response:
-    """Say how the meeting went, or take it back with null; the CRMs follow."""
+    """Note how the meeting went, or take that back with null; the CRMs follow."""
     found = find_booking(key).booking
     body = _json()
     said = body.get("outcome", "") if isinstance(body, dict) else ""
@@ -73,14 +73,14 @@ def outcome(key: str) -> Response:
 @blueprint.get("/sources")
 @bearer
 def sources() -> Response:
-    """The meetergo workspaces and how they are."""
+    """The meetergo workspaces and their states."""
     return jsonify(sources=[view.as_json() for view in services().sources.views()])
 
 
 @blueprint.get("/connections")
 @bearer
 def connections() -> Response:
-    """The CRM accounts and how they are."""
+    """The CRM accounts and their states."""
     every = overview().connections()
     views = (overview().connection_view(row, services().providers[row.provider]) for row in every)
     return jsonify(connections=[asdict(view) for view in views])

@@ -1,4 +1,4 @@
-"""The API in OpenAPI 3.1: what it answers is described by the types that it answers with."""
+"""The API in OpenAPI 3.1, described by the types of its answers."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ _PLACE = "#/components/schemas/{model}"
 
 
 def describe(most_bookings: int) -> dict[str, Any]:
-    """The description of the API. `most_bookings`: of one answer."""
+    """Return the description of the API. `most_bookings`: the most in one answer."""
     number = {"in": "query", "schema": {"type": "integer", "minimum": 0}}
     limit = {"type": "integer", "minimum": 1, "maximum": most_bookings}
     state = {"type": "string", "enum": [state.value for state in DeliveryState]}
@@ -140,14 +140,14 @@ def describe(most_bookings: int) -> dict[str, Any]:
 
 
 class _AllThere(GenerateJsonSchema):
-    """A field is in every answer, whether or not its type gives it a value by itself."""
+    """Marks every field as required: an answer holds each field, even one with a default."""
 
     def field_is_required(self, field: Any, total: bool) -> bool:
         return True
 
 
 def _schemas() -> dict[str, Any]:
-    """JSON Schema of every type that is sent or taken, by its name."""
+    """JSON Schema of every type that the API sends or accepts, by name."""
     kinds: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
         (OutcomeRequest.__name__, "validation", TypeAdapter(OutcomeRequest)),
         *((kind.__name__, "serialization", TypeAdapter(kind)) for kind in _ANSWERS),

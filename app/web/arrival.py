@@ -1,7 +1,7 @@
-"""Tells from the bytes of one HTTP request whether it is here whole; it reads no socket itself.
+"""Tells from the bytes of one HTTP request whether it has arrived; it reads no socket itself.
 
-Whether a request is good is for gunicorn's parser to say. Wherever that is in doubt here, the request
-counts as whole: the parser then finds an end where it wants more, and refuses it.
+gunicorn's parser decides whether a request is valid. If that is in doubt here, the request counts
+as complete: the parser then finds an end where it expects more, and refuses the request.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import re
 from collections.abc import Iterator
 
 MAX_HEAD = 64 * 1024
-"""Bytes of request line and headers: no more is waited for."""
+"""The most bytes of request line and headers to wait for."""
 MAX_BODY = 256 * 1024
-"""Bytes of a body: no more is waited for, nor read."""
+"""The most bytes of a body to wait for, or to read."""
 MAX_LINE = 8190
-"""Bytes of a chunk's first line, as gunicorn has it."""
+"""The most bytes of a chunk's first line, the same as gunicorn's limit."""
 _END = b"\r\n"
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
 
 
 class BodyAhead(BaseException):
-    """The body was asked for before it has come; no fault, so nothing may catch it as one."""
+    """The body was asked for before it arrived. This is no fault, so nothing may catch it as one."""
 
 
 class Arrival:
@@ -29,14 +29,14 @@ class Arrival:
     def __init__(self) -> None:
         self.data = bytearray()
         self.ended = False
-        """Whether the client has closed its side: nothing more will come."""
+        """Whether the client has closed its side: no more bytes will come."""
         self._head: int | None = None
         self._line_feeds = self._line_ends = 0
         self._length: int | None = None
         self._chunks: Chunks | None = None
 
     def feed(self, data: bytes) -> None:
-        """Take bytes as they came from the socket; none at all are the client's end."""
+        """Add bytes from the socket; no bytes mean that the client has closed its side."""
         if not data:
             self.ended = True
             return
@@ -50,7 +50,7 @@ class Arrival:
 
     @property
     def head(self) -> bytes | None:
-        """Request line and headers, once they are here or no more of them is waited for."""
+        """Request line and headers, once they are complete or waiting for more is of no use."""
         if self._head is not None:
             return bytes(self.data[: self._head])
         # A line that ends in LF alone ends no head: the parser refuses it at once.
@@ -58,14 +58,14 @@ class Arrival:
         return bytes(self.data) if hopeless or self.ended else None
 
     def expect(self, length: int, chunked: bool) -> None:
-        """Say what the head says of the body: its bytes, or that it comes in chunks."""
+        """Set what the head says about the body: its length, or that it comes in chunks."""
         self._head = self._head or len(self.data)
         self._length = None if chunked else length
         self._chunks = Chunks(self._head) if chunked else None
 
     @property
     def whole(self) -> bool:
-        """Whether nothing more has to be waited for."""
+        """Whether there is nothing more to wait for."""
         if self.ended:
             return True
         if self._chunks is not None:
@@ -75,33 +75,33 @@ class Arrival:
         return self._length > MAX_BODY or len(self.data) >= self._head + self._length
 
     def source(self) -> Iterator[bytes]:
-        """The bytes for the parser; raises BodyAhead where it asks for what has not come yet."""
+        """The bytes for the parser; raises BodyAhead if it asks for bytes that have not come yet."""
         yield bytes(self.data)
         if not self.whole:
             raise BodyAhead
 
 
 class Chunks:
-    """Where a chunked body ends (RFC 9112, 7.1)."""
+    """Finds the end of a chunked body (RFC 9112, 7.1)."""
 
     def __init__(self, start: int) -> None:
-        """Begin at the first byte behind the head."""
+        """Begin at the first byte after the head."""
         self._start = self._at = start
         self._searched = start
         self._total = 0
         self._size: int | None = None
-        """Bytes of the chunk at hand; None: its first line is awaited."""
+        """Bytes of the present chunk; None: its first line is still expected."""
         self._over = False
 
     def done(self, data: bytearray) -> bool:
-        """Whether the last chunk is here, or something that no chunked body holds."""
+        """Whether the last chunk is here, or bytes that no chunked body can have."""
         while not self._over and self._step(data):
             pass
         waste = len(data) - self._start - self._total
         return self._over or self._total > MAX_BODY or waste > MAX_BODY
 
     def _step(self, data: bytearray) -> bool:
-        """Go one part further; False where more bytes are needed."""
+        """Go one part further; False if more bytes are needed."""
         if self._size is None:
             return self._line(data)
         if self._size == 0:

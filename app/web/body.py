@@ -1,4 +1,4 @@
-"""Reads the body of a request: at most so many bytes, never a part of one, and no fault of it is ours."""
+"""Reads a request's body: all of it or none, up to a limit; a bad one is the sender's fault."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ BROKEN = "The body did not come whole: look at Content-Length or Transfer-Encodi
 
 
 class Body(io.RawIOBase):
-    """A request's body, read whole when its first byte is asked for.
+    """A request's body, read completely when its first byte is asked for.
 
-    Raises RequestEntityTooLarge for one over MAX_BODY, and BadRequest for one that breaks off or whose
-    chunks are none.
+    Raises RequestEntityTooLarge for a body over MAX_BODY, and BadRequest for one that breaks off or
+    has invalid chunks.
     """
 
     def __init__(self, stream: Any, length: str | None, terminated: bool) -> None:
@@ -34,7 +34,7 @@ class Body(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer with what comes next; give the number of bytes."""
+        """Fill a buffer with the next bytes; return their number."""
         if self._held is None:
             self._held = io.BytesIO(self._read())
         return self._held.readinto(buffer)
@@ -44,7 +44,7 @@ class Body(io.RawIOBase):
             return self._up_to(MAX_BODY + 1) if self._terminated else b""
         if not (self._length.isascii() and self._length.isdigit()):
             raise BadRequest(BROKEN)
-        # More digits than that are no number that anybody means.
+        # More than twelve digits are no length that any sender means.
         wanted = int(self._length[-12:]) if len(self._length) <= 12 else MAX_BODY + 1
         if wanted > MAX_BODY:
             raise RequestEntityTooLarge(TOO_LARGE)
@@ -71,7 +71,7 @@ class Body(io.RawIOBase):
 
 
 def bounded(application: WSGIApplication) -> WSGIApplication:
-    """A WSGI application whose every view reads bodies as Body does."""
+    """Return a WSGI application in which every view reads bodies as Body does."""
 
     def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         length = environ.get("CONTENT_LENGTH") or None

@@ -1,4 +1,4 @@
-"""A booking's page: its facts, where it stands in each CRM, what would change, how it went."""
+"""A booking's page: its details, its state in each CRM, a preview, and how the meeting went."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.web.lookup import connected, find_booking
 
 blueprint = Blueprint("bookings", __name__, url_prefix="/bookings")
 TAKE_BACK = "none"
-"""What the form sends to take an outcome back."""
+"""The value that the form sends to take an outcome back."""
 
 
 @blueprint.get("/<path:key>")
@@ -41,7 +41,7 @@ def show(key: str) -> str:
 @blueprint.post("/<path:key>/outcome")
 @signed_in
 def outcome(key: str) -> WerkzeugResponse:
-    """Say how the meeting went, or take it back; the CRMs follow."""
+    """Note how the meeting went, or take that back; the CRMs follow."""
     booking = find_booking(key).booking
     said = request.form.get("outcome", "")
     if booking.form or said not in (*MeetingOutcome, TAKE_BACK):
@@ -55,7 +55,7 @@ def outcome(key: str) -> WerkzeugResponse:
 @blueprint.post("/<path:key>/sync")
 @signed_in
 def sync(key: str) -> WerkzeugResponse:
-    """Bring the booking into every CRM once more."""
+    """Sync the booking to every CRM once more."""
     booking = find_booking(key).booking
     services().waker.wake(sync_again(services().store, booking.key, me().name))
     return redirect(url_for("bookings.show", key=booking.key), 303)
@@ -64,7 +64,7 @@ def sync(key: str) -> WerkzeugResponse:
 @blueprint.get("/<path:key>/preview")
 @signed_in
 def ask_preview(key: str) -> str:
-    """What would be created, changed or left alone in each CRM now; nothing is written."""
+    """Show what would be created, changed or left alone in each CRM now; nothing is written."""
     found = find_booking(key)
     return render_template(
         "preview.html",
@@ -77,7 +77,7 @@ def ask_preview(key: str) -> str:
 
 
 def html_fields() -> dict[str, frozenset[str]]:
-    """Provider -> `object.field` of what holds HTML there."""
+    """Provider -> `object.field` of the fields that hold HTML there."""
     return {name: services().shape(name).html_fields for name in services().providers}
 
 

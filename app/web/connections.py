@@ -1,4 +1,4 @@
-"""The OAuth endpoints and the pages on which a connection is made, mended and ended."""
+"""The OAuth endpoints, and the pages to make, repair and end a connection."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def callback(name: str) -> Answer:
 @blueprint.get("/connections/more")
 @signed_in
 def more() -> Answer:
-    """Keys made by hand, sandbox orgs and login hosts of a customer's own."""
+    """Show the rarer ways to connect: hand-made keys, sandbox orgs and a customer's login hosts."""
     return render_template("more.html", providers=services().providers)
 
 
@@ -93,7 +93,7 @@ def ask_host(name: str) -> Answer:
 @blueprint.get("/connections/<int:connection_id>")
 @signed_in
 def show(connection_id: int) -> Answer:
-    """One connection: how it is, what it may do, what to do next."""
+    """One connection: its state, its scopes, and what to do next."""
     return _page(connection_id)
 
 
@@ -108,7 +108,7 @@ def check(connection_id: int) -> Answer:
 @blueprint.post("/connections/<int:connection_id>/resume")
 @signed_in
 def resume(connection_id: int) -> Answer:
-    """Renew the access of a connection and take its work up again."""
+    """Renew the access of a connection and resume its work."""
     row = find_connection(connection_id)
     try:
         services().connector.resume(row.id, me().name)
@@ -121,7 +121,7 @@ def resume(connection_id: int) -> Answer:
 @blueprint.get("/connections/<int:connection_id>/disconnect")
 @signed_in
 def ask_disconnect(connection_id: int) -> Answer:
-    """Ask what is to become of the bookings that wait."""
+    """Ask what to do with the bookings that wait."""
     row = find_connection(connection_id)
     return render_template(
         "disconnect.html", row=row, provider=_provider(row.provider), csrf=me().csrf,
@@ -132,7 +132,7 @@ def ask_disconnect(connection_id: int) -> Answer:
 @blueprint.post("/connections/<int:connection_id>/disconnect")
 @signed_in
 def disconnect(connection_id: int) -> Answer:
-    """Erase the tokens and tell the provider."""
+    """Erase the tokens and notify the provider."""
     row = find_connection(connection_id)
     discard = request.form.get("parked") == "discard"
     services().connector.disconnect(row.id, me().name, discard)
@@ -142,7 +142,7 @@ def disconnect(connection_id: int) -> Answer:
 @blueprint.get("/connections/key/<name>")
 @signed_in
 def ask_key(name: str) -> Answer:
-    """Ask for a key that was made by hand."""
+    """Ask for a key that a person made by hand."""
     return _key_page(_provider(name))
 
 
@@ -170,7 +170,7 @@ def _provider(name: str) -> Provider:
 
 
 def _answer() -> dict[str, str]:
-    """What came back from the consent page; an issuer that is no address is nobody's."""
+    """The parameters from the consent page; an issuer that is no address belongs to no provider."""
     answer = request.args.to_dict()
     try:
         urlsplit(answer.get("iss", ""))
@@ -180,7 +180,7 @@ def _answer() -> dict[str, str]:
 
 
 def _session_id() -> str:
-    """What a connect is bound to: the browser session and who is signed in there."""
+    """The browser session and the person, to whom a connect is bound."""
     return f"{me().session_id} {me().name}"
 
 

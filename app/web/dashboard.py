@@ -1,4 +1,4 @@
-"""The pages for people: what was synced, what was not, and why."""
+"""The pages for people: which bookings were synced, which were not, and why."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LISTED = (
     DeliveryState.FAILED, DeliveryState.RETRYING, DeliveryState.DUE, DeliveryState.PARKED,
     DeliveryState.SKIPPED, DeliveryState.SYNCED,
 )  # fmt: skip
-"""The states that bookings may be listed by, what needs a person first."""
+"""The states that bookings may be listed by; those that need a person come first."""
 blueprint = Blueprint("dashboard", __name__)
 PAGE_SIZE = 50
 MAX_PAGE = 1_000_000
@@ -68,5 +68,5 @@ def index() -> str:
 @blueprint.get("/events")
 @signed_in
 def events() -> str:
-    """The webhooks that came last, the quarantined ones with their reason."""
+    """The webhooks that came last; quarantined ones show the reason."""
     return render_template("events.html", events=overview().events(100), csrf=me().csrf)

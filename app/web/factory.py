@@ -22,7 +22,7 @@ from app.web.hosts import with_fit_host
 
 log = structlog.get_logger(__name__)
 RETRY_AFTER = 10
-"""Seconds after which a sender may come back when the database was away."""
+"""Seconds after which a sender may try again if the database is away."""
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self';"
@@ -72,7 +72,7 @@ def _wants_json() -> bool:
 
 
 def _answer(status: int, code: str, message: str) -> Response:
-    """One shape for every error: JSON for machines, a page for people."""
+    """Give every error one shape: JSON for machines, a page for people."""
     if _wants_json():
         response = jsonify(error={"code": code, "message": message})
     else:
@@ -109,7 +109,7 @@ def _database_down(error: Exception) -> Response:
 
 def _unexpected(error: Exception) -> Response:
     error_id = uuid.uuid4().hex[:12]
-    # The text of an unforeseen error may hold a person's data: its kind and place must do.
+    # The text of an unforeseen error may hold a person's data: log only its kind and place.
     trace, place = error.__traceback__, ""
     while trace:
         place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"

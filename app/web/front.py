@@ -1,8 +1,8 @@
-"""The gunicorn worker: a request takes a thread only when it is here whole, an answer holds none.
+"""The gunicorn worker: a request takes a thread only once it has arrived; an answer holds none.
 
-gunicorn's gthread worker reads a request in one of its few threads, for as long as the client likes.
-Here the worker's one loop reads and writes every socket without waiting, each phase has an end, and each
-connection carries one request.
+gunicorn's gthread worker reads a request in one of its few threads, for as long as the client
+takes. Here the worker's one loop reads and writes every socket without waiting, each phase has a
+time limit, and each connection carries one request.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from gunicorn.workers.gthread import ThreadWorker
 from app.web.arrival import MAX_HEAD, Arrival, BodyAhead
 
 HEAD_SECONDS = 10.0
-"""From the connection's begin to the end of its headers."""
+"""From the start of the connection to the end of its headers."""
 BODY_SECONDS = 30.0
 """From the end of the headers to the end of the body."""
 ANSWER_SECONDS = 30.0
-"""For the client to take the answer."""
+"""For the client to read the answer."""
 LINGER_SECONDS = 2.0
-"""For the client to close; what it still sends is thrown away (RFC 9112, 9.6)."""
+"""For the client to close; whatever it still sends is thrown away (RFC 9112, 9.6)."""
 LINGER_BYTES = 1024 * 1024
 MAX_HELD = 32 * 1024 * 1024
-"""Bytes of unfinished requests that a process holds; over that the oldest one is ended."""
+"""Bytes of unfinished requests that a process holds; above that the oldest one is ended."""
 LOOK_SECONDS = 0.2
-"""Between two looks at what has come to its end."""
+"""Between two checks for connections whose time is over."""
 RECEIVE = 64 * 1024
 
 
 class SocketPhase(Enum):
-    """What a connection that no thread works on waits for."""
+    """What a connection waits for while no thread works on it."""
 
     HEAD = "head"
     BODY = "body"
@@ -53,7 +53,7 @@ class SocketPhase(Enum):
 
 
 class BufferedAnswer:
-    """Stands in for the socket while a thread makes an answer; the loop sends it."""
+    """Takes the place of the socket while a thread makes an answer; the loop sends it."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -63,15 +63,15 @@ class BufferedAnswer:
         self.data += data
 
     def send(self, data: bytes) -> int:
-        """Take gunicorn's own `100 Continue` and drop it: the loop has said it."""
+        """Accept gunicorn's own `100 Continue` and drop it: the loop has sent it already."""
         return len(data)
 
     def shutdown(self, _how: int) -> None:
-        """Nothing: the loop closes the socket."""
+        """Do not shut down: the loop closes the socket."""
         raise OSError(errno.ENOTCONN, "the loop closes it")
 
     def close(self) -> None:
-        """Nothing likewise."""
+        """Do nothing, for the same reason."""
 
 
 @dataclass(eq=False)
@@ -85,7 +85,7 @@ class Visit:
     arrival: Arrival = field(default_factory=Arrival)
     phase: SocketPhase = SocketPhase.HEAD
     sock: BufferedAnswer = field(default_factory=BufferedAnswer)
-    """What gunicorn writes the answer to."""
+    """The buffer into which gunicorn writes the answer."""
     continues: bool = False
     """Whether the client waits for `100 Continue` before it sends the body."""
     sent: int = 0
@@ -93,22 +93,22 @@ class Visit:
 
 
 class FrontWorker(ThreadWorker):  # type: ignore[misc]
-    """gthread's loop and threads, with all sockets in the loop's own hands."""
+    """gthread's loop and threads, but the loop itself handles all sockets."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._waiting: dict[Visit, None] = {}
-        """What no thread works on, the oldest first."""
+        """Connections that no thread works on, the oldest first."""
         self._looked = 0.0
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
-        """Refuse settings that this worker does not serve."""
+        """Refuse settings that this worker does not support."""
         if cfg.is_ssl:
             raise RuntimeError("TLS ends at the proxy in front: take certfile and keyfile away.")
 
     def accept(self, listener: socket.socket) -> None:
-        """Take a connection in; where there is no room the oldest unfinished one goes."""
+        """Accept a connection; if there is no room, drop the oldest unfinished one."""
         try:
             wire, client = listener.accept()
         except OSError as error:
@@ -130,7 +130,7 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
             self._drop(oldest)
 
     def _wait(self, visit: Visit, phase: SocketPhase, ends: float) -> None:
-        """Leave a connection to the loop until it can be read (or, for an answer, written) on."""
+        """Leave a connection to the loop until it can be read or, for an answer, written."""
         visit.phase, visit.ends = phase, ends
         writes = phase is SocketPhase.ANSWER
         event = selectors.EVENT_WRITE if writes else selectors.EVENT_READ
@@ -150,7 +150,7 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
         self.nr_conns -= 1
 
     def murder_pending(self) -> None:
-        """End what has come to its end; gthread's loop calls this at least once a second."""
+        """End connections whose time is over; gthread's loop calls this at least once a second."""
         now = time.monotonic()
         if now - self._looked < LOOK_SECONDS:
             return
@@ -167,7 +167,7 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
             self._make_room()
 
     def _cap_keepalive(self, _deadline: float) -> None:
-        """A worker that is told to stop has nothing to wait for where nothing was sent."""
+        """Drop connections that have sent nothing: a worker that is stopping need not wait for them."""
         for visit in [visit for visit in self._waiting if not visit.arrival.data]:
             self._drop(visit)
 
@@ -194,7 +194,7 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
             self.enqueue_req(visit)
 
     def _look(self, visit: Visit) -> None:
-        """Once the head is here a thread may answer; most refusals need no body."""
+        """Start a thread for the answer once the head is here; most refusals need no body."""
         head = visit.arrival.head
         if head is None:
             return
@@ -212,7 +212,7 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
         self.enqueue_req(visit)
 
     def handle(self, visit: Visit) -> bool:
-        """Make the answer, in a thread; give whether the body is needed that has not come yet."""
+        """Make the answer, in a thread; return whether it needs the body, which has not come yet."""
         visit.sock = BufferedAnswer()
         try:
             parser = RequestParser(self.cfg, visit.arrival.source(), visit.client)
@@ -222,13 +222,13 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
         except Exception as error:
             status = _status(error)
             if status == 500:
-                # Neither the address, which may hold a token, nor the words of the error.
+                # Log neither the address, which may hold a token, nor the words of the error.
                 self.log.error("A request ended in %s", type(error).__name__)
             visit.sock = _answer(status, "The request could not be answered.")
         return False
 
     def finish_request(self, visit: Visit, future: Future[bool]) -> None:
-        """Go on in the loop where a thread has ended: wait for the body, or send the answer."""
+        """Go on in the loop after a thread has ended: wait for the body, or send the answer."""
         try:
             body_needed = future.result()
         except BaseException:
@@ -286,7 +286,7 @@ _NAMES = {
 
 
 def _status(error: Exception) -> int:
-    """What a failure of reading a request is answered with; it is the sender's fault but for 500."""
+    """The status for a request that could not be read; all but 500 are the sender's fault."""
     foreseen = (errors.ParseException, errors.NoMoreData)
     return _STATUS.get(type(error), 400) if isinstance(error, foreseen) else 500
 

@@ -1,4 +1,4 @@
-"""What machines ask: alive, ready, metrics. Counts come from the database, true for all processes."""
+"""The endpoints for machines: alive, ready, metrics. The database counts for all processes."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from app.services.counts import count_all
 
 blueprint = Blueprint("health", __name__)
 PROBE_KEY, PROBE_SECONDS = "bridge:readyz", 60
-"""What is written into Redis to see whether it can be, and how long it stays."""
+"""The key written to Redis to test that it takes writes, and how many seconds the key stays."""
 
 
 @blueprint.get("/healthz")
 def healthz() -> Response:
-    """The process answers."""
+    """Report that the process answers."""
     return jsonify(status="ok")
 
 
 @blueprint.get("/readyz")
 def readyz() -> tuple[Response, int]:
-    """The database takes webhooks; that Redis takes no write is only reported."""
+    """Report whether the database takes webhooks; a Redis that takes no write is only mentioned."""
     services: Services = current_app.extensions["services"]
     checks = {"database": "ok", "redis": "ok"}
     try:
@@ -44,14 +44,14 @@ def readyz() -> tuple[Response, int]:
 
 @blueprint.get("/metrics")
 def metrics() -> Response:
-    """Prometheus text."""
+    """Return the metrics as Prometheus text."""
     registry = CollectorRegistry()
     registry.register(_Counts(current_app.extensions["services"]))
     return Response(generate_latest(registry), content_type="text/plain; version=0.0.4")
 
 
 class _Counts:
-    """Reads the numbers at the moment they are asked for."""
+    """Reads the numbers on each request."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -84,7 +84,7 @@ class _Counts:
         yield family
 
     def _sources(self) -> Iterator[Metric]:
-        """How each meetergo workspace is, and how many of its webhooks wait for meetergo's word."""
+        """The state of each meetergo workspace, and how many of its webhooks wait for meetergo."""
         views = self._services.sources.views()
         words = "Whether meetergo answers a source: 1 for its present status"
         family = GaugeMetricFamily("bridge_source", words, labels=["source", "status"])

@@ -20,7 +20,7 @@ _ANSWER = json.dumps(
 
 
 def with_fit_host(application: WSGIApplication) -> WSGIApplication:
-    """A WSGI application that is asked only under a host name or address (RFC 9112, 3.2)."""
+    """Return a WSGI application that refuses an invalid host name or address (RFC 9112, 3.2)."""
 
     def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if _HOST.fullmatch(environ.get("HTTP_HOST", "")):

@@ -1,4 +1,4 @@
-"""Finds what an address names, or answers 404."""
+"""Finds what a request's address names, or answers 404."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.web.access import services
 
 
 def overview() -> Overview:
-    """What reads the store for pages and API."""
+    """The reader of the store for pages and API."""
     return Overview(services().store, services().cipher)
 
 
@@ -36,7 +36,7 @@ def find_connection(connection_id: int) -> ConnectionRow:
 
 
 def asked_connection(values: MultiDict[str, str]) -> int | None:
-    """The number in a parameter `connection`; None where there is none. Raises NotFound."""
+    """The number in a parameter `connection`; None if there is none. Raises NotFound."""
     number = values.get("connection", type=int)
     if number is not None and not 0 < number <= LARGEST_ID:
         raise NotFound("There is no such connection.")
@@ -44,5 +44,5 @@ def asked_connection(values: MultiDict[str, str]) -> int | None:
 
 
 def connected() -> list[ConnectionRow]:
-    """The connections that nobody has ended."""
+    """The connections that are not disconnected."""
     return [row for row in overview().connections() if row.status != ConnectionStatus.DISCONNECTED]

@@ -1,4 +1,4 @@
-"""The mapping files in use: their versions and problems, and a try of another one before it counts."""
+"""The mapping files in use: versions, problems, and a page to try a file before it is used."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ blueprint = Blueprint("mappings", __name__, url_prefix="/mappings")
 
 @dataclass(frozen=True)
 class _Use:
-    """A connection, and how many of its bookings another version of the file has planned."""
+    """A connection, and how many of its bookings were planned by another version of the file."""
 
     row: ConnectionRow
     outdated: int
@@ -28,7 +28,7 @@ class _Use:
 
 @dataclass(frozen=True)
 class MappingProblem:
-    """What is wrong with a mapping file: the CRM, the words, and the account that says so."""
+    """What is wrong with a mapping file: the CRM, the message, and the account that it does not fit."""
 
     title: str
     words: str
@@ -38,7 +38,7 @@ class MappingProblem:
 @blueprint.get("")
 @signed_in
 def index() -> str:
-    """Each provider's file, its version, what is wrong with it; and the questions that it may ask for."""
+    """Each provider's file with its version and problems, and the questions that it may ask for."""
     files, rows = services().mappings, connected()
     uses = {
         name: [
@@ -69,10 +69,10 @@ def ask(name: str) -> str:
 @blueprint.post("/<name>/try")
 @signed_in
 def try_file(name: str) -> str:
-    """Check a text, and show what it would do to the bookings of last week; nothing is kept."""
+    """Check a text, and show what it would do with last week's bookings; nothing is stored."""
     provider = _provider(name)
     text = request.form.get("mapping", "").replace("\r\n", "\n")
-    # The form's 0 stands for no account.
+    # The value 0 in the form means no account.
     none = request.form.get("connection") == "0"
     chosen = None if none else asked_connection(request.form)
     row = find_connection(chosen) if chosen else None
@@ -82,7 +82,7 @@ def try_file(name: str) -> str:
 
 
 def mapping_problems() -> list[MappingProblem]:
-    """Files that are broken as they are now, and files that an account speaks against."""
+    """Files that are broken as they are now, and files that do not fit an account."""
     titles = {name: provider.title for name, provider in services().providers.items()}
     found = [
         MappingProblem(title, problem)

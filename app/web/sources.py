@@ -1,4 +1,4 @@
-"""The pages of the meetergo workspaces: how each is, what it is asked with, how far walks are."""
+"""The pages of the meetergo workspaces: their states, their keys, and the progress of walks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from config.settings import SignatureScheme, split_list
 blueprint = Blueprint("sources", __name__)
 Answer = WerkzeugResponse | str | tuple[str, int]
 LONGEST = 500
-"""Characters of a field of the form."""
+"""The most characters of a field in the form."""
 
 
 @blueprint.get("/sources")
@@ -30,7 +30,7 @@ def index() -> Answer:
 @blueprint.get("/walks")
 @signed_in
 def walks() -> Answer:
-    """How far the walks are: the page asks again and again while one is under way."""
+    """Show how far the walks are: the page asks again and again while one is under way."""
     return render_template("walks.html", **_walks())
 
 
@@ -51,7 +51,7 @@ def show(name: str) -> Answer:
 @blueprint.post("/sources")
 @signed_in
 def save() -> Answer:
-    """Make a source, or change one; its secrets are made by the command line."""
+    """Make a source, or change one; its secrets are made on the command line."""
     name = _field("name")
     made = "change" in request.form
     rules = _rules(name) if made else SourceRules(name)

@@ -1,4 +1,4 @@
-"""POST /webhooks/meetergo: a fast, honest answer; what is answered with 202 is on disk."""
+"""POST /webhooks/meetergo: a fast and true answer; a webhook answered with 202 is on disk."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def receive(source: str = DEFAULT_SOURCE, token: str | None = None) -> tuple[Res
     headers = dict(request.headers)
     try:
         rules = services.sources.rules(source)
-        # What can be refused without the body is: nobody need send, or keep, 256 KiB for that.
+        # Refuse what can be refused without the body: then nobody has to send or hold 256 KiB.
         services.intake.must_claim(rules, headers, token)
         body = request.get_data(cache=False)
         services.intake.verify(rules, headers, body, token)
     except BadSignature:
-        # One sentence for every reason: a forger learns nothing.
+        # One sentence for every reason, so that a forger learns nothing.
         raise Unauthorized("The webhook is not signed with a secret known here.") from None
     try:
         answer = services.intake.accept(rules, body)
