@@ -89,8 +89,7 @@ class Accounts:
         # A mapping that fits one account's schema may not fit that of another account.
         in_use = known.mapping if known and known.account_id == row.account_id else None
         before = in_use or self._fitted_last(row, latest)
-        # If the newest mapping is refused, the one before stays in use, and it may need more
-        # objects.
+        # If the newest mapping is refused, the one before stays in use and may need more.
         needed = latest.needed() | (before.needed() if before else frozenset())
         directory = adapter.directory(needed)
         self._note(connection_id, directory)
@@ -153,8 +152,7 @@ class Accounts:
             == (row.status_since, row.account_id, row.api_base)
             and self._age(known) < DIRECTORY_TTL
             and not known.stale
-            # A refused version is not checked again. If the old file is back, `_chosen` reports
-            # that.
+            # A refused version is not checked again; if the old file is back, `_chosen` says so.
             and latest.version == self._refused.get(connection_id, known.mapping.version)
         )
 

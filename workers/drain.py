@@ -198,8 +198,7 @@ class Drainer:
                 try:
                     self._run(lease, row, deadline, lane)
                 except Exception:
-                    # Raise first the error that ended the write: the CRM may have asked for a
-                    # pause.
+                    # The error of the write comes first: the CRM may have asked for a pause.
                     lane.end()
                     raise
         except RetryLater as error:
@@ -207,8 +206,7 @@ class Drainer:
         except (UnauthorizedError, AccountRefused) as error:
             self._note_refusal(lease, error, grant)
         except CrmError as error:
-            # The CRM refused no booking, but a question about the account that comes before any
-            # booking.
+            # The CRM refused no booking, but a question about the account itself.
             self._pause(lease, RetryLater(error.message))
 
     def _run(self, lease: Lease, row: ConnectionRow, deadline: float, lane: Lane) -> None:
@@ -261,9 +259,8 @@ class Drainer:
         """Try an account that refused everything; True if it works again.
 
         Real bookings are tried. First comes the waiting booking that was tried longest ago, so that
-        no single booking keeps all others out; then the one that was refused last. Only if no
-        booking waits, reading the account is the whole test. Raises the error if the account still
-        refuses.
+        no single booking keeps all others out; then the one that was refused last. If no booking
+        waits, only the account is read. Raises the error if the account still refuses.
         """
         connection_id = lease.connection_id
         self._accounts.forget(connection_id)
@@ -305,9 +302,7 @@ class Drainer:
             delivery_marking.mark_people_due(session, lease.connection_id, people, self._now())
 
     def _probe(self, lease: Lease, account: OpenAccount) -> None:
-        """Check by one harmless call whether a CRM that was out of order answers.
-
-        Raises RetryLater.
+        """Check by one harmless call if a CRM that was out of order answers. Raises RetryLater.
         If it answers, the next failure is the fault of the one booking that is tried.
         """
         account.adapter.check(account.mapping.objects()[0])

@@ -13,7 +13,7 @@ from app.mapping.provision import Seen as Answers
 
 
 def end(mistakes: Sequence[str], warnings: Sequence[str]) -> None:
-    """Print mistakes and, separately, warnings, which may only be news; exit 1 on mistakes."""
+    """Print mistakes and, apart from them, warnings on what may just be new; exit 1 on mistakes."""
     if mistakes:
         click.echo("Error: " + "\n".join(mistakes), err=True)
     for line in warnings:

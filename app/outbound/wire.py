@@ -97,8 +97,7 @@ class BoundedTransport(HTTPAdapter):
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
         """Send a request and read the whole answer. Raises Unreadable if it is too large.
 
-        No redirect is followed. `Location` is removed, because requests fails on an invalid
-        address.
+        No redirect is followed. `Location` is removed: requests fails on an invalid address.
         """
         kwargs |= self._settings_for(urlsplit(str(request.url)))
         response = super().send(request, *args, **kwargs)

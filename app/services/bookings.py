@@ -15,8 +15,7 @@ from app.store.models import BookingRow
 def sync_again(store: Store, key: str, actor: str) -> list[int]:
     """Sync a booking to every CRM once more; return the connections to wake.
 
-    Values that are in a CRM already are not written again. Raises LookupError if there is no such
-    booking.
+    Values that are in a CRM already are not written again. Raises LookupError for an unknown key.
     """
     now = utcnow()
     with store.write() as session:

@@ -196,8 +196,7 @@ class CatchUp:
         if row.phase == Phase.CREATED:
             page = client.appointments(row.page, "createdAt", descending=True, size=size)
         else:
-            # meetergo does not document whether meetings that start at that very moment are
-            # included.
+            # It is not documented whether meetings that start at that very moment are included.
             since = row.after - AN_INSTANT if row.after else row.since
             page = client.appointments(row.page, "start", start=since, end=row.until, size=size)
         self._sources.heard(row.source)

@@ -55,7 +55,7 @@ def read_crm_state(
     # A found person's company is known only by its id.
     ids |= {ref: ref.key.removeprefix(OWN_COMPANY) for ref in own}
     findings = LookupResults(asked=frozenset(questions))
-    # People who left a booking are in no booking of the batch, but others are found through them.
+    # People who were left behind belong to no booking any more; others are found through them.
     left_behind = [ref for ref in questions if ref not in wanted]
     for part in parts or [list(wanted)]:
         refs = dict.fromkeys([*left_behind, *part])
@@ -110,7 +110,7 @@ def _single(
 def _each_its_own(
     begun: Mapping[Ref, list[CrmRecord]], claimed: Claimed
 ) -> dict[Ref, list[CrmRecord]]:
-    """Give each begun create one record of those that may have come of it, the certain ones first."""
+    """Give each begun create one of the records that may have come of it, certain hits first."""
     own = {
         ref: [hit for hit in there if hit.by not in (FoundBy.BOOKING_NUMBER, FoundBy.TITLE)]
         for ref, there in begun.items()

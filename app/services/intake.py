@@ -329,8 +329,7 @@ def _want_story(
     """Mark a booking as due, and the bookings that it continues or that continue it."""
     mates = story_mates(session, row)
     for mate in mates:
-        # A worker that has it in hand does not know of this change: the higher revision keeps it
-        # due.
+        # A worker that has it in hand does not know of this: the new revision keeps it due.
         mate.revision += 1
     wake: set[int] = set()
     # All code that changes several deliveries does so in this order: so a transaction that waits

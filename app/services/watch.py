@@ -1,4 +1,4 @@
-"""Watches for work that waits although its connection works, and reports it for any reason."""
+"""Watches for work that waits although its connection works, and reports it whatever the reason."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ def want_details(session: Session, booking_ids: Iterable[int], now: datetime) ->
 
 
 def details_due(session: Session, source: str, now: datetime) -> tuple[int, str, int] | None:
-    """The next booking to ask meetergo about, the newest first: id, key, tries so far."""
+    """The next booking to ask meetergo about, by fewest tries, then newest: id, key, tries."""
     query = (
         select(BookingRow.id, BookingRow.key, BookingRow.details_tries)
         .where(

@@ -38,7 +38,7 @@ class _Kept(TypeDecorator[str]):
     cache_ok = True
 
     def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
-        """Take a text that is only compared with the column at any length: it is not stored."""
+        """Use _Compared for a text that is compared with the column, since it is not stored there."""
         return _Compared()
 
 

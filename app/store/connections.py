@@ -87,8 +87,7 @@ def connection_of(session: Session, connection_id: int) -> ConnectionRow:
 def tokens_of(session: Session, connection_id: int) -> Row[Any]:
     """Return a connection's tokens and the columns that decide on a refresh.
 
-    This runs before every call to the CRM. It reads values instead of the whole object, which costs
-    a third.
+    This runs before every call to the CRM, so it reads values: a third of the whole object's cost.
     """
     return session.execute(_TOKENS, {"connection_id": connection_id}).one()
 
@@ -105,7 +104,7 @@ def set_status(
     """Move a connection to a status, with the reason and the next step in words.
 
     The connection's work is parked when it stops working and resumed when it works again. A change
-    leaves one notice, unless a person made it; staying in a status leaves none.
+    leaves one notice, except to and from `disconnected`; staying in a status leaves none.
     """
     before = ConnectionStatus(row.status)
     row.problem, row.last_error, row.next_step = problem, reason, next_step

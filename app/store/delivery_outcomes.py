@@ -41,7 +41,7 @@ LEAST_TIME = timedelta(hours=96)
 
 
 MOST_STANDSTILLS = 10
-"""Drainers that may lose their lease with a delivery alone, and live, before that counts."""
+"""How often living drainers may lose their lease with a delivery alone before that counts."""
 
 
 MOST_KILLS = 2
@@ -196,8 +196,8 @@ def record_outage(
 ) -> bool:
     """Note that the CRM was out of order before it answered for a delivery.
 
-    No attempt is used up, unless the delivery was alone and the CRM has worked since the last
-    outage at it: then the CRM cannot take this booking. Return True if the delivery was given up.
+    No attempt is used up, unless the delivery was alone and the CRM has worked since an outage
+    last hit it: then the CRM cannot take this booking. Return True if the delivery was given up.
     """
     row = session.get_one(DeliveryRow, delivery_id)
     alive = session.get_one(ConnectionRow, row.connection_id).alive_at

@@ -47,7 +47,7 @@ CONNECT_TURN = 0x636F6E6E
 DATABASE_DOWN = (
     OperationalError, InternalError, InterfaceError, NotSupportedError, PoolTimeout,
 )  # fmt: skip
-"""The errors of a database that cannot take a write: away, full, read-only, or disconnecting."""
+"""The errors of a database that cannot take a write: away, full, read-only, or cutting us off."""
 _OURS = (IntegrityError, DataError, ProgrammingError)
 """The errors for a wrong statement, even if the database is well."""
 SPACE = 64 * 1024
@@ -101,8 +101,7 @@ class Store:
     def check(self) -> None:
         """Raise an error for which is_away is true if the database takes no write."""
         with self._turn, self._immediate.connect() as connection:
-            # Never committed; a PostgreSQL standby refuses this write as it would refuse a
-            # webhook's.
+            # Never committed; a PostgreSQL standby refuses it as it would refuse a webhook.
             connection.execute(
                 text("INSERT INTO encryption_keys (key_id, first_used_at) VALUES (:id, :at)"),
                 {"id": uuid.uuid4().hex[:16], "at": "2000-01-01 00:00:00"},

@@ -30,7 +30,7 @@ LEASE = timedelta(seconds=15)
 
 
 SKEW = timedelta(minutes=10)
-"""How far the clocks of two machines may differ: a delivery due on one is due on the other."""
+"""How far the clocks of two machines may differ: work due at once on one is due on the other."""
 
 
 PROBE_WITHIN = timedelta(minutes=10)
@@ -74,8 +74,7 @@ def _taking(by_database: bool) -> ReturningUpdate[int]:
         .where(
             ConnectionRow.id == bindparam("of_connection"),
             may_be_tried(),
-            # A lease that ends further ahead than a lease lasts was taken before the clock was set
-            # back.
+            # A lease that ends further ahead than any lease lasts is from before a clock change.
             or_(
                 ConnectionRow.drain_until.is_(None),
                 ConnectionRow.drain_until < _clock(by_database, "lease_now"),

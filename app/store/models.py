@@ -116,7 +116,7 @@ class BookingRow(Base):
     outcome_start: Mapped[datetime | None]
     """The start of the meeting that the outcome is for: a moved meeting is yet to be held."""
     story: Mapped[str | None] = mapped_column(String(limits.BOOKING_KEY), index=True)
-    """Key of the first booking of its story, of moves by booking anew. None: it continues none."""
+    """Key of the first booking of its story, in which each one replaces the last. None: no story."""
     details_at: Mapped[datetime | None]
     """When meetergo supplied what the webhook lacked."""
     details_due_at: Mapped[datetime | None] = mapped_column(index=True)

@@ -212,7 +212,7 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
         self.enqueue_req(visit)
 
     def handle(self, visit: Visit) -> bool:
-        """Make the answer, in a thread; return whether it needs the body, which has not come yet."""
+        """Make the answer, in a thread; return True if it needs a body that has not come yet."""
         visit.sock = BufferedAnswer()
         try:
             parser = RequestParser(self.cfg, visit.arrival.source(), visit.client)
