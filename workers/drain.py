@@ -303,6 +303,7 @@ class Drainer:
 
     def _probe(self, lease: Lease, account: OpenAccount) -> None:
         """Check by one harmless call if a CRM that was out of order answers. Raises RetryLater.
+
         If it answers, the next failure is the fault of the one booking that is tried.
         """
         account.adapter.check(account.mapping.objects()[0])
