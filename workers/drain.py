@@ -351,7 +351,7 @@ class Drainer:
         return probe + random.uniform(0, probe / 6)  # noqa: S311 - spreads probes, no secret
 
     def _note_refusal(self, lease: Lease, error: CrmError, grant: object) -> None:
-        """Park the work of a connection that may not do what it should."""
+        """Park the work of a connection whose grant or account the CRM refuses."""
         with write_as_holder(self._store, lease) as session:
             row = session.get_one(ConnectionRow, lease.connection_id)
             if isinstance(error, AccountMoved) and self._has_moved(row):
