@@ -30,7 +30,7 @@ from app.security.encryption import Cipher
 from app.services.secrets import WebhookSecrets
 from app.services.sources import SourceRules, Sources, UnknownSource
 from app.store import audit
-from app.store.bookings import keep_newest, note_details, set_outcome, story_mates
+from app.store.bookings import is_old_news, keep_newest, note_details, set_outcome, story_mates
 from app.store.columns import is_unfit
 from app.store.delivery_marking import mark_due
 from app.store.engine import Store, utcnow
@@ -200,6 +200,11 @@ class Intake:
         if companies and booking.company_id and booking.company_id not in companies:
             self._quarantine(source, safe, now, FOREIGN_COMPANY)
             return None
+
+        # A walk sees each appointment again and again: a look does not wait for the one writer.
+        with self._store.read() as session:
+            if is_old_news(session, self._cipher, with_type(session, booking)):
+                return None
 
         def adopt(session: Session) -> list[int] | None:
             kept = keep_newest(session, self._cipher, self._typed(session, booking, now), now)

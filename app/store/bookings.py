@@ -107,8 +107,8 @@ def keep_newest(
         return row
     known = _stored(row, cipher)
     if not is_more_than_said(known, booking):
-        kept = fill(known, booking)
-        if kept.conference != known.conference or kept.payload != known.payload:
+        if _fills(known, booking):
+            kept = fill(known, booking)
             row.state_encrypted = cipher.encrypt(_codec.dump_json(kept).decode(), PURPOSE)
         return None
     kept = merge(known, booking)
@@ -118,6 +118,20 @@ def keep_newest(
     session.flush()
     _join_story(session, cipher, row, kept, now)
     return row
+
+
+def is_old_news(session: Session, cipher: Cipher, booking: Booking) -> bool:
+    """Whether storing a state that meetergo's API shows would change nothing."""
+    row = session.scalars(select(BookingRow).where(BookingRow.key == booking.key)).first()
+    if row is None or row.details_at is None:
+        return False
+    known = _stored(row, cipher)
+    return not is_more_than_said(known, booking) and not _fills(known, booking)
+
+
+def _fills(known: Booking, booking: Booking) -> bool:
+    kept = fill(known, booking)
+    return kept.conference != known.conference or kept.payload != known.payload
 
 
 def _wait_for_kin(session: Session, booking: Booking) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from app.domain.errors import RateLimited, RetryLater
 from app.meetergo.client import MeetergoClient, Page
@@ -320,6 +320,27 @@ def test_a_page_without_a_total_is_walked_as_well(crm: Bridge, meetergo: Served)
     for number in range(150):
         meetergo.sandbox.book(booking(number))
     assert walk(crm) == 150
+
+
+def test_a_walk_over_known_bookings_does_not_hold_up_webhooks(
+    crm: Bridge, meetergo: Served
+) -> None:
+    """What is no news is only read: the database's one writer is left to the webhooks."""
+    for number in range(120):
+        meetergo.sandbox.book(booking(number))
+    writes: list[str] = []
+
+    @event.listens_for(crm.services.store.engine, "before_cursor_execute")
+    def note(_c: Any, _u: Any, statement: str, *_: Any) -> None:
+        writes.extend([statement] if statement.startswith("BEGIN IMMEDIATE") else [])
+
+    assert walk(crm) == 120
+    assert len(writes) > 120
+    writes.clear()
+    assert walk(crm) == 0
+    assert len(writes) < 20
+    meetergo.sandbox.book(booking(7, isCancelled=True, updatedAt="2026-11-27T00:00:00Z"))
+    assert walk(crm) == 1
 
 
 def test_reconcile_asks_for_a_meeting_type_once(crm: Bridge, meetergo: Served) -> None:
