@@ -31,7 +31,6 @@ class Sandbox:
     scope_separator = " "
     lifetime = 1800.0
     """Seconds that an access token lives; 0: it has no end, and there is no refresh token."""
-    """Seconds that an access token lives."""
     authorize_path = "/oauth/authorize"
     token_path = "/oauth/token"
     revoke_path = "/oauth/revoke"

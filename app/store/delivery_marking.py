@@ -42,7 +42,7 @@ def mark_due(
 ) -> list[int]:
     """Mark a booking's newest state as due everywhere; return the connections to wake.
 
-    `backlog`: the booking is old news and comes after live ones.
+    `backlog`: nobody waits for it, so it comes after live bookings.
     """
     connections = session.scalars(
         select(ConnectionRow)
