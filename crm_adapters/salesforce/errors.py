@@ -87,8 +87,7 @@ WRAPPERS = {
 """Codes of the org's triggers and flows, whose message contains the actual error."""
 _BY_STATUS = {401: Sort.TOKEN, 403: Sort.ACCOUNT, 404: Sort.GONE}
 _WORDLESS = {400, 405, 409, 412, 414, 415, 428}
-"""More statuses of
-https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/errorcodes.htm"""
+"""More statuses of https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/errorcodes.htm"""
 _OWNER_CODES = {
     "INACTIVE_OWNER_OR_USER", "INACTIVE_USER", "INVALID_ASSIGNEE_TYPE",
     "OP_WITH_INVALID_USER_TYPE_EXCEPTION", "TRANSFER_REQUIRES_READ",
