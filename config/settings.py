@@ -134,12 +134,12 @@ class Settings(BaseSettings):
 
     @cached_property
     def webhook_secrets(self) -> tuple[str, ...]:
-        """The webhook secrets as a tuple, without blanks."""
+        """The webhook secrets as a tuple, without empty entries."""
         return split_list(self.meetergo_webhook_secrets)
 
     @cached_property
     def company_ids(self) -> tuple[str, ...]:
-        """The allowed company ids as a tuple, without blanks."""
+        """The allowed company ids as a tuple, without empty entries."""
         return split_list(self.meetergo_company_ids)
 
 
@@ -166,7 +166,7 @@ def _refuse_weak(what: str, problem: str | None) -> None:
 
 
 def split_list(value: str) -> tuple[str, ...]:
-    """Split a comma separated variable and drop blanks."""
+    """Split a comma separated variable and drop empty entries."""
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 

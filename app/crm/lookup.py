@@ -74,7 +74,7 @@ class LookupKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Match:
-    """How a record is recognised: keys in order, of which the first with a result counts."""
+    """How a record is recognised: by these keys, in order, until one has a result."""
 
     keys: tuple[LookupKey, ...] = ()
     several: OnSeveral = OnSeveral.OLDEST
@@ -115,7 +115,7 @@ class Lookup:
 
     ref: Ref
     record_id: str | None
-    """The record to read; None: find it by `keys`, of which the first with a result counts."""
+    """The record to read; None: find it by `keys`, in order, until one has a result."""
     keys: tuple[LookupKey, ...] = ()
     fields: frozenset[str] = frozenset()
     """The fields whose present values are needed."""

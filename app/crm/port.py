@@ -137,7 +137,7 @@ class Report:
     the CRM refused is taken out again: nothing was created, so no lookup is needed."""
 
     notes: dict[Ref, list[str]] = field(default_factory=dict)
-    """What a person should know of a written record: values that the account did not accept."""
+    """What a person should know of a written record: parts that the account did not accept."""
 
     @contextmanager
     def sending(self, refs: Iterable[Ref]) -> Iterator[None]:
@@ -170,7 +170,7 @@ WAITS = (RetryLater, Gone, ThereAlready, Blocked, Ambiguous)
 class Adapter(Protocol):
     """One CRM. A matching class is found by its entry in providers.yaml.
 
-    Every method may raise the errors of app.domain.errors, and no others.
+    Every method may raise the errors of app.domain.errors, or NotOurs, and no others.
     """
 
     shape: ClassVar[CrmShape]

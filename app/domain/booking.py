@@ -78,7 +78,7 @@ class Attendee:
 
 @dataclass(frozen=True)
 class Host:
-    """The colleague who holds the meeting."""
+    """The member of the company who holds the meeting."""
 
     id: str | None = None
     email: str | None = None
@@ -113,7 +113,7 @@ class MeetingType:
 
 @dataclass(frozen=True)
 class Booking:
-    """The state of one appointment that one message from meetergo describes."""
+    """The state of one appointment, as one message from meetergo describes it."""
 
     source: str
     id: str

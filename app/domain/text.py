@@ -37,7 +37,7 @@ class Unit(StrEnum):
 
 
 def clean_text(value: object) -> str | None:
-    """Return text without control characters, stripped; None if it is empty or no scalar.
+    """Return text without control characters, stripped; None for empty text, a boolean or no scalar.
 
     Line breaks and tabs stay. Lone surrogates, which no database accepts, are replaced. An ö
     becomes one character, even if it came as an o with two dots: labels, names and options are

@@ -47,7 +47,7 @@ class RecordFields:
     atomic: frozenset[str] = frozenset()
     """Fields that are written together, so that two people's names never mix."""
     person_summary: frozenset[str] = frozenset()
-    """Fields that summarize all bookings of a person."""
+    """Fields that summarise all bookings of a person."""
 
     def set(self, name: str, value: FieldValue, rule: WriteRule = WriteRule.ALWAYS) -> None:
         """Set a field's value and rule."""

@@ -131,7 +131,7 @@ class ValueSource(Strict):
 
     @property
     def personal(self) -> bool:
-        """Whether it summarizes all bookings of a person."""
+        """Whether it summarises all bookings of a person."""
         return "person" in self._roots
 
     @property

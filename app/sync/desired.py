@@ -47,7 +47,7 @@ class DesiredRecord:
     atomic_fields: frozenset[str] = frozenset()
     """Fields that are written together, so that two people's names never mix."""
     person_summary_fields: frozenset[str] = frozenset()
-    """Fields that summarize all bookings of a person: no booking is too old to write them."""
+    """Fields that summarise all bookings of a person: no booking is too old to write them."""
     delete: bool = False
     """The record is to be deleted from the CRM."""
     cancelled: bool = False

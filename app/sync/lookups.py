@@ -110,7 +110,7 @@ def _left_behind(
 
 
 def match_of(ref: Ref) -> Match:
-    """Return the keys that recognise a record of which only the ref is known."""
+    """Return the keys that recognise a record if nothing but its ref is known."""
     if ref.object in PEOPLE:
         kind, _, value = ref.key.partition(":")
         return Match((LookupKey(MatchKey(kind), value),))

@@ -57,7 +57,7 @@ LINK_TYPES = {
     (ObjectName.MEETING, ObjectName.DEAL): 212,
 }
 BATCH = 100
-"""Most inputs of a batch call."""
+"""Most records in one batch call."""
 SEARCH_PAGE = 200
 CALLS = RateLimit("10 seconds", 110, 10.0)
 """https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines (OAuth apps)"""
@@ -107,7 +107,8 @@ class HubSpotClient:
 
         def call_api(path: str, method: str, *args: Any, **kwargs: Any) -> Any:
             kwargs["_request_timeout"] = self.access.timeout
-            # The answer comes as it was read: the client's models refuse what they do not know yet.
+            # The answer stays as it was read: the client's models refuse keys that they do not know
+            # yet.
             kwargs["_preload_content"] = False
             allowance = SEARCHES if path.endswith("/search") else CALLS
 
@@ -326,7 +327,7 @@ def values_of(record: Json) -> dict[str, Any]:
 
 
 def chunks(items: Sequence[Any]) -> Iterable[list[Any]]:
-    """Parts of at most BATCH."""
+    """Split a list into parts of at most BATCH."""
     return (list(items[i : i + BATCH]) for i in range(0, len(items), BATCH))
 
 

@@ -268,5 +268,5 @@ MARKS: dict[ObjectName, tuple[Mark, ...]] = {
     ObjectName.DEAL: (_value_of(BOOKING_FIELD), _number_in("description")),
     ObjectName.MEETING: (_value_of(BOOKING_FIELD), _number_in("hs_meeting_body")),
 }
-"""The marks that tell records of a batch apart, of which a record's first one is used: a unique
-value or, if the portal has no field for the booking's id, its number at the end of the text."""
+"""The marks that tell records of a batch apart. A record uses the first one that it has: a unique
+value or, if the portal has no booking-id field, the booking's number at the end of the text."""
