@@ -183,7 +183,7 @@ class ChangeBuilder:
     def _kept_links(
         self, record: DesiredRecord, known: LedgerEntry | None, links: tuple[Ref, ...]
     ) -> tuple[Ref, ...]:
-        """Return the links that a record keeps that is only kept current: not to those who left."""
+        """Return the links to keep on a record that is only kept current: none to people who left."""
         if record.links_to_drop is None or known is None:
             return ()
         live = (
@@ -222,7 +222,7 @@ class ChangeBuilder:
             links_to_add=links,
             match=record.match,
             maybe_created=known is not None,
-            # A record that could not be read is not taken again because it causes a conflict.
+            # If the known record causes a conflict, it is not used: it could not be read before.
             not_taken=known.record_id if known else None,
             inbox=record.inbox,
         )

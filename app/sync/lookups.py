@@ -94,7 +94,7 @@ def _was_lead(ref: Ref, known: LedgerEntry, shape: CrmShape) -> bool:
 def _left_behind(
     wanted: Mapping[Ref, MergedRecord], ledger: LedgerEntries, shape: CrmShape, directory: Directory
 ) -> Iterator[Lookup]:
-    """Look up link targets that were created with a wanted record and have left the booking since.
+    """Look up link targets whose create was sent with a wanted record and that have left since.
 
     Their ids are unknown. They are needed to remove the links, and to find the record through them.
     """

@@ -192,8 +192,7 @@ class Finder:
                 deeper.add(f"p{number}")
             limited = [key.value for _, key in part if key.of]
             if name is ObjectName.DEAL and limited:
-                # A second query reads the people on the deal, since the deal may be another
-                # attendee's.
+                # A second query reads the people on the deal: it may be another attendee's.
                 soql[f"r{number}"] = format_soql(f"{_ROLES} WHERE OpportunityId IN {{}}", limited)
                 deeper.add(f"r{number}")
         lost: dict[ObjectName, list[tuple[Lookup, LookupKey]]] = {}

@@ -201,7 +201,7 @@ class Graph:
         fields |= {field: place for field, place in places.items() if place is not KEEP}
 
     def _unjoin(self, change: Change, links: LinkPlan) -> None:
-        """Remove people who left, and the person who becomes a meeting's main person."""
+        """Remove the link rows of people who left, and of the new main person of a meeting."""
         gone = [end.record_id for end in links.remove]
         if change.ref.object is ObjectName.MEETING:
             gone += links.of(ObjectName.CONTACT).after[:1]
@@ -343,7 +343,7 @@ class Graph:
                 error = InvalidRecord(error.message) if isinstance(error, Gone) else error
             return self._note(report, ref, error)
         if overrun:
-            # It only came after too many failures: the others are sent first.
+            # It only came after too many failures: the other graphs are sent without it first.
             self.halted = True
             return None
         words = next((t for node in answers.values() if (t := _words(node))), "no reason was given")
@@ -397,7 +397,7 @@ def has_reference(value: Any) -> bool:
 
 
 def without_reference(value: str) -> str:
-    """Return a text that stands in for such a text until a call without references writes it."""
+    """Return a harmless form of such a text, until a call without references writes the real one."""
     return value.replace("@{", "@ {")
 
 
