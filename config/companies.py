@@ -1,4 +1,4 @@
-"""The domains that are no companies: the file beside this one, and what the setting adds."""
+"""The domains that belong to no company: those in the file beside this one, and in the setting."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ DOMAINS_FILE = CONFIG_DIR / "no_company_domains.txt"
 
 
 def no_company_domains(setting: str) -> frozenset[str]:
-    """Give the domains of the file and of NO_COMPANY_DOMAINS in ASCII.
+    """Return the domains of the file and of NO_COMPANY_DOMAINS in ASCII.
 
-    Raises SettingsError naming what is no domain.
+    Raises SettingsError that names a text which is no domain.
     """
     lines = DOMAINS_FILE.read_text(encoding="utf-8").splitlines()
     listed = [line for line in lines if line and not line.startswith("#")]

@@ -1,4 +1,4 @@
-"""Structured logs to stderr, with secrets and personal data kept out by name."""
+"""Structured logs to stderr; keys with secrets and personal data are hidden by name."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def configure_logging(level: str = "INFO") -> None:
             hide_secrets,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            # Without locals: a traceback must not print a token that was in a variable.
+            # Without local variables: a traceback must not print a token from one.
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ],

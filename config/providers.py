@@ -1,4 +1,4 @@
-"""Loads the OAuth providers (providers.yaml) and lays the environment's overrides over them."""
+"""Loads the OAuth providers (providers.yaml) and applies the environment's overrides."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from config.settings import SettingsError, is_loopback, require_https
 
 
 class KeyLogin(BaseModel):
-    """How a key that somebody made by hand in the CRM stands in for OAuth."""
+    """A login by a key that somebody created in the CRM, in place of OAuth."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str
-    """What the CRM calls it."""
+    """The CRM's name for the key."""
     where: str
-    """Where a person makes one."""
+    """The place in the CRM where a person creates a key."""
     header: str = "Authorization"
     prefix: str = "Bearer "
 
 
 class Provider(BaseModel):
-    """One CRM as data: where its OAuth endpoints are and how they want to be spoken to."""
+    """One CRM as data: its OAuth endpoints and how to call them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,40 +45,40 @@ class Provider(BaseModel):
     """Empty: the provider has no introspection (RFC 7662)."""
     api_base: str
     api_base_from: str | None = None
-    """Key of the token answer that names the host to call (api_domain, instance_url)."""
+    """Key of the token answer that gives the host to call (api_domain, instance_url)."""
     api_hosts: tuple[str, ...] = ()
-    """Domain suffixes that such a host, and an `iss` (RFC 9207), may have (RFC 9700, 4.4)."""
+    """Domain suffixes that are allowed for such a host and for an `iss` (RFC 9207, RFC 9700 4.4)."""
     issuer_hosts: tuple[str, ...] = ()
-    """Those of an `iss` alone, where customers have hosts of their own under the others."""
+    """Domain suffixes for an `iss` only, if customers have hosts of their own under the others."""
     account_name_from: str = ""
-    """Key of the introspection answer that names the account to people."""
+    """Key of the introspection answer with the account's name for people."""
     client_auth: Literal["body", "basic"] = "body"
     pkce: bool = False
     authorize_params: dict[str, str] = Field(default_factory=dict)
-    """What the authorization request carries beside the standard parameters."""
+    """Parameters of the authorization request besides the standard ones."""
     scopes: dict[str, str] = Field(default_factory=dict)
-    """Scope -> why it is needed."""
+    """Scope -> the reason why it is needed."""
     scopes_in_request: bool = True
     optional_scopes: dict[str, str] = Field(default_factory=dict)
-    """Scope -> what does not work without it; asked for as `optional_scope`."""
+    """Scope -> the feature that needs it; requested as `optional_scope`."""
     lead_scopes: dict[str, str] = Field(default_factory=dict)
-    """Scope -> why it is needed where a mapping file makes leads instead of deals, and only there."""
+    """Scope -> the reason why it is needed if a mapping file creates leads instead of deals."""
     scope_implies: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Scope -> other scopes that it covers."""
+    """Scope -> other scopes that it includes."""
     default_lifetime: int = 1800
-    """Seconds an access token is taken to live where neither answer nor introspection says."""
+    """Lifetime of an access token in seconds, if neither token answer nor introspection gives it."""
     tokens_last: bool = False
-    """Whether access tokens have no end, so that there is no refresh token: they live until a person
-    takes them back."""
+    """Whether access tokens never expire, so that there is no refresh token: they live until a
+    person revokes them."""
     rotates: bool = False
     """Whether each refresh ends the refresh token that it used."""
     login_hosts: dict[str, str] = Field(default_factory=dict)
-    """Host -> what people call it, where there are several; the first is that of the URLs above."""
+    """Host -> its name for people, if there are several; the first is the host of the URLs above."""
     login_host_suffix: str = ""
-    """Domain under which a customer may have a login host of its own."""
+    """Domain under which a customer may have an own login host."""
     key: KeyLogin | None = None
     apps_where: str = ""
-    """Where the provider lists connected apps, in words."""
+    """The place where the provider lists connected apps, in words."""
     apps_url: str = ""
     docs: str = ""
     client_id: str = ""
@@ -90,10 +90,10 @@ class Provider(BaseModel):
         return bool(self.client_id and self.client_secret)
 
     def api_base_for(self, token_answer: Mapping[str, Any]) -> str:
-        """The API host for a connection: from the token answer, only if it is the provider's own.
+        """Return the API host for a connection: from the token answer, but only if it is the provider's.
 
-        Raises ValueError for a foreign host. An `api_base` that points at loopback (tests, proxies)
-        wins, so that nothing leaves the machine.
+        Raises ValueError for a foreign host. An `api_base` on loopback (tests, proxies) wins, so
+        that no data leaves the machine.
         """
         named = str(token_answer.get(self.api_base_from or "") or "")
         if is_loopback(self.api_base):
@@ -104,13 +104,13 @@ class Provider(BaseModel):
         host = host_of(named)
         if host is None or not under(host, self.api_hosts):
             raise ValueError(f"{self.title} named a host that is not its own")
-        # Made anew: what was checked is what is called, whatever else stood in the text.
+        # The URL is built from the checked host: no other part of the text is used.
         return f"https://{host}"
 
     def at(self, login_host: str | None) -> Provider:
-        """The provider as it is at one of its login hosts. Raises ValueError for a foreign host.
+        """Return the provider at one of its login hosts. Raises ValueError for a foreign host.
 
-        An endpoint that the environment points elsewhere stays where it was pointed.
+        An endpoint that the environment overrides stays as it is.
         """
         if not login_host:
             return self
@@ -135,10 +135,10 @@ class Provider(BaseModel):
         return host is not None and under(host, self.issuer_hosts or self.api_hosts)
 
     def lacking(self, granted: Iterable[str], leads: bool = False) -> dict[str, str]:
-        """The scopes that were asked for and not granted, each with what it is for.
+        """Return the scopes that were requested but not granted, each with its reason.
 
-        `leads`: the mapping file makes leads instead of deals.
-        A token answer that names no scopes grants what was asked for (RFC 6749, 5.1).
+        `leads`: the mapping file creates leads instead of deals.
+        A token answer without scopes grants all requested scopes (RFC 6749, 5.1).
         """
         held = set(granted)
         for scope in tuple(held):
@@ -148,17 +148,17 @@ class Provider(BaseModel):
 
 
 def host_of(address: str) -> str | None:
-    """The host of `https://<host>`, with port 443 and a slash at most; None for anything else.
+    """Return the host of `https://<host>`, at most with port 443 and a slash; None for anything else.
 
-    A host is never read from a text that then goes on as a text: who parses it next may end the host
-    at another sign (a backslash, a user name before an @).
+    A host is never cut out of a longer URL that is then used as it is: another parser may end the
+    host at another sign (a backslash, a user name before an @).
     """
     match = re.fullmatch(rf"https://({HOST_NAME.pattern})(?::443)?/?", address, re.IGNORECASE)
     return match[1].lower() if match and len(match[1]) <= LONGEST_HOST else None
 
 
 def under(host: str, suffixes: Iterable[str]) -> bool:
-    """Whether a host is one of these domains or below one."""
+    """Whether a host is one of these domains or a subdomain of one."""
     return any(host == suffix or host.endswith("." + suffix) for suffix in suffixes)
 
 
@@ -172,18 +172,18 @@ ENDPOINTS = ("authorize_url", "token_url", "revoke_url", "introspect_url", "api_
 OVERRIDES = ("client_id", "client_secret", *ENDPOINTS)
 HOST_NAME = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}")
 LONGEST_HOST = 200
-"""Characters of a host name that are kept."""
+"""Most characters of a host name."""
 
 
 @lru_cache(maxsize=4)
 def _read(text: str) -> Mapping[str, Mapping[str, Any]]:
-    """The entries of a file, which nobody changes."""
+    """Return the entries of a file; callers must not change them."""
     entries: Mapping[str, Mapping[str, Any]] = YAML(typ="safe").load(text)
     return entries
 
 
 def load_providers(path: Path, environ: Mapping[str, str]) -> Providers:
-    """Read providers.yaml; `<PROVIDER>_CLIENT_ID` and the like override. Raises SettingsError."""
+    """Read providers.yaml, with overrides such as `<PROVIDER>_CLIENT_ID`. Raises SettingsError."""
     raw = _read(path.read_text(encoding="utf-8"))
     providers = {}
     for name, entry in raw.items():
@@ -195,20 +195,20 @@ def load_providers(path: Path, environ: Mapping[str, str]) -> Providers:
 
 
 def _overridden(name: str, entry: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
-    """An entry with what the environment says instead."""
+    """Return an entry with the environment's overrides."""
     values = dict(entry, name=name)
     for key in OVERRIDES:
         override = environ.get(f"{name}_{key}".upper(), "")
         if override:
             values[key] = override.rstrip("/") if key == "api_base" else override
         elif key == "introspect_url" and environ.get(f"{name}_token_url".upper()):
-            # Tokens of a server that was put in its place are not for the provider's eyes.
+            # Tokens of a replaced server must not be sent to the provider.
             values[key] = ""
     return values
 
 
 def _checked(provider: Provider) -> Provider:
-    """A provider whose addresses are safe. Raises ValueError."""
+    """Return the provider if its URLs are safe. Raises ValueError otherwise."""
     for key in ENDPOINTS:
         if getattr(provider, key) or key not in ("revoke_url", "introspect_url"):
             require_https(getattr(provider, key), f"{provider.name}_{key}".upper())

@@ -1,4 +1,4 @@
-"""Every setting of the service, read from the environment and checked before anything starts."""
+"""All settings of the service, read from the environment and checked before anything starts."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ CONFIG_DIR = Path(__file__).parent
 
 
 class SettingsError(Exception):
-    """The environment does not make a working service; the message names the variable."""
+    """The environment has a wrong or missing setting; the message names the variable."""
 
 
 class SignatureScheme(StrEnum):
-    """How meetergo, or the proxy in front of it, proves that a webhook is its own."""
+    """The proof that a webhook comes from meetergo, or from the proxy in front of this service."""
 
     BODY = "body"
     TIMESTAMPED = "timestamped"
@@ -35,9 +35,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, validate_default=True)
 
     database_url: str = "sqlite:///bridge.sqlite3"
-    """SQLAlchemy URL of the database that holds the truth: SQLite (default) or PostgreSQL."""
+    """SQLAlchemy URL of the main database: SQLite (default) or PostgreSQL."""
     redis_url: str = "redis://127.0.0.1:6379/0"
-    """URL of Redis or Valkey, which only wakes workers."""
+    """URL of Redis or Valkey, which is only used to wake workers."""
     secret_key: str
     """Signs the browser session. At least 32 characters."""
     encryption_keys: str
@@ -46,18 +46,18 @@ class Settings(BaseSettings):
     meetergo_signature_scheme: SignatureScheme = SignatureScheme.BODY
     """body, timestamped, standard-webhooks or url-token."""
     meetergo_webhook_secrets: str = ""
-    """Secrets that a webhook may be signed with, comma separated, each at least 16 characters; for
+    """Secrets that may sign a webhook, comma separated, each at least 16 characters; for
     standard-webhooks `whsec_` and the Base64 of 24 to 64 bytes."""
     meetergo_signature_header: str = "X-Meetergo-Signature"
     """Header that carries the signature (schemes body and timestamped)."""
     meetergo_company_ids: str = ""
-    """Company ids whose bookings are taken, comma separated; empty takes all."""
+    """Company ids whose bookings are accepted, comma separated; empty accepts all."""
     meetergo_api_key: str = ""
-    """meetergo API key; with scheme url-token each booking is re-read with it."""
+    """meetergo API key; with the scheme url-token, each booking is read again with it."""
     meetergo_api_user_id: str = ""
     """User id that goes with an `ak_live` key as x-meetergo-api-user-id; such a key needs it."""
     meetergo_key_ends_at: datetime | None = None
-    """When the API key ends, as meetergo said (2027-02-01, or with a time): people are told before."""
+    """When the API key ends, as meetergo said (2027-02-01, or with a time): people are warned before."""
     meetergo_api_base: str = "https://api.meetergo.com"
     """Root of meetergo's REST API."""
     public_url: str = "http://127.0.0.1:8000"
@@ -65,31 +65,31 @@ class Settings(BaseSettings):
     mappings_dir: Path = CONFIG_DIR / "mappings"
     """Folder with one mapping file per provider."""
     no_company_domains: str = ""
-    """Domains, comma separated, that say nothing of a company, beside free mail and known relays."""
+    """Domains, comma separated, that belong to no company, besides free mail and known relays."""
     providers_file: Path = CONFIG_DIR / "providers.yaml"
     """The OAuth providers as data."""
     trusted_proxies: int = Field(default=0, ge=0, le=5)
-    """How many proxies in front may set X-Forwarded-*; 0 believes none (RFC 9700, 4.13)."""
+    """Number of proxies in front that may set X-Forwarded-*; 0 trusts none (RFC 9700, 4.13)."""
     http_timeout: float = Field(default=30.0, gt=0, le=120)
     """Seconds that one call to a CRM or to meetergo may take."""
     oauth_timeout: float = Field(default=60.0, gt=0, le=300)
-    """Seconds that a token endpoint may take: its lost answer may cost the connection."""
+    """Seconds that a token endpoint may take: a lost answer may cost the connection."""
     notify_urls: str = ""
-    """Apprise addresses that hear of broken connections, separated by blanks or commas."""
+    """Apprise addresses that are notified of broken connections, separated by blanks or commas."""
     notify_after_failures: int = Field(default=5, ge=1, le=1000)
-    """Deliveries of one connection that fail in a row before somebody is told."""
+    """Deliveries of one connection that fail in a row before people are notified."""
     sweep_interval: int = Field(default=10, ge=1, le=60)
-    """Seconds between two sweeps that wake whatever is due."""
+    """Seconds between two sweeps that wake all due work."""
     probe_interval: int = Field(default=30, ge=1, le=3600)
-    """Seconds between two looks at a CRM that has been out of order several times in a row."""
+    """Seconds between two probes of a CRM that was out of order several times in a row."""
     keep_free: float = Field(default=0.2, ge=0, le=0.9)
-    """Part of every CRM's allowance of calls that is left to the customer's other apps."""
+    """Part of every CRM's rate limit that is left to the customer's other apps."""
     reconcile_interval: int = Field(default=3600, ge=0, le=86_400)
-    """Seconds between two looks at meetergo for bookings without a webhook; 0 turns them off."""
+    """Seconds between two searches in meetergo for bookings without a webhook; 0 turns them off."""
     reconcile_back_days: int = Field(default=7, ge=1, le=365)
-    """Days back over which a scheduled look reads the starts of meetings."""
+    """Days back in which a scheduled search reads the starts of meetings."""
     reconcile_ahead_days: int = Field(default=60, ge=1, le=730)
-    """Days ahead likewise."""
+    """Days ahead in which a scheduled search reads the starts of meetings."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
 
@@ -134,17 +134,17 @@ class Settings(BaseSettings):
 
     @cached_property
     def webhook_secrets(self) -> tuple[str, ...]:
-        """The webhook secrets as a tuple, blanks dropped."""
+        """The webhook secrets as a tuple, without empty entries."""
         return split_list(self.meetergo_webhook_secrets)
 
     @cached_property
     def company_ids(self) -> tuple[str, ...]:
-        """The allowed company ids as a tuple, blanks dropped."""
+        """The allowed company ids as a tuple, without empty entries."""
         return split_list(self.meetergo_company_ids)
 
 
 def api_key_problem(key: str, user_id: str) -> str | None:
-    """What is wrong with a meetergo API key, in words; None where nothing is known to be.
+    """Return the problem with a meetergo API key, in words; None if none is known.
 
     https://developer.meetergo.com/api-reference/authentication
     """
@@ -154,7 +154,7 @@ def api_key_problem(key: str, user_id: str) -> str | None:
 
 
 def secret_weakness(secret: str, scheme: SignatureScheme) -> str | None:
-    """What is wrong with a webhook secret under a scheme, in words; None where it is good."""
+    """Return the problem with a webhook secret under a scheme, in words; None if it is good."""
     if scheme is SignatureScheme.STANDARD_WEBHOOKS:
         return standard_weakness(secret)
     return weakness(secret, LEAST_SECRET)
@@ -166,12 +166,12 @@ def _refuse_weak(what: str, problem: str | None) -> None:
 
 
 def split_list(value: str) -> tuple[str, ...]:
-    """Split a comma separated variable and drop blanks."""
+    """Split a comma separated variable and drop empty entries."""
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
 def is_loopback(url: str) -> bool:
-    """Tell whether a URL points at this machine."""
+    """Whether a URL points to this machine."""
     return urlsplit(url).hostname in {"127.0.0.1", "localhost", "::1"}
 
 
@@ -186,7 +186,7 @@ def require_https(url: str, variable: str) -> None:
 
 
 def load_settings() -> Settings:
-    """Read the settings from the environment; raise SettingsError in words that name what to set."""
+    """Read the settings; raise SettingsError with a message that names the variables to set."""
     try:
         return Settings()
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Which secrets are too weak to rest on."""
+"""Finds secrets that are too weak."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import base64
 import binascii
 
 LEAST_SECRET = 16
-"""Characters of a webhook secret."""
+"""Fewest characters of a webhook secret."""
 LEAST_KEY = 32
-"""Characters of SECRET_KEY and of each key of ENCRYPTION_KEYS."""
+"""Fewest characters of SECRET_KEY and of each key of ENCRYPTION_KEYS."""
 LEAST_BYTES, MOST_BYTES = 24, 64
-"""Of a Standard Webhooks secret, decoded.
+"""Fewest and most bytes of a Standard Webhooks secret, decoded.
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
@@ -18,7 +18,7 @@ STANDARD_PREFIX = "whsec_"
 
 
 def weakness(secret: str, least: int) -> str | None:
-    """What is wrong with a secret in words that begin with a verb; None where it is good."""
+    """Return the problem with a secret, in words that begin with a verb; None if it is good."""
     if len(secret) < least:
         return f"has {len(secret)} characters and needs at least {least}"
     if len(set(secret)) == 1:
@@ -27,7 +27,7 @@ def weakness(secret: str, least: int) -> str | None:
 
 
 def standard_weakness(secret: str) -> str | None:
-    """The same for a secret of the scheme standard-webhooks: `whsec_` and standard Base64."""
+    """Return the problem with a secret of the scheme standard-webhooks: `whsec_` and standard Base64."""
     try:
         raw = base64.b64decode(secret.removeprefix(STANDARD_PREFIX), validate=True)
     except (binascii.Error, ValueError):

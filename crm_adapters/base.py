@@ -1,4 +1,4 @@
-"""What the adapters share: finding one, links of a change, problems of a write, the schema."""
+"""Parts that all adapters share: names, loading an adapter, reading the schema."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ T = TypeVar("T")
 
 
 BOOKING_FIELD = "meetergo_booking_id"
-"""Name of the custom field that carries the booking's id in every CRM."""
+"""Name of the custom field that holds the booking's id in every CRM."""
 
 
 SEARCH_LAG = 15.0
-"""Seconds until a search shows what was made; HubSpot and Pipedrive only say that it takes some."""
+"""Seconds until a search finds a new record; HubSpot and Pipedrive only say that it takes some."""
 
 
 def load_adapter(path: str) -> type[Adapter]:
-    """Find an adapter's class by `module:Class`, as providers.yaml names it."""
+    """Load an adapter's class from `module:Class`, as providers.yaml gives it."""
     module, _, name = path.partition(":")
     adapter: type[Adapter] = getattr(import_module(module), name)
     return adapter
 
 
 def confirmed(ask: Callable[[], T], probe: Callable[[], object]) -> T:
-    """What a question gives that is done without where it is refused.
+    """Return the answer to an optional question; the caller does without it if it is refused.
 
-    A refusal may be one of everything that passes in a moment. So `probe` makes a call that every
-    account answers, and the question is asked once more. Raises what the second time says, or `probe`.
+    A refusal may be part of an outage that passes in a moment. So `probe` makes a call that every
+    account answers, and the question is asked again. Raises the error of that second try, or of
+    `probe`.
     """
     try:
         return ask()
@@ -53,10 +54,10 @@ def read_schema(
     needed: frozenset[ObjectName] | None,
     called: Mapping[ObjectName, str] | None = None,
 ) -> tuple[dict[ObjectName, dict[str, CrmField]], list[str]]:
-    """The fields of the objects that a mapping uses, and a sentence for each that cannot be read.
+    """Return the fields of the objects that a mapping uses, and a sentence for each unreadable object.
 
-    `called`: what the CRM calls its objects, where who may not read an object's fields may not write
-    its records either. Raises AccountRefused then, where the object is needed.
+    `called`: the CRM's names for its objects, if a user who may not read an object's fields may not
+    write its records either. In that case, raises AccountRefused if the mapping needs the object.
     """
     schema: dict[ObjectName, dict[str, CrmField]] = {}
     notes: list[str] = []
@@ -66,7 +67,7 @@ def read_schema(
         try:
             schema[name] = read(name)
         except AccountMoved:
-            raise  # It says nothing of this object.
+            raise  # The refusal is not about this object.
         except (Gone, AccountRefused, InvalidRecord) as error:
             if needed is not None and called:
                 words = (

@@ -1,4 +1,4 @@
-"""How a CRM's error codes are sorted: each adapter has one table of all that its API documents."""
+"""The kinds of CRM errors: each adapter has one table of all error codes that its API documents."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from enum import Enum, auto
 
 
 class Sort(Enum):
-    """Of what an error speaks, which decides on what is done about it."""
+    """The subject of an error, which decides how the service reacts."""
 
     ACCOUNT = auto()
-    """All of the account, or an object of it: bookings wait, nothing is failed, it is probed."""
+    """The account or one of its objects: bookings wait, none fails, and the account is probed."""
     RECORD = auto()
-    """One record, or a value in it: the booking fails in words, once."""
+    """One record, or a value in it: the booking fails once, with the CRM's message."""
     LISTED = auto()
-    """A value that was taken from the account's lists (an owner, a stage, an option): these are read
-    anew once before the booking counts as failed."""
+    """A value from the account's lists (an owner, a stage, an option): the lists are read again
+    once before the booking counts as failed."""
     PASSING = auto()
-    """Nothing: the same call may pass in seconds."""
+    """No lasting problem: the same call may succeed in seconds."""
     BUDGET = auto()
-    """The account's allowance of calls."""
+    """The number of calls that the account may make."""
     TOKEN = auto()
     """The access token."""
     GONE = auto()
-    """A record that is not there."""
+    """A record that does not exist."""
     CONFLICT = auto()
-    """A record that is there already."""
+    """A record that exists already."""

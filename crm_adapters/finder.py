@@ -1,4 +1,4 @@
-"""The way in which every adapter answers questions: by id first, then key by key, in rounds."""
+"""The lookup procedure of every adapter: first by id, then key by key, in rounds."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from app.crm.objects import BOOKING_LINE, WRITE_ORDER, Fields, ObjectName, Ref, 
 
 Hit = tuple[Lookup, CrmRecord]
 Claim = tuple[Lookup, Whose, CrmRecord]
-"""What was named by hand, and whose it has to be."""
-# What a CRM's editor puts around a text says nothing.
+"""A lookup of a record named by hand, the attendee it must belong to, and the record found."""
+# Tags that a CRM's editor adds around a text are ignored.
 _NUMBER = re.compile(re.escape(BOOKING_LINE) + r"([^\s<]+)(?:\s|<[^<>]*>)*\Z")
 _ADDRESS = re.compile(
     r"(?i:https?)://(?P<host>[^/?#\s]+)(?P<path>/[^?#\s]*)?(?:\?[^#\s]*)?(?:#(?P<fragment>\S*))?"
 )
 LONGEST_ADDRESS = 2_000
-"""Characters of a record's address; the longest queries are cut by browsers at some more."""
+"""Most characters of a record's URL; browsers cut longer query strings off."""
 
 
 class KeyFinder:
-    """Asks for all records of an object together; a key is asked only where none before it hit."""
+    """Looks up all records of an object together; a key is used only if no earlier key had a hit."""
 
     def __init__(self, questions: Sequence[Lookup], ids: Mapping[Ref, str]) -> None:
         self._questions = questions
@@ -30,12 +30,12 @@ class KeyFinder:
         self.findings = LookupResults(asked=frozenset(question.ref for question in questions))
 
     def run(self) -> LookupResults:
-        """Answer everything."""
+        """Run all lookups."""
         for name in WRITE_ORDER:
             mine = [question for question in self._questions if question.ref.object is name]
             known = {q.record_id: q for q in mine if q.record_id}
             self._take(self.by_id(name, known) if known else iter(()))
-            # What is no longer there under its id may be there under its keys.
+            # A record that is not found by its id may be found by its keys.
             open_ = [q for q in mine if q.ref not in self.findings.found and q.keys]
             for place in range(max((len(q.keys) for q in open_), default=0)):
                 self._round(name, [q for q in open_ if len(q.keys) > place], place)
@@ -53,7 +53,7 @@ class KeyFinder:
                 self._take(self.by_key(name, kind, part))
 
     def _named(self, name: ObjectName, asked: list[tuple[Lookup, LookupKey]]) -> Iterator[Hit]:
-        """Read what was named by hand; what has to be the attendee's and is not is no hit."""
+        """Read records named by hand; one that must be the attendee's but is not counts as no hit."""
         asked = [
             (replace(q, fields=q.fields | self.telling(name)) if key.of else q, key)
             for q, key in asked
@@ -75,29 +75,29 @@ class KeyFinder:
             self.findings.add(question.ref, found)
 
     def id_of(self, ref: Ref) -> str | None:
-        """The id of a record that is known or was found a moment ago."""
+        """Return the id of a record that is known or was found a moment ago."""
         return self._ids.get(ref) or self.findings.first(ref)
 
     def ids_of(self, refs: Sequence[Ref]) -> dict[str, Ref]:
-        """Every id that records are known or were found by: which of several is meant is not said."""
+        """Return id -> ref for every known or found record; one ref may have several ids."""
         return ids_of(refs, self._ids, self.findings)
 
     def booked(self, question: Lookup, *names: ObjectName) -> set[str]:
-        """The ids of the booking's own records that a question is to be linked to, of some objects."""
+        """Return the ids of the booking's own records among a lookup's anchors, for some objects."""
         return booked_ids(question.anchors, names, self._ids, self.findings)
 
     def after(self, name: ObjectName) -> None:
-        """What is still to be read of the records of an object before the next object's are."""
+        """Read what else is needed of an object's records before the next object is looked up."""
 
     def telling(self, name: ObjectName) -> frozenset[str]:
-        """The fields that tell whose a record is."""
+        """Return the fields that show who a record belongs to."""
         raise NotImplementedError
 
     def theirs(self, name: ObjectName, named: list[Claim]) -> set[Ref]:
-        """Which of the records that were named by hand are the attendee's, in the fewest calls.
+        """Return the records named by hand that belong to the attendee, in as few calls as possible.
 
-        A person: by an e-mail address, or by the domain of that or of the company; a company: by its
-        domain; a deal: where it hangs on a person or a company of the booking.
+        A person is recognised by an e-mail address, or by its domain or the company's; a company by
+        its domain; a deal by a link to a person or a company of the booking.
         """
         raise NotImplementedError
 
@@ -108,14 +108,14 @@ class KeyFinder:
     def by_key(
         self, name: ObjectName, kind: MatchKey, asked: list[tuple[Lookup, LookupKey]]
     ) -> Iterator[Hit]:
-        """Look for records of an object by one kind of key; each hit compared again by us."""
+        """Search records of an object by one kind of key; this service compares each hit again."""
         raise NotImplementedError
 
 
 def ids_of(
     refs: Sequence[Ref], known: Mapping[Ref, str], findings: LookupResults
 ) -> dict[str, Ref]:
-    """Ids of records -> whose they are; all that were found where none is known."""
+    """Return id -> ref; for a ref without a known id, the ids of all records that were found."""
     found = {ref: [hit.record_id for hit in findings.found.get(ref, ())] for ref in refs}
     return {i: ref for ref in refs for i in ([known[ref]] if ref in known else found[ref])}
 
@@ -126,7 +126,7 @@ def booked_ids(
     known: Mapping[Ref, str],
     findings: LookupResults,
 ) -> set[str]:
-    """The ids of a booking's records, of some objects: a found person's company is the booking's too."""
+    """Return the ids of a booking's records of some objects, with the companies of people found."""
     there = {*ids_of([ref for ref in refs if ref.object in names], known, findings)}
     if ObjectName.COMPANY in names:
         there |= {hit.company for ref in refs for hit in findings.found.get(ref, ())}
@@ -136,10 +136,10 @@ def booked_ids(
 def recognise_lost_create(
     question: Lookup, key: LookupKey, values: Fields, marker: str, body: str, title: str
 ) -> FoundBy | None:
-    """By what a record is the one whose create got no answer; None where it is not.
+    """Return what identifies a record as the one whose create got no answer; None if it is another.
 
-    It is told by the booking-id field where there is one, else by the booking's number at the end of
-    its text, and only where there is no number by its title; `marker`, `body` and `title` name these
+    The booking-id field decides if there is one. Otherwise the booking's number at the end of the
+    text decides, and the title only if there is no number. `marker`, `body` and `title` name these
     fields.
     """
     if marker in question.content:
@@ -153,19 +153,19 @@ def recognise_lost_create(
 
 
 def number_at_end(text: object) -> str:
-    """The booking's number at the end of a record's text; empty where there is none."""
+    """Return the booking's number at the end of a record's text; empty if there is none."""
     ending = _NUMBER.search(str(text or ""))
     return ending[1] if ending else ""
 
 
 def oldest_first(findings: LookupResults) -> None:
-    """Put the records that match one question in the order in which they were made."""
+    """Sort the records that match one lookup by the time when they were created."""
     for there in findings.found.values():
         there.sort(key=lambda found: (found.made_at, len(found.record_id), found.record_id))
 
 
 def read_ids(questions: Sequence[Lookup], read: Callable[[ObjectName, str], str]) -> list[Lookup]:
-    """The questions with the ids that stand in what people typed; what holds none is no key."""
+    """Replace texts that people typed by the ids in them; a text without an id is dropped as a key."""
 
     def bare(question: Lookup) -> Lookup:
         name, named = question.ref.object, MatchKey.RECORD_ID
@@ -179,19 +179,19 @@ def read_ids(questions: Sequence[Lookup], read: Callable[[ObjectName, str], str]
 
 
 def address_in(text: str) -> tuple[str, str, str] | None:
-    """Host, path and fragment of a web address; None for any other text.
+    """Return host, path and fragment of a web address; None for any other text.
 
-    The host is in lower case, with the port where one is given; what stands before an @ in front
-    of it makes it another host.
+    The host is in lower case, with the port if one is given. A user name and an @ in front of it
+    make it a different host.
     """
     found = _ADDRESS.fullmatch(text.strip()) if len(text) <= LONGEST_ADDRESS else None
     return (found["host"].lower(), found["path"] or "", found["fragment"] or "") if found else None
 
 
 LAST_PART = "/(?:.*/)?{id}/?"
-"""A page whose address ends in the id."""
+"""A page whose URL ends in the id."""
 NUMBER = "[1-9][0-9]{0,17}"
-"""A record's number fits in 64 bits; one with a nought in front comes back as another one."""
+"""A record number fits in 64 bits; with a leading zero it would come back as another text."""
 
 
 def id_in(
@@ -200,11 +200,11 @@ def id_in(
     pages: Sequence[str] = (LAST_PART,),
     form: str = NUMBER,
 ) -> str:
-    """The id that a person typed, or that stands in the address of a record's page; empty for other text.
+    """Return the id that a person typed, or the id in the URL of a record's page; empty if none.
 
-    `is_own`: whether a host is this account's. `pages`: how the paths of its pages look, with `{id}`
-    for the id, and with what follows `#` where that tells the record; `form`: how ids look. Both are
-    regular expressions.
+    `is_own`: whether a host belongs to this account. `pages`: the form of its pages' paths, with
+    `{id}` for the id, and with the part after `#` if that identifies the record. `form`: the form
+    of the ids. Both forms are regular expressions.
     """
     address = address_in(text)
     if address is None:

@@ -1,4 +1,4 @@
-"""The guard around an adapter: nothing but the declared errors comes out, whatever a CRM answers."""
+"""The guard around an adapter: only the declared errors come out, whatever a CRM answers."""
 
 from __future__ import annotations
 
@@ -22,43 +22,43 @@ log = structlog.get_logger(__name__)
 
 
 class GuardedAdapter:
-    """An adapter whose methods raise CrmError, or that a call is not ours to make, and nothing else."""
+    """An adapter whose methods raise only CrmError, or NotOurs for a call that is not ours to make."""
 
     def __init__(self, adapter: Adapter) -> None:
         self.inner = adapter
 
     @property
     def shape(self) -> CrmShape:
-        """That of the adapter."""
+        """The adapter's own value."""
         return self.inner.shape
 
     @property
     def batch_size(self) -> int:
-        """Likewise."""
+        """The adapter's own value."""
         return self.inner.batch_size
 
     @property
     def asks_ahead(self) -> bool:
-        """Likewise."""
+        """The adapter's own value."""
         return self.inner.asks_ahead
 
     @property
     def api_facts(self) -> ApiFacts:
-        """What the API says in a way of its own."""
+        """The adapter's own value."""
         return self.inner.api_facts
 
     @property
     def allowances(self) -> Sequence[RateLimit]:
-        """Likewise."""
+        """The adapter's own value."""
         return self.inner.allowances
 
     @property
     def access(self) -> Access:
-        """Likewise."""
+        """The adapter's own value."""
         return self.inner.access
 
     def whoami(self) -> CrmAccount:
-        """Whose account it is."""
+        """Return the account."""
         with self._guarded():
             return self.inner.whoami()
 
@@ -68,12 +68,12 @@ class GuardedAdapter:
             self.inner.check(name)
 
     def directory(self, needed: frozenset[ObjectName] | None = None) -> Directory:
-        """Owners, pipelines and fields of the account."""
+        """Return owners, pipelines and fields of the account."""
         with self._guarded():
             return self.inner.directory(needed)
 
     def describe(self, name: ObjectName) -> list[CrmField]:
-        """The fields of an object."""
+        """Return the fields of an object."""
         with self._guarded():
             return self.inner.describe(name)
 
@@ -93,11 +93,11 @@ class GuardedAdapter:
             self.inner.apply(plan, report)
 
     def url_for(self, name: ObjectName, record_id: str) -> str:
-        """Address of a record for a person with a browser."""
+        """Return the URL of a record for a person with a browser."""
         return self.inner.url_for(name, record_id)
 
     def record_id_in(self, name: ObjectName, text: str) -> str:
-        """The id in what a person typed or pasted."""
+        """Return the record id in a text that a person typed or pasted."""
         return self.inner.record_id_in(name, text)
 
     @contextmanager
@@ -122,5 +122,5 @@ class GuardedAdapter:
 
 
 def guarded(adapter: Adapter) -> Adapter:
-    """An adapter that nothing but the declared errors comes out of."""
+    """Return an adapter that raises only the declared errors."""
     return cast(Adapter, GuardedAdapter(adapter))

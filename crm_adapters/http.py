@@ -1,4 +1,4 @@
-"""The HTTP edge that all adapters share: bounded calls, token renewal, what an answer's status means."""
+"""HTTP calls for all adapters: time limits, token renewal, and the meaning of statuses."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ log = structlog.get_logger(__name__)
 Answer = TypeVar("Answer")
 Item = TypeVar("Item")
 MAX_MESSAGE = 300
-"""Characters of a CRM's own words that are kept."""
+"""Most characters that are kept of a CRM's message."""
 PATIENCE = 3.0
-"""Seconds of a pause that a CRM asks for and that is waited for in the middle of a batch."""
+"""The longest pause, in seconds, that a batch waits for when a CRM asks for one."""
 RENEWALS = 2
-"""How often one call may renew: a token that lives for seconds may die on its way to the CRM."""
+"""Token renewals per call: a token that lives for seconds may expire on its way to the CRM."""
 MOST_PAGES = 200
-"""Pages of a list that are read: an account has fewer; whoever names a next page for ever lies."""
+"""Most pages that are read of a list: an account has fewer, so a longer list is an endless one."""
 _QUOTED_SECRET = re.compile(r"[A-Za-z0-9_\-.!]{40,}")
 _EMAIL = re.compile(r"[^\s@\"'<>]+@[^\s@\"'<>]+")
 
 
 class RefusedToken(Exception):
-    """The CRM answered that the access token is expired or unknown."""
+    """The CRM answered that the access token has expired or is unknown."""
 
 
 class Redirected(Exception):
-    """The CRM answered that what was asked for is elsewhere. Nobody follows: the token would go too."""
+    """The CRM answered with a redirect. It is not followed: the token would be sent there too."""
 
 
 class OwnFault(Exception):
-    """What this service itself could not do while it called: no word of the CRM's."""
+    """An error of this service itself during a call: the CRM did not report it."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(type(cause).__name__)
@@ -60,11 +60,12 @@ class OwnFault(Exception):
 def with_token(
     access: Access, call: Callable[[str], Answer], allowance: RateLimit | None = None
 ) -> Answer:
-    """Make a call with a token; where the token is refused, renew it and call again.
+    """Make a call with a token; if the token is refused, renew it and call again.
 
-    `allowance`: what the call waits for, before it takes a token: one that lives for seconds would
-    die in the queue. Raises Unauthorized where the grant or the key is dead, FreshTokenRefused where
-    renewed tokens are refused as well, and AccountMoved where the CRM answers with a redirect.
+    `allowance`: the limit that the call waits for before it takes a token, since a short-lived
+    token would expire in the queue. Raises Unauthorized if the grant or the key is dead,
+    FreshTokenRefused if renewed tokens are refused as well, and AccountMoved if the CRM answers
+    with a redirect.
     """
     refused: list[str] = []
     for _ in range(RENEWALS + 1):
@@ -79,14 +80,14 @@ def with_token(
             refused.append(token)
             why = error
         except Redirected:
-            # The next token answer names the account's address, where it has another one by now.
+            # The next token answer contains the account's address, in case it has changed.
             _own(partial(access.tokens.look_for_address, token))
             raise AccountMoved("The CRM answers with a redirect instead of an answer.") from None
     raise FreshTokenRefused(f"The CRM refuses a fresh access token: {why}")
 
 
 def _own(action: Callable[[], Answer]) -> Answer:
-    """Do something of this service's own, whose faults are not the CRM's."""
+    """Do something of this service's own: its errors are not the CRM's."""
     try:
         return action()
     except (CrmError, NotOurs):
@@ -96,9 +97,10 @@ def _own(action: Callable[[], Answer]) -> Answer:
 
 
 def _patiently(access: Access, call: Callable[[], Answer]) -> Answer:
-    """Make a call; where the CRM asks for a short pause, make it once more after that.
+    """Make a call; if the CRM asks for a short pause, wait and make the call once more.
 
-    What a batch has read so far would be lost otherwise, and read again, and refused again.
+    Otherwise all that the batch has read so far would be lost, read again and perhaps refused
+    again.
     """
     try:
         return call()
@@ -111,9 +113,9 @@ def _patiently(access: Access, call: Callable[[], Answer]) -> Answer:
 
 
 def exchange(access: Access, allowance: RateLimit, send: Callable[[], Reply]) -> Reply:
-    """Make one call, bounded in time, and give its answer where it is one of 200 to 499.
+    """Make one call with a time limit, and return its answer if the status is 200 to 499.
 
-    Raises RetryLater for what is out of order, RateLimited with the seconds to wait, Redirected, and
+    Raises RetryLater for an outage, RateLimited with the seconds to wait, Redirected, and
     Unreadable for an answer that no API gives.
     """
     try:
@@ -137,10 +139,10 @@ def exchange(access: Access, allowance: RateLimit, send: Callable[[], Reply]) ->
 
 
 class ApiSession:
-    """A requests session for one account: keep-alive, a deadline for every call, calls counted."""
+    """A requests session for one account: keep-alive, a time limit and a count for every call."""
 
     def __init__(self, access: Access, at_once: int = 1) -> None:
-        """`at_once`: how many threads call together."""
+        """`at_once`: the number of threads that call at the same time."""
         self.access = access
         self.http = bounded_session(access.gate, at_once)
 
@@ -152,9 +154,9 @@ class ApiSession:
         allowance: RateLimit,
         **kwargs: Any,
     ) -> Reply:
-        """Call the API and give the answer, whatever its status from 200 to 499 but 429.
+        """Call the API and return the answer with any status from 200 to 499 except 429.
 
-        Raises like `exchange`.
+        Raises the same errors as `exchange`.
         """
 
         def send() -> Reply:
@@ -172,9 +174,10 @@ class ApiSession:
 
 
 def together(pool: Executor, work: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:
-    """Do the same for many at once; give the results in order.
+    """Do the same for many items at once; return the results in order.
 
-    Where one raises, no further one is begun, those under way are waited for, and it is raised.
+    If one call raises, no further call starts, the running ones are waited for, and the error is
+    raised.
     """
     futures = [pool.submit(work, item) for item in items]
     done, _ = wait(futures, return_when=FIRST_EXCEPTION)
@@ -186,17 +189,17 @@ def together(pool: Executor, work: Callable[[Item], Answer], items: Iterable[Ite
 
 
 def unreachable(error: Exception) -> RetryLater:
-    """The error for a call that got no answer; addresses and tokens stay out of its text."""
+    """Return the error for a call without an answer; its text contains no address and no token."""
     return RetryLater(f"The CRM could not be reached ({type(error).__name__}).")
 
 
 def too_slow(access: Access) -> RetryLater:
-    """The error for a call that was ended since it took too long."""
+    """Return the error for a call that was ended because it took too long."""
     return RetryLater(f"The CRM did not answer within {access.timeout:.0f} seconds.")
 
 
 def raise_for_outage(reply: Reply, facts: ApiFacts) -> None:
-    """Raise for the answers that mean 'not now', and for those that no API gives; else return."""
+    """Raise for answers that mean 'not now' and for those that no API gives; otherwise return."""
     status, after = reply.status, seconds_asked(reply.headers.get("retry-after"))
     if status == 429:
         reset = header_number(reply.headers.get(facts.reset_header))
@@ -215,9 +218,9 @@ def raise_for_outage(reply: Reply, facts: ApiFacts) -> None:
 
 
 def refusal_of(reply: Reply) -> Any:
-    """The JSON of an answer of 400 to 499. Raises Unreadable where a page stands in its place.
+    """Return the JSON of an answer of 400 to 499. Raises Unreadable for a web page instead of JSON.
 
-    A page comes from something in between: a proxy, a firewall, a sign-in. It is no word on a record.
+    A page comes from a proxy, a firewall or a sign-in in between. It says nothing about a record.
     """
     try:
         return reply.json()
@@ -227,7 +230,7 @@ def refusal_of(reply: Reply) -> Any:
 
 
 def shorten(text: str) -> str:
-    """A CRM's own words in one short line, with what looks like a credential or a person hidden."""
+    """Return a CRM's message as one short line, and hide what looks like a credential or a person."""
     text = text[:20_000]
     plain = re.sub(r"<[^>]+>", " ", text) if re.search(r"<(?:html|!doctype)", text, re.I) else text
     plain = _EMAIL.sub("[e-mail]", _QUOTED_SECRET.sub("[hidden]", " ".join(plain.split())))

@@ -1,4 +1,4 @@
-"""Compares a hit again: what a CRM's search calls a match is its own affair."""
+"""Compares each hit with the key again: every CRM's search has its own idea of a match."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from app.domain.phones import is_number
 
 @dataclass(frozen=True)
 class Shown:
-    """What a record shows of that by which it may be recognised, in no CRM's words."""
+    """The values of a record by which it may be recognised, in the same form for all CRMs."""
 
     emails: Sequence[object] = ()
     """E-mail addresses; the first one is the person's own, the others are secondary ones."""
     phones: Sequence[object] = ()
     country: str | None = None
-    """In which country (ISO) the person lives, where the CRM tells."""
+    """The country (ISO) in which the person lives, if the CRM has it."""
     domains: Sequence[str] = ()
-    """Domains of a company, as they are kept here."""
+    """Domains of a company, in the form that this service stores."""
     value: object = None
-    """What stands in the field that the key names."""
+    """The value of the field that the key names."""
 
 
 def matches(key: LookupKey, shown: Shown, country: str | None = None) -> bool:
-    """Whether a record is what a key looks for; `country`: in which one the account is."""
+    """Whether a record matches a key; `country`: the country of the account."""
     if key.kind is MatchKey.PHONE:
         others = (key.field, country)
         return any(is_number(entry, key.value, shown.country, others) for entry in shown.phones)

@@ -1,4 +1,4 @@
-"""Reads from an answer's headers what a CRM still allows; each adapter says which headers tell it."""
+"""Reads the remaining calls from an answer's headers; each adapter names its headers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from app.domain.rate_limits import LimitHeaders
 from app.outbound.reply import header_number
 
 Pair = tuple[str, str]
-"""The headers for calls left and calls allowed, in lower case; "" where there is none."""
+"""The headers for calls left and calls allowed, in lower case; "" if there is none."""
 
 
 def limits_in(short: Pair | None, day: Pair | None) -> Callable[[Mapping[str, str]], LimitsRead]:
-    """A reader for an API that tells each limit in headers of its own."""
+    """Return a reader for an API that reports each limit in headers of its own."""
 
     def read(headers: Mapping[str, str]) -> LimitsRead:
         return _reading(headers, short), _reading(headers, day)
@@ -27,5 +27,5 @@ def _reading(headers: Mapping[str, str], pair: Pair | None) -> LimitHeaders | No
     remaining, allowed = header_number(headers.get(pair[0])), header_number(headers.get(pair[1]))
     if remaining is None:
         return None
-    # A limit of nothing is no limit: nobody could ever call.
+    # A limit of zero is ignored: with it, no call would ever be possible.
     return LimitHeaders(remaining, allowed or None)

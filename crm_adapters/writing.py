@@ -1,4 +1,4 @@
-"""What the adapters share when they write: what waits, one change a call, what an error means."""
+"""Parts that the adapters share for writing: what waits, single changes, the meaning of errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from app.domain.errors import (
 from crm_adapters.http import together
 
 REFUSALS = (InvalidRecord, Conflict, AccountRefused, Gone)
-"""Errors by which a CRM says in words that it has made nothing."""
+"""Errors that prove that the CRM has created nothing."""
 
 
 def write_each(
@@ -36,11 +36,11 @@ def write_each(
     objects: Sequence[ObjectName],
     write: Callable[[Change, LinkPlan], WriteResult],
 ) -> None:
-    """Write a plan one change at a time, and note of each what came of it.
+    """Write a plan one change at a time, and note the result of each.
 
-    `write` writes one change and raises CrmError where it is refused. Changes to one kind of object
-    are under way together; what the next kind is linked to has to be there first. Raises what
-    concerns the account as a whole.
+    `write` writes one change and raises CrmError if it is refused. Changes to one kind of object
+    run at the same time; the next kind starts afterwards, since its records link to them. Raises
+    errors that concern the account as a whole.
     """
     ids = plan.known_ids()
 
@@ -61,7 +61,7 @@ def write_each(
 
 @contextmanager
 def creating(report: Report, change: Change) -> Iterator[None]:
-    """Note a create as begun, around the call that makes it; one that is refused was not begun."""
+    """Note a create as sent, around the call that makes it; a refused create does not count as sent."""
     try:
         with report.sending([change.ref]):
             yield
@@ -71,10 +71,10 @@ def creating(report: Report, change: Change) -> Iterator[None]:
 
 
 def unblocked(changes: Sequence[Change], report: Report, ids: Mapping[Ref, str]) -> list[Change]:
-    """The changes that can be written now; those that have to wait are noted as blocked.
+    """Return the changes that can be written now; note the ones that have to wait as blocked.
 
-    What was refused for good keeps nothing else out: a record is written without its link to one
-    that is not there. `ids` are the records that are known, also where an update was refused.
+    A record that was refused for good blocks no other: the other is written without the link if the
+    refused one does not exist. `ids` are the known records, also those whose update was refused.
     """
     ready = []
     for change in changes:
@@ -91,7 +91,7 @@ def unblocked(changes: Sequence[Change], report: Report, ids: Mapping[Ref, str])
 
 
 def without(change: Change, refs: Collection[Ref]) -> Change:
-    """A change that links to none of these."""
+    """Return the change without its links to these records."""
     if not refs:
         return change
     return replace(
@@ -102,22 +102,22 @@ def without(change: Change, refs: Collection[Ref]) -> Change:
 
 
 def there_already(change: Change, error: Conflict) -> Conflict | ThereAlready:
-    """The problem of a create that a person's or a company's record is in the way of.
+    """Return the problem of a create that conflicts with an existing person or company.
 
-    That record is read first, unless it is known already that it cannot be taken.
+    That record is read first, unless it is known already that it cannot be used.
     """
     found = error.record_id
-    # Salesforce writes an id in 15 or in 18 characters.
+    # Salesforce writes an id with 15 or 18 characters.
     if found is None or found[:15] == (change.not_taken or "")[:15]:
         return error
     return ThereAlready(error.message, found)
 
 
 def problem_of(change: Change, error: CrmError) -> CrmError:
-    """What a CRM's error means for the change that it was the answer to.
+    """Return the meaning of a CRM's error for the change that caused it.
 
-    What is being made cannot be gone, nor can what was read just now: then something else of the
-    write is refused. `note_lost_targets` looks what that is.
+    A new record cannot be gone, and neither can one that was read just now: then the error is about
+    another part of the write. `note_lost_targets` finds out which one.
     """
     if not isinstance(error, Gone):
         return error
@@ -129,11 +129,11 @@ def problem_of(change: Change, error: CrmError) -> CrmError:
 def note_lost_targets(
     find: Callable[[Sequence[Lookup], Mapping[Ref, str]], LookupResults], plan: Plan, report: Report
 ) -> None:
-    """Where a write failed, look whether what it was to be linked to is still there.
+    """After a failed write, check whether the records that it links to still exist.
 
-    A person may have merged or deleted it: then that is what is noted as gone, to be followed or
-    made again, and the record that hangs on it waits. Whatever words the CRM has for it. So it is
-    with a record that was found before it was written.
+    A person may have merged or deleted one. Then that record is noted as gone, to be followed or
+    created again, and the record that links to it waits, whatever error the CRM gave. The same is
+    done for a record that was found before it was written.
     """
     failed = [
         change

@@ -1,4 +1,4 @@
-"""Who is linked to whom in the end, and what a colleague chose stays: worked out once for all CRMs."""
+"""Works out the links of each record once for all CRMs; links that a colleague chose stay."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from app.crm.objects import PEOPLE, FieldValue, ObjectName, Ref
 
 
 class Keep(Enum):
-    """What is to be written into a place instead of an id."""
+    """A marker for a place that keeps its content."""
 
     STANDS = "stands"
-    """Nothing: what stands there stays."""
+    """Write nothing: the present record stays."""
 
 
 KEEP: Final = Keep.STANDS
 
 
 Place = str | Keep | None
-"""What is written where a CRM has a place for one record: its id, KEEP, or None to empty it."""
+"""What to write into a field that holds one record: its id, KEEP, or None to empty it."""
 
 
 class LinkEnd(NamedTuple):
@@ -33,43 +33,43 @@ class LinkEnd(NamedTuple):
 
 
 Ends = tuple[LinkEnd, ...]
-"""Each record once, in order: one person who is given with two addresses is one record."""
+"""Each record once, in order: a person with two addresses is still one record."""
 
 
 class KindLinks(NamedTuple):
     """The ids of one kind of object that a record is linked to."""
 
     after: tuple[str, ...]
-    """All of them in the end, in order: the first one is the main one."""
+    """All of them, in their final order: the first one is the main one."""
     add: tuple[str, ...]
     """Links to make."""
     remove: tuple[str, ...]
-    """Links to take away."""
+    """Links to remove."""
 
 
 @dataclass(frozen=True)
 class LinkPlan:
-    """The links of one record; an adapter only says them in the words of its API."""
+    """The links of one record; an adapter only translates them into calls of its API."""
 
     after: Ends
-    """All that the record is linked to in the end."""
+    """All records that this one should be linked to in the end."""
     add: Ends
-    """What is not linked to it yet."""
+    """Records that are not linked to it yet."""
     remove: Ends
-    """What is linked to it and is not to be."""
+    """Records that are linked to it and should not be."""
     changed: bool
-    """Whether anything about its links is to be written."""
+    """Whether any link of the record has to be written."""
     must_read: bool
-    """Whether the links that stand there have to be read before these are written."""
+    """Whether the present links have to be read before these are written."""
     primary_changed: bool
-    """Another contact or company than before comes first: all of them may have to be marked anew."""
+    """Another contact or company than before comes first: the CRM may need all links marked."""
     change: Change
     """The change to the record that has the links."""
     lost: frozenset[str]
-    """Ids of all that it was linked to and is not to be, also of what stays under another key."""
+    """Ids of all records to be unlinked, including those that stay linked under another key."""
 
     def of(self, kind: ObjectName) -> KindLinks:
-        """The links to one kind of object."""
+        """Return the links to one kind of object."""
         return KindLinks(
             *(
                 tuple(end.record_id for end in ends if end.ref.object is kind)
@@ -79,18 +79,20 @@ class LinkPlan:
 
     @property
     def main_person(self) -> LinkEnd | None:
-        """The contact or lead that comes first."""
+        """The first contact or lead."""
         return next((end for end in self.after if end.ref.object in PEOPLE), None)
 
     def place(self, kind: ObjectName, stands: FieldValue = None) -> Place:
-        """What to write where the CRM has a place for one record of a kind.
+        """Return what to write into a CRM's field that holds one record of a kind.
 
-        `stands`: what was read there just now. In a record that was found it is a colleague's choice
-        and stays. In a record of ours the company does where it is none of those that are to go; the
-        person only gives way to another main one. A meeting is ours alone, and says who takes part.
+        `stands`: the value that was read there just now. In a record that was found, a colleague
+        chose it and it stays. In a record of ours, a company stays unless it is one of those to be
+        unlinked; a person changes only if there is a new main person. A meeting is ours alone and
+        lists its people.
         """
         change, links = self.change, self.of(kind)
-        # A person's company that is linked already was taken away from its place by a colleague.
+        # If a person's company link is known but not in the field, a colleague has removed it
+        # there.
         person = change.ref.object is ObjectName.CONTACT
         first = next(iter(links.add if person else links.after), None)
         if not self.changed:
@@ -108,9 +110,9 @@ class LinkPlan:
         return first
 
     def holder(self, kind: ObjectName, stands: FieldValue = None) -> str:
-        """Who has the place for one in the end: an id, or empty where nobody or somebody unknown does.
+        """Return the id that the field holds in the end; empty if there is none or it is unknown.
 
-        `stands`: what was read there just now.
+        `stands`: the value that was read there just now.
         """
         change = self.change
         theirs = change.found_in_crm or (change.converted and not self.primary_changed)
@@ -122,13 +124,13 @@ class LinkPlan:
 
 
 def plan_links(change: Change, ids: Mapping[Ref, str]) -> LinkPlan:
-    """Work out the links of a record; `ids` are the records that are there."""
+    """Work out the links of a record; `ids` are the records that exist."""
     after, lost = _ends(change.links_after, ids), _ends(change.links_to_remove, ids)
     known = bool(change.record_id)
     return LinkPlan(
         after=after,
         add=_ends(change.links_to_add, ids),
-        # What stays under another key is not taken away.
+        # A record that stays linked under another key is not unlinked.
         remove=_without(lost, after),
         changed=change.relinked,
         must_read=known
@@ -148,7 +150,7 @@ def _ends(refs: Iterable[Ref], ids: Mapping[Ref, str]) -> Ends:
 
 
 def _without(ends: Ends, others: Ends) -> Ends:
-    """Those ends that are no record of the others; a contact may go by a lead's key."""
+    """Return the ends whose record is not among the others; a contact may go by a lead's key."""
     there = {(_group(end.ref.object), end.record_id) for end in others}
     return tuple(end for end in ends if (_group(end.ref.object), end.record_id) not in there)
 

@@ -1,4 +1,4 @@
-"""What is asked of a CRM before anything is written, and what it answers."""
+"""The questions to a CRM before anything is written, and its answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class OnSeveral(StrEnum):
     NEWEST = "newest"
     OLDEST = "oldest"
     FLAG = "flag"
-    """None of them: the booking fails and says so, since a person has to merge them."""
+    """None of them: the booking fails and reports it, since a person has to merge the records."""
 
 
 class OnLost(StrEnum):
@@ -28,109 +28,109 @@ class OnLost(StrEnum):
 
 
 class MatchKey(StrEnum):
-    """By what a record that this service has not made may be recognised."""
+    """The keys by which a record that this service has not created may be recognised."""
 
     RECORD_ID = "record_id"
-    """An id or an address that somebody typed or pasted: each CRM reads its own."""
+    """An id or a URL that somebody typed or pasted: each CRM reads its own form."""
     EMAIL = "email"
     SECONDARY_EMAIL = "secondary_email"
     PHONE = "phone"
     DOMAIN = "domain"
     FIELD = "field"
-    """A field of the CRM that holds what the mapping says."""
+    """A field of the CRM that holds the value given in the mapping."""
     OPEN_DEAL = "open_deal"
-    """An open deal of the booking's first contact, in the pipeline."""
+    """An open deal of the booking's first contact, in the given pipeline."""
     BOOKING = "booking"
-    """The booking-id field, or where there is none the records that it is linked to."""
+    """The booking-id field or, if the CRM has none, the records that it is linked to."""
 
 
 class Whose(NamedTuple):
-    """The attendee whose record one that was named by hand has to be."""
+    """The attendee that a record named by hand has to belong to."""
 
     email: str = ""
     domain: str = ""
-    """The domain of the attendee's company; empty where the address says nothing of one."""
+    """The domain of the attendee's company; empty if the address belongs to no company."""
 
     def owns(self, addresses: Iterable[object] = (), domains: Iterable[str] = ()) -> bool:
-        """Whether a record with these e-mail addresses and company domains is the attendee's."""
+        """Whether a record with these e-mail addresses and domains belongs to the attendee."""
         emails = {normalise_email(address) for address in addresses}
         there = {email.rpartition("@")[2] for email in emails if email} | {*domains}
         return bool(self.email in emails or (self.domain and self.domain in there))
 
 
 class LookupKey(NamedTuple):
-    """One thing to look for: the kind, the value, and what else the kind needs.
+    """One key to look for: its kind, its value, and what else the kind needs.
 
     `field` names the CRM's field for FIELD, the pipeline (by id) for OPEN_DEAL, and for PHONE the
-    country (ISO) of the booking, where time zone or language tell one.
+    country (ISO) of the booking, if its time zone or language indicates one.
     """
 
     kind: MatchKey
     value: str
     field: str = ""
     of: Whose | None = None
-    """For RECORD_ID: whose record counts alone; None: anybody's."""
+    """For RECORD_ID: the attendee that the record must belong to; None: any record counts."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """How a record is recognised: keys in order, the first that finds something counts."""
+    """How a record is recognised: by these keys, in order, until one has a result."""
 
     keys: tuple[LookupKey, ...] = ()
     several: OnSeveral = OnSeveral.OLDEST
     create: bool = True
-    """Whether one is made where none is found."""
+    """Whether a record is created if none is found."""
     asked: bool = False
-    """The mapping says more than the CRM's own key does: the keys have to be looked for first."""
+    """The mapping uses more than the CRM's own key, so a lookup by the keys must come first."""
     lost: OnLost = OnLost.RECREATE
 
     def value(self, kind: MatchKey) -> str | None:
-        """What is looked for under a kind of key."""
+        """Return the value to look for under a kind of key."""
         return next((key.value for key in self.keys if key.kind is kind), None)
 
     @property
     def email(self) -> str | None:
-        """The e-mail address that it is recognised by."""
+        """The e-mail address by which the record is recognised."""
         return self.value(MatchKey.EMAIL)
 
     @property
     def phone(self) -> str | None:
-        """The phone number, in E.164."""
+        """The phone number to look for, in E.164."""
         return self.value(MatchKey.PHONE)
 
     @property
     def domain(self) -> str | None:
-        """The company's domain."""
+        """The company domain to look for."""
         return self.value(MatchKey.DOMAIN)
 
     @property
     def booking_id(self) -> str | None:
-        """What stands in the booking-id field."""
+        """The value of the booking-id field."""
         return self.value(MatchKey.BOOKING)
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """What has to be known of a record before it can be written."""
+    """What has to be known of a record before it is written."""
 
     ref: Ref
     record_id: str | None
-    """Which one to read; None: find it by `keys`, the first that finds something counts."""
+    """The record to read; None: find it by `keys`, in order, until one has a result."""
     keys: tuple[LookupKey, ...] = ()
     fields: frozenset[str] = frozenset()
-    """The fields whose present values are wanted."""
+    """The fields whose present values are needed."""
     anchors: tuple[Ref, ...] = ()
-    """What it would be linked to: records without a key of their own are found through these."""
+    """The records that it would be linked to: a record without a key is found through them."""
     content: Fields = field(default_factory=dict)
-    """What it would be made of."""
+    """The fields that it would be created with."""
     lost_create: Mapping[str, Fingerprints] = field(default_factory=dict)
-    """Field -> what a create was sent with whose answer never came."""
+    """Field -> the value that was sent in a create without an answer."""
     inbox: bool = False
-    """Of a deal: it may stand there as a lead of the CRM's inbox."""
+    """For a deal: it may exist as a lead of the CRM's inbox."""
 
 
 class FoundBy(StrEnum):
-    """What a record was found by, in the words that people read."""
+    """The key that found a record, in the words that people read."""
 
     NOT_TOLD = ""
     RECORD_ID = "record id"
@@ -143,20 +143,20 @@ class FoundBy(StrEnum):
     OPEN_DEAL = "open deal"
     BOOKING_FIELD = "booking-id field"
     BOOKING_NUMBER = "booking id"
-    """The record of a create without an answer, told by the booking's number: for certain."""
+    """The record of a create without an answer, recognised for certain by the booking's number."""
     TITLE = "title"
-    """The record of a create without an answer, told by nothing but its title."""
+    """The record of a create without an answer, recognised only by its title."""
     CONVERSION = "conversion"
-    """The CRM says that it has made this record of the one that was known."""
+    """The CRM reports that it converted the known record into this one."""
 
     @classmethod
     def of(cls, kind: MatchKey) -> FoundBy:
-        """What is found by a kind of key."""
+        """Return what a record is found by under a kind of key."""
         return _FOUND_BY[kind]
 
     @property
     def is_email(self) -> bool:
-        """Whether an e-mail address says that it is the same person."""
+        """Whether an e-mail address shows that it is the same person."""
         return self in (FoundBy.EMAIL, FoundBy.SECONDARY_EMAIL)
 
 
@@ -174,46 +174,46 @@ _FOUND_BY = {
 
 @dataclass(frozen=True)
 class CrmRecord:
-    """A record as it stands in the CRM."""
+    """A record as the CRM holds it."""
 
     record_id: str
     values: Fields = field(default_factory=dict)
-    """Present values of the fields asked for, as the CRM's own text, numbers and lists."""
+    """Present values of the requested fields, as the CRM's own text, numbers and lists."""
     by: FoundBy = FoundBy.NOT_TOLD
     became: Ref | None = None
-    """The ref whose record it has become: a converted lead is a contact."""
+    """The ref of the record that it has become: a converted lead is a contact."""
     made_at: str = ""
-    """When the CRM made it, in a form that sorts."""
+    """The time when the CRM created it, in a form that sorts."""
     company: str = ""
-    """Of a contact: the id of the company that it belongs to."""
+    """For a contact: the id of the company that it belongs to."""
     read_only: bool = False
-    """It may be linked to, but nothing may be written to it."""
+    """The record may be linked to, but nothing may be written to it."""
     was: str = ""
-    """The id of the record of which the CRM itself has made this one: a lead that is a deal now."""
+    """The id of the record that the CRM converted into this one: a lead that is a deal now."""
 
 
 @dataclass
 class LookupResults:
-    """What the CRM holds of what was asked: oldest first; nothing under a ref means none."""
+    """The records that a CRM holds for each ref, oldest first; no entry for a ref means none."""
 
     found: dict[Ref, list[CrmRecord]] = field(default_factory=dict)
     asked: frozenset[Ref] = frozenset()
     notes: dict[Ref, list[str]] = field(default_factory=dict)
-    """What was named by hand and is not taken, in sentences."""
+    """Records that were named by hand and are not used, in sentences."""
 
     def refuse(self, ref: Ref, record_id: str) -> None:
-        """Note that a record which was named by hand is not the attendee's, and so not taken."""
+        """Note that a record named by hand is not the attendee's, and so is not used."""
         words = f"The {ref.object} {record_id} is named but not the attendee's: it is not taken."
         if words not in self.notes.setdefault(ref, []):
             self.notes[ref].append(words)
 
     def add(self, ref: Ref, item: CrmRecord) -> None:
-        """Note a record that answers a question; each once."""
+        """Note a record as an answer to a lookup; each record once."""
         there = self.found.setdefault(ref, [])
         if all(other.record_id != item.record_id for other in there):
             there.append(item)
 
     def first(self, ref: Ref) -> str | None:
-        """Id of the oldest record found."""
+        """Return the id of the oldest record found."""
         there = self.found.get(ref)
         return there[0].record_id if there else None

@@ -1,4 +1,4 @@
-"""The objects of a CRM that a booking becomes, what they hold, and how one is named."""
+"""The objects of a CRM that a booking becomes, their values, and the names of records."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ Fields = Mapping[str, FieldValue]
 
 
 def content_hash(value: FieldValue) -> str:
-    """A short fingerprint of a value: the ledger tells changes apart without holding data."""
+    """Return a short fingerprint of a value: the ledger detects changes without storing data."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 Fingerprints = tuple[str, ...]
-"""Of the values that a field may hold: one, or several where the answer to a write never came."""
+"""Fingerprints of the values that a field may hold: several if a write got no answer."""
 
 
 UNKNOWN = "?"
-"""Stands for a value of which no fingerprint is kept."""
+"""Stands for a value that has no stored fingerprint."""
 
 
 def with_unanswered(before: Fingerprints | None, after: str) -> Fingerprints:
-    """The fingerprints of a field that may have been written: the answer to that never came."""
+    """Return the fingerprints of a field after a write that got no answer."""
     return tuple(dict.fromkeys([*(before or (UNKNOWN,)), after]))
 
 
 class ObjectName(StrEnum):
-    """What a booking becomes, in the order in which it is written."""
+    """The objects that a booking becomes, in the order in which they are written."""
 
     COMPANY = "company"
     CONTACT = "contact"
@@ -48,7 +48,7 @@ WRITE_ORDER = tuple(ObjectName)
 
 
 USUAL = (ObjectName.COMPANY, ObjectName.CONTACT, ObjectName.DEAL, ObjectName.MEETING)
-"""What every CRM has; leads and cases are objects of their own in some only."""
+"""The objects that every CRM has; only some CRMs have leads and cases of their own."""
 
 
 PEOPLE = (ObjectName.CONTACT, ObjectName.LEAD)
@@ -56,20 +56,20 @@ PEOPLE = (ObjectName.CONTACT, ObjectName.LEAD)
 
 
 SHARED = (ObjectName.COMPANY, *PEOPLE)
-"""The people and companies of a CRM belong to all its apps: what is found there keeps its owner."""
+"""People and companies belong to all apps of a CRM: a record that is found keeps its owner."""
 
 
 OWN_COMPANY = "id:"
-"""Begins our key for a company that is known by its id alone: a found contact belongs to it."""
+"""The prefix of our key for a company that is known only by its id: the one of a found contact."""
 
 
 class Ref(NamedTuple):
-    """Names a record before the CRM has given it an id: the object and our key for it."""
+    """The name of a record before the CRM has given it an id: the object and our key for it."""
 
     object: ObjectName
     key: str
 
 
 BOOKING_LINE = "meetergo booking "
-"""Begins the last line of a text that this service writes; the booking's number follows. By it the
-record of a create without an answer is found again."""
+"""The start of the last line of a text that this service writes; the booking's number follows. A
+record whose create got no answer is found again by this line."""

@@ -1,4 +1,4 @@
-"""The protocol between the service and a CRM: what an adapter declares, takes and gives."""
+"""The protocol between the service and a CRM: what an adapter declares, takes and returns."""
 
 from __future__ import annotations
 
@@ -24,40 +24,40 @@ from app.domain.rate_limits import LimitHeaders, MakeWay, RateLimit, RateLimiter
 
 
 class TokenSource(Protocol):
-    """Where an adapter gets its access token from; the service keeps and refreshes it."""
+    """Gives an adapter its access token; the service stores and refreshes it."""
 
     def token(self) -> str:
-        """A token that lives a while longer. Raises Unauthorized where the grant is dead."""
+        """Return a token that stays valid for a while. Raises Unauthorized if the grant is dead."""
 
     def renewed(self, refused: str) -> str:
-        """Another token than the one that the CRM just refused. Raises Unauthorized."""
+        """Return a new token in place of the one that the CRM just refused. Raises Unauthorized."""
 
     def look_for_address(self, token: str) -> None:
-        """Get another token, whose answer may name another address of the account."""
+        """Get a new token; the answer may contain a new address for the account."""
 
 
 @dataclass
 class CallMeter:
-    """Counts the HTTP calls of one adapter, and keeps what the CRM last said of its limits."""
+    """Counts the HTTP calls of one adapter and keeps the limits that the CRM last reported."""
 
     calls: int = 0
     answered: int = 0
-    """Calls that the CRM answered as a CRM does that is not out of order."""
+    """Calls that the CRM answered as it does when it works normally."""
     nonsense: int = 0
-    """Answers that were not what was asked for."""
+    """Answers that did not have the expected form."""
     limits: dict[str, tuple[int, int | None]] = field(default_factory=dict)
-    """Which limit, in words -> (calls left, calls allowed or None where it is not told)."""
+    """The limit, in words -> (calls left, calls allowed or None if not reported)."""
     _told: int = 0
     _lock: Lock = field(default_factory=Lock)
 
     def since(self) -> int:
-        """Calls since this was last asked for."""
+        """Return the number of calls since the last call of this method."""
         with self._lock:
             new, self._told = self.calls - self._told, self.calls
             return new
 
     def count(self, answered: bool = False) -> None:
-        """Count a call that is made, or one that was answered; several threads may call."""
+        """Count a call that is made, or one that was answered; several threads may call this."""
         with self._lock:
             if answered:
                 self.answered += 1
@@ -65,30 +65,30 @@ class CallMeter:
                 self.calls += 1
 
     def count_nonsense(self) -> None:
-        """Count an answer that was not what was asked for."""
+        """Count an answer that did not have the expected form."""
         with self._lock:
             self.nonsense += 1
 
 
 LimitsRead = tuple[LimitHeaders | None, LimitHeaders | None]
-"""What an answer's headers say of a short window, and of a day's budget."""
+"""The limits in an answer's headers: of a short window, and of a day."""
 
 
 def no_limits_told(headers: Mapping[str, str]) -> LimitsRead:
-    """For a CRM whose answers say nothing of its limits."""
+    """Return no limits: for a CRM whose answers do not report them."""
     return None, None
 
 
 @dataclass(frozen=True)
 class ApiFacts:
-    """What one CRM's API says in a way of its own; its adapter declares it."""
+    """Details in which one CRM's API differs from others; its adapter declares them."""
 
     read_limits: Callable[[Mapping[str, str]], LimitsRead] = no_limits_told
-    """Reads what is left of its limits from an answer's headers, whose names are in lower case."""
+    """Reads the remaining limits from an answer's headers, whose names are in lower case."""
     reset_header: str = ""
-    """Tells, with a 429, the seconds until calls are taken again; empty: Retry-After alone does."""
+    """The header of a 429 with the seconds until calls are accepted; empty: only Retry-After."""
     busy: Mapping[int, tuple[str, float]] = field(default_factory=dict)
-    """Statuses that mean "not now" in this API alone -> what they say, and the seconds to wait."""
+    """Statuses that mean "not now" only in this API -> their message, and the seconds to wait."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,9 @@ class Access:
     api_base: str
     tokens: TokenSource
     timeout: float = 30.0
-    """Seconds for one call."""
+    """Timeout of one call, in seconds."""
     header: str = "Authorization"
-    """Where the token goes; another header for some CRMs' hand-made keys."""
+    """The header for the token; for manually created keys, some CRMs use another one."""
     prefix: str = "Bearer "
     meter: CallMeter = field(default_factory=CallMeter)
     gate: RateLimiter = field(default_factory=RateLimiter)
@@ -112,7 +112,7 @@ class Access:
         self.meter.count()
 
     def answered(self, allowance: RateLimit, headers: Mapping[str, str]) -> None:
-        """Keep what an answer says of the limits; to be called before its status is looked at."""
+        """Store the limits that an answer reports; call this before looking at its status."""
         short, day = self.facts.read_limits(headers)
         short = short if allowance.told else None
         for label, reading in ((allowance.name, short), ("day", day)):
@@ -122,26 +122,26 @@ class Access:
             self.gate.learn(allowance, short, day)
 
     def authorization(self, token: str) -> dict[str, str]:
-        """The header that carries the token."""
+        """Return the header that carries the token."""
         return {self.header: f"{self.prefix}{token}"}
 
 
 @dataclass
 class Report:
-    """How a plan ended: a result or a problem for every change in it."""
+    """The outcome of a plan: a result or a problem for every change in it."""
 
     results: dict[Ref, WriteResult] = field(default_factory=dict)
     problems: dict[Ref, CrmError] = field(default_factory=dict)
     begun: set[Ref] = field(default_factory=set)
-    """Creates that were sent; noted before the call, since its answer may never come. One that the CRM
-    has refused in words is taken out again: nothing was made, and nobody has to look for it."""
+    """Creates that were sent; noted before the call, since its answer may never come. A create that
+    the CRM refused is taken out again: nothing was created, so no lookup is needed."""
 
     notes: dict[Ref, list[str]] = field(default_factory=dict)
-    """What a person should know of a record that was written: what of it the account does not take."""
+    """What a person should know of a written record: parts that the account did not accept."""
 
     @contextmanager
     def sending(self, refs: Iterable[Ref]) -> Iterator[None]:
-        """Note creates as begun, around the call that makes them."""
+        """Note creates as sent, around the call that makes them."""
         new = set(refs) - self.begun
         self.begun |= new
         try:
@@ -151,7 +151,7 @@ class Report:
             raise
 
     def refused(self, refs: Iterable[Ref]) -> None:
-        """Note that the CRM has refused creates in words: nothing was made, nobody has to look."""
+        """Note that the CRM refused creates: nothing was created, so no lookup is needed."""
         self.begun.difference_update(refs)
 
     def note(self, ref: Ref, words: str) -> None:
@@ -159,74 +159,75 @@ class Report:
         self.notes.setdefault(ref, []).append(words)
 
     def blocked_by(self, links: tuple[Ref, ...]) -> Ref | None:
-        """The first link whose record has to be waited for."""
+        """Return the first link whose record has to be waited for."""
         return next((r for r in links if isinstance(self.problems.get(r), WAITS)), None)
 
 
 WAITS = (RetryLater, Gone, ThereAlready, Blocked, Ambiguous)
-"""Problems of a record that pass, or that a person has to decide: what hangs on it waits for it."""
+"""Problems that pass, or that a person must solve: records linked to such a record wait for it."""
 
 
 class Adapter(Protocol):
-    """One CRM. A class that fits is found by its entry in providers.yaml.
+    """One CRM. A matching class is found by its entry in providers.yaml.
 
-    Every method may raise the errors of app.domain.errors; nothing else may come out.
+    Every method may raise the errors of app.domain.errors, or NotOurs, and no others.
     """
 
     shape: ClassVar[CrmShape]
     batch_size: ClassVar[int]
-    """How many bookings are planned together."""
+    """The number of bookings that are planned together."""
     asks_ahead: ClassVar[bool]
-    """Whether the next batch is asked about while one is written: `find` and `apply` are then called
-    by two threads at once. It pays where the CRM counts searches apart from other calls."""
+    """Whether lookups for the next batch run while one is written: two threads then call `find` and
+    `apply` at once. This helps if the CRM counts searches apart from other calls."""
     allowances: ClassVar[Sequence[RateLimit]]
-    """What the CRM allows of calls in short windows, on its smallest plan."""
+    """The calls that the CRM allows in short windows, on its smallest plan."""
     api_facts: ClassVar[ApiFacts]
     access: Access
-    """What it was made with; the drainer reads the meter."""
+    """The access that it was created with; the drainer reads its meter."""
 
     def __init__(self, access: Access) -> None: ...
 
     def whoami(self) -> CrmAccount:
-        """Whose account it is: its own id, which never changes, and its name."""
+        """Return the account: its own id, which never changes, and its name."""
 
     def check(self, name: ObjectName) -> None:
-        """Read one record of an object; raise MissingScope or another CrmError where it fails."""
+        """Read one record of an object. Raises MissingScope or another CrmError if that fails."""
 
     def directory(self, needed: frozenset[ObjectName] | None = None) -> Directory:
-        """Owners, pipelines and fields of the account; the caller keeps it for minutes.
+        """Return owners, pipelines and fields of the account; the caller keeps them for minutes.
 
-        `needed`: the objects that the mapping uses; None stands for all. An object that the account
-        does not show is left out of the schema with a note, unless it is needed: AccountRefused then.
+        `needed`: the objects that the mapping uses; None means all. An object that the account does
+        not show is left out of the schema with a note. If it is needed, AccountRefused is raised.
         """
 
     def describe(self, name: ObjectName) -> list[CrmField]:
-        """The fields of an object."""
+        """Return the fields of an object."""
 
     def provision(self, fields: Sequence[NewField] = ()) -> list[str]:
-        """Create the booking-id fields that are missing, and `fields`; one sentence for each."""
+        """Create the missing booking-id fields and `fields`; return one sentence for each."""
 
     def find(self, questions: Sequence[Lookup], ids: Mapping[Ref, str]) -> LookupResults:
-        """Read records by id or look for them by their keys, in as few calls as there can be.
+        """Read records by id or search them by their keys, in as few calls as possible.
 
-        `ids` are the records that are known already. Nothing is written. A record that is not
-        there is left out; one that was merged comes under the id that it has now.
+        `ids` are the records that are known already. Nothing is written. A record that does not
+        exist is left out; one that was merged is returned under its present id.
         """
 
     def apply(self, plan: Plan, report: Report) -> None:
-        """Write a plan: put a result or a problem for every change into the report as it comes,
-        so that what was done before an outage is not done again.
+        """Write a plan, and put a result or a problem for every change into the report as it comes.
 
-        Raises RetryLater, RateLimited, Unauthorized or MissingScope where the CRM as a whole does
-        not answer; the caller may apply the same plan again.
+        So nothing that was written before an outage is written again.
+
+        Raises RetryLater, RateLimited, Unauthorized or MissingScope if the CRM as a whole does not
+        answer; the caller may apply the same plan again.
         """
 
     def url_for(self, name: ObjectName, record_id: str) -> str:
-        """Address of a record for a person with a browser."""
+        """Return the URL of a record for a person with a browser."""
 
     def record_id_in(self, name: ObjectName, text: str) -> str:
-        """The id of a record of that object in what anybody typed or pasted; no call is made for it.
+        """Return the record id in a text that somebody typed or pasted, without a call to the CRM.
 
-        That is an id as the CRM gives them, or an address of its own pages for such a record of this
-        account (`url_for` gives one): its path alone counts. Empty for any other text.
+        The text may be an id in the CRM's form, or a URL of the account's own page for such a
+        record (like one of `url_for`), of which only the path counts. Empty for any other text.
         """

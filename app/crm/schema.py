@@ -1,4 +1,4 @@
-"""What an account holds that changes rarely: fields, pipelines, users; and what a CRM is like."""
+"""Data of an account that rarely changes: fields, pipelines, users; and properties of a CRM."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.domain.text import Unit
 
 
 class FieldKind(StrEnum):
-    """What a field holds, in words that all CRMs share."""
+    """The kind of value that a field holds, in words that all CRMs share."""
 
     TEXT = "text"
     NUMBER = "number"
@@ -26,7 +26,7 @@ class FieldKind(StrEnum):
     CHOICE = "one of a list"
     CHOICES = "some of a list"
     MONEY = "an amount with its currency"
-    """Where the two are one value; an amount alone is a number."""
+    """Amount and currency in one value; an amount alone is a number."""
     ADDRESS = "an address"
     DATES = "two dates"
     TIMES = "two times"
@@ -36,12 +36,12 @@ class FieldKind(StrEnum):
 
 
 APPENDABLE = frozenset({FieldKind.TEXT, FieldKind.CHOICES})
-"""The kinds of field to which something can be added."""
+"""The kinds of field that a value can be added to."""
 
 
 @dataclass(frozen=True)
 class FieldOption:
-    """An option of a field: what is sent and what people see."""
+    """An option of a field: the value that is sent and the label that people see."""
 
     value: str
     label: str
@@ -58,46 +58,46 @@ class CrmField:
     unique: bool = False
     writable: bool = True
     options: tuple[FieldOption, ...] = ()
-    """Of a list: what may stand there. Of a field for users: who they are."""
+    """For a list: the allowed values. For a user field: the users."""
     currency: str = ""
-    """Of an amount: the currency where none is said (ISO 4217)."""
+    """For an amount: the currency if the value has none (ISO 4217)."""
     form: str = ""
-    """Of a reference: how the ids look that it takes, as a regular expression."""
+    """For a reference: the form of the ids that it accepts, as a regular expression."""
     most: float | None = None
-    """Of a number: above this the CRM takes none."""
+    """For a number: the largest value that the CRM accepts."""
     empties: bool = True
-    """Whether it can be emptied once something stands in it."""
+    """Whether the field can be emptied once it has a value."""
     length: int | None = None
-    """The most characters that it takes; None: not told."""
+    """The most characters that it accepts; None: unknown."""
     custom: bool = False
     searchable: bool = True
-    """Whether records can be looked for by what stands in it."""
+    """Whether records can be searched by the field's value."""
     key: str = ""
-    """What the CRM itself calls it, where people call it otherwise."""
+    """The CRM's own name for the field, if people use another one."""
     also: tuple[str, ...] = ()
-    """The keys of all fields that people call by this name, where there are several."""
+    """The keys of all fields that people call by this name, if there are several."""
 
 
 @dataclass(frozen=True)
 class NewField:
-    """A custom field to be made."""
+    """A custom field to create."""
 
     object: ObjectName
     name: str
     kind: FieldKind = FieldKind.TEXT
     label: str = ""
     options: tuple[str, ...] = ()
-    """Of a list: what may stand there, in the words that people see."""
+    """For a list: the allowed values, in the words that people see."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of a pipeline as the CRM has it."""
+    """A stage of a pipeline in the CRM."""
 
     id: str
     label: str
     closed: bool = False
-    """Won or lost: nothing is open any more."""
+    """The deal is won or lost, so it is not open any more."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,9 @@ class CrmAccount:
     """An account at a CRM."""
 
     id: str
-    """Its own id there, which never changes."""
+    """The account's own id in the CRM, which never changes."""
     name: str
-    """What its users call it, with the id where the name alone says little."""
+    """The name that its users know, with the id if the name alone says little."""
 
 
 @dataclass(frozen=True)
@@ -121,24 +121,24 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Directory:
-    """What an account holds that changes rarely: read once, kept for minutes."""
+    """Data of an account that rarely changes: read once, kept for minutes."""
 
     owners: Mapping[str, str] = field(default_factory=dict)
     """E-mail in lower case -> user id."""
     pipelines: tuple[Pipeline, ...] = ()
     booking_fields: Mapping[ObjectName, str] = field(default_factory=dict)
-    """The booking-id field of an object, only where the account has it."""
+    """The booking-id field of each object whose account has one."""
     schema: Mapping[ObjectName, Mapping[str, CrmField]] = field(default_factory=dict)
-    """The fields of each object by name; an object that is not in it was not read."""
+    """The fields of each object by name; an object that is missing here was not read."""
     notes: tuple[str, ...] = ()
-    """What the account lacks and is done without, in sentences with what to switch on."""
+    """Optional features that the account lacks, in sentences that say what to switch on."""
     own_user: str | None = None
-    """Id of the user whom the connection acts as: what is made without an owner is theirs."""
+    """Id of the user that the connection acts as: records without an owner get this one."""
     unread: bool = False
-    """Nobody was asked: an owner is named by e-mail, with whom stands in for whom."""
+    """No account was read: owners are given by their e-mail addresses, with their fallbacks."""
 
     def owner(self, email: str) -> str | None:
-        """The id of the user with an address, whichever way its domain is spelt; None for nobody."""
+        """Return the id of the user with an address, in any spelling of its domain, or None."""
         key = address_key(email)
         if key in self.owners or "xn--" not in key:
             return self.owners.get(key)
@@ -146,13 +146,13 @@ class Directory:
         return next((user for known, user in users if address_key(known) == key), None)
 
     def field(self, name: ObjectName, field: str) -> CrmField | None:
-        """What is known of a field."""
+        """Return what is known of a field."""
         return self.schema.get(name, {}).get(field)
 
 
 @dataclass(frozen=True)
 class CrmShape:
-    """What is the same for every account of a CRM; an adapter declares it."""
+    """Properties that are the same for every account of a CRM; an adapter declares them."""
 
     owner_fields: Mapping[ObjectName, str]
     pipeline_field: str | None
@@ -160,35 +160,34 @@ class CrmShape:
     stage_by_label: bool
     """Whether a stage is written by its label instead of its id."""
     text_limits: Mapping[str, int]
-    """`object.field` -> the most that it takes, in `text_unit`."""
+    """`object.field` -> the longest text that it accepts, in `text_unit`."""
     html_fields: frozenset[str] = frozenset()
-    """`object.field` of fields that show HTML."""
+    """`object.field` of fields that display HTML."""
     objects: tuple[ObjectName, ...] = USUAL
-    """What the adapter writes."""
+    """The objects that the adapter writes."""
     listed: frozenset[str] = frozenset()
-    """`object.field` of fields that take values of the account's lists though its schema says text."""
+    """`object.field` of fields that take values of the account's lists; the schema says text."""
     native_keys: Mapping[ObjectName, MatchKey] = field(default_factory=dict)
-    """The key that the CRM itself lets no two records share: a create by it needs no look."""
+    """The key that no two records share in the CRM: a create by it needs no lookup."""
     match_keys: Mapping[ObjectName, tuple[MatchKey, ...]] = field(default_factory=dict)
-    """By what else the records of an object can be found."""
+    """The other keys by which records of an object can be found."""
     lag: Mapping[ObjectName, float] = field(default_factory=dict)
-    """Seconds after which a search shows a new record, where only a search can find it."""
+    """Seconds after which a search shows a new record, for objects that only a search can find."""
     needs: Mapping[ObjectName, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
-    """Of each of these groups one field must be written of every new record, which the schema does
-    not tell."""
+    """A new record needs at least one field of each of these groups; the schema does not say so."""
     new_fields: Mapping[ObjectName, str] = field(default_factory=dict)
-    """Objects that take custom fields -> how the names of those look, as a regular expression."""
+    """Objects that take custom fields -> the form of the fields' names, as a regular expression."""
     inbox_ids: str = ""
-    """How the ids of leads look that stand in the place of deals, as a regular expression; empty
-    where there are none."""
+    """The form of the ids of inbox leads that stand for deals, as a regular expression; empty if
+    the CRM has none."""
     not_of_inbox: frozenset[str] = frozenset()
     """Fields of a deal that such a lead does not have."""
     text_unit: Unit = Unit.UTF16
-    """In what it counts text, schema lengths too. Salesforce and HubSpot run on Java; a CRM that
-    counts code points takes whatever fits in UTF-16, so nobody has to say so."""
+    """The unit in which the CRM counts text, also in the lengths of its schema. Salesforce and
+    HubSpot run on Java; a CRM that counts code points accepts all text that fits in UTF-16."""
 
     def is_in_inbox(self, name: ObjectName, record_id: str | None) -> bool:
-        """Whether a deal stands there as a lead of the CRM's inbox."""
+        """Whether a deal exists as a lead of the CRM's inbox."""
         if name is not ObjectName.DEAL or not self.inbox_ids:
             return False
         return bool(re.fullmatch(self.inbox_ids, record_id or ""))

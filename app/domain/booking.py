@@ -1,4 +1,4 @@
-"""The booking as this service knows it: plain, immutable, times in UTC, its time zone kept."""
+"""A booking in this service: plain, immutable, with times in UTC and its own time zone."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from app.domain.people import company_domain
 
 
 class BookingStatus(StrEnum):
-    """Whether the meeting is to take place."""
+    """Whether the meeting is planned to take place."""
 
     SCHEDULED = "scheduled"
     CANCELLED = "cancelled"
 
 
 NotTold = Mapping[str, datetime | None]
-"""Field that a message says nothing of -> when the value is from that it has all the same, of another
-message; None: no message said it. Said and empty is something else: such a field is not in here."""
+"""Field that a message does not mention -> the time of the other message that its value comes from;
+None: no message mentioned it. A field that a message sends as empty is not in here."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Attendee:
     id: str | None = None
     email: str | None = None
     email_as_given: str | None = field(default=None, compare=False)
-    """What was typed, made harmless; two spellings of one address are the same state of a booking."""
+    """The address as typed, made harmless; two spellings of one address are the same booking state."""
     first_name: str | None = None
     last_name: str | None = None
     full_name: str | None = None
@@ -42,43 +42,43 @@ class Attendee:
     language: str | None = None
     answers: Mapping[str, str] = field(default_factory=dict)
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The answers that are several choices, each for itself; `answers` has them as one text."""
+    """Answers with several choices, as separate texts; `answers` has them joined as one text."""
     no_company: bool = False
-    """The domain is a relay's, or one that the settings name: it says nothing of a company."""
+    """The domain belongs to a mail relay or is listed in the settings: it does not name a company."""
     not_told: NotTold = field(default_factory=dict, compare=False)
 
     @property
     def email_domain(self) -> str | None:
-        """What stands behind the @, also where it is free mail."""
+        """The part after the @, also for free mail."""
         return self.email.rpartition("@")[2] if self.email else None
 
     @property
     def is_booker(self) -> bool:
-        """Whether this is who booked: the first attendee."""
+        """Whether this attendee made the booking: the first attendee did."""
         return self.position == 0
 
     @property
     def identity(self) -> str | None:
-        """What makes two attendees one person: the e-mail, else the phone; None for neither."""
+        """The value that identifies a person: the e-mail, or else the phone; None without either."""
         if self.email:
             return f"email:{self.email}"
         return f"phone:{self.phone}" if self.phone else None
 
     @property
     def company_domain(self) -> str | None:
-        """Domain of the attendee's company; None for free mail, relays and what settings name."""
+        """Domain of the attendee's company; None for free mail, relays and domains in the settings."""
         return None if self.no_company else company_domain(self.email)
 
     @property
     def display_name(self) -> str:
-        """What to call the person: the name, else the address or number, if need be as typed."""
+        """The name to show: the person's name, or else the address or number, if need be as typed."""
         typed = self.phone_as_given or self.email_as_given
         return self.full_name or self.email or self.phone or typed or "Unknown"
 
 
 @dataclass(frozen=True)
 class Host:
-    """The colleague who holds the meeting."""
+    """The member of the company who holds the meeting."""
 
     id: str | None = None
     email: str | None = None
@@ -89,7 +89,7 @@ class Host:
 
     @property
     def email_domain(self) -> str | None:
-        """What stands behind the @."""
+        """The part after the @."""
         return self.email.rpartition("@")[2] if self.email else None
 
 
@@ -102,7 +102,7 @@ class MeetingOutcome(StrEnum):
 
 @dataclass(frozen=True)
 class MeetingType:
-    """What was booked."""
+    """The kind of meeting that was booked."""
 
     id: str | None = None
     slug: str | None = None
@@ -113,7 +113,7 @@ class MeetingType:
 
 @dataclass(frozen=True)
 class Booking:
-    """The state of one appointment that one message from meetergo describes."""
+    """The state of one appointment, as one message from meetergo describes it."""
 
     source: str
     id: str
@@ -131,40 +131,40 @@ class Booking:
     company_id: str | None = None
     attendees: tuple[Attendee, ...] = ()
     companions: tuple[Attendee, ...] = field(default=(), compare=False)
-    """Who shares an attendee's address or number: no contact of their own, but named in the text.
-    `position` is that attendee's."""
+    """People who share an attendee's address or number: they get no contact, but the text names
+    them. `position` is the attendee's."""
     hosts: tuple[Host, ...] = ()
     meeting_type: MeetingType = field(default_factory=MeetingType)
     cancel_reason: str | None = None
     cancelled_by: str | None = None
     cancelled_at: datetime | None = None
     cancel_source: str | None = None
-    """Where it was cancelled, in meetergo's words."""
+    """The place where it was cancelled, in meetergo's words."""
     continues: str | None = None
-    """Id of the booking that this one takes the place of: moved by booking anew."""
+    """Id of the booking that this one replaces, if somebody moved it by booking again."""
     story: str | None = None
-    """Our key for the records of the bookings that continue one another; None: it stands alone."""
+    """Our key for the records of bookings that continue one another; None: this one stands alone."""
     story_keys: tuple[str, ...] = ()
-    """Our keys for the other bookings of its story: something may have been made under them."""
+    """Our keys for the other bookings of the story: records may exist under them."""
     replaced_by: str | None = None
-    """Id of the booking that takes the place of this one."""
+    """Id of the booking that replaces this one."""
     counts_from: datetime | None = None
-    """When its word counts from, where that is later than its version (UTC)."""
+    """The time from which this state counts, if that is later than its version (UTC)."""
     form: bool = False
-    """A form that was filled in, with no meeting: `start` is when."""
+    """A form that was filled in, without a meeting: `start` is the time of that."""
     previous_starts: tuple[datetime, ...] = ()
-    """The starts that it had before it was moved, as far as this service saw them (UTC)."""
+    """The earlier starts of a moved booking, as far as this service saw them (UTC)."""
     former_attendees: tuple[str, ...] = ()
-    """Identities of those who took part before, as far as this service saw them."""
+    """Identities of people who took part before, as far as this service saw them."""
     outcome: MeetingOutcome | None = None
-    """Said of the present start alone: a moved meeting has yet to be held."""
+    """It belongs to the present start only: a moved meeting has not taken place yet."""
     payload: Mapping[str, Any] = field(default_factory=dict)
-    """The whole message, without its credential: mapping files reach what no field here has. Keys
-    that only other messages about this booking have stand in it too."""
+    """The whole message, without its credential: mapping files reach keys that have no field here.
+    Keys that only other messages about this booking have are included."""
     payload_from: Mapping[str, datetime] = field(default_factory=dict, compare=False)
-    """Key of `payload` that another message said -> the version of that one (UTC)."""
+    """Key of `payload` from another message -> the version of that message (UTC)."""
     conference: Mapping[str, str] = field(default_factory=dict, compare=False)
-    """The meeting's ids at those who host it, by meetergo's names (`zoomMeetingId`)."""
+    """The meeting's ids in the video services, by meetergo's names (`zoomMeetingId`)."""
     not_told: NotTold = field(default_factory=dict, compare=False)
 
     @property
@@ -174,42 +174,42 @@ class Booking:
 
     @property
     def record_key(self) -> str:
-        """Our key for the deal and the meeting: that of the first of the bookings of its story."""
+        """Our key for the deal and the meeting: the key of the first booking of the story."""
         return self.story or self.key
 
     @property
     def version(self) -> datetime:
-        """When this state came to be: meetergo's updatedAt, else the time of arrival (UTC)."""
+        """The time of this state: meetergo's updatedAt, or else the time of arrival (UTC)."""
         return self.updated_at or self.received_at
 
     @property
     def cancelled(self) -> bool:
-        """Whether the meeting is off."""
+        """Whether the meeting is cancelled."""
         return self.status is BookingStatus.CANCELLED
 
     @property
     def state(self) -> str:
-        """In one word: created, rescheduled or cancelled."""
+        """The state in one word: created, rescheduled or cancelled."""
         if self.cancelled:
             return "cancelled"
         return "rescheduled" if self.rescheduled else "created"
 
     @property
     def minutes(self) -> int:
-        """Length of the meeting in whole minutes."""
+        """The length of the meeting in whole minutes."""
         return int((self.end - self.start).total_seconds() // 60)
 
 
 def zone_of(attendees: Iterable[Attendee]) -> str:
-    """The zone that a booking is thought of in: that of its first attendee who has one."""
+    """Return the time zone of a booking: the zone of its first attendee who has one."""
     return next((person.timezone for person in attendees if person.timezone), "UTC")
 
 
 def rank(booking: Booking) -> tuple[datetime, bool, datetime]:
-    """Order the states of one booking: the largest is the newest.
+    """Return a sort key for the states of one booking: the largest is the newest.
 
-    The larger updatedAt wins (arrival stands in where it lacks); where both are equal a cancel
-    wins, else the later arrival.
+    The larger updatedAt wins (without one, the arrival time counts); if both are equal, a cancel
+    wins, or else the later arrival.
     """
     return (booking.version, booking.cancelled, booking.received_at)
 

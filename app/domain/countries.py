@@ -1,4 +1,4 @@
-"""Reads the country that a CRM's address names: a code, or a name as people write it (CLDR)."""
+"""Reads a country from an address in a CRM: a code, or a name as people write it (CLDR)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from phonenumbers import SUPPORTED_REGIONS
 from app.domain.text import one_line
 
 _SPOKEN = ("en", "de")
-"""Languages in which people name every country; each country is known by its own languages too."""
+"""Languages in which all country names are known, besides each country's own languages."""
 
 
 def read_country(value: object) -> str | None:
-    """The ISO code (two letters) of a country: DE for DE, DEU, Germany, Deutschland; else None."""
+    """Return the ISO code (two letters) of a country: DE for DE, DEU, Germany, Deutschland; or None."""
     name = (one_line(value) or "").casefold()
     return _names().get(name) if name else None
 
 
 @lru_cache(maxsize=1)
 def _names() -> dict[str, str]:
-    """What a country is called, folded -> its code. https://cldr.unicode.org, territories."""
+    """Return name of a country, folded -> its code. https://cldr.unicode.org, territories."""
     aliases = get_global("territory_aliases")
     names = {
         alias.casefold(): codes[0]

@@ -1,4 +1,4 @@
-"""What can go wrong, in the words of the trade. The drainer decides from the class alone."""
+"""The errors of the service. The drainer decides only by the class of an error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CrmError(Exception):
 
 
 class RetryLater(CrmError):
-    """The CRM is out of order or unreachable; the same call may pass after `after` seconds."""
+    """The CRM is down or unreachable; the same call may succeed after `after` seconds."""
 
     code = "unavailable"
     advice = "Nothing to do: it is tried again by itself."
@@ -36,30 +36,30 @@ class RetryLater(CrmError):
 
 
 class RateLimited(RetryLater):
-    """The CRM's allowance is used up until `after` seconds from now."""
+    """The CRM's rate limit is used up until `after` seconds from now."""
 
     code = "rate_limited"
     advice = "Nothing to do: it goes on when the CRM's window opens again."
 
 
 class Unreadable(RetryLater):
-    """There was an answer, but not one that was asked for: another shape, status, size or pace.
+    """The answer is not what the call asked for: another shape, status, size or pace.
 
-    Whoever answers so is out of order: it is no word on any booking.
+    A CRM that answers like this is out of order: the answer says nothing about a booking.
     """
 
     code = "unreadable"
 
 
 class AccountRefused(CrmError):
-    """The CRM refuses everything of the account, or an object that the mapping needs."""
+    """The CRM refuses all calls of the account, or an object that the mapping needs."""
 
     code = "account_refused"
     advice = "Mend what the message names in the CRM; the bookings are then synced by themselves."
 
 
 class AccountMoved(AccountRefused):
-    """The account has another address than the one that was called."""
+    """The account has another address than the one called."""
 
     code = "account_moved"
     advice = "Connect it again on the connections page; what waits is then synced by itself."
@@ -73,7 +73,7 @@ class Unauthorized(CrmError):
 
 
 class FreshTokenRefused(Unauthorized):
-    """Tokens are refused that the CRM has just given: the grant lives, so it may pass by itself."""
+    """The CRM refuses tokens that it has just issued: the grant is alive, so this may pass by itself."""
 
     code = "fresh_token_refused"
     advice = "See in the CRM whether the app is allowed still and its user may sign in."
@@ -99,14 +99,14 @@ class InvalidRecord(CrmError):
     def __init__(
         self, message: str, fields: Mapping[str, str] | None = None, listed: bool = False
     ) -> None:
-        """`listed`: what was refused was taken from the account's own lists, which may be old news."""
+        """`listed`: the refused value comes from the account's own lists, which may be out of date."""
         super().__init__(message)
         self.fields = dict(fields or {})
         self.listed = listed
 
 
 class Conflict(CrmError):
-    """The record exists already; `record_id` names it where the CRM says so."""
+    """The record exists already; `record_id` is its id if the CRM reports it."""
 
     code = "conflict"
     advice = "Merge the two records in the CRM, then replay the booking."
@@ -117,14 +117,14 @@ class Conflict(CrmError):
 
 
 class Ambiguous(CrmError):
-    """Several records match where the mapping says that a person has to look."""
+    """Several records match, and the mapping says that a person has to decide."""
 
     code = "ambiguous"
     advice = "Merge the records in the CRM, then replay the booking."
 
 
 class Gone(CrmError):
-    """A record that this service knew is no longer there."""
+    """A record that this service knew no longer exists."""
 
     code = "gone"
     advice = "Nothing to do: the record is made again."
@@ -135,7 +135,7 @@ class Gone(CrmError):
 
 
 class ThereAlready(CrmError):
-    """A create was refused since the record is there: it has to be read before it is written."""
+    """A create was refused because the record exists: it has to be read before it is written."""
 
     code = "there_already"
     advice = "Nothing to do: the record that is there is read, and taken."
@@ -146,33 +146,33 @@ class ThereAlready(CrmError):
 
 
 class Blocked(CrmError):
-    """A record could not be written because one that it needs could not."""
+    """A record could not be written because another one that it needs was not written."""
 
     code = "blocked"
     advice = "Mend the record that it names; this one follows."
 
 
 class Unforeseen(CrmError):
-    """This service itself has a fault that this booking brings to light; the message says where."""
+    """This service has a bug that this booking reveals; the message gives the place."""
 
     code = "unforeseen"
     advice = "Report the place that it names; the booking is tried again with its next change."
 
 
 class KilledWorker(CrmError):
-    """The process that synced a booking ended in the middle of it, more than once."""
+    """The process that synced a booking was killed during the sync, more than once."""
 
     code = "killed_worker"
     advice = "Look at the worker's log, then retry the delivery; other bookings are not held up."
 
 
 class AllowanceUsed(RateLimited):
-    """What may be used of the CRM's allowance is used up; the rest is left to other apps."""
+    """This service's share of the CRM's rate limit is used up; the rest is left to other apps."""
 
     code = "allowance_used"
     advice = "Nothing to do: it goes on when the CRM's allowance is renewed."
 
     def __init__(self, message: str, after: float, backlog: bool) -> None:
-        """`backlog`: it is used up for what is old news only."""
+        """`backlog`: the share is used up only for the backlog."""
         super().__init__(message, after)
         self.backlog = backlog

@@ -1,4 +1,4 @@
-"""Reads meetergo's messages, both dialects and the REST shape, into an Event and its Booking."""
+"""Reads meetergo's messages, in both dialects and the REST form, into an Event and its Booking."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ PLACES: Mapping[str, tuple[Place, ...]] = {
     "company_id": (("companyId",),),
     "created_at": (("createdAt",),),
 }
-"""Where the values stand that meetergo's messages have at different places: webhooks in both
-dialects, an appointment of the API, a page of them. https://developer.meetergo.com"""
+"""Places of values that differ between meetergo's messages: webhooks in both dialects, an
+appointment of the API, a page of appointments. https://developer.meetergo.com"""
 TYPE_PLACES: Mapping[str, tuple[Place, ...]] = {
     "id": (("meetingType", "id"), ("meetingTypeId",)),
     "slug": (("meetingType", "slug"),),
@@ -42,12 +42,12 @@ TYPE_PLACES: Mapping[str, tuple[Place, ...]] = {
     ),
     "metadata": (("meetingType", "metadata"),),
 }
-"""The same for what was booked."""
+"""The same for the meeting type."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """One message of meetergo, without the credential that it carries."""
+    """One message of meetergo, without the credential that it contains."""
 
     source: str
     type: str
@@ -61,7 +61,7 @@ class Event:
 
     @property
     def dedupe_key(self) -> str:
-        """Equal for two deliveries of one message, however it was serialised; kept for ever."""
+        """Equal for two deliveries of one message, in any serialisation; kept for ever."""
         canonical = json.dumps(
             {"type": self.type, "payload": self.payload}, sort_keys=True, separators=(",", ":")
         )
@@ -69,7 +69,7 @@ class Event:
 
 
 def read_event(source: str, document: object, received_at: datetime) -> Event:
-    """Make an Event of a parsed body in either dialect. Raises UnfitPayload where it is neither."""
+    """Make an Event from a parsed body in either dialect. Raises UnfitPayload if it is neither."""
     if not isinstance(document, Mapping):
         raise UnfitPayload("the body is JSON but not an object")
     safe = without_secret(document)
@@ -92,10 +92,10 @@ def _kind(name: str) -> str:
 
 
 def without_secret(value: Any) -> Any:
-    """Drop every `secret`: it lets anyone cancel the booking, so it is never kept anywhere.
+    """Drop every `secret`: it lets anyone cancel the booking, so it is never stored.
 
-    Half a character, as JavaScript leaves one where it cuts an emoji in two, becomes a question mark:
-    nothing that keeps or sends text takes it.
+    A lone surrogate, which JavaScript leaves if it cuts an emoji in two, becomes a question mark:
+    no database and no API accepts it.
     """
     if isinstance(value, Mapping):
         return {_whole(str(k)): without_secret(v) for k, v in value.items() if k != "secret"}
@@ -109,7 +109,7 @@ def _whole(text: str) -> str:
 
 
 def kind_of(appointment: Json) -> str:
-    """The event that an appointment's present state would have come with, as the API shows it."""
+    """Return the event type that fits the present state of an appointment from the API."""
     flag = appointment.get("isCancelled")
     cancelled = flag if isinstance(flag, bool) else bool(as_object(appointment.get("cancel")))
     if cancelled:
@@ -118,7 +118,7 @@ def kind_of(appointment: Json) -> str:
 
 
 def read_booking(event: Event) -> Booking:
-    """Make the Booking that an event describes. Raises UnfitPayload naming the field at fault."""
+    """Make the Booking that an event describes. Raises UnfitPayload that names the bad field."""
     data = event.payload
     booking_id = _booking_id(event.source, one_line(data.get("id")))
     start = _required_time(data, "start")
@@ -159,7 +159,7 @@ def read_booking(event: Event) -> Booking:
 
 
 def _not_told(event: Event, data: Json) -> dict[str, None]:
-    """The fields of a booking that a message says nothing of."""
+    """Return the fields of a booking that a message does not mention."""
     lacking = {name: None for name, places in PLACES.items() if not says(data, places)}
     if data.get("attendees") is None:
         lacking |= dict.fromkeys(("attendees", "companions"))
@@ -170,13 +170,13 @@ def _not_told(event: Event, data: Json) -> dict[str, None]:
     if "cancel" not in data:
         lacking |= dict.fromkeys(("cancel_reason", "cancelled_by", "cancelled_at", "cancel_source"))
         if "isCancelled" not in data and "hostingInfo" in data and event.type != CANCELLED:
-            # The API shows an appointment, and says nothing of whether it is on.
+            # The API's appointment does not say whether it is cancelled.
             lacking["status"] = None
     return lacking
 
 
 def _conference(data: Json) -> dict[str, str]:
-    """The meeting's ids at those who host it, of the API's `hostingInfo`."""
+    """Return the meeting's ids in the video services, from the API's `hostingInfo`."""
     hosting = as_object(data.get("hostingInfo"))
     return {
         str(name): text
@@ -194,16 +194,16 @@ def _booking_id(source: str, booking_id: str | None) -> str:
 
 
 def _continues(data: Json, own_id: str) -> str | None:
-    """Id of the booking that this one takes the place of. https://developer.meetergo.com"""
+    """Return the id of the booking that this one replaces. https://developer.meetergo.com"""
     other = one_line(data.get("rescheduledFromId"))
     other = other or one_line(as_object(data.get("rescheduledFrom")).get("id"))
     return other if other and other != own_id and len(other) <= BOOKING_KEY // 2 else None
 
 
 def read_form(event: Event) -> Booking | None:
-    """Make a Booking without a meeting of a submitted form; None where it names nobody.
+    """Make a Booking without a meeting from a submitted form; None if it identifies nobody.
 
-    Only the event's name is documented, so everything is read where it may stand.
+    Only the event's name is documented, so each value is read at every possible place.
     """
     data = event.payload
     contact = as_object(data.get("contact")) or as_object(data.get("attendee")) or data
@@ -232,7 +232,7 @@ def read_form(event: Event) -> Booking | None:
 
 
 def read_time(value: object) -> datetime | None:
-    """Read an ISO 8601 time as UTC; a time without an offset counts as UTC. None where unreadable."""
+    """Read an ISO 8601 time as UTC; a time without an offset counts as UTC. None if unreadable."""
     if not isinstance(value, str):
         return None
     try:
@@ -240,7 +240,7 @@ def read_time(value: object) -> datetime | None:
     except ValueError:
         return None
     if not 1000 <= moment.year <= 9000:
-        return None  # at the ends of the calendar no other zone has such a time
+        return None  # close to the calendar's ends, other zones have no such time
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
 
 
@@ -252,8 +252,8 @@ def _required_time(data: Json, key: str) -> datetime:
 
 
 def _status(kind: str, data: Json) -> BookingStatus:
-    # booking_cancelled also comes when one attendee leaves a group: isCancelled, where it is
-    # there, says whether the meeting itself is off.
+    # booking_cancelled also comes when one attendee leaves a group: isCancelled, if it is present,
+    # says whether the meeting itself is cancelled.
     flag = data.get("isCancelled")
     cancelled = flag if isinstance(flag, bool) else kind == CANCELLED
     return BookingStatus.CANCELLED if cancelled else BookingStatus.SCHEDULED
@@ -271,7 +271,7 @@ def _meeting_type(data: Json) -> MeetingType:
 
 
 def read_meeting_type(item: Json) -> MeetingType:
-    """A meeting type as meetergo's API shows it."""
+    """Read a meeting type from meetergo's API."""
     return _meeting_type({"meetingType": item})
 
 

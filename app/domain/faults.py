@@ -1,10 +1,10 @@
-"""Names the place of a fault of this service's own."""
+"""Names the place of a bug of this service."""
 
 from __future__ import annotations
 
 
 def place_of(error: Exception) -> str:
-    """Where an exception was raised, as `file:line` within this project: its text may hold data."""
+    """Return the place of an exception as `file:line` in this project: its text may hold data."""
     trace, place = error.__traceback__, ""
     while trace:
         path = trace.tb_frame.f_code.co_filename

@@ -1,4 +1,4 @@
-"""What all bookings of one person come to: the summary fields that a contact may carry."""
+"""The summary of all bookings of one person, for summary fields of a contact."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.domain.booking import Booking
 
 @dataclass(frozen=True)
 class History:
-    """A person's bookings in numbers, as of a moment."""
+    """A person's bookings in numbers, at one point in time."""
 
     booked: int = 0
     cancelled: int = 0
@@ -27,7 +27,7 @@ class History:
 def tell(bookings: Iterable[Booking], now: datetime) -> History:
     """Sum up the newest states of a person's bookings."""
     found = [booking for booking in bookings if not booking.form]
-    # Who moves a booking by booking anew has booked once.
+    # A booking that was moved by booking again counts once.
     replaced = {(b.source, b.continues) for b in found if b.continues}
     every = sorted(
         (b for b in found if (b.source, b.id) not in replaced), key=lambda b: (b.version, b.key)

@@ -1,4 +1,4 @@
-"""Parses JSON of strangers: strictly, without recursion that they could run away with."""
+"""Parses JSON from strangers: strictly, and without recursion that they could exhaust."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 MAX_DEPTH = 64
-"""JSON nested deeper than this is no webhook of meetergo's, and no request of anybody's."""
+"""Deeper JSON is not a webhook of meetergo, and not a valid request."""
 _LONGEST_NUMBER = 400
-"""Digits; Python itself stops at 4,300, and a longer number is kept as its text."""
+"""Digits; Python itself stops at 4,300. A longer number is kept as text."""
 _TOKEN = re.compile(
     r"[ \t\n\r]*(?:(?P<mark>[{}\[\],:])"
     r'|(?P<text>"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*")'
@@ -23,16 +23,16 @@ class NotJson(ValueError):
 
 
 class TooDeep(ValueError):
-    """The body is JSON, and nested deeper than MAX_DEPTH."""
+    """The body is JSON, but nested deeper than MAX_DEPTH."""
 
     def __init__(self, kept: str) -> None:
         super().__init__(f"the body is nested deeper than {MAX_DEPTH}")
         self.kept = kept
-        """Its text, without the value of any `secret`."""
+        """The JSON text, without the value of any `secret`."""
 
 
 def parse_json(body: bytes) -> Any:
-    """Parse UTF-8 JSON without NaN. Raises NotJson, or TooDeep for what is nested too deeply."""
+    """Parse UTF-8 JSON without NaN. Raises NotJson, or TooDeep if it is nested too deeply."""
     try:
         text = body.decode("utf-8")
         document = json.loads(text, parse_constant=_refuse, parse_int=_whole_number)
@@ -54,7 +54,7 @@ def _whole_number(digits: str) -> int | str:
 
 
 def _is_deep(document: Any) -> bool:
-    """Whether it is nested too deeply, found layer by layer."""
+    """Whether the document is nested too deeply, checked layer by layer."""
     layer = [document]
     for _ in range(MAX_DEPTH):
         layer = [
@@ -69,10 +69,10 @@ def _is_deep(document: Any) -> bool:
 
 
 def _without_secrets(text: str) -> str:
-    """The JSON text without the values of `secret`, at any depth. Raises NotJson."""
+    """Return the JSON text without the values of `secret`, at any depth. Raises NotJson."""
     kept: list[str] = []
     level: int | None = None
-    """How deep the object lies of which a secret is left out at the moment."""
+    """The depth of the object whose secret is being left out at the moment."""
     for token, depth, is_key in _tokens(text):
         if level is not None and not (depth == level and token in (",", "}")):
             continue
@@ -93,12 +93,12 @@ _GRAMMAR: dict[str, dict[str, str]] = {
     ":": {":": "value"},
     "more": {",": ",", "]": "more", "}": "more"},
 }
-"""What is awaited -> what comes -> what is awaited then (RFC 8259)."""
+"""Expected item -> item that comes -> item expected after it (RFC 8259)."""
 _OPENS = {"}": "{", "]": "["}
 
 
 def _tokens(text: str) -> Iterator[tuple[str, int, bool]]:
-    """Each token, how many brackets are open before it, whether it is a key. Raises NotJson."""
+    """Give each token, the number of open brackets before it, and if it is a key. Raises NotJson."""
     brackets: list[str] = []
     awaited, at = "value", 0
     while awaited != "end":

@@ -1,4 +1,4 @@
-"""How long a text may be that is kept as it is: for what reads it and for the column that holds it."""
+"""The most characters of texts that are stored as they are: for their readers and their columns."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ KEY_NAME = 100
 TYPE_ID = 100
 _SOURCE = re.compile(rf"[a-z0-9._-]{{1,{SOURCE_NAME}}}")
 LARGEST_ID = 2**31 - 1
-"""The number of a row, as a person or a script may give it."""
+"""The largest number of a row that a person or a script may give."""
 
 
 def is_source_name(name: str) -> bool:
-    """Whether a text can be the name of a source; any other is not even looked up."""
+    """Whether a text can be the name of a source; other texts are not even looked up."""
     return bool(_SOURCE.fullmatch(name))

@@ -1,5 +1,5 @@
-"""Puts together what several messages say of one booking: what one of them cannot say leaves what
-another one said, in whatever order they come. Pure."""
+"""Merges the messages about one booking: if a message cannot mention a field, the value from
+another message stays, in any order of arrival. Pure functions."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from app.domain.booking import Attendee, Booking, Host, MeetingType, is_newer, z
 WITHOUT_LINK = frozenset(
     ("phone", "phone-incoming", "local", "local-attendee", "in_person", "whatsapp")
 )
-"""Channels in which nobody follows a link. https://developer.meetergo.com"""
+"""Channels that need no link. https://developer.meetergo.com"""
 CANCEL_FIELDS = ("cancel_reason", "cancelled_by", "cancelled_at", "cancel_source")
 Part = TypeVar("Part", Booking, Attendee, Host, MeetingType)
 
 
 def merge(known: Booking, found: Booking) -> Booking:
-    """What is known of a booking by two messages; the newer one counts in all that it says."""
+    """Merge two messages about a booking; the newer one wins in every field that it mentions."""
     older, newest = (known, found) if is_newer(found, known) else (found, known)
     return _put_together(older, newest)
 
 
 def fill(known: Booking, found: Booking) -> Booking:
-    """What is known of a booking, where another message says the same, and maybe more."""
+    """Add to a known booking the fields that only another message about the same state has."""
     return _put_together(found, known)
 
 
 def says_the_same(one: Booking, other: Booking) -> bool:
-    """Whether two messages describe the same state, whatever shape they came in."""
+    """Whether two messages describe the same state, in any form."""
     return _content(one) == _content(other)
 
 
 def is_more_than_said(known: Booking, found: Booking) -> bool:
-    """Whether a message tells anything of a booking that is not known yet."""
+    """Whether a message has news about a booking."""
     kept = merge(known, found)
     if known.updated_at and kept.updated_at and kept.updated_at > known.updated_at:
         return True
@@ -45,10 +45,10 @@ def is_more_than_said(known: Booking, found: Booking) -> bool:
 def _put_together(older: Booking, newest: Booking) -> Booking:
     filled = _fill(newest, older, older.version)
     if "link" in newest.not_told and filled.channel in WITHOUT_LINK:
-        # It is held another way than before; that there is no link need not be said.
+        # The channel has changed to one without a link, so the message need not mention the link.
         filled = replace(filled, link=None)
     if not filled.cancelled:
-        # Why it was off once is nothing to a booking that is on.
+        # A booking that is not cancelled has no reason for a cancel.
         silent = [name for name in CANCEL_FIELDS if name in newest.not_told]
         nothing: dict[str, Any] = dict.fromkeys(silent)
         filled = replace(filled, **nothing)
@@ -71,7 +71,7 @@ def _put_together(older: Booking, newest: Booking) -> Booking:
         timezone=zone_of(filled.attendees) if not filled.form else filled.timezone,
         previous_starts=tuple(sorted(starts)),
         former_attendees=tuple(sorted(people)),
-        # Whoever does not say it leaves what another one said.
+        # If the newer message does not mention it, the value of the older one stays.
         continues=newest.continues or older.continues,
         rescheduled=newest.rescheduled or older.rescheduled,
         payload={**newest.payload, **{key: older.payload[key] for key in missing}},
@@ -80,7 +80,7 @@ def _put_together(older: Booking, newest: Booking) -> Booking:
 
 
 def _fill_parts(filled: Booking, older: Booking, newest: Booking) -> Booking:
-    """Fill the people and the meeting type that one message names by what the other says of them."""
+    """Fill in people and meeting type of one message with details from the other one."""
     kind, before = newest.meeting_type, older.meeting_type
     if kind.id == before.id or "id" in kind.not_told:
         filled = replace(filled, meeting_type=_fill(kind, before, older.version))
@@ -100,7 +100,7 @@ def _fill_parts(filled: Booking, older: Booking, newest: Booking) -> Booking:
 
 
 def _said_at(booking: Booking, name: str) -> datetime | None:
-    """The version of the message that says a field; None where none does."""
+    """Return the version of the message that a field comes from; None if no message has it."""
     return booking.not_told.get(name, booking.version)
 
 
@@ -117,7 +117,7 @@ def _fill_each(
 
 
 def _fill(part: Part, other: Part, at: datetime | None) -> Part:
-    """Take what a message does not say from another one, of version `at`: the newest who says it."""
+    """Fill fields that a message does not mention from another one of version `at`; the newest wins."""
     values: dict[str, Any] = {}
     times = dict(part.not_told)
     for name, since in part.not_told.items():
@@ -128,17 +128,17 @@ def _fill(part: Part, other: Part, at: datetime | None) -> Part:
 
 
 def called(person: Attendee) -> tuple[str | None, str | None]:
-    """What makes two mentions of a person one: the address or number, else the name."""
+    """Return the value that makes two mentions one person: address or number, or else the name."""
     return person.identity, None if person.identity else person.display_name
 
 
 def identities(booking: Booking) -> set[str]:
-    """Who takes part, as far as they have an address or a number."""
+    """Return the identities of the attendees who have an address or a number."""
     return {person.identity for person in booking.attendees if person.identity}
 
 
 def _content(booking: Booking) -> Booking:
-    """A booking without what depends on how and when it came."""
+    """Return a booking without the parts that depend on the form and time of the message."""
     return replace(
         booking, received_at=booking.start, updated_at=None, created_at=None, payload={},
         outcome=None, company_id=None, story=None,
@@ -148,6 +148,6 @@ def _content(booking: Booking) -> Booking:
 
 
 def _plain(person: Attendee) -> Attendee:
-    """A person without the id and the spelling, which each shape may have in its own way."""
+    """Return a person without id and spelling, which differ between the forms of a message."""
     typed = None if person.phone else person.phone_as_given
     return replace(person, id=None, phone_as_given=typed)

@@ -1,4 +1,4 @@
-"""Finds values in the JSON of meetergo's messages, which may lie at several places."""
+"""Finds values in the JSON of meetergo's messages, at one of several places."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Place = tuple[str, ...]
 
 
 def says(data: Json, places: Iterable[Place]) -> bool:
-    """Whether a message has one of these places, were it empty."""
+    """Whether a message has one of these keys, even if it is empty."""
     return any(place[-1] in _inside(data, place) for place in places)
 
 
 def first_text(data: Json, places: Iterable[Place]) -> str | None:
-    """What stands at the first of these places that is not empty."""
+    """Return the first text at these places that is not empty."""
     found = (one_line(_inside(data, place).get(place[-1])) for place in places)
     return next(filter(None, found), None)
 
@@ -30,10 +30,10 @@ def _inside(data: Json, place: Place) -> Json:
 
 
 def as_object(value: object) -> Json:
-    """The object that stands there; an empty one where anything else does."""
+    """Return the value if it is an object; otherwise an empty one."""
     return value if isinstance(value, Mapping) else {}
 
 
 def as_objects(value: object) -> list[Json]:
-    """The objects of a list, without its other items; none where no list stands there."""
+    """Return the objects of a list, without its other items; empty if the value is no list."""
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []

@@ -13,17 +13,17 @@ from app.domain.text import clean_text, cut, one_line
 from app.domain.zones import read_zone
 
 LONGEST_TYPED = 200
-"""Of what was typed in the place of an address, a number or a zone so much is kept."""
+"""Most characters that are kept of a typed address, number or time zone."""
 
 
 def read_attendees(data: Json) -> tuple[tuple[Attendee, ...], tuple[Attendee, ...]]:
-    """Everybody who takes part, in order, each person once; and who is one of them by address alone.
+    """Return the attendees, each person once, and people who share another attendee's identity.
 
-    Raises UnfitPayload for what is no list of objects.
+    Raises UnfitPayload if the value is no list of objects.
     """
     given = data.get("attendees")
     if given is not None and (not isinstance(given, list) or len(as_objects(given)) < len(given)):
-        # Read as nobody it would unlink everybody of a booking that is known.
+        # Reading it as an empty list would unlink all people of a known booking.
         raise UnfitPayload("attendees is not a list of objects")
     people: dict[str, Attendee] = {}
     doubles: list[tuple[str, Attendee]] = []
@@ -33,12 +33,12 @@ def read_attendees(data: Json) -> tuple[tuple[Attendee, ...], tuple[Attendee, ..
         if key in people:
             doubles.append((key, person))
         people.setdefault(key, person)
-    # Somebody with an address is known by it, also where he is named once more by his number alone.
+    # A person with an address is recognised by it, even if a second entry has only the number.
     by_phone = {p.phone: key for key, p in reversed(people.items()) if p.email and p.phone}
     for key, person in list(people.items()):
         if not person.email and person.phone in by_phone:
             doubles.append((by_phone[person.phone], people.pop(key)))
-            # Who was folded into this one goes with it.
+            # People merged into this entry move with it.
             doubles = [(by_phone[person.phone] if k == key else k, d) for k, d in doubles]
     places = {key: place for place, key in enumerate(people)}
     attendees = tuple(replace(p, position=places[key]) for key, p in people.items())
@@ -51,7 +51,7 @@ def read_attendees(data: Json) -> tuple[tuple[Attendee, ...], tuple[Attendee, ..
 
 
 def _says_more(double: Attendee, person: Attendee) -> bool:
-    """Whether somebody who is folded into another's contact is or says anything else than that one."""
+    """Whether an entry merged into another person's has a different name, number, address or answer."""
     named = double.full_name not in (None, person.full_name)
     typed = (double.phone_as_given, double.phone, person.phone_as_given)
     other_phone = bool(typed[0]) and typed[0] != typed[2] and typed[1] != person.phone
@@ -66,7 +66,7 @@ def _says_more(double: Attendee, person: Attendee) -> bool:
 
 
 def read_attendee(position: int, item: Json) -> Attendee:
-    """One attendee as a message describes them."""
+    """Read one attendee from a message."""
     zone = _typed(item.get("timezone"))
     language = one_line(item.get("language"))
     email, beside = read_email(item.get("email"))
@@ -94,7 +94,7 @@ def read_attendee(position: int, item: Json) -> Attendee:
 
 
 def _person_lacks(item: Json) -> dict[str, None]:
-    """The fields of an attendee that a message says nothing of."""
+    """Return the fields of an attendee that a message does not mention."""
     fields = {
         ("notes",): ("answers", "choices"),
         ("phone",): ("phone", "phone_as_given"),
@@ -111,16 +111,16 @@ def _person_lacks(item: Json) -> dict[str, None]:
 
 
 def _typed(value: object) -> str | None:
-    """What somebody typed, on one line; of what is far too long the beginning."""
+    """Return a typed text on one line; only its beginning if it is far too long."""
     text = one_line(value)
     return cut(text, LONGEST_TYPED) if text else None
 
 
 def _names(item: Json) -> tuple[str | None, str | None, str | None]:
-    """First, last and full name as meetergo gives them; nothing is split at a blank.
+    """Return first, last and full name as meetergo gives them; no name is split at a blank.
 
-    A full name that says more than its parts stands whole as the last name, the field that every
-    CRM shows and one demands.
+    A full name that says more than its parts becomes the last name as a whole: every CRM shows that
+    field, and one requires it.
     """
     first, last = one_line(item.get("firstname")), one_line(item.get("lastname"))
     parts = " ".join(filter(None, (first, last))) or None
@@ -131,7 +131,7 @@ def _names(item: Json) -> tuple[str | None, str | None, str | None]:
 
 
 def _answers(notes: object) -> dict[str, str]:
-    """Question label -> answer as text; several choices are joined with commas."""
+    """Return question label -> answer as text; several choices are joined with commas."""
     if not isinstance(notes, Mapping):
         return {}
     answers = {}
@@ -145,7 +145,7 @@ def _answers(notes: object) -> dict[str, str]:
 
 
 def _choices(notes: object) -> dict[str, tuple[str, ...]]:
-    """Question label -> the choices, where there are several."""
+    """Return question label -> the choices, for answers that are lists."""
     if not isinstance(notes, Mapping):
         return {}
     return {
@@ -158,7 +158,7 @@ def _choices(notes: object) -> dict[str, tuple[str, ...]]:
 
 
 def read_hosts(data: Json) -> tuple[Host, ...]:
-    """Who holds the meeting; where only ids are told, nothing but those is known of them."""
+    """Return the hosts; if a message has only their ids, nothing else is known of them."""
     if data.get("hosts") is not None:
         return tuple(_host(item) for item in as_objects(data["hosts"]))
     ids = data.get("hostIds")

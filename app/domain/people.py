@@ -1,4 +1,4 @@
-"""The one place where e-mail addresses, phone numbers and company domains are normalised."""
+"""The only place where e-mail addresses, phone numbers and company domains are normalised."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z
 _BRACKETS = re.compile(r"(?P<name>.*?)[<\[(](?P<address>[^<>()\[\]]+@[^<>()\[\]]+)[>\])]?")
 _COMMENT = re.compile(r"(?P<address>\S+@\S+) \((?P<name>[^()@]+)\)")
 _AROUND = " .,;:!?。｡、…'\"`´“”„‚‘’«»‹›"
-"""What stands around an address that was copied out of a sentence or a mail program."""
+"""Signs around an address that was copied from a sentence or a mail program."""
 _HALVES = "<>()[]"
-"""Brackets of which only one was copied."""
+"""Brackets that may be copied without their other half."""
 _LABEL = re.compile(r"(?!mailto:)[^@:<>]{0,20}(?:mail|courriel|correo|e-?post)[^@:<>]{0,20}:", re.I)
-"""What a form or a signature puts before an address: `E-Mail:`."""
+"""The label before an address in a form or a signature: `E-Mail:`."""
 _ENTITY = re.compile(r"&#?\w{1,10};")
 _UNSEEN = regex.compile(r"[\p{Default_Ignorable_Code_Point}--[\u200c\u200d]]", regex.V1)
 _JOINERS = re.compile("[\u200c\u200d]")
-"""Join letters of some scripts, in domains too; between Latin letters they say nothing."""
+"""They join letters of some scripts, in domains too; between Latin letters they mean nothing."""
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
-"""The ASCII signs as Chinese and Japanese keyboards give them."""
+"""The ASCII signs as Chinese and Japanese keyboards write them."""
 SHORTEST_PHONE = 7
-"""Digits that a number has at least, country code included; shorter ones are extensions."""
-# Languages that point at one country. English, Arabic and the like point at none.
+"""Fewest digits of a number, with its country code; shorter ones are extensions."""
+# Languages that point to one country. English, Arabic and others point to none.
 _LANGUAGE_COUNTRY = {
     "cs": "CZ", "da": "DK", "de": "DE", "el": "GR", "et": "EE", "fi": "FI", "fr": "FR",
     "hu": "HU", "it": "IT", "ja": "JP", "ko": "KR", "lt": "LT", "lv": "LV", "nb": "NO",
@@ -46,19 +46,19 @@ _LANGUAGE_COUNTRY = {
 
 
 def normalise_email(value: object) -> str | None:
-    """Give the address in lower case, its domain in ASCII; None for what cannot be one.
+    """Return the address in lower case, its domain in ASCII; None if it cannot be an address.
 
-    `jane+demo@x.example` stays: a plus address is a person of its own.
+    `jane+demo@x.example` stays: a plus address counts as a person of its own.
     """
     return read_email(value)[0]
 
 
 def read_email(value: object) -> tuple[str | None, str | None]:
-    """Give the address and the name beside it, as people paste them; None for what is not there.
+    """Return the address and the name beside it, in the forms that people paste, each or None.
 
-    `Jane Holm <jane@x.example>`, `mailto:jane@x.example`, `E-Mail: jane@x.example`, what HTML makes
-    of its signs and a final full stop are understood. Two addresses are none: nobody knows which is
-    meant.
+    `Jane Holm <jane@x.example>`, `mailto:jane@x.example`, `E-Mail: jane@x.example`, HTML entities
+    and a final full stop are understood. Two different addresses count as none: the right one is
+    unknown.
     """
     text = one_line(value) or ""
     if len(text) > _LONGEST_PASTED:
@@ -77,7 +77,7 @@ def read_email(value: object) -> tuple[str | None, str | None]:
 
 
 def _seen(text: str) -> str:
-    """Text without what nobody sees and what stands around an address, its ASCII signs as ASCII."""
+    """Remove invisible signs and signs around an address, and write ASCII signs as ASCII."""
     text = _UNSEEN.sub("", text)
     bare = _JOINERS.sub("", text)
     text = bare if bare.isascii() else text
@@ -97,9 +97,9 @@ def _address(text: str) -> str | None:
 
 
 def ascii_domain(domain: str) -> str | None:
-    """Give a domain as the DNS has it: lower case, other scripts as xn-- by IDNA 2008 (RFC 5891).
+    """Return a domain as in the DNS: lower case, other scripts as xn-- by IDNA 2008 (RFC 5891).
 
-    None for what cannot be one.
+    None if the text cannot be a domain.
     """
     if not domain.isascii():
         try:
@@ -111,7 +111,7 @@ def ascii_domain(domain: str) -> str | None:
 
 
 def spellings(text: str) -> tuple[str, ...]:
-    """Give an address or domain as it is kept here, and as people write it where that differs."""
+    """Return an address or domain as stored here, and also as people write it if that differs."""
     local, at, domain = text.rpartition("@")
     if "xn--" not in domain:
         return (text,)
@@ -123,19 +123,19 @@ def spellings(text: str) -> tuple[str, ...]:
 
 
 def address_key(text: str) -> str:
-    """Give a form of an address in which its spellings are equal; of other text the lower case."""
+    """Return a form of an address that is equal for all its spellings; other text in lower case."""
     return normalise_email(text) or text.strip().lower()
 
 
 def is_address(text: str) -> bool:
-    """Whether the text is one e-mail address and nothing beside it: half of one reaches nobody."""
+    """Whether the text is exactly one e-mail address: half an address reaches nobody."""
     return not re.search(r"[\s<>()]", text) and normalise_email(text) is not None
 
 
 def normalise_phone(
     value: object, timezone: str | None = None, language: str | None = None
 ) -> str | None:
-    """Give the number in E.164, the country from time zone or language; None where it is none."""
+    """Return the number in E.164, with the country of time zone or language; None if it is no number."""
     text = one_line(value)
     number = read_number(text, country_of(timezone, language)) if text else None
     e164 = e164_of(number) if number else ""
@@ -143,9 +143,9 @@ def normalise_phone(
 
 
 def country_of(timezone: str | None, language: str | None) -> str | None:
-    """The ISO country that a person's time zone or language points at, or None."""
+    """Return the ISO country that a person's time zone or language points to, or None."""
     spoken = _country_of_language(language)
-    # Windows calls Berlin's and Amsterdam's clock alike: the language tells them apart.
+    # Windows has one name for the time of Berlin and Amsterdam: the language decides.
     if spoken and may_lie_in(timezone, spoken):
         return spoken
     return country_of_zone(timezone) or spoken
@@ -159,12 +159,12 @@ def _country_of_language(language: str | None) -> str | None:
 
 
 def company_domain(email: str | None) -> str | None:
-    """The domain of a company's address; None for free mail, where it says nothing of a company."""
+    """Return the domain of a company's address; None for free mail, which names no company."""
     domain = email.rpartition("@")[2] if email else ""
     return domain if domain and domain not in _free_mail_domains else None
 
 
 def is_under(domain: str, domains: Collection[str]) -> bool:
-    """Whether a domain is one of these, or lies below one of them."""
+    """Whether a domain is one of these domains, or a subdomain of one."""
     labels = domain.split(".")
     return any(".".join(labels[place:]) in domains for place in range(len(labels)))

@@ -1,4 +1,4 @@
-"""Reads phone numbers in whatever spelling, and says whether what stands in a CRM is one number."""
+"""Reads phone numbers in any spelling, and compares a CRM's value with a number."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from phonenumbers import PhoneNumberFormat, PhoneNumberType
 from app.domain.text import one_line
 
 _LONGEST = 100
-"""Signs of a number with its label; what is longer is a note and no number."""
+"""Most signs of a number with its label; a longer text is a note."""
 _SHORTEST_TAIL = 4
 _PLUS = re.compile("[+\uff0b]")
 
 
 def read_number(text: str, country: str | None) -> phonenumbers.PhoneNumber | None:
-    """Read a number as one of a country (ISO), unless its own code stands before it.
+    """Read a number as one of a country (ISO), unless it has its own country code.
 
-    None where it cannot be one. Words behind it (`mobile`) are no part of it, an extension is.
+    None if it cannot be a number. Words behind it (`mobile`) are ignored, an extension is kept.
     """
     ending = re.search(r"\D+\Z", text)
-    # Letters may stand for digits (1-800-FLOWERS): they are read where nothing else can be.
+    # Letters may stand for digits (1-800-FLOWERS): they count if the rest cannot be a number.
     for form in (text[: ending.start()] if ending else text, text):
         number = _read(form, country)
         if number and phonenumbers.is_possible_number(number):
@@ -31,20 +31,20 @@ def read_number(text: str, country: str | None) -> phonenumbers.PhoneNumber | No
 
 
 def e164_of(number: phonenumbers.PhoneNumber) -> str:
-    """A number in E.164, which knows no extension."""
+    """Return a number in E.164, which has no extensions."""
     return phonenumbers.format_number(number, PhoneNumberFormat.E164)
 
 
 def is_number(
     there: object, number: str, own: str | None = None, others: Iterable[str | None] = ()
 ) -> bool:
-    """Whether what stands in a CRM is this number (E.164), however it is spelt.
+    """Whether a CRM's value is this number (E.164), in any spelling.
 
-    What stands there without a country code is read as a number of the country `own`, where the CRM
-    says in which one that person lives. Where it does not, or it is no number there, as one of the
-    number's own country, then of the `others` in their order: the first in which it is a valid number
-    counts, else the first in which it is possible. What cannot be read, what may as well be a number
-    of another country with its code, and what has an extension, is none.
+    A value without a country code is read as a number of the country `own`, if the CRM gives the
+    person's country. Otherwise, or if it is no number there, it is read as a number of this
+    number's own country, then of the `others` in order: the first in which it is valid counts, or
+    else the first in which it is possible. A value does not match if it is unreadable, if it may
+    also be a number of another country with its code, or if it has an extension.
     """
     text = one_line(there)
     if not text or len(text) > _LONGEST:
@@ -64,14 +64,14 @@ def is_number(
 
 
 def last_digits(number: str, most: int) -> str:
-    """The last digits of a number (E.164) that stand in every spelling of it, `most` at most."""
+    """Return the last digits of a number (E.164) that are in all its spellings, `most` at most."""
     return _national(_parsed(number))[-max(most, _SHORTEST_TAIL) :]
 
 
 def digit_forms(number: str, others: Iterable[str | None] = ()) -> tuple[str, ...]:
-    """The digits that spellings of a number (E.164) have: with and without country code and zero.
+    """Return the digits in the spellings of a number (E.164): with and without country code and zero.
 
-    `others`: countries (ISO) out of which it may be dialled.
+    `others`: countries (ISO) from which people may dial it.
     """
     parsed = _parsed(number)
     plain, national = number.removeprefix("+"), _national(parsed)
@@ -82,7 +82,7 @@ def digit_forms(number: str, others: Iterable[str | None] = ()) -> tuple[str, ..
 
 
 def usual_spellings(number: str) -> tuple[str, ...]:
-    """How a number (E.164) is written most: as it is, with blanks, and inside its country."""
+    """Return the most common spellings of a number (E.164): as it is, with blanks, and national."""
     parsed = _parsed(number)
     forms = (PhoneNumberFormat.INTERNATIONAL, PhoneNumberFormat.NATIONAL)
     written = [phonenumbers.format_number(parsed, form) for form in forms]
@@ -95,8 +95,8 @@ def _read(text: str, country: str | None) -> phonenumbers.PhoneNumber | None:
         number = _without_plus(text, number) or number
     if number and phonenumbers.is_valid_number(number):
         return number
-    # 00 is what most countries dial before a country code (ITU-T E.123), and what people write whose
-    # own country dials something else.
+    # Most countries dial 00 before a country code (ITU-T E.123). People also write it in countries
+    # that dial something else.
     abroad = _parse(f"+{_digits(text)[2:]}", None) if _digits(text).startswith("00") else None
     if abroad and phonenumbers.is_valid_number(abroad):
         return abroad
@@ -112,10 +112,10 @@ def _parse(text: str, country: str | None) -> phonenumbers.PhoneNumber | None:
 
 
 def _without_plus(text: str, national: phonenumbers.PhoneNumber) -> phonenumbers.PhoneNumber | None:
-    """The number where somebody typed its country code without the plus; None where it is national.
+    """Read a number as one whose plus is missing before the country code; None if it is national.
 
-    Where both readings are possible it is national. German ones have no certain length, so that
-    almost all are possible: there a mobile number of the own country is one.
+    If both readings are possible, the number is national. German numbers have no fixed length, so
+    nearly all are possible: in that case, a mobile number of the same country wins.
     """
     number = _parse(f"+{_digits(text)}", None)
     if number is None or not phonenumbers.is_valid_number(number):
@@ -128,8 +128,8 @@ def _without_plus(text: str, national: phonenumbers.PhoneNumber) -> phonenumbers
 
 
 def _two_ways(text: str, read: phonenumbers.PhoneNumber, country: str) -> bool:
-    """Whether a text is as well a number of another country: 1 512 345 6781 is one of the USA, though
-    in Germany 151 23456781 may be written with no zero before it."""
+    """Whether a text may also be a number of another country: 1 512 345 6781 is one in the USA, but
+    in Germany 151 23456781 may be written without a leading zero."""
     if _PLUS.search(text):
         return False
     digits = _digits(text)
@@ -145,7 +145,7 @@ def _two_ways(text: str, read: phonenumbers.PhoneNumber, country: str) -> bool:
 
 
 def _countries_of(number: str) -> list[str]:
-    """The country of a number (E.164), and the main one that has its code."""
+    """Return the country of a number (E.164), and the main country with its code."""
     parsed = _parsed(number)
     exact = phonenumbers.region_code_for_number(parsed)
     main = phonenumbers.region_code_for_country_code(parsed.country_code or 0)
@@ -161,17 +161,17 @@ def _national(number: phonenumbers.PhoneNumber) -> str:
 
 
 def _trunk(country: str) -> str:
-    """What is dialled before a number inside a country: mostly 0."""
+    """Return the prefix of a number inside a country: mostly 0."""
     return phonenumbers.ndd_prefix_for_region(country, True) or ""
 
 
 def _prefix_abroad(country: str) -> str:
-    """What is dialled in a country before the code of another one: 011 in the USA."""
+    """Return the prefix that a country dials before a foreign country code: 011 in the USA."""
     metadata = phonenumbers.PhoneMetadata.metadata_for_region(country)
     prefix = metadata.international_prefix if metadata else None
     return prefix if prefix and prefix.isdecimal() else "00"
 
 
 def _digits(text: str) -> str:
-    """The digits of a text, of any script, as ASCII."""
+    """Return the digits of a text, in any script, as ASCII."""
     return "".join(str(int(sign)) for sign in text if sign.isdecimal())

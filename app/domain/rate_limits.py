@@ -1,4 +1,4 @@
-"""What an API allows of calls, and the gate that every call passes before it is made."""
+"""The rate limits of an API, and the gate that every call passes first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 CHECK_EVERY = 0.5
-"""Seconds between two looks, while waiting, at whether a call is still to be made."""
+"""Seconds between two checks, while waiting, whether the call may still be made."""
 
 
 class NotOurs(Exception):
@@ -15,54 +15,54 @@ class NotOurs(Exception):
 
 
 class MakeWay(NotOurs):
-    """A call is for later, since others wait: it was not made, nor any part of it."""
+    """A call has to wait because others come first: no part of it was made."""
 
 
 @dataclass(frozen=True)
 class RateLimit:
-    """So many calls within any so many seconds."""
+    """A number of calls within any period of a number of seconds."""
 
     name: str
     calls: int
     seconds: float
     told: bool = True
-    """Whether answers tell of it in their headers, which then correct the figures."""
+    """Whether the headers of answers report this limit and correct its numbers."""
 
 
 @dataclass(frozen=True)
 class LimitHeaders:
-    """What an answer's headers say of an allowance."""
+    """The state of a limit in an answer's headers."""
 
     left: int
     most: int | None = None
-    """Calls allowed; None where it is not told."""
+    """Calls allowed; None if the headers do not say."""
 
 
 class RateLimiter:
-    """Lets every call through at once. The service puts one in its place that keeps allowances."""
+    """Lets every call through at once. The service replaces it by one that keeps the limits."""
 
     def __init__(self) -> None:
         self.backlog = False
-        """Whether what is being done is old news."""
+        """Whether the current work belongs to the backlog."""
         self.ensure_lease: Callable[[], None] = lambda: None
-        """Called before each call and while waiting; what it raises ends the wait."""
+        """Called before each call and while waiting; an error that it raises ends the wait."""
         self.make_way: Callable[[], None] = lambda: None
-        """Called before a call is begun, never while it may be under way. Raises MakeWay."""
+        """Called before a call starts, never while it may be under way. Raises MakeWay."""
 
     def enter(self, allowance: RateLimit) -> None:
-        """Return when a call may be made.
+        """Return as soon as a call may be made.
 
-        Raises RateLimited with the seconds to wait where that is long.
+        Raises RateLimited with the seconds to wait if the wait is long.
         """
         self.look()
 
     def look(self) -> None:
-        """Look whether a call is still to be made, and to be made now."""
+        """Check that a call may still be made, and may be made now."""
         self.ensure_lease()
         self.make_way()
 
     def rest(self, seconds: float, look: Callable[[], None] | None = None) -> None:
-        """Wait, and look now and then, by `look` or else whether the call is still to be made."""
+        """Wait, and check now and then: with `look`, or else whether the call may still be made."""
         look = look or self.ensure_lease
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
@@ -71,9 +71,9 @@ class RateLimiter:
         look()
 
     def refused(self, allowance: RateLimit) -> None:
-        """Take in that the CRM has refused a call for there were too many."""
+        """Note that the CRM refused a call because of too many calls."""
 
     def learn(
         self, allowance: RateLimit, short: LimitHeaders | None, day: LimitHeaders | None
     ) -> None:
-        """Take in what an answer told of a short window and of a day's budget."""
+        """Note the limits that an answer reported, for a short window and for the day."""

@@ -1,7 +1,7 @@
-"""Bookings that continue one another: moved by booking anew and cancelling the old one. Pure.
+"""Bookings that continue one another: moved by booking again and cancelling the old one. Pure.
 
-meetergo's page tells its clients to move a booking that way (`rescheduledFromId`). For a CRM it is one
-story: the same deal, the same meeting, moved.
+meetergo's page tells its clients to move a booking like this (`rescheduledFromId`). For a CRM it is
+one story: the same deal and the same meeting, moved.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from datetime import datetime, timedelta
 from app.domain.booking import Booking
 
 WITHIN = timedelta(minutes=10)
-"""How far apart the cancel of the old booking and the making of the new one may be."""
+"""Longest time between the cancel of the old booking and the creation of the new one."""
 _MOVED = re.compile(
     r"re-?schedul|\bmoved\b|new time|verschob|verleg|umgebucht|neuer termin|déplac|reprogram"
     r"|reporté|spostat|riprogramm|verplaatst|flyttad|flyttet|przełożon|remarcad",
     re.IGNORECASE,
 )
-"""How a reason for a cancel says that the meeting was moved, in the languages that were seen."""
+"""Words in a reason for a cancel that mean that the meeting was moved, in the languages seen so far."""
 
 
 def is_continued(old: Booking, new: Booking) -> bool:
-    """Whether the circumstances say that one booking takes the place of another.
+    """Whether the details show that one booking replaces another.
 
-    The same first attendee, meeting type and host; the old one was cancelled as moved, within minutes
-    of the new one's making.
+    First attendee, meeting type and host are the same; the old booking was cancelled as moved,
+    within minutes of the creation of the new one.
     """
     if old.key == new.key or old.source != new.source or old.form or new.form:
         return False
@@ -47,17 +47,17 @@ def _same_meeting(old: Booking, new: Booking) -> bool:
 
 
 def tell(root: str, booking: Booking, members: Sequence[Booking]) -> Booking:
-    """A booking as its story has it; `replaced_by` names the one that takes its place.
+    """Return a booking as part of its story; `replaced_by` names the booking that replaces it.
 
-    `root`: our key for the records of the story, that of its first booking. `members`: all bookings of
-    the story that are known, this one included.
+    `root`: our key for the records of the story, which is the key of its first booking. `members`:
+    all known bookings of the story, including this one.
     """
     after = {member.continues for member in members if member.continues}
     successors = [m for m in members if m.continues == booking.id and m.key != booking.key]
     if successors:
         return replace(booking, replaced_by=min(successors, key=_age).id)
     ends = sorted((m for m in members if m.id not in after), key=_age)
-    # Two bookings may claim to continue the same one: the first that is on does.
+    # Two bookings may claim to continue the same one: the first that is not cancelled does.
     main = next((m for m in ends if not m.cancelled), ends[0] if ends else booking)
     if main.key != booking.key:
         if booking.cancelled:
@@ -85,7 +85,7 @@ def _age(booking: Booking) -> tuple[datetime, str]:
 
 
 def _counts_from(booking: Booking, others: Iterable[Booking]) -> datetime | None:
-    """From which moment on this booking's word counts: after that of those it takes the place of."""
+    """Return the time from which this booking's state counts: after the state of those it replaces."""
     latest = max((other.version for other in others), default=None)
     if latest is None or latest < booking.version:
         return None

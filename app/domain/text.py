@@ -1,4 +1,4 @@
-"""Makes text from strangers harmless: no control characters, no formulas, cut only with a mark."""
+"""Makes text from strangers harmless: no control characters, no formulas, and a mark if it is cut."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import regex
 
 CUT_MARK = "…"
 _CLUSTER = regex.compile(r"\X")
-"""What a reader takes for one sign (Unicode UAX #29): a letter with its marks, a joined emoji."""
+"""One sign for a reader (Unicode UAX #29): a letter with its marks, a joined emoji."""
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Control characters (category Cc) but for line breaks and tabs."""
-# Bidi overrides and zero-width characters can make a name read as another one.
+"""Control characters (category Cc) except line breaks and tabs."""
+# Bidi overrides and zero-width characters can make one name look like another.
 _INVISIBLE = re.compile(
     "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
 )
@@ -29,7 +29,7 @@ _FORMULA = re.compile(
 
 
 class Unit(StrEnum):
-    """In what a CRM counts the length of text."""
+    """The unit in which a CRM counts the length of text."""
 
     UTF16 = "utf-16"
     """Units of UTF-16, as Java and JavaScript count: most emojis are two."""
@@ -37,10 +37,11 @@ class Unit(StrEnum):
 
 
 def clean_text(value: object) -> str | None:
-    """Give text without control characters, stripped; None for what is empty or no scalar.
+    """Return text without control characters, stripped; None for empty text, a boolean or no scalar.
 
-    Line breaks and tabs stay. Lone surrogates, which no database takes, are replaced. An ö is one
-    character, also where it came as an o with two dots: labels, names and options are compared.
+    Line breaks and tabs stay. Lone surrogates, which no database accepts, are replaced. An ö
+    becomes one character, even if it came as an o with two dots: labels, names and options are
+    compared.
     """
     if value is None or isinstance(value, (dict, list, bool)):
         return None
@@ -56,7 +57,7 @@ def is_formula(text: str) -> bool:
 
 
 def no_formula(text: str) -> str:
-    """Give what a spreadsheet would run an apostrophe in front, which makes it text there.
+    """Put an apostrophe before text that a spreadsheet would run, so that it stays text.
 
     https://owasp.org/www-community/attacks/CSV_Injection
     """
@@ -64,21 +65,21 @@ def no_formula(text: str) -> str:
 
 
 def one_line(value: object) -> str | None:
-    """Like clean_text, with every run of white space as one blank."""
+    """Return text like clean_text, with every run of white space as one blank."""
     text = clean_text(value)
     return re.sub(r"\s+", " ", text) if text else None
 
 
 def measure(text: str, unit: Unit = Unit.UTF16) -> int:
-    """The length of text in a unit; UTF-16 is never the smaller one."""
+    """Return the length of text in a unit; the UTF-16 length is never the smaller one."""
     beyond = sum(char > "\uffff" for char in text) if unit is Unit.UTF16 else 0
     return len(text) + beyond
 
 
 def cut(text: str, limit: int, unit: Unit = Unit.UTF16) -> str:
-    """Cut text to `limit` units, the mark at its end included; shorter text comes back as it is.
+    """Cut text to `limit` units, including the mark at its end; shorter text stays as it is.
 
-    A letter and its marks, a joined emoji or a flag is kept or left out whole.
+    A letter with its marks, a joined emoji or a flag is never split.
     """
     if measure(text, unit) <= limit:
         return text
@@ -94,25 +95,25 @@ def cut(text: str, limit: int, unit: Unit = Unit.UTF16) -> str:
 
 
 def nearest(wanted: str, there: Iterable[str]) -> str | None:
-    """What of all there is comes nearest to a word, whatever its case; None where nothing is near."""
+    """Return the name that is most similar to a word, ignoring case; None if none is similar."""
     names = {name.casefold(): name for name in there}
     near = difflib.get_close_matches(wanted.casefold(), names, 1, cutoff=0.65)
     return names[near[0]] if near else None
 
 
 def did_you_mean(wanted: str, there: Iterable[str]) -> str:
-    """The nearest of what there is, as the end of a sentence; empty where nothing is near."""
+    """Return the most similar name as the end of a sentence; empty if none is similar."""
     near = nearest(wanted, there)
     return f"; did you mean {near}?" if near else ""
 
 
 def quoted(value: object) -> str:
-    """A value as an error names it: in quotes, and short, since answers may be long."""
+    """Return a value in quotes for an error message, shortened since answers may be long."""
     return repr(cut(str(value), 60))
 
 
 def is_link(text: str) -> bool:
-    """Whether the text is one web address, which is never cut: half a link leads nowhere."""
+    """Whether the text is one web address, which is never cut: half a link does not work."""
     return bool(re.fullmatch(r"https?://\S+", text))
 
 

@@ -13,14 +13,14 @@ from babel.core import get_global
 from app.domain.text import one_line
 
 _CLOCK = re.compile(r"[CEMW]ET|[EMH]ST|[CEMP]ST\d[CEMP]DT|Factory")
-"""Names of the tz database that tell a clock and no place: CET is not Belgium, EST is not Panama."""
+"""Names in the tz database that mean a clock, not a place: CET is not Belgium, EST is not Panama."""
 _OFFSET = re.compile(r"(?:utc|gmt)?([+-])(\d{1,2})(?::?00)?")
 _SEASONS = (datetime(2026, 1, 1), datetime(2026, 7, 1))  # noqa: DTZ001 - times on the wall
 _FARTHEST = {"+": 14, "-": 12}
 
 
 def read_zone(value: object) -> str | None:
-    """Give the tz database's present name for a zone as somebody wrote it; None where it is none.
+    """Return the tz database's present name of a zone in any spelling; None if there is no such zone.
 
     Older names (Asia/Calcutta), the names of Windows (CLDR's windowsZones), other case, blanks, and
     whole hours such as UTC+2 are understood.
@@ -30,12 +30,12 @@ def read_zone(value: object) -> str | None:
 
 
 def country_of_zone(value: object) -> str | None:
-    """The ISO country in which a zone lies, however it is written; None where it names no place."""
+    """Return the ISO country of a zone in any spelling; None if the zone names no place."""
     return _countries().get(read_zone(value) or "")
 
 
 def may_lie_in(value: object, country: str) -> bool:
-    """Whether a Windows zone, which spans countries, is the clock of that ISO country as well."""
+    """Whether a Windows zone, which spans countries, has the clock of that ISO country as well."""
     zone = _of_windows(_folded(value))
     if zone is None:
         return False
@@ -44,7 +44,7 @@ def may_lie_in(value: object, country: str) -> bool:
 
 
 def zone_label(zone: str) -> str:
-    """What people call a zone: its name, but UTC+2 for what the tz database calls Etc/GMT-2."""
+    """Return a zone's name for people: UTC+2 for Etc/GMT-2 of the tz database, else its own name."""
     found = re.fullmatch(r"Etc/GMT([+-])([1-9]\d?)", zone)
     return f"UTC{'-' if found[1] == '+' else '+'}{found[2]}" if found else zone
 
@@ -62,7 +62,7 @@ def _of_offset(name: str) -> str | None:
     found = _OFFSET.fullmatch(name)
     if not found or int(found[2]) > _FARTHEST[found[1]]:
         return None
-    # POSIX counts hours west of Greenwich, people count those east of it.
+    # POSIX counts hours west of Greenwich, people count hours east of it.
     return f"Etc/GMT{'-' if found[1] == '+' else '+'}{int(found[2])}" if int(found[2]) else "UTC"
 
 
@@ -77,16 +77,16 @@ def _table(name: str) -> list[str]:
 
 @lru_cache(maxsize=1)
 def _countries() -> dict[str, str]:
-    """Zone -> ISO country: tzdata/zoneinfo/zone.tab, which has every place under its present name."""
+    """Return zone -> ISO country: tzdata/zoneinfo/zone.tab has every place under its present name."""
     rows = (line.split("\t") for line in _table("zoneinfo/zone.tab"))
     return {row[2]: row[0] for row in rows}
 
 
 @lru_cache(maxsize=1)
 def _names() -> dict[str, str]:
-    """Every name of the tz database, folded -> the one that zone.tab has for the same place.
+    """Return every name of the tz database, folded -> the name in zone.tab for the same place.
 
-    CLDR is asked before the tz database's own links: these join places of one clock (Iceland is
+    CLDR comes before the tz database's own links: these join places with one clock (Iceland is
     linked to Abidjan).
     """
     lines = (line.split() for line in _table("zoneinfo/tzdata.zi"))
@@ -106,12 +106,13 @@ def _names() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def _windows() -> dict[str, str]:
-    """Windows' names, folded -> zone. https://cldr.unicode.org, common/supplemental/windowsZones.xml."""
+    """Return Windows' names, folded -> zone. https://cldr.unicode.org,
+    common/supplemental/windowsZones.xml."""
     table = get_global("windows_zone_mapping")
     read = ((_folded(name), _names().get(zone.casefold())) for name, zone in table.items())
     return {name: zone for name, zone in read if zone}
 
 
 def local(moment: datetime, zone: str) -> datetime:
-    """A UTC time as the clock on the wall of a zone shows it."""
+    """Return a UTC time as a clock in the zone shows it."""
     return moment.astimezone(ZoneInfo(zone))

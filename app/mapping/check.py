@@ -1,4 +1,4 @@
-"""Checks a mapping against what a CRM account has: every problem at once, nothing written."""
+"""Checks a mapping against a CRM account: reports every problem at once and writes nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from app.sync.desired import WriteRule
 
 Location = tuple[int | str, ...]
 _WORDS = frozenset({FieldKind.TEXT, FieldKind.ADDRESS, FieldKind.OTHER})
-"""Fields that take anything as text."""
+"""Fields that accept any text."""
 _NUMBERS = _WORDS | {FieldKind.NUMBER, FieldKind.WHOLE, FieldKind.MONEY, FieldKind.CHOICE}
 _TIMES = _WORDS | {FieldKind.DATE, FieldKind.MOMENT}
 _FITS: dict[FieldKind, frozenset[FieldKind]] = {
@@ -42,37 +42,37 @@ _FITS: dict[FieldKind, frozenset[FieldKind]] = {
     FieldKind.TIME: _WORDS | {FieldKind.TIME},
     FieldKind.CHOICES: _WORDS | {FieldKind.CHOICES},
 }  # fmt: skip
-"""What is there -> the kinds of field that take it."""
+"""Kind of a value -> the kinds of field that accept it."""
 
 
 @dataclass(frozen=True)
 class Complaint:
-    """Something that the CRM would refuse, and where it stands in the file."""
+    """Something in the file that the CRM would refuse, and its place in the file."""
 
     location: Location
     message: str
     missing: NewField | None = None
-    """The custom field that would mend it."""
+    """The custom field to create to solve the problem."""
 
     @property
     def key(self) -> str:
-        """The place as people read it."""
+        """The place in the form that people read."""
         return ".".join(str(part) for part in self.location)
 
 
 def check_against(
     mapping: Mapping, shape: CrmShape, directory: Directory, seen: Seen | None = None
 ) -> list[Complaint]:
-    """Every complaint about a mapping, each once, in the order of the file's sections.
+    """Return every complaint about a mapping, each once, in the order of the file's sections.
 
-    `seen`: answers that stored bookings gave, by which the type of a missing field is told.
+    `seen`: answers in stored bookings, which show the type of a missing field.
     """
     found: list[Complaint] = []
     said: set[tuple[Location, str]] = set()
     judge = Checker(shape, directory, mapping.crm, seen)
     for prefix, slug, host in mapping.places():
         for complaint in judge.rules(mapping.rules_for(slug, host)):
-            # What an override inherits was complained of where it stands.
+            # A complaint about an inherited rule is reported only at the place of that rule.
             own = mapping.says(prefix, complaint.location)
             if (complaint.location, complaint.message) in said and not own:
                 continue
@@ -85,7 +85,7 @@ def check_against(
 
 
 class Checker:
-    """Looks at one set of rules."""
+    """Checks one set of rules."""
 
     def __init__(
         self, shape: CrmShape, directory: Directory, crm: str, seen: Seen | None = None
@@ -93,7 +93,7 @@ class Checker:
         self._shape, self._directory, self._crm, self._seen = shape, directory, crm, seen or {}
 
     def rules(self, rules: Rules) -> Iterator[Complaint]:
-        """Complaints about everything that one meeting type and host has."""
+        """Give complaints about all rules for one meeting type and host."""
         yield from self._owner(rules.owner)
         for name in ObjectName:
             sections = rules.sections(name)
@@ -125,7 +125,7 @@ class Checker:
     def fields(
         self, name: ObjectName, fields: MappingType[str, FieldSpec], place: Location
     ) -> Iterator[Complaint]:
-        """Complaints about single fields: there at all, writable, of a type that fits."""
+        """Give complaints about single fields: missing, read-only, or of the wrong type."""
         schema = self._directory.schema.get(name)
         if schema is None:
             return
@@ -179,7 +179,7 @@ class Checker:
                 yield Complaint(here, f"{words}{key}, but by {there} and by fields")
 
     def form(self, form: FormRules, rules: Rules) -> Iterator[Complaint]:
-        """Complaints about what becomes of a form that no booking follows."""
+        """Give complaints about the record that a form without a booking becomes."""
         name, place = ObjectName(form.kind), ("form_submission",)
         if name not in self._shape.objects:
             yield Complaint((*place, "as"), f"{self._crm} has no {name} here")
@@ -255,7 +255,7 @@ def _says_yes_and_no(field: CrmField) -> bool:
 
 
 def _misfit(spec: FieldSpec, field: CrmField) -> str | None:
-    """Why what a field is to hold does not fit its type; None where it does, or may."""
+    """Return why a value does not fit its field's type; None if it fits, or may fit."""
     try:
         for value in constants_of(spec):
             coerce(value, field)

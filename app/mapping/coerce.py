@@ -1,4 +1,4 @@
-"""Makes a value fit the type that a CRM's field has, where that is safe; refuses where it is not."""
+"""Converts a value to the type of a CRM's field if that is safe, and refuses it otherwise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from app.mapping.transforms import MAX_NUMBER, read_flag, read_moment
 
 
 def plain(value: Any) -> FieldValue:
-    """A value without a field's type to go by: times as ISO in UTC, several choices as one text."""
+    """Convert a value without a field's type: times to ISO in UTC, several choices to one text."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     if isinstance(value, list):
@@ -31,7 +31,7 @@ def plain(value: Any) -> FieldValue:
 
 
 def coerce(value: Any, field: CrmField) -> FieldValue:
-    """The value as a field of this type takes it. Raises ValueError in words where it cannot be."""
+    """Return the value in the form of the field's type. Raises ValueError if that is impossible."""
     if value is None or value in ("", []):
         return None
     return _BY_KIND.get(field.kind, _text)(value, field)
@@ -89,7 +89,7 @@ def _choice(value: Any, options: tuple[FieldOption, ...]) -> str:
     found = found or [option for option in options if option.label.casefold() == wanted]
     flag = read_flag(said)
     if flag is not None and all(read_flag(option.label) is not None for option in options):
-        # A list may stand for a check box: yes and no in whichever words.
+        # A list may stand in for a check box: yes and no in any words.
         found = found or [option for option in options if read_flag(option.label) is flag]
     if len({option.value for option in found}) > 1:
         values = ", ".join(option.value for option in found)
@@ -107,14 +107,14 @@ def _choices(value: Any, options: tuple[FieldOption, ...]) -> list[str]:
     if not isinstance(value, list):
         text = str(value)
         try:
-            return [_choice(text, options)]  # an option may hold a comma itself
+            return [_choice(text, options)]  # an option may contain a comma itself
         except ValueError:
             value = [part.strip() for part in re.split(r"[;,\n]", text) if part.strip()]
     return sorted({_choice(item, options) for item in value})
 
 
 def _time(value: Any) -> str:
-    """A time of day by the clock of the zone that the value is in, or as it was typed."""
+    """Return a time of day on the clock of the value's time zone, or as it was typed."""
     if isinstance(value, datetime):
         return value.strftime("%H:%M")
     text = time_text(str(value))
@@ -127,7 +127,7 @@ _SIGNS = {"€": "EUR", "$": "USD", "£": "GBP"}
 
 
 def _money(value: Any, field: CrmField) -> str:
-    """An amount with the currency that is said, else the field's."""
+    """Return an amount with the currency in the value, or else the field's currency."""
     code, text = field.currency, value
     if isinstance(value, str):
         said = re.findall(r"(?<![A-Za-z])([A-Z]{3})(?![A-Za-z])|([€$£])", value)
@@ -143,7 +143,7 @@ def _money(value: Any, field: CrmField) -> str:
 
 
 def _range(value: Any, one: Callable[[Any], str], words: str) -> str:
-    """Both ends, from a list of two or a text with a slash between them."""
+    """Return both ends, from a list of two or a text with a slash between them."""
     ends = value if isinstance(value, list) else range_parts(str(value))
     if ends is None or len(ends) != 2:
         raise ValueError(f"{quoted(value)} is not two {words}, as {_EXAMPLES[words]}")
@@ -157,7 +157,7 @@ _EXAMPLES = {"dates": "2027-01-14/2027-01-16", "times": "09:00/17:30"}
 
 
 def _user(value: Any, field: CrmField) -> str:
-    """The id of a user, who may be named by e-mail address."""
+    """Return the id of a user, who may be given by e-mail address."""
     text = str(value).strip()
     if not field.options and field.form and re.fullmatch(field.form, text):
         return text

@@ -1,4 +1,4 @@
-"""Decides whose address says nothing of a company, beside free mail: relays and what settings name."""
+"""Marks attendees whose address names no company, besides free mail: relays and domains in settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from app.domain.people import is_under
 
 
 def of_no_company(booking: Booking, domains: Set[str]) -> Booking:
-    """The booking with those attendees marked whose address lies in one of these domains or below."""
+    """Mark the attendees whose address is in one of these domains or in a subdomain."""
     people = tuple(
         replace(person, no_company=is_under(person.email_domain or "", domains))
         for person in booking.attendees

@@ -1,4 +1,4 @@
-"""Conditions under `when`: keys are paths, so that there is no expression language to learn."""
+"""Conditions under `when`: keys are paths, so there is no expression language to learn."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _VALUES = {
     "booking.state": ("created", "rescheduled", "cancelled", "moved"),
     "booking.outcome": ("held", "no_show"),
 }
-"""Paths of which it is known what can stand there: a slip would never hold, and nobody notice."""
+"""Paths whose possible values are known: a typing error would never match, and nobody would notice."""
 _TESTS = ("not", "contains", "starts_with", "above", "below", "empty")
 
 
 def check_condition(condition: Any) -> dict[str, Any]:
-    """Give a condition back; raise ValueError in words where it cannot be understood."""
+    """Return a condition unchanged; raise ValueError with a message if it cannot be understood."""
     if not isinstance(condition, Mapping):
         raise ValueError("a condition is a list of `path: value`")
     for key, wanted in condition.items():
@@ -73,7 +73,7 @@ def _is_number(value: Any) -> bool:
 
 
 def paths_of(condition: Condition) -> Iterator[str]:
-    """Every path that a condition looks at."""
+    """Give every path that a condition reads."""
     for key, wanted in condition.items():
         if key in _GROUPS:
             for part in wanted:
@@ -83,7 +83,7 @@ def paths_of(condition: Condition) -> Iterator[str]:
 
 
 def holds(condition: Condition, context: Mapping[str, Any]) -> bool:
-    """Whether every line of a checked condition holds."""
+    """Whether every line of a checked condition is true."""
     return all(_line_holds(key, wanted, context) for key, wanted in condition.items())
 
 
@@ -116,7 +116,7 @@ def _passes(value: Any, name: str, argument: Any) -> bool:
         inside = str.__contains__ if name == "contains" else str.startswith
         return any(inside(text, part) for text in texts for part in parts)
     try:
-        # An answer is a number as people type it: 25.000 € is more than 10000.
+        # An answer counts as a number in the form that people type: 25.000 € is more than 10000.
         number = read_number(value)
     except ValueError:
         return False

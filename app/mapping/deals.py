@@ -23,7 +23,7 @@ def deal_record(
     links: tuple[Ref, ...],
     overflow: dict[str, str],
 ) -> DesiredRecord:
-    """The booking's deal in its pipeline and stage, or a lead of the inbox that stands for one."""
+    """Return the booking's deal in its pipeline and stage, or an inbox lead in its place."""
     shape, booking = inputs.shape, inputs.booking
     ref = Ref(ObjectName.DEAL, booking.record_key)
     record = record_of_booking(inputs, report, ref, section, links, overflow)
@@ -49,21 +49,21 @@ def case_record(
     links: tuple[Ref, ...],
     overflow: dict[str, str],
 ) -> DesiredRecord:
-    """The booking's case."""
+    """Return the booking's case."""
     ref = Ref(ObjectName.CASE, inputs.booking.record_key)
     record = record_of_booking(inputs, report, ref, section, links, overflow)
     return _not_ours_if_asked(inputs, record)
 
 
 def _not_ours_if_asked(inputs: PlanInputs, record: DesiredRecord) -> DesiredRecord:
-    """A deal or case that is looked for may be others': it is not marked as ours."""
+    """A deal or case that a lookup finds may belong to others: it is not marked as ours."""
     return mark_not_ours(record, inputs.directory) if record.match.asked else record
 
 
 def _in_stage(
     inputs: PlanInputs, record: DesiredRecord, section: DealRules, pipeline: Pipeline
 ) -> DesiredRecord:
-    """The deal with its pipeline and stage, which move it forward alone unless the file says so."""
+    """Return the deal with pipeline and stage; only `backwards` in the file lets them move back."""
     shape = inputs.shape
     fields: dict[str, FieldValue] = dict(record.fields)
     rules = dict(record.rules)
@@ -78,7 +78,7 @@ def _in_stage(
 
 
 def _stage(booking: Booking, wanted: StageRules, pipeline: Pipeline) -> Stage:
-    """The stage for the booking's state; `keep` means the stage of a new booking."""
+    """Return the stage for the booking's state; `keep` means the stage of a new booking."""
     name = KEEP
     if booking.cancelled:
         name = wanted.cancelled
@@ -88,7 +88,7 @@ def _stage(booking: Booking, wanted: StageRules, pipeline: Pipeline) -> Stage:
 
 
 def find_pipeline(pipelines: tuple[Pipeline, ...], wanted: str) -> Pipeline:
-    """The pipeline of that label or id, or the first. Raises InvalidRecord naming what there is."""
+    """Return the pipeline with that label or id, or the first. Raises InvalidRecord with all labels."""
     usable = tuple(pipeline for pipeline in pipelines if pipeline.stages)
     if not usable:
         message = "the CRM account has no pipeline with a stage"
@@ -97,7 +97,7 @@ def find_pipeline(pipelines: tuple[Pipeline, ...], wanted: str) -> Pipeline:
 
 
 def find_stage(pipeline: Pipeline, wanted: str) -> Stage:
-    """The stage of that label or id, or the first. Raises InvalidRecord naming what there is."""
+    """Return the stage with that label or id, or the first. Raises InvalidRecord with all labels."""
     stages = pipeline.stages
     return stages[0] if wanted == FIRST else _named(stages, wanted, "stage", pipeline.label)
 

@@ -1,4 +1,4 @@
-"""Plans for people who left a booking: their summaries are kept current, links to them go."""
+"""Plans for people who left a booking: updates their summaries and removes links to them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from app.sync.lookups import match_of
 
 
 def departed_people(inputs: PlanInputs, report: PlanReport) -> list[DesiredRecord]:
-    """Update those who took part before: a summary of their bookings no longer counts this one."""
+    """Update people who took part before: a summary of their bookings no longer counts this one."""
     records: list[DesiredRecord] = []
     for number, identity in enumerate(inputs.booking.former_attendees):
         refs = [Ref(name, identity) for name in PEOPLE]
@@ -30,7 +30,7 @@ def departed_people(inputs: PlanInputs, report: PlanReport) -> list[DesiredRecor
 
 
 def departed_refs(booking: Booking) -> frozenset[Ref]:
-    """The people who left the booking, and the companies of which nobody takes part any more."""
+    """Return the people who left the booking, and the companies that nobody takes part for any more."""
     former = booking.former_attendees
     domains = {company_domain(identity.partition(":")[2]) for identity in former}
     domains -= {person.company_domain for person in booking.attendees}
@@ -39,7 +39,7 @@ def departed_refs(booking: Booking) -> frozenset[Ref]:
 
 
 def _former_attendee(number: int, identity: str) -> Attendee:
-    """All that is still known of a person who left; the position is nobody's who takes part."""
+    """Return what is still known of a person who left; the position belongs to no present attendee."""
     kind, _, address = identity.partition(":")
     by_email = kind == MatchKey.EMAIL
     return replace(
@@ -53,7 +53,7 @@ def _former_attendee(number: int, identity: str) -> Attendee:
 def _summary_record(
     inputs: PlanInputs, report: PlanReport, ref: Ref, person: Attendee
 ) -> list[DesiredRecord]:
-    """The person's record with nothing but the summaries; none where the file has no such field."""
+    """Return the person's record with only the summaries; none if the file has no such field."""
     specs = _summary_fields(inputs, ref.object)
     if not specs:
         return []
@@ -61,7 +61,7 @@ def _summary_record(
 
 
 def _summary_fields(inputs: PlanInputs, name: ObjectName) -> FieldMap:
-    """The fields that the file makes of nothing else than the person's bookings."""
+    """Return the fields whose values come only from the person's bookings."""
     specs: FieldMap = {}
     sections = (
         s for rules in (inputs.rules, *inputs.mapping.every()) for s in rules.sections(name)

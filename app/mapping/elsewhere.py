@@ -1,4 +1,4 @@
-"""Fields of the CRM that keys of the file set: what stands for them under `fields` is at odds with it."""
+"""Fields of the CRM that keys of the file set: an entry for them under `fields` is a conflict."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from app.mapping.value_source import FieldSpec
 
 
 def set_elsewhere(name: ObjectName, field: str, spec: FieldSpec, shape: CrmShape) -> str | None:
-    """Why a field does not belong under `fields`, and which key does it; None where it may stand there.
+    """Return why a field does not belong under `fields`, and the key for it; None if it is allowed.
 
-    Pipeline and stage are overwritten. An owner counts in place of the key `owner`, and has to be
-    an id of the CRM: a queue of Salesforce, which has no address, can be named in no other way.
+    Pipeline and stage would be overwritten. An owner replaces the key `owner` and has to be an id
+    of the CRM: a queue of Salesforce has no address and can be given in no other way.
     """
     if name is ObjectName.DEAL and field in (shape.stage_field, shape.pipeline_field):
         key = "stage" if field == shape.stage_field else "pipeline"
@@ -31,7 +31,7 @@ def set_elsewhere(name: ObjectName, field: str, spec: FieldSpec, shape: CrmShape
 
 
 def _ids(spec: FieldSpec) -> bool:
-    """Whether nothing but ids can stand there, which are in the file itself."""
+    """Whether the value can only be one of the ids that the file itself contains."""
     last = spec.transforms[-1] if spec.transforms else None
     if spec.value is not None and not spec.transforms:
         values: list[Any] = [spec.value]

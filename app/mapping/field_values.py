@@ -1,4 +1,4 @@
-"""Makes the value of a record's field: read from the booking, turned into the field's type, cut."""
+"""Makes the value of a record's field: reads it from the booking, converts it, and cuts it."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ from app.mapping.value_source import FieldMap, FieldSpec, ValueSource
 from app.sync.desired import WriteRule
 
 WRITES_OVER_NAMES = (WriteRule.NEVER_BLANK, WriteRule.UNTOUCHED)
-"""The rules by which a new value may take the place of a person's name."""
+"""The rules under which a new value may replace a person's name."""
 
 
 class LeftOut(Exception):
-    """A field whose value cannot be made says that its record is left out then."""
+    """The value of a field cannot be made, and the mapping says that its record is then left out."""
 
 
 class UnfitValue(InvalidRecord):
-    """A value does not fit its field, and the mapping says that the booking fails then."""
+    """A value does not fit its field, and the mapping says that the booking then fails."""
 
 
 class _TooLong(ValueError):
-    """An address is longer than its field: half of one reaches nobody."""
+    """An address is longer than its field: half an address reaches nobody."""
 
 
 @dataclass
 class RecordFields:
-    """The values of one record, and by which rule each is written."""
+    """The values of one record, and the rule by which each is written."""
 
     values: dict[str, FieldValue]
     rules: dict[str, WriteRule]
     atomic: frozenset[str] = frozenset()
-    """Fields that are written as one, so that two people's names never mix."""
+    """Fields that are written together, so that two people's names never mix."""
     person_summary: frozenset[str] = frozenset()
-    """Fields that tell of all bookings of a person."""
+    """Fields that summarise all bookings of a person."""
 
     def set(self, name: str, value: FieldValue, rule: WriteRule = WriteRule.ALWAYS) -> None:
-        """Give a field its value and its rule."""
+        """Set a field's value and rule."""
         self.values[name] = value
         self.rules[name] = rule
 
@@ -63,11 +63,11 @@ def evaluate_fields(
     person: Attendee | None,
     overflow: dict[str, str],
 ) -> RecordFields:
-    """Evaluate the fields of a record; those that tell of other fields come last.
+    """Evaluate the fields of a record; fields that repeat other fields come last.
 
-    Texts that are too long for their field are added to `overflow`, whole. A field whose value
-    cannot be made fails the booking (UnfitValue), leaves out the record (LeftOut) or is left out
-    with a note, as the mapping says.
+    Texts that are too long for their field are added to `overflow`, uncut. If a value cannot be
+    made, the mapping decides: the booking fails (UnfitValue), the record is left out (LeftOut), or
+    the field is left out with a note.
     """
     fields = RecordFields({}, {})
     for key in sorted(specs, key=lambda key: specs[key].late):
@@ -88,11 +88,11 @@ def evaluate_fields(
 def _note_on(
     error: ValueError, name: ObjectName, key: str, spec: FieldSpec, person: Attendee | None
 ) -> str:
-    """The note on a field that is left out. Raises where the record or the booking fails instead."""
+    """Return the note on a field that is left out. Raises if the record or the booking fails instead."""
     problem = f"{name}.{key}: {error}"
     too_long = isinstance(error, _TooLong)
     if too_long and spec.on_error == "fail" and person and not person.full_name:
-        # Nothing is left to call the person by.
+        # Without this field, there is no name for the person at all.
         raise InvalidRecord(problem, {key: str(error)}) from None
     if spec.on_error == "fail" and not too_long:
         raise UnfitValue(problem, {key: str(error)}) from None
@@ -104,7 +104,7 @@ def _note_on(
 def _write_rule(
     name: ObjectName, spec: FieldSpec, person: Attendee | None, value: FieldValue
 ) -> WriteRule:
-    """The field's own rule; an address that stands in for a person's name wipes no name."""
+    """Return the field's own rule; an address in place of a person's name overwrites no name."""
     rule = WriteRule(spec.write)
     stands_in = "attendee.display_name" in spec.paths
     nameless = person and not person.full_name and value == person.display_name
@@ -119,9 +119,9 @@ def read_value(
     path_values: MappingType[str, Any],
     overflow: MappingType[str, str],
 ) -> Any:
-    """The value that a source of the mapping gives, transformed; None where its condition fails.
+    """Return the value of a source in the mapping, transformed; None if its condition fails.
 
-    `overflow`: the texts that were cut so far, which a summary has in full.
+    `overflow`: the texts that were cut so far, which a summary contains in full.
     """
     if not holds(source.when, path_values):
         return None
@@ -145,14 +145,14 @@ def read_value(
 
 
 def _mapped_questions(inputs: PlanInputs) -> frozenset[str]:
-    """The questions whose answers some field takes."""
+    """Return the questions whose answers are written to a field."""
     return frozenset(label for source in inputs.rules.sources() for label in source.labels())
 
 
 def _coerced(inputs: PlanInputs, name: ObjectName, key: str, value: Any) -> FieldValue:
-    """The value in the type of its field. Raises ValueError where it cannot be turned into it."""
+    """Convert the value to its field's type. Raises ValueError if that is impossible."""
     if isinstance(value, str):
-        # Templates and payload paths bring text that nobody has looked at yet.
+        # Text from templates and payload paths has not been cleaned yet.
         value = clean_text(value)
     field = inputs.directory.field(name, key)
     made = coerce(value, field) if field else plain(value)
@@ -163,9 +163,9 @@ def _coerced(inputs: PlanInputs, name: ObjectName, key: str, value: Any) -> Fiel
 def _fitted(
     inputs: PlanInputs, name: ObjectName, key: str, value: FieldValue, overflow: dict[str, str]
 ) -> FieldValue:
-    """The text cut to its field's length, with a mark; the whole of it goes to `overflow`.
+    """Cut the text to its field's length, with a mark; the whole text goes to `overflow`.
 
-    No link is cut: its field stays empty. No address is cut: raises _TooLong.
+    A link is never cut: its field stays empty. An address is never cut: raises _TooLong.
     """
     if not isinstance(value, str):
         return value

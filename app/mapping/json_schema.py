@@ -1,4 +1,4 @@
-"""The JSON Schema of mapping files, made of the pydantic models; editors complete and check by it."""
+"""The JSON Schema of mapping files, made from the pydantic models, so that editors can check them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.mapping.value_source import PART
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of mapping files: editors complete and check by it."""
+    """Return the JSON Schema of mapping files, for completion and checks in editors."""
     schema = TypeAdapter(MappingFile).json_schema(by_alias=True, mode="validation")
     rules = TypeAdapter(Rules).json_schema(by_alias=True, mode="validation")
     schema, rules = _pointed(schema), _pointed(rules)
@@ -27,7 +27,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _pointed(node: Any) -> Any:
-    """A generated schema that refers to the parts of _handwritten."""
+    """Return a generated schema that refers to the parts in _handwritten."""
     if isinstance(node, list):
         return [_pointed(item) for item in node]
     if not isinstance(node, dict):
@@ -39,7 +39,7 @@ def _pointed(node: Any) -> Any:
 
 
 def _handwritten() -> dict[str, Any]:
-    """The parts that pydantic sees as any text or table: paths, transforms and conditions."""
+    """Return the parts that pydantic sees as any text or table: paths, transforms and conditions."""
     path: dict[str, Any] = {"anyOf": [{"enum": sorted(FIXED)}, *({"pattern": p} for p in PATTERNS)]}
     scalar: dict[str, Any] = {"type": ["string", "number", "boolean"]}
     texts = {"type": "array", "items": {"type": "string"}}

@@ -1,4 +1,4 @@
-"""Keeps a deal, case or meeting current although the mapping makes none of its booking any more."""
+"""Keeps a deal, case or meeting current after the mapping has stopped making one of its booking."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ONLY_UPDATES: dict[str, Any] = {
     "per": "booking",
     "on_reschedule": "move",
 }
-"""Keys of a section by which nothing is made and nothing is looked for."""
+"""Values of a section's keys that create nothing and search for nothing."""
 
 
 def keep_current(
@@ -34,10 +34,10 @@ def keep_current(
     links: tuple[Ref, ...],
     overflow: dict[str, str],
 ) -> list[DesiredRecord]:
-    """Update the booking's record of this object by the section that it was made by.
+    """Update the booking's record of this object by the section that created it.
 
-    Gives none, with a note, where the file no longer has that section or a value does not fit: the
-    record is then left as it is.
+    If the file no longer has that section, or a value does not fit, return no record and a note:
+    the record in the CRM is then left unchanged.
     """
     remembered = inputs.context.mapping_section.get(name)
     rules, section = _made_by(inputs.mapping, name, remembered)
@@ -63,7 +63,7 @@ def keep_current(
 def _made_by(
     mapping: Mapping, name: ObjectName, remembered: Sequence[Any] | None
 ) -> tuple[Rules | None, RecordRules | None]:
-    """The section that a record was made by, and its rules; None for what the file no longer has."""
+    """Return the section that created a record, and its rules; None for parts that the file lost."""
     if not remembered:
         return only_section(mapping.every(), name)
     rules = mapping.rules_at(remembered[0])
@@ -78,7 +78,7 @@ def _updated(
     overflow: dict[str, str],
     current_key: str,
 ) -> tuple[list[DesiredRecord], InvalidRecord | None]:
-    """The records as the section has them now, and why they cannot be made if they cannot."""
+    """Return the records as the section makes them now, or the reason why it cannot."""
     keys = type(section).model_fields
     update = {key: value for key, value in ONLY_UPDATES.items() if key in keys}
     section = section.model_copy(update=update)
@@ -90,6 +90,6 @@ def _updated(
 
 
 def _may_find_others(section: RecordRules) -> bool:
-    """Whether a section looks for records, so that what it goes by may be others'."""
+    """Whether a section searches for records, so that its record may belong to others."""
     asks = section.record_id is not None or bool(getattr(section, "match", ()))
     return asks or getattr(section, "per", "") == "open_deal_of_contact"

@@ -1,4 +1,4 @@
-"""Reads mapping files; every error names file, line and key, and all of a file come at once."""
+"""Reads mapping files; reports all errors of a file at once, each with file, line and key."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ from app.mapping.slips import slip_of
 from app.mapping.validation_messages import Location, explain, in_document, key_text
 
 MOST_ROUNDS = 200
-"""How often a file is looked at anew after something wrong was left out."""
+"""How often a file is checked again after a wrong part was left out."""
 MAX_BYTES = 1_000_000
-"""A file larger than this is no mapping file."""
+"""A larger file cannot be a mapping file."""
 MAX_NODES = 50_000
-"""Entries that a file may have once its aliases are resolved: a few lines can make billions."""
+"""Most entries of a file after its aliases are resolved: a few lines can expand to billions."""
 
 
 MAX_DEPTH = 40
-"""Levels of keys and lists in a file."""
+"""Most levels of keys and lists in a file."""
 MAX_ALIASES = 1_000
 
 
 class _Composer(Composer):
-    """ruamel's composer with bounds, told at the place in the text where it is crossed."""
+    """ruamel's composer with limits; its error gives the place in the text where a limit is passed."""
 
     def __init__(self, loader: Any = None) -> None:
         super().__init__(loader=loader)
         self._depth = self._aliases = self._nodes = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Compose one node and all in it. Raises ComposerError, OutOfTime."""
+        """Compose one node and its content. Raises ComposerError, OutOfTime."""
         look_at_the_clock()
         self._nodes += 1
         self._aliases += self.parser.check_event(AliasEvent)
@@ -67,7 +67,7 @@ class _Composer(Composer):
 
 @dataclass(frozen=True)
 class Mistake:
-    """Something wrong with a file: where, and what in one sentence."""
+    """A mistake in a file: its place, and one sentence about it."""
 
     line: int
     key: str
@@ -75,27 +75,27 @@ class Mistake:
 
 
 class MappingText:
-    """A mapping file as text with lines, whatever is wrong with it."""
+    """A mapping file as text with lines, with any number of mistakes."""
 
     def __init__(self, name: str, text: str, crm: str) -> None:
-        """Read a file's text. Raises MappingError where it is not YAML at all."""
+        """Read a file's text. Raises MappingError if it is not YAML at all."""
         self.name, self._text = name, text
         self.version = hashlib.sha256(text.encode()).hexdigest()[:12]
         self._document = _parse(name, text)
         self._crm = crm
         self.mistakes: list[Mistake] = []
         self.warnings: list[Mistake] = []
-        """What may be right: it keeps no file from being used."""
+        """Possible mistakes: they do not keep a file from being used."""
         self._gone: dict[Location, list[int]] = {}
         """Lists -> the entries that were left out of them."""
         self._wrong: set[Location] = set()
-        """What was left out elsewhere."""
+        """Other places that were left out."""
         self.mapping: Mapping | None = None
-        """The mapping without what is wrong in it; None where nothing is left."""
+        """The mapping without its wrong parts; None if no part is left."""
         self.reread()
 
     def reread(self) -> None:
-        """Look at the file anew, with no mistake noted but its own."""
+        """Read the file again, and keep only the mistakes of this reading."""
         self.mistakes.clear()
         self._gone.clear()
         self._wrong.clear()
@@ -127,7 +127,7 @@ class MappingText:
         return Mapping(file, plain, self.version, self._text)
 
     def _whole(self, plain: dict[str, Any], prefix: Location, model: Any) -> Any:
-        """Validate; leave out what is wrong and validate again, so that the rest can be looked at."""
+        """Validate, leave out wrong parts and validate again, so that the rest is checked too."""
         for _ in range(MOST_ROUNDS):
             look_at_the_clock()
             try:
@@ -152,20 +152,20 @@ class MappingText:
                     override.clear()
 
     def _leave_out(self, error: ValidationError, plain: Any, prefix: Location) -> bool:
-        """Note every mistake and take it out; False where nothing could be taken out."""
+        """Note every mistake and leave out its place; False if nothing could be left out."""
         entries = set()
         for location, message in explain(error, plain):
             self.note(prefix + location, message)
             entries.add(_whole_entry(location))
         if not prefix:
-            # What the file lacks is noted; with it the rest can be looked at.
+            # Missing keys are noted; with these values the rest can be checked.
             for key, value in (("version", 1), ("crm", self._crm)):
                 if plain.get(key) is None or (key,) in entries:
                     plain[key] = value
                     entries.discard((key,))
                     entries.add(())
         removed = () in entries and not prefix
-        # The last of a list first, so that the others keep their places.
+        # The last entry of a list comes first, so that the others keep their places.
         for entry in sorted(filter(None, entries), key=_number_in_list, reverse=True):
             place = self._original(prefix + entry)
             if _remove(plain, entry):
@@ -184,12 +184,12 @@ class MappingText:
         return True
 
     def left_out(self, location: Location) -> bool:
-        """Whether there was a mistake at a place, so that nothing more can be said of it."""
+        """Whether a mistake was left out at a place, so that no more can be said about it."""
         place = self._original(location)
         return any(place[: len(part)] == part for part in self._wrong)
 
     def _original(self, location: Location) -> Location:
-        """A place as it was before anything was taken out of a list above it."""
+        """Return the original place, from before any entry of a list above it was left out."""
         for place, part in enumerate(location):
             if isinstance(part, int):
                 number = part
@@ -199,13 +199,13 @@ class MappingText:
         return location
 
     def note(self, location: Location, message: str) -> None:
-        """Add a mistake at a place of the file; once."""
+        """Add a mistake at a place of the file, once."""
         mistake = self._at(location, message)
         if mistake not in self.mistakes:
             self.mistakes.append(mistake)
 
     def warn(self, location: Location, message: str) -> None:
-        """Add what may be a mistake at a place of the file; once."""
+        """Add a possible mistake at a place of the file, once."""
         warning = self._at(location, message)
         if warning not in self.warnings:
             self.warnings.append(warning)
@@ -217,11 +217,11 @@ class MappingText:
         return Mistake(line_of(self._document, location), key, message)
 
     def lines(self) -> list[str]:
-        """Every mistake as `file:line: key: what is wrong`, in the order of the lines."""
+        """Return every mistake as `file:line: key: what is wrong`, in the order of the lines."""
         return self._as_lines(self.mistakes)
 
     def warning_lines(self) -> list[str]:
-        """Every warning in the same form."""
+        """Return every warning in the same form."""
         return self._as_lines(self.warnings)
 
     def _as_lines(self, found: list[Mistake]) -> list[str]:
@@ -231,12 +231,12 @@ class MappingText:
 
 
 def load_mapping(path: Path, crm: str) -> Mapping:
-    """Read and check one file for a provider. Raises MappingError with one line per problem."""
+    """Read and check one file for a provider. Raises MappingError with one line for each problem."""
     return _sound(read_text(path, crm))
 
 
 def mapping_of(text: str, crm: str) -> Mapping:
-    """The mapping of a text that was a file once. Raises MappingError where it is none any more."""
+    """Return the mapping of a stored text of a file. Raises MappingError if it is not valid any more."""
     return _sound(MappingText(f"{crm}.yaml", text, crm))
 
 
@@ -247,7 +247,7 @@ def _sound(text: MappingText) -> Mapping:
 
 
 def read_text(path: Path, crm: str) -> MappingText:
-    """Read a file with all its mistakes. Raises MappingError where there is no YAML to look at."""
+    """Read a file with all its mistakes. Raises MappingError if there is no YAML to check."""
     try:
         content = path.read_bytes()
         if len(content) > MAX_BYTES:
@@ -263,7 +263,7 @@ def read_text(path: Path, crm: str) -> MappingText:
 
 @lru_cache(maxsize=16)
 def _parse(name: str, text: str) -> Any:
-    """The document with its lines, which nobody changes: one text is often read several times."""
+    """Parse a document with its lines; callers must not change it, since the result is cached."""
     try:
         yaml = YAML(typ="rt")
         yaml.Composer = _Composer
@@ -296,22 +296,22 @@ def _table(raw: Any) -> dict[str, Any]:
 
 
 def _plain(node: Any, seen: Iterator[int] | None = None) -> Any:
-    """The document in plain types; raises ValueError where `seen` has counted too many entries."""
+    """Return the document in plain types; raises ValueError if `seen` has counted too many entries."""
     if seen and next(seen) > MAX_NODES:
         raise ValueError("too many entries")
     if isinstance(node, MappingType):
         return {key_text(key): _plain(value, seen) for key, value in node.items()}
     if isinstance(node, list):
         return [_plain(item, seen) for item in node]
-    # A day is written without quotes, and what pydantic takes for a number is none.
+    # YAML reads a day without quotes as a date; here it becomes text again.
     return node.isoformat() if isinstance(node, date) else node
 
 
 def _whole_entry(location: Location) -> Location:
-    """A field with something wrong in it goes as a whole: half of one is another mistake."""
+    """Return the whole field for a mistake in it: half a field would be another mistake."""
     if "fields" in location:
         return location[: location.index("fields") + 2]
-    # So does one of a list, but for deals: what is right in one of those is looked at.
+    # An entry of a list counts as a whole too, except for deals: their other parts are checked.
     numbers = [place for place, part in enumerate(location) if isinstance(part, int)]
     return location[: numbers[0] + 1] if numbers and location[0] != "deal" else location
 
@@ -321,7 +321,7 @@ def _number_in_list(entry: Location) -> int:
 
 
 def _remove(plain: Any, location: Location) -> bool:
-    """Take one entry out of a document; False where there is no such entry."""
+    """Remove one entry from a document; False if there is no such entry."""
     for part in location[:-1]:
         try:
             plain = plain[part]
@@ -337,7 +337,7 @@ def _remove(plain: Any, location: Location) -> bool:
 
 
 def line_of(document: Any, location: Location) -> int:
-    """The line (from 1) of a key, or of the nearest one above it that is in the file."""
+    """Return the line (from 1) of a key, or of the nearest key above it that is in the file."""
     node, line = document, 1
     for part in location:
         try:

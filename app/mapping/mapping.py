@@ -1,4 +1,4 @@
-"""A checked mapping file: the rules for each meeting type and host, and what they use."""
+"""A checked mapping file: the rules for each meeting type and host, and facts about them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Mapping:
     """One file, one CRM. `version` is a fingerprint of its text."""
 
     no_company: frozenset[str] = frozenset()
-    """Domains of relays and the like, which are no companies: given by the settings, not the file."""
+    """Domains of relays and others that are no companies: they come from the settings, not the file."""
 
     def __init__(self, file: MappingFile, plain: dict[str, Any], version: str, text: str) -> None:
-        """`plain` is the file as it was read: overrides are laid over it; `text` the whole of it."""
+        """`plain` is the file as it was read, the base for its overrides; `text` is its whole text."""
         self.crm = file.crm
         self.version, self.text = version, text
         self.recheck_minutes = file.recheck_links_after
@@ -36,10 +36,10 @@ class Mapping:
         self._made: dict[tuple[str | None, str | None], Rules] = {}
 
     def rules_for(self, slug: str | None, host: str | None = None) -> Rules:
-        """The rules for a meeting type and host; those of the file where they have none.
+        """Return the rules for a meeting type and host, or the file's own rules if they have none.
 
-        A host's override lies over the meeting type's. Raises pydantic's ValidationError where an
-        override does not fit, which load_mapping has made sure of.
+        A host's override has priority over the meeting type's. Raises pydantic's ValidationError if
+        an override does not fit, which load_mapping has excluded.
         """
         kind = slug if slug in self._types else None
         person = host if host in self._hosts else None
@@ -53,12 +53,12 @@ class Mapping:
         return self._made[kind, person]
 
     def place(self, slug: str | None, host: str | None) -> str:
-        """A name for the rules of a meeting type and host, in which no address stands."""
+        """Return a name for the rules of a meeting type and host; it contains no address."""
         kind = slug if slug in self._types else ""
         return f"{kind}|{_short(host) if host in self._hosts else ''}"
 
     def rules_at(self, place: str) -> Rules | None:
-        """The rules of that name; None where the file no longer has them."""
+        """Return the rules with that name; None if the file no longer has them."""
         kind, _, person = place.rpartition("|")
         host = next((host for host in self._hosts if _short(host) == person), None)
         if (kind and kind not in self._types) or (person and host is None):
@@ -66,7 +66,7 @@ class Mapping:
         return self.rules_for(kind or None, host)
 
     def places(self) -> Iterator[tuple[tuple[str, ...], str | None, str | None]]:
-        """Where rules stand in the file: the keys above them, the meeting type, the host."""
+        """Give the places of rules in the file: the keys above them, the meeting type, the host."""
         yield (), None, None
         for slug in self._types:
             yield ("meeting_types", slug), slug, None
@@ -75,7 +75,7 @@ class Mapping:
                 yield ("hosts", self._host_keys[host]), kind, host
 
     def says(self, prefix: tuple[str, ...], location: tuple[int | str, ...]) -> bool:
-        """Whether the rules at that place of the file say a thing themselves."""
+        """Whether the rules at that place of the file have this key themselves."""
         node: Any = self._plain
         for part in (*prefix, *location):
             try:
@@ -85,17 +85,17 @@ class Mapping:
         return True
 
     def every(self) -> Iterator[Rules]:
-        """All rules, every meeting type with every host."""
+        """Give all rules, for every meeting type with every host."""
         for slug in (None, *self._types):
             for host in (None, *self._hosts):
                 yield self.rules_for(slug, host)
 
     def objects(self) -> list[ObjectName]:
-        """The objects that the file writes, for some meeting type at least."""
+        """Return the objects that the file writes, for at least one meeting type."""
         return [name for name in ObjectName if any(rules.sections(name) for rules in self.every())]
 
     def needed(self) -> frozenset[ObjectName]:
-        """The objects without which the file cannot be followed: what it makes, for some type."""
+        """Return the objects that the account must have: those that the file creates for some type."""
         found = set()
         for rules in self.every():
             for name in ObjectName:
@@ -108,18 +108,18 @@ class Mapping:
         return frozenset(found)
 
     def field_names(self, name: ObjectName) -> set[str]:
-        """Every CRM field that the file writes on an object, over all meeting types."""
+        """Return every CRM field that the file writes on an object, over all meeting types."""
         sections: list[RecordRules] = [s for rules in self.every() for s in rules.sections(name)]
         return {field for section in sections for field in section.fields}
 
     @property
     def needs_answers(self) -> bool:
-        """Whether answers that a webhook lacks are worth asking meetergo for."""
+        """Whether it is worth reading answers from meetergo that a webhook lacks."""
         return any(rules.needs_answers for rules in self.every())
 
     @property
     def makes_inbox_leads(self) -> bool:
-        """Whether it makes leads of the CRM's inbox instead of deals, for some type."""
+        """Whether the file creates leads of the CRM's inbox instead of deals, for at least one type."""
         return any(
             deal.kind == "lead" and deal.per != "none"
             for rules in self.every()
@@ -128,7 +128,7 @@ class Mapping:
 
     @property
     def tells_of_people(self) -> bool:
-        """Whether it writes what all bookings of a person come to."""
+        """Whether the file writes summaries of all bookings of a person."""
         return any(source.personal for rules in self.every() for source in rules.sources())
 
 
@@ -150,10 +150,10 @@ def _overrides(raw: Any, name: Any) -> Overrides:
 
 
 def lay_over(base: Any, override: Any) -> Any:
-    """Lay an override over rules: what it does not say is inherited."""
+    """Apply an override to rules: keys that it does not have are inherited."""
     if not (isinstance(base, dict) and isinstance(override, dict)):
         return copy.deepcopy(override)
-    # A field is replaced whole: half of one source and half of another makes no sense.
+    # A field is replaced as a whole: halves of two sources would make no sense.
     merged = dict(base)
     for key, value in override.items():
         whole = key == "fields" and isinstance(value, dict) and isinstance(base.get(key), dict)

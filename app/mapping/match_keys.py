@@ -1,4 +1,4 @@
-"""Makes the keys by which a record is looked for in the CRM, from the mapping's `match`."""
+"""Makes the lookup keys of a record from the mapping's `match`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def match_keys(
     wanted: Iterable[str | FieldKey],
     person: Attendee | None = None,
 ) -> tuple[LookupKey, ...]:
-    """The keys of a record in the mapping's order; a key whose value is empty is left out.
+    """Return the keys of a record in the mapping's order; a key with an empty value is left out.
 
-    `person`: the attendee whose record it is; None for a record of the booking as a whole.
+    `person`: the attendee that the record belongs to; None for a record of the booking as a whole.
     """
     kinds = list(wanted)
     if section.record_id and "record_id" not in kinds:
@@ -38,7 +38,7 @@ def match_keys(
 def _key(
     inputs: PlanInputs, section: RecordRules, kind: str | FieldKey, person: Attendee | None
 ) -> LookupKey | None:
-    """One key with its value; None where it does not name this person's record."""
+    """Return one key with its value; None if it does not identify this person's record."""
     who = person or inputs.main_attendee
     if isinstance(kind, FieldKey):
         if not _names_record_of(inputs, kind.source, person):
@@ -60,7 +60,7 @@ def _key(
 
 
 def _names_record_of(inputs: PlanInputs, source: ValueSource, person: Attendee | None) -> bool:
-    """Whether a source names this person's record: a link names one record, not each guest's."""
+    """Whether a source identifies this person's record: a link names one record, not each guest's."""
     roots = {re.split(r"[.\[]", path)[0] for path in source.paths}
     roots |= names_in(source.template) if source.template else set()
     is_main = person is None or person.position == inputs.main_attendee.position
@@ -68,8 +68,8 @@ def _names_record_of(inputs: PlanInputs, source: ValueSource, person: Attendee |
 
 
 def _text(inputs: PlanInputs, source: ValueSource, person: Attendee | None, place: str) -> str:
-    """The text that a record is looked for by. Raises InvalidRecord: without it a double would be
-    made."""
+    """Return the text to look a record up by. Raises InvalidRecord: without the text, a duplicate
+    would be created."""
     try:
         value = plain(read_value(inputs, source, inputs.path_values(person), {}))
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Plans a booking's meeting, and where the file keeps a history the meetings that it was before."""
+"""Plans a booking's meeting and, if the file keeps a history, its meetings at earlier times."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def meeting_records(
     overflow: dict[str, str],
     current_key: str = "",
 ) -> list[DesiredRecord]:
-    """The meeting, after one meeting for each previous start where the history is kept.
+    """Return the meeting, and before it one for each earlier start if the history is kept.
 
-    `current_key`: our key for the meeting that is there and moves with the booking; the booking's
-    own where it is empty.
+    `current_key`: our key for the existing meeting that moves with the booking; if empty, the
+    booking's own key.
     """
     booking = inputs.booking
     records: list[DesiredRecord] = []
@@ -43,7 +43,7 @@ def meeting_records(
 
 
 def _moved_away(inputs: PlanInputs, start: datetime) -> PlanInputs:
-    """The inputs for the meeting at a previous start, which has moved away from there."""
+    """Return the inputs for the meeting at an earlier start, marked as moved away."""
     booking = inputs.booking
     end = start + (booking.end - booking.start)
     then = replace(booking, start=start, end=end, status=BookingStatus.SCHEDULED)
@@ -64,8 +64,8 @@ def _meeting(
 
 
 def meeting_keys(booking: Booking) -> dict[datetime, str]:
-    """Start -> our key for the meeting then. The earliest goes by the booking's own key: a meeting
-    that was made before the file asked for a history is not made again."""
+    """Return start -> our key for that meeting. The earliest one has the booking's own key: a
+    meeting that was created before the file asked for a history is not created again."""
     starts = sorted({*booking.previous_starts, booking.start})
     base = booking.record_key
     later = {start: f"{base}@{start:%Y%m%dT%H%M%SZ}" for start in starts[1:]}

@@ -1,4 +1,4 @@
-"""Finds the CRM's user who owns the records of a booking, and sets them on a record."""
+"""Finds the CRM user who owns the records of a booking, and sets the owner on a record."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from app.sync.desired import WriteRule
 
 
 def owner_of(inputs: PlanInputs, report: PlanReport) -> str | None:
-    """The id of the user whom the rule names, else of the fallback; None where neither is a user.
+    """Return the id of the user in the rule, or else of the fallback; None if neither is a user.
 
-    Where the CRM's users could not be read, the addresses stand for the id.
+    If the CRM's users were not read, return the addresses in place of the id.
     """
     owner, directory = inputs.rules.owner, inputs.directory
     named = (*_named_by_rule(inputs, owner), owner.fallback)
@@ -23,7 +23,7 @@ def owner_of(inputs: PlanInputs, report: PlanReport) -> str | None:
     for email in emails:
         user = directory.owner(email)
         if user is None and not directory.owners and "@" not in email:
-            # Where the CRM does not tell its users the file may name them by their numbers.
+            # If the CRM does not show its users, the file may give them by their ids.
             user = email
         if user and user not in inputs.context.refused_owners:
             return user
@@ -34,7 +34,7 @@ def owner_of(inputs: PlanInputs, report: PlanReport) -> str | None:
 
 
 def _named_by_rule(inputs: PlanInputs, owner: OwnerRules) -> list[str | None]:
-    """Whom the rule names, the first one first."""
+    """Return the addresses that the rule gives, in order."""
     hosts = [host.email for host in inputs.booking.hosts if host.email]
     if owner.rule == "table":
         table = {address_key(host): user for host, user in owner.table.items()}

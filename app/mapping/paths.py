@@ -1,4 +1,4 @@
-"""Paths into a booking (`attendee.email`, `answers["Budget"]`): what exists and what stands there."""
+"""Paths into a booking (`attendee.email`, `answers["Budget"]`): their kinds and their values."""
 
 from __future__ import annotations
 
@@ -48,29 +48,29 @@ _ROOTS: dict[str, dict[str, FieldKind]] = {
     },
 }  # fmt: skip
 KINDS = {f"{root}.{name}": kind for root, names in _ROOTS.items() for name, kind in names.items()}
-"""Every fixed path and what stands there."""
+"""Every fixed path -> the kind of its value."""
 FIXED = frozenset(KINDS)
 ROOTS = frozenset(_ROOTS) | {"answers", "link", "payload"}
-"""What a template may read from."""
+"""The roots that a template may read from."""
 FIXED_ROOTS = frozenset(_ROOTS)
-"""Roots under which there is nothing but the fixed paths, and meeting_type.metadata."""
+"""Roots that have only the fixed paths, and meeting_type.metadata."""
 NAME_PATHS = frozenset(
     f"attendee.{n}" for n in ("first_name", "last_name", "full_name", "display_name")
 )
 _OPEN = re.compile(r"""(answers|meeting_type\.metadata|link)(?:\.([\w-]+)|\[(["'])(.+)\3\])""")
 _NAMED = re.compile(r"(answers|meeting_type\.metadata|link)(?:[.\[\s](.*)|$)", re.DOTALL)
-"""What was meant to be one of those."""
+"""A text that was probably meant as one of those paths."""
 NAMED_ROOTS = ("answers", "meeting_type.metadata", "link")
-"""Paths under which names stand that people choose."""
+"""Paths below which people choose the names."""
 _PAYLOAD = re.compile(r"payload(?:\.[\w-]+)+")
 PATTERNS = tuple(f"^{pattern.pattern}$" for pattern in (_OPEN, _PAYLOAD))
-"""Paths of which only the form is known."""
+"""Patterns of paths of which only the form is known."""
 
 
 def check_path(path: str, otherwise: str = "") -> str:
-    """Give the path back; raise ValueError naming the nearest one where there is no such path.
+    """Return the path; raise ValueError with the nearest one if there is no such path.
 
-    `otherwise`: the end of the sentence for a text that looks like no path at all.
+    `otherwise`: the end of the sentence for a text that does not look like a path.
     """
     if path in FIXED or _OPEN.fullmatch(path) or _PAYLOAD.fullmatch(path):
         return path
@@ -78,7 +78,7 @@ def check_path(path: str, otherwise: str = "") -> str:
 
 
 def _instead(path: str, otherwise: str) -> str:
-    """What to write in place of something that is no path, as the end of a sentence."""
+    """Return a correction for a text that is no path, as the end of a sentence."""
     named = _NAMED.match(path)
     if named:
         label = (named[2] or "").strip("[].\"'“”„‟‘’‚ ") or "…"
@@ -91,36 +91,36 @@ def _instead(path: str, otherwise: str) -> str:
 
 
 def asking(root: str, label: str) -> str:
-    """The path of a question, or of what else has names that people choose."""
+    """Return the path of a question, or of another root whose names people choose."""
     return f'{root}["{label}"]'
 
 
 def in_quotes(text: str, double: bool = False) -> str:
-    """A text as YAML has it in single quotes; `double`: in those, where nothing in it needs a mark."""
+    """Return a text in YAML's single quotes; `double`: in double quotes, if that needs no escapes."""
     if double and not re.search(r'["\\]', text):
         return f'"{text}"'
     return "'" + text.replace("'", "''") + "'"
 
 
 def as_constant(text: str) -> str:
-    """How a constant is written that stands where a path belongs."""
+    """Return the right form of a constant that was written in place of a path."""
     plain = re.fullmatch(r"[^\W\d][\w -]*(?<! )", text)
     return f"{{value: {text if plain else in_quotes(text)}}}"
 
 
 def kind_of(path: str) -> FieldKind:
-    """What stands at a path; for answers and the like nobody knows more than 'text'."""
+    """Return the kind of value at a path; for answers and the like, only 'text' is known."""
     return KINDS.get(path, FieldKind.TEXT)
 
 
 def answer_label(path: str) -> str | None:
-    """The question that a path asks for, in the form in which labels are compared."""
+    """Return the question in a path, in the form in which labels are compared."""
     name = answer_name(path)
     return plain_label(name) if name is not None else None
 
 
 def answer_name(path: str) -> str | None:
-    """The question that a path asks for, as it is written there."""
+    """Return the question in a path, as it is written there."""
     free = _OPEN.fullmatch(path)
     return (free[2] or free[4]) if free and free[1] == "answers" else None
 
@@ -128,9 +128,9 @@ def answer_name(path: str) -> str | None:
 def build_context(
     booking: Booking, attendee: Attendee, history: History | None = None, own: bool = False
 ) -> dict[str, Any]:
-    """What templates and paths see: the booking, one attendee, the first host, type and answers.
+    """Return the values for templates and paths: booking, one attendee, first host, type and answers.
 
-    `own`: no answers but the attendee's; what one guest answered is nothing to another's contact.
+    `own`: only the attendee's own answers; one guest's answers do not belong on another's contact.
     """
     host = booking.hosts[0] if booking.hosts else Host()
     kind = booking.meeting_type
@@ -163,7 +163,7 @@ def _read(source: object, root: str) -> dict[str, Any]:
 
 
 class Answers(dict[str, str | list[str]]):
-    """Answers by the question's label, whatever its case and blanks: templates ask by it too."""
+    """Answers by the question's label, ignoring case and blanks, since templates also ask by label."""
 
     def __missing__(self, label: str) -> str | list[str]:
         wanted = plain_label(str(label))
@@ -181,7 +181,7 @@ class Answers(dict[str, str | list[str]]):
 
 
 def answers_of(people: Iterable[Attendee]) -> Answers:
-    """The answers of some attendees, several choices as a list; who answered first counts."""
+    """Return the answers of some attendees, several choices as a list; the first answer counts."""
     answers = Answers()
     for person in people:
         for label, text in person.answers.items():
@@ -191,7 +191,7 @@ def answers_of(people: Iterable[Attendee]) -> Answers:
 
 
 def resolve(path: str, context: Mapping[str, Any]) -> Any:
-    """The value at a checked path; None where the booking has none. Labels match in any case."""
+    """Return the value at a checked path; None if the booking has none. Labels match in any case."""
     if path in FIXED:
         root, _, name = path.partition(".")
         return context[root][name]
@@ -217,7 +217,7 @@ def _in_payload(parts: list[str], node: Any) -> Any:
 
 
 def _scalar(node: Any) -> Any:
-    """Text without what is harmful in it; infinity and the like, which no CRM takes, are nothing."""
+    """Return text without harmful characters; None for infinity and the like, which no CRM accepts."""
     if isinstance(node, str):
         return clean_text(node)
     if isinstance(node, float) and not isfinite(node):
@@ -233,5 +233,5 @@ def _entry(node: Any) -> str | None:
 
 
 def plain_label(label: str) -> str:
-    """A question's label as it is compared: case and blanks do not matter."""
+    """Return a question's label in the form for comparisons: case and blanks do not matter."""
     return " ".join(label.casefold().split())

@@ -1,4 +1,4 @@
-"""How long a stranger's text may keep this process busy: whoever works on it asks now and then."""
+"""A time limit for the work on a stranger's text: the code that does the work checks it regularly."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _ends: ContextVar[float | None] = ContextVar("ends", default=None)
 
 
 class OutOfTime(MappingError):
-    """A text took longer than it may."""
+    """The work on a text took longer than allowed."""
 
 
 @contextmanager
 def patience(seconds: float) -> Iterator[None]:
-    """Whatever is done in the block raises OutOfTime at its next look once the seconds are over."""
+    """Limit the time of a block: after these seconds, its next check of the clock raises OutOfTime."""
     token = _ends.set(time.monotonic() + seconds)
     try:
         yield
@@ -27,7 +27,7 @@ def patience(seconds: float) -> Iterator[None]:
 
 
 def look_at_the_clock() -> None:
-    """Raise OutOfTime where the time of the block around is over; without one there is no end."""
+    """Raise OutOfTime if the time of the surrounding block is over; outside of one there is no limit."""
     ends = _ends.get()
     if ends is not None and time.monotonic() > ends:
         raise OutOfTime(

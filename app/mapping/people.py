@@ -21,7 +21,7 @@ from app.sync.desired import DesiredRecord
 
 
 def main_attendee(inputs: PlanInputs) -> Attendee:
-    """The first attendee who counts by the rules; where nobody counts, the first of all."""
+    """Return the first attendee who counts by the rules; if nobody counts, the first one of all."""
     chosen, people = inputs.rules.attendees, inputs.booking.attendees
     if isinstance(chosen, str):
         return inputs.main_attendee
@@ -30,7 +30,7 @@ def main_attendee(inputs: PlanInputs) -> Attendee:
 
 
 def chosen_attendees(inputs: PlanInputs) -> list[Attendee]:
-    """The attendees who become contacts or leads, as the rules choose them."""
+    """Return the attendees who become contacts or leads by the rules."""
     chosen = inputs.rules.attendees
     people = [person for person in inputs.booking.attendees if person.identity]
     if chosen == "booker":
@@ -43,7 +43,7 @@ def chosen_attendees(inputs: PlanInputs) -> list[Attendee]:
 def company_records(
     inputs: PlanInputs, report: PlanReport, people: Sequence[Attendee]
 ) -> list[DesiredRecord]:
-    """The companies of the attendees, each once: the first attendee of a domain tells of it."""
+    """Return the companies of the attendees, each once: a domain's first attendee gives the values."""
     section = inputs.rules.company
     if not section:
         return []
@@ -72,7 +72,7 @@ def person_records(
     people: Sequence[Attendee],
     companies: AbstractSet[Ref],
 ) -> list[DesiredRecord]:
-    """The contacts and leads of the attendees; a contact is linked to one of these companies."""
+    """Return the contacts and leads of the attendees; a contact is linked to one of these companies."""
     rules = inputs.rules
     sections = {ObjectName.CONTACT: rules.contact, ObjectName.LEAD: rules.lead}
     records: list[DesiredRecord] = []
@@ -85,7 +85,7 @@ def person_records(
 
 
 def _objects_of_person(inputs: PlanInputs) -> tuple[ObjectName, ...]:
-    """The objects that an attendee may become."""
+    """Return the objects that an attendee may become."""
     contact = inputs.rules.contact
     if contact is None:
         return ()
@@ -102,7 +102,7 @@ def person_record(
     person: Attendee,
     companies: AbstractSet[Ref],
 ) -> list[DesiredRecord]:
-    """An attendee's contact or lead: a list of it, or of none where it cannot be planned."""
+    """Return an attendee's contact or lead in a list; an empty list if it cannot be planned."""
     ref = Ref(name, person.identity or "")
     make = partial(_person, inputs, report, ref, section, person, companies)
     return attempt(inputs, report, ref, make)
@@ -128,14 +128,14 @@ def _person(
     record = replace(record, with_company=inputs.rules.company is not None)
     kind = inputs.rules.contact.kind if inputs.rules.contact else "contact"
     if is_contact and kind != "contact" and not inputs.booking.form:
-        # A new contact only under an account that is there; else a lead is made.
+        # A new contact is only created under an existing account; otherwise a lead is created.
         create = kind == "contact_under_account_else_lead" and record.match.create
         record = replace(record, match=replace(record.match, create=create, asked=True))
     return record
 
 
 def links_to_people(records: Sequence[DesiredRecord]) -> tuple[Ref, ...]:
-    """The links of others to people: who may be a contact or a lead is linked as a contact."""
+    """Return links to people for other records; a person who may be either is linked as a contact."""
     refs = {record.ref for record in records}
     pairs = ((Ref(ObjectName.CONTACT, record.ref.key), record.ref) for record in records)
     return tuple(dict.fromkeys(contact if contact in refs else ref for contact, ref in pairs))

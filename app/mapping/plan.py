@@ -1,8 +1,8 @@
 """Turns a booking into the records that a CRM should hold for it: pure, the same every time.
 
-The parts of a plan are made elsewhere: people.py, departed.py, deals.py, meetings.py, and
-keep_current.py for records that the file would not make now. Each takes PlanInputs, which never
-change, gives back its records, and tells the PlanReport what a person should know.
+The parts of a plan are in people.py, departed.py, deals.py, meetings.py, and in keep_current.py for
+records that the file would not create now. Each part takes PlanInputs, which never change, returns
+its records, and adds notes for a person to the PlanReport.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from app.sync.lookups import match_of
 from app.sync.merge import placeholder
 
 SectionMark = tuple[str, str, str]
-"""The rules and the section that a record goes by, and our key for the record."""
+"""The rules and the section that a record follows, and our key for the record."""
 
 
 class Planner:
@@ -50,11 +50,10 @@ class Planner:
         self._directory = directory
 
     def plan(self, booking: Booking, context: PlanContext | None = None) -> DesiredBooking:
-        """The records for the newest state of a booking.
+        """Return the records for the newest state of a booking.
 
-        What cannot be planned of one record alone stands in its `problems`. Raises InvalidRecord
-        with the field's name where a value does not fit and the mapping says that this fails the
-        booking.
+        A problem that concerns one record only is in its `problems`. Raises InvalidRecord with the
+        field's name if a value does not fit and the mapping says that the booking then fails.
         """
         if booking.replaced_by:
             words = f"moved: booking {booking.replaced_by} takes its place"
@@ -72,12 +71,12 @@ class Planner:
 
 
 def _host_email(booking: Booking) -> str | None:
-    """The address of the first host who has one: rules may go by it."""
+    """Return the address of the first host who has one: rules may depend on it."""
     return next((host.email for host in booking.hosts if host.email), None)
 
 
 def booking_plan(inputs: PlanInputs, report: PlanReport) -> DesiredBooking:
-    """Every record that a booking of a meeting calls for."""
+    """Return every record that a booking of a meeting calls for."""
     booking, existing = inputs.booking, inputs.context.existing
     skip = next((s for s in inputs.rules.skip if holds(s.when, inputs.path_values())), None)
     departed = departed_people(inputs, report)
@@ -103,7 +102,7 @@ def booking_plan(inputs: PlanInputs, report: PlanReport) -> DesiredBooking:
 
 
 def form_plan(inputs: PlanInputs, report: PlanReport) -> DesiredBooking:
-    """A form's contact or lead, once it is clear that no booking follows the form."""
+    """Return a form's contact or lead, once it is clear that no booking follows the form."""
     form, booking, context = inputs.mapping.form, inputs.booking, inputs.context
     if form is None:
         return _finished(inputs, report, (), skipped="the mapping has no form_submission")
@@ -124,9 +123,10 @@ def form_plan(inputs: PlanInputs, report: PlanReport) -> DesiredBooking:
 def _own_records(
     inputs: PlanInputs, report: PlanReport, links: tuple[Ref, ...], skipped: bool
 ) -> tuple[list[DesiredRecord], dict[str, SectionMark]]:
-    """The booking's deal, case and meetings, and by which section each object goes.
+    """Return the booking's deal, case and meetings, and the section that each object follows.
 
-    Each is linked to `links` and to those before it. `skipped`: nothing new is made.
+    Each record is linked to `links` and to the records before it. `skipped`: nothing new is
+    created.
     """
     records: list[DesiredRecord] = []
     marks: dict[str, SectionMark] = {}
@@ -146,7 +146,7 @@ def _own_records(
 
 
 def _mark(inputs: PlanInputs, section: RecordRules, made: Sequence[DesiredRecord]) -> SectionMark:
-    """The rules and the section that made these records, and our key for the newest of them."""
+    """Return the rules and the section that made these records, and our key for the newest of them."""
     booking = inputs.booking
     place = inputs.mapping.place(booking.meeting_type.slug, _host_email(booking))
     return place, mark_of(section), made[-1].ref.key if made else ""
@@ -159,9 +159,9 @@ def _records_there(
     links: tuple[Ref, ...],
     overflow: dict[str, str],
 ) -> tuple[list[DesiredRecord], SectionMark | None]:
-    """What is there already though the file makes none of it now, and the section that made it.
+    """Return existing records that the file would not create now, and the section that created them.
 
-    It is kept current; where nothing can be written, the others are still linked to it.
+    They are kept current; if nothing can be written, other records are still linked to them.
     """
     there = [ref for ref in refs_of(inputs.booking) if ref.object is name]
     there = [ref for ref in there if ref in inputs.context.existing]
@@ -175,7 +175,7 @@ def _records_there(
 
 
 def _superseded_records(inputs: PlanInputs, report: PlanReport) -> list[DesiredRecord]:
-    """Take out the records that were made of this booking before it was known that it is a move."""
+    """Delete the records that the booking got before it was known to be a move."""
     refs = [ref for ref in superseded_refs(inputs.booking) if ref in inputs.context.existing]
     if refs:
         words = "It continues an earlier booking: what was made of it alone is taken out again."
@@ -184,7 +184,7 @@ def _superseded_records(inputs: PlanInputs, report: PlanReport) -> list[DesiredR
 
 
 def _deleted(ref: Ref, directory: Directory) -> DesiredRecord:
-    """A record that is to go: found by what it was made with, where its create got no answer."""
+    """Return a record to delete: if its create got no answer, it is found by its fields."""
     marker = directory.booking_fields.get(ref.object)
     fields = {marker: ref.key} if marker else {}
     match = replace(match_of(ref), create=False)
@@ -194,7 +194,7 @@ def _deleted(ref: Ref, directory: Directory) -> DesiredRecord:
 def _finished(
     inputs: PlanInputs, report: PlanReport, records: Sequence[DesiredRecord], skipped: str = ""
 ) -> DesiredBooking:
-    """The plan of these records, with all that the report tells."""
+    """Return the plan with these records and all notes and problems of the report."""
     booking = inputs.booking
     records = [_without_refused(inputs, report, record) for record in records]
     return DesiredBooking(
@@ -211,7 +211,7 @@ def _finished(
 def _without_refused(
     inputs: PlanInputs, report: PlanReport, record: DesiredRecord
 ) -> DesiredRecord:
-    """The record without the values that the CRM refuses although its own lists have them."""
+    """Return the record without values that the CRM refuses although its own lists have them."""
     left_out = {name for of, name in inputs.context.left_out if of is record.ref.object}
     refused = left_out & record.fields.keys()
     if not refused:
@@ -226,9 +226,9 @@ def _without_refused(
 
 
 def _recheck_at(inputs: PlanInputs) -> datetime | None:
-    """When something will have ripened: a company made by others, a meeting that passed.
+    """Return the next time to check again: for companies that others create, and meetings that pass.
 
-    Links are looked at once more after each sync, however old the booking's state is.
+    Links are checked once more after each sync, for a booking of any age.
     """
     minutes, now = inputs.mapping.recheck_minutes, inputs.context.now
     passed = inputs.booking.start + timedelta(seconds=1)
@@ -241,6 +241,6 @@ def _recheck_at(inputs: PlanInputs) -> datetime | None:
 
 
 def _tie(key: str) -> timedelta:
-    """Less than a second, another for each booking: of two that changed at the same moment one is
-    always the newer, so that what they share does not change with the order of their work."""
+    """Return less than a second, different for each booking. If two bookings changed at one moment,
+    always the same one is newer, so that shared records do not depend on the order of work."""
     return timedelta(microseconds=zlib.crc32(key.encode()) % 1_000_000)

@@ -1,4 +1,4 @@
-"""What the parts of a booking's plan share: what they read, and what they tell beside the records."""
+"""Data that the parts of a booking's plan share: their inputs, and their notes besides the records."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from app.mapping.paths import build_context
 from app.mapping.schema import RecordRules, Rules
 
 NOBODY = Attendee(position=0)
-"""Stands for the main attendee of a booking without attendees."""
+"""Used in place of the main attendee of a booking without attendees."""
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class PlanContext:
-    """What a plan depends on beside the booking itself."""
+    """Everything that a plan depends on besides the booking itself."""
 
     now: datetime = _LONG_AGO
-    """For what ripens with time: forms without a booking, meetings that have passed (UTC)."""
+    """The time of the plan, for forms without a booking and meetings that have passed (UTC)."""
     histories: MappingType[str, History] = field(default_factory=dict)
-    """Identity of an attendee -> what all bookings of that person come to."""
+    """Identity of an attendee -> the summary of all bookings of that person."""
     round_robin_position: int = 0
-    """Whose turn it is, where owners take turns."""
+    """The number of the turn, if owners take turns."""
     booked_since: bool = False
-    """Whether the person of a form has booked after all."""
+    """Whether the person of a form has made a booking since."""
     existing: frozenset[Ref] = frozenset()
-    """Of what the booking may call for, and of those who left it: what was made or begun before."""
+    """The records of this booking and of people who left it that exist or whose create was sent."""
     mapping_section: MappingType[str, Sequence[Any]] = field(default_factory=dict)
-    """Object -> the rules and which of their sections its record was made by, and our key for it."""
+    """Object -> the rules and the section of them that created its record, and our key for it."""
     refused_owners: frozenset[str] = frozenset()
     """User ids that the CRM refuses as owners, although its list has them."""
     recheck_of: datetime | None = None
-    """The moment for which this second look was put down (UTC); None at the first one."""
+    """The time for which this second check was planned (UTC); None at the first check."""
     left_out: frozenset[tuple[ObjectName, str]] = frozenset()
     """Fields whose value the CRM refuses, although its lists have it."""
 
@@ -50,7 +50,7 @@ class PlanContext:
 @dataclass(frozen=True)
 class PlanInputs:
     """Everything that the plan of one booking is made from. It never changes: a part that plans
-    under other rules, or another state of the booking, makes a copy."""
+    under other rules, or for another state of the booking, makes a copy."""
 
     mapping: Mapping
     shape: CrmShape
@@ -58,21 +58,21 @@ class PlanInputs:
     booking: Booking
     context: PlanContext
     rules: Rules
-    """The rules of the booking's meeting type and host."""
+    """The rules for the booking's meeting type and host."""
     main_attendee: Attendee = NOBODY
-    """The attendee whom the deal and the meeting are about."""
+    """The attendee that the deal and the meeting are about."""
     owner_id: str | None = None
-    """The CRM's user who owns new records; None where the rules name none of its users."""
+    """The CRM user who owns new records; None if the rules give none of its users."""
     moved_away: bool = False
-    """The booking stands for one of its previous starts: its status and state are `moved`."""
+    """The booking stands for one of its earlier starts: its status and state are `moved`."""
     _path_values: dict[tuple[int, bool], dict[str, Any]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-    """Keeps what path_values has worked out; every copy begins with an empty one."""
+    """Caches the results of path_values; every copy starts with an empty cache."""
 
     def path_values(self, person: Attendee | None = None) -> dict[str, Any]:
-        """What paths and templates read: for one attendee and the own answers, or for the booking
-        as a whole."""
+        """Return the values for paths and templates: for one attendee with the own answers, or for
+        the booking as a whole."""
         who = person or self.main_attendee
         key = (who.position, person is None)
         if key not in self._path_values:
@@ -84,15 +84,15 @@ class PlanInputs:
         return self._path_values[key]
 
     def applies(self, section: RecordRules, person: Attendee | None = None) -> bool:
-        """Whether the section's condition holds for the attendee, or for the booking as a whole."""
+        """Whether the section's condition is true for the attendee, or for the booking as a whole."""
         return holds(section.when, self.path_values(person))
 
 
 @dataclass
 class PlanReport:
-    """What the parts of a plan tell beside the records that they give back."""
+    """Notes and problems of the parts of a plan, besides the records that they return."""
 
     notes: list[str] = field(default_factory=list)
     """Sentences for a person, in the order of the work."""
     problems: dict[Ref, InvalidRecord] = field(default_factory=dict)
-    """Why a record cannot be made, by the mapping and the account's lists."""
+    """Why the mapping or the account's lists rule out a record."""

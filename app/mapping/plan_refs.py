@@ -1,4 +1,4 @@
-"""Tells which records a booking may have: a plan has to know which of them are there."""
+"""Lists the records that a booking may have: a plan has to know which of them exist."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from app.domain.booking import Booking
 from app.mapping.meetings import meeting_keys
 
 OF_BOOKING = (ObjectName.DEAL, ObjectName.CASE, ObjectName.MEETING)
-"""The objects that stand for a booking itself, by its own key."""
+"""The objects that represent a booking itself, by its own key."""
 
 
 def refs_of(booking: Booking) -> list[Ref]:
-    """Every record that the booking may have, also of those who left it: own_refs come first."""
+    """Return every record that the booking may have, own_refs first, with people who left it."""
     meetings = [Ref(ObjectName.MEETING, key) for key in meeting_keys(booking).values()]
     here = [person.identity for person in booking.attendees if person.identity]
     everybody = (*booking.former_attendees, *here)
@@ -23,10 +23,10 @@ def refs_of(booking: Booking) -> list[Ref]:
 
 
 def own_refs(booking: Booking) -> list[Ref]:
-    """The records that stand for the booking itself, by its own key."""
+    """Return the records that represent the booking itself, by its own key."""
     return [Ref(name, booking.record_key) for name in OF_BOOKING]
 
 
 def superseded_refs(booking: Booking) -> list[Ref]:
-    """Records that may have been made of the booking before it was known to continue another one."""
+    """Return records that the booking may have got before it was known to continue another one."""
     return [Ref(name, key) for key in booking.story_keys for name in OF_BOOKING]

@@ -1,4 +1,4 @@
-"""Of what type a custom field has to be made for what a mapping file writes into it. Pure."""
+"""Decides the type of a custom field for the values that a mapping file writes to it. Pure functions."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from app.mapping.transforms import read_flag
 from app.mapping.value_source import FieldSpec, ValueSource
 
 Seen = Mapping[str, Sequence[str | list[str]]]
-"""Question, as `plain_label` compares it -> answers that stored bookings gave."""
+"""Question, in the form of `plain_label` -> answers in stored bookings."""
 MOST_OPTIONS = 100
-"""A list of more is none that people choose from."""
+"""People do not choose from longer lists."""
 AFTER: dict[str, FieldKind] = {
     "number": FieldKind.NUMBER, "date": FieldKind.DATE, "iso": FieldKind.MOMENT, "tz": FieldKind.MOMENT,
     "add_days": FieldKind.MOMENT, "lower": FieldKind.TEXT, "e164": FieldKind.TEXT, "time": FieldKind.TIME,
     "hh_mm": FieldKind.TIME, "join": FieldKind.TEXT, "json": FieldKind.TEXT, "strip_html": FieldKind.TEXT,
     "truncate": FieldKind.TEXT,
 }  # fmt: skip
-"""What stands there after a transform; the others do not change what it is."""
+"""The kind of a value after a transform; other transforms do not change the kind."""
 TYPES = {
     "text": FieldKind.TEXT, "number": FieldKind.NUMBER, "whole number": FieldKind.WHOLE,
     "yes or no": FieldKind.FLAG,
@@ -31,12 +31,12 @@ TYPES = {
     "money": FieldKind.MONEY,
     "one of a list": FieldKind.CHOICE, "some of a list": FieldKind.CHOICES,
 }  # fmt: skip
-"""How people name the types that can be made."""
+"""People's names for the types that can be created."""
 LISTS = (FieldKind.CHOICE, FieldKind.CHOICES)
 
 
 def kinds_of(spec: ValueSource) -> set[FieldKind | None]:
-    """What may stand there after all transforms; None where nobody can know beforehand."""
+    """Return the possible kinds of a value after all transforms; None for a kind that is unknown."""
     kinds: set[FieldKind | None] = {kind_of(path) if path in FIXED else None for path in spec.paths}
     if spec.summary or spec.answers:
         kinds = {FieldKind.TEXT}
@@ -54,7 +54,7 @@ def kinds_of(spec: ValueSource) -> set[FieldKind | None]:
 
 
 def constants_of(spec: FieldSpec) -> Iterator[Any]:
-    """Values that are known beforehand: a constant, also as a template, a default, what `map` gives."""
+    """Give values known beforehand: a constant, also in a template, a default, results of `map`."""
     last = spec.transforms[-1] if spec.transforms else None
     if spec.value is not None and not spec.transforms:
         yield spec.value
@@ -67,8 +67,8 @@ def constants_of(spec: FieldSpec) -> Iterator[Any]:
 
 
 def new_field(name: ObjectName, key: str, spec: FieldSpec, seen: Seen) -> NewField:
-    """The custom field that a file needs: of the type of what it writes, with the options of a map
-    or of the answers that were seen."""
+    """Return the custom field that a file needs: its type fits the values, and its options come
+    from a map or from answers seen so far."""
     kind, options = _kind(spec, seen)
     return NewField(name, key, kind, options=options)
 
@@ -105,7 +105,7 @@ def _kind_of_constant(value: Any) -> tuple[FieldKind, tuple[str, ...]]:
 
 
 def _kind_of_map(values: list[Any]) -> tuple[FieldKind, tuple[str, ...]]:
-    """A map has a fixed set of results: they are the options, unless they are numbers or yes and no."""
+    """Use the results of a map as options, unless they are numbers or booleans."""
     if values and all(isinstance(value, bool) for value in values):
         return FieldKind.FLAG, ()
     if values and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
@@ -117,7 +117,7 @@ def _kind_of_map(values: list[Any]) -> tuple[FieldKind, tuple[str, ...]]:
 
 
 def _kind_of_answers(answers: Sequence[str | list[str]]) -> tuple[FieldKind, tuple[str, ...]]:
-    """A question of which somebody gave several choices is a list; what else it is nobody knows."""
+    """Use a list if any answer had several choices; otherwise only yes or no is recognised."""
     if any(isinstance(answer, list) for answer in answers):
         flat = [i for answer in answers for i in (answer if isinstance(answer, list) else [answer])]
         return _listed(FieldKind.CHOICES, tuple(dict.fromkeys(flat)))
@@ -132,15 +132,15 @@ def _listed(kind: FieldKind, options: tuple[str, ...]) -> tuple[FieldKind, tuple
 
 
 def type_in_words(field: NewField) -> str:
-    """The type of a new field as people say it: one of a list: A, B."""
+    """Return the type of a new field in people's words: one of a list: A, B."""
     words = next((word for word, kind in TYPES.items() if kind is field.kind), field.kind.value)
     return f"{words}: {', '.join(field.options)}" if field.options else words
 
 
 def retyped(fields: Sequence[NewField], text: str) -> list[NewField]:
-    """The fields with another type for one: `contact.plan: one of a list: Basic, Pro`.
+    """Return the fields with another type for one: `contact.plan: one of a list: Basic, Pro`.
 
-    Raises ValueError in words where there is no such field or type.
+    Raises ValueError with a message if there is no such field or type.
     """
     place, _, words = text.partition(":")
     wanted = [f for f in fields if place.strip() in (f.name, f"{f.object}.{f.name}")]

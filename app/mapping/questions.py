@@ -1,4 +1,4 @@
-"""The questions and meeting types that a mapping file names, held against those that bookings have."""
+"""Compares questions and meeting types in a mapping file with those of stored bookings."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from app.mapping.validation_messages import Location
 from app.mapping.value_source import FieldKey, ValueSource
 
 MOST_NAMED = 20
-"""Questions or meeting types that a sentence lists."""
+"""Most questions or meeting types that a sentence lists."""
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """What a file names and no stored booking has: maybe a slip, maybe only new."""
+    """A name in a file that no stored booking has: maybe a typing error, maybe only new."""
 
     location: Location
     message: str
@@ -29,27 +29,27 @@ class Doubt:
 
 @dataclass(frozen=True)
 class KnownQuestions:
-    """What stored bookings have."""
+    """The questions and meeting types of stored bookings."""
 
     bookings: int
-    """How many were looked at."""
+    """The number of bookings that were read."""
     every: bool
-    """Whether there are no more than those."""
+    """Whether these are all stored bookings."""
     questions: tuple[str, ...] = ()
-    """Labels as meetergo spells them, each once."""
+    """Labels in meetergo's spelling, each once."""
     types: tuple[str, ...] = ()
     """Slugs of meeting types."""
 
     @property
     def who(self) -> str:
-        """Of whom a sentence says that they do not have something."""
+        """The subject of a sentence about missing answers."""
         if self.every:
             return "no stored booking"
         return f"none of the {self.bookings:,} bookings that changed last"
 
 
 def doubts(mapping: Mapping, known: KnownQuestions) -> list[Doubt]:
-    """What of a file no stored booking has; nothing where none is stored."""
+    """Return the names in a file that no stored booking has; none if no booking is stored."""
     if not known.bookings:
         return []
     there = {plain_label(label) for label in known.questions}
@@ -67,7 +67,7 @@ def doubts(mapping: Mapping, known: KnownQuestions) -> list[Doubt]:
 
 
 def questions_of(mapping: Mapping) -> Iterator[tuple[Location, str]]:
-    """Every question that a file asks for and where, as it is written; what is inherited once."""
+    """Give every question in a file with its place, as it is written; an inherited one only once."""
     said: set[tuple[Location, str]] = set()
     for prefix, slug, host in mapping.places():
         for place, label in _in_rules(mapping.rules_for(slug, host)):
@@ -117,7 +117,7 @@ def _in_condition(condition: Condition) -> Iterator[str]:
 
 
 def _instead(wanted: str, there: Collection[str]) -> str:
-    """The nearest of what there is, and all of it, as the end of a sentence."""
+    """Return the nearest name and the list of all names, as the end of a sentence."""
     if not there:
         return "; there is none"
     near = nearest(wanted, there)

@@ -1,4 +1,4 @@
-"""Puts one desired record together; a record that cannot be planned costs no other one."""
+"""Builds one desired record; if one record cannot be planned, the others still can."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from app.sync.merge import placeholder
 def attempt(
     inputs: PlanInputs, report: PlanReport, ref: Ref, make: Callable[[], DesiredRecord]
 ) -> list[DesiredRecord]:
-    """Make a record: a list of it, or of none where it cannot be planned.
+    """Make a record and return it in a list; an empty list if it cannot be planned.
 
-    A record that is there already is then left as it is, and the others are still linked to it.
-    Raises UnfitValue, which fails the booking.
+    If the record exists already, it is left unchanged, and others are still linked to it. Raises
+    UnfitValue, which makes the booking fail.
     """
     try:
         return [make()]
@@ -47,9 +47,9 @@ def assemble(
     keys: tuple[LookupKey, ...],
     asked: bool,
 ) -> DesiredRecord:
-    """A record of its fields, links and keys; `asked`: the mapping says what it is looked for by.
+    """Build a record from its fields, links and keys; `asked`: the mapping sets the lookup keys.
 
-    Raises InvalidRecord where the CRM has no such object.
+    Raises InvalidRecord if the CRM has no such object.
     """
     if ref.object not in inputs.shape.objects:
         words = f"{inputs.mapping.crm} has no {ref.object} here"
@@ -75,8 +75,7 @@ def record_of_booking(
     links: tuple[Ref, ...],
     overflow: dict[str, str],
 ) -> DesiredRecord:
-    """A deal, case or meeting: it stands for the booking, and carries our key where the CRM has a
-    field for it."""
+    """Return a deal, case or meeting for the booking, with our key if the CRM has a field for it."""
     fields = evaluate_fields(inputs, report, ref.object, section.fields, None, overflow)
     set_owner(inputs, fields, ref.object)
     marker = inputs.directory.booking_fields.get(ref.object)
@@ -88,7 +87,7 @@ def record_of_booking(
 
 
 def mark_not_ours(record: DesiredRecord, directory: Directory) -> DesiredRecord:
-    """A deal or case that may be others': it gets our key only where it is made new."""
+    """Mark a deal or case that may belong to others: it gets our key only on create."""
     marker = directory.booking_fields.get(record.ref.object)
     rules = {**record.rules, **({marker: WriteRule.ON_CREATE} if marker else {})}
     return replace(record, not_ours=True, rules=rules)

@@ -1,4 +1,4 @@
-"""The sections of a mapping file, checked by pydantic; errors are turned into file, line and key."""
+"""The sections of a mapping file, checked by pydantic; errors become file, line and key."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from app.mapping.value_source import (
 )
 
 OFF = "none"
-"""What stands in a file in place of an object that is not wanted."""
+"""Written in a file in place of an object that is not needed."""
 KEEP = "keep"
-"""A stage that is not changed by this event."""
+"""A stage that this event does not change."""
 FIRST = "first"
-"""The pipeline's, or the stage's, that comes first."""
+"""The first pipeline or the first stage."""
 
 
 class StrictRules(BaseModel):
-    """Takes no key that it does not know."""
+    """Rules that refuse unknown keys."""
 
     model_config = STRICT
 
@@ -168,7 +168,7 @@ class OwnerRules(StrictRules):
 
     @property
     def emails(self) -> tuple[str, ...]:
-        """Everybody who is named."""
+        """Return all addresses that are given."""
         named = (*self.table.values(), self.user, *self.users, self.fallback)
         return tuple(dict.fromkeys(name for name in named if name))
 
@@ -240,19 +240,19 @@ class Rules(StrictRules):
         return self
 
     def sections(self, name: ObjectName) -> tuple[RecordRules, ...]:
-        """The sections of an object: several for deals, one or none for the others."""
+        """Return the sections of an object: several for deals, one or none for the others."""
         section = getattr(self, name)
         return section if isinstance(section, tuple) else (section,) if section else ()
 
     def sources(self) -> Iterator[ValueSource]:
-        """Every value that these rules make."""
+        """Give the source of every field value in these rules."""
         for name in ObjectName:
             for section in self.sections(name):
                 yield from section.fields.values()
 
     @property
     def needs_answers(self) -> bool:
-        """Whether answers are written, looked for by, or decide on anything."""
+        """Whether answers are written, used as a lookup key, or used in a condition."""
         sections = [section for name in ObjectName for section in self.sections(name)]
         keys = [
             key.source
@@ -306,12 +306,12 @@ _MODELS: tuple[type[BaseModel], ...] = (
 
 
 def keys_of(model: type[BaseModel]) -> set[str]:
-    """The keys that a part of a file takes."""
+    """Return the keys of one part of a file."""
     return {field.alias or name for name, field in model.model_fields.items()}
 
 
 KEYS = sorted(set().union(*map(keys_of, _MODELS)))
-"""Every key of the language, for naming the nearest."""
+"""Every key of the language, to suggest the nearest."""
 SECTIONS: dict[str, type[RecordRules]] = {
     "contact": ContactRules, "lead": LeadRules, "company": CompanyRules, "deal": DealRules,
     "case": CaseRules, "meeting": MeetingRules,

@@ -1,4 +1,4 @@
-"""Makes a booking's deal, case or meetings by one section of its mapping, and tells sections apart."""
+"""Makes a booking's deal, case or meetings by one section of its mapping, and identifies sections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from app.sync.desired import DesiredRecord
 
 
 def under_rules(inputs: PlanInputs, rules: Rules, report: PlanReport) -> PlanInputs:
-    """The inputs under other rules: with the owner and the main attendee whom these name."""
+    """Return the inputs under other rules, with the owner and the main attendee of these rules."""
     people = inputs.booking.attendees
     inputs = replace(inputs, rules=rules, main_attendee=people[0] if people else NOBODY)
     return replace(inputs, owner_id=owner_of(inputs, report), main_attendee=main_attendee(inputs))
@@ -33,9 +33,9 @@ def make_by_section(
     overflow: dict[str, str],
     current_key: str = "",
 ) -> list[DesiredRecord]:
-    """The booking's deal, case or meetings, as the section says.
+    """Return the booking's deal, case or meetings by the section.
 
-    `current_key`: our key for the one of the meetings that are there which is the one to come.
+    `current_key`: our key for the existing meeting that is still to come.
     """
     if isinstance(section, MeetingRules):
         return meeting_records(inputs, report, section, links, overflow, current_key)
@@ -50,18 +50,18 @@ def make_by_section(
 
 
 def makes_records(section: RecordRules) -> bool:
-    """Whether a section makes any record: `per: none` of a deal makes none."""
+    """Whether a section creates records: a deal with `per: none` does not."""
     return not isinstance(section, DealRules) or section.per != "none"
 
 
 def mark_of(section: RecordRules) -> str:
-    """A mark that tells a section from others, also once its fields change or others precede it."""
+    """Return a mark that identifies a section, even after its fields change or others precede it."""
     marked = section.model_dump_json(include={"when", "per", "pipeline"})
     return hashlib.sha256(marked.encode()).hexdigest()[:16]
 
 
 def section_by_mark(sections: Sequence[RecordRules], mark: str) -> RecordRules | None:
-    """The section of that mark; an only section is it whatever its mark, unless it makes nothing."""
+    """Return the section with that mark; a single section always counts, unless it creates nothing."""
     if len(sections) == 1:
         return sections[0] if makes_records(sections[0]) else None
     return next((section for section in sections if mark_of(section) == mark), None)
@@ -70,7 +70,7 @@ def section_by_mark(sections: Sequence[RecordRules], mark: str) -> RecordRules |
 def only_section(
     every: Iterable[Rules], name: ObjectName
 ) -> tuple[Rules | None, RecordRules | None]:
-    """The one section that a file has for an object, and the first rules with it; None for several."""
+    """Return the only section of a file for an object, with its first rules; None for several."""
     found: list[tuple[Rules, RecordRules]] = []
     for rules in every:
         for section in rules.sections(name):

@@ -1,7 +1,7 @@
-"""Says what a slip in the YAML of a mapping file was, and how it is written right.
+"""Explains a mistake in the YAML of a mapping file, and shows the right form.
 
-The parser alone decides what is YAML: from its words, and the line that it stumbled over, the
-likeliest slip is named. Where none fits, the parser's own words are given.
+Only the parser decides what is YAML: its message and the line where it stopped suggest the
+likeliest mistake. If none fits, the parser's own message is used.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from app.mapping.transforms import WITH_ARGUMENT
 _BREAKS = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
 _QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^']|'')*'")
 _CURLY = re.compile(r"(?:^|[\s\[({:,])[“”„‟‘’‚‛«»‹›]")
-"""A curly quote where a quote would begin; within a word it may be a question's own apostrophe."""
+"""A curly quote at the start of a quote; inside a word it may be the question's own apostrophe."""
 _KEY = re.compile(r"\s*(?:- +)*([^\s:{}\[\],\"'#][^:{}\[\],\"'#]{0,80}?)\s*:(?:\s|$)")
 _WIDEST = 1_000
-"""Characters of a line that are looked at: a stranger may send one of any length."""
+"""Most characters of a line that are checked: a stranger may send a line of any length."""
 _LONGEST = 120
-"""Characters that a sentence shows of what is to be written."""
+"""Most characters of a correction that a sentence shows."""
 
 
 @dataclass(frozen=True)
 class Slip:
-    """What is wrong with the YAML of a file: the line (from 1), its key, and a sentence."""
+    """A mistake in the YAML of a file: the line (from 1), its key, and a sentence."""
 
     line: int
     key: str
@@ -38,7 +38,7 @@ class Slip:
 
 @dataclass(frozen=True)
 class _Trouble:
-    """Where the parser gave up, and the lines around; lines count from 0."""
+    """The place where the parser stopped, and the lines around it; lines count from 0."""
 
     lines: list[str]
     problem: str
@@ -46,7 +46,7 @@ class _Trouble:
     at: int
     column: int
     opened: int | None
-    """The line in which what it was reading began."""
+    """The line where the part that the parser was reading began."""
 
     @property
     def line(self) -> str:
@@ -54,7 +54,7 @@ class _Trouble:
 
     @property
     def head(self) -> str:
-        """The line up to where the parser gave up."""
+        """The line up to the place where the parser stopped."""
         return self.line[: self.column]
 
     @property
@@ -63,20 +63,20 @@ class _Trouble:
 
     @property
     def bare(self) -> str:
-        """The line without what stands in straight quotes."""
+        """The line without texts in straight quotes."""
         return _QUOTED.sub("''", self.line)
 
     def text_of(self, number: int) -> str:
         return self.lines[number][:_WIDEST] if 0 <= number < len(self.lines) else ""
 
     def before(self) -> int | None:
-        """The nearest line above that says something."""
+        """Return the nearest line above that is neither empty nor a comment."""
         above = range(self.at - 1, -1, -1)
         return next((n for n in above if self.lines[n].split("#")[0].strip()), None)
 
 
 def slip_of(text: str, error: MarkedYAMLError) -> Slip:
-    """What a parser's error is about, in words for whoever wrote the file."""
+    """Explain a parser's error in words for the person who wrote the file."""
     mark = error.problem_mark or error.context_mark
     opened = error.context_mark
     trouble = _Trouble(
@@ -168,7 +168,7 @@ def _in_braces(trouble: _Trouble) -> _Found:
 
 
 def _bracket(trouble: _Trouble) -> str:
-    """A list that begins within a value: what stands in brackets wants quotes around all of it."""
+    """Return the correction for a list inside a value: quotes around the whole of it."""
     name = re.search(r"[\w.]*$", trouble.head)
     start = name.start() if name else trouble.column
     value = re.match(r".*?(?:[\"']\]|\])", trouble.line[start:])
@@ -177,14 +177,14 @@ def _bracket(trouble: _Trouble) -> str:
 
 
 def _colon(value: str) -> str:
-    """A value with a colon and a blank in it, which YAML takes for a key."""
+    """Return the correction for a value with a colon and a blank, which YAML reads as a key."""
     root, _, label = value.strip().partition(".")
     right = in_quotes(asking(root, label) if root in NAMED_ROOTS and label else value.strip())
     return f"a colon and a blank end a key; a value that has them needs quotes: {_short(right)}"
 
 
 def _not_here(trouble: _Trouble) -> _Found:
-    """A key where none may stand: a colon in a value, or a line that is indented too deep."""
+    """Find a key where none is allowed: a colon in a value, or a line that is indented too far."""
     if not trouble.problem.startswith("mapping values are not allowed"):
         return None
     parts = re.match(r"\s*(?:- +)*[^\s:][^:]*:\s+(\S.*)", trouble.line)
@@ -247,4 +247,4 @@ _LOOKS: tuple[Callable[[_Trouble], _Found], ...] = (
     _tab, _odd_start, _twice, _open_quote, _nested_transform, _curly, _template, _in_braces,
     _not_here, _indent, _no_colon,
 )  # fmt: skip
-"""The slips in the order in which they are looked for: the surest first."""
+"""The mistakes in the order of the checks: the surest first."""

@@ -1,4 +1,4 @@
-"""The text that stands in the meeting's body: everything a sales person needs, nothing cut."""
+"""The text in the meeting's body: all that a sales person needs, without cuts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.mapping.unreadable import unread
 
 
 def summarise(booking: Booking, overflow: Mapping[str, str]) -> str:
-    """Describe a booking in plain text; `overflow` are texts that were too long for their field."""
+    """Describe a booking in plain text; `overflow`: texts that were too long for their field."""
     lines = [when_line(booking)]
     if booking.cancelled:
         lines.append(_cancelled_line(booking))
@@ -37,7 +37,7 @@ def summarise(booking: Booking, overflow: Mapping[str, str]) -> str:
 
 
 def list_answers(answers: Mapping[str, str | list[str]]) -> str | None:
-    """Questions and answers, one a line; None where there are none."""
+    """Return questions and answers, one on each line; None if there are none."""
     lines = [
         f"{label}: {', '.join(text) if isinstance(text, list) else text}"
         for label, text in answers.items()
@@ -46,7 +46,7 @@ def list_answers(answers: Mapping[str, str | list[str]]) -> str | None:
 
 
 def when_line(booking: Booking) -> str:
-    """Day, time, zone and length, as the attendee's clock shows them."""
+    """Return day, time, zone and length, by the attendee's clock."""
     start, end = local(booking.start, booking.timezone), local(booking.end, booking.timezone)
     day, until = start.strftime("%Y-%m-%d"), end.strftime("%H:%M")
     if end.date() != start.date():

@@ -1,4 +1,4 @@
-"""Templates in mapping files: Jinja2 cut down to what text needs, bounded in time and size."""
+"""Templates in mapping files: Jinja2 reduced to text functions, with limits on time and size."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from app.mapping.paths import FIXED_ROOTS, ROOTS, check_path, plain_label
 from app.mapping.transforms import ZONES, check_form
 
 MAX_SOURCE = 4_000
-"""Characters that a template may have itself."""
+"""Most characters of a template itself."""
 MAX_RESULT = 100_000
-"""Characters that a rendered template may have, and every text on the way there."""
+"""Most characters of a rendered template, and of every text while it is rendered."""
 MAX_WORK = 2_000_000
-"""Characters that may go through filters, sums and methods until a template is rendered."""
+"""Most characters that filters, sums and methods may process for one rendering."""
 TURN = 200
-"""What each part of a loop's body counts as, at every turn: no more than 10,000 parts in all."""
+"""The cost of each part of a loop's body, on every turn: at most 10,000 parts in all."""
 MAX_ITEMS = 5_000
-"""Entries of a list."""
+"""Most entries of a list."""
 ITEM = 20
-"""What an entry of a list counts as, in characters."""
+"""The cost of an entry of a list, in characters."""
 MAX_NUMBER = 10**15
 _PLAIN_FILTERS = (
     "abs", "capitalize", "default", "d", "escape", "e", "first", "float", "last", "length",
@@ -45,7 +45,7 @@ _PLAIN_TESTS = (
     "!=", "ne", ">", "gt", "greaterthan", "ge", ">=", "<", "lt", "lessthan", "<=", "le",
 )  # fmt: skip
 _ONE_BY_ONE = tuple(FILTERS[name] for name in ("list", "sort", "unique"))
-"""Filters that look at every character of a text for itself."""
+"""Filters that treat every character of a text as an entry."""
 _METHODS = {
     str: {"lower", "upper", "title", "strip", "startswith", "endswith", "split", "capitalize"},
     dict: {"get", "items", "keys", "values"},
@@ -58,13 +58,13 @@ _ALLOWED = (
     nodes.Slice, nodes.Concat, nodes.Add, nodes.Sub, nodes.Mul, nodes.Div, nodes.FloorDiv,
     nodes.Mod, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos, nodes.Compare, nodes.Operand,
 )  # fmt: skip
-"""What a template may be made of; whatever else Jinja2 has or will have is refused."""
+"""The allowed parts of a template; any other part of Jinja2, now or later, is refused."""
 _FAILURES = (
     TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError,
     RecursionError,
 )  # fmt: skip
 _left: ContextVar[list[int]] = ContextVar("_left")
-"""What the rendering that is under way may still spend."""
+"""The work that the present rendering may still do."""
 
 
 def _spend(cost: int) -> None:
@@ -89,7 +89,7 @@ def _bounded(value: Any) -> Any:
 
 
 def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter, test or method that pays for what goes in and gives no more than is allowed."""
+    """Return a filter, test or method that counts its input as work and limits its result."""
 
     each = ITEM if function in _ONE_BY_ONE else 1
 
@@ -103,7 +103,7 @@ def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _text(value: Any) -> str:
-    """A value as people read it; what is no value of a booking is refused."""
+    """Return a value as people read it; refuse objects that are no values of a booking."""
     if value is None or isinstance(value, Undefined):
         return str(value or "")
     if isinstance(value, bool):
@@ -144,7 +144,7 @@ def _truncate(value: Any, limit: int = 255) -> str:
 
 
 def _int(value: Any, default: int = 0) -> int:
-    # Long texts of digits take long to read.
+    # Long texts of digits take long to convert.
     return int(FILTERS["int"](value, default)) if len(str(value)) <= 40 else default
 
 
@@ -165,7 +165,7 @@ def _divides(by: int | None = None) -> Callable[..., bool]:
 
 def _moment(form: str) -> Callable[..., str]:
     def show(value: Any, zone: str = "UTC", form: str = form) -> str:
-        """A time on the clock of a zone, as `Europe/Berlin`; the form as strftime takes it."""
+        """Return a time on the clock of a zone such as `Europe/Berlin`; the form is for strftime."""
         if not isinstance(value, datetime):
             return ""
         if len(form) > 50:
@@ -179,14 +179,14 @@ def _moment(form: str) -> Callable[..., str]:
 
 
 def _paced(value: Any, weight: int) -> Iterator[Any]:
-    """What a loop goes through, each turn paid for."""
+    """Give the items of a loop, and count each turn as work."""
     for item in value:
         _spend(weight * TURN)
         yield item
 
 
 class _Generator(CodeGenerator):
-    """Compiles `~` into a call that keeps texts bounded: doubling a text 40 times is a bomb."""
+    """Compiles `~` into a call that limits texts: doubling a text 40 times would fill the memory."""
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
         self.write("environment.concat_bounded((")
@@ -197,14 +197,14 @@ class _Generator(CodeGenerator):
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """Nothing but the listed filters and methods; no way to Python, to files or to endless work."""
+    """Allows only the listed filters and methods: no Python, no files and no endless work."""
 
     code_generator_class = _Generator
     intercepted_binops = frozenset({"+", "*", "%", "//", "/", "-"})
     concat_bounded = staticmethod(_concat)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Sums of texts and of small numbers; everything else that grows is refused."""
+        """Add texts and small numbers; refuse all other operations that can grow."""
         if operator == "+" and isinstance(left, str) and isinstance(right, str):
             return _concat((left, right))
         for side in (left, right):
@@ -215,13 +215,13 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """What is in a table; a question may have the name of one of Python's own methods."""
+        """Return an entry of a table; a question may have the name of one of Python's own methods."""
         if isinstance(obj, dict) and attribute not in _METHODS[dict]:
             return self.getitem(obj, attribute)
         return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """What is in a table, a list or a text; never an attribute."""
+        """Return an entry of a table, a list or a text; never an attribute."""
         try:
             return obj[argument]
         except (TypeError, LookupError):
@@ -230,25 +230,25 @@ class _Environment(ImmutableSandboxedEnvironment):
             return self.undefined(obj=obj, name=argument)
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
-        """Refuse at once: what is forbidden is not just empty."""
+        """Refuse at once: a forbidden attribute is not the same as an empty one."""
         raise SecurityError(f"{attribute!r} of a {type(obj).__name__} is not for templates")
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Only data, a few methods of texts and tables, and where a loop is."""
+        """Allow only data, a few methods of texts and tables, and the position in a loop."""
         if isinstance(obj, LoopContext):
             return attr in _LOOP
         return any(isinstance(obj, kind) and attr in names for kind, names in _METHODS.items())
 
     def wrap_str_format(self, value: Any) -> None:
-        """No way to `"{}".format`: it reaches into objects, and widths make it a bomb."""
+        """Block `"{}".format`: it reaches into objects, and its widths can fill the memory."""
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call one of the listed methods, paid for."""
+        """Call one of the listed methods, and count it as work."""
         owner, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
         if not __self.is_safe_attribute(owner, name, __obj):
             raise SecurityError("nothing can be called but the methods of texts and tables")
         _spend(_size(owner))
-        # Jinja2 gives these to every call inside a loop.
+        # Jinja2 passes these to every call inside a loop.
         own = {key: kwargs[key] for key in kwargs if key not in ("_loop_vars", "_block_vars")}
         return _counted(__obj)(*args, **own)
 
@@ -261,7 +261,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 @pass_context
 def _finalize(_: Any, value: Any) -> str:
-    # Taking the context keeps Jinja2 from working constants out when a template is loaded.
+    # With the context as an argument, Jinja2 does not compute constants when it loads a template.
     return _text(value)
 
 
@@ -297,7 +297,7 @@ def _compile(source: str) -> Template:
 
 
 def check_template(source: str) -> str:
-    """Give the source back; raise ValueError where it does not compile or reaches too far."""
+    """Return the source; raise ValueError if it does not compile or uses forbidden parts."""
     if len(source) > MAX_SOURCE:
         raise ValueError(f"a template has at most {MAX_SOURCE} characters")
     try:
@@ -312,7 +312,7 @@ def check_template(source: str) -> str:
 
 
 def _instead(source: str) -> str:
-    """What was likely meant where a template does not compile, as the end of a sentence."""
+    """Return a guess at what a template that does not compile means, as the end of a sentence."""
     if re.search("[“”„‟‘’‚«»]", source):
         return "; curly quotes are none here: write straight ones, ' or \""
     asked = re.search(r"answers\.([^|}]+)", source)
@@ -322,7 +322,7 @@ def _instead(source: str) -> str:
 
 
 def _check_form(node: nodes.Filter) -> None:
-    """Zone and form of a date, where the template says them outright."""
+    """Check zone and form of a date if the template has them as constants."""
     given = dict(zip(("zone", "form"), node.args, strict=False))
     given |= {str(named.key): named.value for named in node.kwargs}
     zone, form = given.get("zone"), given.get("form")
@@ -336,7 +336,7 @@ def _check_form(node: nodes.Filter) -> None:
 
 
 def _check_parts(tree: nodes.Template) -> None:
-    """Raise ValueError for what a template may not be made of, and for names that are not there."""
+    """Raise ValueError for forbidden parts of a template, and for unknown names."""
     for node in tree.find_all(nodes.Node):
         if not isinstance(node, _ALLOWED):
             raise ValueError(f"a template has no {type(node).__name__.lower()}")
@@ -369,7 +369,7 @@ def _loops(node: nodes.Node) -> list[nodes.Node]:
 
 
 def _members(tree: nodes.Template) -> Iterator[tuple[str, str]]:
-    """What is asked for by name: (`answers`, `Q`) for answers.Q, answers["Q"], answers.get("Q")."""
+    """Give each name that is read: (`answers`, `Q`) for answers.Q, answers["Q"], answers.get("Q")."""
     asked: list[tuple[nodes.Node, Any]] = []
     for attribute in tree.find_all(nodes.Getattr):
         asked.append((attribute.node, attribute.attr))
@@ -386,7 +386,7 @@ def _members(tree: nodes.Template) -> Iterator[tuple[str, str]]:
 
 @lru_cache(maxsize=512)
 def names_in(source: str) -> frozenset[str]:
-    """The roots that a template reads from (`attendee`, `person`), and `answers:<label>`."""
+    """Return the roots that a template reads from (`attendee`, `person`), and `answers:<label>`."""
     tree = _environment.parse(source)
     found = {node.name for node in tree.find_all(nodes.Name) if node.ctx == "load"}
     asked = [label for root, label in _members(tree) if root == "answers"]
@@ -395,7 +395,7 @@ def names_in(source: str) -> frozenset[str]:
 
 @lru_cache(maxsize=512)
 def questions_in(source: str) -> frozenset[str]:
-    """The questions that a template asks for, as they are written there."""
+    """Return the questions in a template, as they are written there."""
     asked = {label for root, label in _members(_environment.parse(source)) if root == "answers"}
     return frozenset(asked - _METHODS[dict])
 
@@ -403,7 +403,7 @@ def questions_in(source: str) -> frozenset[str]:
 def render(source: str, context: Mapping[str, Any]) -> str:
     """Render a checked template. Text in braces inside the data stays text.
 
-    Raises ValueError where the template reaches for something forbidden or grows too long.
+    Raises ValueError if the template uses forbidden parts or grows too long.
     """
     parts, size = [], 0
     token = _left.set([MAX_WORK])

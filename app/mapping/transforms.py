@@ -16,21 +16,21 @@ from app.domain.values import time_text
 
 Transform = Callable[[Any, Any], Any]
 MOST_DIGITS = 25
-"""Characters of a number, separators included; more are an account number or a joke."""
+"""Most characters of a number, including separators; a longer text is not an amount."""
 MAX_NUMBER = 1e18
 MOST_DAYS = 36_500
 _YES = {"true", "yes", "ja", "1", "on", "oui", "si", "sí"}
 _NO = {"false", "no", "nein", "0", "off", "non"}
 HERE = "booking"
-"""What `tz` takes in place of a zone: the one in which the attendee booked."""
+"""The value of `tz` that means the time zone in which the attendee booked."""
 ZONES = available_timezones()
 _PLAIN_VALUES = (str, int, float, bool, list)
 
 
 def read_moment(text: str) -> datetime:
-    """Read a time as ISO 8601 or a day as 15.1.2027, in UTC where it says no zone.
+    """Read a time as ISO 8601 or a day as 15.1.2027, in UTC if it has no zone.
 
-    Raises ValueError. Slashes stay out: nobody can tell 1/2/2027 from 2/1/2027.
+    Raises ValueError. Slashes are not accepted: 1/2/2027 and 2/1/2027 are ambiguous.
     """
     day = re.fullmatch(r"(\d{1,2})\.\s?(\d{1,2})\.\s?(\d{4})", text.strip())
     if day:
@@ -59,8 +59,8 @@ _CURRENCY = re.compile(r"(?i)[\s'’€$£]|(?<![a-z])(?:eur|euros?|usd|chf|gbp)
 def read_number(value: Any) -> float | int:
     """Read a number as people type it: 1.234,50 €, 1,234.50, 25.000. Raises ValueError.
 
-    One separator before three digits parts thousands, anything else before the last digits is the
-    decimal sign.
+    A single separator before three digits separates thousands; any other separator before the last
+    digits is the decimal sign.
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if not abs(value) < MAX_NUMBER:
@@ -82,7 +82,7 @@ def read_number(value: Any) -> float | int:
 
 
 def read_flag(value: Any) -> bool | None:
-    """Yes or no as people say it; None for what is neither."""
+    """Read yes or no in people's words; None for any other value."""
     if isinstance(value, bool):
         return value
     text = str(value).strip().casefold()
@@ -97,7 +97,7 @@ def _hours_minutes(value: Any, _: Any) -> str:
 
 
 def _each(function: Transform) -> Transform:
-    """Several choices are changed one by one."""
+    """Apply a transform to each of several choices."""
 
     def call(value: Any, argument: Any) -> Any:
         if not isinstance(value, list):
@@ -128,7 +128,7 @@ def _strip_html(value: Any, _: Any) -> str | None:
 
 
 def _without(text: str, tag: str) -> str:
-    """Drop an element with what is in it; in one pass, since strangers write what stands here."""
+    """Remove an element and its content, in one pass, since strangers write this text."""
     opening, closing = re.compile(rf"(?i)<{tag}\b"), re.compile(rf"(?i)</{tag}\s*>")
     kept, at = [], 0
     while (start := opening.search(text, at)) and (end := closing.search(text, start.end())):
@@ -168,7 +168,7 @@ def _in_zone(value: Any, zone: Any) -> datetime:
 
 
 def _time_of_day(value: Any, _: Any) -> str:
-    """HH:MM, of a moment or of what somebody typed as a time of day."""
+    """Return HH:MM of a time, or of a time of day that somebody typed."""
     typed = time_text(value) if isinstance(value, str) else None
     return typed or _moment(value).strftime("%H:%M")
 
@@ -192,8 +192,8 @@ PLAIN: dict[str, Transform] = {
     "strip_html": _each(_strip_html),
     "json": _json,
 }
-"""Transforms without an argument; dates and times are in UTC unless `tz` came before, and a phone
-number without a country is one of the country in which the attendee booked."""
+"""Transforms without an argument. Dates and times are in UTC unless `tz` came before; a phone
+number without a country code belongs to the country in which the attendee booked."""
 WITH_ARGUMENT: dict[str, tuple[type | tuple[type, ...], Transform]] = {
     "truncate": (int, _each(lambda value, limit: cut(str(value), limit))),
     "add_days": (int, lambda value, days: _moment(value) + timedelta(days=days)),
@@ -205,11 +205,11 @@ WITH_ARGUMENT: dict[str, tuple[type | tuple[type, ...], Transform]] = {
     "datetime": (str, _shown),
     "join": (str, _joined),
 }
-"""Transforms that take one, as `{truncate: 500}`."""
+"""Transforms with an argument, as in `{truncate: 500}`."""
 
 
 def check_transform(spec: Any) -> None:
-    """Raise ValueError in words where a transform does not exist or its argument does not fit."""
+    """Raise ValueError with a message if a transform does not exist or its argument does not fit."""
     if isinstance(spec, str) and spec in PLAIN:
         return
     if isinstance(spec, Mapping) and len(spec) == 1:
@@ -240,11 +240,11 @@ def check_transform(spec: Any) -> None:
 
 
 _SIGNS = {"y": "Y", "j": "Y", "d": "d", "t": "d", "h": "H", "s": "S"}
-"""A letter of DD.MM.YYYY, HH:mm:ss and the like -> what strftime has for it."""
+"""A letter of DD.MM.YYYY, HH:mm:ss and the like -> the letter of strftime."""
 
 
 def check_form(form: str) -> str:
-    """Give the form of a date back; raise ValueError where strftime would write its very letters."""
+    """Return the form of a date; raise ValueError if strftime would print its letters unchanged."""
     if "%" in form:
         return form
     right = "%d.%m.%Y"
@@ -254,7 +254,7 @@ def check_form(form: str) -> str:
 
 
 def _sign() -> Callable[[re.Match[str]], str]:
-    """What stands for a run of one letter; an m after hours is minutes."""
+    """Return a function that replaces a run of one letter; an m after hours means minutes."""
     before = ""
 
     def sign(run: re.Match[str]) -> str:
@@ -281,9 +281,9 @@ def _fits(argument: Any, kind: type | tuple[type, ...]) -> bool:
 
 
 def apply_transforms(value: Any, specs: tuple[Any, ...], zone: str = "UTC") -> Any:
-    """Apply checked transforms in order. Nothing stays nothing, unless `default` says otherwise.
+    """Apply checked transforms in order. An empty value stays empty, unless `default` replaces it.
 
-    `zone` is what `{tz: booking}` means. Raises ValueError where a value does not fit a transform.
+    `zone` is the meaning of `{tz: booking}`. Raises ValueError if a value does not fit a transform.
     """
     for spec in specs:
         name, argument = (spec, None) if isinstance(spec, str) else next(iter(spec.items()))

@@ -1,4 +1,4 @@
-"""Names what an attendee typed and nobody could read: in the meeting's text and on the booking's page."""
+"""Names typed values that could not be read, for the meeting's text and the booking's page."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from app.domain.booking import Attendee, Booking
 from app.domain.text import cut
 
 SHOWN = 80
-"""Units of what was typed that a note shows; the meeting's text has all that is kept."""
+"""Most units of a typed text that a note shows; the meeting's text has all that is kept."""
 MOST_NAMED = 10
-"""Attendees that the notes of a booking name; how many more there are is told."""
+"""Most attendees that the notes of a booking name; a sentence gives the number of the others."""
 
 
 def unread(person: Attendee) -> list[tuple[str, str]]:
-    """What of a person could not be read: `e-mail`, `phone` or `time zone`, with what was typed."""
+    """Return a person's unreadable values: `e-mail`, `phone` or `time zone`, with the typed text."""
     read = (
         ("e-mail", person.email, person.email_as_given),
         ("phone", person.phone, person.phone_as_given),
@@ -22,7 +22,7 @@ def unread(person: Attendee) -> list[tuple[str, str]]:
 
 
 def unreadable_notes(booking: Booking) -> list[str]:
-    """A sentence for each attendee of whom something could not be read, with what was typed."""
+    """Return a sentence for each attendee with an unreadable value, with the typed text."""
     people = [p for p in (*booking.attendees, *booking.companions) if unread(p)]
     notes = [_note(person) for person in people[:MOST_NAMED]]
     more = len(people) - MOST_NAMED

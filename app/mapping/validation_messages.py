@@ -1,4 +1,4 @@
-"""Says in words what pydantic found wrong with a mapping file: one sentence a place."""
+"""Explains pydantic's errors in a mapping file: one sentence for each place."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _SHAPES = {
     "model_type": "keys and values", "model_attributes_type": "keys and values",
     "tuple_type": "a list", "list_type": "a list", "none_required": "nothing",
 }  # fmt: skip
-"""pydantic's name of an error -> what it wanted."""
+"""pydantic's name of an error -> the value that it expects."""
 _BRACES = "{{"
-"""Begins a template; without quotes around it YAML reads a table."""
+"""The start of a template; without quotes around it, YAML reads a table."""
 _CHOICES = ("literal_error", "enum")
 
 
 def explain(error: ValidationError, plain: Any) -> list[tuple[Location, str]]:
-    """Every place at fault with a sentence; `plain` is the document that was looked at.
+    """Return every wrong place with a sentence; `plain` is the document that was validated.
 
-    Where several forms may stand, pydantic complains once for each of them: here only the form
-    that was meant counts.
+    If a place allows several forms, pydantic reports one error for each form: only the form that
+    was meant counts here.
     """
     by_place: dict[Location, list[ErrorDetails]] = {}
     for item in error.errors():
@@ -59,7 +59,7 @@ def explain(error: ValidationError, plain: Any) -> list[tuple[Location, str]]:
 def _sentences(place: Location, items: list[ErrorDetails], meant: bool) -> Iterator[str]:
     shapes = [_SHAPES[item["type"]] for item in items if item["type"] in _SHAPES]
     texts = [item["ctx"]["expected"] for item in items if item["type"] in _CHOICES]
-    # pydantic lists texts in quotes, members of an enumeration with their names around them.
+    # pydantic lists texts in quotes, and members of an enumeration with their names around them.
     choices = list(dict.fromkeys(re.findall(r"'([^']*)'", " ".join(texts)) or texts))
     for item in items:
         if item["type"] not in _SHAPES and item["type"] not in _CHOICES:
@@ -100,7 +100,7 @@ def _words(place: Location, item: ErrorDetails) -> str:
 
 
 def _not_known(place: Location, item: ErrorDetails) -> str:
-    """A key that is none here: a field that stands outside `fields`, a transform outside `as`, …"""
+    """Explain an unknown key: a field outside `fields`, a transform outside `as`, …"""
     key = str(item["loc"][-1])
     if key.startswith(_BRACES):
         return f"a template needs quotes: {{template: {in_quotes(key, True)}}}"
@@ -121,21 +121,21 @@ def _not_known(place: Location, item: ErrorDetails) -> str:
 
 
 def _is_source(value: object) -> bool:
-    """Whether a value looks like where a field comes from."""
+    """Whether a value looks like the source of a field."""
     if isinstance(value, MappingType):
         return bool(SOURCE_KEYS & set(value))
     return isinstance(value, str) and (value in FIXED or answer_label(value) is not None)
 
 
 def key_text(key: object) -> str:
-    """A key as it is named: braces without quotes are a key to YAML, `{{ attendee.email }}`."""
+    """Return a key's name: braces without quotes are a key in YAML, `{{ attendee.email }}`."""
     if isinstance(key, MappingType):
         return f"{_BRACES} {', '.join(map(str, key))} }}}}"
     return str(key)
 
 
 def in_document(document: Any, location: Location) -> Location:
-    """A place as pydantic names it, without what stands in the model alone: unions, single deals."""
+    """Return a place from pydantic without parts that are only in the model: unions, single deals."""
     look_at_the_clock()
     node, kept = document, []
     for part in location:

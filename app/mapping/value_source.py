@@ -1,4 +1,4 @@
-"""Where a mapping file takes one value from: the keys of a source, of a field and of a record's key."""
+"""The source of a value in a mapping file: the keys of a source, of a field and of a record's key."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FieldRule = Literal[
     WriteRule.APPEND, WriteRule.UNTOUCHED,
 ]  # fmt: skip
 PART = "part"
-"""In a generated schema: here belongs one of the parts that json_schema.py writes by hand."""
+"""Marks the place of a part in a generated schema that json_schema.py writes by hand."""
 Path = Annotated[str, WithJsonSchema({PART: "Path"})]
 Transforms = Annotated[tuple[Any, ...], WithJsonSchema({PART: "Transforms"})]
 When = Annotated[
@@ -36,7 +36,7 @@ When = Annotated[
     WithJsonSchema({PART: "Condition"}),
 ]
 STRICT = ConfigDict(extra="forbid", frozen=True)
-"""Of each part of a mapping file: unknown keys are refused, and nothing is changed later."""
+"""For each part of a mapping file: unknown keys are refused, and values cannot be changed later."""
 
 
 class Strict(BaseModel):
@@ -46,7 +46,7 @@ class Strict(BaseModel):
 _SOURCES = {"path": "from"} | {
     name: name for name in ("value", "template", "first_of", "summary", "answers")
 }
-"""Where a value may come from -> the key for it."""
+"""The possible source of a value -> the key for it."""
 SOURCE_KEYS = frozenset(_SOURCES.values())
 
 
@@ -126,17 +126,17 @@ class ValueSource(Strict):
 
     @property
     def late(self) -> bool:
-        """Whether it tells of other fields, and so comes after them."""
+        """Whether it repeats other fields, so that it is evaluated after them."""
         return self.summary is not None or self.answers is not None
 
     @property
     def personal(self) -> bool:
-        """Whether it sums up all bookings of a person."""
+        """Whether it summarises all bookings of a person."""
         return "person" in self._roots
 
     @property
     def purely_personal(self) -> bool:
-        """Whether it tells of nothing else than all bookings of a person."""
+        """Whether it depends only on the bookings of a person."""
         return self._roots == {"person"} and not self.when
 
     @property
@@ -145,7 +145,7 @@ class ValueSource(Strict):
         return roots | (names_in(self.template) if self.template else frozenset())
 
     def labels(self) -> Iterator[str]:
-        """The questions whose answers it takes."""
+        """Give the questions whose answers it uses."""
         for path in self.paths:
             label = answer_label(path)
             if label:
@@ -156,8 +156,8 @@ class ValueSource(Strict):
 
     @property
     def needs_answers(self) -> bool:
-        """Whether it is worth asking meetergo for answers that a webhook lacks."""
-        # The sum of a booking names the answers too.
+        """Whether it is worth reading answers from meetergo that a webhook lacks."""
+        # The summary of a booking contains the answers too.
         asked = any(True for _ in self.labels()) or self.late
         return asked or any(answer_label(path) for path in paths_of(self.when))
 

@@ -10,7 +10,7 @@ from app.sync.values import tidy
 def in_words(
     name: ObjectName, field: str, value: FieldValue, shape: CrmShape, directory: Directory
 ) -> FieldValue:
-    """What people see of a value in a field of an object; the value itself where it has no label."""
+    """Return a field's value in the words that people see; the value itself if it has no label."""
     if value is None or value in ("", []):
         return value
     labels = _labels(name, field, shape, directory)
@@ -22,7 +22,7 @@ def in_words(
 
 
 def _labels(name: ObjectName, field: str, shape: CrmShape, directory: Directory) -> dict[str, str]:
-    """What is written -> what people see."""
+    """Return the written value -> the label that people see."""
     if name is ObjectName.DEAL and field == shape.stage_field:
         return {s.id: s.label for pipeline in directory.pipelines for s in pipeline.stages}
     if name is ObjectName.DEAL and field == shape.pipeline_field:

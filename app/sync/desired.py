@@ -1,4 +1,4 @@
-"""The records that a booking calls for, whatever the CRM holds now."""
+"""The records that a booking calls for, independent of what the CRM holds now."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ class WriteRule(StrEnum):
     """When a field may be overwritten."""
 
     ALWAYS = "always"
-    """Whenever the booking's value changes, also by nothing."""
+    """Write if the booking's value changes, even if the new value is empty."""
     NEVER_BLANK = "never_blank"
-    """Like always, but an empty value wipes nothing."""
+    """Like always, but an empty value does not clear the field."""
     ON_CREATE = "on_create"
-    """Only into a record that is being made."""
+    """Write only when the record is created."""
     IF_EMPTY = "if_empty"
-    """Only where nothing stands in the CRM."""
+    """Write only if the field is empty in the CRM."""
     APPEND = "append"
-    """Added to what stands there, unless it stands there already."""
+    """Add the value to the field's content, unless the content has it already."""
     UNTOUCHED = "untouched"
-    """Only while what stands there is what this service wrote: a person's choice stays."""
+    """Write only if the field still holds what this service wrote: a person's choice stays."""
     FORWARD = "forward"
-    """A stage: only to a later one of the same pipeline, and never out of a closed one."""
+    """For a stage: write only a later stage of the same pipeline, and never move a closed deal."""
 
 
 READING = frozenset({WriteRule.IF_EMPTY, WriteRule.APPEND, WriteRule.UNTOUCHED, WriteRule.FORWARD})
-"""The rules for which the CRM's present value has to be read first."""
+"""The rules that need the CRM's present value to be read first."""
 
 
 @dataclass(frozen=True)
 class DesiredRecord:
-    """A record as the booking calls for it, whatever the CRM holds now."""
+    """A record as the booking calls for it, independent of what the CRM holds now."""
 
     ref: Ref
     fields: Fields
@@ -45,45 +45,46 @@ class DesiredRecord:
     links: tuple[Ref, ...] = ()
     match: Match = field(default_factory=Match)
     atomic_fields: frozenset[str] = frozenset()
-    """Fields that are written as one, so that two people's names never mix."""
+    """Fields that are written together, so that two people's names never mix."""
     person_summary_fields: frozenset[str] = frozenset()
-    """Fields that tell of all bookings of a person, so that no booking is too old to write them."""
+    """Fields that summarise all bookings of a person: no booking is too old to write them."""
     delete: bool = False
-    """The record is to be taken out of the CRM."""
+    """The record is to be deleted from the CRM."""
     cancelled: bool = False
-    """Its booking was cancelled."""
+    """The record's booking was cancelled."""
     not_ours: bool = False
-    """A deal or case that may be others': it keeps its owner, its links and what is filled."""
+    """A deal or case that others may own: its owner, its links and its filled fields stay."""
     inbox: bool = False
-    """A deal that is made as a lead of the CRM's inbox, until a person converts it into a deal."""
+    """A deal that is created as a lead of the CRM's inbox, until a person converts it to a deal."""
     fill_only: bool = False
-    """It says what stands in a record that is there, and is no reason to make, find or judge one."""
+    """Only fills fields of an existing record; no record is created, searched or judged for it."""
     with_company: bool = False
-    """Of a person: deal and meeting hang on the company that the person belongs to in the CRM."""
+    """For a person: deal and meeting are linked to the person's company in the CRM."""
     links_to_drop: frozenset[Ref] | None = None
-    """Only kept current: it keeps the links that it has but these. None: it has those of `links`."""
+    """Only for a record that is kept current: it keeps its links except these. None: it has exactly
+    the links in `links`."""
     person: str = ""
-    """Contact and lead of one attendee carry the same: only one of the two is wanted."""
+    """Contact and lead of one attendee have the same value here: only one of the two is kept."""
 
 
 @dataclass(frozen=True)
 class DesiredBooking:
-    """Every record that one booking calls for, and which state of it that is."""
+    """Every record that one booking calls for, with the version of the booking."""
 
     booking_key: str
     version: datetime
     records: tuple[DesiredRecord, ...] = ()
     skipped: str = ""
-    """Why nothing is wanted of this booking."""
+    """The reason why this booking needs no records."""
     wait_until: datetime | None = None
-    """Nothing is to be done before (UTC)."""
+    """Do nothing before this time (UTC)."""
     recheck_at: datetime | None = None
-    """When to look again although nothing changed: links and summaries ripen (UTC)."""
+    """When to check again although nothing changed: links and summaries depend on time (UTC)."""
     notes: tuple[str, ...] = ()
-    """What a person should know: a field that was left out, and why."""
+    """What a person should know: for example a field that was left out, and why."""
     mapping_section: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
-    """Object -> the rules and which of their sections its record goes by, and our key for it."""
+    """Object -> the rules and the section of them that its record follows, and our key for it."""
     group: str = ""
-    """Bookings with the same may fall on the same deal: one of them a batch."""
+    """Bookings with the same group may share a deal: a batch takes only one of them."""
     problems: Mapping[Ref, CrmError] = field(default_factory=dict, compare=False)
-    """Why a record cannot be made at all, by the mapping and the account's lists; the others can."""
+    """Why the mapping or the account's lists rule out a record; the others can be written."""

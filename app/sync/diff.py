@@ -36,11 +36,11 @@ from app.sync.values import blank, same
 from app.sync.write_rules import FieldRules, is_mixed
 
 ON_ITS_WAY = 60.0
-"""Seconds for which a create whose answer never came may still reach the CRM."""
+"""Seconds for which a create without an answer may still reach the CRM."""
 
 
 Claimed = Callable[[Ref, str], bool]
-"""Whether a record stands for something else already."""
+"""Whether the record with this id already belongs to another ref."""
 
 
 def diff_records(
@@ -53,7 +53,7 @@ def diff_records(
     claimed: Claimed = lambda ref, record_id: False,
     stages: Mapping[Ref, Fingerprints] | None = None,
 ) -> Diff:
-    """The changes that bring a CRM from what ledger and findings say to what is wanted.
+    """Return the changes that bring a CRM from what ledger and lookups show to what is wanted.
 
     `stages`: fingerprints of the stages that this service wrote to a deal for other bookings.
     """
@@ -74,7 +74,7 @@ def diff_records(
         if ref in diff.problems:
             continue
         if change is None:
-            # What is only filled in stays what others are linked to, or no longer.
+            # A record that is only filled in stays a link target while the CRM has it.
             if not diff.wanted[ref].record.fill_only or ref not in ledger:
                 diff.wanted.pop(ref)
                 ids.pop(ref, None)
@@ -95,7 +95,7 @@ def diff_records(
 
 @dataclass
 class ChangeBuilder:
-    """Decides on one record after the other, in write order."""
+    """Builds the change to one record after the other, in write order."""
 
     ledger: LedgerEntries
     shape: CrmShape
@@ -106,15 +106,15 @@ class ChangeBuilder:
     rules: FieldRules
 
     def change(self, ref: Ref) -> Change | None:
-        """What is to be done about a record; None where it is not wanted after all."""
+        """Return the change to a record; None if the record is dropped or has a problem."""
         wanted = self.diff.wanted
-        # What is not wanted after all, or cannot be, is linked to nothing.
+        # Records that are not wanted any more, or cannot be written, are no link targets.
         links = tuple(link for link in wanted[ref].record.links if link in wanted)
         known = self.ledger.get(ref)
         links += self._kept_links(wanted[ref].record, known, links)
         there = self.findings.found.get(ref)
         if known and known.record_id and there and there[0].was == known.record_id:
-            # It is the same under another id: what was written to it stands in it.
+            # It is the same record under another id: its fingerprints still count.
             known = replace(known, record_id=there[0].record_id, lost=False)
         record = self._as_it_stands(replace(wanted[ref].record, links=links), known, there)
         item = replace(wanted[ref], record=record)
@@ -148,9 +148,9 @@ class ChangeBuilder:
     def _as_it_stands(
         self, record: DesiredRecord, known: LedgerEntry | None, there: list[CrmRecord] | None
     ) -> DesiredRecord:
-        """A deal without what it has no place for while it is a lead of the CRM's inbox.
+        """Leave out the fields that a deal cannot have while it is a lead of the CRM's inbox.
 
-        It is written once the lead has become a deal.
+        They are written once the lead has become a deal.
         """
         if there:
             lead = self.shape.is_in_inbox(record.ref.object, there[0].record_id)
@@ -167,10 +167,10 @@ class ChangeBuilder:
     def _is_of_another(
         self, record: DesiredRecord, known: LedgerEntry, there: list[CrmRecord] | None
     ) -> bool:
-        """Whether the CRM only named somebody else's record in the way of this person's.
+        """Whether the ledger's id is another person's record that the CRM only named as a conflict.
 
-        Two people of one name, say, where a rule takes one of a name: neither takes the other's. Where
-        the CRM goes by the address, one person has both addresses.
+        Example: two people have one name and a rule allows each name once; neither takes the
+        other's record. If the address is the CRM's own key, both addresses belong to one person.
         """
         ref, record_id = record.ref, known.record_id
         if not known.unfilled or not record_id or ref.object not in PEOPLE:
@@ -183,7 +183,7 @@ class ChangeBuilder:
     def _kept_links(
         self, record: DesiredRecord, known: LedgerEntry | None, links: tuple[Ref, ...]
     ) -> tuple[Ref, ...]:
-        """The links that a record has which is only kept current, but to those who left."""
+        """Return the links to keep on a record that is only kept current: none to people who left."""
         if record.links_to_drop is None or known is None:
             return ()
         live = (
@@ -222,13 +222,13 @@ class ChangeBuilder:
             links_to_add=links,
             match=record.match,
             maybe_created=known is not None,
-            # What could not be read is not read again because it is in the way.
+            # If the known record causes a conflict, it is not used: it could not be read before.
             not_taken=known.record_id if known else None,
             inbox=record.inbox,
         )
 
     def _unseen(self, known: LedgerEntry | None) -> float:
-        """Seconds for which what a begun record was to hang on may be there although none was found."""
+        """Return the seconds for which a search may miss link targets of an unanswered create."""
         links = links_of_lost_create(known, self.ledger) if known else []
         wanted, waits = self.diff.wanted, self.diff.problems
         missing = [ref for ref in links if not self.findings.found.get(ref)]
@@ -236,13 +236,13 @@ class ChangeBuilder:
         return max((self._lag(ref, match_of(ref), self.ledger[ref]) for ref in missing), default=0)
 
     def _lag(self, ref: Ref, match: Match, known: LedgerEntry | None) -> float:
-        """Seconds for which a record that was begun may be there although the search found none."""
+        """Return the seconds for which a search may miss a record whose create got no answer."""
         if known is None or known.record_id is not None or known.age is None:
             return 0.0
         if is_unique(ref.object, match, self.shape, self.directory):
             return 0.0
         lag = self.shape.lag.get(ref.object, 0.0)
-        # A clock that was set back makes nothing younger than new.
+        # If the clock was set back, the age is negative: the wait is never longer than the lag.
         return min(lag, lag - known.age)
 
     def _delete(
@@ -262,7 +262,7 @@ class ChangeBuilder:
         return Change(record.ref, record_id, {}, {}, match=record.match, delete=True)
 
     def _await_create(self, record: DesiredRecord, known: LedgerEntry | None) -> None:
-        """Look once more for what is to be taken out while its create may still be on its way."""
+        """Retry a delete later while the create of its record may still reach the CRM."""
         if known is None or known.record_id is not None or known.age is None:
             return
         lag = max(self.shape.lag.get(record.ref.object, 0.0), ON_ITS_WAY)
@@ -295,7 +295,7 @@ class ChangeBuilder:
             links_to_add=tuple(
                 ref
                 for ref in record.links
-                # A lead has a place for one person alone, a deal for all of them.
+                # A lead has room for one person only, a deal for all of them.
                 if converted
                 or known.links_in_doubt
                 or ref not in known.links
@@ -309,14 +309,14 @@ class ChangeBuilder:
         )
 
     def _has_new_main(self, record: DesiredRecord, known: LedgerEntry) -> bool:
-        """Whether somebody else comes first than before, or the same under another id."""
+        """Whether another person or company comes first now, or the same one has another id."""
         mains = _mains(record.links)
         if known.links_in_doubt:
             return True
         return mains != _mains(known.links) or any(ref in self.diff.renewed for ref in mains)
 
     def _still_there(self, values: Mapping[str, FieldValue]) -> dict[str, FieldValue]:
-        """What was read, without references to records that are gone: those are nobody's choice."""
+        """Return the values that were read, without ids of replaced records: nobody chose those."""
         known = (self.ledger.get(ref) for ref in self.diff.renewed)
         gone = {line.record_id for line in known if line}
         return {name: value for name, value in values.items() if str(value) not in gone}
@@ -324,7 +324,7 @@ class ChangeBuilder:
     def _recovered_create(
         self, record: DesiredRecord, known: LedgerEntry, found: CrmRecord
     ) -> Change:
-        """A record that this service made and never heard of: it holds an older state of its own."""
+        """Return the change to a record whose create got no answer: it holds an older state."""
         filled = {name: value for name, value in record.fields.items() if not blank(value)}
         cleared = {
             name: value
@@ -377,7 +377,7 @@ class ChangeBuilder:
             on_match={},
             full_fields=_full(record, fields, found.values),
             links_after=record.links,
-            # Where a person belongs is the CRM's own link.
+            # The CRM itself links a person to the company that the person belongs to.
             links_to_add=tuple(
                 ref
                 for ref in record.links
@@ -390,12 +390,12 @@ class ChangeBuilder:
 
 
 def _mains(links: tuple[Ref, ...]) -> list[Ref | None]:
-    """The person and the company that come first: most CRMs have a place for one of each."""
+    """Return the links that come first: most CRMs have room for one person and one company."""
     return [next((ref for ref in links if ref.object is name), None) for name in SHARED]
 
 
 def _full(record: DesiredRecord, fields: Fields, present: Fields) -> dict[str, FieldValue]:
-    """All that a record is to hold, without what a colleague chose instead."""
+    """Return all that a record should hold, without fields that a colleague filled differently."""
     full = {}
     for name, wanted in record.fields.items():
         value, stands = fields.get(name, wanted), present.get(name)

@@ -1,4 +1,4 @@
-"""What is to be changed in a CRM, with what a person should know of it."""
+"""The changes that a CRM needs, with notes that a person should know about."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from app.sync.merge import MergedRecord
 
 @dataclass
 class Diff:
-    """What is to be done about a batch, now that it is known what the CRM holds."""
+    """What to do about a batch, after the lookups in the CRM."""
 
     wanted: dict[Ref, MergedRecord]
-    """What is wanted after all: of contact and lead only one, no company that must not be made."""
+    """The records that remain: contact or lead, not both; no company that must not be created."""
     renewed: set[Ref] = field(default_factory=set)
-    """Records that another one takes the place of: every link to them is to be made again."""
+    """Records that another record replaces: every link to them is made again."""
     gone: set[Ref] = field(default_factory=set)
     """Records that were only to be filled in, and that the CRM no longer has."""
     plan: Plan = field(default_factory=lambda: Plan(()))
     problems: dict[Ref, CrmError] = field(default_factory=dict)
     notes: dict[Ref, list[str]] = field(default_factory=dict)
-    """What was left as it is, and why."""
+    """What was left unchanged, and why."""
 
     companies: dict[Ref, str] = field(default_factory=dict)
-    """Companies that found people belong to, by our key for them -> their ids."""
+    """Companies of people that were found, by our key for the company -> the company's id."""
 
     def note(self, ref: Ref, words: str) -> None:
         """Remember a sentence about a record."""

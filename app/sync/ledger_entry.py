@@ -1,4 +1,4 @@
-"""What the ledger keeps of a record, and what of a booking is news to it: pure."""
+"""What the ledger knows of a record."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from app.crm.objects import Fingerprints, Ref
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """What the ledger knows of a record: its id (None: a create was begun), and what was written."""
+    """What the ledger knows of a record: its id (None: create unanswered), and what was written."""
 
     record_id: str | None
     fingerprints: Mapping[str, Fingerprints] = field(default_factory=dict)
-    """Field -> of the value that was written last."""
+    """Field -> the fingerprints of the value that was written last."""
     links: tuple[Ref, ...] = ()
     version: datetime | None = None
     url: str = ""
     lost: bool = False
-    """The CRM said that it no longer has the record: look what became of it."""
+    """The CRM reported that it no longer has the record: a lookup must find out why."""
     age: float | None = None
-    """Seconds since it was written last, or since its create was begun; None where nobody asked."""
+    """Seconds since the last write, or since the create was sent; None if nobody asked for it."""
     versions: Mapping[str, datetime] = field(default_factory=dict)
-    """Fields whose value is an older booking's: the newest one left them empty."""
+    """The versions of fields whose value is from an older booking because the newest had none."""
     filled_by_others: frozenset[str] = frozenset()
-    """Fields that others had filled when the record was found: never this service's own, even where
-    a booking says the same."""
+    """Fields that others had filled when the record was found: they never count as this service's
+    own, even if a booking has the same value."""
     links_in_doubt: bool = False
-    """The answer to a write never came: nobody knows which links there are."""
+    """A write got no answer: the present links of the record are not known."""
     erase_begun: bool = False
-    """The answer to taking it out never came: it may be gone, and not by a person."""
+    """A delete got no answer: the record may be gone without a person having deleted it."""
 
     def version_of(self, name: str) -> datetime | None:
-        """Which state of a booking a field's value is from."""
+        """Return the booking version that a field's value comes from."""
         return self.versions.get(name, self.version)
 
     @property
     def unfilled(self) -> bool:
-        """Whether nothing was ever written to it: it is there for others to be linked to."""
+        """Whether this service wrote no field yet: the record only serves as a link target."""
         unanswered = self.links_in_doubt or self.erase_begun
         return self.live and not self.fingerprints and not unanswered
 

@@ -1,4 +1,4 @@
-"""What the ledger keeps of a record, and what of a booking is news to it: pure."""
+"""What the ledger keeps of a record, and which part of a booking is new to it: pure functions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from app.sync.merge import MergedRecord
 from app.sync.values import blank, forms_of
 
 FILLING = frozenset({WriteRule.NEVER_BLANK, WriteRule.IF_EMPTY, WriteRule.UNTOUCHED})
-"""The rules under which an older booking fills what a newer one left empty."""
+"""The rules under which an older booking fills a field that a newer one left empty."""
 
 
 def changed_fields(record: DesiredRecord, known: LedgerEntry) -> dict[str, FieldValue]:
-    """The fields whose value differs from what was written last and may be overwritten."""
+    """Return the fields whose value differs from the last one written and may be overwritten."""
     changed = {}
     for name, value in record.fields.items():
         rule = record.rules.get(name, WriteRule.NEVER_BLANK)
@@ -39,13 +39,13 @@ def known_after(
     url: str,
     change: Change | None = None,
 ) -> LedgerEntry:
-    """The ledger's line after a record was brought about; `change` is what was sent."""
+    """Return the ledger entry after a record was written; `change` is what was sent."""
     record = item.record
     shared = record.ref.object in SHARED or record.not_ours
     links = tuple(dict.fromkeys((known.links if known and shared else ()) + record.links))
     said = still_said(item, known) if known else record
     fingerprints = written(said, known)
-    # What only fills a record in makes nothing older that bookings say of the record itself.
+    # A record that only fills fields in does not change the version of the record itself.
     own = [] if record.fill_only else [item.version]
     newest = max([*own, *([known.version] if known and known.version else [])], default=None)
     versions = {}
@@ -65,14 +65,14 @@ def known_after(
 
 
 def still_said(item: MergedRecord, known: LedgerEntry) -> DesiredRecord:
-    """What a booking says of a record that a newer booking may have written already.
+    """Return the part of a booking that still counts if a newer booking was written already.
 
-    Of an older one that is what tells of all bookings, and what no newer one has filled: the
-    record comes to the same as if the bookings had come in their order.
+    Of an older booking, only summaries of all bookings and fields that no newer booking has filled
+    still count: the result is the same as if the bookings had come in their order.
     """
     record = item.record
     named = record.atomic_fields & set(known.fingerprints)
-    # Half a name that a newer booking has written is filled by the whole one.
+    # A whole name fills up the half of it that a newer booking has written.
     fits = all(
         known.fingerprints[name] == (content_hash(record.fields.get(name)),) for name in named
     )
@@ -96,13 +96,13 @@ def still_said(item: MergedRecord, known: LedgerEntry) -> DesiredRecord:
 
 
 def written(record: DesiredRecord, known: LedgerEntry | None) -> dict[str, Fingerprints]:
-    """The ledger's fingerprints after a change went through: of all that the record calls for."""
+    """Return the ledger's fingerprints after a change was written: of all fields of the record."""
     before = dict(known.fingerprints) if known else {}
-    # A name that a booking leaves out whole takes nothing away; half of another one does.
+    # A booking without any name removes nothing; one with half a name removes the other half.
     named = any(not blank(record.fields.get(name)) for name in record.atomic_fields)
     for name, value in record.fields.items():
         if name in record.atomic_fields and record.rules.get(name) is WriteRule.ON_CREATE:
-            # What stands in for a name is none: whoever says one fills it.
+            # A placeholder is not a name: any booking that has a name replaces it.
             if before.get(name) == (content_hash(value),):
                 del before[name]
         elif not blank(value):
@@ -115,14 +115,14 @@ def written(record: DesiredRecord, known: LedgerEntry | None) -> dict[str, Finge
 
 
 def fingerprints_of(fields: Mapping[str, FieldValue]) -> dict[str, str]:
-    """What tells later whether a record was made of these fields."""
+    """Return the fingerprints that show later whether a record was created with these fields."""
     return {name: content_hash(value) for name, value in fields.items()}
 
 
 def is_ours(now: FieldValue, written_last: Fingerprints | None) -> bool:
-    """Whether what stands in the CRM is what this service wrote last; types may differ.
+    """Whether the CRM holds what this service wrote last; types may differ.
 
-    Where the last answer never came, that is what stood there before or what was sent.
+    If the last write got no answer, the value before it and the value sent both count.
     """
     if written_last is None:
         return False

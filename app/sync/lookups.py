@@ -1,4 +1,4 @@
-"""What has to be read of a CRM before anything is written to it: pure."""
+"""Decides what to read from a CRM before anything is written to it: pure functions."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def lookups_for(
     directory: Directory,
     thorough: bool = False,
 ) -> list[Lookup]:
-    """What has to be read of the CRM before anything is written; nothing that a write tells anyway.
+    """Return what to read from the CRM before a write, except what the write itself reports.
 
-    `thorough` asks for what a write would tell as well, and for all present values: for a preview.
+    `thorough` also reads what a write would report, and all present values: for a preview.
     """
     questions = []
     through = set(_found_through(wanted, ledger))
@@ -34,21 +34,21 @@ def lookups_for(
         if (record.delete or record.fill_only) and known is None:
             continue
         if record.fill_only and known and known.lost:
-            continue  # Who wants all of it looks what became of it.
+            continue  # A booking that wants all of the record looks it up.
         if known and known.live:
             changed = {} if record.delete else changed_fields(record, known)
             reading = {name for name in changed if rule_of(record, name, known, shape) in READING}
             looks = ref.object is ObjectName.LEAD or _has_new_company(record, known)
-            # A lead may have been converted into a deal, which then is what the booking goes by.
+            # A lead may have been converted into a deal: then the booking is written to that deal.
             looks = looks or (
                 not record.delete
                 and not record.fill_only
                 and shape.is_in_inbox(ref.object, known.record_id)
             )
-            # Of a record that may have been merged with another one's nothing is written unseen.
+            # A record that may have been merged with another one is read before it is written.
             looks = looks or (bool(changed) and (record.fill_only or is_unfilled(record, known)))
             if reading or looks or (thorough and changed):
-                # All of them: the record that is there may turn out to be another one.
+                # All fields are read: the record may turn out to be another one.
                 questions.append(_question(item, known.record_id, frozenset(record.fields)))
             continue
         unique = is_unique(ref.object, record.match, shape, directory)
@@ -63,7 +63,7 @@ def lookups_for(
                 anchors = (*record.links, *_own_companies(record.links, ledger))
                 question = replace(question, anchors=tuple(dict.fromkeys(anchors)))
             if known is not None and known.record_id is None:
-                # It may hang on what the booking called for when it was begun.
+                # It may be linked to records that the booking called for when the create was sent.
                 anchors = tuple(dict.fromkeys((*question.anchors, *known.links)))
                 inbox = record.inbox or _was_lead(ref, known, shape)
                 question = replace(
@@ -74,15 +74,15 @@ def lookups_for(
 
 
 def links_of_lost_create(known: LedgerEntry, ledger: LedgerEntries) -> list[Ref]:
-    """What a record may hang on whose own create never got an answer: its id is not known."""
+    """Return a record's links to records whose own create got no answer: their ids are unknown."""
     if known.record_id is not None and not known.links_in_doubt:
         return []
     return [ref for ref in known.links if ref in ledger and ledger[ref].record_id is None]
 
 
 def _was_lead(ref: Ref, known: LedgerEntry, shape: CrmShape) -> bool:
-    """Whether a deal was begun as a lead of the inbox, whatever the file says by now: it has no place
-    in a pipeline."""
+    """Whether a deal was sent as a lead of the inbox, whatever the mapping says now: a lead has no
+    stage and no pipeline."""
     place = {shape.stage_field, shape.pipeline_field}
     return (
         bool(shape.inbox_ids)
@@ -94,8 +94,9 @@ def _was_lead(ref: Ref, known: LedgerEntry, shape: CrmShape) -> bool:
 def _left_behind(
     wanted: Mapping[Ref, MergedRecord], ledger: LedgerEntries, shape: CrmShape, directory: Directory
 ) -> Iterator[Lookup]:
-    """Who was begun together with a record and is not wanted with it any more: a link to him can
-    only be taken away, and the record only be found through him, once it is known who he is.
+    """Look up link targets whose create was sent with a wanted record and that have left since.
+
+    Their ids are unknown. They are needed to remove the links, and to find the record through them.
     """
     lines = [ledger[ref] for ref in wanted if ref in ledger]
     refs = dict.fromkeys(link for known in lines for link in links_of_lost_create(known, ledger))
@@ -109,7 +110,7 @@ def _left_behind(
 
 
 def match_of(ref: Ref) -> Match:
-    """By what a record can be recognised of which nothing but its name is known."""
+    """Return the keys that recognise a record if nothing but its ref is known."""
     if ref.object in PEOPLE:
         kind, _, value = ref.key.partition(":")
         return Match((LookupKey(MatchKey(kind), value),))
@@ -126,7 +127,7 @@ def _question(item: MergedRecord, record_id: str | None, fields: frozenset[str])
 
 
 def _found_through(wanted: Mapping[Ref, MergedRecord], ledger: LedgerEntries) -> Iterable[Ref]:
-    """The people through which a deal is to be found, or told to be theirs: they are looked for first."""
+    """Give the people through which a deal is found or recognised: they are looked up first."""
     for ref, item in wanted.items():
         known = ledger.get(ref)
         if known is None or not known.live:
@@ -137,18 +138,17 @@ def _found_through(wanted: Mapping[Ref, MergedRecord], ledger: LedgerEntries) ->
 
 
 def _has_to_hang_on(record: DesiredRecord) -> bool:
-    """Whether the one that is named by hand counts only where it hangs on the booking's people or
-    companies."""
+    """Whether a record named by hand has to be linked to the people or companies of the booking."""
     return record.ref.object not in SHARED and any(key.of for key in record.match.keys)
 
 
 def is_own_company(ref: Ref) -> bool:
-    """Whether a company is known by its id alone: a found person belongs to it."""
+    """Whether a company is known by its id only: a person who was found belongs to it."""
     return ref.object is ObjectName.COMPANY and ref.key.startswith(OWN_COMPANY)
 
 
 def _own_companies(refs: Iterable[Ref], ledger: LedgerEntries) -> Iterator[Ref]:
-    """The companies that known people belong to."""
+    """Give the companies that known people belong to."""
     for ref in refs:
         known = ledger.get(ref)
         if known and known.live and ref.object is ObjectName.CONTACT:
@@ -156,15 +156,18 @@ def _own_companies(refs: Iterable[Ref], ledger: LedgerEntries) -> Iterator[Ref]:
 
 
 def is_unfilled(record: DesiredRecord, known: LedgerEntry) -> bool:
-    """Whether a record of others is filled for the first time: their values come first."""
+    """Whether a shared record is filled for the first time: values from others take priority."""
     return known.unfilled and record.ref.object in SHARED and not record.fill_only
 
 
 def rule_of(
     record: DesiredRecord, name: str, known: LedgerEntry | None, shape: CrmShape
 ) -> WriteRule:
-    """When a field may be written. The ledger does not tell who made a record, but whether what
-    stands there is ours: whom a colleague made the owner stays that, and all of a borrowed record.
+    """Return the rule under which a field may be written.
+
+    The ledger does not say who created a record, but whether a value in it is this service's own.
+    So an owner that a colleague chose stays, and so do others' values in a deal or case that is not
+    ours.
     """
     rule = record.rules.get(name, WriteRule.NEVER_BLANK)
     if rule is not WriteRule.NEVER_BLANK:
@@ -176,16 +179,16 @@ def rule_of(
 
 
 def _has_new_company(record: DesiredRecord, known: LedgerEntry) -> bool:
-    """Whether a company is to be linked only now: a colleague may have linked another one before."""
+    """Whether a company link is new: a colleague may have linked another company before."""
     if record.delete or record.ref.object not in (ObjectName.CONTACT, ObjectName.DEAL):
         return False
     if any(map(is_own_company, known.links)):
-        return False  # where it belongs was read when it was found
+        return False  # its company was read when it was found
     return any(r.object is ObjectName.COMPANY and r not in known.links for r in record.links)
 
 
 def _may_belong_elsewhere(record: DesiredRecord, ledger: LedgerEntries) -> bool:
-    """Whether a company is about to be looked for or made that the person may not belong to."""
+    """Whether a company would be searched or created that the person may not belong to."""
     companies = [ref for ref in record.links if ref.object is ObjectName.COMPANY]
     lacking = any(ref not in ledger or not ledger[ref].live for ref in companies)
     return record.with_company and lacking
@@ -196,15 +199,15 @@ def _must_look(record: DesiredRecord) -> bool:
 
 
 def _must_read(record: DesiredRecord) -> bool:
-    """Whether it has to be known beforehand if a record is there.
+    """Whether a lookup must find out beforehand if the record exists.
 
-    Else it is made by a key that no two records share: where it is there, the CRM says so.
+    Otherwise it is created by a key that no two records share: if it exists, the CRM says so.
     """
     return record.match.asked or not record.match.create
 
 
 def is_unique(name: ObjectName, match: Match, shape: CrmShape, directory: Directory) -> bool:
-    """Whether the CRM itself refuses a second record with this one's key."""
+    """Whether the CRM itself refuses a second record with the same key."""
     kind = shape.native_keys.get(name)
     if kind is None or not match.value(kind):
         return False

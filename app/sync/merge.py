@@ -1,4 +1,4 @@
-"""What several bookings call for together: one entry a record, pure."""
+"""What several bookings call for together: one entry for each record, pure functions."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from app.sync.values import appended, blank
 
 @dataclass(frozen=True)
 class MergedRecord:
-    """A record over all bookings of a batch: the newest booking says what stands in it."""
+    """A record over all bookings of a batch: its values come from the newest booking."""
 
     record: DesiredRecord
     version: datetime
     versions: Mapping[str, datetime] = field(default_factory=dict)
-    """Fields that are an older booking's, since the newest one left them empty."""
+    """Fields whose value comes from an older booking because the newest one had none."""
 
     def version_of(self, name: str) -> datetime:
-        """Which state of a booking a field's value is from."""
+        """Return the booking version that a field's value comes from."""
         return self.versions.get(name, self.version)
 
 
 def merge(bookings: Iterable[DesiredBooking]) -> dict[Ref, MergedRecord]:
-    """One entry a record: the newest booking says what stands in it, the links are those of all."""
+    """Return one entry for each record: values of the newest booking, links of all bookings."""
     merged: dict[Ref, MergedRecord] = {}
     for booking in sorted(bookings, key=lambda booking: booking.version):
         for record in booking.records:
@@ -49,7 +49,7 @@ def merge(bookings: Iterable[DesiredBooking]) -> dict[Ref, MergedRecord]:
 
 
 def _filled(older: MergedRecord, newer: MergedRecord) -> MergedRecord:
-    """One of two of which at least one only fills fields: that one says nothing else of the record."""
+    """Merge two entries of which at least one only fills fields in: that one only sets fields."""
     whole, part = (older, newer) if newer.record.fill_only else (newer, older)
     fields = {**older.record.fields, **newer.record.fields}
     rules = {**older.record.rules, **newer.record.rules}
@@ -62,26 +62,26 @@ def _filled(older: MergedRecord, newer: MergedRecord) -> MergedRecord:
 
 
 def placeholder(ref: Ref) -> DesiredRecord:
-    """A record that is there and keeps its fields and links: nothing is written to it."""
+    """Return an entry for an existing record that keeps its fields and links: no write."""
     match = Match(create=False)
     return DesiredRecord(ref, {}, {}, match=match, fill_only=True, links_to_drop=frozenset())
 
 
 def with_lead_contacts(refs: Iterable[Ref]) -> list[Ref]:
-    """The records, and of each lead the contact that it may have become."""
+    """Return the records and, for each lead, the contact that it may have become."""
     refs = list(refs)
     twins = [Ref(ObjectName.CONTACT, ref.key) for ref in refs if ref.object is ObjectName.LEAD]
     return list(dict.fromkeys([*refs, *twins]))
 
 
 def _laid_over(older: DesiredRecord, newest: DesiredRecord) -> tuple[DesiredRecord, frozenset[str]]:
-    """What two bookings come to when one is written after the other: what is empty wipes nothing.
+    """Merge two bookings as if one were written after the other: an empty value clears nothing.
 
-    Gives beside it the fields that are the older one's.
+    The second result is the set of fields whose value comes from the older booking.
     """
     fields, rules = dict(newest.fields), dict(newest.rules)
     taken = set()
-    # Half a name that fits is the same name, written shorter.
+    # Half a name that fits counts as the same name in a shorter form.
     fits = all(
         blank(fields.get(name))
         or rules.get(name) is WriteRule.ON_CREATE

@@ -1,4 +1,4 @@
-"""Which record stands for an attendee, and which company that person belongs to."""
+"""Chooses the record for an attendee, and the company that the person belongs to."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from app.sync.lookups import (
 from app.sync.merge import MergedRecord, placeholder
 
 LookUp = Callable[[Ref], LedgerEntry | None]
-"""Gives the ledger's line on a record that nobody asked for before."""
+"""Gives the ledger entry of a record that was not asked for before."""
 
 
 def choose_people(
     wanted: Mapping[Ref, MergedRecord], ledger: LedgerEntries, findings: LookupResults
 ) -> dict[Ref, MergedRecord]:
-    """Where an attendee may be a contact or a lead, keep the one that fits; the links follow."""
+    """Keep either the contact or the lead of an attendee; all links go to the one that is kept."""
     left = dict(wanted)
     swapped: dict[Ref, Ref] = {}
     for ref, item in wanted.items():
@@ -41,10 +41,10 @@ def choose_people(
         if twin is None:
             if not became:
                 continue
-            # The file says nothing of contacts: what hung on the lead hangs on the one it became.
+            # The mapping has no contacts: the lead's links move to the contact that it became.
             left[contact] = replace(item, record=placeholder(contact))
         elif twin.record.fill_only != item.record.fill_only and not became:
-            continue  # What only fills one of them in says nothing of which it is.
+            continue  # An entry that only fills fields in does not decide between the two.
         elif not _is_contact(ref, contact, wanted, ledger, findings):
             del left[contact]
             swapped[contact] = ref
@@ -87,10 +87,10 @@ def _relinked(item: MergedRecord, swapped: Mapping[Ref, Ref]) -> MergedRecord:
 def use_own_companies(
     diff: Diff, ledger: LedgerEntries, findings: LookupResults, look_up: LookUp
 ) -> LedgerEntries:
-    """Let what hangs on a person hang on the company that the person belongs to in the CRM.
+    """Link a person's records to the company that the person belongs to in the CRM.
 
-    That is before any company that is looked for, or made, by the domain of the e-mail address; unless
-    that company is known to be gone. Gives the ledger with these companies in it.
+    That company takes priority over one that is found or created by the domain of the e-mail
+    address, unless the ledger says that it is gone. Return the ledger with these companies in it.
     """
     own: dict[Ref, Ref] = {}
     for ref, item in diff.wanted.items():
@@ -110,7 +110,7 @@ def use_own_companies(
     version = max(item.version for item in wanted.values())
     wanted |= {company: MergedRecord(placeholder(company), version) for company in diff.companies}
     linked = {link for item in wanted.values() for link in item.record.links}
-    # A company of which nobody is left is neither made nor filled for this.
+    # A company that nobody belongs to any more is neither created nor filled.
     taken = {link for item in diff.wanted.values() for link in item.record.links} - linked
     ordered = sorted(wanted.items(), key=lambda pair: WRITE_ORDER.index(pair[0].object))
     diff.wanted = {ref: item for ref, item in ordered if ref not in taken}
@@ -120,7 +120,7 @@ def use_own_companies(
 def _own_company(
     ref: Ref, record: DesiredRecord, ledger: LedgerEntries, findings: LookupResults
 ) -> Ref | None:
-    """The company that a person belongs to, where that is another one than that of the domain."""
+    """Return the company that a person belongs to, if it is not the company of the domain."""
     found = next(iter(findings.found.get(ref, ())), None)
     if found is None:
         known = ledger.get(ref)
@@ -138,7 +138,7 @@ def _own_company(
 
 
 def _at_own_company(item: MergedRecord, own: Mapping[Ref, Ref]) -> MergedRecord:
-    """A record with the company of the person that it is of, or that comes first on it."""
+    """Link a record to the company of its first contact, in place of the record's first company."""
     record = item.record
     people = [ref for ref in (record.ref, *record.links) if ref.object is ObjectName.CONTACT]
     company = own.get(people[0]) if people and record.ref.object is not ObjectName.COMPANY else None

@@ -1,4 +1,4 @@
-"""Deals that several bookings share: such a deal follows the furthest booking that is on. Pure."""
+"""Deals that several bookings share: such a deal follows the furthest active booking. Pure."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from app.sync.desired import DesiredRecord
 
 @dataclass(frozen=True)
 class Shared:
-    """What other bookings say of a deal."""
+    """What other bookings call for in a deal."""
 
     stages: tuple[str, ...] = ()
-    """The stages that those call for that are on, as they are written."""
+    """The stages that the active ones of them call for, as they are written."""
     written: Fingerprints = ()
-    """Fingerprints of the stages that this service wrote for them: a person's own is none of these."""
+    """Fingerprints of the stages that this service wrote for them, so none that a person chose."""
 
 
 def with_others(
     record: DesiredRecord, others: Shared, shape: CrmShape, directory: Directory
 ) -> DesiredRecord:
-    """A booking's deal with the stage that it has by all who share it.
+    """Return a booking's deal with the stage that results from all bookings that share it.
 
-    A booking that was cancelled says nothing of a deal of which another one is on.
+    A cancelled booking contributes nothing to a deal that another active booking shares.
     """
     own = record.fields.get(shape.stage_field)
     if own is None or not others.stages:
@@ -40,7 +40,7 @@ def with_others(
 
 
 def _furthest(stages: Iterable[str], directory: Directory) -> str | None:
-    """The stage that comes last in the pipeline of the first one that is known."""
+    """Return the stage that comes last in the first pipeline that has any of these stages."""
     stages = list(stages)
     for pipeline in directory.pipelines:
         places = {

@@ -1,4 +1,4 @@
-"""Compares what stands in a CRM with what a booking calls for, whatever form the CRM gives it in."""
+"""Compares values in a CRM with values that a booking calls for, in any notation of the CRM."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _moment(text: str) -> datetime:
 
 
 def forms_of(now: FieldValue) -> Iterator[FieldValue]:
-    """Every form in which this service may have written what a CRM shows: 500.0 was 500 or "500"."""
+    """Give every form that this service may have written for a value: 500.0 was 500 or "500"."""
     yield now
     if isinstance(now, list):
         yield sorted(map(str, now))
@@ -71,7 +71,7 @@ def forms_of(now: FieldValue) -> Iterator[FieldValue]:
 
 
 def tidy(value: FieldValue) -> FieldValue:
-    """A value as this service would have written it: moments in UTC, numbers without a needless end."""
+    """Return a value as this service writes it: times in UTC, numbers without a needless ".0"."""
     if isinstance(value, str):
         return _as_moment(value) or value
     if isinstance(value, float) and value == int(value):
@@ -80,7 +80,7 @@ def tidy(value: FieldValue) -> FieldValue:
 
 
 def _as_moment(text: str) -> str | None:
-    """A date and time in UTC, as this service writes one."""
+    """Return a date and time in UTC, as this service writes it."""
     if not _MOMENT.match(text):
         return None
     try:
@@ -90,14 +90,14 @@ def _as_moment(text: str) -> str | None:
 
 
 def as_list(value: FieldValue) -> list[str]:
-    """The entries of a list, or of the text that a CRM makes of one."""
+    """Return the entries of a list, or of the text that a CRM makes from a list."""
     if isinstance(value, list):
         return [str(item) for item in value]
     return [part.strip() for part in str(value).split(";") if part.strip()]
 
 
 def appended(now: FieldValue, value: FieldValue, between: str) -> FieldValue:
-    """What stands there with a value added at the end, each line that is not in there already."""
+    """Add a value to the present one, leaving out each line that the present one has already."""
     if isinstance(value, list):
         return list(dict.fromkeys([*as_list(now), *map(str, value)]))
     text = str(now)
@@ -108,7 +108,7 @@ def appended(now: FieldValue, value: FieldValue, between: str) -> FieldValue:
 
 
 def is_later_stage(now: FieldValue, wanted: FieldValue, directory: Directory) -> bool:
-    """Whether a stage comes after the present one in the same pipeline, and that one is open."""
+    """Whether a stage comes after the present one in the same pipeline, if that one is open."""
     for pipeline in directory.pipelines:
         places = {
             name: number

@@ -1,4 +1,4 @@
-"""When a field of a record may be written: write rules, names and owners that stay others'."""
+"""Decides when a field may be written: write rules, and names and owners that others chose."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from app.sync.values import appended, as_list, blank, is_later_stage, same
 
 @dataclass(frozen=True)
 class FieldRules:
-    """Decides field by field what of a record may be written; what stays is noted in the diff."""
+    """Decides for each field of a record whether to write it, and notes in the diff what stays."""
 
     shape: CrmShape
     directory: Directory
@@ -40,7 +40,7 @@ class FieldRules:
     def emptied(
         self, record: DesiredRecord, changed: Mapping[str, FieldValue]
     ) -> dict[str, FieldValue]:
-        """Without what cannot be emptied: a check box is unchecked, everything else stays."""
+        """Leave out fields that cannot be emptied; a check box is unchecked instead."""
         kept = dict(changed)
         for name, value in changed.items():
             known = self.directory.field(record.ref.object, name)
@@ -63,14 +63,14 @@ class FieldRules:
         own: bool = False,
         mine: bool = False,
     ) -> dict[str, FieldValue]:
-        """What may be written to a record that was there already.
+        """Return the fields that may be written to a record that exists already.
 
-        `begun`: a create or an update of it got no answer, so that it may be this service's own.
-        `own`: this service made it and never heard the answer, so that what stands there is its own.
-        `mine`: it was known before, and merged into this one.
+        `begun`: a create or an update of it got no answer, so its values may be this service's own.
+        `own`: this service created it and never got the answer, so its values are this service's own.
+        `mine`: the ledger knew it before, and it was merged into this one.
 
-        A found person keeps the name that stands there, unless an e-mail says that it is the same
-        person and the booking has a whole name: half of one and half of another is nobody's.
+        A person who was found keeps the present name, unless an e-mail address shows that it is the
+        same person and the booking has a whole name: halves of two names are never mixed.
         """
 
         def ours(name: str) -> bool:
@@ -79,7 +79,7 @@ class FieldRules:
 
         same_person = mine or _is_same_person(record, found)
         stands = {f for f in record.atomic_fields if found and not blank(found.values.get(f))}
-        # A name that stands there as it was written is this service's own.
+        # If the name is still as this service wrote it, the name is this service's own.
         same_person = same_person or (bool(stands) and all(map(ours, stands)))
         whole = same_person and not any(blank(record.fields[f]) for f in record.atomic_fields)
         kept = {}
@@ -98,7 +98,7 @@ class FieldRules:
                 if not same(found.values.get(name), value):
                     kept[name] = value
                 continue
-            # Of the contact that a lead has become nothing has been read.
+            # No fields were read of a contact that a lead has become.
             was_read = found.became is None
             allowed = self.allowed(record, name, value, found.values, begun, was_read)
             if allowed is not None and not same(found.values.get(name), allowed.value):
@@ -108,7 +108,7 @@ class FieldRules:
         return kept
 
     def _stays(self, record: DesiredRecord, name: str, found: CrmRecord | None, ours: bool) -> bool:
-        """Whether others' owner, or the address by which others know a record, is left as it is."""
+        """Whether a field stays: others' owner, or the address by which others know the record."""
         if record.rules.get(name) is not WriteRule.NEVER_BLANK or ours:
             return False
         is_owner = name == self.shape.owner_fields.get(record.ref.object)
@@ -118,12 +118,12 @@ class FieldRules:
     def _note_kept(
         self, record: DesiredRecord, name: str, value: FieldValue, found: CrmRecord | None
     ) -> None:
-        """Say of a person who was found by something else than the e-mail that name or address stays."""
+        """Note that name or address stays, for a person who was not found by e-mail."""
         now = found.values.get(name) if found else None
         is_owner = name == self.shape.owner_fields.get(record.ref.object)
         if record.ref.object not in PEOPLE or is_owner or blank(now) or same(now, value):
             return
-        # An address that stands in for a name is none.
+        # An address in place of a name does not count as a name.
         if name in record.atomic_fields and str(now).casefold() == _address(record).casefold():
             return
         if str(value).casefold() not in [entry.casefold() for entry in as_list(now)]:
@@ -139,7 +139,7 @@ class FieldRules:
         known: LedgerEntry | None,
         was_read: bool,
     ) -> Written | None:
-        """The value to write under a field's rule, or None where what stands there stays."""
+        """Return the value to write under a field's rule, or None if the present value stays."""
         rule = rule_of(record, name, known, self.shape)
         if rule not in READING:
             return Written(value)
@@ -147,13 +147,13 @@ class FieldRules:
             return None
         now = present.get(name)
         if name in record.atomic_fields and str(now).casefold() == _address(record).casefold():
-            now = None  # An address that stands in for a name is none.
+            now = None  # An address in place of a name does not count.
         if self._is_default_owner(record, name, now, known):
             now = None
         ours = known is not None and name not in known.filled_by_others
         ours = ours and known is not None and is_ours(now, known.fingerprints.get(name))
         if rule is WriteRule.FORWARD and is_ours(now, self.stages.get(record.ref)):
-            ours = True  # It was set for another booking of the same deal.
+            ours = True  # This service set it for another booking of the same deal.
         if blank(now) or (ours and rule is not WriteRule.APPEND):
             stays = rule is WriteRule.IF_EMPTY and not blank(now)
             return None if stays or (ours and same(now, value)) else Written(value)
@@ -170,7 +170,7 @@ class FieldRules:
     def _added(
         self, record: DesiredRecord, name: str, now: FieldValue, value: FieldValue
     ) -> Written | None:
-        """What stands there with a value added; None where it has that already, or no room."""
+        """Add a value to the present one; None if the field has it already or has no room."""
         html = f"{record.ref.object}.{name}" in self.shape.html_fields
         more = appended(now, value, "<br>" if html else "\n")
         if self._is_too_long(record, name, more):
@@ -179,7 +179,7 @@ class FieldRules:
         return None if same(now, more) else Written(more)
 
     def _is_too_long(self, record: DesiredRecord, name: str, value: FieldValue) -> bool:
-        """Whether a text has grown over what its field takes."""
+        """Whether a text is longer than its field allows."""
         known = self.directory.field(record.ref.object, name)
         place = f"{record.ref.object}.{name}"
         limit = (known.length if known else None) or self.shape.text_limits.get(place)
@@ -189,7 +189,7 @@ class FieldRules:
     def _is_default_owner(
         self, record: DesiredRecord, name: str, now: FieldValue, known: LedgerEntry | None
     ) -> bool:
-        """Whether nobody chose an owner: the CRM put our own user there when the record was made."""
+        """Whether nobody chose the owner: the CRM set our own user when the record was created."""
         if known is None or record.not_ours or record.ref.object in SHARED:
             return False
         is_owner = name == self.shape.owner_fields.get(record.ref.object)
@@ -200,7 +200,7 @@ class FieldRules:
 
 @dataclass(frozen=True)
 class Written:
-    """A value to write, which may be nothing."""
+    """A value to write; it may be None."""
 
     value: FieldValue
 
@@ -211,7 +211,7 @@ def is_mixed(
     said: Mapping[str, FieldValue],
     present: Mapping[str, FieldValue],
 ) -> bool:
-    """Whether some of what is written as one would be written, and other parts of it stay others'."""
+    """Whether only some of the fields that are written together would be written."""
     stays = [
         name
         for name in record.atomic_fields
@@ -224,7 +224,8 @@ def is_mixed(
 
 
 def _is_same_person(record: DesiredRecord, found: CrmRecord | None) -> bool:
-    """Whether an e-mail says so: the CRM's own key, what it was found by, or what stands there."""
+    """Whether an e-mail address shows the same person: as the CRM's key, as the key that found the
+    record, or as a value in the record."""
     address = _address(record)
     if not address:
         return False
@@ -236,8 +237,8 @@ def _is_same_person(record: DesiredRecord, found: CrmRecord | None) -> bool:
 
 
 def _is_kept_address(record: DesiredRecord, name: str, found: CrmRecord | None) -> bool:
-    """A found person keeps the address that stands there, and a found company its domain: it is
-    known by another one as well."""
+    """Whether a person who was found keeps the present address, or a company the present domain:
+    the record is known by another one as well."""
     company = record.ref.object is ObjectName.COMPANY and not is_own_company(record.ref)
     address = record.ref.key if company else _address(record)
     if not address or record.fields[name] != address:
@@ -246,6 +247,6 @@ def _is_kept_address(record: DesiredRecord, name: str, found: CrmRecord | None) 
 
 
 def _address(record: DesiredRecord) -> str:
-    """The e-mail address that a person goes by here; empty for a phone number."""
+    """Return the e-mail address that the person is known by here; empty if it is a phone number."""
     kind, _, address = record.ref.key.partition(":")
     return address if record.ref.object in PEOPLE and kind == "email" else ""

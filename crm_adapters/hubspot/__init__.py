@@ -1,4 +1,4 @@
-"""HubSpot. The parts: client (calls), errors (what a refusal means), schema, finder, writer."""
+"""HubSpot. The parts: client (calls), errors (meaning of refusals), schema, finder, writer."""
 
 from crm_adapters.hubspot.adapter import HubSpotAdapter
 

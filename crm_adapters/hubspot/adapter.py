@@ -1,4 +1,4 @@
-"""HubSpot through its own client, on the date-based API: batches, inline links, unique booking id."""
+"""HubSpot by its own client, on the date-based API: batches, inline links, unique booking id."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from crm_adapters.hubspot.writer import Writer
 from crm_adapters.writing import note_lost_targets
 
 _HOST = re.compile(r"app(?:-[a-z]{2,4}[0-9]{0,2})?\.hubspot\.com")
-"""https://developers.hubspot.com/docs/getting-started/hubspot-data-hosting: app-eu1 and its like"""
+"""https://developers.hubspot.com/docs/getting-started/hubspot-data-hosting: app-eu1 and others"""
 RECORD_TYPES = {"contact": "0-1", "company": "0-2", "deal": "0-3", "meeting": "0-47"}
 KNOWN_FIELD = {
     ObjectName.COMPANY: "name", ObjectName.CONTACT: "email", ObjectName.DEAL: "dealname",
     ObjectName.MEETING: "hs_meeting_title",
 }  # fmt: skip
-"""A property that every portal has: new ones go into its group. The names of groups are not public."""
+"""A property that every portal has: new ones go into its group, since group names are not public."""
 PROPERTY_TYPES = {
     # https://developers.hubspot.com/docs/api-reference/crm-properties-v3/guide
     FieldKind.TEXT: ("string", "text"),
@@ -96,10 +96,10 @@ class HubSpotAdapter:
         },
         lag=dict.fromkeys((ObjectName.COMPANY, ObjectName.CONTACT), SEARCH_LAG),
         needs={
-            # https://developers.hubspot.com/docs/api-reference/crm-contacts-v3/guide and its like
-            # crm-companies-v3 and crm-meetings-v3 (without hs_timestamp the start counts);
-            # https://developers.hubspot.com/docs/api-reference/2026-03/crm/objects/deals/guide:
-            # the pipeline is always written.
+            # https://developers.hubspot.com/docs/api-reference/crm-contacts-v3/guide, and the same
+            # for crm-companies-v3 and crm-meetings-v3 (without hs_timestamp the start counts);
+            # https://developers.hubspot.com/docs/api-reference/2026-03/crm/objects/deals/guide: the
+            # pipeline is always written.
             ObjectName.CONTACT: (("email", "firstname", "lastname"),),
             ObjectName.COMPANY: (("name", "domain"),),
             ObjectName.DEAL: (("dealname",), ("dealstage",)),
@@ -117,7 +117,7 @@ class HubSpotAdapter:
         self._users: tuple[FieldOption, ...] = ()
 
     def whoami(self) -> CrmAccount:
-        """The portal's number, from /account-info, which knows no name."""
+        """Return the portal's number from /account-info, which has no name."""
         details = self._api.details()
         self._number = an_id(details, "portalId")
         self._country = country_of_zone(some_text(details, "timeZone"))
@@ -128,7 +128,7 @@ class HubSpotAdapter:
         self._api.page(name)
 
     def directory(self, needed: frozenset[ObjectName] | None = None) -> Directory:
-        """Owners, deal pipelines and which objects have the booking-id field."""
+        """Return owners, deal pipelines, and the objects that have the booking-id field."""
         self.whoami()
         notes: list[str] = []
         owners = self._owners(notes)
@@ -173,18 +173,18 @@ class HubSpotAdapter:
             return {}
 
     def _probe(self) -> None:
-        """Whether the portal answers at all. Raises RetryLater where it refuses everything."""
+        """Check that the portal answers at all. Raises RetryLater if it refuses everything."""
         try:
             self.whoami()
         except AccountRefused as error:
             raise RetryLater(error.message) from None
 
     def describe(self, name: ObjectName) -> list[CrmField]:
-        """The properties of an object."""
+        """Return the properties of an object."""
         return [field_of(item, self._users) for item in self._api.properties(name)]
 
     def provision(self, fields: Sequence[NewField] = ()) -> list[str]:
-        """Make the booking-id property: unique on deals; on meetings unique where HubSpot lets us."""
+        """Create the booking-id property: unique on deals; on meetings unique if HubSpot allows it."""
         done = []
         for name in MARKED:
             if any(field.name == BOOKING_FIELD for field in self.describe(name)):
@@ -221,25 +221,25 @@ class HubSpotAdapter:
         try:
             self._api.make_property(field.object, body)
         except Conflict as error:
-            # One that was archived keeps its name.
+            # An archived property keeps its name.
             raise InvalidRecord(f"{field.name}: {error.message}") from None
 
     def _group(self, name: ObjectName) -> str:
-        """The group of a property that is there: new ones stand beside it."""
+        """Return the group of an existing property: new properties go into it."""
         for item in self._api.properties(name):
             if item.get("name") == KNOWN_FIELD[name] and some_text(item, "groupName"):
                 return some_text(item, "groupName")
         raise InvalidRecord(f"HubSpot does not tell the groups of its {name} properties.")
 
     def url_for(self, name: ObjectName, record_id: str) -> str:
-        """Address of a record in the portal."""
+        """Return the URL of a record in the portal."""
         return (
             f"https://app.hubspot.com/contacts/{self._number}/record/"
             f"{RECORD_TYPES[name]}/{record_id}"
         )
 
     def record_id_in(self, name: ObjectName, text: str) -> str:
-        """The id itself, or that of an address in this portal, of any of HubSpot's regions.
+        """Return the id itself, or the id in a URL of this portal, in any of HubSpot's regions.
 
         https://knowledge.hubspot.com/records/find-record-ids; the older form names the object.
         """
@@ -248,13 +248,13 @@ class HubSpotAdapter:
         return id_in(text, _HOST.fullmatch, (page,))
 
     def apply(self, plan: Plan, report: Report) -> None:
-        """Write companies, contacts, deals, meetings, each in as few batches as there can be."""
+        """Write companies, contacts, deals and meetings, each in as few batches as possible."""
         writer = Writer(self._api, plan, report)
         for name in self.shape.objects:
             writer.write(name, plan.of(name))
         note_lost_targets(self.find, plan, report)
 
     def find(self, questions: Sequence[Lookup], ids: Mapping[Ref, str]) -> LookupResults:
-        """Read and look, object by object: contacts tell which deals may be meant."""
+        """Read and search, object by object: the contacts decide which deals are possible."""
         asked = read_ids(questions, self.record_id_in)
         return find(self._api, asked, ids, self._portal)

@@ -1,4 +1,4 @@
-"""HubSpot's own client on the date-based API: one call, bounded, its answer plain JSON."""
+"""HubSpot's own client on the date-based API: each call has limits, each answer is plain JSON."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ from crm_adapters.hubspot.errors import errors_of, refusal
 from crm_adapters.rate_headers import limits_in
 
 API_VERSION = "2026-09"
-"""The one place for the version; https://developers.hubspot.com/docs/developer-tooling/platform/versioning"""
+"""The only place for the version;
+https://developers.hubspot.com/docs/developer-tooling/platform/versioning"""
 DATED_PATHS = (
     ("/crm/v3/objects/", f"/crm/objects/{API_VERSION}/"),
     ("/crm/v4/associations/", f"/crm/associations/{API_VERSION}/"),
@@ -39,7 +40,7 @@ DATED_PATHS = (
     ("/crm/v3/pipelines/", f"/crm/pipelines/{API_VERSION}/"),
     ("/crm/v3/owners/", f"/crm/owners/{API_VERSION}"),
 )
-"""hubspot-api-client 12 knows only numbered paths, which end in 2027."""
+"""hubspot-api-client 12 has only numbered paths, which end in 2027."""
 PLURAL = {
     ObjectName.COMPANY: "companies",
     ObjectName.CONTACT: "contacts",
@@ -56,12 +57,12 @@ LINK_TYPES = {
     (ObjectName.MEETING, ObjectName.DEAL): 212,
 }
 BATCH = 100
-"""Most inputs of a batch call."""
+"""Most records in one batch call."""
 SEARCH_PAGE = 200
 CALLS = RateLimit("10 seconds", 110, 10.0)
 """https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines (OAuth apps)"""
 SEARCHES = RateLimit("searches", 5, 1.0, told=False)
-"""https://developers.hubspot.com/docs/api-reference/search/guide#limits; it has no headers."""
+"""https://developers.hubspot.com/docs/api-reference/search/guide#limits; it has no limit headers."""
 FACTS = ApiFacts(
     # https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines
     limits_in(
@@ -75,16 +76,16 @@ FACTS = ApiFacts(
     },
 )
 MANY = ("/search", "/batch/read", "/crm/v3/objects/{objectType}")
-"""Ends of the client's paths that read records of an object, or links."""
+"""Ends of the client's paths that read several records of an object, or links."""
 Pair = tuple[ObjectName, ObjectName]
 
 
 class HubSpotClient:
-    """One portal: one method, one endpoint. Every answer is checked for the shape that it must have."""
+    """One portal: each method is one endpoint. The form of every answer is checked."""
 
     def __init__(self, access: Access) -> None:
         self.access = access
-        # No retries here: the drainer decides what is tried again, and when.
+        # No retries here: the drainer decides what to retry, and when.
         self._pool = urllib3.PoolManager(maxsize=4, retries=False)
         watch(self._pool, access.gate)
         client = hubspot.Client.create(api_factory=self._api)
@@ -106,7 +107,8 @@ class HubSpotClient:
 
         def call_api(path: str, method: str, *args: Any, **kwargs: Any) -> Any:
             kwargs["_request_timeout"] = self.access.timeout
-            # The answer comes as it was read: the client's models refuse what they do not know yet.
+            # The answer stays as it was read: the client's models refuse keys that they do not know
+            # yet.
             kwargs["_preload_content"] = False
             allowance = SEARCHES if path.endswith("/search") else CALLS
 
@@ -117,7 +119,8 @@ class HubSpotClient:
                         allowance, lambda: original(dated(path), method, *args, **kwargs).reply
                     )
                 except Gone as error:
-                    # What reads many is always there, if there is nobody in the way.
+                    # A path that reads several records always exists, unless something in between
+                    # answers 404.
                     raise RetryLater(error.message) if path.endswith(MANY) else error from None
 
             return with_token(self.access, once, allowance)
@@ -140,24 +143,24 @@ class HubSpotClient:
         return document
 
     def details(self) -> Json:
-        """The portal: its number `portalId`, its `timeZone` and more."""
+        """Return the portal: its number `portalId`, its `timeZone` and more."""
         path = f"/account-info/{API_VERSION}/details"
         return an_object(self._batch.api_client.call_api(path, "GET", auth_settings=["oauth2"]))
 
     def owners(self) -> list[Json]:
-        """Every owner."""
+        """Return every owner."""
         return list(self._paged(lambda after: self._owners.get_page(limit=500, **after)))
 
     def pipelines(self) -> list[Json]:
-        """Every pipeline of deals."""
+        """Return every pipeline of deals."""
         return rows(self._pipelines.get_all("deals"), "results")
 
     def properties(self, name: ObjectName) -> list[Json]:
-        """The properties of an object."""
+        """Return the properties of an object."""
         return rows(self._properties.get_all(PLURAL[name]), "results")
 
     def make_property(self, name: ObjectName, body: Json) -> None:
-        """Make a property."""
+        """Create a property."""
         a_text(self._properties.create(PLURAL[name], body), "name")
 
     def page(self, name: ObjectName) -> None:
@@ -173,11 +176,11 @@ class HubSpotClient:
         return _batch(self._batch.update(PLURAL[name], {"inputs": inputs}))
 
     def archive(self, name: ObjectName, ids: list[str]) -> None:
-        """POST batch/archive: into the recycle bin; what is not there any more is no error."""
+        """POST batch/archive: into the recycle bin; a record that is gone already is no error."""
         _nothing(self._batch.archive(PLURAL[name], {"inputs": [{"id": item} for item in ids]}))
 
     def get(self, name: ObjectName, record_id: str, properties: list[str]) -> Json | None:
-        """GET one record; a merged one answers under its new id. None where it is gone."""
+        """GET one record; a merged one answers under its new id. None if the record is gone."""
         try:
             found = self._records.get_by_id(PLURAL[name], record_id, properties=properties)
         except Gone:
@@ -199,7 +202,7 @@ class HubSpotClient:
         return _records(self._batch.read(PLURAL[name], body))
 
     def search(self, name: ObjectName, groups: list[Any], properties: list[str]) -> list[Json]:
-        """POST search, every page of it. The index lags writes by seconds."""
+        """POST search, all pages. The index lags writes by seconds."""
         body: Json = {
             "filterGroups": [{"filters": [item]} for item in groups],
             "properties": properties,
@@ -218,13 +221,13 @@ class HubSpotClient:
     def linked(
         self, name: ObjectName, ids: Sequence[str], target: ObjectName
     ) -> dict[str, list[str]]:
-        """Ids of what is associated with each record."""
+        """Return the ids of the records that are associated with each record."""
         found: dict[str, list[str]] = {}
         for chunk in chunks(ids):
             body = {"inputs": [{"id": item} for item in chunk]}
             answer = self._links.get_page(PLURAL[name], PLURAL[target], body)
             for result in rows(answer, "results"):
-                # The primary company is marked by a type of its own, and comes first.
+                # The primary company has an association type of its own, and comes first.
                 ends = sorted(rows(result, "to"), key=lambda to: not _is_primary(to))
                 there = [an_id(to, "toObjectId") for to in ends]
                 found.setdefault(an_id(part(result, "from")), []).extend(there)
@@ -246,7 +249,7 @@ class HubSpotClient:
             _nothing(self._links.archive(PLURAL[pair[0]], PLURAL[pair[1]], {"inputs": inputs}))
 
     def _paged(self, read: Any) -> Iterable[Json]:
-        """Every entry of a list that comes in pages. Raises RetryLater where it does not end."""
+        """Give every entry of a list with pages. Raises RetryLater if the list does not end."""
         after: dict[str, str] = {}
         for _ in range(MOST_PAGES):
             page = read(after)
@@ -269,7 +272,7 @@ def _is_primary(end: Json) -> bool:
 
 
 class _Pool:
-    """Reads an answer whole, within bounds, before the client sees it; the client gets no status."""
+    """Reads an answer completely, within limits, before the client sees it; hides its status."""
 
     def __init__(self, pool: urllib3.PoolManager) -> None:
         self._pool = pool
@@ -285,7 +288,7 @@ class _Pool:
 
 
 class _Carried:
-    """An answer on its way through the client, which would read the body of a refusal unbounded."""
+    """An answer on its way through the client, which would read a refusal's body without limit."""
 
     status = 200
 
@@ -294,7 +297,7 @@ class _Carried:
 
 
 def _batch(answer: Any) -> Json:
-    """An answer of a batch call, with its results checked. Raises Unreadable."""
+    """Return the answer of a batch call, with its results checked. Raises Unreadable."""
     for record in rows(answer, "results"):
         if "id" in record:
             an_id(record)
@@ -302,7 +305,7 @@ def _batch(answer: Any) -> Json:
 
 
 def _nothing(answer: Any) -> None:
-    """The answer of an archive is empty (204). Raises Unreadable for one that says something."""
+    """Check that the answer of an archive is empty (204). Raises Unreadable if it is not."""
     if answer is not None:
         raise Unreadable("HubSpot's answer says something where it has nothing to say.")
 
@@ -315,7 +318,7 @@ def _records(answer: Any) -> list[Json]:
 
 
 def values_of(record: Json) -> dict[str, Any]:
-    """The properties of a record: texts, or nothing."""
+    """Return the properties of a record: texts, or None."""
     return {
         name: value if isinstance(value, str) else str(value)
         for name, value in some_object(record, "properties").items()
@@ -324,12 +327,12 @@ def values_of(record: Json) -> dict[str, Any]:
 
 
 def chunks(items: Sequence[Any]) -> Iterable[list[Any]]:
-    """Parts of at most BATCH."""
+    """Split a list into parts of at most BATCH."""
     return (list(items[i : i + BATCH]) for i in range(0, len(items), BATCH))
 
 
 def dated(path: str) -> str:
-    """Turn a numbered path of the client into that of API_VERSION."""
+    """Replace a numbered path of the client by the path of API_VERSION."""
     for old, new in DATED_PATHS:
         if path.startswith(old):
             return new + path[len(old) :]

@@ -1,4 +1,4 @@
-"""HubSpot's refusals, sorted. https://developers.hubspot.com/docs/api-reference/error-handling"""
+"""Sorts HubSpot's refusals. https://developers.hubspot.com/docs/api-reference/error-handling"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from crm_adapters.codes import Sort
 from crm_adapters.http import RefusedToken, refusal_of, shorten
 
 CATEGORIES = {
-    # What `category` may be. A refusal without one, or with another one, goes by its status.
+    # The values of `category`. A refusal without one, or with another one, is sorted by its status.
     "VALIDATION_ERROR": Sort.RECORD,
     "OBJECT_NOT_FOUND": Sort.GONE,
     "CONFLICT": Sort.CONFLICT,
@@ -52,7 +52,7 @@ _LISTED_FIELDS = {"hubspot_owner_id", "dealstage", "pipeline"}
 
 
 def refusal(reply: Reply) -> Exception:
-    """Our error for an answer of 400 to 499. Raises Unreadable where it is no JSON."""
+    """Return our error for an answer of 400 to 499. Raises Unreadable if the answer is not JSON."""
     body = refusal_of(reply)
     return _sorted(reply, body if isinstance(body, dict) else {"message": str(body)[:300]})
 
@@ -62,7 +62,7 @@ def _sorted(reply: Reply, body: Json) -> Exception:  # noqa: PLR0911 - one line 
     message = shorten(words)
     existing = re.search(r"Existing ID: (\d{1,20})", words)
     taken = re.search(r"\.\s*(\d{1,20}) already has that value", words)
-    # A status that HubSpot does not document comes from something in between.
+    # A status that HubSpot does not document comes from a system in between.
     sort = STATUSES.get(reply.status, Sort.PASSING)
     if sort is Sort.RECORD:
         sort = CATEGORIES.get(some_text(body, "category"), sort)
@@ -88,13 +88,13 @@ def _sorted(reply: Reply, body: Json) -> Exception:  # noqa: PLR0911 - one line 
 def is_listed(fields: Json, body: Json) -> bool:
     """Whether a value of the account's lists was refused: an owner, a stage, an option."""
     codes = {some_text(error, "code") for error in some_objects(body, "errors")}
-    # The list of errors may stand inside the message.
+    # The list of errors may be inside the message.
     codes |= set(re.findall(r'"error"\s*:\s*"(\w{1,60})"', some_text(body, "message")))
     return bool(codes & LISTED or _LISTED_FIELDS & set(fields))
 
 
 def window(reply: Reply) -> float:
-    """Seconds until the limit that was hit opens again; no Retry-After is promised."""
+    """Return the seconds until the limit that was hit opens again; Retry-After is not guaranteed."""
     if "DAILY" in reply.text:
         return 3600.0
     interval = header_number(reply.headers.get("x-hubspot-ratelimit-interval-milliseconds"))
@@ -102,7 +102,7 @@ def window(reply: Reply) -> float:
 
 
 def batch_error(error: Json) -> CrmError:
-    """The error of one input inside a 207."""
+    """Return the error of one input inside a 207."""
     words, existing = some_text(error, "message"), context(error, "existingId")
     category = some_text(error, "category")
     if existing or CATEGORIES.get(category) is Sort.CONFLICT:
@@ -115,23 +115,23 @@ def batch_error(error: Json) -> CrmError:
 
 
 def owner_errors(words: str) -> dict[str, str]:
-    """HubSpot's words on an owner, where a refusal names no property."""
+    """Return HubSpot's message about an owner, if a refusal names no property."""
     return {"hubspot_owner_id": shorten(words)} if _OWNER.search(words) else {}
 
 
 def errors_of(answer: Any) -> list[Json]:
-    """The errors of a 207."""
+    """Return the errors of a 207."""
     return some_objects(answer, "errors")
 
 
 def context(error: Json, key: str) -> list[str]:
-    """What an error says of itself under a key, as texts."""
+    """Return the values under a key of an error's context, as texts."""
     found = some_object(error, "context").get(key)
     return [str(item) for item in found] if isinstance(found, list) else []
 
 
 def field_errors(words: str, body: Json) -> dict[str, str]:
-    """Property -> HubSpot's words, from errors[] or from the list inside the message."""
+    """Return property -> HubSpot's message, from errors[] or from the list inside the message."""
     found: dict[str, str] = {}
     for error in some_objects(body, "errors"):
         names = context(error, "propertyName") or [some_text(error, "in")]

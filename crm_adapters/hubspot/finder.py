@@ -1,4 +1,4 @@
-"""Looks for records in a HubSpot portal: by id, by unique property, by search, through links."""
+"""Looks up records in a HubSpot portal: by id, by unique property, by search, through links."""
 
 from __future__ import annotations
 
@@ -19,44 +19,44 @@ from crm_adapters.hubspot.client import LINK_TYPES, HubSpotClient, chunks, value
 from crm_adapters.matching import Shown, matches
 
 FURTHER_EMAILS = "hs_additional_emails"
-"""A contact's addresses beside its own, with semicolons between them."""
+"""A contact's further e-mail addresses, separated by semicolons."""
 FURTHER_DOMAINS = "hs_additional_domains"
-"""A company's domains beside its first, with semicolons between them."""
+"""A company's further domains, separated by semicolons."""
 PHONES = ("phone", "mobilephone", "hs_whatsapp_phone_number")
 CALCULATED = ("hs_searchable_calculated_phone_number", "hs_searchable_calculated_mobile_number")
-"""What HubSpot makes of phone and mobilephone for its search: 'HubSpot only uses the area code and local
-number. You should refrain from including the country code in your search or filter criteria.' What it
-makes of a number without a country code is not said: every form of the digits is asked for.
-https://developers.hubspot.com/docs/api-reference/search/guide"""
+"""What HubSpot makes of phone and mobilephone for its search: 'HubSpot only uses the area code and
+local number. You should refrain from including the country code in your search or filter criteria.'
+HubSpot does not say how it treats a number without a country code: every form of the digits is
+searched. https://developers.hubspot.com/docs/api-reference/search/guide"""
 COUNTRIES = ("hs_country_region_code", "country")
-"""In which country a contact lives: the code, and what people write."""
+"""The country in which a contact lives: its code, and the name that people write."""
 NUMBERS = 10
-"""Numbers in one search: IN takes a hundred values, each number has some nine forms."""
+"""Numbers in one search: IN takes a hundred values, and each number has about nine forms."""
 MOST_GROUPS = 5
 """Groups of rules in one search: https://developers.hubspot.com/docs/api-reference/search/guide"""
 
 
 @dataclass(frozen=True)
 class Portal:
-    """What has to be known of a portal before it is searched."""
+    """Properties of a portal that a search depends on."""
 
     further: bool = False
-    """Whether it shows the further domains of companies."""
+    """Whether the portal shows the further domains of companies."""
     phones: frozenset[str] = frozenset({"phone", CALCULATED[0]})
-    """The properties of contacts that are about phone numbers and countries, as far as it shows them."""
+    """The contact properties for phone numbers and countries that the portal shows."""
     country: str | None = None
-    """In which country it is, by its time zone."""
+    """The country of the portal, by its time zone."""
 
 
 def find(
     api: HubSpotClient, questions: Sequence[Lookup], ids: Mapping[Ref, str], portal: Portal
 ) -> LookupResults:
-    """Read and look, object by object: contacts tell which companies and deals may be meant."""
+    """Read and search, object by object: contacts decide which companies and deals are possible."""
     return Finder(api, questions, ids, portal).run()
 
 
 class Finder(KeyFinder):
-    """Answers questions about one portal."""
+    """Runs lookups in one portal."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Finder(KeyFinder):
         self._api, self._portal = api, portal
 
     def after(self, name: ObjectName) -> None:
-        """Say of found contacts to which company they belong."""
+        """Add to each contact that was found the company that it belongs to."""
         if name is not ObjectName.CONTACT:
             return
         found = self.findings.found
@@ -90,7 +90,7 @@ class Finder(KeyFinder):
                 ]
 
     def telling(self, name: ObjectName) -> frozenset[str]:
-        """The addresses of a contact, the domains of a company; a deal is told by its links."""
+        """Return a contact's addresses or a company's domains; a deal is recognised by its links."""
         if name is ObjectName.CONTACT:
             return frozenset({"email", FURTHER_EMAILS})
         if name is not ObjectName.COMPANY:
@@ -98,7 +98,7 @@ class Finder(KeyFinder):
         return frozenset({"domain", FURTHER_DOMAINS} if self._portal.further else {"domain"})
 
     def theirs(self, name: ObjectName, named: list[Claim]) -> set[Ref]:
-        """By what was read with them; else by their links, in one call for all or two."""
+        """Decide by the values that were read, or else by links, in one call or two for all records."""
         if name not in SHARED:
             linked = self._hanging(name, named, ObjectName.CONTACT)
             rest = [claim for claim in named if claim[0].ref not in linked]
@@ -108,14 +108,14 @@ class Finder(KeyFinder):
         return theirs | (self._by_company(rest) if name is ObjectName.CONTACT else set())
 
     def _hanging(self, name: ObjectName, named: list[Claim], target: ObjectName) -> set[Ref]:
-        """Which records are linked to one of the booking's own of an object."""
+        """Return the records that are linked to a record of the booking of one object."""
         booked = {question.ref: self.booked(question, target) for question, _, _ in named}
         ids = list(dict.fromkeys(hit.record_id for q, _, hit in named if booked[q.ref]))
         linked = self._api.linked(name, ids, target)
         return {q.ref for q, _, hit in named if booked[q.ref] & {*linked.get(hit.record_id, ())}}
 
     def _by_company(self, named: list[Claim]) -> set[Ref]:
-        """Which contacts belong to a company with the attendee's domain."""
+        """Return the contacts that belong to a company with the attendee's domain."""
         ids = list(dict.fromkeys(hit.record_id for _, _, hit in named))
         linked = self._api.linked(ObjectName.CONTACT, ids, ObjectName.COMPANY)
         companies = list(dict.fromkeys(i for there in linked.values() for i in there))
@@ -136,7 +136,7 @@ class Finder(KeyFinder):
         }
 
     def by_id(self, name: ObjectName, wanted: Mapping[str, Lookup]) -> Iterator[Hit]:
-        """Batch read; what is missing there may be a merged record, which answers alone."""
+        """Read in batches; a record missing there may be merged, and answers to a single GET."""
         fields = sorted({field for question in wanted.values() for field in question.fields})
         there = set()
         for chunk in chunks(list(wanted)):
@@ -155,7 +155,7 @@ class Finder(KeyFinder):
     def by_key(
         self, name: ObjectName, kind: MatchKey, asked: list[tuple[Lookup, LookupKey]]
     ) -> Iterator[Hit]:
-        """Look for the records of one object by one kind of key."""
+        """Look up the records of one object by one kind of key."""
         if kind is MatchKey.EMAIL:
             yield from self._read_by(name, "email", FoundBy.EMAIL, asked)
         elif kind is MatchKey.SECONDARY_EMAIL:
@@ -176,7 +176,7 @@ class Finder(KeyFinder):
     def _read_by(
         self, name: ObjectName, field: str, by: FoundBy, asked: list[tuple[Lookup, LookupKey]]
     ) -> Iterator[Hit]:
-        """Read by a unique property, which unlike search does not lag."""
+        """Read by a unique property: unlike the search, this does not lag."""
         by_value = {form: question for question, key in asked for form in spellings(key.value)}
         fields = sorted({f for q, _ in asked for f in q.fields} | {field})
         for chunk in chunks(list(by_value)):
@@ -199,10 +199,10 @@ class Finder(KeyFinder):
                     yield question, _found(record, FoundBy.FIELD)
 
     def _by_domain(self, asked: list[tuple[Lookup, LookupKey]]) -> Iterator[Hit]:
-        """Companies by their first domain, else by a further one.
+        """Find companies by their first domain, or else by a further one.
 
-        The rule that looks into the further ones takes one domain: a few are looked for in the one
-        call for the first domains, of many those that were not found in some calls more.
+        The rule for further domains takes one domain each. A few of them fit into the call for the
+        first domains; more calls follow only for domains that were not found yet.
         """
         asked_as = {form: key.value for _, key in asked for form in spellings(key.value.lower())}
         questions = {key.value: question for question, key in asked}
@@ -229,7 +229,7 @@ class Finder(KeyFinder):
     def _companies(
         self, groups: list[Json], fields: list[str], domains: set[str]
     ) -> Iterator[tuple[str, CrmRecord]]:
-        """Companies with one of these domains, each with the domain that it was found by."""
+        """Give companies with one of these domains, each with the domain that it was found by."""
         for record in self._api.search(ObjectName.COMPANY, groups, fields):
             values = values_of(record)
             first, *others = _domains(values.get("domain"), values.get(FURTHER_DOMAINS))
@@ -251,10 +251,10 @@ class Finder(KeyFinder):
                     yield question, _found(record, FoundBy.SECONDARY_EMAIL)
 
     def _by_phone(self, asked: list[tuple[Lookup, LookupKey]]) -> Iterator[Hit]:
-        """Contacts by a number: the index knows its digits, what they mean is compared by us."""
+        """Find contacts by a number: HubSpot's index has the digits, this service compares."""
         shown = self._portal.phones
         if not shown & {*PHONES, *CALCULATED}:
-            return  # A search without a rule finds everybody.
+            return  # A search without a rule would find all contacts.
         for start in range(0, len(asked), NUMBERS):
             part = asked[start : start + NUMBERS]
             written = [form for _, key in part for form in usual_spellings(key.value)]
@@ -282,7 +282,7 @@ class Finder(KeyFinder):
         return matches(key, shown, self._portal.country)
 
     def _open_deals(self, asked: list[tuple[Lookup, LookupKey]]) -> Iterator[Hit]:
-        """Deals of a contact that are not closed; links do not lag as search does."""
+        """Find a contact's deals that are not closed; unlike the search, links do not lag."""
         people = {}
         for question, key in asked:
             person = self.id_of(Ref(ObjectName.CONTACT, key.value))
@@ -300,7 +300,7 @@ class Finder(KeyFinder):
                     yield question, _found(record, FoundBy.OPEN_DEAL)
 
     def _begun(self, name: ObjectName, asked: list[tuple[Lookup, LookupKey]]) -> Iterator[Hit]:
-        """Find records whose create was begun before: by the unique id, else through their links."""
+        """Find records whose create got no answer: by the unique id, or else through their links."""
         if name is ObjectName.DEAL and any(BOOKING_FIELD in q.content for q, _ in asked):
             yield from self._read_by(name, BOOKING_FIELD, FoundBy.BOOKING_FIELD, asked)
             return
@@ -318,7 +318,7 @@ class Finder(KeyFinder):
     def _linked_to(
         self, name: ObjectName, anchors: Sequence[Ref], fields: list[str]
     ) -> Iterator[Json]:
-        """Records of an object that hang on any of the anchors that exist."""
+        """Give the records of an object that are linked to any of the existing anchors."""
         seen: set[str] = set()
         for start, anchor in reversed(self.ids_of(anchors).items()):
             if (name, anchor.object) not in LINK_TYPES:
@@ -330,7 +330,7 @@ class Finder(KeyFinder):
 
 
 def _shows(whose: Whose, found: CrmRecord) -> bool:
-    """Whether a contact's addresses, or a company's domains, are those of an attendee."""
+    """Whether a contact's addresses, or a company's domains, belong to the attendee."""
     values = {name: str(value or "") for name, value in found.values.items()}
     emails = [values.get("email", ""), *values.get(FURTHER_EMAILS, "").split(";")]
     domains = _domains(values.get("domain"), values.get(FURTHER_DOMAINS))
@@ -342,5 +342,5 @@ def _found(record: Json, by: FoundBy) -> CrmRecord:
 
 
 def _domains(first: str | None, further: str | None) -> list[str]:
-    """The domains of a company, the first one first."""
+    """Return the domains of a company, with its first domain first."""
     return [part.strip().lower() for part in (first or "", *(further or "").split(";"))]

@@ -1,4 +1,4 @@
-"""What a HubSpot portal tells of itself: properties, owners, pipelines."""
+"""Reads what a HubSpot portal reports of itself: properties, owners, pipelines."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from app.crm.schema import CrmField, FieldKind, FieldOption, Pipeline, Stage
 from app.outbound.reply import Json, a_text, an_id, rows, some_object, some_objects, some_text
 
 KINDS = {
-    # https://developers.hubspot.com/docs/api-reference/crm-properties-v3/guide; what is not here
-    # (json, object_coordinates) is HubSpot's own.
+    # https://developers.hubspot.com/docs/api-reference/crm-properties-v3/guide; other types (json,
+    # object_coordinates) are for HubSpot's own use.
     "string": FieldKind.TEXT, "number": FieldKind.NUMBER, "date": FieldKind.DATE,
     "datetime": FieldKind.MOMENT,
     "bool": FieldKind.FLAG, "phone_number": FieldKind.TEXT, "enumeration": FieldKind.CHOICE,
 }  # fmt: skip
 LONGEST = 65_536
-"""Characters of a text: https://developers.hubspot.com/docs/api-reference/crm-properties-v3/guide"""
+"""Most characters of a text:
+https://developers.hubspot.com/docs/api-reference/crm-properties-v3/guide"""
 LISTED = frozenset({"pipeline", "dealstage"})
-"""Lists whose options stand elsewhere; owners are told by `referencedObjectType`."""
+"""Lists whose options are elsewhere; `referencedObjectType` marks an owner."""
 OWNERS = "hubspot_owner_id"
 
 
 def field_of(item: Json, owners: tuple[FieldOption, ...] = ()) -> CrmField:
-    """A property; `owners` are the users who may stand in one that holds a user."""
+    """Return a property; `owners` are the allowed values of a property that holds a user."""
     name = a_text(item, "name")
     kind = KINDS.get(some_text(item, "type"), FieldKind.OTHER)
     options = tuple(
@@ -34,7 +35,7 @@ def field_of(item: Json, owners: tuple[FieldOption, ...] = ()) -> CrmField:
     if some_text(item, "referencedObjectType") == "OWNER" or name == OWNERS:
         kind, options = FieldKind.USER, owners
     elif kind in (FieldKind.CHOICE, FieldKind.CHOICES) and not options:
-        # Pipelines and stages come as a list without options of its own.
+        # Pipelines and stages appear as a list without options of its own.
         kind = FieldKind.OTHER
     told = some_object(item, "modificationMetadata").get("readOnlyValue") is True
     taken = kind is not FieldKind.OTHER or name in LISTED
@@ -52,7 +53,7 @@ def field_of(item: Json, owners: tuple[FieldOption, ...] = ()) -> CrmField:
 
 
 def choices_of(rows_: Iterable[Json]) -> tuple[FieldOption, ...]:
-    """Id and e-mail address of those who can own."""
+    """Return id and e-mail address of the users who can own records."""
     return tuple(
         FieldOption(an_id(owner), some_text(owner, "email").strip().lower())
         for owner in rows_
@@ -61,7 +62,7 @@ def choices_of(rows_: Iterable[Json]) -> tuple[FieldOption, ...]:
 
 
 def owners_of(rows_: Iterable[Json]) -> dict[str, str]:
-    """E-mail in lower case -> id of those who can own; of two with one address the older one."""
+    """Return e-mail in lower case -> id of the possible owners; of two with one address, the older."""
     owners: dict[str, str] = {}
     for owner in rows_:
         email = some_text(owner, "email").strip().lower()
@@ -71,7 +72,7 @@ def owners_of(rows_: Iterable[Json]) -> dict[str, str]:
 
 
 def pipelines_of(rows_: Iterable[Json]) -> tuple[Pipeline, ...]:
-    """Pipelines with their stages, in order."""
+    """Return the pipelines with their stages, in order."""
     live = (item for item in rows_ if item.get("archived") is not True)
     return tuple(
         Pipeline(

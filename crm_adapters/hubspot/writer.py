@@ -1,4 +1,4 @@
-"""Writes a plan into a HubSpot portal: batches, inline links, a unique booking id."""
+"""Writes a plan to a HubSpot portal: batches, inline links, a unique booking id."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from crm_adapters.hubspot.errors import batch_error, context, errors_of
 from crm_adapters.writing import problem_of, there_already, unblocked
 
 PRIMARY_COMPANY = {ObjectName.CONTACT: 1, ObjectName.DEAL: 5}
-"""For new records; on existing ones the primary company is a person's choice."""
+"""Only for new records; on existing ones a person chooses the primary company."""
 Mark = Callable[[Mapping[str, Any]], str]
-"""Reads from a record's fields what it is told by; empty where it has nothing of the kind."""
+"""Returns the value of a record's fields that identifies it; empty if it has none."""
 Links = list[tuple[Change, tuple[str, str]]]
-"""Whose links, and the ids at both ends."""
+"""A change with links, and the ids at both ends of each link."""
 
 
 class Writer:
-    """Writes one plan; keeps the ids that come to be on the way."""
+    """Writes one plan, and keeps the ids of records that it creates."""
 
     def __init__(self, api: HubSpotClient, plan: Plan, report: Report) -> None:
         self._api = api
@@ -38,7 +38,7 @@ class Writer:
         self._ids = plan.known_ids()
 
     def write(self, name: ObjectName, changes: list[Change]) -> None:
-        """Update what is there, create the rest."""
+        """Update records that exist, and create the others."""
         ready = unblocked(changes, self._report, self._ids)
         self._delete([change for change in ready if change.delete])
         self._update([change for change in ready if change.record_id and not change.delete])
@@ -56,7 +56,7 @@ class Writer:
         return change.ref in self._report.results or change.ref in self._report.problems
 
     def _adopt(self, changes: list[Change], found: dict[Ref, str]) -> None:
-        """Take records that exist already as ours: write what may be written, make the links."""
+        """Use records that exist already: write the allowed fields, make the links."""
         self._update(
             [
                 replace(c, record_id=found[c.ref], fields=c.on_match, found_in_crm=True)
@@ -70,7 +70,7 @@ class Writer:
             self._update_chunk(chunk)
         good = [change for change in changes if change.ref not in self._report.problems]
         self._relink(good)
-        # Only now: what is done is not tried again, and its links are a part of it.
+        # Only now: a change that is noted as done is not retried, and its links are part of it.
         for change in good:
             if change.ref not in self._report.problems:
                 outcome = WriteOutcome.UPDATED if change.fields else WriteOutcome.UNCHANGED
@@ -95,7 +95,7 @@ class Writer:
     def _split(
         self, chunk: list[Change], error: CrmError, write: Callable[[list[Change]], None]
     ) -> None:
-        """One bad input fails a whole batch: halve it until the bad one stands alone."""
+        """Halve a batch until the bad input stands alone: one bad input fails a whole batch."""
         if len(chunk) == 1:
             self._report.problems[chunk[0].ref] = problem_of(chunk[0], error)
             return
@@ -104,7 +104,7 @@ class Writer:
         write(chunk[middle:])
 
     def _create(self, name: ObjectName, changes: list[Change]) -> None:
-        """Create records in batches. Results come in any order: what nothing tells apart goes alone."""
+        """Create records in batches. Results have no order: a record without a mark is sent alone."""
         rest = changes
         for mark in MARKS[name]:
             marks = [mark(change.fields) for change in rest]
@@ -122,7 +122,7 @@ class Writer:
             {
                 "properties": _properties(change.fields),
                 "associations": self._associations(change),
-                # With it each input succeeds or fails for itself (207).
+                # With a trace id, each input succeeds or fails on its own (207).
                 "objectWriteTraceId": str(number),
             }
             for number, change in enumerate(chunk)
@@ -150,9 +150,9 @@ class Writer:
                 raise Unreadable("HubSpot's batch answer leaves a record out.")
 
     def _resolve(self, change: Change, error: CrmError) -> None:
-        """A create failed: where the record exists already, take that one; else it is a problem.
+        """After a failed create, use the record that exists already; otherwise note the problem.
 
-        What of a person or company stands there is read before anything is written: it is others'.
+        The present values of a person or company are read before a write: others may have set them.
         """
         error = problem_of(change, error)
         record_id = error.record_id if isinstance(error, Conflict) else None
@@ -168,7 +168,7 @@ class Writer:
             self._report.problems[change.ref] = error
 
     def _conflicting(self, change: Change) -> str | None:
-        """The record in the way of a create, by its unique key; reads by key do not lag."""
+        """Return the record that a create conflicts with, by its unique key; reads by key do not lag."""
         name, key, value = change.ref.object, BOOKING_FIELD, change.fields.get(BOOKING_FIELD)
         if name is ObjectName.CONTACT:
             key, value = "email", change.match.email
@@ -190,7 +190,7 @@ class Writer:
         return entries
 
     def _relink(self, changes: list[Change]) -> None:
-        """Make and take away links of existing records, one call for each pair of objects."""
+        """Make and remove links of existing records, with one call for each pair of objects."""
         made: dict[Pair, Links] = {}
         gone: dict[Pair, Links] = {}
         for change in changes:
@@ -207,7 +207,7 @@ class Writer:
     def _connect(
         self, make: Callable[[Pair, list[tuple[str, str]]], None], pair: Pair, links: Links
     ) -> None:
-        """Make links together; where one is refused, those of each record alone."""
+        """Make links together; if one is refused, make those of each record separately."""
         try:
             make(pair, [ends for _, ends in links])
         except (InvalidRecord, Conflict, Gone) as error:
@@ -225,7 +225,7 @@ class Writer:
 
 
 def _properties(fields: Any) -> dict[str, str]:
-    """Properties go over as text; an empty text clears one."""
+    """Return the properties as text; an empty text clears a property."""
     return {name: _text(value) for name, value in fields.items()}
 
 
@@ -268,5 +268,5 @@ MARKS: dict[ObjectName, tuple[Mark, ...]] = {
     ObjectName.DEAL: (_value_of(BOOKING_FIELD), _number_in("description")),
     ObjectName.MEETING: (_value_of(BOOKING_FIELD), _number_in("hs_meeting_body")),
 }
-"""What tells a record of a batch from the others, the first that it has: a value that is unique, else
-the booking's number at the end of its text, where the portal has no field for the booking's id."""
+"""The marks that tell records of a batch apart. A record uses the first one that it has: a unique
+value or, if the portal has no booking-id field, the booking's number at the end of the text."""

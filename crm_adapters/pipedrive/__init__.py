@@ -1,4 +1,4 @@
-"""Pipedrive. The parts: client (calls), errors (what a refusal means), schema, finder, writer."""
+"""Pipedrive. The parts: client (calls), errors (refusals), schema, shapes (values), finder, writer."""
 
 from crm_adapters.pipedrive.adapter import PipedriveAdapter
 

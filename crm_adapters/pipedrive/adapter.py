@@ -1,4 +1,4 @@
-"""Pipedrive on API v2: no batch, no upsert, so the ledger and a look before a doubtful create."""
+"""Pipedrive on API v2: no batches and no upsert, so the ledger and a lookup before a doubtful create."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from crm_adapters.pipedrive.writer import Writer
 from crm_adapters.writing import note_lost_targets
 
 ID = "[1-9][0-9]{0,14}"
-"""A record's number, which JSON holds exactly; one with a nought in front would be another text."""
+"""A record number that JSON can hold exactly; with a leading zero it would be another text."""
 PAGES = {
     ObjectName.COMPANY: "organization",
     ObjectName.CONTACT: "person",
@@ -60,7 +60,7 @@ FIELD_TYPES = {
     FieldKind.CHOICES: "set", FieldKind.MONEY: "monetary",
 }  # fmt: skip
 YES_OR_NO = ("Yes", "No")
-"""Pipedrive has no check boxes of one's own: a list of two stands for one."""
+"""Pipedrive has no custom check boxes: a list with two options replaces them."""
 WITH_CUSTOM = (ObjectName.COMPANY, ObjectName.CONTACT, ObjectName.DEAL)
 """Objects that take custom fields."""
 
@@ -101,8 +101,8 @@ class PipedriveAdapter:
         },
         # Activities take no custom fields.
         new_fields=dict.fromkeys((ObjectName.COMPANY, ObjectName.CONTACT, ObjectName.DEAL), ".+"),
-        # A lead stands in the place of a deal until somebody converts it into one: a deal's record,
-        # of which the id says which of both it is.
+        # A lead stands in for a deal until somebody converts it into one. Both are records of the
+        # deal object; the form of the id shows which one it is.
         inbox_ids=LEAD_ID.pattern,
         not_of_inbox=NOT_OF_LEADS,
     )
@@ -110,7 +110,7 @@ class PipedriveAdapter:
     def __init__(self, access: Access) -> None:
         self.access = access
         self._api = PipedriveClient(access)
-        # Apart, so that what is written does not queue up behind what is looked for.
+        # Two pools, so that writes do not wait behind lookups.
         self._asking = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="pipedrive-asks")
         self._writing = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="pipedrive-writes")
         self._custom: CustomFields | None = None
@@ -120,7 +120,7 @@ class PipedriveAdapter:
         self._country: str | None = None
 
     def whoami(self) -> CrmAccount:
-        """The company's id, its name and its domain."""
+        """Return the company's id, its name and its domain."""
         me = self._api.me()
         self._own_user = some_text(me, "id") or None
         self._about.currency = some_text(me, "default_currency").upper()
@@ -141,14 +141,14 @@ class PipedriveAdapter:
         self._api.one_of(name)
 
     def directory(self, needed: frozenset[ObjectName] | None = None) -> Directory:
-        """Users, pipelines with their stages, and the keys of custom fields."""
+        """Return users, pipelines with their stages, and the keys of custom fields."""
         items: dict[ObjectName, list[Json]] = {}
 
         def read(name: ObjectName) -> dict[str, CrmField]:
             items[name] = list(self._api.pages(FIELD_PATHS[name]))
             return schema_of(name, items[name], self._about)
 
-        # First what v2 answers: what the old users API refuses is done without.
+        # First read from v2: a refusal of the old users API can then be ignored.
         schema, notes = read_schema(read, self.shape.objects, needed)
         owners = self._owners(notes, next(iter(schema), None))
         schema = {name: schema_of(name, items[name], self._about) for name in schema}
@@ -169,10 +169,10 @@ class PipedriveAdapter:
         )
 
     def _owners(self, notes: list[str], shown: ObjectName | None) -> dict[str, str]:
-        """The users; v1 is out of support, and what is behind it may vanish.
+        """Return the users; v1 is out of support, so its endpoints may vanish.
 
-        `shown`: an object whose fields were read a moment ago. Raises RetryLater where they are
-        refused now: then it is the account that refuses everything, and not v1.
+        `shown`: an object whose fields were read a moment ago. Raises RetryLater if they are
+        refused now: in that case the account refuses everything, not only v1.
         """
 
         def probe() -> None:
@@ -195,11 +195,11 @@ class PipedriveAdapter:
             return {}
 
     def describe(self, name: ObjectName) -> list[CrmField]:
-        """The fields of an object; custom ones under their name, as mapping files write them."""
+        """Return the fields of an object; custom ones have the name that mapping files use."""
         return fields_of(name, list(self._api.pages(FIELD_PATHS[name])), self._about)
 
     def provision(self, fields: Sequence[NewField] = ()) -> list[str]:
-        """Make the booking-id field on deals; activities take no custom fields."""
+        """Create the booking-id field on deals; activities take no custom fields."""
         done = []
         if (ObjectName.DEAL, BOOKING_FIELD) not in self._read_custom().keys:
             fields = (NewField(ObjectName.DEAL, BOOKING_FIELD), *fields)
@@ -216,37 +216,37 @@ class PipedriveAdapter:
         return done
 
     def url_for(self, name: ObjectName, record_id: str) -> str:
-        """Address of a record in the web application."""
+        """Return the URL of a record in the web application."""
         lead = name is ObjectName.DEAL and is_lead(record_id)
         return f"{self._web}/{LEAD_PAGE if lead else PAGES[name]}/{record_id}"
 
     def record_id_in(self, name: ObjectName, text: str) -> str:
-        """The id itself, or that of an address in this company's account.
+        """Return the id itself, or the id in a URL of this company's account.
 
-        An activity has no page of its own: it stands in the fragment of its list.
+        An activity has no page of its own: its id is in the fragment of the list's URL.
         """
         own = {urlsplit(base).netloc.lower() for base in (self._web, self.access.api_base)}
         page = f"/{PAGES[name]}/{{id}}"
         found = id_in(text, own.__contains__, (page if "#" in page else f"{page}/?",), ID)
         if found or name is not ObjectName.DEAL:
             return found
-        # A deal may be a lead as yet.
+        # A deal may still be a lead.
         return id_in(text, own.__contains__, (f"/{LEAD_PAGE}/{{id}}/?",), LEAD_ID.pattern)
 
     def apply(self, plan: Plan, report: Report) -> None:
-        """Write every change, one call each; known records first look nowhere."""
+        """Write every change with one call each; known records need no lookup."""
         writer = Writer(self._api, self._fields(), self._writing, plan, report, self._currency)
         writer.write(self.shape.objects)
         note_lost_targets(self.find, plan, report)
 
     def find(self, questions: Sequence[Lookup], ids: Mapping[Ref, str]) -> LookupResults:
-        """Search persons and organizations, list what hangs on them."""
+        """Search persons and organizations, and list the records that are linked to them."""
         asked = read_ids(questions, self.record_id_in)
         finder = Finder(self._api, self._fields(), self._asking, asked, ids, self._country)
         return finder.run()
 
     def _currency(self) -> str:
-        """In which amounts are meant that name none."""
+        """Return the currency of amounts that name none."""
         if not self._about.currency:
             self.whoami()
         return self._about.currency

@@ -1,4 +1,4 @@
-"""Pipedrive's API: one call, bounded, its answer in the shape that it must have."""
+"""Pipedrive's API: each call has limits, and the form of each answer is checked."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from crm_adapters.pipedrive.errors import refusal
 from crm_adapters.rate_headers import limits_in
 
 V2, V1 = "/api/v2", "/v1"
-"""The one place for the versions. v1 remains for users, deal participants and leads, which v2 does not
-have, and is out of support: what is behind it may vanish, and is done without where that can be."""
+"""The only place for the versions. v1 remains for users, deal participants and leads, which v2
+lacks. v1 is out of support and may vanish: where possible, the service then works without it."""
 PATHS = {
     ObjectName.COMPANY: f"{V2}/organizations",
     ObjectName.CONTACT: f"{V2}/persons",
@@ -38,9 +38,9 @@ PATHS = {
 LEADS = f"{V1}/leads"
 """https://developers.pipedrive.com/docs/api/v1/Leads: v2 only searches them."""
 LEAD_ID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-"""A lead's id, which tells it from a deal's number."""
+"""The form of a lead's id, which differs from a deal's number."""
 SOURCE_LEAD = "source_lead_id"
-"""Where a deal names the lead that it was converted from; it has to be asked for.
+"""The field of a deal with the id of the lead that it was converted from; a call has to request it.
 https://developers.pipedrive.com/docs/api/v1/Deals#getDeals"""
 RECORDS = frozenset({*PATHS.values(), LEADS})
 FIELD_PATHS = {
@@ -50,7 +50,7 @@ FIELD_PATHS = {
     ObjectName.MEETING: f"{V2}/activityFields",
 }
 CALLS = RateLimit("2 seconds", 80, 2.0)
-"""Of the smallest plan; the headers tell of larger ones.
+"""For the smallest plan; the headers report larger limits.
 https://pipedrive.readme.io/docs/core-api-concepts-rate-limiting"""
 SEARCHES = RateLimit("searches", 10, 2.0, told=False)
 FACTS = ApiFacts(
@@ -63,18 +63,18 @@ FACTS = ApiFacts(
 )
 LEADS_PAGE = 100
 SEARCH_PAGE = 100
-"""Records that one search gives."""
+"""Records that one search returns at most."""
 _ONE = re.compile(
     rf"/(organizations|persons|deals|activities)/\d+(?:/|$)|/leads/{LEAD_ID.pattern}$"
 )
-"""A path that is about one record."""
+"""A path to a single record."""
 AT_ONCE = 8
-"""Questions, and beside them writes, under way together: it has no batches, so only several at a
-time use what it allows."""
+"""Lookups that run at the same time, and as many writes: without batches, only parallel calls use
+all that the rate limit allows."""
 
 
 def is_lead(record_id: str) -> bool:
-    """Whether an id is a lead's of the inbox."""
+    """Whether an id belongs to a lead of the inbox."""
     return bool(LEAD_ID.fullmatch(record_id))
 
 
@@ -84,25 +84,25 @@ def _path(name: ObjectName, record_id: str) -> str:
 
 
 class PipedriveClient:
-    """One company account: one method, one endpoint."""
+    """One company account: each method is one endpoint."""
 
     def __init__(self, access: Access) -> None:
         self.access = access
         self._session = ApiSession(access, 2 * AT_ONCE)
 
     def me(self) -> Json:
-        """The connected user."""
+        """Return the connected user."""
         return an_object(part(self.call("GET", f"{V1}/users/me"), "data"))
 
     def users(self) -> list[Json]:
-        """Every user of the company."""
-        # Whoever owns the token is one of them: an answer without a list tells nothing.
+        """Return every user of the company."""
+        # The token's owner is one of them: an answer without a list is an error.
         return rows(self.call("GET", f"{V1}/users"), "data")
 
     def search(self, name: ObjectName, query: Json, leads: bool = False) -> list[Json]:
-        """What the index shows: it lags by seconds, and deleted records linger in it unmarked.
+        """Search the index: it lags by seconds, and shows deleted records without marking them.
 
-        `leads`: of the inbox, instead of deals.
+        `leads`: search leads of the inbox instead of deals.
         """
         path = f"{V2}/leads" if leads else PATHS[name]
         answer = self.call("GET", f"{path}/search", params={**query, "limit": SEARCH_PAGE})
@@ -112,7 +112,7 @@ class PipedriveClient:
         return found
 
     def get(self, name: ObjectName, record_id: str, query: Json | None = None) -> Json | None:
-        """One record, or None where it was deleted, of a lead also where it was archived."""
+        """Return one record, or None if it was deleted (or, for a lead, archived)."""
         try:
             answer = self.call("GET", _path(name, record_id), params=query)
             found = an_object(part(answer, "data"))
@@ -124,14 +124,14 @@ class PipedriveClient:
         return None if found.get("is_deleted") or found.get("status") == "deleted" else found
 
     def many(self, name: ObjectName, query: Json) -> Iterator[Json]:
-        """The living records of a list."""
+        """Give the records of a list that are not deleted."""
         for item in self.pages(PATHS[name], query):
             an_id(item)
             if not item.get("is_deleted"):
                 yield item
 
     def leads(self, query: Json) -> Iterator[Json]:
-        """The leads of a person or an organization that are not archived; v1 pages by numbers.
+        """Give the leads of a person or an organization that are not archived; v1 has numbered pages.
 
         https://pipedrive.readme.io/docs/core-api-concepts-pagination
         """
@@ -157,11 +157,11 @@ class PipedriveClient:
         rows(self.call("GET", PATHS[name], params={"limit": 1}), "data")
 
     def create(self, name: ObjectName, body: Json) -> str:
-        """Make a record; give its id."""
+        """Create a record and return its id."""
         return an_id(part(self.call("POST", PATHS[name], json=body), "data"))
 
     def create_lead(self, body: Json) -> str:
-        """Make a lead; give its id. Raises Unreadable for an id that no lead has."""
+        """Create a lead and return its id. Raises Unreadable for an id that no lead has."""
         made = an_id(part(self.call("POST", LEADS, json=body), "data"))
         if not is_lead(made):
             raise Unreadable("The answer names no lead.")
@@ -176,7 +176,7 @@ class PipedriveClient:
         an_id(part(self.call("DELETE", _path(name, record_id)), "data"))
 
     def participants(self, deal_id: str) -> dict[str, str]:
-        """Person id -> id of the row that makes that person a participant of a deal."""
+        """Return person id -> id of the row that makes this person a participant of a deal."""
         found = self._listed(f"{V1}/deals/{deal_id}/participants")
         return {an_id(part(row, "person_id"), "value"): an_id(row) for row in found}
 
@@ -186,21 +186,21 @@ class PipedriveClient:
         an_object(part(self.call("POST", path, json={"person_id": int(person_id)}), "data"))
 
     def drop_participant(self, deal_id: str, row_id: str) -> None:
-        """Take a participant away from a deal."""
+        """Remove a participant from a deal."""
         path = f"{V1}/deals/{deal_id}/participants/{row_id}"
         an_object(part(self.call("DELETE", path), "data"))
 
     def make_field(self, name: ObjectName, body: Json) -> None:
-        """Make a custom field."""
+        """Create a custom field."""
         an_object(part(self.call("POST", FIELD_PATHS[name], json=body), "data"))
 
     def _listed(self, path: str) -> list[Json]:
-        """A list of v1, which says null for none. Raises Unreadable for an answer without one."""
+        """Return a list of v1, where null means empty. Raises Unreadable for an answer without one."""
         answer = an_object(self.call("GET", path))
         return [] if answer.get("data", ...) is None else objects(answer.get("data"))
 
     def pages(self, path: str, query: Json | None = None) -> Iterator[Json]:
-        """Every entry of a cursor-paged list. Raises RetryLater where it does not end."""
+        """Give every entry of a list with cursors. Raises RetryLater if the list does not end."""
         params: Json = {**(query or {}), "limit": 500}
         for _ in range(MOST_PAGES):
             answer = an_object(self.call("GET", path, params=params))
@@ -215,7 +215,7 @@ class PipedriveClient:
         raise RetryLater("Pipedrive's list does not end.")
 
     def call(self, method: str, path: str, **kwargs: Any) -> Any:
-        """Make a call; give its JSON."""
+        """Make a call and return its JSON."""
         allowance = SEARCHES if path.endswith("/search") else CALLS
 
         def once(token: str) -> Any:
@@ -227,7 +227,7 @@ class PipedriveClient:
             if reply.status >= 400:
                 refused = refusal(reply, one=bool(_ONE.search(path)))
                 if isinstance(refused, Gone) and path.removesuffix("/search") in RECORDS:
-                    # A list of records is always there, if there is nobody in the way.
+                    # A list of records always exists, unless something in between answers 404.
                     refused = RetryLater(refused.message) if method == "GET" else refused
                 if not isinstance(refused, RetryLater):
                     self.access.meter.count(answered=True)

@@ -1,4 +1,4 @@
-"""Pipedrive's refusals, sorted. https://pipedrive.readme.io/docs/core-api-concepts-http-status-codes"""
+"""Sorts Pipedrive's refusals. https://pipedrive.readme.io/docs/core-api-concepts-http-status-codes"""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from crm_adapters.http import RefusedToken, refusal_of, shorten
 STATUSES = {
     400: Sort.RECORD, 401: Sort.TOKEN, 402: Sort.ACCOUNT, 403: Sort.ACCOUNT, 404: Sort.GONE,
     405: Sort.ACCOUNT, 409: Sort.CONFLICT, 410: Sort.GONE, 415: Sort.ACCOUNT, 422: Sort.RECORD,
-    # 429, 500, 501 and 503 never come here: see crm_adapters/http.py.
+    # 429, 500, 501 and 503 never get here: see crm_adapters/http.py.
 }  # fmt: skip
-"""402: the company account is not open. 403: the user may not. 415: the feature is not enabled."""
+"""402: the company account is not open. 403: no permission. 415: the feature is not enabled."""
 FULL = "feature_capping_"
-"""Begins the code of a 403 that says that the plan takes no more records of a kind:
+"""The start of a 403's code if the plan allows no more records of a kind:
 https://pipedrive.readme.io/docs/core-api-concepts-responses"""
 SHUT_OUT = 300.0
-"""Seconds to leave alone an API that answers with a page: it shuts out who goes on after 429s."""
+"""Seconds without calls after the API answers with a page: it blocks clients that ignore 429s."""
 _FIELD_403 = re.compile(r"\b(job_title|notes|im|birthday|postal_address)\b")
-"""Fields of persons that are refused with 403 where Contact Sync is off:
+"""Fields of persons that are refused with 403 if Contact Sync is off:
 https://developers.pipedrive.com/docs/api/v1/Persons"""
 _OWNER = re.compile(r"\b(user|owner)\b", re.IGNORECASE)
-"""Words for the owner, where a refusal names no field."""
+"""Words for the owner, for refusals that name no field."""
 _LISTED = {"owner_id", "user_id", "stage_id", "pipeline_id", "type", "label_ids"}
 
 
 def refusal(reply: Reply, one: bool = False) -> Exception:  # noqa: PLR0911 - one line a sort
-    """Our error for an answer of 400 to 499; `one`: to a call that is about one record."""
+    """Return our error for an answer of 400 to 499; `one`: the call was about one record."""
     if reply.status == 403 and "<" in reply.text[:200]:
         return RateLimited("Pipedrive has shut us out for a while.", SHUT_OUT)
     found = refusal_of(reply)
     body: Json = found if isinstance(found, dict) else {}
     words = shorten(some_text(body, "error") or reply.text)
-    # A status that Pipedrive does not document comes from something in between.
+    # A status that Pipedrive does not document comes from a system in between.
     sort = STATUSES.get(reply.status, Sort.PASSING)
     if sort is Sort.PASSING:
         return RetryLater(words)
@@ -61,7 +61,7 @@ def refusal(reply: Reply, one: bool = False) -> Exception:  # noqa: PLR0911 - on
             return InvalidRecord(words)
         if "scope" in words.lower():
             return MissingScope(words)
-        # Whom or what one record is shown to says nothing of the others.
+        # A refusal for a single record says nothing about the others.
         shut = one and reply.status == 403
         return InvalidRecord(words) if shut else AccountRefused(words)
     fields = dict(re.findall(r"(\w+): ([^;]+)", words.partition("failed: ")[2]))

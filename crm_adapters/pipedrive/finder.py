@@ -1,4 +1,4 @@
-"""Looks for records in a Pipedrive account: by id, by search, by what hangs on what."""
+"""Looks up records in a Pipedrive account: by id, by search, through linked records."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from crm_adapters.pipedrive.schema import NOT_OF_LEADS, CustomFields
 from crm_adapters.pipedrive.shapes import LEAD_NAMES, custom_text, flat, from_v1
 
 TOGETHER = 4
-"""Last digits of a number that nearly all write without a sign between them."""
+"""Last digits of a number, which nearly everybody writes without a sign between them."""
 MANY_TOGETHER = 8
-"""Last digits that few numbers share."""
+"""So many last digits that few numbers share them."""
 
 
 SEARCHED = {
     MatchKey.DOMAIN: "name",
     MatchKey.FIELD: "custom_fields",
 }
-"""Kind of key -> the fields that a search looks into; for all others the e-mail addresses."""
+"""Kind of key -> the fields that a search covers; for all other kinds the e-mail addresses."""
 
 
 class Finder(KeyFinder):
-    """Answers questions about one company account."""
+    """Runs lookups in one company account."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Finder(KeyFinder):
         ids: Mapping[Ref, str],
         country: str | None = None,
     ) -> None:
-        """`country`: in which one the company is."""
+        """`country`: the country of the company."""
         super().__init__(questions, ids)
         self._api, self._custom, self._pool = api, custom, pool
         self._country = country
@@ -65,11 +65,11 @@ class Finder(KeyFinder):
         )
 
     def telling(self, name: ObjectName) -> frozenset[str]:
-        """All of a record is read anyway."""
+        """Return no fields: all values of a record are read anyway."""
         return frozenset()
 
     def theirs(self, name: ObjectName, named: list[Claim]) -> set[Ref]:
-        """By what was read with them; else a call each, for a person's company or a deal's people."""
+        """Decide by the values that were read, or with one call for a person's company or a deal."""
         tell = {
             ObjectName.COMPANY: lambda q, whose, hit: self._is_called(hit.values, whose, q),
             ObjectName.CONTACT: self._is_his,
@@ -78,7 +78,7 @@ class Finder(KeyFinder):
         return {claim[0].ref for claim, is_theirs in zip(named, told, strict=True) if is_theirs}
 
     def _is_his(self, question: Lookup, whose: Whose, hit: CrmRecord) -> bool:
-        """Whether a person has the attendee's address, or an address or company of that domain."""
+        """Whether a person has the attendee's address, or an address or a company of that domain."""
         emails, company = hit.values.get("emails"), hit.company
         if whose.owns(emails if isinstance(emails, list) else ()):
             return True
@@ -90,25 +90,25 @@ class Finder(KeyFinder):
         return self._is_called(self._api.get(ObjectName.COMPANY, company) or {}, whose, *asked)
 
     def _hangs_on_ours(self, question: Lookup, whose: Whose, hit: CrmRecord) -> bool:
-        """Whether a deal is of the booking's company, or one of its people takes part in it."""
+        """Whether a deal belongs to the booking's company or to one of the booking's people."""
         company, person = (str(hit.values.get(key) or "") for key in ("org_id", "person_id"))
         people = self.booked(question, ObjectName.CONTACT)
         if company in self.booked(question, ObjectName.COMPANY) or person in people:
             return True
-        # Who is not the deal's own person may be one of its participants.
+        # A person who is not the deal's own person may be one of its participants.
         return bool(people and people & self._others(hit.record_id))
 
     def _is_called(self, company: Mapping[str, object], whose: Whose, *questions: Lookup) -> bool:
-        """Whether a company's name is the attendee's domain, or what the mapping makes of that.
+        """Whether a company's name is the attendee's domain, or the name that the mapping makes of it.
 
-        An organization has no domain in v2.
+        In v2, an organization has no domain.
         """
         names = {str(q.content.get("name") or "") for q in questions} | {*spellings(whose.domain)}
         there = str(company.get("name") or "").casefold()
         return bool(whose.domain and there) and there in {name.casefold() for name in names}
 
     def _others(self, deal_id: str) -> set[str]:
-        """The participants of a deal; nobody where v1, which is out of support, does not tell.
+        """Return the participants of a deal; none if v1, which is out of support, does not show them.
 
         A lead of the inbox has none.
         """
@@ -120,7 +120,7 @@ class Finder(KeyFinder):
             return set()
 
     def by_id(self, name: ObjectName, wanted: Mapping[str, Lookup]) -> Iterator[Hit]:
-        """One call each: a list costs as much as ten of them."""
+        """Read each record with one call: a list costs as much as ten of them."""
         ids = [i for i, q in wanted.items() if i.isdigit() or _may_be_lead(q, i)]
 
         def read(record_id: str) -> tuple[Json | None, str]:
@@ -136,11 +136,12 @@ class Finder(KeyFinder):
                 )
 
     def _converted(self, question: Lookup, lead_id: str) -> Json | None:
-        """The deal that a person has made of a lead, which is gone then; None where there is none.
+        """Return the deal that a person converted from a lead that is gone; None if there is none.
 
-        'Related entities (notes, files, emails, activities, ...) are transferred … the lead is marked
-        as deleted.' The deal names the lead; where it does not, the booking's id on it tells, or the
-        booking's activity, which hangs on it now.
+        'Related entities (notes, files, emails, activities, ...) are transferred … the lead is
+        marked as deleted.' The deal names the lead. If it does not, the deal is recognised by the
+        booking's id in it, or by the booking's activity, which is linked to the deal now.
+
         https://developers.pipedrive.com/docs/api/v1/Leads#convertLeadToDeal
         """
         named = {"include_fields": SOURCE_LEAD}
@@ -156,7 +157,7 @@ class Finder(KeyFinder):
             activity = self._api.get(ObjectName.MEETING, activity_id) or {}
             number = some_text(activity, "deal_id")
             found = self._api.get(ObjectName.DEAL, number, named) if number else None
-            # One that names another lead, or none, is not made of this one.
+            # A deal that names another lead, or none, was not converted from this one.
             if found and found.get(SOURCE_LEAD, lead_id) == lead_id:
                 return found
         key = LookupKey(MatchKey.FIELD, question.ref.key, BOOKING_FIELD)
@@ -164,7 +165,7 @@ class Finder(KeyFinder):
         return next(iter(hits), None)
 
     def _meetings_of(self, key: str) -> list[str]:
-        """The activities of a booking that are known, those that it was before included."""
+        """Return the known activities of a booking, including those of its earlier times."""
         return [
             i
             for ref, i in self._ids.items()
@@ -174,7 +175,7 @@ class Finder(KeyFinder):
     def by_key(
         self, name: ObjectName, kind: MatchKey, asked: list[tuple[Lookup, LookupKey]]
     ) -> Iterator[Hit]:
-        """Search, then read what was found: the index shows deleted records too."""
+        """Search, then read each result: the index shows deleted records too."""
         if kind is MatchKey.BOOKING:
             begun = together(self._pool, lambda entry: list(self._begun(*entry)), asked)
             yield from itertools.chain.from_iterable(begun)
@@ -194,13 +195,13 @@ class Finder(KeyFinder):
     def _searched(
         self, name: ObjectName, question: Lookup, key: LookupKey, leads: bool = False
     ) -> list[Json]:
-        """What is found; a search takes one spelling, so that the other one is looked for after it.
+        """Return the records found; a search takes one spelling, so the other one is searched after it.
 
-        `leads`: of the inbox, instead of deals.
+        `leads`: search leads of the inbox instead of deals.
         """
         value = key.value
         if key.kind is MatchKey.DOMAIN:
-            # An organization has no domain in v2: its name is what the mapping makes of it.
+            # In v2, an organization has no domain: the mapping makes its name from the domain.
             value = str(question.content.get("name") or key.value)
         for term in (value,) if key.kind is MatchKey.FIELD else spellings(value):
             found = list(self._search(name, term, key, leads))
@@ -224,11 +225,12 @@ class Finder(KeyFinder):
                 yield item
 
     def _with_phone(self, key: LookupKey) -> list[Json]:
-        """Persons whose numbers may be this one.
+        """Return the persons who may have this number.
 
         Numbers are indexed as typed, and 'term can be present anywhere in the resulting field
-        values': the few last digits that stand together in all spellings find them all. Where they
-        find more than one answer holds, those with more of the digits together are asked for too.
+        values': a search for the few last digits that people write together finds all of them. If
+        they are more than one answer holds, a second search with more digits follows.
+
         https://developers.pipedrive.com/docs/api/v1/Persons#searchPersons
         """
         hits: dict[str, Json] = {}
@@ -241,16 +243,16 @@ class Finder(KeyFinder):
         return list(hits.values())
 
     def _is_meant(self, term: str, key: LookupKey, hit: Json, own: str | None = None) -> bool:
-        """Compared again by us: a part of an address is no match. `own`: the person's country."""
+        """Compare a hit again: a part of an address is no match. `own`: the person's country."""
         if key.kind is MatchKey.DOMAIN:
             return str(hit.get("name", "")).casefold() == term.casefold()
         emails, phones = hit.get("emails") or (), hit.get("phones") or ()
         return matches(key, Shown(emails=emails, phones=phones, country=own), self._country)
 
     def _lives_there(self, key: LookupKey, hit: Json, item: Json) -> bool:
-        """Whether it is that number in the person's own country too, which only the person tells.
+        """Whether the number also matches in the person's own country, which only the record shows.
 
-        Pipedrive shows an address of persons where Contact Sync is on.
+        Pipedrive shows the address of a person only if Contact Sync is on.
         """
         own = read_country(some_object(item, "postal_address").get("country"))
         return own is None or self._is_meant(key.value, key, hit, own)
@@ -263,7 +265,7 @@ class Finder(KeyFinder):
                 yield deal
 
     def _newest_lead(self, question: Lookup, key: LookupKey) -> list[Json]:
-        """The lead of a person that was made last, of those that are not archived."""
+        """Return a person's newest lead that is not archived."""
         person = self.id_of(Ref(ObjectName.CONTACT, key.value))
         if not (question.inbox and person):
             return []
@@ -271,7 +273,7 @@ class Finder(KeyFinder):
         return sorted(leads, key=lambda lead: some_text(lead, "add_time"))[-1:]
 
     def _begun(self, question: Lookup, key: LookupKey) -> Iterator[Hit]:
-        """What was begun before: lists do not lag, the search does."""
+        """Find records whose create got no answer: lists do not lag, but the search does."""
         name = question.ref.object
         body, title = ("note", "subject") if name is ObjectName.MEETING else ("", "title")
         found = False
@@ -288,10 +290,10 @@ class Finder(KeyFinder):
                     yield self._hit(question, item, FoundBy.BOOKING_NUMBER)
 
     def _candidates(self, name: ObjectName, question: Lookup) -> Iterator[Json]:
-        """What hangs on the deal or the people that it was, or is to be, linked to."""
+        """Give the records that are linked to the deal or the people that the lost create names."""
         deals = [ref for ref in question.anchors if ref.object is ObjectName.DEAL]
         if name is ObjectName.MEETING and deals:
-            # A lead that was converted is found under another id than it is known by.
+            # A converted lead is found under another id than its known one.
             ids = {*self.ids_of(deals)}
             ids |= {hit.record_id for ref in deals for hit in self.findings.found.get(ref, ())}
             lists = [{"lead_id" if is_lead(i) else "deal_id": i} for i in sorted(ids)]
@@ -308,8 +310,8 @@ class Finder(KeyFinder):
     def _on_its_people(
         self, question: Lookup, more: Json, name: ObjectName = ObjectName.DEAL
     ) -> Iterator[Json]:
-        """The records of an object that hang on a booking's people, or where there are none on its
-        companies; `more` is asked of each."""
+        """Give the records of an object that are linked to a booking's people or, if there are
+        none, to its companies; `more` is added to each query."""
         for query in self._people_of(question):
             yield from self._api.many(name, {**query, **more})
 
@@ -321,24 +323,24 @@ class Finder(KeyFinder):
 
 
 def _may_be_lead(question: Lookup, record_id: str) -> bool:
-    """Whether an id is to be read as a lead's: where somebody only typed one that the file makes
-    none of, the account need not even let us see leads."""
+    """Whether an id is read as a lead's. If somebody typed a lead's id and the mapping creates no
+    leads, it is not: the account may not even show leads to this service."""
     mine = question.inbox or question.record_id == record_id
     return question.ref.object is ObjectName.DEAL and mine and is_lead(record_id)
 
 
 def _may_be_converted(question: Lookup, record_id: str) -> bool:
-    """Whether it is the booking's own lead, which a person may have converted."""
+    """Whether the id is the booking's own lead, which a person may have converted."""
     return _may_be_lead(question, record_id) and question.record_id == record_id
 
 
 def values_of_lead(custom: CustomFields, item: Json) -> dict[str, FieldValue]:
-    """A lead's fields under the names that a deal's have."""
+    """Return a lead's fields under the names of a deal's fields."""
     names = {other: name for name, other in LEAD_NAMES.items()}
     plain: dict[str, FieldValue] = {}
     for key, value in item.items():
         if key in NOT_OF_LEADS or key == "value":
-            continue  # Its labels are others than a deal's.
+            continue  # A lead's labels differ from a deal's.
         type_ = custom.types.get((ObjectName.DEAL, key))
         if type_ is None:
             plain[names.get(key, key)] = flat(value)
@@ -351,10 +353,10 @@ def values_of_lead(custom: CustomFields, item: Json) -> dict[str, FieldValue]:
 
 
 def values_of(custom: CustomFields, name: ObjectName, item: Json) -> dict[str, FieldValue]:
-    """A record's fields under the names that mapping files use, lists and objects flattened."""
+    """Return a record's fields under the names in mapping files, with lists and objects flattened."""
     plain = {key: flat(value) for key, value in item.items() if key != "custom_fields"}
     if item.get("status") in ("won", "lost"):
-        # The stage stays what it was: who reads it has to see that the deal is closed.
+        # Pipedrive keeps the stage of a closed deal: this value shows the reader that it is closed.
         plain["stage_id"] = item["status"]
     for key, value in some_object(item, "custom_fields").items():
         told = custom_text(custom.types.get((name, key), ""), value)

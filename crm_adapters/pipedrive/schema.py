@@ -1,4 +1,4 @@
-"""What a Pipedrive account tells of itself: fields with their keys, users, pipelines and stages."""
+"""Reads what a Pipedrive account reports of itself: fields with their keys, users, pipelines, stages."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from app.outbound.reply import Json, a_text, an_id, some_objects, some_text
 
 CUSTOM_KEY = re.compile(r"[0-9a-f]{40}")
 KINDS = {
-    # https://pipedrive.readme.io/docs/core-api-concepts-custom-fields#types-of-custom-fields and the
-    # types of the fields API of v2; what is not here takes no value of a mapping file.
+    # https://pipedrive.readme.io/docs/core-api-concepts-custom-fields#types-of-custom-fields and
+    # the types of the fields API of v2; a mapping file cannot set fields of other types.
     "varchar": FieldKind.TEXT, "varchar_auto": FieldKind.TEXT, "text": FieldKind.TEXT,
     "phone": FieldKind.TEXT,
     "varchar_options": FieldKind.TEXT, "double": FieldKind.NUMBER, "int": FieldKind.WHOLE,
@@ -28,16 +28,16 @@ KINDS = {
 }  # fmt: skip
 LENGTHS = {"varchar": 255, "varchar_auto": 255, "phone": 255, "text": 65_000}
 NUMBER_FORM = r"\d{1,18}"
-"""How ids of users and records look."""
+"""The form of the ids of users and records."""
 NATIVE_KINDS = {
-    # What v2 takes otherwise than the type says: an amount is a number, beside its currency.
+    # Fields whose form in v2 differs from their type: an amount is a number, beside its currency.
     "value": FieldKind.NUMBER, "emails": FieldKind.TEXT, "phones": FieldKind.TEXT,
     "label_ids": FieldKind.CHOICES,
     "priority": FieldKind.CHOICE, "location": FieldKind.ADDRESS, "address": FieldKind.ADDRESS,
 }  # fmt: skip
 WRITABLE = {
-    # The bodies that v2 takes: https://developers.pipedrive.com/docs/api/v1/Deals#addDeal and so on.
-    # Further keys are refused, and what every record has beside them is Pipedrive's own.
+    # The keys that v2 accepts: https://developers.pipedrive.com/docs/api/v1/Deals#addDeal and so
+    # on. Other keys are refused; other fields of a record are for Pipedrive's own use.
     ObjectName.COMPANY: {"name", "owner_id", "visible_to", "label_ids", "address"},
     ObjectName.CONTACT: {
         "name", "first_name", "last_name", "owner_id", "org_id", "emails", "phones", "visible_to",
@@ -59,31 +59,31 @@ NOT_OF_LEADS = frozenset(
         "lost_time", "label_ids",
     }
 )  # fmt: skip
-"""Fields of a deal that a lead of the inbox does not have. It has labels, but others than deals:
-https://developers.pipedrive.com/docs/api/v1/Leads#addLead, LeadLabels"""
+"""Fields of a deal that a lead of the inbox does not have. Labels of leads differ from labels of
+deals: https://developers.pipedrive.com/docs/api/v1/Leads#addLead, LeadLabels"""
 EMPTIES = {
     "note", "public_description", "location", "address", "emails", "phones", "label_ids",
     "probability", "lost_reason", "close_time", "person_id", "org_id", "deal_id",
 }  # fmt: skip
-"""Fields of Pipedrive's own that take null, an empty text or an empty list; the others keep a value."""
+"""Pipedrive's own fields that accept null, an empty text or an empty list; others cannot be emptied."""
 SEARCHABLE = {"address", "varchar", "text", "varchar_auto", "double", "monetary", "phone"}
 NATIVE = frozenset({"name", "title", "subject", "owner_id", "note", "type"})
-"""Fields that are never looked for among the custom ones."""
+"""Fields that are never treated as custom fields."""
 
 
 @dataclass
 class CustomFields:
-    """The custom fields of an account, by what people call them and by their keys."""
+    """The custom fields of an account, by the names that people use and by their keys."""
 
     keys: dict[tuple[ObjectName, str], list[str]] = field(default_factory=dict)
-    """(object, name or key) -> keys; several where two fields have one name."""
+    """(object, name or key) -> keys; several if two fields have one name."""
     types: dict[tuple[ObjectName, str], str] = field(default_factory=dict)
     """(object, key) -> Pipedrive's type."""
     names: dict[tuple[ObjectName, str], str] = field(default_factory=dict)
     """(object, key) -> the name that mapping files use."""
 
     def note(self, name: ObjectName, items: Iterable[Json]) -> None:
-        """Take in the fields of an object."""
+        """Add the fields of an object."""
         for item in items:
             key = a_text(item, "field_code")
             if not CUSTOM_KEY.fullmatch(key):
@@ -95,7 +95,7 @@ class CustomFields:
             self.types[name, key] = some_text(item, "field_type")
 
     def key_of(self, name: ObjectName, label: str) -> str | None:
-        """The key of a custom field by its name or key. Raises InvalidRecord where two have it."""
+        """Return a custom field's key by name or key. Raises InvalidRecord if two share the name."""
         keys = self.keys.get((name, label), []) if label not in NATIVE else []
         if len(keys) > 1:
             words = (
@@ -105,13 +105,13 @@ class CustomFields:
         return keys[0] if keys else None
 
     def name_of(self, name: ObjectName, key: str) -> str:
-        """What mapping files call a field: its name, or its key where the name fits two."""
+        """Return a field's name in mapping files: its own, or its key if two fields share the name."""
         label = self.names.get((name, key), key)
         return label if len(self.keys.get((name, label), ())) == 1 else key
 
 
 def fields_of(name: ObjectName, items: Sequence[Json], account: AboutAccount) -> list[CrmField]:
-    """The fields of an object; custom ones under their name, under their key where two share one."""
+    """Return the fields of an object; custom ones by name, or by key if two share the name."""
     every = [_field(name, item, account) for item in items]
     labels = [one.name for one in every]
     return [
@@ -123,7 +123,7 @@ def fields_of(name: ObjectName, items: Sequence[Json], account: AboutAccount) ->
 def schema_of(
     name: ObjectName, items: Sequence[Json], account: AboutAccount
 ) -> dict[str, CrmField]:
-    """What a mapping file may name: fields by name, custom ones by key too; a shared name says so."""
+    """Return the fields that a mapping may name, custom ones by name and key; mark shared names."""
     schema: dict[str, CrmField] = {}
     for item in items:
         one, key = _field(name, item, account), a_text(item, "field_code")
@@ -140,12 +140,12 @@ def schema_of(
 
 @dataclass
 class AboutAccount:
-    """What the fields of an account depend on beside themselves."""
+    """Facts about an account that its fields depend on."""
 
     currency: str = ""
-    """In which amounts are meant that name none (ISO 4217); empty where it is not known."""
+    """The currency of amounts that name none (ISO 4217); empty if it is not known."""
     users: tuple[FieldOption, ...] = ()
-    """Id and e-mail address of everybody who can be named; none where they are not told."""
+    """Id and e-mail address of all active users; empty if the account does not show them."""
 
 
 def _field(name: ObjectName, item: Json, account: AboutAccount) -> CrmField:
@@ -162,7 +162,7 @@ def _field(name: ObjectName, item: Json, account: AboutAccount) -> CrmField:
     if kind in (FieldKind.CHOICE, FieldKind.CHOICES) and not options and not custom:
         kind = FieldKind.WHOLE if kind is FieldKind.CHOICE else FieldKind.OTHER
     return CrmField(
-        # Custom ones under their name, as mapping files write them.
+        # Custom fields have the name that mapping files use.
         label if custom else key,
         label,
         kind,
@@ -173,14 +173,14 @@ def _field(name: ObjectName, item: Json, account: AboutAccount) -> CrmField:
         empties=custom or key in EMPTIES,
         length=LENGTHS.get(type_) if kind is FieldKind.TEXT and custom else None,
         custom=custom,
-        # Only custom fields can be searched, and not all types of them:
+        # Only custom fields can be searched, and only some types of them:
         # https://developers.pipedrive.com/docs/api/v1/Persons#searchPersons
         searchable=custom and type_ in SEARCHABLE,
     )
 
 
 def owners_of(users: Iterable[Json]) -> dict[str, str]:
-    """E-mail in lower case -> id of the active users; of two with one address the older one."""
+    """Return e-mail in lower case -> id of the active users; of two with one address, the older."""
     owners: dict[str, str] = {}
     for user in users:
         email = some_text(user, "email").strip().lower()
@@ -190,7 +190,7 @@ def owners_of(users: Iterable[Json]) -> dict[str, str]:
 
 
 def users_of(users: Iterable[Json]) -> tuple[FieldOption, ...]:
-    """Id and e-mail address of the active users."""
+    """Return id and e-mail address of the active users."""
     return tuple(
         FieldOption(an_id(user), some_text(user, "email").strip().lower())
         for user in users
@@ -199,7 +199,7 @@ def users_of(users: Iterable[Json]) -> tuple[FieldOption, ...]:
 
 
 def pipelines_of(pipelines: Iterable[Json], stages: Sequence[Json]) -> tuple[Pipeline, ...]:
-    """Pipelines with their stages, in order."""
+    """Return the pipelines with their stages, in order."""
     return tuple(
         Pipeline(
             an_id(item),

@@ -1,4 +1,4 @@
-"""Values in the shapes of API v2: the structured ones of custom fields, and lists of numbers.
+"""Converts values to the forms of API v2: structured custom fields, and lists of numbers.
 
 https://pipedrive.readme.io/docs/pipedrive-api-v2-migration-guide
 """
@@ -21,23 +21,23 @@ from app.domain.values import (
 NUMBERS = frozenset({"user", "org", "people", "enum", "deal", "stage", "pipeline", "visible_to"})
 """Types of custom fields that hold one id."""
 ENTRIES = {"emails": "work", "phones": "mobile"}
-"""Lists of a person's addresses and numbers -> the label that ours get."""
+"""Lists of a person's addresses and numbers -> the label for our entries."""
 TEXTS = frozenset({"note", "public_description"})
-"""Texts of activities that take no null."""
+"""Texts of activities that accept no null."""
 PLACES = frozenset({"location", "address"})
-"""Addresses of Pipedrive's own: the model of v2 takes an object here and no null.
+"""Pipedrive's own address fields: v2 takes an object here, and no null.
 https://developers.pipedrive.com/docs/api/v1/Activities#addActivity"""
 LEAD_NAMES = {"org_id": "organization_id"}
-"""Fields of a deal that a lead of the inbox calls otherwise."""
+"""Fields of a deal that have another name in a lead of the inbox."""
 MONEY = ("value", "currency")
-"""Fields of a deal that are one value of a lead."""
+"""Fields of a deal that form one value in a lead."""
 V1_PARTS = ("currency", "until")
-"""What a structured field has beside its value."""
+"""The parts of a structured field besides its value."""
 NATIVE_NUMBERS = frozenset({"priority", "visible_to"})
 
 
 def custom_value(type_: str, value: FieldValue) -> Any:
-    """What goes into a custom field of a type; the text is as app/domain/values.py has it."""
+    """Return the value to send for a custom field of a type; texts are as in app/domain/values.py."""
     if value is None or value in ("", []):
         return None
     if type_ == "set":
@@ -48,7 +48,7 @@ def custom_value(type_: str, value: FieldValue) -> Any:
 
 
 def _parts(type_: str, text: str) -> dict[str, Any] | None:
-    """The object that a structured field takes; None for any other field."""
+    """Return the object that a structured field takes; None for any other field."""
     if type_ == "address":
         return {"value": text}
     if type_ == "time":
@@ -62,7 +62,7 @@ def _parts(type_: str, text: str) -> dict[str, Any] | None:
 
 
 def native_value(field: str, value: FieldValue) -> Any:
-    """What goes into one of Pipedrive's own fields."""
+    """Return the value to send for one of Pipedrive's own fields."""
     if field in ENTRIES:
         entries = value if isinstance(value, list) else [value] if value else []
         return [
@@ -83,7 +83,7 @@ def native_value(field: str, value: FieldValue) -> Any:
 
 
 def custom_text(type_: str, value: Any) -> FieldValue:
-    """What stands in a custom field, as it was written; of a type that is not known the plain value."""
+    """Return a custom field's value as it was written; for an unknown type the plain value."""
     if isinstance(value, dict):
         first, last = value.get("value"), value.get("until")
         if type_ == "monetary" and isinstance(first, (int, float)):
@@ -98,7 +98,7 @@ def custom_text(type_: str, value: Any) -> FieldValue:
 
 
 def as_v1(key: str, value: Any) -> dict[str, Any]:
-    """The value of a custom field as v1 has it: its parts under keys of their own.
+    """Return the value of a custom field in the form of v1: its parts under keys of their own.
 
     https://pipedrive.readme.io/docs/pipedrive-api-v2-migration-guide#custom-fields
     """
@@ -109,7 +109,7 @@ def as_v1(key: str, value: Any) -> dict[str, Any]:
 
 
 def from_v1(type_: str, item: Mapping[str, Any], key: str) -> Any:
-    """A custom field of a record of v1 as v2 has it; v1 gives some options as one text."""
+    """Return a custom field of a v1 record in the form of v2; v1 joins some options into one text."""
     value = item.get(key)
     if value is None:
         return None
@@ -130,7 +130,7 @@ def _number(value: Any) -> Any:
 
 
 def flat(value: object) -> FieldValue:
-    """The plain value of what comes as an object, or a list of such."""
+    """Return the plain value of an object, or of a list of objects."""
     if isinstance(value, list):
         return [str(item.get("value") if isinstance(item, dict) else item) for item in value]
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Writes a plan into a Pipedrive account, one call a change, several under way together."""
+"""Writes a plan to a Pipedrive account: one call for each change, several at the same time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from crm_adapters.writing import creating, write_each
 T = TypeVar("T")
 STAGE = "stage_id"
 PLACES = {"person_id": ObjectName.CONTACT, "org_id": ObjectName.COMPANY}
-"""Fields that hold one record: of which object."""
+"""Fields that hold one record -> the object of that record."""
 log = structlog.get_logger(__name__)
 
 
@@ -40,13 +40,13 @@ class Writer:
         report: Report,
         currency: Callable[[], str],
     ) -> None:
-        """`currency`: gives the one in which amounts are meant that name none (ISO 4217)."""
+        """`currency`: returns the currency of amounts that name none (ISO 4217)."""
         self._api, self._custom, self._pool = api, custom, pool
         self._plan, self._report = plan, report
         self._currency = currency
 
     def write(self, objects: tuple[ObjectName, ...]) -> None:
-        """Write every change; known records first look nowhere."""
+        """Write every change; known records need no lookup."""
         writers: dict[ObjectName, Callable[[Change, LinkPlan], WriteResult]] = {
             ObjectName.COMPANY: self._company,
             ObjectName.CONTACT: self._person,
@@ -80,7 +80,8 @@ class Writer:
         fields = dict(change.fields)
         stands = change.present.get(STAGE)
         if change.record_id and STAGE in fields and stands in (None, "won", "lost"):
-            # A deal that was won or lost keeps its stage: moved to another one it is open again.
+            # A deal that was won or lost keeps its stage: moving it to another stage opens it
+            # again.
             fields.setdefault("status", "open")
         fields |= _places(links, change.present, "person_id", "org_id")
         result = self._save(change, fields)
@@ -88,13 +89,13 @@ class Writer:
         return result
 
     def _lead(self, change: Change, links: LinkPlan) -> WriteResult:
-        """A lead of the inbox: it has one person and one organization, and at least one of the two."""
+        """Write a lead of the inbox: it has one person, one organization, or both."""
         places = _places(links, change.present, "person_id", "org_id")
         if not any(links.of(kind).after for kind in PLACES.values()):
             if not change.record_id:
                 words = "Pipedrive makes no lead without a person or an organization, and there is"
                 raise InvalidRecord(f"{words} neither.")
-            # What would leave nobody on it stays: Pipedrive takes no lead without one.
+            # Pipedrive accepts no lead without a person or an organization: the last one stays.
             places = {}
         body = self._lead_body({**change.fields, **places}, change.present)
         if not change.record_id:
@@ -102,7 +103,8 @@ class Writer:
         return self._update(change.ref.object, change.record_id, body)
 
     def _lead_body(self, fields: Fields, present: Fields) -> Json:
-        """Our flat fields as v1 takes them: https://developers.pipedrive.com/docs/api/v1/Leads#addLead."""
+        """Return our flat fields in the form of v1:
+        https://developers.pipedrive.com/docs/api/v1/Leads#addLead."""
         body: Json = {}
         for field, value in fields.items():
             key = self._custom.key_of(ObjectName.DEAL, field)
@@ -119,18 +121,19 @@ class Writer:
             amount = fields.get("value", present.get("value"))
             currency = fields.get("currency") or present.get("currency") or ""
             if amount not in (None, ""):
-                # Both are required where there is one.
+                # An amount needs a currency, and the other way round.
                 body["value"] = {"amount": amount, "currency": currency or self._currency()}
             elif "value" in fields:
                 body["value"] = None
         return body
 
     def _participants(self, change: Change, deal_id: str, links: LinkPlan) -> None:
-        """Whoever is not the deal's own person stands beside it as a participant (v1 only).
+        """Write the people other than the deal's own person as its participants (v1 only).
 
-        v1 is out of support: where it is gone the others are left out, and that is told.
+        v1 is out of support: if it is gone, these people are left out and a note reports it.
         """
-        # Whom a colleague made the deal's person stays that; ours stand beside.
+        # If a colleague chose another person for the deal, that one stays, and ours become
+        # participants.
         main = links.holder(ObjectName.CONTACT, change.present.get("person_id"))
         people = links.of(ObjectName.CONTACT)
         there: dict[str, str] | None = {}
@@ -143,7 +146,7 @@ class Writer:
             for person in others if there is not None else ():
                 if there is not None and person not in there:
                     self._surely(partial(self._api.add_participant, deal_id, person))
-            # Who became the deal's own person is no longer one of the others.
+            # A person who became the deal's own person is no longer a participant.
             for person in [*people.remove, main]:
                 if there and person in there:
                     row = there[person]
@@ -156,7 +159,7 @@ class Writer:
             self._report.note(change.ref, words)
 
     def _surely(self, call: Callable[[], T]) -> T:
-        """Make a call that is done without where v1 refuses it, and not the whole account."""
+        """Make an optional call: v1 may refuse it, as long as the account as a whole answers."""
         return confirmed(call, self._probe)
 
     def _probe(self) -> None:
@@ -182,19 +185,20 @@ class Writer:
         return self._save(change, fields)
 
     def _deal_or_lead(self, change: Change, links: LinkPlan) -> Json:
-        """The fields that hang an activity on a deal, or on a lead in its place."""
+        """Return the fields that link an activity to a deal, or to a lead in its place."""
         deals, target = links.of(ObjectName.DEAL), links.place(ObjectName.DEAL)
         if target is KEEP:
             return {}
         lead = is_lead(next(iter(deals.after or deals.remove), ""))
         place: Json = {"lead_id" if lead else "deal_id": target}
         if lead and target and deals.add and change.record_id:
-            # Wherever a colleague has hung it meanwhile: it hangs on one of the two.
+            # An activity is linked to a lead or a deal, not both: a colleague's link to a deal is
+            # removed.
             place["deal_id"] = None
         return place
 
     def _save(self, change: Change, fields: Fields) -> WriteResult:
-        """Create or update; nothing is sent where nothing is to be written."""
+        """Create or update the record; send nothing if there is nothing to write."""
         name, known = change.ref.object, change.record_id
         body = self._body(name, fields)
         if not known:
@@ -212,7 +216,7 @@ class Writer:
         return WriteResult(record_id, WriteOutcome.UPDATED)
 
     def _body(self, name: ObjectName, fields: Fields) -> Json:
-        """Our flat fields in v2's shape: typed ids, lists of e-mails, custom fields by their key."""
+        """Return our flat fields in v2's form: typed ids, lists of e-mails, custom fields by key."""
         body: Json = {}
         for field, value in fields.items():
             key = self._custom.key_of(name, field)
@@ -225,9 +229,9 @@ class Writer:
 
 
 def _places(links: LinkPlan, stands: Fields, *fields: str) -> Json:
-    """The fields that hold one person or organization, those that are to be written.
+    """Return the fields with one person or organization that are to be written.
 
-    `stands`: what was read of the record just now.
+    `stands`: the values that were read from the record just now.
     """
     places = {field: links.place(PLACES[field], stands.get(field)) for field in fields}
     return {field: place for field, place in places.items() if place is not KEEP}

@@ -1,4 +1,4 @@
-"""Salesforce. The parts: client (calls), errors (refusals), schema, finder, graph, packing."""
+"""Salesforce. The parts: client (calls), errors (refusals), schema, finder, graph, packing, sending."""
 
 from crm_adapters.salesforce.adapter import SalesforceAdapter
 

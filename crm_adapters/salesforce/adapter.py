@@ -1,4 +1,4 @@
-"""Salesforce through simple-salesforce: one composite query, then one composite graph, all or nothing."""
+"""Salesforce by simple-salesforce: one composite query, then one composite graph, all or nothing."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ from crm_adapters.writing import note_lost_targets, unblocked
 MARKED = (ObjectName.DEAL, ObjectName.MEETING)
 """Objects that get the booking-id field."""
 SEVERAL = {"IsParent", "IsWhat"}
-"""Fields of EventRelation that are there only where an org relates several people to one event."""
+"""Fields of EventRelation that exist only if the org relates several people to one event."""
 KEYS = {ObjectName.COMPANY: "Website", ObjectName.CONTACT: "Email", ObjectName.LEAD: "Email"}
-"""Fields by which records are recognised."""
+"""Fields by which records are found."""
 METADATA: dict[FieldKind, dict[str, Any]] = {
     FieldKind.TEXT: {"type": "Text", "length": 255},
     FieldKind.NUMBER: {"type": "Number", "precision": 18, "scale": 2},
@@ -77,7 +77,7 @@ METADATA: dict[FieldKind, dict[str, Any]] = {
     FieldKind.CHOICES: {"type": "MultiselectPicklist", "visibleLines": 4},
     FieldKind.MONEY: {"type": "Currency", "precision": 18, "scale": 2},
 }
-"""How a custom field of each kind is described to the Tooling API."""
+"""The description of a custom field of each kind for the Tooling API."""
 
 
 class SalesforceAdapter:
@@ -97,7 +97,7 @@ class SalesforceAdapter:
             ObjectName.DEAL: (MatchKey.OPEN_DEAL,),
         },
         needs={
-            # Nillable by describe, and demanded all the same but of an all-day event:
+            # These are nillable in describe, but required except for an all-day event:
             # https://developer.salesforce.com/docs/platform/object-reference/references/standard-objects/object-event.html
             ObjectName.MEETING: (
                 ("StartDateTime", "ActivityDateTime", "ActivityDate"),
@@ -129,13 +129,13 @@ class SalesforceAdapter:
         self._country: str | None = None
         self._pace = Pace()
         self._named: tuple[FieldOption, ...] = ()
-        """Users who may stand in a field for users."""
+        """The users that a user field may hold."""
         self._shares_events = True
         self._hidden: set[ObjectName] = set()
         """Objects whose link rows the org does not show."""
 
     def whoami(self) -> CrmAccount:
-        """The organization's id and name."""
+        """Return the organization's id and name."""
         found = self._api.query("SELECT Id, Name FROM Organization LIMIT 1")
         if not found:
             raise Unreadable("Salesforce does not say whose org it is.")
@@ -147,7 +147,7 @@ class SalesforceAdapter:
         self._api.query(f"SELECT Id FROM {SOBJECTS[name]} LIMIT 1")  # noqa: S608 - names are ours
 
     def directory(self, needed: frozenset[ObjectName] | None = None) -> Directory:
-        """Active users, the opportunity's stages, and where the booking-id field is."""
+        """Return active users, the opportunity's stages, and objects that have the booking-id field."""
         notes: list[str] = []
         users = self._users()
         self._named = users_of(users)
@@ -182,21 +182,21 @@ class SalesforceAdapter:
         )
 
     def _probe(self) -> None:
-        """Whether the org answers at all. Raises RetryLater where it refuses everything."""
+        """Check that the org answers at all. Raises RetryLater if it refuses everything."""
         try:
             self.whoami()
         except AccountRefused as error:
             raise RetryLater(error.message) from None
 
     def _own_user(self) -> str | None:
-        """Whom the connection acts as; None where Salesforce does not say."""
+        """Return the user that the connection acts as; None if Salesforce does not say."""
         try:
             return an_id(self._api.call(lambda sf: sf.oauth2("userinfo", method="GET")), "user_id")
         except (Gone, AccountRefused, InvalidRecord):
             return None
 
     def _org_country(self) -> str | None:
-        """In which country the org is, by its address, else by its time zone."""
+        """Return the country of the org, by its address or else by its time zone."""
         try:
             found = self._api.query("SELECT Country, TimeZoneSidKey FROM Organization LIMIT 1")
         except (Gone, AccountRefused, InvalidRecord):
@@ -210,7 +210,7 @@ class SalesforceAdapter:
         try:
             return self._api.query(text)
         except InvalidRecord:
-            # The connected user may not see of what type the others are.
+            # The connected user may not see the type of other users.
             return self._api.query(text.replace(", UserType", ""))
 
     def _stages(self) -> list[Json]:
@@ -220,7 +220,7 @@ class SalesforceAdapter:
         )
 
     def _relates_several(self) -> bool:
-        """Whether the org relates several people to one event: a switch, off in some editions."""
+        """Whether the org relates several people to one event: a setting that some editions lack."""
         try:
             fields = confirmed(lambda: self._api.describe("EventRelation"), self._probe)
         except (Gone, AccountRefused):
@@ -229,11 +229,11 @@ class SalesforceAdapter:
         return {a_text(item, "name") for item in fields} >= SEVERAL
 
     def describe(self, name: ObjectName) -> list[CrmField]:
-        """The fields of an object, those that the connected user may see."""
+        """Return the fields of an object that the connected user may see."""
         return [field_of(item, self._named) for item in self._api.describe(SOBJECTS[name])]
 
     def provision(self, fields: Sequence[NewField] = ()) -> list[str]:
-        """Make the booking-id fields and let the connected user see them.
+        """Create the booking-id fields and make them visible to the connected user.
 
         Fields made by API are invisible until field-level security grants them:
         https://developer.salesforce.com/docs/atlas.en-us.object_reference.meta/object_reference/sforce_api_objects_fieldpermissions.htm
@@ -250,7 +250,7 @@ class SalesforceAdapter:
             label = field.label or field.name.removesuffix("__c").replace("_", " ")
             metadata = {"label": label, **METADATA[field.kind]}
             if field.options:
-                # Not restricted: an answer that nobody has given yet fails no booking.
+                # Not restricted: an answer that is not in the list must not make a booking fail.
                 values = [{"fullName": o, "label": o, "default": False} for o in field.options]
                 definition = {"sorted": False, "value": values}
                 metadata["valueSet"] = {"restricted": False, "valueSetDefinition": definition}
@@ -258,7 +258,7 @@ class SalesforceAdapter:
         return done
 
     def _make_field(self, name: ObjectName, field: str, metadata: Json) -> str:
-        # Custom fields of events are made on Activity.
+        # Custom fields of events are created on Activity.
         owner = "Activity" if name is ObjectName.MEETING else SOBJECTS[name]
         body = {"FullName": f"{owner}.{field}", "Metadata": metadata}
         an_id(self._api.post("tooling/sobjects/CustomField", body))
@@ -286,27 +286,28 @@ class SalesforceAdapter:
         an_id(self._api.post("sobjects/FieldPermissions", row))
 
     def url_for(self, name: ObjectName, record_id: str) -> str:
-        """Address of a record in Lightning."""
+        """Return the URL of a record in Lightning."""
         return f"{self.access.api_base}/lightning/r/{SOBJECTS[name]}/{record_id}/view"
 
     def record_id_in(self, name: ObjectName, text: str) -> str:
-        """The id itself, or that of an address in Lightning or in the classic pages."""
+        """Return the id itself, or the id in a URL of Lightning or of the classic pages."""
         return record_id_in(name, text, urlsplit(self.access.api_base).netloc.lower())
 
     def apply(self, plan: Plan, report: Report) -> None:
-        """Write everything in one call, as far as it holds together."""
+        """Write connected changes together, all or nothing, in as few calls as possible."""
         links = Links(self._api, plan, self._hidden, self._columns.times)
         sender = Sender(self._api, self._pace, self._shares_events)
         waiting = list(plan.changes)
         place = {change.ref: number for number, change in enumerate(waiting)}
-        # A refused record is set aside, and the rest is sent again without links to it.
+        # A refused record is set aside, and the others are sent again without links to it.
         while waiting:
             waiting = unblocked(small_enough(waiting, report), report, links.ids)
             groups = [
                 by_headers(group, links.needs_headers)
                 for group in connected(waiting, set(links.ids))
             ]
-            # What does not fit into one call waits for the ids of what it hangs on.
+            # Changes that do not fit into one call wait for the ids of the records that they link
+            # to.
             waiting = [change for _, _, rest in groups for change in rest]
             plain = [now for headers, now, _ in groups if not headers]
             for batch in packed(plain, lambda: self._pace.nodes):
@@ -314,11 +315,11 @@ class SalesforceAdapter:
             ruled = [now for headers, now, _ in groups if headers]
             for batch in packed(ruled, lambda: MAX_PARTS):
                 waiting += sender.send_with_headers(list(chain(*batch)), links, report)
-            # What others hang on comes before them, as it did in the plan.
+            # Records that others link to come first, in the order of the plan.
             waiting.sort(key=lambda change: place[change.ref])
         note_lost_targets(self.find, plan, report)
 
     def find(self, questions: Sequence[Lookup], ids: Mapping[Ref, str]) -> LookupResults:
-        """Ask everything about all objects in one call, and again where a key found nothing."""
+        """Run all lookups for all objects in one call, and again for those whose key found nothing."""
         asked = read_ids(questions, self.record_id_in)
         return Finder(self._api, self._columns, asked, ids, self._country).run()

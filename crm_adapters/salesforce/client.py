@@ -1,4 +1,4 @@
-"""Salesforce through simple-salesforce: one call, bounded, its answer in the shape that it must have."""
+"""Salesforce by simple-salesforce: each call has limits, and the form of each answer is checked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from crm_adapters.http import MOST_PAGES, exchange, refusal_of, with_token
 from crm_adapters.salesforce.errors import cannot_be_asked, error_of
 
 API_VERSION = "68.0"
-"""The one place for the version (Autumn 2026)."""
+"""The only place for the version (Autumn 2026)."""
 DATA = f"/services/data/v{API_VERSION}"
 KEY = f"{BOOKING_FIELD}__c"
 SOBJECTS = {
@@ -33,11 +33,11 @@ SOBJECTS = {
     ObjectName.MEETING: "Event",
 }
 CALLS = RateLimit("a second", 25, 1.0, told=False)
-"""Salesforce has a budget of 24 hours, told in a header, and no limit a second; this one is ours."""
+"""Salesforce has a budget for 24 hours, reported in a header; the limit per second is our own."""
 
 
 def read_usage(headers: Mapping[str, str]) -> LimitsRead:
-    """The day's budget from `Sforce-Limit-Info: api-usage=18/15000`.
+    """Read the day's budget from `Sforce-Limit-Info: api-usage=18/15000`.
 
     https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/headers_api_usage.htm
     """
@@ -52,35 +52,36 @@ FACTS = ApiFacts(read_usage)
 
 
 def rule_headers(assign: bool) -> dict[str, str]:
-    """What tells the org's own rules how to take a write.
+    """Return the headers that tell the org's own rules how to treat a write.
 
-    They count with the request that writes. In a composite call that is each subrequest, which
-    inherits Accept, Authorization and Content-Type alone; a graph's subrequests take no headers:
+    They must be on the request that writes. In a composite call that is each subrequest, which
+    inherits only Accept, Authorization and Content-Type; a graph's subrequests take no headers:
     https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_composite_composite_subrequest.htm
     https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_composite_graph_composite_subrequest.htm
     """
     return {
-        # A stranger who shares a name with somebody is no duplicate: an alert must not stop him.
+        # Two people may share a name: a duplicate alert must not stop the second one.
         "Sforce-Duplicate-Rule-Header": "allowSave=true",
-        # Left out it means TRUE: an assignment rule would take leads and cases from their owner.
+        # Without this header it is TRUE: an assignment rule would give leads and cases to other
+        # owners.
         # https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/headers_autoassign.htm
         "Sforce-Auto-Assign": str(assign).upper(),
     }
 
 
 QUERIES = 5
-"""Queries that one composite call takes."""
+"""Queries that one composite call accepts."""
 
 
 class SalesforceClient:
-    """One org: one method, one endpoint."""
+    """One org: each method is one endpoint."""
 
     def __init__(self, access: Access) -> None:
         self.access = access
         self._session = _Session(access)
 
     def query(self, soql: str) -> list[Json]:
-        """Every row of a query. Raises RetryLater where it does not end."""
+        """Return every row of a query. Raises RetryLater if the list does not end."""
         answer = self.call(lambda sf: sf.query(soql))
         found = rows(answer, "records")
         for _ in range(MOST_PAGES):
@@ -99,11 +100,11 @@ class SalesforceClient:
         resource: str = "query",
         optional: Collection[str] = (),
     ) -> dict[str, list[Json]]:
-        """Rows of several queries, five to a call: composite takes no more.
+        """Return the rows of several queries, five to a call: composite accepts no more.
 
-        `queryAll` as the resource shows deleted and merged records too. Those that are `optional` find
-        more of what another one asks for, or links; one that the org cannot parse, or of an object
-        that it does not show, finds nothing.
+        With the resource `queryAll`, deleted and merged records are shown too. `optional` queries
+        find more records for another query, or links; if the org cannot parse one or does not show
+        its object, it finds nothing.
         """
         found: dict[str, list[Json]] = {}
         names = list(soql)
@@ -126,21 +127,21 @@ class SalesforceClient:
                 elif name in optional and cannot_be_asked(piece.get("body")):
                     found[name] = []
                 else:
-                    # A read that failed is not 'nobody found': it would make duplicates.
+                    # A read that failed does not mean 'not found': that would make duplicates.
                     raise error_of(status, piece.get("body"))
             if not asked <= set(found):
                 raise Unreadable("Salesforce's answer leaves a query out.")
         return found
 
     def describe(self, sobject: str) -> list[Json]:
-        """The fields of an object. Raises Gone or AccountRefused where the org does not show it."""
+        """Return the fields of an object. Raises Gone or AccountRefused if the org does not show it."""
         found = self.call(lambda sf: sf.restful(f"sobjects/{sobject}/describe"), lost=Gone)
         return rows(found, "fields")
 
     def post(
         self, path: str, body: Json, method: str = "POST", headers: Mapping[str, str] | None = None
     ) -> Any:
-        """POST JSON under the version's root. `headers` do not reach the parts of a composite call."""
+        """POST JSON under the version's root. `headers` do not apply to parts of a composite call."""
         sent = dict(headers or {})
         return self.call(lambda sf: sf.restful(path, method=method, json=body, headers=sent))
 
@@ -149,9 +150,9 @@ class SalesforceClient:
         do: Callable[[Salesforce], Any],
         lost: Callable[[str], CrmError] = AccountRefused,
     ) -> Any:
-        """Do something with the client, with a valid token and our errors.
+        """Make a call with the client, a valid token and our errors.
 
-        `lost`: what it means that the address which is called is not there.
+        `lost`: the error to raise if the called path does not exist.
         """
 
         def once(token: str) -> Any:
@@ -174,7 +175,7 @@ def _next_page(path: str, client: Salesforce) -> Any:
 
 
 def status_of(piece: Json) -> int:
-    """The status of one part of a composite answer. Raises Unreadable."""
+    """Return the status of one part of a composite answer. Raises Unreadable."""
     status = piece.get("httpStatusCode")
     if isinstance(status, bool) or not isinstance(status, int):
         raise Unreadable("A part of Salesforce's answer has no status.")
@@ -182,9 +183,9 @@ def status_of(piece: Json) -> int:
 
 
 class _Session(requests.Session):
-    """Bounds and counts calls, and goes to a plain-http API base where one is set.
+    """Limits and counts calls, and uses plain HTTP if the API base does.
 
-    simple-salesforce always writes https://, and reads no refusal the way that is needed here.
+    simple-salesforce always writes https://, and does not read refusals in the form needed here.
     """
 
     def __init__(self, access: Access) -> None:

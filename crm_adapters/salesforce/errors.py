@@ -1,4 +1,4 @@
-"""Salesforce's refusals, sorted: a list of [{errorCode, message, fields}].
+"""Sorts Salesforce's refusals: a list of [{errorCode, message, fields}].
 
 Codes: https://developer.salesforce.com/docs/atlas.en-us.api.meta/api/sforce_api_calls_concepts_core_data_objects.htm
 (ExceptionCode for a whole call, StatusCode for one record) and
@@ -25,7 +25,7 @@ from crm_adapters.codes import Sort
 from crm_adapters.http import RefusedToken, shorten
 
 LIMIT_PAUSE = 900.0
-"""Seconds to wait once the day's calls are used up: the limit is one of 24 hours, rolling."""
+"""Seconds to wait after the day's calls are used up: the limit covers a rolling 24 hours."""
 BUSY_PAUSE = 2.0
 MAINTENANCE_PAUSE = 60.0
 CODES = {
@@ -84,46 +84,46 @@ WRAPPERS = {
     "APEX_ERROR", "CANNOT_EXECUTE_FLOW_TRIGGER", "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY",
     "FLOW_EXCEPTION",
 }  # fmt: skip
-"""Codes of triggers and flows of the org, in whose message stands what became of them."""
+"""Codes of the org's triggers and flows, whose message contains the actual error."""
 _BY_STATUS = {401: Sort.TOKEN, 403: Sort.ACCOUNT, 404: Sort.GONE}
 _WORDLESS = {400, 405, 409, 412, 414, 415, 428}
-"""Further statuses of https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/errorcodes.htm"""
+"""More statuses of https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/errorcodes.htm"""
 _OWNER_CODES = {
     "INACTIVE_OWNER_OR_USER", "INACTIVE_USER", "INVALID_ASSIGNEE_TYPE",
     "OP_WITH_INVALID_USER_TYPE_EXCEPTION", "TRANSFER_REQUIRES_READ",
 }  # fmt: skip
-"""Codes that speak of the owner, also where they name no field."""
+"""Codes that are about the owner, even if they name no field."""
 _ID = re.compile(r"\b[a-zA-Z0-9]{15}(?:[a-zA-Z0-9]{3})?\b")
 _DEEPEST = 12
-"""Levels of an error's body that are searched for the record in the way."""
+"""Levels of an error's body that are searched for a conflicting record."""
 
 
 def entries_of(content: Any) -> list[Json]:
-    """The errors of an answer."""
+    """Return the errors of an answer."""
     entries = content if isinstance(content, list) else [content]
     return [entry for entry in entries if isinstance(entry, dict)]
 
 
 def cannot_be_asked(content: Any) -> bool:
-    """Whether a query was refused since it cannot be parsed, or its object is not shown."""
+    """Whether a query was refused because it cannot be parsed or the org does not show its object."""
     codes = {some_text(entry, "errorCode") for entry in entries_of(content)}
     return bool(codes & {"MALFORMED_QUERY", "INVALID_TYPE"})
 
 
 def only_warned(content: Any) -> bool:
-    """Whether a duplicate rule refused a record that it would let pass with allowSave=true.
+    """Whether a duplicate rule refused a record that it would accept with allowSave=true.
 
     https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/headers_duplicaterules.htm
     """
     entries = entries_of(content)
     found = [some_text(entry, "errorCode") == "DUPLICATES_DETECTED" for entry in entries]
-    # The key over `allowSave` is spelt in two ways.
+    # The key around `allowSave` has two spellings.
     results = [value for entry in entries for value in entry.values() if isinstance(value, dict)]
     return any(found) and any(result.get("allowSave") is True for result in results)
 
 
 def error_of(status: int, content: Any, sobject: str = "") -> Exception:  # noqa: PLR0911
-    """Our error for a refusal of one record (of `sobject`), or of a whole call."""
+    """Return our error for the refusal of one record (of `sobject`), or of a whole call."""
     entries = entries_of(content)
     first = entries[0] if entries else {}
     code = some_text(first, "errorCode") or some_text(first, "error")
@@ -133,13 +133,14 @@ def error_of(status: int, content: Any, sobject: str = "") -> Exception:  # noqa
     fields = {str(name): words for name in first.get("fields") or () if isinstance(name, str)}
     if code in WRAPPERS and "UNABLE_TO_LOCK_ROW" in told:
         code = "UNABLE_TO_LOCK_ROW"
-    # A code that is not known yet is a word of Salesforce's; a status without one may be anybody's.
+    # An unknown code is still Salesforce's own; a status without a code may come from another
+    # system.
     unknown = Sort.RECORD if code or status in _WORDLESS else Sort.PASSING
     sort = CODES.get(code) or _BY_STATUS.get(status, unknown)
     if sort is Sort.TOKEN:
         return RefusedToken(message)
     if sort is Sort.BUDGET:
-        # Everything that begins with Concurrent passes in seconds; TotalRequests is the day's.
+        # Errors that begin with Concurrent pass in seconds; TotalRequests is the limit of the day.
         busy = told.lstrip().startswith("Concurrent")
         return RetryLater(message, BUSY_PAUSE) if busy else RateLimited(message, LIMIT_PAUSE)
     if sort is Sort.PASSING or status >= 500:
@@ -157,7 +158,7 @@ def error_of(status: int, content: Any, sobject: str = "") -> Exception:  # noqa
 
 
 def _in_the_way(entries: list[Json], sobject: str) -> str | None:
-    """The one record of the object that an error names, wherever in its body; None for several."""
+    """Return the only record of the object that an error names; None for several."""
     found = [
         text for kind, text in _records_in(entries, 0) if not kind or not sobject or kind == sobject
     ]
@@ -170,7 +171,7 @@ def _in_the_way(entries: list[Json], sobject: str) -> str | None:
 
 
 def _records_in(value: Any, depth: int) -> Iterator[tuple[str, str]]:
-    """Type and id of every record that stands in an error's body."""
+    """Give type and id of every record in an error's body."""
     if depth > _DEEPEST:
         return
     if isinstance(value, list):
@@ -187,6 +188,6 @@ def _records_in(value: Any, depth: int) -> Iterator[tuple[str, str]]:
 
 
 def _named(entries: Iterable[Json]) -> str:
-    """The records in the way, so that a person can look at them."""
+    """Return the conflicting records as text, so that a person can look at them."""
     ids = list(dict.fromkeys(record_id for _, record_id in _records_in(list(entries), 0)))
     return f" In the way: {', '.join(ids[:5])}." if ids else ""

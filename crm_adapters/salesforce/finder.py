@@ -1,4 +1,4 @@
-"""Answers questions about a Salesforce org: the next key of every question goes into one call."""
+"""Runs lookups in a Salesforce org: the next key of every lookup goes into one call."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ MERGEABLE = (ObjectName.COMPANY, ObjectName.CONTACT, ObjectName.LEAD)
 
 
 NUMBERS = 25
-"""Numbers that one query looks for: each is looked for in every field of PHONES."""
+"""Numbers in one query: each is searched in every field of PHONES."""
 
 
 MOST_ROWS = 500
-"""Rows that a query for numbers gives."""
+"""The most rows that a query for numbers returns."""
 
 
 Claim = tuple[Lookup, Whose, Json]
-"""What was named by hand, and whose it has to be."""
+"""A lookup of a record named by hand, the attendee it must belong to, and the row found."""
 
 
 class Finder:
-    """Answers questions about one org: the next key of every question goes into one call."""
+    """Runs lookups in one org: the next key of every lookup goes into one call."""
 
     def __init__(
         self,
@@ -56,20 +56,20 @@ class Finder:
         ids: Mapping[Ref, str],
         country: str | None = None,
     ) -> None:
-        """`country`: in which one the org is."""
+        """`country`: the country of the org."""
         self._api, self._columns, self._country = api, columns, country
         self._ids = ids
         self._left = {q.ref: [*_own_id(q), *q.keys] for q in questions}
         self._questions = {q.ref: q for q in questions}
         self._roles: list[Json] = []
         self._claims: list[Claim] = []
-        """What was named by hand, and is not known to be the attendee's yet."""
+        """Records named by hand that are not known yet to be the attendee's."""
         self._on_deals: set[tuple[str, str]] = set()
-        """Deals that were named by hand, with the contacts that have a role in them."""
+        """Deals named by hand, with the contacts that have a role in them."""
         self.findings = LookupResults(asked=frozenset(self._questions))
 
     def run(self) -> LookupResults:
-        """Answer everything."""
+        """Run all lookups."""
         while True:
             asked: dict[tuple[ObjectName, MatchKey, str], list[tuple[Lookup, LookupKey]]] = {}
             claimed = {question.ref for question, _, _ in self._claims}
@@ -92,16 +92,17 @@ class Finder:
         return self.findings
 
     def _waiting(self) -> set[Ref]:
-        """What is still to be looked for."""
+        """Return the refs that still have to be looked up."""
         for ref in self.findings.found:
             self._left[ref] = []
         return {ref for ref, keys in self._left.items() if keys}
 
     def _settle_claims(self) -> None:
-        """Take what was named by hand where it is the attendee's, as soon as that can be told.
+        """Accept records named by hand that are the attendee's, as soon as that can be decided.
 
-        A person and a company are told by themselves, or by the person's account; a deal and a case
-        by who is on it, once it is known which records the booking's own people and companies have.
+        A person or a company is decided by itself, or by the person's account. A deal or a case is
+        decided by the people on it, once the records of the booking's own people and companies are
+        known.
         """
         self._settle(
             [claim for claim in self._claims if claim[0].ref.object in SHARED], self._by_domain
@@ -123,8 +124,8 @@ class Finder:
                 self.findings.refuse(question.ref, an_id(row, "Id"))
 
     def _by_domain(self, claims: list[Claim]) -> set[Ref]:
-        """Which people and companies have the attendee's address or domain; of contacts that have not
-        the account is asked, in one call for all."""
+        """Return the people and companies with the attendee's address or domain; for the other
+        contacts, one call reads their accounts."""
         theirs, left = set(), list[Claim]()
         for claim in claims:
             question, whose, row = claim
@@ -149,7 +150,7 @@ class Finder:
         return theirs
 
     def _hangs_on_ours(self, question: Lookup, row: Json) -> bool:
-        """Whether a deal or case hangs on one of the booking's own people or companies."""
+        """Whether a deal or case is linked to one of the booking's own people or companies."""
         people = self._booked(question, *PEOPLE)
         on_it = {person for deal, person in self._on_deals if deal == row["Id"]}
         on_it |= {some_text(row, "ContactId")}
@@ -157,13 +158,13 @@ class Finder:
         return bool(people & on_it) or account in self._booked(question, ObjectName.COMPANY)
 
     def _booked(self, question: Lookup, *names: ObjectName) -> set[str]:
-        """The ids of the booking's own records of some objects, with what its leads have become."""
+        """Return the ids of the booking's own records of some objects, with converted leads."""
         anchors = [ref for ref in question.anchors if ref.object in SHARED]
         leads = [Ref(ObjectName.LEAD, ref.key) for ref in anchors if ref.object in PEOPLE]
         return booked_ids([*anchors, *leads], names, self._ids, self.findings)
 
     def _waits(self, question: Lookup, key: LookupKey, people: bool, waiting: set[Ref]) -> bool:
-        """Whether a record is found through others that are still being looked for."""
+        """Whether a record is found through others that are still being looked up."""
         if key.kind is MatchKey.OPEN_DEAL:
             return people
         marked = key.kind is not MatchKey.BOOKING or KEY in question.content
@@ -184,14 +185,14 @@ class Finder:
             soql[f"q{number}"], parts[f"q{number}"] = text, (name, kind, part)
             likes = [form for _, key in part for form in longer_site_forms(key.value)]
             if kind is MatchKey.DOMAIN and likes:
-                # A website may have a path behind its domain.
+                # A website may have a path after its domain.
                 paths = " OR ".join(f"Website LIKE '{form}'" for form in likes)
                 text = text.replace(where, paths)
                 soql[f"p{number}"], parts[f"p{number}"] = text, (name, kind, part)
                 deeper.add(f"p{number}")
             limited = [key.value for _, key in part if key.of]
             if name is ObjectName.DEAL and limited:
-                # Who is on it is asked beside it, since it may be another one's.
+                # A second query reads the people on the deal: it may be another attendee's.
                 soql[f"r{number}"] = format_soql(f"{_ROLES} WHERE OpportunityId IN {{}}", limited)
                 deeper.add(f"r{number}")
         lost: dict[ObjectName, list[tuple[Lookup, LookupKey]]] = {}
@@ -208,7 +209,7 @@ class Finder:
             self._follow(lost)
 
     def _take(self, question: Lookup, kind: MatchKey, key: LookupKey, rows: list[Json]) -> bool:
-        """Take the rows that answer a question; what was named by hand has to be the attendee's."""
+        """Use the rows that answer a lookup; a record named by hand has to be the attendee's."""
         hits = [(row, by) for row in rows if (by := self._told_by(question, kind, key, row))]
         for row, by in hits:
             if key.of:
@@ -220,7 +221,7 @@ class Finder:
     def _select(
         self, name: ObjectName, where: str, field: str, part: list[tuple[Lookup, LookupKey]]
     ) -> str:
-        """The query for records of an object, with the columns that are wanted and may be asked for."""
+        """Return the query for records of an object, with the requested columns that are visible."""
         fields = {f for question, _ in part for f in question.fields if f != "Id"}
         if name is ObjectName.LEAD and any(key.of for _, key in part):
             fields |= {"Website"}
@@ -235,14 +236,14 @@ class Finder:
     def _where(
         self, name: ObjectName, kind: MatchKey, field: str, part: list[tuple[Lookup, LookupKey]]
     ) -> str:
-        """The condition that finds everything asked for by one kind of key; empty for nothing."""
+        """Return the condition that finds all values for one kind of key; empty if there are none."""
         values = [key.value for _, key in part]
         condition, found = "", list[str]()
         column = {MatchKey.EMAIL: "Email", MatchKey.DOMAIN: "Website"}.get(kind, field)
         if column and not self._columns.has(name, column):
             return ""
         if kind is MatchKey.RECORD_ID:
-            # What is no id of Salesforce's would make the whole query fail.
+            # A value that is no Salesforce id would make the whole query fail.
             condition, found = "Id IN {}", [v for v in values if RECORD_ID.fullmatch(v)]
         elif kind is MatchKey.EMAIL:
             condition, found = "Email IN {}", [f for v in values for f in spellings(v)]
@@ -271,7 +272,7 @@ class Finder:
     def _around(
         self, name: ObjectName, part: list[tuple[Lookup, LookupKey]]
     ) -> tuple[str, list[str]]:
-        """What hangs on the records that a begun one was linked to: there is no booking-id field."""
+        """Find records linked to the targets of a lost create, since there is no booking-id field."""
         refs = dict.fromkeys(ref for question, _ in part for ref in question.anchors)
         ids = ids_of(list(refs), self._ids, self.findings)
         people = [i for i, ref in ids.items() if ref.object in PEOPLE]
@@ -291,7 +292,7 @@ class Finder:
     def _told_by(
         self, question: Lookup, kind: MatchKey, key: LookupKey, row: Json
     ) -> FoundBy | None:
-        """By what a row answers a question; None where it answers another one."""
+        """Return the key by which a row answers a lookup; None if it answers another one."""
         if kind is MatchKey.BOOKING:
             title = "Name" if question.ref.object is ObjectName.DEAL else "Subject"
             return recognise_lost_create(question, key, row, KEY, "Description", title)
@@ -299,7 +300,7 @@ class Finder:
         return FoundBy.of(kind) if meant else None
 
     def _is_meant(self, name: ObjectName, kind: MatchKey, key: LookupKey, row: Json) -> bool:
-        """Compared again by us, since one query asks for many."""
+        """Compare a row again, since one query covers many lookups."""
         if kind is MatchKey.OPEN_DEAL:
             person = self._id_of(Ref(ObjectName.CONTACT, key.value))
             return (row["Id"], person) in {
@@ -319,7 +320,7 @@ class Finder:
         return matches(key, shown, self._country)
 
     def _holds(self, name: ObjectName, key: LookupKey, now: object) -> bool:
-        """Whether what stands in a column is what a key looks for, in either's notation."""
+        """Whether a column holds the value of a key, in any notation of either."""
         column_kind = self._columns.kind_of(name, key.field)
         wanted = plain(key.value, column_kind)
         stands = None if now is None else plain(now, column_kind)
@@ -337,7 +338,7 @@ class Finder:
         else:
             person = question.ref.object is ObjectName.CONTACT
             company = some_text(row, "AccountId") if person else ""
-            # The contact of a person account is written through its account alone.
+            # The contact of a person account can only be written through its account.
             found = CrmRecord(
                 an_id(row, "Id"), values, by, made_at=made, company=company,
                 read_only=row.get("IsPersonAccount") is True,
@@ -345,7 +346,7 @@ class Finder:
         self.findings.add(question.ref, found)
 
     def _follow(self, lost: Mapping[ObjectName, list[tuple[Lookup, LookupKey]]]) -> None:
-        """Look whether what is gone was merged, and into what."""
+        """Look up whether a missing record was merged, and into which one."""
         asked = {
             name: [key.value for _, key in part if RECORD_ID.fullmatch(key.value)]
             for name, part in lost.items()
@@ -376,6 +377,6 @@ def _own_id(question: Lookup) -> list[LookupKey]:
 def _pieces(
     kind: MatchKey, part: list[tuple[Lookup, LookupKey]]
 ) -> Iterator[list[tuple[Lookup, LookupKey]]]:
-    """What one query asks for at a time."""
+    """Split the keys into the parts that one query takes."""
     size = NUMBERS if kind is MatchKey.PHONE else len(part)
     yield from (part[start : start + size] for start in range(0, len(part), size))

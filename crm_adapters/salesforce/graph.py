@@ -38,21 +38,21 @@ JOINS = {
     ObjectName.DEAL: ("OpportunityContactRole", "OpportunityId", "ContactId"),
     ObjectName.MEETING: ("EventRelation", "EventId", "RelationId"),
 }
-"""The objects that link further people: name, field of the record, field of the person."""
+"""The objects that link further people -> name, field of the record, field of the person."""
 POINTS = {
     ObjectName.CONTACT: {"AccountId": ObjectName.COMPANY},
     ObjectName.DEAL: {"AccountId": ObjectName.COMPANY},
     ObjectName.CASE: {"AccountId": ObjectName.COMPANY, "ContactId": ObjectName.CONTACT},
 }
-"""The fields that hold one record: of which object."""
+"""The fields that hold one record -> the object of that record."""
 WHAT = (ObjectName.DEAL, ObjectName.CASE, ObjectName.COMPANY)
-"""What an event may stand for: the first of these that there is."""
+"""The objects that an event may relate to: the first of these that exists."""
 ASSIGNED = (ObjectName.LEAD, ObjectName.CASE)
-"""The objects that an org's assignment rules share out: when they are made, and when they change."""
+"""The objects that an org's assignment rules give to users, on create and on update."""
 RULED = (*SHARED, ObjectName.CASE)
 """The objects that have duplicate or assignment rules."""
 LOST = {"INVALID_CROSS_REFERENCE_KEY", "ENTITY_IS_DELETED"}
-"""Codes that say of a link that one of its ends is not there."""
+"""Codes that mean that one end of a link does not exist."""
 ONE_PERSON = (
     "This org relates one person to an event; the others stand in its text. To relate all of them,"
     " switch on 'Allow Users to Relate Multiple Contacts to Tasks and Events' in Setup."
@@ -72,7 +72,7 @@ NO_ROLES = (
 
 
 class Links:
-    """Ids as they come to be, and the rows that link people where some are to be taken away."""
+    """The known ids, including new ones, and the rows that link people, if links are to be removed."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Links:
         hidden: set[ObjectName],
         times: Mapping[ObjectName, frozenset[str]],
     ) -> None:
-        """`hidden`: objects whose link rows the org does not show; what is found to be so is added.
+        """`hidden`: objects whose link rows the org does not show; more are added when they are noticed.
 
         `times`: the fields of each object that hold a time of day.
         """
@@ -89,10 +89,10 @@ class Links:
         self.ids = plan.known_ids()
         self.hidden = hidden
         self.done_without: set[tuple[Ref, Ref | str]] = set()
-        """Record, and person or row: links that were refused, or are there already."""
+        """(record, person or row) of links that were refused, or that exist already."""
         self.assign = plan.assign
         self.warned: set[Ref] = set()
-        """Records that a duplicate rule warns of: to be sent by a call that takes a header."""
+        """Records that a duplicate rule warns about: they are sent by a call with a header."""
         self.joins: dict[tuple[str, str], str] = {}
         """(record id, contact id) -> id of the row that links them."""
         soql = {}
@@ -108,13 +108,13 @@ class Links:
                 self.joins[record, person] = row["Id"]
 
     def needs_headers(self, change: Change) -> bool:
-        """Whether the org's rules have to be told something about a change."""
+        """Whether a change needs headers for the org's rules."""
         if change.ref in self.warned:
             return True
         return change.ref.object in ASSIGNED and not change.delete and not self.assigns(change)
 
     def assigns(self, change: Change) -> bool:
-        """Whether an assignment rule may act: it shares out what is new, and moves nothing later."""
+        """Whether an assignment rule may act: it assigns new records, and moves none later."""
         return self.assign and not change.record_id
 
 
@@ -131,24 +131,24 @@ class Graph:
     ) -> None:
         """`shares_events`: whether the org relates several people to one event.
 
-        `headers`: whether it goes as a plain composite call, whose parts take headers.
+        `headers`: whether the group is a plain composite call, whose parts take headers.
         """
         self.changes = changes
         self._headers = headers
         self._links, self._shares_events = links, shares_events
         self.exact: dict[Ref, dict[str, Any]] = {}
-        """Texts that would be taken as references, to be written again by a call without these."""
+        """Texts that Salesforce would read as references; another call writes them again."""
         self.left_out: dict[Ref, str] = {}
-        """Records that stand without some of their people, and why."""
+        """Records that are written without some of their people, and the reason."""
         self._rows: dict[str, Ref | str] = {}
-        """Nodes that link or unlink a record's people: the person, or the row that is taken away."""
+        """Nodes that link or unlink a record's people -> the person, or the row to be removed."""
         self._refs: dict[str, Ref] = {}
         self._made: dict[Ref, str] = {}
         self._ids: ChainMap[Ref, str] = ChainMap({}, links.ids)
-        """The ids of what is there, and references to what an earlier node of the graph makes."""
+        """The ids of existing records, and references to records that an earlier node creates."""
         self.nodes: list[Json] = []
         self.halted = False
-        """Whether it was not tried, since too many others had failed."""
+        """Whether it was not tried because too many other graphs had failed."""
         for change in changes:
             self._add(change)
         self.id = f"g{number}"
@@ -184,7 +184,7 @@ class Graph:
         self._join(change, links)
 
     def _point(self, change: Change, links: LinkPlan, fields: dict[str, Any]) -> None:
-        """Set the reference fields that a record carries itself."""
+        """Set the reference fields of the record itself."""
         places: dict[str, Place] = {
             field: links.place(kind, change.present.get(field))
             for field, kind in POINTS.get(change.ref.object, {}).items()
@@ -196,12 +196,12 @@ class Graph:
             places["WhoId"] = _first([links.place(kind, who) for kind in people])
             places["WhatId"] = _first([links.place(kind, what) for kind in WHAT])
             if main and main.ref.object is ObjectName.LEAD:
-                # An event with a lead may stand for nothing else (FIELD_INTEGRITY_EXCEPTION).
+                # An event with a lead cannot relate to anything else (FIELD_INTEGRITY_EXCEPTION).
                 places["WhatId"] = None if change.record_id and not change.found_in_crm else KEEP
         fields |= {field: place for field, place in places.items() if place is not KEEP}
 
     def _unjoin(self, change: Change, links: LinkPlan) -> None:
-        """Take away who left, and who is to become a meeting's main person."""
+        """Remove the link rows of people who left, and of the new main person of a meeting."""
         gone = [end.record_id for end in links.remove]
         if change.ref.object is ObjectName.MEETING:
             gone += links.of(ObjectName.CONTACT).after[:1]
@@ -212,7 +212,7 @@ class Graph:
                 self._rows[self._node(change.ref, "DELETE", f"sobjects/{table}/{row}")] = row
 
     def _that_fit(self, change: Change, links: LinkPlan) -> list[LinkEnd]:
-        """The contacts that a record can be linked to; of the others it is noted why not."""
+        """Return the contacts that a record can be linked to; note the reason for all others."""
         name, main = change.ref.object, links.main_person
         people = [end for end in links.after if end.ref.object is ObjectName.CONTACT]
         leads = links.of(ObjectName.LEAD).after
@@ -234,12 +234,12 @@ class Graph:
         return people
 
     def _join(self, change: Change, links: LinkPlan) -> None:
-        """Link the people beyond what a record's own fields can say."""
+        """Link the people that the record's own fields cannot hold."""
         name, known = change.ref.object, change.record_id or ""
         if name not in JOINS or not links.changed:
             return
         table = JOINS[name][0]
-        # The main person of a deal that others have made is theirs to choose.
+        # If others created the deal, they choose its main person.
         others = any(record == known for record, _ in self._links.joins)
         main = links.place(ObjectName.CONTACT, others)
         for number, end in enumerate(self._that_fit(change, links)):
@@ -271,7 +271,7 @@ class Graph:
         body: Fields,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Add the node that makes a record; the nodes after it may refer to that."""
+        """Add the node that creates a record; later nodes may refer to it."""
         self._made[ref] = self._node(ref, method, path, body, headers)
         self._ids[ref] = f"@{{{self._made[ref]}.id}}"
 
@@ -295,11 +295,11 @@ class Graph:
 
     @property
     def names(self) -> list[str]:
-        """The names of its nodes."""
+        """The names of the graph's nodes."""
         return list(self._refs)
 
     def finish(self, report: Report, answers: Mapping[str, Json]) -> None:
-        """Note what every change came to. Raises Unreadable where the answer does not say."""
+        """Note the result of every change. Raises Unreadable if the answer does not contain it."""
         touched = set(self._refs.values())
         for change in self.changes:
             node = self._made.get(change.ref)
@@ -320,10 +320,10 @@ class Graph:
             report.note(ref, words)
 
     def blame(self, report: Report, answers: Mapping[str, Json], overrun: bool) -> Exception | None:
-        """Find the record that a graph failed for, if it did not fail for others' sake.
+        """Find the record that made a graph fail, unless other graphs were the reason.
 
-        `overrun`: so many others failed in the call that the rest was not tried. Gives the error
-        where it is no fault of a record.
+        `overrun`: so many other graphs failed in the call that the rest was not tried. Return the
+        error if no single record caused it.
         """
         for name, ref in self._refs.items():
             node = answers.get(name)
@@ -339,11 +339,11 @@ class Graph:
             if name in self._rows:
                 if not codes & LOST and self._do_without(report, ref, self._rows[name], error):
                     return None
-                # It is not the record that is gone, but whom it is to be linked to.
+                # Not the record is gone, but the person it links to.
                 error = InvalidRecord(error.message) if isinstance(error, Gone) else error
             return self._note(report, ref, error)
         if overrun:
-            # It only came after too many others had failed: those are sent without it first.
+            # It only came after too many failures: the other graphs are sent without it first.
             self.halted = True
             return None
         words = next((t for node in answers.values() if (t := _words(node))), "no reason was given")
@@ -351,14 +351,14 @@ class Graph:
         return None
 
     def _do_without(self, report: Report, ref: Ref, link: Ref | str, error: Exception) -> bool:
-        """Let a record be sent again without a refused link; False where it is no fault of the link."""
+        """Allow a record to be sent again without a refused link; False if the link is not the cause."""
         if not isinstance(error, CrmError) or isinstance(error, RetryLater):
             return False
         if isinstance(error, (Gone, AccountRefused)) and isinstance(link, Ref):
             self._links.hidden.add(ref.object)
             return True
         self._links.done_without.add((ref, link))
-        # A link that is there already, or a row that is not there any more, is as it should be.
+        # A link that exists already, or a row that is gone already, is no error.
         as_it_should = isinstance(error, Conflict) or (
             isinstance(error, Gone) and not isinstance(link, Ref)
         )
@@ -379,7 +379,7 @@ class Graph:
 
 
 def _first(places: list[Place]) -> Place:
-    """What to write into a place that several objects may stand in."""
+    """Return what to write into a field that may hold one of several objects."""
     ids = [place for place in places if isinstance(place, str)]
     return ids[0] if ids else None if None in places else KEEP
 
@@ -389,7 +389,7 @@ def _words(node: Json) -> str:
 
 
 def has_reference(value: Any) -> bool:
-    """Whether Salesforce would take a part of a text as a reference to another node's result.
+    """Whether Salesforce would read part of a text as a reference to another node's result.
 
     https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_composite_composite.htm
     """
@@ -397,12 +397,12 @@ def has_reference(value: Any) -> bool:
 
 
 def without_reference(value: str) -> str:
-    """A text that stands in for one until that is written by a call without references."""
+    """Return a harmless form of such a text, until a call without references writes the real one."""
     return value.replace("@{", "@ {")
 
 
 def _plain(value: Any, is_time: bool = False) -> Any:
-    """A value as the API takes it: empty is null, several choices are one text, a time is in UTC.
+    """Return a value for the API: empty is null, several choices are one text, a time is in UTC.
 
     https://developer.salesforce.com/docs/atlas.en-us.object_reference.meta/object_reference/primitive_data_types.htm
     """

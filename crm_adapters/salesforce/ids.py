@@ -1,4 +1,4 @@
-"""Salesforce's record ids: of which object they are, their check sum, and the addresses they stand in."""
+"""Salesforce's record ids: their object, their checksum, and the URLs that contain them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PREFIXES = {
     ObjectName.CASE: "500",
     ObjectName.MEETING: "00U",
 }
-"""What the ids of an object begin with."""
+"""The prefix of the ids of each object."""
 _ID = re.compile(r"[a-zA-Z0-9]{15}(?:[A-Z0-5]{3})?")
 _SUM = string.ascii_uppercase + "012345"
 _HOST = re.compile(r"(?:[a-z0-9-]+\.)+(?:salesforce|force)\.com")
@@ -30,10 +30,11 @@ _FORM = "[a-zA-Z0-9]+"
 
 
 def full_id(text: str) -> str:
-    """An id in its 18 characters; empty for what is none, or whose check sum is wrong.
+    """Return an id in 18 characters; empty if the text is no id or its checksum is wrong.
 
-    Each of the last three says which of five characters are capitals: a query for an id whose sum is
-    wrong is refused as a whole. https://salesforce.stackexchange.com/questions/1653
+    Each of the last three characters says which of five others are capitals: Salesforce refuses a
+    whole query that contains an id with a wrong sum.
+    https://salesforce.stackexchange.com/questions/1653
     """
     if not _ID.fullmatch(text):
         return ""
@@ -45,14 +46,14 @@ def full_id(text: str) -> str:
 
 
 def id_of(name: ObjectName, text: str) -> str:
-    """Likewise, of one object alone."""
+    """Return an id in 18 characters; empty if it belongs to another object."""
     return full_id(text) if text.startswith(PREFIXES[name]) else ""
 
 
 def record_id_in(name: ObjectName, text: str, own_host: str) -> str:
-    """The id that a person typed, or that stands in the record's address; empty for other text.
+    """Return the id that a person typed, or the id in the URL of a record's page; empty if none.
 
-    `own_host`: where the org is reached, whatever it is called.
+    `own_host`: the host of the org, which may have any name.
     """
 
     def is_own(host: str) -> bool:

@@ -1,7 +1,8 @@
-"""Values as SOQL compares them with a column of their type.
+"""Writes values as SOQL compares them with a column of their type.
 
-A number, a date or yes and no in quotes is refused, and a text without them; a value that is none of
-its column's type can stand in no record, so that nothing is asked.
+SOQL refuses a number, a date or a boolean in quotes, and a text without quotes. If a value does not
+fit the column's type, no record can hold it, so no query is sent.
+
 https://developer.salesforce.com/docs/platform/salesforce-soql-sosl/guide/sforce-api-calls-soql-select-fieldexpression.html
 """
 
@@ -24,7 +25,7 @@ _FLAGS = {"true": "true", "yes": "true", "1": "true", "false": "false", "no": "f
 
 
 def literal(value: str, kind: FieldKind | None) -> str | None:
-    """What stands in a query for a value; None where no such column can hold it."""
+    """Return a value as a query writes it; None if no column of this kind can hold it."""
     text = plain(value, kind)
     if text is None or kind in (
         FieldKind.NUMBER,
@@ -40,7 +41,7 @@ def literal(value: str, kind: FieldKind | None) -> str | None:
 
 
 def plain(value: Any, kind: FieldKind | None) -> str | None:
-    """A value of a column, or one that is looked for, in the one form in which both are compared."""
+    """Return a value of a column, or one to look for, in the form in which the two are compared."""
     text = str(value).strip()
     if kind in IDS:
         return full_id(text) or None

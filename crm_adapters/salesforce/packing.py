@@ -1,4 +1,4 @@
-"""Cuts a plan into graphs that hold together, and fills calls with them up to the API's limits."""
+"""Cuts a plan into graphs of connected changes, and fills calls with them up to the API's limits."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from crm_adapters.salesforce.graph import JOINS
 MAX_NODES = 500
 """https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_composite_graph_limits.htm"""
 MAX_GRAPHS = 75
-"""In one call; more than 14 failed ones halt the rest."""
+"""Graphs in one call; if more than 14 fail, the rest is halted."""
 MOST_FAILED = 14
 MAX_PARTS = 25
-"""Of a plain composite call, which is one all-or-nothing group:
+"""For a plain composite call, which is one all-or-nothing group:
 https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_composite_composite.htm"""
 FIRST_NODES = 125
-"""In the first call, of which nobody knows yet how long it takes."""
+"""Nodes in the first call, whose duration nobody can predict."""
 LEAST_NODES = 25
 LONG_CALL = 1.5
-"""Seconds. A call cannot be cut: one that takes longer is followed by smaller ones."""
+"""Seconds. A call cannot be interrupted: after a longer one, the next calls are smaller."""
 
 
 class Pace:
-    """How many nodes a call may have, so that a live booking need not wait long for its end."""
+    """Limits the nodes of a call, so that a live booking does not wait long for the call to end."""
 
     def __init__(self) -> None:
         self.nodes = FIRST_NODES
 
     def took(self, seconds: float) -> None:
-        """Learn from a call."""
+        """Adjust the limit to the duration of a call."""
         if seconds > LONG_CALL:
             self.nodes = max(LEAST_NODES, self.nodes // 2)
         elif seconds < LONG_CALL / 2:
@@ -41,9 +41,9 @@ class Pace:
 
 
 def connected(changes: list[Change], known: set[Ref]) -> list[list[Change]]:
-    """Group changes that refer to each other's new records: a graph cannot see another's.
+    """Group changes that refer to each other's new records: a graph cannot see another graph's records.
 
-    Each group keeps the order of the plan: who comes first in a booking is made first.
+    Each group keeps the order of the plan: the first person of a booking is created first.
     """
     place = {change.ref: number for number, change in enumerate(changes)}
     group: dict[Ref, list[Change]] = {}
@@ -51,7 +51,7 @@ def connected(changes: list[Change], known: set[Ref]) -> list[list[Change]]:
         mine = [change]
         near = [ref for ref in change.links_after if ref in group and ref not in known]
         for ref in near:
-            # Two of them may have come into one group a moment ago.
+            # Two of the near refs may have joined one group a moment ago.
             joined = group[ref]
             if joined is not mine:
                 joined.extend(mine)
@@ -63,7 +63,7 @@ def connected(changes: list[Change], known: set[Ref]) -> list[list[Change]]:
 
 
 def _size(change: Change) -> int:
-    """The most nodes that a change takes: itself, and a row for everybody whom it links or unlinks."""
+    """Return the most nodes that a change takes: its own, and a row for each link to make or remove."""
     if change.ref.object not in JOINS:
         return 1
     people = sum(ref.object is ObjectName.CONTACT for ref in change.links_after)
@@ -72,7 +72,7 @@ def _size(change: Change) -> int:
 
 
 def small_enough(changes: list[Change], report: Report) -> list[Change]:
-    """The changes that one call can make; of the others it is noted that Salesforce takes no such."""
+    """Return the changes that fit into one call; for each other one, note that it is too large."""
     for change in changes:
         if _size(change) > MAX_NODES:
             words = f"The {change.ref.object} has more people than Salesforce links in one call."
@@ -81,7 +81,7 @@ def small_enough(changes: list[Change], report: Report) -> list[Change]:
 
 
 def fitting(graph: list[Change], most: int = MAX_NODES) -> int:
-    """How many of a graph's changes fit into one call; each comes after what it hangs on."""
+    """Return how many of a graph's changes fit into one call; each comes after its link targets."""
     sizes = itertools.accumulate(map(_size, graph))
     return sum(size <= most for size in sizes)
 
@@ -89,23 +89,23 @@ def fitting(graph: list[Change], most: int = MAX_NODES) -> int:
 def by_headers(
     graph: list[Change], needs: Callable[[Change], bool]
 ) -> tuple[bool, list[Change], list[Change]]:
-    """Whether a group goes by a call that takes headers, what of it goes now, and what waits."""
+    """Return whether a group needs a call with headers, its changes for now, and those that wait."""
     first = next((number for number, change in enumerate(graph) if needs(change)), None)
     if first is None:
         fits = fitting(graph)
         return False, graph[:fits], graph[fits:]
     fits = fitting(graph, MAX_PARTS)
     if fits < len(graph) and first:
-        # What needs none goes ahead: whom the others hang on has its id then.
+        # Changes without headers go first: then the others have the ids of their link targets.
         fits = min(first, fitting(graph))
         return False, graph[:fits], graph[fits:]
     return True, graph[:fits], graph[fits:]
 
 
 def packed(graphs: list[list[Change]], most: Callable[[], int]) -> Iterable[list[list[Change]]]:
-    """Fill calls with graphs up to the limits of nodes and graphs; a graph goes in one piece.
+    """Fill calls with graphs up to the limits of nodes and graphs; a graph is not split.
 
-    `most` says how many nodes the next call may have.
+    `most` returns how many nodes the next call may have.
     """
     batch: list[list[Change]] = []
     size = 0

@@ -1,4 +1,4 @@
-"""What a Salesforce org tells of itself: fields, users, stages."""
+"""Reads what a Salesforce org reports of itself: fields, users, stages."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from app.outbound.reply import Json, a_text, an_id, some_objects, some_text
 
 KINDS = {
     # https://developer.salesforce.com/docs/atlas.en-us.object_reference.meta/object_reference/field_types.htm
-    # What is not here takes no value: address and location are written by their parts, base64 and
-    # anyType by no mapping file, and a formula or an auto-number is not createable.
+    # Other types take no value: address and location are written by their parts, base64 and anyType
+    # by no mapping file, and a formula or an auto-number is not createable.
     "string": FieldKind.TEXT, "textarea": FieldKind.TEXT, "email": FieldKind.TEXT,
     "phone": FieldKind.TEXT,
     "url": FieldKind.TEXT, "encryptedstring": FieldKind.TEXT, "combobox": FieldKind.TEXT,
@@ -23,10 +23,10 @@ RECORD_FORM = r"[a-zA-Z0-9]{15}(?:[a-zA-Z0-9]{3})?"
 
 
 def field_of(item: Json, users: tuple[FieldOption, ...] = ()) -> CrmField:
-    """A field of a describe; `users` are those who may stand in a field for users alone."""
+    """Return a field of a describe; `users` are the allowed values of a field for users only."""
     options = [o for o in some_objects(item, "picklistValues") if o.get("active", True)]
     kind = KINDS.get(some_text(item, "type"), FieldKind.OTHER)
-    # A list that is not restricted takes any text.
+    # A picklist that is not restricted accepts any text.
     free = not (options and item.get("restrictedPicklist"))
     if kind is FieldKind.CHOICE and free:
         kind = FieldKind.TEXT
@@ -57,7 +57,7 @@ def field_of(item: Json, users: tuple[FieldOption, ...] = ()) -> CrmField:
 
 
 def _most(item: Json) -> float | None:
-    """The largest amount: `precision` digits of which `scale` stand behind the point."""
+    """Return the largest amount: `precision` digits, of which `scale` are behind the decimal point."""
     digits, precision, scale = item.get("digits"), item.get("precision"), item.get("scale")
     if some_text(item, "type") == "int" and isinstance(digits, int) and 0 < digits <= 18:
         return float(10**digits - 1)
@@ -67,22 +67,22 @@ def _most(item: Json) -> float | None:
 
 
 def users_of(users: Iterable[Json]) -> tuple[FieldOption, ...]:
-    """Id and e-mail address of the active users."""
+    """Return id and e-mail address of the active users."""
     return tuple(
         FieldOption(an_id(user, "Id"), some_text(user, "Email").strip().lower()) for user in users
     )
 
 
 def owners_of(users: Iterable[Json], notes: list[str]) -> dict[str, str]:
-    """E-mail in lower case -> id of the active users who can own records.
+    """Return e-mail in lower case -> id of the active users who can own records.
 
-    The address is not unique among users, the user name is: of several who can own the first id
-    counts, and that is told.
+    Several users may have one address; only the user name is unique. Of several possible owners the
+    first id counts, and a note reports it.
     """
     by_email: dict[str, list[Json]] = {}
     for user in users:
         email = some_text(user, "Email").strip().lower()
-        # Portal and Chatter users can own nothing.
+        # Portal and Chatter users cannot own records.
         if email and some_text(user, "UserType") in ("", "Standard"):
             by_email.setdefault(email, []).append(user)
     owners = {}
@@ -95,7 +95,7 @@ def owners_of(users: Iterable[Json], notes: list[str]) -> dict[str, str]:
 
 
 def stages_of(rows_: Sequence[Json]) -> tuple[Pipeline, ...]:
-    """The opportunity's stages as the one pipeline that there is."""
+    """Return the opportunity's stages as the only pipeline."""
     stages = tuple(
         Stage(
             a_text(row, "ApiName"),

@@ -1,4 +1,4 @@
-"""Sends changes to Salesforce: graphs, or one composite call where rule headers are needed."""
+"""Sends changes to Salesforce: as graphs, or as one composite call if rule headers are needed."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from crm_adapters.salesforce.packing import (
 )
 
 EXACT = 200
-"""Records that one call of collections takes."""
+"""Records that one call of the collections API accepts."""
 
 
 class Sender:
-    """Sends packed changes, and says of each what came of it."""
+    """Sends packed changes, and reports the result of each."""
 
     def __init__(self, api: SalesforceClient, pace: Pace, shares_events: bool) -> None:
         """`shares_events`: an event may have several people."""
@@ -42,7 +42,7 @@ class Sender:
     def send_with_headers(
         self, changes: list[Change], links: Links, report: Report
     ) -> list[Change]:
-        """Send changes in one composite call, all or nothing; give those to be sent again."""
+        """Send changes in one composite call, all or nothing; return those to be sent again."""
         graph = Graph(0, changes, links, self._shares_events, headers=True)
         if not graph.nodes:
             graph.finish(report, {})
@@ -64,7 +64,7 @@ class Sender:
         return [change for change in changes if change.ref not in report.problems]
 
     def send(self, batch: list[list[Change]], links: Links, report: Report) -> list[Change]:
-        """Send graphs in one call; give the changes that have to be sent again."""
+        """Send graphs in one call; return the changes that have to be sent again."""
         graphs = [
             Graph(number, changes, links, self._shares_events)
             for number, changes in enumerate(batch)
@@ -92,7 +92,7 @@ class Sender:
                 self._write_exactly(graph, links, report)
                 continue
             stopped_by = graph.blame(report, nodes, overrun) or stopped_by
-            # All or nothing: what stands in a graph that failed was not made.
+            # All or nothing: no record of a failed graph was created.
             report.refused(change.ref for change in graph.changes)
             halted += graph.halted
             again += [change for change in graph.changes if change.ref not in report.problems]
@@ -103,9 +103,9 @@ class Sender:
         return again
 
     def _write_exactly(self, graph: Graph, links: Links, report: Report) -> None:
-        """Write texts that look like references, by a call that knows none.
+        """Write texts that look like references, by a call that has no references.
 
-        Until that is done the record counts as not written: it holds another text.
+        Until then the record counts as not written, since it holds another text.
         """
         written = {ref: report.results.pop(ref) for ref in graph.exact if ref in report.results}
         refs = list(written)
@@ -136,12 +136,12 @@ class Sender:
                 error = error_of(400, errors, SOBJECTS[ref.object])
                 if not isinstance(error, CrmError) or isinstance(error, RetryLater):
                     raise error
-                # It was written a moment ago: what is not there is something else.
+                # The record was written a moment ago: the error is about another one.
                 gone = isinstance(error, Gone)
                 report.problems[ref] = InvalidRecord(error.message) if gone else error
 
 
 def _nodes(entry: Json) -> dict[str, Json]:
-    """The answers of a graph's nodes by their names. Raises Unreadable."""
+    """Return the answers of a graph's nodes by their names. Raises Unreadable."""
     response = an_object(entry.get("graphResponse"), "A graph's answer")
     return {a_text(node, "referenceId"): node for node in rows(response, "compositeResponse")}

@@ -1,4 +1,4 @@
-"""How websites and phone numbers are looked for in SOQL."""
+"""Builds SOQL conditions for websites and phone numbers."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from app.domain.people import ascii_domain, spellings
 from app.domain.phones import last_digits
 
 TAIL = 8
-"""Last digits of a number that are looked for."""
+"""Last digits of a number that a query looks for."""
 
 
 def digits_in_order(number: str) -> str:
-    """The last digits of a number as LIKE takes them, with whatever people write between them.
+    """Return the last digits of a number for LIKE, with any signs that people write between them.
 
-    SOSL, which is 'generally faster if the search expression uses a CONTAINS term', takes no wildcard
-    at the beginning of a term, and so finds no last digits; it is a call more, and its index lags.
-    Phone numbers are indexed for no SOQL: any condition on them reads the rows, LIKE as well as IN.
+    SOSL, which is 'generally faster if the search expression uses a CONTAINS term', takes no
+    wildcard at the beginning of a term, and so finds no last digits; it needs one more call, and
+    its index lags. SOQL has no index for phone numbers: any condition on them reads the rows, LIKE
+    as well as IN.
+
     https://developer.salesforce.com/docs/platform/salesforce-large-data-volumes-bp/guide/ldv-deployments-techniques-using-soql-and-sosl.html
+
     https://help.salesforce.com/s/articleView?id=000387524&type=1
     """
     return f"%{'%'.join(last_digits(number, TAIL))}%"
@@ -34,7 +37,7 @@ def site_forms(domain: str) -> list[str]:
 
 
 def longer_site_forms(domain: str) -> list[str]:
-    """Beginnings of addresses that go on behind the domain, as LIKE takes them."""
+    """Return the beginnings of URLs with a path after the domain, for LIKE."""
     if not re.fullmatch(r"[a-z0-9.-]+", domain):
         return []
     forms = spellings(domain)
@@ -43,7 +46,7 @@ def longer_site_forms(domain: str) -> list[str]:
 
 
 def site_domain(website: str) -> str:
-    """The domain of a website, whatever stands before and behind it."""
+    """Return the domain of a website, without scheme, path or other parts."""
     bare = re.sub(r"^(https?://)?(www\.)?", "", website.strip().lower())
     domain = re.split(r"[/?#:]", bare)[0]
     return ascii_domain(domain) or domain
