@@ -25,6 +25,8 @@ from app.crm.schema import (
 from app.domain.errors import MappingError
 from app.mapping.check import check_against
 from app.mapping.load import MappingText
+from app.mapping.provision import AFTER
+from app.mapping.transforms import PLAIN, WITH_ARGUMENT
 
 HEAD = "version: 1\ncrm: test\n"
 SHAPE = CrmShape(
@@ -155,6 +157,13 @@ def test_types(name: str, source: str, wrong: bool) -> None:
     assert len(found) == wrong
     if wrong:
         assert found[0].startswith(f"6: contact.fields.{name}")
+
+
+def test_the_kind_after_every_transform_is_known() -> None:
+    """A transform makes one kind of value, or keeps the kind that it gets."""
+    others = {"strip", "datetime", "first_of", "map", "default"}
+    unknown = {*PLAIN, *WITH_ARGUMENT} - set(AFTER) - others
+    assert unknown == set(), "add what these make to AFTER in app/mapping/provision.py, or here"
 
 
 def test_every_mistake_of_a_list_has_its_own_line() -> None:

@@ -397,7 +397,7 @@ def test_a_change_names_the_whole_record_too() -> None:
     ],
 )
 def test_transforms(value: Any, specs: tuple[Any, ...], result: Any) -> None:
-    """Each transform does what docs/mappings.md says."""
+    """A few transforms; tests/unit/test_language.py has every one of them."""
     assert apply_transforms(value, specs) == result
 
 

@@ -29,6 +29,7 @@ from app.mapping.mapping import Mapping as FieldMapping
 from app.mapping.paths import FIXED, kind_of
 from app.mapping.plan import Planner
 from app.mapping.plan_context import PlanContext
+from app.mapping.transforms import PLAIN
 from app.sync.desired import DesiredBooking
 from app.sync.diff import diff_records
 from app.sync.diff_state import Diff
@@ -211,8 +212,7 @@ TEMPLATES = st.sampled_from(
 )  # fmt: skip
 TRANSFORMS = st.lists(
     st.sampled_from(
-        ["lower", "strip", "e164", "number", "date", "time", "datetime", "iso", "hh_mm", "first_of",
-         "join", "strip_html", "json", {"truncate": 5}, {"add_days": 3}, {"default": "A"},
+        [*PLAIN, {"truncate": 5}, {"add_days": 3}, {"default": "A"},
          {"map": {"a": "A", "yes": "B", "scheduled": "A"}}, {"tz": "booking"}, {"tz": "Pacific/Apia"},
          {"date": "%d.%m.%Y"}, {"join": "; "}]
     ),
