@@ -234,6 +234,9 @@ def check_transform(spec: Any) -> None:
         argument = "{answer: value}" if spec == "map" else "…"
         words = f"there is no transform {spec!r} that takes nothing"
         raise ValueError(f"{words}; it is written {{{spec}: {argument}}}")
+    if isinstance(spec, Mapping) and len(spec) == 1 and next(iter(spec)) in PLAIN:
+        name = next(iter(spec))
+        raise ValueError(f"{name} takes no argument; it is written {name} alone")
     known = ", ".join([*PLAIN, *(f"{{{name}: …}}" for name in WITH_ARGUMENT)])
     hint = did_you_mean(str(spec), {*PLAIN, *WITH_ARGUMENT})
     raise ValueError(f"there is no transform {spec!r}{hint}; there are: {known}")

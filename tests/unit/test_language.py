@@ -267,7 +267,7 @@ BAD_TRANSFORMS: list[tuple[Any, str]] = [
     ("uper", "there is no transform 'uper'"),
     ("strip_htm", "did you mean strip_html"),
     ("truncate", "there is no transform"),
-    ({"lower": 5}, "there is no transform"),
+    ({"lower": 5}, "lower takes no argument; it is written lower alone"),
     ({"truncate": "5"}, "truncate does not take '5'"),
     ({"truncate": True}, "truncate does not take True"),
     ({"truncate": 0}, "above 0"),
