@@ -35,6 +35,8 @@ ANSWER_SECONDS = 30.0
 """For the client to read the answer."""
 LINGER_SECONDS = 2.0
 """For the client to close; whatever it still sends is thrown away (RFC 9112, 9.6)."""
+LAST_CALL_SECONDS = 2.0
+"""For a connection to begin its request once its worker has been told to stop."""
 LINGER_BYTES = 1024 * 1024
 MAX_HELD = 32 * 1024 * 1024
 """Bytes of unfinished requests that a process holds; above that the oldest one is ended."""
@@ -167,9 +169,14 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
             self._make_room()
 
     def _cap_keepalive(self, _deadline: float) -> None:
-        """Drop connections that have sent nothing: a worker that is stopping need not wait for them."""
-        for visit in [visit for visit in self._waiting if not visit.arrival.data]:
-            self._drop(visit)
+        """Give connections that have sent nothing a moment more before the worker stops.
+
+        A request may be on its way: nobody else can answer it, and it would end in a reset.
+        """
+        soon = time.monotonic() + LAST_CALL_SECONDS
+        for visit in self._waiting:
+            if not visit.arrival.data:
+                visit.ends = min(visit.ends, soon)
 
     def _read(self, visit: Visit) -> None:
         try:

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,6 +86,22 @@ def test_slow_clients_keep_no_webhook_waiting(web: Web) -> None:
             wire.close()
     # A machine that is busy with other tests may stand still for a moment, now and then.
     assert sorted(times)[-4] < 1 and max(times) < 5
+
+
+def test_a_request_on_its_way_is_answered_while_the_server_stops(tmp_path: Path) -> None:
+    """A client that was let in before a restart gets its answer, not a reset."""
+    body = json.dumps(sample("booking_created")).encode()
+    head = HEAD + b"X-Meetergo-Signature: " + sign_body(SECRET, body).encode()
+    with web_process(tmp_path, f"sqlite:///{tmp_path}/a.sqlite3") as web:
+        early = web.connect(timeout=0.5)
+        # Connections are let in one after the other: this answer says that the first one is in.
+        assert web.post(sample("booking_created", id="later")).status_code == 202
+        web.process.terminate()
+        with pytest.raises(TimeoutError):
+            early.recv(1)
+        early.settimeout(15)
+        early.sendall(head + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        assert status_of(answer_of(early)) == 202
 
 
 @pytest.mark.parametrize(
