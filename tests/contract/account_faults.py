@@ -1,6 +1,7 @@
-"""What the service does not do yet in accounts as they really are: why -> the tests that fail for it.
+"""Tests of realistic accounts that fail because the service lacks a feature.
 
-Take a name out once its test passes: a test that passes and stands here fails (strict). Empty: it does all.
+Remove a name as soon as its test passes: a listed test that passes counts as a failure (strict).
+An empty table means that the service handles every account.
 """
 
 from __future__ import annotations
@@ -8,4 +9,4 @@ from __future__ import annotations
 _FAULTS: dict[str, list[str]] = {}
 
 XFAIL = {name: why for why, names in _FAULTS.items() for name in names}
-"""Name of a test -> why it fails."""
+"""Test name -> the reason why the test fails."""

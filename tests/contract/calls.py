@@ -1,4 +1,4 @@
-"""Every call that an adapter makes, each to be had again and again from the same state of a sandbox."""
+"""Every call that an adapter makes; each can be repeated from the same state of a sandbox."""
 
 from __future__ import annotations
 
@@ -35,51 +35,51 @@ VALUES = {
 
 
 class Untiring(RateLimiter):
-    """A gate at which nobody waits."""
+    """A rate limiter that never waits."""
 
     def rest(self, seconds: float) -> None:
-        """Wait no second of what a CRM asks for."""
+        """Return at once, although the CRM asks for a pause."""
 
 
 class Tokens:
-    """A token source with as many tokens as are asked for."""
+    """A token source that never runs out of tokens."""
 
     def __init__(self) -> None:
         self._number = itertools.count(1)
 
     def token(self) -> str:
-        """The first one."""
+        """Return the first token."""
         return "t0"
 
     def renewed(self, refused: str) -> str:
-        """The next one."""
+        """Return the next token."""
         return f"t{next(self._number)}"
 
     def look_for_address(self, token: str) -> None:
-        """There is none."""
+        """Do nothing: the sandbox has one address."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One method of an adapter with its arguments, and the state of the CRM that it meets."""
+    """One adapter method with its arguments, and the state of the CRM before the call."""
 
     name: str
     state: State
     do: Callable[[Adapter, Report], object]
     cold: bool = False
-    """Whether it is the first that an adapter does."""
+    """Whether the adapter has done nothing before this step."""
     calls: int = 0
-    """How many calls it makes where all is well."""
+    """The number of calls that the step makes when everything works."""
 
 
 class World:
-    """One CRM: what it holds can be put back, and every step starts from what it held then."""
+    """One CRM whose contents can be restored, so that every step starts from its own saved state."""
 
     def __init__(self, provider: str) -> None:
         self.provider = provider
         self.sandbox: Sandbox = load_sandbox(provider)()
         self.desk: Desk = load_desks()[provider](self.sandbox)
-        # Nobody is slowed down here.
+        # No rate limit slows these tests down.
         for name, value in vars(self.sandbox).items():
             if isinstance(value, Window):
                 setattr(self.sandbox, name, Window(10**9, 0.0))
@@ -95,7 +95,9 @@ class World:
         self.steps = [self._counted(step) for step in steps]
 
     def adapter(self, step: Step) -> Adapter:
-        """An adapter, guarded as the service has it: a warm one for what comes after the account is read."""
+        """Return an adapter, guarded as in the service; a step that needs the account read gets a
+        warm one.
+        """
         if not step.cold and self._warm:
             return self._warm
         access = Access(self.between.url, Tokens(), 2.0, gate=Untiring())
@@ -106,16 +108,16 @@ class World:
         return made
 
     def restore(self, state: State) -> None:
-        """Put back what the CRM held."""
+        """Restore the saved contents of the CRM."""
         for name, value in copy.deepcopy(state).items():
             setattr(self.sandbox, name, value)
 
     def ids(self) -> set[str]:
-        """The ids of all records that there are."""
+        """Return the ids of all records in the CRM."""
         return {record_id for _, record_id in self.desk.raw()}
 
     def state(self) -> State:
-        """What the CRM holds, to be put back."""
+        """Return the contents of the CRM, for `restore`."""
         return {
             name: copy.deepcopy(value)
             for name, value in vars(self.sandbox).items()
@@ -125,7 +127,9 @@ class World:
         }
 
     def _record(self, database_url: str) -> list[tuple[str, Plan, State]]:
-        """Bookings go their way; gives every plan, what it is of, and what the CRM held before it."""
+        """Run the sample bookings; return each plan with its name and the CRM's state before the
+        write.
+        """
         told: list[tuple[str, Plan, State]] = []
         bridge = Bridge(database_url, served={self.provider: self.between}).connect_all()
         names: list[str] = []
@@ -195,7 +199,7 @@ class World:
         yield Step("deleted", state, lambda a, report: a.apply(Plan((change,)), report))
 
     def _counted(self, step: Step) -> Step:
-        """A step with the number of its calls. It has to pass where all is well."""
+        """Return the step with the number of its calls. The step must succeed when everything works."""
         self.restore(step.state)
         report, adapter = Report(), self.adapter(step)
         with self.between.answering(lambda asked, right: None) as asked:
@@ -207,7 +211,7 @@ class World:
 
 @functools.cache
 def world(provider: str) -> World:
-    """The world of a CRM, made once a process."""
+    """Return the world of a CRM; it is made once per process."""
     return World(provider)
 
 
@@ -218,13 +222,13 @@ def _find(name: str, state: State, questions: list[Lookup], ids: dict[Ref, str])
 def _writes(plans: list[tuple[str, Plan, State]]) -> Iterator[Step]:
     for name, plan, state in plans:
         yield Step(name, state, lambda a, report, p=plan: a.apply(p, report))
-    # One booking as one change after the other has no batch: what hangs together goes together.
+    # Each step writes a whole plan: the changes of one booking depend on each other.
     assert {c.ref.object for _, plan, _ in plans for c in plan.changes} <= set(WRITE_ORDER)
 
 
 @contextmanager
 def _watched_apply(provider: str, told: Callable[[Plan], None]) -> Iterator[None]:
-    """Tell of every plan before the adapter writes it."""
+    """Report every plan before the adapter writes it."""
     adapter: Any = ADAPTERS[provider]
     original = adapter.apply
 

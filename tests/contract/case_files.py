@@ -1,4 +1,4 @@
-"""Reads the files of tests/cases, strictly: a typo must not make an expectation vanish."""
+"""Reads the files of tests/cases strictly: a typo must not remove an expectation unnoticed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.contract.desk import CustomField, load_desks
 CASES = Path(__file__).parents[1] / "cases"
 ACCOUNTS = Path(__file__).parents[1] / "accounts"
 PIPELINES = {"Sales": ["New", "Demo booked", "Demo held", "Offer"]}
-"""What every CRM of a case has where the file says nothing; won and lost come after."""
+"""The pipelines of every CRM if a case file names none; won and lost are added at the end."""
 DESKS = load_desks()
 OBJECTS = ("contact", "company", "lead", "deal", "case", "meeting")
 PLURALS = {"companies": "company", **{f"{name}s": name for name in OBJECTS if name != "company"}}
@@ -29,15 +29,15 @@ SAMPLES = tuple(
     sorted(p.stem for p in DATA.glob("*.json") if "webhookType" in p.read_text(encoding="utf-8"))
 )
 FREE = {"notes", "metadata", "answers"}
-"""Parts of a webhook in which the company's own words are keys."""
+"""Parts of a webhook whose keys are the company's own words."""
 
 
 class BadCase(ValueError):
-    """A case file says something that cannot be understood."""
+    """A case file contains something that the tests cannot interpret."""
 
 
 def _known_keys() -> dict[str, set[str]]:
-    """Key of a webhook -> the keys that stand under it in one sample at least."""
+    """Return for each key of a webhook the keys below it in at least one sample."""
     known: dict[str, set[str]] = {}
 
     def walk(name: str, node: Any) -> None:
@@ -59,7 +59,7 @@ KNOWN_KEYS = _known_keys()
 
 
 def check_payload(change: Any, add: Mapping[str, Any]) -> None:
-    """Raise BadCase where a change names what no webhook has, or an addition what they have."""
+    """Raise BadCase if a change names a key that no webhook has, or an addition names one that exists."""
 
     def walk(name: str, node: Any) -> None:
         for item in node if isinstance(node, list) else [node]:
@@ -102,7 +102,7 @@ class Webhook(_Strict):
     change: dict[str, Any] = {}
     add: dict[str, Any] = {}
     hold: bool = False
-    """The workers do not look at it before the next step."""
+    """The workers process the webhook only with the next step."""
 
     @model_validator(mode="after")
     def _is_a_webhook(self) -> Webhook:
@@ -144,7 +144,7 @@ class Converts(_Strict):
 
 
 class Says(_Strict):
-    """Somebody says how a meeting went, by the page, the API or the command line."""
+    """A person records how a meeting went, on the page, by the API or by the command line."""
 
     outcome: Literal["held", "no_show", "none"]
     booking: Booking = "booking-1"
@@ -157,7 +157,7 @@ class Waits(_Strict):
 
 
 class Knows(_Strict):
-    """meetergo's own API tells more of a booking than its webhook."""
+    """meetergo's API returns more about a booking than its webhook said."""
 
     meetergo_knows: Filled
     booking: Booking = "booking-1"
@@ -167,13 +167,13 @@ Switch = str | Annotated[dict[str, Any], Field(min_length=1, max_length=1)]
 
 
 class Turns(_Strict):
-    """Switches of the account are turned: its admin, its edition or its day change."""
+    """Switches of the account change, because of its admin, its edition or its day."""
 
     account: Annotated[list[Switch], Field(min_length=1)]
 
 
 class Replays(_Strict):
-    """Every webhook is replayed: all bookings are looked at once more."""
+    """Every webhook is replayed, so that all bookings are processed once more."""
 
     replay: Literal["everything"]
 
@@ -183,7 +183,7 @@ Records = Count | list[Filled]
 
 
 class Expected(_Strict):
-    """What stands in the CRM, and what the service says of it."""
+    """The expected contents of the CRM, and the expected messages of the service."""
 
     contacts: Records | None = None
     companies: Records | None = None
@@ -208,7 +208,7 @@ class Expected(_Strict):
 
 
 class Looks(_Strict):
-    """We look at what stands there."""
+    """The test compares the CRM with the expectations."""
 
     expect: Expected
 
@@ -240,28 +240,28 @@ def _step(raw: Any) -> Any:
 
 
 class Case(_Strict):
-    """One file as one CRM sees it."""
+    """One case file as it applies to one CRM."""
 
     title: Annotated[str, Field(min_length=5)]
     wanted: Annotated[str, Field(min_length=20)]
     mapping: dict[str, Any] = {}
     not_for: dict[str, Annotated[str, Field(min_length=10)]] = {}
     together: bool = False
-    """All CRMs are connected to one service, instead of each to its own."""
+    """All CRMs are connected to one service; otherwise each CRM has its own service."""
     users: list[str] = []
     assignment_rule: str | None = None
-    """Whom Salesforce's own rules would give new leads and cases to."""
+    """The user to whom Salesforce's own rules assign new leads and cases."""
     pipelines: dict[str, list[str]] = PIPELINES
     custom_fields: dict[Literal[OBJECTS], dict[str, CustomField]] = {}  # type: ignore[valid-type]
     account: list[Switch] = []
-    """What the account is like, before it is connected."""
+    """The switches of the account before it is connected."""
     before: list[Makes] = []
     steps: Annotated[list[Annotated[Any, BeforeValidator(_step)]], Field(min_length=1)]
     then: Expected
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A file's content; dates as text, as the CRMs have them."""
+    """Return the contents of a file; dates become text, as the CRMs store them."""
     return _texts(YAML(typ="safe").load(path.read_text(encoding="utf-8")))
 
 
@@ -274,8 +274,9 @@ def _texts(node: Any) -> Any:
 
 
 def crms_of(raw: Mapping[str, Any]) -> list[str]:
-    """The CRMs that a file is for: where it says something by CRM those that it names, else all; less
-    those that it leaves out. Raises BadCase where it names one that there is not.
+    """Return the CRMs that a file applies to. If the file has values by CRM, these are the CRMs
+    that it names, otherwise all; CRMs in `not_for` are left out. Raises BadCase if it names an
+    unknown CRM.
     """
     by_crm = set(raw.get("mapping", {})) - {"all"}
     only, out = set(raw.get("only_for", ())), set(raw.get("not_for", {}))
@@ -291,7 +292,7 @@ def crms_of(raw: Mapping[str, Any]) -> list[str]:
 
 
 def _named(node: Any) -> set[str]:
-    """The CRMs by which values are given."""
+    """Return the CRMs that have values of their own."""
     if isinstance(node, dict):
         own = set(node) if set(node) <= set(PROVIDERS) else set()
         return own.union(*(_named(value) for value in node.values()))
@@ -299,7 +300,7 @@ def _named(node: Any) -> set[str]:
 
 
 def case_for(raw: Mapping[str, Any], crm: str) -> Case:
-    """What a file means for one CRM: values by CRM are picked. Raises ValidationError."""
+    """Return a file's case for one CRM, with the values for this CRM picked. Raises ValidationError."""
     whole = ("mapping", "not_for")
     named = {key: value for key, value in raw.items() if key != "only_for"}
     picked = {key: value if key in whole else _picked(value, crm) for key, value in named.items()}
@@ -329,8 +330,8 @@ def _default_mapping(crm: str) -> Any:
 
 
 def mapping_text(case: Case, crm: str) -> str:
-    """The mapping file of a CRM: what the case says laid over the one that comes with it."""
+    """Return the mapping file of a CRM: the shipped one with the case's changes merged in."""
     base = copy.deepcopy(_default_mapping(crm))
     for part in (case.mapping.get("all", {}), case.mapping.get(crm, {})):
         base = copy.deepcopy(part) if "version" in part else lay_over(base, part)
-    return json.dumps(base, ensure_ascii=False, indent=1)  # which is YAML too
+    return json.dumps(base, ensure_ascii=False, indent=1)  # JSON is YAML too

@@ -1,4 +1,4 @@
-"""Compares what stands in a CRM with what a case says of it, as people read it."""
+"""Compares the contents of a CRM with a case's expectations, in the way people read values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MATCHERS = {"contains", "lacks"}
 
 
 def paired(wanted: list[Any], there: list[Any], fit: Any) -> list[Any] | None:
-    """None where every entry has a record of its own, else the entries that have none."""
+    """Return None if every entry matches a record of its own, otherwise the unmatched entries."""
     taken: dict[int, int] = {}
 
     def place(number: int, seen: set[int]) -> bool:
@@ -30,7 +30,7 @@ def paired(wanted: list[Any], there: list[Any], fit: Any) -> list[Any] | None:
 
 
 def fits(actual: Any, wanted: Any, aliases: Mapping[str, str]) -> bool:  # noqa: PLR0911 - a line a kind
-    """Whether a value in a CRM is what a file says: nothing is empty, 5 is 5.0, people by name."""
+    """Whether a CRM value fits a file's value: "" equals nothing, 5 equals 5.0, people match by name."""
     if isinstance(wanted, Mapping):
         unknown = set(wanted) - MATCHERS
         assert wanted and not unknown, f"there is no test {unknown or wanted}"

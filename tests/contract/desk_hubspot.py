@@ -1,4 +1,4 @@
-"""Somebody who works in HubSpot."""
+"""A person who works in HubSpot."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from tests.contract.desk import (
 
 
 def slug(text: str) -> str:
-    """What HubSpot makes of a label: its internal name."""
+    """Return the internal name that HubSpot derives from a label."""
     table = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
     return re.sub(r"\W+", "_", text.lower().translate(table))
 
 
 def refusal(category: str) -> dict[str, str]:
-    """The body of a refusal."""
+    """Return the body of a refusal."""
     return {"category": category, "message": WORDS}
 
 
@@ -59,7 +59,7 @@ TYPES = (
 
 
 class HubSpotDesk(Desk):
-    """Works in a portal."""
+    """A person who works in a HubSpot portal."""
 
     kinds: ClassVar = {
         "contact": "contacts",
@@ -290,7 +290,7 @@ class HubSpotDesk(Desk):
         if name == "meeting":
             start, end = (datetime.fromisoformat(own[key])
                           for key in ("hs_meeting_start_time", "hs_meeting_end_time"))  # fmt: skip
-            assert own["hs_timestamp"] == own["hs_meeting_start_time"]  # where HubSpot shows it
+            assert own["hs_timestamp"] == own["hs_meeting_start_time"]  # HubSpot shows it here
             row |= {"start": start.isoformat(), "minutes": (end - start) // timedelta(minutes=1),
                     "body": plain(own["hs_meeting_body"] or "")}  # fmt: skip
         return row

@@ -1,4 +1,4 @@
-"""Somebody who works in Pipedrive."""
+"""A person who works in Pipedrive."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ TYPES = (
 
 
 def answers(*statuses: int) -> tuple[Refusal, ...]:
-    """Answers with a status each: Pipedrive has no codes."""
+    """Return one answer per status: Pipedrive has no codes."""
     return tuple((status, {"success": False, "error": WORDS}) for status in statuses)
 
 
 class PipedriveDesk(Desk):
-    """Works in a company account."""
+    """A person who works in a Pipedrive company account."""
 
     kinds: ClassVar = {"contact": "persons", "company": "organizations", "lead": "leads",
              "deal": "deals", "meeting": "activities"}  # fmt: skip
@@ -109,7 +109,7 @@ class PipedriveDesk(Desk):
 
     @classmethod
     def known_company(cls, domain: str) -> Values:
-        # No domain is looked for: a company goes by its name.
+        # Pipedrive cannot search by domain: the name identifies a company.
         return {"name": domain}
 
     def address(self, name: str, record_id: str) -> str:
@@ -215,7 +215,7 @@ class PipedriveDesk(Desk):
         self._beside(name, int(record_id), values)
 
     def _of_lead(self, values: Values) -> dict[str, Any]:
-        """The body of a lead, in the words of v1."""
+        """Return the body of a lead, with the field names of API v1."""
         keys = {spec["field_name"]: key for key, spec in self.sandbox.custom["deals"].items()}
         body: dict[str, Any] = {}
         for key, value in values.items():

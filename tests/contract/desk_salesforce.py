@@ -1,4 +1,4 @@
-"""Somebody who works in Salesforce."""
+"""A person who works in Salesforce."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ PREFIXES = {"company": "001", "contact": "003", "lead": "00Q", "deal": "006", "c
 
 
 def summed(short: str) -> str:
-    """An id in 18 characters, by the published rule, bit by bit."""
+    """Return an id with 18 characters, computed bit by bit by the published rule."""
     end = ""
     for start in (0, 5, 10):
         bits = "".join(
@@ -67,12 +67,12 @@ def summed(short: str) -> str:
 
 
 def answers(*codes: tuple[int, str]) -> tuple[Refusal, ...]:
-    """Answers with a status and a code each."""
+    """Return one answer per status and code."""
     return tuple((status, [{"errorCode": code, "message": WORDS}]) for status, code in codes)
 
 
 class SalesforceDesk(Desk):
-    """Works in an org."""
+    """A person who works in a Salesforce org."""
 
     kinds: ClassVar = {"contact": "Contact", "company": "Account", "lead": "Lead", "deal": "Opportunity",
              "case": "Case", "meeting": "Event"}  # fmt: skip
@@ -137,7 +137,7 @@ class SalesforceDesk(Desk):
 
     @classmethod
     def made_up_id(cls, name: str, number: int) -> str:
-        # Spread over all places, so that small and capital letters stand in each.
+        # The digits spread over all places, so that each place has small and capital letters.
         number, short = number * 7_046_029_254_386_353 % 62**12, ""
         for _ in range(12):
             number, place = divmod(number, 62)
@@ -165,7 +165,7 @@ class SalesforceDesk(Desk):
         return f"https://acme.lightning.force.com/lightning/r/{self.kinds[name]}/{record_id}/view"
 
     def set_pipelines(self, pipelines: Mapping[str, list[str]]) -> None:
-        # One list of stages for all: Salesforce has no pipelines.
+        # Salesforce has no pipelines: all deals share one list of stages.
         stages = [*dict.fromkeys(s for stages in pipelines.values() for s in stages), WON, LOST]
         self.sandbox.tables["OpportunityStage"].clear()
         for number, label in enumerate(stages):
@@ -243,7 +243,7 @@ class SalesforceDesk(Desk):
             elif key == "contact":
                 body["ContactId"] = self.id_of("contact", value)
             elif key == "emails":
-                body["Email"] = value[0]  # Salesforce has one address a person
+                body["Email"] = value[0]  # Salesforce has one address per person
             elif key in ("contacts", "deal"):
                 continue
             else:
@@ -251,7 +251,7 @@ class SalesforceDesk(Desk):
                 own = own if own in self.sandbox._names(self.kinds[name]) else f"{own}__c"
                 body[own] = ";".join(value) if isinstance(value, list) else value
         if name == "deal" and "CloseDate" not in body and "stage" in values and "title" in values:
-            body["CloseDate"] = "2027-03-31"  # Salesforce demands one
+            body["CloseDate"] = "2027-03-31"  # Salesforce requires one
         return body
 
     def _beside(self, name: str, record_id: str, values: Values) -> None:

@@ -1,4 +1,4 @@
-"""Plays a case through the whole service, as meetergo, the clock and the colleagues would."""
+"""Plays a case through the whole service; the test acts as meetergo, the clock and the colleagues."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ UNITS = {"minute": 60, "hour": 3600, "day": 86_400}
 
 @lru_cache
 def _empty_database() -> bytes:
-    """A database with its tables: to make them anew for every case takes longer than the case."""
+    """Return a database with its tables; to create them for every case takes longer than the case."""
     with TemporaryDirectory() as folder:
         store = Store(f"sqlite:///{folder}/empty.sqlite3")
         store.migrate()
@@ -63,12 +63,12 @@ def _empty_database() -> bytes:
 
 
 class Play:
-    """One case as it is played, for one CRM or for all together."""
+    """A running case, for one CRM or for all together."""
 
     def __init__(
         self, cases: Mapping[str, Case], folder: Path, clock: Traveller, odd: bool = False
     ) -> None:
-        """`odd`: the accounts are as accounts really are, so that not everything has to end well."""
+        """`odd`: the accounts have realistic defects, so that some deliveries may not end."""
         self._odd = odd
         self._cases, self._clock = cases, clock
         case = next(iter(cases.values()))
@@ -108,7 +108,7 @@ class Play:
             self._meetergo.stop()
 
     def run(self) -> None:
-        """Play every step and look at the end; then once more, which must change nothing."""
+        """Play every step and check the end; then play all once more, which must change nothing."""
         self.bridge.connect_all(warm=not self._odd)
         if not self._odd:
             self.check_mappings()
@@ -126,7 +126,7 @@ class Play:
         yield from (*case.before, *case.steps)
 
     def check_mappings(self) -> None:
-        """The mapping passes what `mappings check --connection` looks at."""
+        """Check that the mapping passes `mappings check --connection`."""
         for crm in self._cases:
             account = self.bridge.drainer.warm(self.bridge.connection(crm).id)
             found = check_against(account.mapping, account.adapter.shape, account.directory)
@@ -170,14 +170,14 @@ class Play:
                 release_rechecks(session, utcnow())
             self.settle()
             return
-        # What is broken is looked at again and again: the sweep runs all the time.
+        # A broken account is retried again and again: the sweep runs all the time.
         pace = min(seconds, max(60, seconds // 8))
         for _ in range(seconds // pace):
             self._clock.shift(timedelta(seconds=pace))
             self._sweep()
 
     def _sweep(self) -> None:
-        """Do what the scheduler's jobs do, in this process."""
+        """Run the scheduler's jobs in this process."""
         with patch.object(jobs, "process_services", lambda: self.bridge.services):
             jobs.refresh_now()
             jobs.wake_due(self.bridge.drainer.drain)
@@ -210,7 +210,7 @@ class Play:
                 desk.aliases[alias] = new
 
     def _meant(self, crm: str, one: Mapping[str, Any]) -> tuple[str, str]:
-        """The one record that a step means."""
+        """Return the only record that a step describes."""
         name, how = next(iter(one.items()))
         desk = self.desks[crm]
         if isinstance(how, str):
@@ -223,7 +223,7 @@ class Play:
     # Webhooks
 
     def _payload(self, kind: str, booking: str) -> dict[str, Any]:
-        """The next state of a booking: what was changed before stays."""
+        """Return the next state of a booking; earlier changes stay."""
         fresh = sample(kind)
         now = f"{utcnow():%Y-%m-%dT%H:%M:%SZ}"
         base = self._payloads.get(booking)
@@ -251,10 +251,10 @@ class Play:
             self.settle()
 
     def settle(self) -> None:
-        """Work until nothing is to be done now; pauses of a CRM are waited for on our clock."""
+        """Work until no delivery is due; the simulated clock moves past the CRM's pauses."""
         ended = {"synced", "failed", "parked", "skipped", "waiting"}
         if self._odd:
-            # What does not end here ends by `wait`, or is what the case is about.
+            # Deliveries that do not end here end in a `wait` step, or are the subject of the case.
             for _ in range(5):
                 self.bridge.drain()
                 if all(delivery.state in ended for delivery in self.bridge.deliveries()):
@@ -271,7 +271,7 @@ class Play:
     # Expectations
 
     def look(self, crm: str, expected: Expected, where: str) -> None:
-        """Compare all that a file says with what is there; calls count from the last look."""
+        """Compare a file's expectations with the CRM; calls count from the last comparison."""
         sandbox, desk = self.bridge.sandbox(crm), self.desks[crm]
         made = (sandbox.total_calls, sandbox.writes(), dict(sandbox.calls))
         sandbox.calls.clear()
@@ -291,7 +291,7 @@ class Play:
             assert made[1] == expected.writes, f"{where}: {made[1]} writes: {made[2]}"
 
     def _look_at_check(self, crm: str, wanted: list[str], where: str) -> None:
-        """What `mappings check --connection` complains of holds these words."""
+        """Check that these words are in the complaints of `mappings check --connection`."""
         account = self.bridge.drainer.warm(self.bridge.connection(crm).id)
         found = check_against(account.mapping, account.adapter.shape, account.directory)
         texts = [f"{item.key}: {item.message}" for item in found]
@@ -299,7 +299,7 @@ class Play:
             assert any(words in text for text in texts), f"{where}: {words!r} is not in {texts}"
 
     def _look_at_either(self, crm: str, ends: list[Expected], where: str) -> None:
-        """One of several ends stands there."""
+        """Check that one of several allowed ends is there."""
         wrong = []
         for end in ends:
             try:
@@ -341,7 +341,7 @@ class Play:
         )
 
     def _check_words(self, crm: str, name: str, entry: Mapping[str, Any]) -> None:
-        """A word that says nothing in this CRM would be empty whatever stands there."""
+        """Refuse words that this CRM does not know: their value would always be empty."""
         desk = self.desks[crm]
         words = next((set(row) for row in desk.records(name)), desk.words(name))
         unknown = set(entry) - words - {"is"}
@@ -357,7 +357,7 @@ class Play:
         return True
 
     def _rows(self, crm: str) -> dict[str, DeliveryRow]:
-        """The deliveries of a CRM by the names that a file gives the bookings."""
+        """Return the deliveries of a CRM by the booking names of the file."""
         with self.bridge.services.store.read() as session:
             query = (
                 select(BookingRow.key, DeliveryRow)
@@ -392,21 +392,21 @@ class Play:
         self.settle()
 
     def again(self) -> None:
-        """The same once more changes nothing: each webhook replayed, every delivery done anew."""
+        """Replay each webhook and each delivery; nothing may change."""
         for crm in self._cases:
             self.bridge.sandbox(crm).calls.clear()
         self._replay()
         for crm, case in self._cases.items():
             sandbox = self.bridge.sandbox(crm)
             assert sandbox.writes() == 0, f"again: {dict(sandbox.calls)}"
-            # Notes tell of the last time alone, and then nothing was left as it is.
+            # Notes describe the last run only, and the replay left no field alone.
             last = dict.fromkeys(("calls", "writes", "notes", "told"))
             later = case.then.model_copy(update=last)
             self.look(crm, later, "again")
 
 
 def turn_all(desk: Desk, switches: list[Any]) -> None:
-    """Turn switches of an account: a name, or a name with what it is turned to."""
+    """Set switches of an account: each is a name, or a name with its new value."""
     for switch in switches:
         name, value = (switch, ()) if isinstance(switch, str) else next(iter(switch.items()))
         if name == "person":
@@ -440,7 +440,7 @@ def _turn(desk: Desk, name: str, value: Any) -> None:
 
 
 def _with_ids(node: Any, desk: Desk) -> Any:
-    """What a switch says, with the ids of records whose names it gives as `@name`."""
+    """Return a switch's value with the ids of the records that it names as `@name`."""
     if isinstance(node, dict):
         return {key: _with_ids(value, desk) for key, value in node.items()}
     if isinstance(node, list):
@@ -449,15 +449,17 @@ def _with_ids(node: Any, desk: Desk) -> Any:
 
 
 def merged(base: Any, change: Any) -> Any:
-    """A change laid over a payload: objects are merged, lists and values replaced."""
+    """Return a payload with a change merged in: objects are merged, lists and values replaced."""
     if isinstance(base, dict) and isinstance(change, dict):
         return {**base, **{key: merged(base.get(key), value) for key, value in change.items()}}
     return copy.deepcopy(change)
 
 
 def _filled(node: Any, desks: Mapping[str, Desk]) -> Any:
-    """Ids and addresses of records in a text, as `{id of old deal}` or `{address of deal old deal}`:
-    what a link from the CRM carries, and what people copy from their browser."""
+    """Return a text with the ids and addresses of records filled in, for `{id of old deal}` or
+    `{address of deal old deal}`: links from the CRM carry ids, and people copy addresses from
+    their browser.
+    """
     if isinstance(node, dict):
         return {key: _filled(value, desks) for key, value in node.items()}
     if isinstance(node, list):

@@ -1,7 +1,7 @@
-"""Accounts as they really are: the cases of tests/accounts, and the core of the contract in four kinds.
+"""Realistic accounts: the cases of tests/accounts, and the core of the contract in four kinds.
 
-What fails today because of the service stands in account_faults.py with its reason: whoever mends one takes
-its name out, and the test says so where it was forgotten (strict).
+Tests that fail today because of the service are in account_faults.py with the reason. After a fix,
+remove the name there; the tests fail if somebody forgets this (strict).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FILES = {path.stem: read(path) for path in sorted(ACCOUNTS.glob("*.yaml"))}
 
 
 def marked(*values: Any, name: str) -> Any:
-    """A set of parameters with its name, expected to fail where XFAIL names it."""
+    """Return test parameters with a name, marked as expected to fail if XFAIL names them."""
     reason = XFAIL.get(name)
     marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
     return pytest.param(*values, id=name, marks=marks)
@@ -40,13 +40,13 @@ CORE = ("created", "moved and cancelled", "replayed", "group")
 
 @pytest.fixture(autouse=True)
 def nobody_waits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeping allowances has tests of its own; here nobody waits for a window to open."""
+    """Turn off waiting for rate limits here; other tests cover them."""
     monkeypatch.setattr(SharedRateLimiter, "enter", lambda self, allowance: self.ensure_lease())
 
 
 @pytest.mark.parametrize(("name", "crm"), RUNS)
 def test_case(name: str, crm: str, tmp_path: Path) -> None:
-    """In an account that is as the file says, everything ends as the file says."""
+    """In an account with the file's switches, every booking ends as the file says."""
     with time_machine.travel(START, tick=True) as clock:
         play = Play({crm: case_for(FILES[name], crm)}, tmp_path, clock, odd=True)
         try:
@@ -57,7 +57,7 @@ def test_case(name: str, crm: str, tmp_path: Path) -> None:
 
 @pytest.fixture
 def dressed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bridge]:
-    """The service with one CRM whose account is of one of the four kinds."""
+    """A service with one CRM whose account is of one of the four kinds."""
     kind, provider = request.param
     sandbox = load_sandbox(provider)()
     dress(sandbox, kind)
@@ -70,20 +70,20 @@ def dressed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bridge]:
 
 
 def runs_of(part: str) -> list[Any]:
-    """All kinds of accounts for one part of the contract's core."""
+    """Return all kinds of accounts for one part of the contract's core."""
     return [
         marked((kind, provider), name=f"{part}-{kind}-{provider}") for kind, provider in DRESSED
     ]
 
 
 def sync(bridge: Bridge, name: str) -> None:
-    """Post a sample and work on it; a pause of the CRM is waited for, no broken account is."""
+    """Post a sample and process it; wait for the CRM's pauses, but not for a broken account."""
     assert bridge.post(sample(name)).status_code == 202
     drain(bridge)
 
 
 def drain(bridge: Bridge) -> None:
-    """Work until every delivery has ended or the connection is said to be broken."""
+    """Work until every delivery has ended or the connection is reported as broken."""
     ended = {"synced", "failed", "parked"}
 
     def over() -> bool:
@@ -106,7 +106,7 @@ def all_synced(bridge: Bridge) -> None:
 
 
 def all_of_ours(bridge: Bridge) -> tuple[Any, Any, Any]:
-    """The one contact of the sample, the one deal and the one meeting, linked as they should be."""
+    """Return the only contact of the sample, its deal and its meeting; check their links."""
     view = seen(bridge)
     (contact,) = [c for c in view.contacts if c.email == "jane.van.der.berg@example.com"]
     (deal,), (meeting,) = view.deals, view.meetings
@@ -146,7 +146,7 @@ def test_moved_and_cancelled(dressed: Bridge) -> None:
 
 @pytest.mark.parametrize("dressed", runs_of("replayed"), indirect=True)
 def test_replayed(dressed: Bridge) -> None:
-    """A doubled webhook and a replay write nothing in any kind of account."""
+    """A duplicate webhook and a replay write nothing in any kind of account."""
     sync(dressed, "booking_created")
     all_of_ours(dressed)
     all_synced(dressed)
@@ -162,7 +162,7 @@ def test_replayed(dressed: Bridge) -> None:
 
 @pytest.mark.parametrize("dressed", runs_of("group"), indirect=True)
 def test_group(dressed: Bridge) -> None:
-    """Two people of one booking are two contacts and stand in its one meeting, linked or named."""
+    """Two people of one booking become two contacts of its one meeting, linked or named in its text."""
     sync(dressed, "group_booking_created")
     all_synced(dressed)
     view = seen(dressed)
@@ -173,7 +173,7 @@ def test_group(dressed: Bridge) -> None:
 
 
 def test_every_expected_failure_is_a_test() -> None:
-    """A name in XFAIL that no test has would say of nothing that it fails."""
+    """Every name in XFAIL belongs to an existing test."""
     from tests.contract.test_hostile import RUNS as hostile
 
     parts = [f"{part}-{kind}-{crm}" for part in CORE for kind, crm in DRESSED]
@@ -186,7 +186,9 @@ MOVED = "my_domain_moved-salesforce"
 
 @pytest.mark.parametrize("old", [marked(None, name=MOVED)])
 def test_a_moved_domain_is_followed(old: None, tmp_path: Path) -> None:
-    """The old host redirects, the next token answer names the new one: no booking fails, all are synced."""
+    """After a domain move (the old host redirects, the next token names the new one) all bookings
+    sync.
+    """
     sandbox = load_sandbox("salesforce")()
     first, second = Served(sandbox), Served(sandbox)
     with time_machine.travel(START, tick=True) as clock:

@@ -1,6 +1,6 @@
-"""The contract that every adapter passes, against its sandbox, through the whole service.
+"""The contract for every adapter, tested against its sandbox through the whole service.
 
-A new CRM is taken in by its entry in providers.yaml and its desk: nothing here names one.
+A new CRM joins by its entry in providers.yaml and its desk: no test here names a CRM.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def person(email: str, **more: Any) -> dict[str, Any]:
 
 
 def test_account_is_named_and_described(crm: Bridge, provider: str) -> None:
-    """The connection shows the account's own name; every object that is written has fields."""
+    """The connection shows the account's own name, and every object that is written has fields."""
     connection = crm.connection(provider)
     assert connection.account and connection.status == "active"
     adapter = crm.services.adapter(connection.id)
@@ -61,7 +61,7 @@ def test_account_is_named_and_described(crm: Bridge, provider: str) -> None:
 
 
 def test_mapping_writes_only_fields_that_are_there(crm: Bridge, provider: str) -> None:
-    """The default mapping file names no field that the CRM does not have."""
+    """The default mapping file names only fields that the CRM has."""
     adapter = crm.services.adapter(crm.connection(provider).id)
     for name in adapter.shape.objects:
         there = {field.name for field in adapter.describe(name)}
@@ -109,7 +109,7 @@ def test_moved_and_cancelled_keep_the_records(crm: Bridge) -> None:
 
 
 def test_a_newer_state_brings_a_cancelled_booking_back(crm: Bridge) -> None:
-    """The same records stand again as a booking that was never cancelled."""
+    """A newer state restores a cancelled booking in the same records, without a trace of the cancel."""
     crm.sync(sample("booking_created"), sample("booking_cancelled"))
     crm.sync(sample("booking_rescheduled", updatedAt="2026-11-26T00:00:00Z"))
     (meeting,) = view(crm).meetings
@@ -123,7 +123,7 @@ STATES = ("booking_created", "booking_rescheduled", "booking_cancelled")
 @pytest.mark.parametrize("order", list(itertools.permutations(STATES)), ids=" ".join)
 @pytest.mark.parametrize("together", [True, False], ids=["one drain", "drain after each"])
 def test_all_orders_end_the_same(crm: Bridge, order: tuple[str, ...], together: bool) -> None:
-    """Whatever the order of arrival, what stands is what the newest state calls for."""
+    """The records match the newest state, whatever the order of arrival."""
     if together:
         crm.sync(*(sample(name) for name in order))
     else:
@@ -138,7 +138,7 @@ def test_all_orders_end_the_same(crm: Bridge, order: tuple[str, ...], together: 
 
 
 def test_a_cancel_alone_makes_everything(crm: Bridge) -> None:
-    """A booking of which only the cancel ever arrived stands like any other, cancelled."""
+    """A booking of which only the cancel arrived gets all its records, marked as cancelled."""
     crm.sync(sample("booking_cancelled"))
     seen = view(crm)
     assert len(seen.contacts) == len(seen.deals) == 1
@@ -146,7 +146,7 @@ def test_a_cancel_alone_makes_everything(crm: Bridge) -> None:
 
 
 def test_same_again_makes_no_call(crm: Bridge) -> None:
-    """A doubled webhook and a replay change nothing and call nobody."""
+    """A duplicate webhook and a replay change nothing and make no call."""
     crm.sync(sample("booking_created"))
     only(crm).calls.clear()
     crm.sync(sample("booking_created"))
@@ -157,7 +157,7 @@ def test_same_again_makes_no_call(crm: Bridge) -> None:
 
 
 def test_calls_per_booking(crm: Bridge, provider: str) -> None:
-    """No more calls than promised for a new attendee: created, moved, cancelled."""
+    """A new attendee costs at most the promised calls: created, moved, cancelled."""
     most = load_desks()[provider].most_calls
     if most is None:
         pytest.skip(f"no figure is promised for {provider}")
@@ -168,7 +168,7 @@ def test_calls_per_booking(crm: Bridge, provider: str) -> None:
 
 
 def test_calls_with_a_company_in_the_ledger(crm: Bridge, provider: str) -> None:
-    """A colleague of somebody known costs no more than a free-mail address."""
+    """A colleague of a known person costs no more calls than a person with a free-mail address."""
     most = load_desks()[provider].most_calls
     if most is None:
         pytest.skip(f"no figure is promised for {provider}")
@@ -177,7 +177,7 @@ def test_calls_with_a_company_in_the_ledger(crm: Bridge, provider: str) -> None:
     crm.sync(sample("booking_created", id="2", attendees=[person("new@example.com")]))
     assert only(crm).total_calls <= most[0]
     assert len(view(crm).companies) == 1
-    # And one who is known already costs no search.
+    # A person who is known already costs no search.
     searches = load_desks()[provider].searches
     only(crm).calls.clear()
     crm.sync(sample("booking_created", id="3", attendees=[person("new@example.com")]))
@@ -186,7 +186,7 @@ def test_calls_with_a_company_in_the_ledger(crm: Bridge, provider: str) -> None:
 
 
 def test_group_booking(crm: Bridge) -> None:
-    """Every attendee is a contact, all linked to one meeting and one deal; one may leave."""
+    """All attendees become contacts of one meeting and one deal; an attendee who leaves is unlinked."""
     crm.sync(sample("group_booking_created"))
     seen = view(crm)
     ids = {contact.email: contact.id for contact in seen.contacts}
@@ -203,7 +203,7 @@ def test_group_booking(crm: Bridge) -> None:
 
 
 def test_the_first_attendee_leaves(crm: Bridge) -> None:
-    """Deal and company follow the first attendee who is still there."""
+    """The deal and the company follow the first attendee who still takes part."""
     crm.sync(sample("group_booking_created"))
     payload = sample("group_booking_created", updatedAt="2026-11-24T10:00:00Z")
     payload["attendees"] = payload["attendees"][1:]
@@ -217,7 +217,7 @@ def test_the_first_attendee_leaves(crm: Bridge) -> None:
 
 
 def test_seven_attendees(crm: Bridge) -> None:
-    """Six and more attendees all come along."""
+    """All seven attendees become contacts of the meeting and the deal."""
     people = [person(f"{letter}@globex.example") for letter in "abcdefg"]
     crm.sync(sample("booking_created", attendees=people))
     seen = view(crm)
@@ -227,7 +227,7 @@ def test_seven_attendees(crm: Bridge) -> None:
 
 
 def test_phone_only(crm: Bridge, provider: str) -> None:
-    """A booking without an e-mail is found again by its number, the name whole."""
+    """A booking without an e-mail finds its contact by the phone number and keeps the whole name."""
     crm.sync(sample("phone_only_created"))
     assert crm.delivery(provider).state == "synced", crm.delivery(provider).error_message
     (contact,) = view(crm).contacts
@@ -238,20 +238,20 @@ def test_phone_only(crm: Bridge, provider: str) -> None:
 
 
 def test_no_way_to_reach_the_attendee(crm: Bridge) -> None:
-    """No e-mail and no phone: deal and meeting stand all the same."""
+    """An attendee without e-mail and phone still gets a deal and a meeting."""
     crm.sync(sample("booking_created", attendees=[{"fullname": "Somebody"}]))
     seen = view(crm)
     assert (len(seen.contacts), len(seen.deals), len(seen.meetings)) == (0, 1, 1)
 
 
 def test_free_mail_makes_no_company(crm: Bridge) -> None:
-    """gmail.com is nobody's employer."""
+    """A free-mail domain such as gmail.com creates no company."""
     crm.sync(free_mail("booking_created"))
     assert view(crm).companies == []
 
 
 def test_a_move_brings_host_and_people_along(crm: Bridge) -> None:
-    """A moved booking with a new host and a new attendee changes owner and links."""
+    """A moved booking with a new host and a new attendee changes the owner and the links."""
     crm.sync(sample("booking_created"))
     moved = sample("booking_rescheduled", hosts=[{"email": "mary@acme.example"}])
     moved["attendees"].append(person("omar@globex.example"))
@@ -264,7 +264,7 @@ def test_a_move_brings_host_and_people_along(crm: Bridge) -> None:
 
 
 def test_a_contact_that_was_there_before(crm: Bridge) -> None:
-    """A person whom the CRM knows is taken, not doubled, and keeps the owner."""
+    """The service uses a person who is already in the CRM, makes no duplicate and keeps the owner."""
     crm.sync(sample("booking_created", hosts=[{"email": "mary@acme.example"}]))
     forget_everything(crm)
     crm.sync(sample("booking_created", id="other"))
@@ -275,7 +275,7 @@ def test_a_contact_that_was_there_before(crm: Bridge) -> None:
 
 
 def forget_everything(crm: Bridge) -> None:
-    """Lose the ledger, as if another tool had made the records."""
+    """Delete the ledger, as if another tool had created the records."""
     from sqlalchemy import delete
 
     from app.store.models import RecordLink
@@ -285,14 +285,14 @@ def forget_everything(crm: Bridge) -> None:
 
 
 def test_part_of_an_address_is_no_match(crm: Bridge) -> None:
-    """ann@x.example and joann@x.example are two people."""
+    """ann@x.example and joann@x.example remain two people."""
     crm.sync(sample("booking_created", attendees=[person("joann@globex.example")]))
     crm.sync(sample("booking_created", id="2", attendees=[person("ann@globex.example")]))
     assert len(view(crm).contacts) == 2
 
 
 def test_an_outage_makes_no_doubles(crm: Bridge, provider: str) -> None:
-    """A read that failed is not 'nobody found'; the next try ends well with one of each."""
+    """A failed read does not count as 'nobody found'; the next try creates one record of each kind."""
     sandbox = only(crm)
     sandbox.faults.append(Fault(status=500, body="oops", times=2))
     crm.post(sample("booking_created"))
@@ -309,20 +309,20 @@ def test_an_outage_makes_no_doubles(crm: Bridge, provider: str) -> None:
 
 
 def hurry(crm: Bridge) -> None:
-    """Let the time for the next try have come."""
+    """Make every next attempt due now."""
     with crm.services.store.write() as session:
         session.execute(update(ConnectionRow).values(pause_until=None))
         session.execute(update(DeliveryRow).values(next_attempt_at=utcnow()))
-        # Also for the CRM's search to have seen what was begun.
+        # Enough time has passed for the CRM's search to show the records that were begun.
         begun = RecordLink.record_id.is_(None)
         session.execute(update(RecordLink).where(begun).values(updated_at=utcnow() - DAY))
 
 
 @pytest.mark.parametrize("marked", [True, False], ids=["booking-id fields", "no fields of ours"])
 def test_every_lost_answer_is_made_up_for(crm: Bridge, provider: str, marked: bool) -> None:
-    """Each call in turn is done by the CRM and its answer lost: nothing is doubled.
+    """A lost answer to any call duplicates nothing, although the CRM has done the call.
 
-    Also where the CRM let us make no field by which a record could be told.
+    This also holds if the CRM let us create no booking-id field to recognise a record by.
     """
     sandbox = only(crm)
     if not marked:
@@ -353,9 +353,9 @@ def test_every_lost_answer_is_made_up_for(crm: Bridge, provider: str, marked: bo
 def test_who_stood_still_right_before_a_call_does_not_make_it(
     crm: Bridge, provider: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before each call in turn time stands still for one worker, and another one does the work.
+    """A worker that pauses right before a call does not send it after another worker did the work.
 
-    It is the last moment there is: the request is about to be put on the wire.
+    The test stops the worker at the last possible moment, just before it sends the request.
     """
     sandbox, connection = only(crm), crm.connection(provider).id
     first, put = crm.drainer, HTTPConnection.putrequest
@@ -387,12 +387,12 @@ def test_who_stood_still_right_before_a_call_does_not_make_it(
 
 
 def test_half_a_request_holds_nobody_up(crm: Bridge) -> None:
-    """A worker that stands still within a request does not keep others from the sandbox."""
+    """A worker that pauses within a request does not block other workers at the sandbox."""
     (served,) = crm.served.values()
     address = urlsplit(served.url)
     with socket.create_connection((address.hostname, address.port)) as still:
         still.sendall(b"POST /half HTTP/1.1\r\nHost: crm\r\nContent-Length: 100\r\n\r\n{")
-        # Only once it is being read is it in anybody's way.
+        # The request can block others only once the sandbox reads it.
         wait_for(
             lambda: any(t.name.endswith("(process_request_thread)") for t in threading.enumerate())
         )
@@ -401,13 +401,13 @@ def test_half_a_request_holds_nobody_up(crm: Bridge) -> None:
 
 
 def lose_lease(crm: Bridge) -> None:
-    """Let the lease of whoever drains have ended."""
+    """Let the lease of the current worker expire."""
     with crm.services.store.write() as session:
         session.execute(update(ConnectionRow).values(drain_until=utcnow() - DAY))
 
 
 def test_a_crash_before_the_ledger_is_made_up_for(crm: Bridge) -> None:
-    """The CRM accepted, the worker died before it could note it: nothing is doubled."""
+    """A worker that dies after the CRM's answer and before the ledger write leaves no duplicate."""
 
     class Died(BaseException):
         pass
@@ -427,7 +427,7 @@ def test_a_crash_before_the_ledger_is_made_up_for(crm: Bridge) -> None:
 
 
 def test_a_deleted_record_is_made_again(crm: Bridge, provider: str) -> None:
-    """A meeting that a person deleted stands again after the next change of the booking."""
+    """A meeting that a person deleted is created again after the next change of the booking."""
     crm.sync(sample("booking_created"))
     only(crm).delete_meetings()
     crm.sync(sample("booking_rescheduled"))
@@ -438,7 +438,7 @@ def test_a_deleted_record_is_made_again(crm: Bridge, provider: str) -> None:
 
 
 def test_an_expired_token_is_renewed_once(crm: Bridge, provider: str) -> None:
-    """A 401 costs one refresh and the booking is synced all the same."""
+    """A 401 costs one token refresh, and the booking is synced."""
     sandbox = only(crm)
     sandbox.expire_access_tokens()
     before = sandbox.calls_to_token
@@ -448,7 +448,7 @@ def test_an_expired_token_is_renewed_once(crm: Bridge, provider: str) -> None:
 
 
 def test_a_dead_grant_parks_the_work(crm: Bridge, provider: str) -> None:
-    """Work for a connection without a grant is parked, and resumes after a reconnect."""
+    """Work for a connection without a valid grant is parked, and resumes after a reconnect."""
     only(crm).kill_grants()
     crm.post(sample("booking_created"))
     crm.drain()
@@ -463,7 +463,7 @@ def test_a_dead_grant_parks_the_work(crm: Bridge, provider: str) -> None:
 
 
 def test_a_missing_scope_is_named(crm: Bridge, provider: str) -> None:
-    """A permission that was not granted breaks the connection in words, not the booking."""
+    """A missing permission puts the connection into error, with its name; the booking is parked."""
     for grant in only(crm).grants:
         grant.scopes = ["oauth", "base"]
     crm.post(sample("booking_created"))
@@ -474,7 +474,7 @@ def test_a_missing_scope_is_named(crm: Bridge, provider: str) -> None:
 
 
 def test_too_many_calls_pause_the_connection(crm: Bridge, provider: str) -> None:
-    """A 429 uses up no attempt; the CRM is left alone for as long as it asks."""
+    """A 429 uses up no attempt, and the service makes no call before the CRM's pause is over."""
     only(crm).faults.append(Fault(status=429, headers={"Retry-After": "7"}, body="{}"))
     crm.post(sample("booking_created"))
     crm.drain()
@@ -491,7 +491,9 @@ def test_too_many_calls_pause_the_connection(crm: Bridge, provider: str) -> None
 
 LATER = "2026-11-23T16:00:00Z"
 REFUSED = {"email": "x@" + "y" * 100 + ".example"}
-"""Whom no CRM takes: an address that is too long, and no name to be a contact by without it."""
+"""A person whom no CRM accepts: the address is too long, and there is no name for a contact without
+it.
+"""
 
 
 def test_one_poisoned_booking_among_many(crm: Bridge) -> None:
@@ -509,7 +511,7 @@ def test_one_poisoned_booking_among_many(crm: Bridge) -> None:
 
 
 def test_who_was_refused_is_not_looked_for(crm: Bridge) -> None:
-    """Nothing was made of a create that was refused in words: the next booking waits for no search."""
+    """A refused create leaves nothing to search for: the next booking fails without a wait."""
     attendees = [REFUSED]
     for name in ("first", "second"):
         crm.post(sample("booking_created", id=name, attendees=attendees))
@@ -518,7 +520,7 @@ def test_who_was_refused_is_not_looked_for(crm: Bridge) -> None:
 
 
 def test_a_person_who_books_with_and_without_an_address_is_one(crm: Bridge) -> None:
-    """In one batch as well: the second booking's phone number is that of the contact of the first."""
+    """Two bookings in one batch share a contact: one has address and number, one the number alone."""
     phone = "+4915123456789"
     crm.post(sample("booking_created", attendees=[person("jane@globex.example", phone=phone)]))
     alone = [{"fullname": "Jane Berg", "phone": phone}]
@@ -531,7 +533,7 @@ def test_a_person_who_books_with_and_without_an_address_is_one(crm: Bridge) -> N
 
 @pytest.mark.parametrize("turned", [False, True], ids=["address first", "number first"])
 def test_a_person_who_is_in_a_booking_twice_is_one(crm: Bridge, turned: bool) -> None:
-    """Once with an address and a number, once more with the number alone."""
+    """A person who is in one booking with an address and again with the number alone is one contact."""
     phone = "+4915123456789"
     people = [person("jane@globex.example", phone=phone), {"fullname": "Jane", "phone": phone}]
     crm.sync(sample("booking_created", attendees=people[::-1] if turned else people))
@@ -543,7 +545,7 @@ def test_a_person_who_is_in_a_booking_twice_is_one(crm: Bridge, turned: bool) ->
 def test_a_company_in_two_domains_is_looked_for_in_one_batch_as_in_two(
     crm: Bridge, tmp_path: Path, provider: str
 ) -> None:
-    """Where a company is found by its name, the second domain finds what the first one made."""
+    """If a CRM finds companies by name, the second domain finds the first domain's company."""
     bookings = [
         sample("booking_created", id=domain, attendees=[person(f"jane@{domain}")])
         for domain in ("globex.example", "globex.test")
@@ -559,7 +561,7 @@ def test_a_company_in_two_domains_is_looked_for_in_one_batch_as_in_two(
 
 @pytest.mark.parametrize("known", [True, False], ids=["known person", "new person"])
 def test_what_one_booking_says_of_a_person_fails_no_other_one(crm: Bridge, known: bool) -> None:
-    """Of two bookings of a person in one batch the newer one's name is refused: the older is synced."""
+    """If the newer of a person's two bookings has a refused name, the older one is still synced."""
     only(crm).forbidden_names.add("Forbidden")
     email = "jane@globex.example"
     if known:
@@ -581,15 +583,15 @@ def test_what_one_booking_says_of_a_person_fails_no_other_one(crm: Bridge, known
 
 
 def test_the_credential_reaches_no_crm(crm: Bridge) -> None:
-    """The payload's secret is nowhere in a record."""
+    """No record contains the payload's secret."""
     for name in STATES:
         crm.sync(sample(name))
     assert "cancel-token-do-not-store" not in repr(vars(only(crm)))
 
 
 def test_bodies_are_safe(crm: Bridge) -> None:
-    """Markup in a name stays text."""
+    """Markup in a name remains text."""
     evil = person("eve@gmail.com", fullname="<img src=x onerror=alert(1)>")
     crm.sync(sample("booking_created", attendees=[evil]))
     wait_for(lambda: bool(view(crm).meetings))
-    assert "<img src=x" in view(crm).meetings[0].body  # as text: the sandbox undid the escaping
+    assert "<img src=x" in view(crm).meetings[0].body  # the sandbox has decoded the escaped text

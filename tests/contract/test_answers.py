@@ -1,4 +1,4 @@
-"""Whatever is answered to whichever call: only declared errors come out, and no record is made up."""
+"""Whatever the answer to any call: only declared errors come out, and no record is invented."""
 
 from __future__ import annotations
 
@@ -40,27 +40,27 @@ from tests.bridge import PROVIDERS, sample
 from tests.contract.calls import Step, World, world
 
 EXAMPLES = int(os.environ.get("ANSWERS_EXAMPLES", "60"))
-"""Drawn answers for each test; a night's run may take thousands."""
+"""The number of random answers per test; a nightly run may use thousands."""
 drawn = settings(max_examples=EXAMPLES, derandomize="ANSWERS_EXAMPLES" not in os.environ,
                  suppress_health_check=list(HealthCheck))  # fmt: skip
 Make = Callable[[Right], bytes]
-"""Turns the right answer into the one that is given."""
+"""Turns the right answer into the answer that the test sends."""
 HTML = b"<!doctype html><html><body>We'll be back soon</body></html>"
 
 
 def said(body: bytes, status: int = 200, **headers: str) -> Make:
-    """An answer whatever is asked."""
+    """Return this answer, whatever the request."""
     return lambda right: reply(status, body, {n.replace("_", "-"): v for n, v in headers.items()})
 
 
 def cut(right: Right) -> bytes:
-    """The right answer, ended in the middle."""
+    """Return the right answer, cut in the middle."""
     whole = right()
     return whole[: len(whole) - max(1, len(parted(whole)[2]) // 2)]
 
 
 NONSENSE: dict[str, Make] = {
-    # No API answers so: whoever does is out of order, and has done nothing.
+    # No API answers like this: a server that does is out of order and has done nothing.
     "object": said(b"{}"),
     "list": said(b"[]"),
     "null": said(b"null"),
@@ -98,14 +98,14 @@ REFUSALS = (InvalidRecord, Conflict, Gone, ThereAlready)
 
 
 def points(of: World) -> Iterator[tuple[Step, int]]:
-    """Every call of every step."""
+    """Return every call of every step."""
     return ((step, number) for step in of.steps for number in range(step.calls))
 
 
 def strike(of: World, step: Step, place: int, make: Make) -> tuple[Report, CrmError | None]:
-    """Take a step while one of its calls gets another answer; the sandbox then never sees it.
+    """Run a step while one of its calls gets another answer; that call never reaches the sandbox.
 
-    Gives what came out. Everything but a declared error is raised.
+    Returns the report and the declared error. Any other error is raised.
     """
     of.restore(step.state)
     report, error = Report(), None
@@ -134,7 +134,7 @@ def strike(of: World, step: Step, place: int, make: Make) -> tuple[Report, CrmEr
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_no_call_takes_nonsense_for_an_answer(provider: str) -> None:
-    """Each call of each method, answered with nonsense: it has to wait, nothing is refused or done."""
+    """Nonsense as the answer to any call means 'retry later': nothing is refused or recorded as done."""
     of, kinds = world(provider), itertools.cycle(NAMES)
     taken = []
     for step, place in points(of):
@@ -151,7 +151,7 @@ def test_no_call_takes_nonsense_for_an_answer(provider: str) -> None:
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_write_that_was_answered_with_an_empty_object_is_not_done(provider: str) -> None:
-    """The last call of every write, answered 200 {}, [] or a page: somebody else must do it again."""
+    """A write whose last answer is {}, [] or a page is not done: it must be tried again."""
     of, taken = world(provider), []
     for step in of.steps:
         if step.name.startswith(("find", "check", "describe", "whoami", "directory")):
@@ -165,19 +165,19 @@ def test_a_write_that_was_answered_with_an_empty_object_is_not_done(provider: st
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_nobody_follows_a_redirect(provider: str) -> None:
-    """301 to 308 with any Location: the account has moved, and nothing is refused for that."""
+    """No adapter follows a redirect: 301 to 308 mean that the account has moved, not a refusal."""
     of = world(provider)
     moved = itertools.cycle(itertools.product((300, 301, 302, 303, 304, 307, 308), LOCATIONS))
     for step, place in points(of):
         status, location = next(moved)
         make = said(b"{}" if status != 304 else b"", status, Location=location)
         report, error = strike(of, step, place, make)
-        # Of what can be done without, it is done without.
+        # The step does without the calls that it does not need.
         assert error is None or isinstance(error, (AccountMoved, RetryLater)), (step.name, error)
         assert not [p for p in report.problems.values() if isinstance(p, InvalidRecord)]
 
 
-# Answers as they are drawn
+# Random answers
 
 NUMBERS = st.sampled_from([0, -1, 1, 10**30, -(10**30), 1e308, -0.0, float("inf"), float("nan")])
 DEEP: Any = functools.reduce(lambda inner, _: [{"a": inner}], range(60), None)
@@ -211,7 +211,7 @@ STATUSES = st.one_of(
 
 
 def places_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The ways to every part of a JSON value."""
+    """Return the path to every part of a JSON value."""
     yield path
     parts = value.items() if isinstance(value, dict) else enumerate(value)
     if isinstance(value, (dict, list)):
@@ -220,7 +220,7 @@ def places_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...
 
 
 def bent(value: Any, where: int, instead: Any, drop: bool) -> Any:
-    """A JSON value with one part replaced or left out."""
+    """Return a JSON value with one part replaced or removed."""
     *way, last = list(places_in(value))[where % sum(1 for _ in places_in(value))] or (None,)
     if last is None:
         return instead
@@ -236,7 +236,7 @@ def bent(value: Any, where: int, instead: Any, drop: bool) -> Any:
 
 @st.composite
 def answers(draw: st.DrawFn) -> Make:
-    """An answer: the right one bent, or anything at all, under any status and headers."""
+    """Draw an answer: the right one distorted, or any content, with any status and headers."""
     bends = draw(st.lists(st.tuples(st.integers(0, 500), VALUES, st.booleans()), max_size=3))
     other = draw(st.one_of(st.none(), st.binary(max_size=40), VALUES.map(dumped)))
     status, headers = draw(st.one_of(st.none(), STATUSES)), draw(HEADERS)
@@ -254,7 +254,7 @@ def answers(draw: st.DrawFn) -> Make:
         if packed:
             body = gzip.compress(body) if packed == "gzip" else zlib.compress(body)
         encoding = {"Content-Encoding": packed} if packed else {}
-        # In headers there are only bytes.
+        # Headers contain only bytes.
         sent = {name: value.encode() for name, value in headers.items()}
         return reply(status or usual, body, {**encoding, **sent})
 
@@ -262,7 +262,7 @@ def answers(draw: st.DrawFn) -> Make:
 
 
 def dumped(value: Any) -> bytes:
-    """JSON as a careless server writes it, NaN and half characters too."""
+    """Return JSON as a careless server writes it, with NaN and lone surrogates."""
     return json.dumps(value).encode()
 
 
@@ -270,7 +270,7 @@ def dumped(value: Any) -> bytes:
 @drawn
 @given(data=st.data())
 def test_only_declared_errors_come_out_of_an_adapter(provider: str, data: st.DataObject) -> None:
-    """Any answer to any call: a CrmError, or an answer that could be right."""
+    """Any answer to any adapter call gives a CrmError or a plausible result."""
     of = world(provider)
     every = list(points(of))
     step, place = every[data.draw(st.integers(0, len(every) - 1))]
@@ -286,7 +286,7 @@ CODE, VERIFIER = "a-code", "v" * 43
 
 
 class TokenEnd:
-    """The OAuth endpoints of one provider, behind a server that answers otherwise."""
+    """The OAuth endpoints of one provider, behind a server that replaces their answers."""
 
     def __init__(self, provider: str) -> None:
         self.between = Between(load_sandbox(provider)())
@@ -294,7 +294,7 @@ class TokenEnd:
         self.entry: Provider = load_providers(CONFIG_DIR / "providers.yaml", where)[provider]
 
     def calls(self) -> dict[str, Callable[[], object]]:
-        """Everything that is asked of a token endpoint."""
+        """Return every call to a token endpoint."""
         self.between.sandbox.grants = [Grant(["api"], "r1", {"t1": float("inf")})]
         return {
             "exchange": lambda: exchange.exchange_code(
@@ -308,12 +308,12 @@ class TokenEnd:
 
 @functools.cache
 def token_end(provider: str) -> TokenEnd:
-    """The endpoints of a provider, made once."""
+    """Return the endpoints of a provider; they are made once."""
     return TokenEnd(provider)
 
 
 def ask_tokens(end: TokenEnd, name: str, make: Make) -> object:
-    """One answer to one call; gives the declared error, or what was taken."""
+    """Answer one call; return the declared error, or the accepted result."""
     call = end.calls()[name]
     with end.between.answering(lambda asked, right: make(right)):
         try:
@@ -325,10 +325,10 @@ def ask_tokens(end: TokenEnd, name: str, make: Make) -> object:
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("name", ["exchange", "refresh", "revoke", "introspect"])
 def test_nonsense_ends_no_grant(provider: str, name: str) -> None:
-    """A token endpoint that answers nonsense is out of order: no grant is dead, no token is taken."""
+    """Nonsense from a token endpoint means 'retry later': no grant ends and no token is accepted."""
     end = token_end(provider)
     told = {kind: ask_tokens(end, name, make) for kind, make in NONSENSE.items()}
-    # Who says nothing of a token, or takes one back, need not say it in JSON.
+    # Introspection and revocation need no JSON answer.
     fine = {"revoke": None, "introspect": {}}.get(name, RetryLater)
     taken = {k: found for k, found in told.items() if not isinstance(found, RetryLater)}
     assert {k: found for k, found in taken.items() if found != fine} == {}
@@ -340,7 +340,7 @@ def test_nonsense_ends_no_grant(provider: str, name: str) -> None:
 def test_only_declared_errors_come_out_of_a_token_endpoint(
     provider: str, data: st.DataObject
 ) -> None:
-    """Any answer: a CrmError or SetupError, or a token of the shape that RFC 6749 gives it."""
+    """Any answer of a token endpoint gives a CrmError, a SetupError or a token as in RFC 6749."""
     name = data.draw(st.sampled_from(["exchange", "refresh", "revoke", "introspect"]))
     outcome = ask_tokens(token_end(provider), name, data.draw(answers()))
     if name in ("exchange", "refresh") and not isinstance(outcome, Exception):
@@ -355,7 +355,7 @@ MEETERGO = Between(MeetergoSandbox())
 
 
 def meetergo_calls() -> dict[str, Callable[[], object]]:
-    """Everything that is asked of meetergo."""
+    """Return every call to meetergo."""
     company = MEETERGO.sandbox
     company.appointments.clear()
     company.webhooks = {1: {"id": 1, "endpoint": "https://x.example"}}
@@ -376,7 +376,7 @@ def meetergo_calls() -> dict[str, Callable[[], object]]:
 
 
 def ask_meetergo(name: str, make: Make) -> object:
-    """One answer to one call; gives the declared error, or what was taken."""
+    """Answer one call; return the declared error, or the accepted result."""
     MEETERGO.sandbox.window.limit = 10**9
     call = meetergo_calls()[name]
     with MEETERGO.answering(lambda asked, right: make(right)):
@@ -388,8 +388,8 @@ def ask_meetergo(name: str, make: Make) -> object:
 
 @pytest.mark.parametrize("name", sorted(meetergo_calls()))
 def test_meetergo_out_of_order_is_no_word_on_a_booking(name: str) -> None:
-    """Nonsense from meetergo has to wait: nothing is empty, gone or refused for that."""
-    # There may be no webhook, and no type; of a change and a removal the status says all.
+    """Nonsense from meetergo means 'retry later': no booking counts as empty, gone or refused."""
+    # meetergo may have no webhook and no type; for a change and a removal the status is enough.
     refusals = ("page as refusal", "page as conflict", "teapot", "switching")
     unread = tuple(kind for kind in NONSENSE if kind not in refusals)
     fine = {"webhooks": ("list",), "meeting types": ("list",), "whoami": ("object",),
@@ -401,7 +401,7 @@ def test_meetergo_out_of_order_is_no_word_on_a_booking(name: str) -> None:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("location", LOCATIONS)
 def test_no_key_follows_a_redirect(status: int, location: str) -> None:
-    """meetergo and a token endpoint that answer with a redirect have to wait, wherever it points."""
+    """A redirect from meetergo or a token endpoint means 'retry later', wherever it points."""
     make = said(b"{}", status, Location=location)
     outcomes = [ask_meetergo(name, make) for name in meetergo_calls()]
     outcomes += [ask_tokens(token_end("pipedrive"), name, make) for name in ("exchange", "refresh")]
@@ -413,5 +413,5 @@ def test_no_key_follows_a_redirect(status: int, location: str) -> None:
 @drawn
 @given(data=st.data())
 def test_only_declared_errors_come_out_of_meetergo(data: st.DataObject) -> None:
-    """Any answer to any call: a CrmError, or an answer that could be right."""
+    """Any answer to any meetergo call gives a CrmError or a plausible result."""
     ask_meetergo(data.draw(st.sampled_from(sorted(meetergo_calls()))), data.draw(answers()))

@@ -1,4 +1,4 @@
-"""Every case of tests/cases for every CRM that it is for, through the whole service."""
+"""Every case of tests/cases through the whole service, for every CRM that the case applies to."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ RUNS = [
 
 @pytest.fixture(autouse=True)
 def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeping allowances has tests of its own; here nobody waits for a window to open."""
+    """Turn off waiting for rate limits here; other tests cover them."""
     monkeypatch.setattr(SharedRateLimiter, "enter", lambda self, allowance: self.ensure_lease())
 
 
 @pytest.mark.parametrize(("name", "crms"), RUNS)
 def test_case(name: str, crms: list[str], tmp_path: Path) -> None:
-    """A company gets what its file says, and the same webhooks once more change nothing."""
+    """The CRM ends as the company's file says, and the same webhooks once more change nothing."""
     cases = {crm: case_for(FILES[name], crm) for crm in crms}
     with time_machine.travel(START, tick=True) as clock:
         play = Play(cases, tmp_path, clock)
@@ -54,7 +54,7 @@ def test_case(name: str, crms: list[str], tmp_path: Path) -> None:
 
 
 def test_there_are_cases_for_every_crm() -> None:
-    """Forty companies and more for every CRM that the files name, and twelve for one that none names."""
+    """Every CRM that the files name has forty cases or more; a CRM that no file names has twelve."""
     ran = {crm: [raw for raw in FILES.values() if crm in crms_of(raw)] for crm in DESKS}
     named = {crm for raw in FILES.values() for crm in raw.get("mapping", {})} - {"all"}
     assert {"hubspot", "pipedrive", "salesforce"} <= named
@@ -93,14 +93,14 @@ NOT_CASES = [
 
 @pytest.mark.parametrize(("change", "words"), NOT_CASES, ids=[str(c) for c, _ in NOT_CASES])
 def test_what_cannot_be_understood_is_refused(change: dict[str, Any], words: str) -> None:
-    """A typo, an unknown key or a missing expectation is an error, never a test that passes."""
+    """A typo, an unknown key or a missing expectation is an error; no such file passes."""
     assert case_for(SMALL, "hubspot").then.contacts
     with pytest.raises(ValidationError, match=words):
         case_for(SMALL | change, "hubspot")
 
 
 def test_no_expectation_is_refused() -> None:
-    """A file without `then` is no case."""
+    """A file without `then` is refused."""
     with pytest.raises(ValidationError, match="then"):
         case_for({key: value for key, value in SMALL.items() if key != "then"}, "hubspot")
 
@@ -129,7 +129,7 @@ def test_no_expectation_is_refused() -> None:
     ids=str,
 )
 def test_a_wrong_expectation_fails(then: dict[str, Any], tmp_path: Path) -> None:
-    """What is not so, is not there or has no such field makes a case fail."""
+    """A case fails if it expects a wrong value, a missing record or an unknown field."""
     with time_machine.travel(START, tick=True) as clock:
         play = Play({"hubspot": case_for(SMALL | {"then": then}, "hubspot")}, tmp_path, clock)
         try:
@@ -140,7 +140,7 @@ def test_a_wrong_expectation_fails(then: dict[str, Any], tmp_path: Path) -> None
 
 
 def test_the_readme_names_everything() -> None:
-    """Every key, step, expectation and word that a file may hold is in tests/cases/README.md."""
+    """tests/cases/README.md names every key, step, expectation and word that a file may hold."""
     text = (CASES / "README.md").read_text(encoding="utf-8")
     keys = {*Case.model_fields, *STEPS, *Expected.model_fields, *MATCHERS, *COMMON}
     for model in STEPS.values():
@@ -152,8 +152,9 @@ def test_the_readme_names_everything() -> None:
 
 
 def test_crms_are_named_or_left_out_with_a_reason() -> None:
-    """A case is for every CRM but those that it leaves out, or for those by which it says something;
-    a CRM that there is not is an error."""
+    """A case applies to every CRM except those that it leaves out, or only to those that it names;
+    an unknown CRM is an error.
+    """
     assert crms_of(SMALL) == list(DESKS)
     assert crms_of({"not_for": {"hubspot": "It has no such thing."}}) == list(DESKS)[1:]
     assert crms_of({"mapping": {"all": {}, "hubspot": {}}}) == ["hubspot"]
@@ -170,7 +171,7 @@ def test_crms_are_named_or_left_out_with_a_reason() -> None:
 
 
 def test_changes_of_a_webhook_are_parts_of_one() -> None:
-    """A misspelt part of a webhook would change nothing: it is an error, as is a known addition."""
+    """A misspelt part of a webhook is an error, and so is an addition that webhooks already have."""
     check_payload({"attendees": [{"notes": {"Anything": "goes"}}], "cancel": {"reason": "x"}}, {})
     for change, add in (({"atendees": []}, {}), ({"attendees": [{"mail": "x"}]}, {}),
                         ({"meetingInfo": {"link": "x"}}, {}), ({}, {"attendees": []})):  # fmt: skip
@@ -206,5 +207,5 @@ def test_changes_of_a_webhook_are_parts_of_one() -> None:
     ],
 )
 def test_values_are_compared_as_people_read_them(actual: Any, wanted: Any, fit: bool) -> None:
-    """Empty is empty, numbers and times are compared as such, records go by their names."""
+    """Empty equals empty, numbers and times compare as such, and records match by their names."""
     assert fits(actual, wanted, {"the old one": "7"}) is fit

@@ -1,4 +1,4 @@
-"""Each adapter's table of refusals, held against the sandbox: every code ends as its sort says."""
+"""Each adapter's table of refusals against the sandbox: every code ends as its sort says."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ ERRORS: dict[Sort, type[Exception]] = {
 
 
 def answer(status: int, body: Any) -> Reply:
-    """A refusal as it was read."""
+    """Return a refusal as the adapter reads it."""
     return Reply(status, {}, json.dumps(body).encode())
 
 
 @pytest.mark.parametrize(("category", "sort"), hubspot.CATEGORIES.items())
 def test_hubspot_categories(category: str, sort: Sort) -> None:
-    """Under 400, which says nothing by itself, the category decides."""
+    """HubSpot's status 400 alone says nothing, so the category decides."""
     found = hubspot.refusal(answer(400, {"category": category, "message": WORDS}))
     assert isinstance(found, ERRORS[sort]), found
     assert WORDS in str(found)
@@ -54,7 +54,7 @@ def test_hubspot_categories(category: str, sort: Sort) -> None:
 
 @pytest.mark.parametrize(("status", "sort"), hubspot.STATUSES.items())
 def test_hubspot_statuses(status: int, sort: Sort) -> None:
-    """A refusal without a category goes by its status, and so does one with an unknown one."""
+    """The status decides for a refusal whose category is missing or unknown."""
     for more in ({}, {"category": "BRAND_NEW"}, {"category": 7}, {"category": None}):
         found = hubspot.refusal(answer(status, {"message": WORDS, **more}))
         assert isinstance(found, ERRORS[sort]), found
@@ -62,7 +62,7 @@ def test_hubspot_statuses(status: int, sort: Sort) -> None:
 
 @pytest.mark.parametrize("code", sorted(hubspot.LISTED))
 def test_hubspot_listed(code: str) -> None:
-    """A value of the account's lists is looked up anew before the booking fails."""
+    """A refused list value makes the adapter read the account's lists again before the booking fails."""
     body = {"category": "VALIDATION_ERROR", "message": WORDS, "errors": [{"code": code}]}
     found = hubspot.refusal(answer(400, body))
     assert isinstance(found, InvalidRecord) and found.listed
@@ -71,7 +71,7 @@ def test_hubspot_listed(code: str) -> None:
 
 @pytest.mark.parametrize(("status", "sort"), pipedrive.STATUSES.items())
 def test_pipedrive_statuses(status: int, sort: Sort) -> None:
-    """Pipedrive has no codes: the status decides."""
+    """The status decides for Pipedrive, which has no codes."""
     found = pipedrive.refusal(answer(status, {"success": False, "error": WORDS}))
     assert isinstance(found, ERRORS[sort]), found
     assert WORDS in str(found)
@@ -79,7 +79,7 @@ def test_pipedrive_statuses(status: int, sort: Sort) -> None:
 
 @pytest.mark.parametrize(("code", "sort"), salesforce.CODES.items())
 def test_salesforce_codes(code: str, sort: Sort) -> None:
-    """The code decides, under whichever status it comes."""
+    """The code decides for Salesforce, whatever the status."""
     for status in (400, 403, 404):
         found = salesforce.error_of(status, [{"errorCode": code, "message": WORDS}])
         assert isinstance(found, ERRORS[sort]), (status, found)
@@ -93,13 +93,13 @@ def test_salesforce_codes(code: str, sort: Sort) -> None:
 
 @pytest.mark.parametrize("status", [406, 418, 431, 444, 499])
 def test_a_status_that_no_page_names_is_no_word_on_a_booking(status: int) -> None:
-    """Something in between has answered: it has to wait."""
+    """An undocumented status is no refusal of a booking: the service tries again later."""
     assert isinstance(hubspot.refusal(answer(status, {"message": WORDS})), RetryLater)
     assert isinstance(pipedrive.refusal(answer(status, {"error": WORDS})), RetryLater)
     assert isinstance(salesforce.error_of(status, {"message": WORDS}), RetryLater)
 
 
-# Through the front door
+# Through the whole service
 
 SORTS = (Sort.ACCOUNT, Sort.RECORD, Sort.PASSING, Sort.BUDGET, Sort.TOKEN)
 
@@ -109,7 +109,7 @@ SORTS = (Sort.ACCOUNT, Sort.RECORD, Sort.PASSING, Sort.BUDGET, Sort.TOKEN)
     [("write", sort) for sort in SORTS] + [("read", Sort.ACCOUNT), ("read", Sort.RECORD)],
 )
 def test_a_code_ends_as_its_sort_says(crm: Bridge, provider: str, at: str, sort: Sort) -> None:
-    """The account waits and is tried by itself; a record fails in words; what passes, passes."""
+    """A code about the account pauses it until a retry works; one about a record fails the booking."""
     clock, sandbox, desk = Clock(), only(crm), desk_in(crm)
     if sort not in desk.refusals:
         pytest.skip(f"{provider} has no refusal of that sort")
@@ -118,7 +118,7 @@ def test_a_code_ends_as_its_sort_says(crm: Bridge, provider: str, at: str, sort:
     for number, (status, body) in enumerate(desk.refusals[sort]):
         who = {"email": f"p{number}@gmail.com", "firstname": "P", "lastname": f"N{number}"}
         if at == "read":
-            # A person with a company is looked for first.
+            # The adapter searches first for a person with a company.
             who["email"] = f"p@company{number}.example"
         once = {"times": 1} if sort is Sort.TOKEN else {}
         method = "POST" if at == "write" else ""
@@ -128,7 +128,7 @@ def test_a_code_ends_as_its_sort_says(crm: Bridge, provider: str, at: str, sort:
         row, connection = crm.deliveries()[-1], crm.connection(provider)
         what = (status, body, row.state, row.error_message)
         if sort is Sort.TOKEN:
-            # It was renewed, and nobody has seen anything of that.
+            # The token was renewed, and no delivery shows it.
             assert (row.state, connection.status) == ("synced", "active"), what
         elif sort is Sort.RECORD:
             assert row.state == "failed" and WORDS in (row.error_message or ""), what

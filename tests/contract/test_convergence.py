@@ -1,4 +1,4 @@
-"""Whatever the way there, what stands in a CRM is what the newest state alone calls for."""
+"""Whatever the order of events, the CRM ends with what the newest state alone asks for."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BOOKINGS = 3
 
 
 def history(seed: int) -> list[dict[str, Any]]:
-    """States of a few bookings, each newer than the one before it."""
+    """Draw states of a few bookings, each newer than the one before."""
     dice = random.Random(seed)
     base = datetime(2026, 12, 1, 9, tzinfo=UTC)
     states = []
@@ -49,7 +49,7 @@ def history(seed: int) -> list[dict[str, Any]]:
 
 
 def picture(bridge: Bridge, provider: str) -> dict[str, Any]:
-    """Deals and meetings with the people that they are linked to, ids left out."""
+    """Return deals and meetings with their linked people, without ids."""
     seen = bridge.sandbox(provider).view()
     emails = {contact.id: contact.email for contact in seen.contacts}
     domains = {company.id: company.domain for company in seen.companies}
@@ -75,7 +75,9 @@ def picture(bridge: Bridge, provider: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_any_way_ends_in_the_same_records(seed: int, provider: str, tmp_path: Path) -> None:
-    """States shuffled, doubled and drained in between end like the newest states alone."""
+    """States that are shuffled, duplicated and drained in between give the records of the newest
+    state.
+    """
     states = history(seed)
     newest = {state["id"]: state for state in states}
     plain = Bridge(f"sqlite:///{tmp_path}/plain.sqlite3", (provider,)).connect_all()
@@ -98,7 +100,7 @@ def test_any_way_ends_in_the_same_records(seed: int, provider: str, tmp_path: Pa
 
 
 def test_a_host_who_comes_back_owns_what_was_made_meanwhile(crm: Bridge, provider: str) -> None:
-    """What a CRM gives to our own user, since nobody was named, is no choice of a colleague's."""
+    """A host who returns gets the records that the CRM had given to our own user meanwhile."""
     mary = "mary@acme.example"
     crm.sandbox(provider).account.user_leaves(mary)
     crm.drainer._accounts.forget(1)

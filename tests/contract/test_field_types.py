@@ -1,7 +1,7 @@
-"""Every type of field that each CRM documents: written, read, changed by others, emptied.
+"""Every field type in each CRM's documentation: written, read, changed by others, emptied.
 
-A webhook goes in, and what stands in the CRM is looked at in its own shape. `check` refuses what no
-mapping file can write.
+The test sends a webhook and compares the CRM's value in its own form. `check` refuses every field
+that no mapping file can write.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from tests.contract.desk import NOBODY, Desk, FieldType, load_desks
 from tests.contract.play import START, Play
 
 TYPED = [crm for crm, desk in load_desks().items() if desk.field_types]
-"""The CRMs whose desks name the types of their fields."""
+"""The CRMs whose desks list their field types."""
 
 
 @pytest.fixture(autouse=True)
 def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeping allowances has tests of its own."""
+    """Turn off waiting for rate limits here; other tests cover them."""
     monkeypatch.setattr(SharedRateLimiter, "enter", lambda self, allowance: self.ensure_lease())
 
 
 class Account:
-    """One account with fields of every type, and what stands in its one deal."""
+    """One account with fields of every type, and its only deal."""
 
     def __init__(self, desk: Desk) -> None:
         self.desk, self.lock = desk, desk.sandbox.lock
@@ -41,19 +41,19 @@ class Account:
             self.ids = users | desk.make_others()
 
     def real(self, value: Any) -> Any:
-        """A value with the ids of this account in place of @names."""
+        """Return a value with the ids of this account in place of @names."""
         if isinstance(value, str) and value[:1] == "@":
             return self.ids[value[1:]]
         return value
 
     def there(self, name: str) -> Any:
-        """What stands in a field of the deal."""
+        """Return the value of a deal's field in the CRM."""
         with self.lock:
             holder, key = self.desk.holder(name)
             return holder.get(key)
 
     def choose(self, name: str, value: Any) -> None:
-        """Do what a colleague does who writes something else there."""
+        """Write another value into the field, as a colleague does."""
         with self.lock:
             holder, key = self.desk.holder(name)
             holder[key] = self.real(value)
@@ -62,7 +62,7 @@ class Account:
 def play(
     crm: str, tmp_path: Path, clock: Any, fields: dict[str, Any], specs: tuple[FieldType, ...]
 ) -> Play:
-    """A service whose mapping writes the fields, connected to an account that has them."""
+    """A service whose mapping writes the fields, connected to an account that has these fields."""
     raw = {
         "title": "Types of fields", "wanted": "Every type of field is written as it has to be.",
         "mapping": {crm: {"deal": {"fields": fields}}},
@@ -79,8 +79,9 @@ def play(
 def test_every_type_is_written_changed_emptied_and_left_to_colleagues(
     crm: str, write: str, tmp_path: Path
 ) -> None:
-    """Each value stands there in the CRM's own shape; with `untouched` a colleague's choice stays,
-    and what this service wrote is known again in whatever form the CRM gives it back."""
+    """Each value has the CRM's own form; with `untouched` a colleague's choice stays, and the
+    service recognises its own value in any form that the CRM returns.
+    """
     types = load_desks()[crm].field_types
     specs = [spec for spec in types if spec.first != NOBODY]
     fields = {
@@ -140,7 +141,7 @@ def _compare(account: Account, wanted: dict[str, Any]) -> None:
 def test_check_says_what_no_file_can_write_and_where_nothing_can_be_added(
     crm: str, tmp_path: Path
 ) -> None:
-    """`append` fits texts and lists alone; what the CRM works out itself takes no value at all."""
+    """The check allows `append` only for texts and lists, and refuses any value for a computed field."""
     types = load_desks()[crm].field_types
     with time_machine.travel(START, tick=True) as clock:
         made = play(crm, tmp_path, clock, {}, types)

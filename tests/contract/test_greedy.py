@@ -1,4 +1,4 @@
-"""Answers without end: each outside call ends at its deadline, and takes no more memory than it may."""
+"""Endless answers: each outside call ends at its deadline and uses only limited memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
 def stream(head: bytes, piece: bytes, times: int) -> Callable[[socket.socket], None]:
-    """Says a head, then a piece so many times, as fast as it is taken."""
+    """Send a head, then the same piece many times, as fast as the client reads."""
 
     def says(line: socket.socket) -> None:
         line.sendall(head)
@@ -36,7 +36,7 @@ def stream(head: bytes, piece: bytes, times: int) -> Callable[[socket.socket], N
 
 
 def drip(head: bytes, pieces: bytes, every: float = 0.1) -> Callable[[socket.socket], None]:
-    """Says a head, then the pieces over and over, a byte at a time: no read of a socket ever times out."""
+    """Send a head, then the pieces over and over, one byte at a time: no socket read times out."""
 
     def says(line: socket.socket) -> None:
         line.sendall(head)
@@ -59,7 +59,7 @@ def bomb() -> bytes:
 
 @pytest.fixture(scope="module")
 def told() -> Iterator[dict[str, object]]:
-    """How every call to every kind of endless answer ended, in a process of its own."""
+    """How every call to every kind of endless answer ended; the calls run in their own process."""
     blanks, packed = b" " * MB, bomb()
     chunk = b"100000\r\n" + b" " * MB + b"\r\n"
     many = b"[" + b"[]," * (8 * MB // 3) + b"[]]"
@@ -96,7 +96,7 @@ def told() -> Iterator[dict[str, object]]:
 
 
 def test_every_call_has_an_end(told: dict[str, dict[str, dict[str, tuple[str, float]]]]) -> None:
-    """Large, slow or both: it has to wait, and nobody waits longer than the deadline and a second."""
+    """A large or slow answer means 'retry later' within the deadline plus one second."""
     ends = {"RetryLater", "Unreadable", "AnswerLost"}
     late = {
         (how, who): ended
@@ -109,5 +109,5 @@ def test_every_call_has_an_end(told: dict[str, dict[str, dict[str, tuple[str, fl
 
 
 def test_no_answer_takes_the_memory(told: dict[str, float]) -> None:
-    """300 MB, a bomb of 200 MB, millions of parts: the process grows by less than 50 MB."""
+    """300 MB, a bomb of 200 MB or millions of parts cost the process less than 50 MB of memory."""
     assert told["grown"] < MOST_GROWTH

@@ -1,4 +1,4 @@
-"""Texts of strangers stand in every CRM as the texts that they are."""
+"""Hostile texts from strangers arrive in every CRM as plain text."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ RUNS = [
     for crm in PROVIDERS for name, text in HOSTILE.items()
 ]  # fmt: skip
 SHORTEST = 30
-"""Characters of a name that every CRM takes."""
+"""Characters of a name that every CRM accepts."""
 
 
 @pytest.fixture(autouse=True)
 def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeping allowances has tests of its own; here nobody waits for a window to open."""
+    """Turn off waiting for rate limits here; other tests cover them."""
     monkeypatch.setattr(SharedRateLimiter, "enter", lambda self, allowance: self.ensure_lease())
 
 
 @pytest.fixture(scope="module")
 def bridges(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Bridge]]:
-    """A service for each CRM, begun when it is wanted: the texts come one after the other."""
+    """Services for each CRM, created when first needed; they take the texts one by one."""
     made: dict[str, Bridge] = {}
     yield made
     for bridge in made.values():
@@ -43,9 +43,11 @@ def bridges(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Brid
 
 
 def bare(text: str) -> str:
-    """A text without what may be changed at its edge: blanks, line ends, signs that show nothing.
+    """Return a text without the blanks, line ends and invisible characters that may change at its
+    edge.
 
-    A blank or a joiner between two signs keeps a machine from reading them; people read the same.
+    A blank or a joiner between two characters stops a machine from parsing them; people read the
+    same.
     """
     shown = "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cf", "Zl", "Zp"))
     return re.sub(r"\s+", "", shown)
@@ -59,7 +61,7 @@ def holds(text: str | None, hostile: str) -> bool:
 def test_hostile_text_is_text(
     crm: str, text: str, bridges: dict[str, Bridge], tmp_path: Any
 ) -> None:
-    """In names, an answer, the place, the meeting type and the reason of a cancel it is just text."""
+    """Hostile text in names, answers, place, meeting type and cancel reason is stored as plain text."""
     place = f"sqlite:///{tmp_path}/bridge.sqlite3"
     bridge = bridges.get(crm) or bridges.setdefault(crm, Bridge(place, (crm,)).connect_all())
     sandbox = bridge.sandbox(crm)
@@ -86,13 +88,13 @@ def test_hostile_text_is_text(
         assert meeting.cancelled
         assert bare(meeting.body).count(bare(text)) >= 2, meeting.body
     except BaseException:
-        # What is left of it is in nobody's way.
+        # The next text gets a new service, without leftovers of this one.
         bridges.pop(crm).close()
         raise
 
 
 def settled(bridge: Bridge, payload: dict[str, Any]) -> None:
-    """Post a webhook and see its booking synced."""
+    """Post a webhook and check that its booking is synced."""
     assert bridge.post(payload).status_code == 202
     bridge.drain()
     states = [(row.state, row.error_message) for row in bridge.deliveries()]

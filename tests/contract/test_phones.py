@@ -1,4 +1,4 @@
-"""People who are looked for by number: in as few calls as there can be, however many end alike."""
+"""People found by phone number: with as few calls as possible, however many numbers end alike."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tests.contract.desk import desk_in
 from tests.contract.test_adapters import only, view
 
 NUMBER = "0151 23456789"
-"""The number of phone_only_created, as a colleague has written it."""
+"""The number of phone_only_created, as a colleague typed it."""
 
 
 def looks(crm: Bridge) -> int:
-    """Calls that looked for something since the last count; one refused by a limit is said again."""
+    """Count the searches since the last count, without those that a rate limit refused."""
     asked = desk_in(crm).searches
     answered = {c: n for c, n in only(crm).calls.items() if not c.startswith(REFUSED)}
     calls = sum(number for call, number in answered.items() if call.endswith(asked))
@@ -25,7 +25,7 @@ def looks(crm: Bridge) -> int:
 
 
 def books(crm: Bridge, provider: str, **changes: Any) -> int:
-    """Play a booking by number alone; give how many calls looked for something."""
+    """Play a booking that has a number only; return how many calls searched for something."""
     crm.drain(warm_only=True)
     looks(crm)
     crm.sync(sample("phone_only_created", **changes))
@@ -34,14 +34,14 @@ def books(crm: Bridge, provider: str, **changes: Any) -> int:
 
 
 def test_one_call_finds_a_number(crm: Bridge, provider: str) -> None:
-    """A number in the spelling of its country costs one call to find, like one in E.164."""
+    """A number in its country's spelling is found with one call, like a number in E.164."""
     there = desk_in(crm).make("contact", {"name": "Ada Aal", "phone": NUMBER})
     assert books(crm, provider) == 1
     assert [contact.id for contact in view(crm).contacts] == [there]
 
 
 def test_many_numbers_end_alike(crm: Bridge, provider: str) -> None:
-    """The one that is meant is found behind more others than a CRM gives in one answer."""
+    """The right number is found behind more similar ones than a CRM returns in one answer."""
     desk = desk_in(crm)
     for index in range(150):
         desk.make("contact", {"name": f"Somebody {index}", "phone": f"+49 30 {2000 + index} 6789"})
@@ -53,7 +53,7 @@ def test_many_numbers_end_alike(crm: Bridge, provider: str) -> None:
 
 @pytest.mark.real_limits
 def test_many_numbers_at_once(crm: Bridge) -> None:
-    """Sixty people book by number: each is the contact that is there, and none is mistaken."""
+    """Sixty people book by number, and each one is matched to the right contact."""
     desk = desk_in(crm)
     numbers = {f"0151 2345 {6000 + index}": f"+491512345{6000 + index}" for index in range(60)}
     there = {

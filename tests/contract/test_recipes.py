@@ -1,4 +1,4 @@
-"""docs/recipes.md: every recipe is played for its CRM, and gives what it is there for."""
+"""docs/recipes.md: every recipe is played for its CRM and has its promised effect."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FIELDS: dict[str, dict[str, tuple[str, str]]] = {
     "A check box": {"newsletter": ("contact", "flag")},
     "An owner, and a user beside the owner": {"account_manager": ("deal", "user")},
 }
-"""Recipe -> fields that the company has made: name, object, type."""
+"""Recipe -> custom fields that the company created: name, object, type."""
 THEN: dict[str, dict[str, Any]] = {
     "A pick list": {"deals": [{"plan": "Pro"}]},
     "A multi-select": {"contacts": [{"topics": ["Forms", "Routing"]}]},
@@ -47,7 +47,7 @@ THEN: dict[str, dict[str, Any]] = {
 
 
 def recipes() -> list[tuple[str, str, str]]:
-    """Title, CRM and text of every recipe of the page."""
+    """Return title, CRM and text of every recipe of the page."""
     found, title = [], ""
     parts = re.compile(r"^## (.+?)$|^```yaml (\w+)\n(.*?)^```$", re.S | re.M)
     for match in parts.finditer(PAGE.read_text("utf-8")):
@@ -61,7 +61,7 @@ RECIPES = recipes()
 
 
 def test_every_recipe_is_there_for_every_crm() -> None:
-    """Each heading has one block for each CRM of the page, and the tests know what it gives."""
+    """Each heading has one block for each CRM of the page, and the tests know its effect."""
     crms = {crm for _, crm, _ in RECIPES}
     assert {"hubspot", "pipedrive", "salesforce"} <= crms <= set(PROVIDERS)
     for title in dict.fromkeys(title for title, _, _ in RECIPES):
@@ -70,7 +70,7 @@ def test_every_recipe_is_there_for_every_crm() -> None:
 
 
 def named(crm: str, field: str) -> str:
-    """A custom field's name in a mapping file."""
+    """Return a custom field's name in a mapping file."""
     return load_desks()[crm].custom_name(field.replace("_", " ").capitalize())
 
 
@@ -80,8 +80,9 @@ def named(crm: str, field: str) -> str:
 def test_recipe(
     title: str, crm: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file that the page shows is good for an account with these fields, and a booking gives
-    what the recipe promises."""
+    """The file on the page is valid for an account with these fields, and a booking gives the
+    recipe's promised result.
+    """
     monkeypatch.setattr(SharedRateLimiter, "enter", lambda self, allowance: self.ensure_lease())
     booking = {
         "webhook": "booking_created",
@@ -122,7 +123,7 @@ def _add(play: Play, crm: str, name: str, field: str, kind: str) -> None:
 
 
 def _look_beside(play: Play, crm: str, title: str) -> None:
-    """What the desk's words do not show: structured values and ids of users."""
+    """Check what the desk's words do not show: structured values and ids of users."""
     deal = next(iter(play.desks[crm].records("deal")), {})
     if title == "Money" and crm == "pipedrive":
         assert deal[named(crm, "budget")] == {"value": 500, "currency": "USD"}
