@@ -1,4 +1,6 @@
-"""A CRM that is asked about the next batch while one is written: faster, and the records the same."""
+"""While one batch is written, the service already does the next batch's lookups: the work is faster
+and the records are the same.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,14 @@ from workers.lane import Lane
 from workers.marks import Marks, marks_of
 
 PATIENCE = 10.0
-"""Seconds that two threads wait for each other before the test has failed."""
+"""The seconds that two threads wait for each other before the test fails."""
 
 
 @pytest.fixture(params=ASKED_AHEAD)
 def ahead(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Bridge]:
-    """The service with a CRM that is asked ahead, in batches of two."""
+    """The service with a CRM whose next batch is looked up ahead, in batches of two."""
     made = Bridge(f"sqlite:///{tmp_path}/bridge.sqlite3", (request.param,)).connect_all()
     monkeypatch.setattr(type(made.services.adapter(1)), "batch_size", 2)
     yield made
@@ -38,12 +40,12 @@ def ahead(
 
 
 def post(crm: Bridge, number: int, email: str) -> None:
-    """Post a booking of somebody."""
+    """Post a booking of a person."""
     crm.post(sample("booking_created", id=f"b{number}", attendees=[person(email)]))
 
 
 def overlapping(crm: Bridge, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Hold the first write up until the next batch was asked about; whether each was."""
+    """Hold the first write until the next batch's lookups ran; return whether they ran in time."""
     kind = type(crm.services.adapter(1))
     find, apply = kind.find, kind.apply
     asked, seen, writing = threading.Event(), [], threading.Event()
@@ -68,7 +70,7 @@ def overlapping(crm: Bridge, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 def test_the_next_batch_is_asked_about_while_one_is_written(
     ahead: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The write waits for the question of the batch after it: they do go on together."""
+    """A batch is written while the next batch's lookups run."""
     for number in range(6):
         post(ahead, number, f"p{number}@corp{number}.example")
     seen = overlapping(ahead, monkeypatch)
@@ -83,7 +85,7 @@ def test_the_next_batch_is_asked_about_while_one_is_written(
 def test_what_two_batches_share_is_made_once(
     ahead: Bridge, shared: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bookings of one person or company, next to each other in different batches."""
+    """Two neighbouring batches that share a person or a company create it once."""
     for number in range(8):
         email = f"p{number}@corp{number}.example"
         if shared == "person":
@@ -113,7 +115,9 @@ def test_what_two_batches_share_is_made_once(
 def test_two_bookings_meet_where_one_may_be_found_as_the_other(
     ahead: Bridge, one: LookupKey, other: LookupKey
 ) -> None:
-    """Other people, and all the same the record of the one may be the record of the other."""
+    """Two bookings of different people count as related if a lookup could find the same record for
+    both.
+    """
     adapter = ahead.services.adapter(1)
     if other.value == "its address":
         other = other._replace(value=adapter.url_for(ObjectName.CONTACT, one.value))
@@ -131,7 +135,9 @@ def test_two_bookings_meet_where_one_may_be_found_as_the_other(
 def test_a_write_that_fails_leaves_the_next_batch_as_it_was(
     ahead: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The CRM goes down in a write: what was asked about meanwhile is neither charged nor suspected."""
+    """A write that fails on a CRM outage neither charges nor suspects the batch that was looked up
+    ahead.
+    """
     for number in range(6):
         post(ahead, number, f"p{number}@corp{number}.example")
     seen = overlapping(ahead, monkeypatch)
@@ -150,7 +156,7 @@ def test_a_write_that_fails_leaves_the_next_batch_as_it_was(
 
 
 def files(folder: Path, **changes: str) -> Path:
-    """The default mapping files, with some words of Pipedrive's changed."""
+    """Copy the default mapping files, with some words of Pipedrive's file replaced."""
     for path in (CONFIG_DIR / "mappings").glob("*.yaml"):
         text = path.read_text("utf-8")
         if path.stem == "pipedrive":
@@ -170,7 +176,9 @@ WORDS = {
 
 @pytest.fixture
 def settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Makes the service with Pipedrive, asked ahead in batches of two, with a changed mapping."""
+    """A function that starts the service with Pipedrive, lookups ahead, batches of two and a
+    changed mapping.
+    """
     made: list[Bridge] = []
 
     def make(**changes: str) -> Bridge:
@@ -186,8 +194,9 @@ def settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def ask_before_each_write(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Hold each write up, before even its intents are noted, until the batch after it was asked
-    about; whether there was one."""
+    """Hold each write, even its intents, until the next batch's lookups ran; return a list with one
+    entry for each batch that was looked up ahead.
+    """
     asked, seen = threading.Event(), []
     ask, write, end = Batch.prepare, Batch.apply, Lane.end
 
@@ -198,7 +207,7 @@ def ask_before_each_write(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
             asked.set()
 
     def ends(lane: Lane) -> None:
-        # Nothing more is asked before this write has ended.
+        # No further lookup starts before this write has ended.
         asked.set()
         end(lane)
         asked.clear()
@@ -214,7 +223,7 @@ def ask_before_each_write(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 
 def ask_between_write_and_note(monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
-    """Ask about the first batch that is asked ahead once the one before is in the CRM, unnoted."""
+    """Run the first lookups ahead when the previous batch is in the CRM but not yet in the ledger."""
     wrote, asked = threading.Event(), threading.Event()
     ask, apply = Batch.prepare, kind.apply
 
@@ -238,8 +247,9 @@ def ask_between_write_and_note(monkeypatch: pytest.MonkeyPatch, kind: Any) -> No
 def test_a_meeting_that_was_just_made_is_nobody_elses(
     settled: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A meeting was begun for two people, one of whom left; the next booking of that one is written
-    while it is looked for: it does not take that one's meeting for its own."""
+    """A lookup for a meeting of two people, one of whom left, does not take the meeting that the
+    other's next booking has just created.
+    """
     crm = settled(deals="per: none", subject="'call' }}\"}\n    type")
     sandbox = only(crm)
     sandbox.faults.append(
@@ -262,7 +272,7 @@ def test_a_meeting_that_was_just_made_is_nobody_elses(
 
 
 def test_a_company_that_goes_by_its_name_is_made_once(settled: Any) -> None:
-    """Two domains, one name: Pipedrive looks for a company by that."""
+    """Two domains with the same company name create one company in Pipedrive, which searches by name."""
     crm = settled(company="name: {value: Acme Group, write: on_create}")
     only(crm).faults.append(Fault(method="POST", path="organizations", latency=1.0))
     for number, domain in enumerate(("acme.com", "gmail.com", "acme.de", "gmail.com")):
@@ -274,7 +284,9 @@ def test_a_company_that_goes_by_its_name_is_made_once(settled: Any) -> None:
 def test_a_database_that_fails_in_a_write_casts_no_suspicion(
     ahead: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was only asked about is as it was; and the write's own failure is what comes out."""
+    """A database failure in a write leaves the batch looked up ahead unchanged, and is the error
+    raised.
+    """
     for number in range(6):
         post(ahead, number, f"p{number}@corp{number}.example")
     seen = overlapping(ahead, monkeypatch)
@@ -290,7 +302,7 @@ def test_a_database_that_fails_in_a_write_casts_no_suspicion(
     with pytest.raises(OperationalError):
         ahead.drain()
     assert seen == [True]
-    # No worker has died: who drains next suspects none of them.
+    # No worker has died: the next worker suspects none of the bookings.
     assert {
         (row.claimed_by, row.inconclusive_batches, row.worker_crashes) for row in ahead.deliveries()
     } == {(None, 0, 0)}
@@ -302,7 +314,7 @@ def test_a_database_that_fails_in_a_write_casts_no_suspicion(
 def test_a_pause_is_kept_whatever_else_happens(
     ahead: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The CRM asks for a pause while the database fails for the batch that is asked about."""
+    """The CRM's pause is kept, although the database fails for the batch that is looked up ahead."""
     for number in range(6):
         post(ahead, number, f"p{number}@corp{number}.example")
     only(ahead).faults.append(Fault(method="POST", status=429, headers={"Retry-After": "300"}))
@@ -322,7 +334,7 @@ def test_a_pause_is_kept_whatever_else_happens(
 def test_bookings_that_somebody_left_are_written_ahead_too(
     ahead: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Batch after batch of them: none waits for another one without need."""
+    """Batches of bookings that a person left do not wait for each other without need."""
     for number in range(8):
         pair = [
             person(f"a{number}@corp{number}.example"),

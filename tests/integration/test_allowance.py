@@ -1,4 +1,4 @@
-"""Calls keep to what a CRM allows, over all processes, and leave a share of it to other apps."""
+"""Calls stay within a CRM's rate limit across all processes, and leave a share of it to other apps."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def server() -> Iterator[ValkeyServer]:
 
 @pytest.fixture(params=["local", "shared"])
 def budget(request: pytest.FixtureRequest, server: ValkeyServer) -> LocalBudget | RedisBudget:
-    """A budget of this process alone, and one in Valkey."""
+    """One budget in this process alone, and one in Valkey."""
     if request.param == "local":
         return LocalBudget()
     redis = connect(server.connection_url)
@@ -53,18 +53,18 @@ def budget(request: pytest.FixtureRequest, server: ValkeyServer) -> LocalBudget 
 
 
 class Span(NamedTuple):
-    """Between which two moments a call was counted: a busy machine may hold the caller up."""
+    """The two moments between which a call was counted: a busy machine may delay the caller."""
 
     begun: float
     ended: float
 
 
 def spend(budget: LocalBudget | RedisBudget, seconds: float) -> list[Span]:
-    """All calls that a busy caller may make in a while."""
+    """Return all calls that a busy caller may make in this time."""
     made: list[Span] = []
 
     class Watched:
-        """Passes everything on, and notes when a call was counted."""
+        """Passes every call on, and notes the moment when it was counted."""
 
         day = budget.day
 
@@ -85,7 +85,7 @@ def spend(budget: LocalBudget | RedisBudget, seconds: float) -> list[Span]:
 
 
 def most_in_a_window(spans: list[Span], seconds: float) -> int:
-    """The most calls of which it is certain that they fall within one window."""
+    """Return the largest number of calls that certainly fall within one window."""
     return max(
         sum(first.begun <= span.begun and span.ended < first.begun + seconds for span in spans)
         for first in spans
@@ -95,7 +95,7 @@ def most_in_a_window(spans: list[Span], seconds: float) -> int:
 def test_no_window_sees_more_than_its_share_and_most_of_it_is_used(
     budget: LocalBudget | RedisBudget,
 ) -> None:
-    """80 % of the limit in any second, a tenth of that at most left unused."""
+    """Any second sees at most 80 % of the limit, and at most a tenth of this share stays unused."""
     moments = spend(budget, 4.0)
     mine = room(CALLS.calls, 0.2, backlog=False)
     assert mine == 16
@@ -104,7 +104,7 @@ def test_no_window_sees_more_than_its_share_and_most_of_it_is_used(
 
 
 def test_several_processes_share_one_budget(server: ValkeyServer) -> None:
-    """Four callers together make no more calls than one may."""
+    """Four callers together make no more calls than one caller may."""
     redis = connect(server.connection_url)
     redis.flushall()
     moments: list[Span] = []
@@ -121,16 +121,16 @@ def test_several_processes_share_one_budget(server: ValkeyServer) -> None:
 
 
 def test_without_redis_each_process_keeps_the_limit_itself() -> None:
-    """A Redis that is away is no reason to hammer the CRM, nor to stand still."""
+    """Without Redis, a process neither floods the CRM nor stops: it keeps the limit by itself."""
     budget = RedisBudget(connect("redis://127.0.0.1:1/0"))
     assert 0.85 * 16 * 2 <= len(spend(budget, 2.0)) <= 16 * 2 + 4
 
 
 def test_what_others_use_is_left_to_them(budget: LocalBudget | RedisBudget) -> None:
-    """Where the CRM says that more was used than by us, we use less; a new limit is learnt."""
+    """If other apps use part of the limit, the service uses less; it learns a new limit from the CRM."""
     gate = SharedRateLimiter(budget, "crm:1", 0.2)
     gate.enter(CALLS)
-    gate.learn(CALLS, LimitHeaders(left=9, most=20), None)  # ten were used by somebody else
+    gate.learn(CALLS, LimitHeaders(left=9, most=20), None)  # another app used ten calls
     made = 1
     while not budget.take("crm:1", CALLS, 0.2, False):
         made += 1
@@ -143,7 +143,7 @@ def test_what_others_use_is_left_to_them(budget: LocalBudget | RedisBudget) -> N
 
 
 def test_a_share_of_the_day_is_kept(budget: LocalBudget | RedisBudget) -> None:
-    """At 20 % left of the day backlog waits, at 10 % live bookings too."""
+    """With 20 % of the day's calls left, the backlog waits; with 10 % left, live bookings wait too."""
     gate = SharedRateLimiter(budget, "crm:1", 0.2)
     gate.learn(CALLS, None, LimitHeaders(left=150, most=1000))
     gate.enter(CALLS)
@@ -157,7 +157,7 @@ def test_a_share_of_the_day_is_kept(budget: LocalBudget | RedisBudget) -> None:
 
 
 def test_a_long_wait_is_not_slept_through() -> None:
-    """Where the window opens in minutes the caller is told, and may do something else."""
+    """A caller gets an error instead of a wait of minutes, and may do other work."""
     slow = RateLimit("slow", 2, 600.0)
     gate = SharedRateLimiter(LocalBudget(), "crm:1", 0.0)
     with pytest.raises(RateLimited) as caught:
@@ -167,7 +167,7 @@ def test_a_long_wait_is_not_slept_through() -> None:
 
 
 def test_both_budgets_decide_alike(server: ValkeyServer) -> None:
-    """The rules in Lua are those in Python: the same calls at the same moments pass."""
+    """The rules in Lua and in Python agree: both allow the same calls at the same moments."""
     redis = connect(server.connection_url)
     redis.flushall()
     local, shared, dice = LocalBudget(), RedisBudget(redis), random.Random(1)
@@ -189,7 +189,7 @@ def test_both_budgets_decide_alike(server: ValkeyServer) -> None:
 
 
 def test_no_429_in_steady_state(crm: Bridge) -> None:
-    """A backlog goes in without one refusal for too many calls, on the CRM's smallest plan."""
+    """A backlog is synced without one 429, on the CRM's smallest plan."""
     for number in range(30):
         attendees = [person(f"p{number}@corp{number % 4}.example")]
         crm.post(sample("booking_created", id=f"b{number}", attendees=attendees))
@@ -206,7 +206,7 @@ def test_other_connections_do_not_share_it(tmp_path: Path) -> None:
 
 
 def test_a_day_that_ran_low_is_looked_at_again() -> None:
-    """What was told of a day holds for a while only: the call that would tell of the next one is made."""
+    """The day's reading expires: after a while one call goes out to learn about the next day."""
     now = [1000.0]
     gate = SharedRateLimiter(LocalBudget(lambda: now[0]), "crm:1", 0.2)
     gate.learn(CALLS, None, LimitHeaders(left=50, most=1000))
@@ -222,7 +222,7 @@ def test_a_day_that_ran_low_is_looked_at_again() -> None:
 def test_all_processes_look_at_a_day_again(
     server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where another process was told, and whatever this one has read since."""
+    """Every process tries the day again after a while, also if another process read the day's limit."""
     redis, key = connect(server.connection_url), f"crm:{random.random()}"
     SharedRateLimiter(RedisBudget(redis), key, 0.2).learn(
         CALLS, None, LimitHeaders(left=50, most=1000)
@@ -238,7 +238,7 @@ def test_all_processes_look_at_a_day_again(
 
 
 def test_a_clock_that_was_set_back_stops_no_call(server: ValkeyServer) -> None:
-    """Redis's machine was an hour ahead when the last calls were made."""
+    """Calls go on after Redis's clock was set back, although the last calls seem an hour ahead."""
     redis, key = connect(server.connection_url), f"crm:{random.random()}"
     gate = SharedRateLimiter(RedisBudget(redis), key, 0.2)
     gate.enter(CALLS)

@@ -1,4 +1,4 @@
-"""What was begun by a worker that died, and is wanted otherwise by the time another one takes over."""
+"""Records that a dead worker began, and that the booking wants otherwise when the next worker starts."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ JANE, OMAR = person("jane@globex.example"), person("omar@initech.example")
 
 
 class Died(BaseException):
-    """A worker is gone between the CRM's answer and the ledger."""
+    """A worker dies between the CRM's answer and the ledger."""
 
 
 @contextmanager
 def dying(crm: Bridge) -> Iterator[None]:
-    """Let whoever drains die before what it has done is noted."""
+    """Let the current worker die before it saves its results."""
 
     def die() -> None:
         raise Died
@@ -50,7 +50,9 @@ def dying(crm: Bridge) -> Iterator[None]:
 def test_another_attendee_takes_the_place_of_one_that_was_begun(
     crm: Bridge, marked: bool, known: bool
 ) -> None:
-    """The records that were begun for one attendee are taken over for the other, who alone is linked."""
+    """Records begun for one attendee go to the attendee who replaced this person and is the only
+    one linked.
+    """
     if not marked:
         only(crm).drop_booking_fields()
         crm.drainer = Drainer(crm.services)
@@ -76,7 +78,9 @@ def test_another_attendee_takes_the_place_of_one_that_was_begun(
 def test_a_deal_is_not_made_again_before_the_search_shows_whom_it_hangs_on(
     crm: Bridge, clock: Clock
 ) -> None:
-    """Jane's deal can only be found through her, and she only by a search that lags."""
+    """A deal begun for Jane is not created twice, although only a lagging search can find Jane and
+    her deal.
+    """
     crm.sync(sample("booking_created", id="omars", attendees=[OMAR]))
     crm.post(sample("booking_created", attendees=[JANE]))
     with dying(crm):
@@ -99,7 +103,7 @@ def test_a_deal_is_not_made_again_before_the_search_shows_whom_it_hangs_on(
 @pytest.mark.parametrize("marked", [True, False], ids=["booking-id fields", "no fields of ours"])
 @pytest.mark.parametrize("before", [True, False], ids=["one was synced before", "both were begun"])
 def test_bookings_of_one_name_are_told_apart(crm: Bridge, marked: bool, before: bool) -> None:
-    """Records that are named alike are each taken over for the booking that they were begun for."""
+    """Each booking takes over the records begun for it, although all have the same names."""
     if not marked:
         only(crm).drop_booking_fields()
         crm.drainer = Drainer(crm.services)
@@ -127,7 +131,7 @@ def test_bookings_of_one_name_are_told_apart(crm: Bridge, marked: bool, before: 
 def test_a_person_that_was_begun_is_brought_up_to_date(
     crm: Bridge, provider: str, tmp_path: Path, attendee: dict[str, Any]
 ) -> None:
-    """The contact was made and nobody heard of it; its host and its name changed since."""
+    """A contact that a dead worker created gets the host and the name that changed meanwhile."""
     host = {"id": "h2", "email": "mary@acme.example", "fullName": "Mary Major"}
     first = sample("booking_created", attendees=[attendee])
     renamed = {**attendee, "fullname": "Jane Hill", "firstname": "Jane", "lastname": "Hill"}
@@ -153,7 +157,7 @@ def test_a_person_that_was_begun_is_brought_up_to_date(
 def test_a_meeting_that_was_being_deleted_stands_again(
     provider: str, tmp_path: Path, when_deleted: str, done: bool, attendee: dict[str, Any]
 ) -> None:
-    """No word came on whether it was deleted; by the time it is looked at, it is wanted again."""
+    """A meeting stands again if the booking returns after a delete with an unknown result."""
     for name in PROVIDERS:
         file = (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
         rules = {"on_cancel": "delete", "when_deleted": when_deleted}
@@ -185,13 +189,13 @@ def test_a_meeting_that_was_being_deleted_stands_again(
 
 
 def unmark(crm: Bridge, clock: Clock | None = None) -> None:
-    """Let the CRM have no booking-id fields."""
+    """Remove the CRM's booking-id fields."""
     only(crm).drop_booking_fields()
     crm.drainer = Drainer(crm.services, now=clock) if clock else Drainer(crm.services)
 
 
 def after_the_lag(crm: Bridge, clock: Clock) -> None:
-    """Drain while the search shows nothing, and once it does."""
+    """Drain while the search shows nothing, and again when it shows the records."""
     for _ in range(4):
         crm.drain()
         clock.forward(2)
@@ -203,7 +207,7 @@ def after_the_lag(crm: Bridge, clock: Clock) -> None:
 
 
 def people_of(crm: Bridge) -> list[tuple[str | None, ...]]:
-    """The addresses on every deal, then on every meeting."""
+    """Return the e-mail addresses on every deal, then on every meeting."""
     seen = view(crm)
     emails = {contact.id: contact.email for contact in seen.contacts}
     records = [*seen.deals, *seen.meetings]
@@ -216,7 +220,7 @@ def people_of(crm: Bridge) -> list[tuple[str | None, ...]]:
 def test_what_is_waited_for_stays_as_it_was_begun(
     crm: Bridge, clock: Clock, marked: bool, second: bool
 ) -> None:
-    """The try before the search shows anything forgets nothing of what it waits for."""
+    """An attempt that runs before the search shows the begun records forgets none of them."""
     if not marked:
         unmark(crm, clock)
     crm.post(sample("booking_created", attendees=[JANE]))
@@ -236,7 +240,7 @@ def test_what_is_waited_for_stays_as_it_was_begun(
 def test_a_person_that_is_waited_for_is_brought_up_to_date(
     crm: Bridge, clock: Clock, attendee: dict[str, Any]
 ) -> None:
-    """His host and his name changed while the search did not show him."""
+    """A person whom the search shows late still gets the new host and the new name."""
     host = {"id": "h2", "email": "mary@acme.example", "fullName": "Mary Major"}
     renamed = {**attendee, "fullname": "Jane Hill", "firstname": "Jane", "lastname": "Hill"}
     crm.post(sample("booking_created", attendees=[attendee]))
@@ -253,7 +257,7 @@ def test_a_person_that_is_waited_for_is_brought_up_to_date(
 @pytest.mark.parametrize("marked", [True, False], ids=["booking-id fields", "no fields of ours"])
 @pytest.mark.parametrize("moved", [True, False], ids=["moved between", "unchanged"])
 def test_two_deaths_in_a_row_double_nothing(crm: Bridge, marked: bool, moved: bool) -> None:
-    """The second worker found what the first one made, and died as well."""
+    """A second worker that finds the first one's records and dies too leaves no duplicates."""
     if not marked:
         unmark(crm)
     crm.post(sample("booking_created", attendees=[JANE]))
@@ -280,7 +284,7 @@ def test_two_deaths_in_a_row_double_nothing(crm: Bridge, marked: bool, moved: bo
 def test_a_lost_answer_and_then_an_outage_double_nothing(
     crm: Bridge, provider: str, marked: bool
 ) -> None:
-    """The create of a deal got no answer, and what came after it a 503."""
+    """A lost answer to a deal's create and a 503 on the next call leave no duplicates."""
     if not marked:
         unmark(crm)
     crm.drain(warm_only=True)
@@ -304,8 +308,9 @@ def test_a_lost_answer_and_then_an_outage_double_nothing(
 def test_what_was_begun_is_kept_current_where_the_file_leaves_it_out(
     provider: str, tmp_path: Path, marked: bool, how: str
 ) -> None:
-    """A death before the ledger, then a meeting type that is left out: the records that were made
-    are found and follow the booking, and none is made."""
+    """If a worker dies before the ledger write and the mapping then leaves the meeting type out,
+    the begun records are found and follow the booking; no record is added.
+    """
     for name in PROVIDERS:
         mapping = yaml.safe_load((SHIPPED / f"{name}.yaml").read_text(encoding="utf-8"))
         if how == "skip":

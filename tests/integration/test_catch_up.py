@@ -1,4 +1,4 @@
-"""Bookings whose webhook never came, or came garbled, are found through meetergo's API."""
+"""Bookings whose webhook never arrived, or arrived garbled, are found through meetergo's API."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def crm(meetergo: Served, tmp_path: Path) -> Iterator[Bridge]:
 
 
 def booking(number: int, **changes: Any) -> dict[str, Any]:
-    """One of many bookings, each made and starting at another time."""
+    """Return one of many bookings, each with its own time of creation and start."""
     start = datetime(2026, 12, 1, 8, tzinfo=UTC) + timedelta(hours=number)
     made = datetime(2026, 11, 20, tzinfo=UTC) + timedelta(minutes=number)
     values = {
@@ -55,7 +55,7 @@ def booking(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def walk(crm: Bridge, kind: WalkKind = WalkKind.RECONCILE) -> int:
-    """Walk to the end; give what was found."""
+    """Walk to the end; return the number of bookings found."""
     number = crm.services.catch_up.begin("default", kind, SINCE, UNTIL)
     assert crm.services.catch_up.run(number)
     with crm.services.store.read() as session:
@@ -63,7 +63,7 @@ def walk(crm: Bridge, kind: WalkKind = WalkKind.RECONCILE) -> int:
 
 
 def test_two_hundred_withheld_webhooks_are_found_in_one_pass(crm: Bridge, meetergo: Served) -> None:
-    """Created, moved and cancelled: 200 of 200 that never came; a second pass finds nothing."""
+    """One pass finds all 200 bookings whose webhooks were withheld; a second pass finds nothing."""
     known = [booking(number) for number in range(200, 300)]
     for payload in known:
         meetergo.sandbox.book(payload)
@@ -91,7 +91,7 @@ def test_two_hundred_withheld_webhooks_are_found_in_one_pass(crm: Bridge, meeter
 
 
 def test_not_found_is_not_cancelled(crm: Bridge, meetergo: Served) -> None:
-    """What meetergo no longer has stays as it is."""
+    """A booking that meetergo no longer has stays unchanged."""
     crm.sync(booking(1))
     assert walk(crm) == 0
     with crm.services.store.read() as session:
@@ -99,7 +99,7 @@ def test_not_found_is_not_cancelled(crm: Bridge, meetergo: Served) -> None:
 
 
 def test_the_same_state_in_the_apis_shape_is_no_news(crm: Bridge, meetergo: Served) -> None:
-    """A booking known by its webhook is not taken in again, with updatedAt and without."""
+    """A booking known by its webhook is not stored again, with updatedAt or without."""
     for payload in (booking(1), booking(2, updatedAt=None)):
         crm.sync(payload)
         meetergo.sandbox.book(payload)
@@ -107,7 +107,7 @@ def test_the_same_state_in_the_apis_shape_is_no_news(crm: Bridge, meetergo: Serv
 
 
 def test_a_garbled_one_is_set_aside_and_the_rest_taken(crm: Bridge, meetergo: Served) -> None:
-    """An appointment that is none is quarantined with its reason, once."""
+    """An unreadable appointment is quarantined once, with its reason; the others are stored."""
     meetergo.sandbox.appointments["x"] = {"id": "x", "start": "soon", "createdAt": "2026-11-22"}
     meetergo.sandbox.book(booking(1))
     assert walk(crm) == 1
@@ -118,7 +118,7 @@ def test_a_garbled_one_is_set_aside_and_the_rest_taken(crm: Bridge, meetergo: Se
 
 
 def test_a_walk_that_was_broken_off_goes_on_where_it_was(crm: Bridge, meetergo: Served) -> None:
-    """An outage of meetergo in the middle costs no page twice."""
+    """A walk that meetergo's outage interrupts continues at its page; no page is read twice."""
     for number in range(350):
         meetergo.sandbox.book(booking(number))
     number = crm.services.catch_up.begin("default", WalkKind.BACKFILL, SINCE, UNTIL)
@@ -143,7 +143,7 @@ def test_a_walk_that_was_broken_off_goes_on_where_it_was(crm: Bridge, meetergo: 
 
 
 def meddled(crm: Bridge, meetergo: Served, after: tuple[str, int], change: Any) -> None:
-    """Walk on, and let `change` happen once the page `after` has been read."""
+    """Walk, and run `change` after the page `after` has been read."""
     number = crm.services.catch_up.begin("default", WalkKind.BACKFILL, SINCE, UNTIL)
     pages: dict[str, int] = {}
 
@@ -156,13 +156,13 @@ def meddled(crm: Bridge, meetergo: Served, after: tuple[str, int], change: Any) 
 
 
 def known(crm: Bridge) -> set[str]:
-    """The bookings that this service knows of."""
+    """Return the bookings that the service knows."""
     with crm.services.store.read() as session:
         return {row.key.partition(":")[2] for row in session.scalars(select(BookingRow))}
 
 
 def withheld(meetergo: Served, numbers: range, **changes: Any) -> set[str]:
-    """Bookings that were made long ago and start in the window: only the second phase finds them."""
+    """Add bookings that were made long ago and start in the window: only the second phase finds them."""
     for number in numbers:
         meetergo.sandbox.book(booking(number, createdAt="2026-01-01T00:00:00+00:00", **changes))
     return {f"b{number}" for number in numbers}
@@ -171,7 +171,7 @@ def withheld(meetergo: Served, numbers: range, **changes: Any) -> set[str]:
 def test_a_meeting_that_is_moved_during_a_walk_hides_no_other(
     crm: Bridge, meetergo: Served
 ) -> None:
-    """One of a page that was read goes to the end: the pages shift, and all others are found."""
+    """If a meeting of a page already read moves to the end, the pages shift and all others are found."""
     wanted = withheld(meetergo, range(250))
 
     def move() -> None:
@@ -185,9 +185,9 @@ def test_a_meeting_that_is_moved_during_a_walk_hides_no_other(
 def test_appointments_that_are_deleted_during_a_walk_hide_no_other(
     crm: Bridge, meetergo: Served
 ) -> None:
-    """Retention takes some of the first page out: what comes onto it from behind is found."""
+    """If appointments of the first page are deleted during a walk, those that move up are still found."""
     for number in range(250):
-        # Outside the window of starts: only the first phase finds them.
+        # These start outside the window: only the first phase finds them.
         far = {"start": "2028-01-01T08:00:00+00:00", "end": "2028-01-01T09:00:00+00:00"}
         meetergo.sandbox.book(booking(number, **far))
 
@@ -200,7 +200,9 @@ def test_appointments_that_are_deleted_during_a_walk_hide_no_other(
 
 
 def test_more_than_a_page_may_start_at_one_moment(crm: Bridge, meetergo: Served) -> None:
-    """A webinar day: 230 meetings at one moment, some before, some after; progress comes to all."""
+    """230 meetings with one start time, and others around them, are all found; progress reaches the
+    total.
+    """
     together = {"start": "2026-12-10T08:00:00+00:00", "end": "2026-12-10T09:00:00+00:00"}
     wanted = withheld(meetergo, range(300, 530), **together) | withheld(meetergo, range(50))
     wanted |= withheld(meetergo, range(600, 640))
@@ -214,7 +216,7 @@ def test_more_than_a_page_may_start_at_one_moment(crm: Bridge, meetergo: Served)
 def test_who_starts_at_one_moment_is_found_where_another_is_deleted(
     crm: Bridge, meetergo: Served
 ) -> None:
-    """250 meetings at one moment go by page number: one of a page that was read is taken out."""
+    """Among 250 meetings with one start time, a deletion during the walk hides no other meeting."""
     together = {"start": "2026-12-10T08:00:00+00:00", "end": "2026-12-10T09:00:00+00:00"}
     wanted = withheld(meetergo, range(300, 550), **together)
 
@@ -229,7 +231,7 @@ def test_who_starts_at_one_moment_is_found_where_another_is_deleted(
 def test_a_walk_ends_whatever_meetergo_says_of_how_many_there_are(
     crm: Bridge, meetergo: Served, monkeypatch: pytest.MonkeyPatch, told: str
 ) -> None:
-    """A total that is none, or another one each time, lets no walk go to and fro for ever."""
+    """A walk ends even if meetergo reports a total of zero or a different total each time."""
     for module in ("app.services.catch_up", "app.meetergo.client"):
         monkeypatch.setattr(f"{module}.PAGE_SIZE", 20)
     monkeypatch.setattr("app.services.catch_up.SIZES", (20, 5, 1))
@@ -253,7 +255,7 @@ def test_a_walk_ends_whatever_meetergo_says_of_how_many_there_are(
 def test_progress_stays_true_over_many_pages(
     crm: Bridge, meetergo: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A walk of more pages than it may step back: each brings it on by what it has read."""
+    """Progress stays correct in a walk with more pages than the allowed steps back."""
     for module in ("app.services.catch_up", "app.meetergo.client"):
         monkeypatch.setattr(f"{module}.PAGE_SIZE", 5)
     monkeypatch.setattr(CatchUp, "_take", lambda *_: 0)
@@ -262,13 +264,15 @@ def test_progress_stays_true_over_many_pages(
     told: list[Any] = []
     assert crm.services.catch_up.run(number, told.append)
     assert len([at for at in told if at.phase == "starts"]) > MOST_BACKS
-    # A page begins with what the one before ended with, which is counted twice.
+    # Each page repeats the end of the page before, and these entries count twice.
     assert max(at.total for at in told) <= 400 * 1.3
     assert told[-1].seen == told[-1].total
 
 
 def test_what_cannot_be_shown_is_passed_around(crm: Bridge, meetergo: Served) -> None:
-    """Two appointments of 250 break every page that has them: all others come, and it is told."""
+    """Two of 250 appointments break every page with them; all others are found, and the page
+    reports it.
+    """
     for number in range(250):
         meetergo.sandbox.book(booking(number))
     meetergo.sandbox.broken = {"b37", "b180"}
@@ -284,7 +288,7 @@ def test_what_cannot_be_shown_is_passed_around(crm: Bridge, meetergo: Served) ->
 
 
 def test_a_look_begins_with_what_is_new(crm: Bridge, meetergo: Served) -> None:
-    """An older walk stands at a later page: what was made since is found at the next look."""
+    """The next scheduled look finds new bookings first, although an older walk stands at a later page."""
     for number in range(350):
         meetergo.sandbox.book(booking(number))
     number = crm.services.catch_up.begin("default", WalkKind.RECONCILE, SINCE, UNTIL)
@@ -301,7 +305,7 @@ def test_a_look_begins_with_what_is_new(crm: Bridge, meetergo: Served) -> None:
 def test_a_backfill_is_resumed_with_and_without_an_end(
     crm: Bridge, meetergo: Served, until: datetime | None
 ) -> None:
-    """Called again with the same dates it goes on where it was."""
+    """A backfill with the same dates continues where it stopped."""
     for number in range(250):
         meetergo.sandbox.book(booking(number))
     begin = crm.services.catch_up.begin
@@ -315,7 +319,7 @@ def test_a_backfill_is_resumed_with_and_without_an_end(
 
 
 def test_a_page_without_a_total_is_walked_as_well(crm: Bridge, meetergo: Served) -> None:
-    """`total` may be missing."""
+    """A walk works without `total` in meetergo's answer."""
     meetergo.sandbox.tells_total = False
     for number in range(150):
         meetergo.sandbox.book(booking(number))
@@ -325,7 +329,7 @@ def test_a_page_without_a_total_is_walked_as_well(crm: Bridge, meetergo: Served)
 def test_a_walk_over_known_bookings_does_not_hold_up_webhooks(
     crm: Bridge, meetergo: Served
 ) -> None:
-    """What is no news is only read: the database's one writer is left to the webhooks."""
+    """A walk over known bookings only reads: the database's single writer stays free for webhooks."""
     for number in range(120):
         meetergo.sandbox.book(booking(number))
     writes: list[str] = []
@@ -344,7 +348,7 @@ def test_a_walk_over_known_bookings_does_not_hold_up_webhooks(
 
 
 def test_reconcile_asks_for_a_meeting_type_once(crm: Bridge, meetergo: Served) -> None:
-    """Appointments of the API name their type by its id alone."""
+    """Reconcile asks meetergo once for a meeting type that appointments name by id only."""
     for number in range(30):
         meetergo.sandbox.book(booking(number))
     walk(crm)
@@ -357,7 +361,7 @@ def test_reconcile_asks_for_a_meeting_type_once(crm: Bridge, meetergo: Served) -
 
 
 def test_it_keeps_to_a_hundred_calls_a_minute(crm: Bridge, meetergo: Served) -> None:
-    """meetergo's limit is never met: calls wait for their turn, or the caller is told to."""
+    """Calls to meetergo wait their turn or raise an error, so that its limit is never hit."""
     meetergo.sandbox.window = Window(100, 60.0)
     client = crm.services.sources.client("default")
     made = 0
@@ -371,7 +375,7 @@ def test_it_keeps_to_a_hundred_calls_a_minute(crm: Bridge, meetergo: Served) -> 
 
 
 def test_backfill_by_the_command_line(crm: Bridge, meetergo: Served) -> None:
-    """`backfill --since` and `reconcile` say what they found; a missing key is a sentence."""
+    """`backfill --since` and `reconcile` print what they found; a missing key gives a sentence."""
     for number in range(5):
         meetergo.sandbox.book(booking(number))
     runner = crm.app.test_cli_runner()
@@ -386,7 +390,9 @@ def test_backfill_by_the_command_line(crm: Bridge, meetergo: Served) -> None:
 
 
 def test_webhooks_are_registered_once_and_shown(crm: Bridge, meetergo: Served) -> None:
-    """The one that fits the scheme; again is no second one; six are the most, said in words."""
+    """A webhook for the scheme is registered once; a second run adds none; a full list is an error
+    in words.
+    """
     runner = crm.app.test_cli_runner()
     assert "https" in runner.invoke(args=["webhooks", "register"]).output
     crm.services.settings.public_url = "https://bridge.example"
@@ -401,7 +407,7 @@ def test_webhooks_are_registered_once_and_shown(crm: Bridge, meetergo: Served) -
     assert "now sends" in runner.invoke(args=["webhooks", "register", "--forms"]).output
     shown = runner.invoke(args=["webhooks", "list"], env={"COLUMNS": "200"})
     assert "yes" in shown.output
-    # What posts to an older address of ours is changed, and what is one too many removed.
+    # A webhook for one of our older addresses is changed, and a surplus one is removed.
     made["endpoint"] = "https://bridge.example/webhooks/meetergo/default/an-old-secret"
     meetergo.sandbox.webhooks[7] = {"id": 7, "endpoint": made["endpoint"], "eventTypes": []}
     meetergo.sandbox.webhooks[8] = {"id": 8, "endpoint": "https://x.example", "eventTypes": []}

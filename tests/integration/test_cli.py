@@ -1,4 +1,4 @@
-"""The command line, as a developer uses it."""
+"""The command line as developers use it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def run(bridge: Bridge, *words: str, code: int = 0) -> str:
 
 
 def test_keys(bridge: Bridge) -> None:
-    """A key signs in until it is revoked."""
+    """An API key works until it is revoked."""
     key = run(bridge, "keys", "create", "script").strip()
     headers = {"Authorization": f"Bearer {key}"}
     client = bridge.app.test_client()
@@ -24,7 +24,7 @@ def test_keys(bridge: Bridge) -> None:
 
 
 def test_connections(bridge: Bridge) -> None:
-    """Accounts are listed; a refresh and a disconnect do what they say."""
+    """`connections` lists accounts, and refreshes and disconnects them."""
     listed = run(bridge, "connections", "list")
     assert all(bridge.connection(name).account.split()[0] in listed for name in PROVIDERS)
     before = bridge.services.tokens.token(1)
@@ -53,7 +53,7 @@ def test_a_key_is_read_from_a_pipe(bridge: Bridge) -> None:
 
 
 def test_events_and_bookings(bridge: Bridge) -> None:
-    """A quarantined webhook is shown with its reason and replayed; a booking shows its records."""
+    """A quarantined webhook is shown with its reason and can be replayed; a booking shows its records."""
     bridge.post(sample("booking_created", start=None))
     assert "start is missing" in run(bridge, "events", "list")
     assert "still" not in run(bridge, "events", "replay", "1", code=1)
@@ -69,7 +69,7 @@ def test_events_and_bookings(bridge: Bridge) -> None:
 
 
 def test_mappings(bridge: Bridge) -> None:
-    """Files are checked, and a preview calls nobody."""
+    """Mapping files are checked, and a preview makes no call."""
     assert run(bridge, "mappings", "check").count("is good") == len(PROVIDERS)
     for name in PROVIDERS:
         calls = bridge.sandbox(name).total_calls
@@ -82,6 +82,6 @@ def test_mappings(bridge: Bridge) -> None:
 
 
 def test_sweep_says_that_redis_is_away(bridge: Bridge) -> None:
-    """Without Redis the command fails in words."""
+    """Without Redis the command fails with a sentence."""
     bridge.post(sample("booking_created"))
     assert "REDIS_URL" in run(bridge, "sweep", code=1)

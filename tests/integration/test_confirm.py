@@ -1,5 +1,6 @@
-"""Webhooks that are re-read from meetergo before they are believed: what it says, does not say, is not
-able to say, and when it is asked again."""
+"""Webhooks that count only after meetergo's API has confirmed them: its answers, its silence, its
+failures, and when the service asks again.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ def meetergo() -> Iterator[Served]:
 
 
 def settings(meetergo: Served, **more: Any) -> dict[str, Any]:
-    """A service whose webhooks nobody signs."""
+    """Return the settings of a service with unsigned webhooks."""
     return {
         "meetergo_signature_scheme": "url-token", "meetergo_api_key": API_KEY,
         "meetergo_api_user_id": "u1", "meetergo_api_base": meetergo.url, **more,
@@ -58,38 +59,38 @@ def clock() -> Iterator[time_machine.Traveller]:
 
 
 def post(web: Bridge, name: str = "there", source: str = "default", **changes: Any) -> None:
-    """A webhook that is held until meetergo has confirmed it."""
+    """Post a webhook that waits for meetergo's confirmation."""
     path = f"/webhooks/meetergo/{source}/{SECRET}"
     answer = web.post(sample("booking_created", id=name, **changes), path=path)
     assert (answer.status_code, answer.get_json()["status"]) == (202, "accepted")
 
 
 def states(web: Bridge) -> dict[str, str]:
-    """Where each webhook stands, the last one of a booking."""
+    """Return the state of each booking's last webhook."""
     return {str(e.booking_key).partition(":")[2]: e.status for e in web.events()}
 
 
 def wait(web: Bridge, clock: time_machine.Traveller, minutes: float) -> None:
-    """Let time pass; what is due is read each ten seconds, as workers do."""
+    """Let time pass; read due appointments every ten seconds, as workers do."""
     for _ in range(int(minutes * 6)):
         clock.shift(timedelta(seconds=10))
         web.reread()
 
 
 def reads(meetergo: Served) -> int:
-    """How often an appointment was asked for alone."""
+    """Return how often single appointments were read."""
     found: int = meetergo.sandbox.calls["GET /v4/appointment/…"]
     return found
 
 
 def source_state(web: Bridge) -> SourceState:
-    """How the source of the environment is."""
+    """Return the state of the source from the environment."""
     with web.services.store.read() as session:
         return session.get_one(SourceState, "default")
 
 
 def notices(web: Bridge) -> list[str]:
-    """What people were told."""
+    """Return the kinds of notices that were made."""
     with web.services.store.read() as session:
         return [notice.kind for notice in session.scalars(select(Notice).order_by(Notice.id))]
 
@@ -97,7 +98,9 @@ def notices(web: Bridge) -> list[str]:
 def test_no_such_appointment_is_believed_after_some_minutes(
     web: Bridge, meetergo: Served, clock: time_machine.Traveller
 ) -> None:
-    """A forged webhook is set aside, but not at the first word; the real one is taken at once."""
+    """A forged webhook is quarantined after some minutes, not at the first 404; a real one counts
+    at once.
+    """
     meetergo.sandbox.book(sample("booking_created", id="there"))
     post(web, "forged")
     post(web, "there")
@@ -116,7 +119,7 @@ def test_no_such_appointment_is_believed_after_some_minutes(
 def test_an_appointment_that_is_shown_late_is_taken(
     web: Bridge, meetergo: Served, clock: time_machine.Traveller
 ) -> None:
-    """The webhook is faster than meetergo's own API: nothing is set aside."""
+    """A webhook that arrives before meetergo's API shows the appointment is confirmed later."""
     post(web, "late")
     web.reread()
     assert states(web) == {"late": "received"}
@@ -131,7 +134,7 @@ def test_an_appointment_that_is_shown_late_is_taken(
 def test_an_answer_without_an_appointment_is_no_word_on_it(
     web: Bridge, meetergo: Served, clock: time_machine.Traveller, body: str
 ) -> None:
-    """It is a fault of the answer: the webhook waits, and is taken once there is a sound one."""
+    """A faulty answer does not decide: the webhook waits and counts after the first sound answer."""
     meetergo.sandbox.book(sample("booking_created", id="there"))
     meetergo.sandbox.answers = [(200, body)]
     post(web)
@@ -154,7 +157,9 @@ def test_what_says_something_of_the_source_holds_and_is_told_once(
     web: Bridge, meetergo: Served, clock: time_machine.Traveller,
     breaks: dict[str, Any], mends: dict[str, Any], status: str,
 ) -> None:  # fmt: skip
-    """400, 401, 403 and silence set nothing aside; once it is mended all goes on by itself."""
+    """400, 401, 403 and silence quarantine nothing; notices are sent once, and after the repair all
+    goes on.
+    """
     for name, value in breaks.items():
         setattr(meetergo.sandbox, name, value)
     for number in range(5):
@@ -176,7 +181,7 @@ def test_what_says_something_of_the_source_holds_and_is_told_once(
 def test_one_appointment_that_cannot_be_shown_holds_no_other_up(
     web: Bridge, meetergo: Served, clock: time_machine.Traveller
 ) -> None:
-    """meetergo answers 500 for one appointment, each time: the others are confirmed at once."""
+    """If meetergo answers 500 for one appointment each time, the others are confirmed at once."""
     meetergo.sandbox.broken = {"broken"}
     for name in ("fine", "broken"):
         meetergo.sandbox.book(sample("booking_created", id=name))
@@ -194,7 +199,7 @@ def test_one_appointment_that_cannot_be_shown_holds_no_other_up(
 def test_what_cannot_be_shown_is_given_up_after_a_week(
     web: Bridge, meetergo: Served, clock: time_machine.Traveller
 ) -> None:
-    """Nothing is tried for ever, and the reason stands with it."""
+    """After a week without confirmation a webhook is quarantined, with the reason."""
     meetergo.sandbox.broken = {"broken"}
     post(web, "broken")
     web.reread()
@@ -205,7 +210,7 @@ def test_what_cannot_be_shown_is_given_up_after_a_week(
 
 
 def test_one_read_settles_all_that_waits_of_an_appointment(web: Bridge, meetergo: Served) -> None:
-    """45 bookings with two webhooks each: 45 reads, and no more."""
+    """90 webhooks of 45 bookings cost 45 reads."""
     for number in range(45):
         meetergo.sandbox.book(sample("booking_rescheduled", id=f"b{number}"))
         post(web, f"b{number}")
@@ -219,7 +224,7 @@ def test_one_read_settles_all_that_waits_of_an_appointment(web: Bridge, meetergo
 def test_one_process_reads_a_source(
     web: Bridge, meetergo: Served, clock: time_machine.Traveller
 ) -> None:
-    """While another one reads nobody else does; one that died holds it up for two minutes."""
+    """Only one process reads a source at a time; a process that died blocks it for two minutes."""
     meetergo.sandbox.book(sample("booking_created", id="there"))
     post(web)
     with web.services.store.write() as session:
@@ -233,7 +238,7 @@ def test_one_process_reads_a_source(
 def test_what_comes_now_goes_before_what_waited(
     web: Bridge, meetergo: Served, clock: time_machine.Traveller
 ) -> None:
-    """After an outage with a queue, the booking of this moment is read first."""
+    """After an outage with a queue, the newest booking is read first."""
     meetergo.sandbox.down = True
     for number in range(8):
         meetergo.sandbox.book(sample("booking_created", id=f"old{number}"))
@@ -250,7 +255,7 @@ def test_what_comes_now_goes_before_what_waited(
 
 
 def test_company_and_id_are_held_against_the_answer(tmp_path: Path, meetergo: Served) -> None:
-    """The webhook says an allowed company, the API another one: it is set aside."""
+    """A webhook with an allowed company is quarantined if the API returns another company."""
     more = settings(meetergo, meetergo_company_ids="c1")
     web = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", (), **more)
     meetergo.sandbox.book(sample("booking_created", id="there", companyId="c9"))
@@ -265,7 +270,7 @@ def test_company_and_id_are_held_against_the_answer(tmp_path: Path, meetergo: Se
 
 
 def test_one_source_holds_no_other_up(tmp_path: Path, web: Bridge, meetergo: Served) -> None:
-    """The API key of one company was revoked: the bookings of another one are confirmed."""
+    """A revoked API key of one company does not delay the bookings of another company."""
     services = web.services
     with services.store.write() as session:
         session.add(
@@ -287,7 +292,7 @@ def test_one_source_holds_no_other_up(tmp_path: Path, web: Bridge, meetergo: Ser
 
 
 def test_the_type_is_known_by_its_id(tmp_path: Path, meetergo: Served) -> None:
-    """No webhook ever told the slug: meetergo is asked for it once, and the override counts."""
+    """If no webhook told the slug, meetergo is asked once for it, and the slug's mapping rules apply."""
     mappings = tmp_path / "mappings"
     mappings.mkdir()
     text = (
@@ -314,7 +319,7 @@ def test_the_type_is_known_by_its_id(tmp_path: Path, meetergo: Served) -> None:
 def test_a_replay_believes_nothing_that_was_not_confirmed(
     web: Bridge, meetergo: Served, clock: time_machine.Traveller
 ) -> None:
-    """A webhook that meetergo does not know waits for its word once more; a confirmed one keeps it."""
+    """A replay asks meetergo again about an unconfirmed webhook; a confirmed one stays confirmed."""
     meetergo.sandbox.book(sample("booking_created", id="fine"))
     post(web, "forged")
     post(web, "fine")
@@ -332,7 +337,7 @@ def test_a_replay_believes_nothing_that_was_not_confirmed(
 
 
 def test_a_replay_takes_no_other_company_in(tmp_path: Path) -> None:
-    """What was set aside since it is another company's stays there, until that one is allowed."""
+    """A webhook of another company stays quarantined in a replay until this company is allowed."""
     url = f"sqlite:///{tmp_path}/a.sqlite3"
     web = Bridge(url, (), meetergo_company_ids="mine")
     answer = web.post(sample("booking_created", companyId="another"))
@@ -350,7 +355,7 @@ def test_a_replay_takes_no_other_company_in(tmp_path: Path) -> None:
 def test_a_key_is_warned_of_before_it_ends(
     tmp_path: Path, meetergo: Served, clock: time_machine.Traveller
 ) -> None:
-    """A week before the end that a person gave, once."""
+    """A notice warns once, a week before the key's expiry date that a person entered."""
     more = settings(meetergo, meetergo_key_ends_at=utcnow() + timedelta(days=8))
     web = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", (), **more)
     web.services.sources.warn_of_ends()
@@ -365,7 +370,7 @@ def test_a_key_is_warned_of_before_it_ends(
 def test_answers_come_beside_the_sync_and_over_days(
     tmp_path: Path, meetergo: Served, monkeypatch: pytest.MonkeyPatch, clock: time_machine.Traveller
 ) -> None:
-    """A meetergo that is out of order keeps no booking from the CRM; the answers follow, once."""
+    """A booking reaches the CRM although meetergo is out of order; its answers follow later, once."""
     web = Bridge(
         f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",),
         **settings(meetergo, meetergo_signature_scheme="body"),

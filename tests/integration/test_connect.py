@@ -1,4 +1,4 @@
-"""Connecting a CRM through its consent page, and what may go wrong on the way."""
+"""A CRM is connected through its consent page, and every failure on the way ends in words."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.bridge import Bridge, sample
 
 
 class Clock:
-    """A token service whose time a test sets."""
+    """A clock for the token service that the test sets."""
 
     def __init__(self, crm: Bridge) -> None:
         services = crm.services
@@ -41,14 +41,14 @@ def state_of(response: TestResponse) -> str:
 
 
 def test_connect_shows_the_account(crm: Bridge, provider: str) -> None:
-    """The dashboard names the account; the booking-id fields are made."""
+    """The dashboard names the connected account, and the booking-id fields are created."""
     page = crm.client.get("/").get_data(as_text=True)
     assert crm.connection(provider).account in page
     assert crm.connection(provider).last_error is None
 
 
 def test_refused_consent(crm: Bridge, provider: str) -> None:
-    """Pressing Deny ends on a page that says so."""
+    """A click on Deny leads to a page that says so."""
     answer = crm.connect(provider, "deny")
     assert answer.status_code == 400
     assert "not granted" in answer.get_data(as_text=True)
@@ -62,7 +62,7 @@ def test_a_state_is_single_use_and_bound(crm: Bridge, provider: str) -> None:
     callback = f"/oauth/{provider}/callback?code=x&state="
     stranger = crm.sign_in()
     assert stranger.get(callback + state).status_code == 400
-    # It died at its first use, although that one failed.
+    # The first use ended the state, although it failed.
     assert crm.client.get(callback + state).status_code == 400
     assert crm.client.get(callback + "never-begun").status_code == 400
     assert crm.client.get(f"/oauth/{provider}/callback").status_code == 400
@@ -70,7 +70,7 @@ def test_a_state_is_single_use_and_bound(crm: Bridge, provider: str) -> None:
 
 
 def test_a_code_of_one_crm_is_refused_at_another(bridge: Bridge) -> None:
-    """Mix-up: HubSpot's state at Salesforce's callback makes no token call."""
+    """HubSpot's state at Salesforce's callback makes no token call (mix-up attack)."""
     before = bridge.sandbox("salesforce").calls_to_token
     state = state_of(bridge.client.get("/oauth/hubspot/start"))
     answer = bridge.client.get(f"/oauth/salesforce/callback?code=x&state={state}")
@@ -79,7 +79,7 @@ def test_a_code_of_one_crm_is_refused_at_another(bridge: Bridge) -> None:
 
 
 def test_only_who_is_signed_in(crm: Bridge, provider: str) -> None:
-    """Strangers reach neither pages nor the flow; a form needs its token."""
+    """Without a sign-in nobody reaches the pages or the flow; a form needs its token."""
     stranger = crm.app.test_client()
     for path in ("/", "/events", f"/oauth/{provider}/start", f"/oauth/{provider}/callback"):
         answer = stranger.get(path)
@@ -93,7 +93,7 @@ def test_only_who_is_signed_in(crm: Bridge, provider: str) -> None:
 
 
 def test_reconnect_keeps_connection_and_ledger(crm: Bridge, provider: str) -> None:
-    """The same account keeps its connection; nothing is written again."""
+    """A reconnect of the same account keeps the connection; nothing is written again."""
     crm.sync(sample("booking_created"))
     before = crm.connection(provider).id
     assert crm.connect(provider).status_code == 303
@@ -104,7 +104,7 @@ def test_reconnect_keeps_connection_and_ledger(crm: Bridge, provider: str) -> No
 
 
 def test_disconnect_erases_and_revokes(crm: Bridge, provider: str) -> None:
-    """The tokens are gone here and dead there; later bookings wait."""
+    """A disconnect erases the tokens here and revokes them at the provider; later bookings wait."""
     page = crm.client.get("/").get_data(as_text=True)
     csrf = re.findall(r'name="csrf" value="([^"]+)"', page)[-1]
     number = crm.connection(provider).id
@@ -117,7 +117,7 @@ def test_disconnect_erases_and_revokes(crm: Bridge, provider: str) -> None:
 def test_tokens_lie_nowhere_in_clear(
     crm: Bridge, provider: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """No token and no client secret in the database's bytes or in the logs."""
+    """Neither the database nor the logs contain a token or a client secret in clear text."""
     crm.sync(sample("booking_created"))
     crm.services.tokens.renewed(1, crm.services.tokens.token(1))
     grants = crm.sandbox(provider).grants
@@ -130,7 +130,7 @@ def test_tokens_lie_nowhere_in_clear(
 
 
 def test_refresh_keeps_what_the_answer_leaves_out(crm: Bridge, provider: str) -> None:
-    """A refresh answer is merged into the stored set; rotation is honoured twice."""
+    """A refresh answer is merged into the stored tokens; rotation works twice."""
     for _ in range(2):
         token = crm.services.tokens.token(1)
         assert crm.services.tokens.renewed(1, token) != token
@@ -147,7 +147,7 @@ def test_an_outage_of_the_token_endpoint_is_transient(crm: Bridge, provider: str
     clock = Clock(crm)
     before = crm.services.tokens.token(1)
     for status, body in ((500, "oops"), (429, "{}"), (200, "<html></html>"), (503, "")):
-        clock.forward(minutes=3)  # past the back-off of the failure before
+        clock.forward(minutes=3)  # past the back-off after the earlier failure
         sandbox.faults.append(Fault(path=sandbox.token_path, status=status, body=body))
         with pytest.raises(RetryLater):
             clock.tokens.renewed(1, before)
@@ -171,7 +171,7 @@ def test_an_outage_of_the_token_endpoint_is_transient(crm: Bridge, provider: str
 
 
 def test_a_provider_that_is_down_at_connect(crm: Bridge, provider: str) -> None:
-    """The callback ends on a page in words, not in a traceback."""
+    """If the provider is down, the callback shows a page in words and no traceback."""
     sandbox = crm.sandbox(provider)
     sandbox.faults.append(Fault(path=sandbox.token_path, status=502, body="bad gateway"))
     answer = crm.connect(provider)
@@ -181,7 +181,7 @@ def test_a_provider_that_is_down_at_connect(crm: Bridge, provider: str) -> None:
 
 
 def consent(address: str) -> str:
-    """Allow access on a consent page; give the path that the browser is sent back to."""
+    """Allow access on a consent page; return the path that the browser is sent back to."""
     fields = {**dict(parse_qsl(urlsplit(address).query)), "decision": "allow"}
     page = address.partition("?")[0]
     answer = requests.post(page, data=fields, allow_redirects=False, timeout=5)
@@ -190,7 +190,7 @@ def consent(address: str) -> str:
 
 
 def test_two_tabs_end_well_in_any_order(crm: Bridge, provider: str) -> None:
-    """Each tab has a state of its own; both lead to the one connection of the account."""
+    """Two tabs each have their own state; both lead to the account's single connection."""
     first, second = (
         consent(crm.client.get(f"/oauth/{provider}/start").headers["Location"]) for _ in range(2)
     )
@@ -200,7 +200,7 @@ def test_two_tabs_end_well_in_any_order(crm: Bridge, provider: str) -> None:
 
 
 def test_a_consent_page_that_was_open_for_too_long(crm: Bridge, provider: str) -> None:
-    """After ten minutes a state is refused, in words, before any token call."""
+    """A state older than ten minutes is refused, in words, before any token call."""
     back = consent(crm.client.get(f"/oauth/{provider}/start").headers["Location"])
     with crm.services.store.write() as session:
         session.execute(update(OAuthFlow).values(created_at=utcnow() - timedelta(minutes=11)))
@@ -212,7 +212,7 @@ def test_a_consent_page_that_was_open_for_too_long(crm: Bridge, provider: str) -
 
 
 def test_forwarded_headers_are_not_believed(crm: Bridge, provider: str) -> None:
-    """The redirect address comes from PUBLIC_URL, whatever a request says of its host."""
+    """The redirect address comes from PUBLIC_URL; the request's host headers are ignored."""
     headers = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"}
     start = crm.client.get(f"/oauth/{provider}/start", headers=headers).headers["Location"]
     assert "evil.example" not in start
@@ -223,7 +223,7 @@ def test_forwarded_headers_are_not_believed(crm: Bridge, provider: str) -> None:
 
 
 def test_tokens_that_last_are_neither_missed_nor_refreshed(crm: Bridge, provider: str) -> None:
-    """A CRM whose tokens have no end gives no refresh token; that is a fact of the provider."""
+    """A provider whose tokens never expire needs no refresh token and no refresh."""
     sandbox, providers = crm.sandbox(provider), crm.services.providers
     sandbox.lifetime = 0.0
     refused = crm.connect(provider, query="?connection=1").get_data(as_text=True)

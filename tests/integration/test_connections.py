@@ -1,4 +1,4 @@
-"""The life of a connection: broken, mended, moved, ended; who hears of it; keys that rotate."""
+"""The life of a connection: broken, repaired, moved, ended; the notices about it; keys that rotate."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from workers.batch import Batch
 from workers.drain import Drainer
 
 KEYED = [entry for entry in ENTRIES.values() if entry.key]
-"""The CRMs that take a key which a person made by hand."""
+"""The CRMs that accept a key which a person created by hand."""
 
 
 def csrf(crm: Bridge, path: str = "/") -> str:
@@ -49,7 +49,7 @@ def kinds(crm: Bridge) -> list[str]:
 
 
 def test_a_dead_grant_is_told_once_and_resumes(crm: Bridge, provider: str) -> None:
-    """Parked within one attempt, one notice; after a reconnect every booking is there, once."""
+    """A dead grant parks all bookings with one notice; after a reconnect each is synced once."""
     sandbox = crm.sandbox(provider)
     sandbox.kill_grants()
     for number in range(5):
@@ -72,7 +72,7 @@ def test_a_dead_grant_is_told_once_and_resumes(crm: Bridge, provider: str) -> No
 
 
 def test_another_account_is_refused_unless_meant(crm: Bridge, provider: str) -> None:
-    """A reconnect that lands on another account changes nothing; the override moves everything."""
+    """A reconnect to another account changes nothing, unless the user confirms: then all work moves."""
     crm.sync(sample("booking_created"))
     before = crm.connection(provider)
     sandbox = crm.sandbox(provider)
@@ -93,7 +93,7 @@ def test_another_account_is_refused_unless_meant(crm: Bridge, provider: str) -> 
 def test_a_worker_that_was_refused_breaks_no_new_grant(
     crm: Bridge, provider: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody connects again between the refusal of the old grant and the worker's word on it."""
+    """A worker's report about a refused old grant does not break a grant that was connected meanwhile."""
     crm.sync(sample("booking_created"))
     crm.sandbox(provider).kill_grants()
     break_off = Drainer._note_refusal
@@ -115,7 +115,7 @@ def test_a_worker_that_was_refused_breaks_no_new_grant(
 def test_a_batch_in_hand_is_not_written_into_another_account(
     crm: Bridge, provider: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was planned with the ids of the account before; a new plan is made for the new one."""
+    """A batch planned for one account is not written into another; a new plan is made for the new one."""
     crm.sync(sample("booking_created"))
     sandbox, note = crm.sandbox(provider), Batch.note_intents
 
@@ -139,7 +139,7 @@ def test_a_batch_in_hand_is_not_written_into_another_account(
 
 
 def test_a_key_connects_and_its_end_is_noticed(tmp_path: Path) -> None:
-    """A hand-made key is checked, works, is never shown, and expires the connection when refused."""
+    """A hand-made key is checked and never shown; a refused key expires the connection."""
     for entry in KEYED:
         provider, scopes = entry.name, (*entry.scopes, *entry.optional_scopes)
         crm = Bridge(f"sqlite:///{tmp_path}/{provider}.sqlite3", (provider,))
@@ -168,7 +168,7 @@ def test_a_key_connects_and_its_end_is_noticed(tmp_path: Path) -> None:
 
 
 def test_disconnect_keeps_or_discards_and_revokes_later(crm: Bridge, provider: str) -> None:
-    """Tokens are erased although the provider does not answer; it is told afterwards."""
+    """A disconnect erases the tokens although the provider is down, and revokes them later."""
     sandbox = crm.sandbox(provider)
     sandbox.faults.append(Fault(path=sandbox.revoke_path, status=503))
     path = "/connections/1/disconnect"
@@ -192,7 +192,7 @@ def test_disconnect_keeps_or_discards_and_revokes_later(crm: Bridge, provider: s
 
 
 def test_parked_work_may_be_let_go(crm: Bridge, provider: str) -> None:
-    """Discarded bookings are not synced on a reconnect, until they change."""
+    """Discarded bookings are not synced on a reconnect until they change."""
     crm.sandbox(provider).kill_grants()
     crm.post(sample("booking_created"))
     crm.drain()
@@ -212,7 +212,7 @@ def test_parked_work_may_be_let_go(crm: Bridge, provider: str) -> None:
 def test_a_scope_that_was_not_granted_is_named(
     tmp_path: Path, provider: str, withheld: str
 ) -> None:
-    """The shortfall is shown with what it costs and may be asked for again; bookings are synced."""
+    """A missing scope is shown with its effect and can be requested again; bookings are synced."""
     crm = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", (provider,))
     crm.sandbox(provider).withheld = {withheld}
     assert crm.connect(provider).status_code == 303
@@ -227,7 +227,7 @@ def test_a_scope_that_was_not_granted_is_named(
 
 
 def test_the_doctor_finds_what_is_wrong(crm: Bridge, provider: str) -> None:
-    """A good connection passes; a revoked scope and a dead grant are found and the code is 1."""
+    """A good connection passes; a revoked scope and a dead grant are found and give exit code 1."""
     good = run(crm, "doctor", "--connection", "1")
     assert "Nothing to fix" in good and "limit" in good and "read deal" in good
     crm.sandbox(provider).grants[0].scopes.clear()
@@ -238,7 +238,7 @@ def test_the_doctor_finds_what_is_wrong(crm: Bridge, provider: str) -> None:
 
 
 def test_encryption_keys_rotate(crm: Bridge, tmp_path: Path) -> None:
-    """New writes use the newest key; `keys rotate` rewrites the rest; a missing key is a sentence."""
+    """New writes use the newest key; `keys rotate` rewrites the rest; a missing key gives a sentence."""
     crm.sync(sample("booking_created"))
     url = crm.settings.database_url
     old, new = KEY, KEY.swapcase()
@@ -257,7 +257,7 @@ def test_encryption_keys_rotate(crm: Bridge, tmp_path: Path) -> None:
 
 
 class Hook(BaseHTTPRequestHandler):
-    """Takes what is posted."""
+    """Collects what is posted."""
 
     got: list[tuple[str, bytes]]
 
@@ -273,7 +273,7 @@ class Hook(BaseHTTPRequestHandler):
 
 
 class Mailbox:
-    """Takes mail."""
+    """Collects mail."""
 
     def __init__(self) -> None:
         self.mails: list[str] = []
@@ -286,7 +286,7 @@ class Mailbox:
 def test_notices_reach_mail_slack_and_a_webhook(
     crm: Bridge, provider: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each change is told once on every target; one that failed is told again alone."""
+    """Each change is sent once to every target; only a failed target gets it again."""
     hook = type("Listener", (Hook,), {"got": []})
     server = HTTPServer(("127.0.0.1", free_port()), hook)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -324,7 +324,7 @@ def test_notices_reach_mail_slack_and_a_webhook(
 
 
 def test_failures_in_a_row_are_told_once(crm: Bridge, provider: str) -> None:
-    """One notice names the bookings that failed, one says that five did in a row; a good one ends it."""
+    """One notice names the failed bookings and one reports five failures in a row; a success ends it."""
     bad = {"email": f"x@{'y' * 100}.example"}
     bad |= dict.fromkeys(("firstname", "lastname", "fullname"))
     for number in range(7):
@@ -337,7 +337,7 @@ def test_failures_in_a_row_are_told_once(crm: Bridge, provider: str) -> None:
 
 
 def test_a_bad_notification_address_is_a_sentence(tmp_path: Path) -> None:
-    """The variable is named and the address, which may hold a password, is not shown."""
+    """The error names the variable and hides the address, which may hold a password."""
     settings = make_settings(f"sqlite:///{tmp_path}/a.sqlite3", notify_urls="nonsense://p4ssw0rd")
     with pytest.raises(SettingsError) as caught:
         bootstrap(settings, {})

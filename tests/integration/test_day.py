@@ -1,5 +1,4 @@
-"""A day of bookings whose webhooks nobody signs: what meetergo's API says is all that counts, and its
-weather never reaches a CRM."""
+"""A day of unsigned webhooks: only meetergo's API counts, and its failures never reach a CRM."""
 
 from __future__ import annotations
 
@@ -33,45 +32,47 @@ from workers import jobs
 BOOKINGS = int(os.environ.get("DAY_BOOKINGS", "24"))
 SEED = int(os.environ.get("DAY_SEED", "3"))
 DAY = 24 * 3600.0
-"""Seconds in which all of them are made, moved and cancelled."""
+"""The seconds in which all bookings are made, moved and cancelled."""
 PATH = f"/webhooks/meetergo/default/{SECRET}"
 LOST, DOUBLED, LATE = 0.03, 0.1, 0.1
-"""Part of the webhooks that never come, come twice, or come before meetergo's API shows anything."""
+"""The shares of webhooks that are lost, that come twice, and that come before meetergo's API shows
+the state.
+"""
 MOST_READS = 1.1
-"""Reads of an appointment for each of its states that a webhook told of."""
+"""The maximum number of reads per state that a webhook announced."""
 NONSENSE = [
     (200, "<html>busy</html>"), (200, "null"), (200, "[]"), (200, "{}"), (204, ""), (502, "<html>"),
     (500, "{}"), (429, "{}"), (200, '{"id": "another"}'),
 ]  # fmt: skip
 RENEWED = "ak_live:renewed"
 END = 3 * DAY
-"""Seconds after which all of it has to have ended well."""
+"""The seconds after which everything must have ended well."""
 
 
 class Day:
-    """What happens in a day, and when."""
+    """A day's events and their times."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.api: Any = world.meetergo.sandbox
         self.told: set[tuple[str, str]] = set()
-        """The states of bookings that a webhook told of."""
+        """The states of bookings that a webhook announced."""
         self.begun = world.clock.ticks()
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
 
     def plan(self, at: float, what: Callable[[], None]) -> None:
-        """Have something happen so many seconds after the day began."""
+        """Schedule an event this many seconds after the start of the day."""
         self._count += 1
         heapq.heappush(self._agenda, (at, self._count, what))
 
     @property
     def now(self) -> float:
-        """Seconds since the day began."""
+        """Return the seconds since the start of the day."""
         return self.world.clock.ticks() - self.begun
 
     def something_happens(self) -> None:
-        """A booking changes at meetergo; its webhook comes once, twice, late, or not at all."""
+        """Change a booking at meetergo; its webhook comes once, twice, late or never."""
         world, dice = self.world, self.world.dice
         state = world.something_happens()
         if dice.random() < LATE:
@@ -84,19 +85,19 @@ class Day:
             self.plan(self.now + delay, partial(self.post, state))
 
     def post(self, state: dict[str, Any]) -> None:
-        """A webhook comes that holds nothing to be believed."""
+        """Post an unsigned webhook."""
         answer = self.world.bridge.post(state, path=PATH)
         assert answer.status_code == 202, answer.get_data(as_text=True)
 
     def waits(self) -> bool:
-        """Whether anything waits for meetergo's word, or for a CRM."""
+        """Whether a webhook waits for meetergo's confirmation or a delivery for a CRM."""
         query = select(EventRow.id).where(EventRow.status == EventStatus.RECEIVED).limit(1)
         with self.world.bridge.services.store.read() as session:
             held = session.scalar(query) is not None
         return held or bool(self.world.due())
 
     def live(self, progress: Callable[[str], None]) -> None:
-        """Let it happen, with a look of the workers each LOOK seconds while there is work."""
+        """Run the day; while there is work, the workers look every LOOK seconds."""
         world, shown = self.world, 0.0
         while self._agenda or self.waits():
             while self._agenda and self._agenda[0][0] <= self.now:
@@ -109,30 +110,30 @@ class Day:
                 shown = self.now
                 progress(f"  {shown / 3600:.0f} h, {len(world.newest)} bookings")
 
-    # What goes wrong at meetergo
+    # Failures of meetergo
 
     def busy(self, minutes: float) -> None:
-        """Its limit is reached by others."""
+        """Other apps use up meetergo's rate limit."""
         self.api.window = Window(1, 30.0)
         self.plan(self.now + 60 * minutes, partial(lift_limits, self.api))
 
     def down(self, minutes: float) -> None:
-        """It answers 503."""
+        """meetergo answers 503."""
         self.api.down = True
         self.plan(self.now + 60 * minutes, lambda: setattr(self.api, "down", False))
 
     def nonsense(self) -> None:
-        """Its next answers are none."""
+        """meetergo's next answers are nonsense."""
         self.api.answers = self.world.dice.choices(NONSENSE, k=4)
 
     def unshown(self, minutes: float) -> None:
-        """It cannot show one appointment, nor a page that has it."""
+        """meetergo cannot show one appointment, nor any page with it."""
         one = self.world.dice.choice(sorted(self.world.newest))
         self.api.broken.add(one)
         self.plan(self.now + 60 * minutes, partial(self.api.broken.discard, one))
 
     def key_ends(self) -> None:
-        """Its key is refused for an hour, until somebody has put a new one in."""
+        """meetergo refuses the key for an hour, until a person enters a new one."""
         self.api.key = RENEWED
         self.plan(self.now + 3600, self._renew)
 
@@ -140,14 +141,14 @@ class Day:
         self.world.values["meetergo_api_key"] = RENEWED
         self.world.restart()
 
-    # What the service does beside
+    # Other work of the service
 
     def reconcile(self) -> None:
-        """The scheduled look."""
+        """Run the scheduled look."""
         jobs.reconcile_source("default")
 
     def backfill(self, number: int = 0) -> None:
-        """Somebody reads it all; where meetergo stops that, it goes on later."""
+        """Read all bookings; if meetergo fails, continue ten minutes later."""
         catch_up = self.world.bridge.services.catch_up
         since = START - timedelta(days=1)
         number = number or catch_up.begin("default", WalkKind.BACKFILL, since, None)
@@ -161,7 +162,7 @@ class Day:
 
 @pytest.fixture
 def world(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """The service with all CRMs, its webhooks known by a token in their address alone."""
+    """The service with all CRMs; its webhooks are known only by the token in their address."""
     random.seed(SEED)
     with time_machine.travel(START, tick=False) as traveller:
         clock = Clock(traveller)
@@ -180,8 +181,9 @@ def world(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.long
 @pytest.mark.parametrize("database_url", some(["postgresql", "sqlite"], 2), indirect=True)
 def test_a_day_of_webhooks_that_nobody_signs(world: World, tmp_path: Path) -> None:
-    """The CRMs end as by signed webhooks alone, no state is read much more than once, and people were
-    told of the key that was refused."""
+    """The CRMs end as with signed webhooks alone, few states are read twice, and the refused key
+    was reported.
+    """
     day, dice, console = Day(world), world.dice, Console()
     for number in range(2 * BOOKINGS):
         day.plan(DAY * number / (2 * BOOKINGS), day.something_happens)
@@ -212,7 +214,7 @@ def test_a_day_of_webhooks_that_nobody_signs(world: World, tmp_path: Path) -> No
 
 
 def signed_alone(world: World, folder: Path) -> dict[str, Any]:
-    """What stands in each CRM where the newest states alone come, by signed webhooks."""
+    """Return each CRM's records if only the newest states arrive, by signed webhooks."""
     bridge = Bridge(f"sqlite:///{folder}/signed.sqlite3", mappings_dir=world.mappings)
     for served in bridge.served.values():
         lift_limits(served.sandbox)

@@ -1,4 +1,4 @@
-"""Two that change the same bookings at once, on PostgreSQL: neither waits for the other for ever."""
+"""Two transactions that change the same bookings on PostgreSQL do not block each other for ever."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOVED = "booking-moved"
 
 @pytest.fixture
 def crm() -> Iterator[Bridge]:
-    """The service on PostgreSQL with one CRM, and a booking that was moved by booking anew."""
+    """The service on PostgreSQL with one CRM, and a booking that the guest moved by a new booking."""
     with postgres_url() as url:
         bridge = Bridge(url, ("hubspot",))
         bridge.connect("hubspot")
@@ -30,7 +30,7 @@ def crm() -> Iterator[Bridge]:
 
 @pytest.mark.parametrize("way", ["webhook", "replay"])
 def test_a_deadlock_is_tried_again(crm: Bridge, way: str) -> None:
-    """Who changes the two bookings of a story the other way round makes nobody fail."""
+    """A transaction that locks a story's two bookings in the opposite order causes no failure."""
     with crm.services.store.read() as session:
         rows = session.execute(
             select(DeliveryRow.id)
@@ -42,7 +42,7 @@ def test_a_deadlock_is_tried_again(crm: Bridge, way: str) -> None:
 
     def other_way_round() -> None:
         with crm.services.store.write() as session:
-            # The other side is the one that PostgreSQL ends.
+            # PostgreSQL must end the service's transaction, not this one.
             session.execute(text("SET LOCAL deadlock_timeout = '60s'"))
             session.get_one(DeliveryRow, later, with_for_update=True)
             has_one.set()
@@ -66,7 +66,7 @@ def test_a_deadlock_is_tried_again(crm: Bridge, way: str) -> None:
 
 
 def _watch(crm: Bridge, stuck: threading.Event) -> None:
-    """Say when somebody waits for a lock."""
+    """Set the event when a transaction waits for a lock."""
     query = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
     for _ in range(2000):
         with crm.services.store.read() as session:
@@ -79,8 +79,9 @@ def _watch(crm: Bridge, stuck: threading.Event) -> None:
 def test_two_that_belong_together_are_stored_one_after_the_other(
     crm: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cancel of a booking and the making of the one in its place come at the same moment, and
-    nothing but the circumstances joins them: neither is taken for a story of its own."""
+    """The cancel of a booking and the booking that replaces it arrive at the same moment, joined by
+    the circumstances alone: they still become one story.
+    """
     old = sample("booking_created", id="old", createdAt="2026-11-01T09:00:00Z")
     crm.sync(old)
     cancelled = sample("booking_cancelled", id="old", updatedAt="2026-11-24T09:00:00Z",

@@ -1,4 +1,4 @@
-"""Whatever a stranger or a signed-in person sends ends in an answer that was meant, on both databases."""
+"""Any input of a stranger or of a signed-in person gets an intended answer, on both databases."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ UNFIT = {
 
 @pytest.mark.parametrize("payload", UNFIT.values(), ids=UNFIT)
 def test_what_no_column_takes_is_kept_aside(web: Bridge, payload: Any) -> None:
-    """An authentic webhook that the database could not hold is quarantined with the reason."""
+    """An authentic webhook that no column can hold is quarantined with the reason."""
     answer = web.post(payload)
     assert (answer.status_code, answer.json["status"]) == (202, "quarantined")
     (row,) = web.events()
@@ -68,7 +68,7 @@ def test_what_no_column_takes_is_kept_aside(web: Bridge, payload: Any) -> None:
 
 
 def test_odd_characters_are_cleaned_on_both_databases(web: Bridge) -> None:
-    """NUL and half characters in any text of a booking are taken out before anything is stored."""
+    """NUL and lone surrogates are removed from any text of a booking before it is stored."""
     odd = "a\0b\ud800c\x1b"
     everywhere = {
         key: odd
@@ -83,7 +83,7 @@ def test_odd_characters_are_cleaned_on_both_databases(web: Bridge) -> None:
 
 
 def test_what_nobody_foresaw_is_kept_aside(web: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also a text that reaches the database and does not fit there ends in quarantine, not in 500."""
+    """A text that fails only in the database is quarantined, too, and gives no 500."""
     monkeypatch.setattr("app.domain.events.BOOKING_KEY", 10_000)
     answer = web.post(sample("booking_created", id="x" * 500))
     assert (answer.status_code, answer.json["status"]) == (202, "quarantined")
@@ -92,7 +92,7 @@ def test_what_nobody_foresaw_is_kept_aside(web: Bridge, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("name", ["%00", "x" * 65, "Berlin", "a%2fb", "%F0%9F%92%A9", "%ff", "a b"])
 def test_a_name_that_no_source_has_is_unauthorized(web: Bridge, name: str) -> None:
-    """What cannot be a source's name is refused like any unknown one, and not looked up."""
+    """A text that cannot be a source's name is refused like an unknown name, without a database query."""
     answer = web.post(sample("booking_created"), path=f"/webhooks/meetergo/{name}")
     assert answer.status_code == 401
     assert web.events() == []
@@ -100,7 +100,7 @@ def test_a_name_that_no_source_has_is_unauthorized(web: Bridge, name: str) -> No
 
 @pytest.mark.parametrize("depth", [MAX_DEPTH - 1, MAX_DEPTH, 900, 20_000])
 def test_deep_json_is_kept_aside(web: Bridge, depth: int) -> None:
-    """An authentic body that is nested too deeply is kept whole, without the credential in it."""
+    """An authentic body that is nested too deeply is stored whole, without the credential."""
     body = nested('{"secret": {"a": "do-not-keep"}, "kept": "this"}', depth)
     answer = web.post(body)
     assert (answer.status_code, answer.json["status"]) == (202, "quarantined")
@@ -112,14 +112,14 @@ def test_deep_json_is_kept_aside(web: Bridge, depth: int) -> None:
 
 
 def test_a_number_of_many_digits_is_json(web: Bridge) -> None:
-    """A number that Python does not read is no reason to throw an authentic webhook away."""
+    """An authentic webhook with a number that Python cannot read is not thrown away."""
     body = json.dumps(sample("booking_created")).encode()[:-1] + b', "n": ' + b"9" * 9000 + b"}"
     assert web.post(body).json["status"] == "accepted"
 
 
 @pytest.mark.parametrize("attendees", ["x", 7, [None], ["a@b", None, 3], [[]], {"a": 1}, True])
 def test_attendees_of_another_shape_change_no_booking(lite: Bridge, attendees: Any) -> None:
-    """What is no list of objects does not fit: nobody is unlinked from a booking that is known."""
+    """Attendees that are no list of objects unlink nobody from a known booking."""
     lite.post(sample("booking_created"))
     before = lite.client.get("/").get_data(as_text=True)
     changed = sample("booking_rescheduled", attendees=attendees, updatedAt="2027-01-01T00:00:00Z")
@@ -131,11 +131,11 @@ def test_attendees_of_another_shape_change_no_booking(lite: Bridge, attendees: A
 
 @contextmanager
 def read_only(bridge: Bridge, full: bool) -> Iterator[None]:
-    """The database takes no write: a standby on PostgreSQL; on SQLite the same, or a full disk."""
+    """A database that refuses writes: a standby on PostgreSQL; read-only or a full disk on SQLite."""
     engine: Engine = bridge.services.store.engine
     if full:
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        # No file may grow beyond 8 KiB: what a full disk does, for this process alone.
+        # No file of this process may grow beyond 8 KiB, as on a full disk.
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
         try:
             yield
@@ -159,7 +159,7 @@ def read_only(bridge: Bridge, full: bool) -> Iterator[None]:
 
 @pytest.mark.parametrize("full", [False, True], ids=["read-only", "full disk"])
 def test_a_database_that_takes_no_write_is_away(web: Bridge, full: bool) -> None:
-    """Its sender is told to come back, /readyz says so, and all is well when it is writable again."""
+    """Without a writable database the sender gets 503 and /readyz reports it, until writes work again."""
     if full and web.services.store.engine.dialect.name == "postgresql":
         pytest.skip("the disk of a PostgreSQL server is its own")
     client = web.app.test_client()
@@ -175,7 +175,7 @@ def test_a_database_that_takes_no_write_is_away(web: Bridge, full: bool) -> None
 
 
 def test_readyz_leaves_nothing_behind(web: Bridge) -> None:
-    """The write that it tries is taken back."""
+    """/readyz rolls its test write back."""
     tables = "SELECT count(*) FROM encryption_keys"
     with web.services.store.read() as session:
         before = session.execute(text(tables)).scalar()
@@ -200,7 +200,7 @@ def opens(bridge: Bridge, cookie: str) -> bool:
 
 
 def test_signing_out_ends_the_session(web: Bridge) -> None:
-    """A cookie that was copied before opens nothing after its owner has signed out."""
+    """A cookie copied earlier gives no access after its owner has signed out."""
     copied = cookie_of(web)
     with web.client.session_transaction() as session:
         assert set(session) == {"id"}
@@ -211,18 +211,18 @@ def test_signing_out_ends_the_session(web: Bridge) -> None:
 
 
 def test_revoking_the_key_ends_its_sessions(web: Bridge) -> None:
-    """Every session of a key ends with it, and `keys list` shows those that are open."""
+    """A revoked key ends all its sessions, and `keys list` shows the open ones."""
     copied = cookie_of(web)
     listed = run(web, "keys", "list")
     (line,) = [row for row in listed.splitlines() if "tester" in row]
-    assert line.count(":") == 3  # made, begun, last used
+    assert line.count(":") == 3  # created, session begun, last used
     run(web, "keys", "revoke", "tester")
     assert not opens(web, copied)
 
 
 @pytest.mark.parametrize(("column", "age"), [("seen_at", "IDLE"), ("created_at", "LONGEST")])
 def test_a_session_ends_by_itself(web: Bridge, column: str, age: str) -> None:
-    """One that nobody used for two hours has ended, and so has one of twelve."""
+    """A session ends after two hours without use, and after twelve hours in any case."""
     with web.services.store.write() as session:
         almost = sessions.utcnow() - getattr(sessions, age) + timedelta(minutes=5)
         session.execute(update(WebSession).values({column: almost}))
@@ -234,7 +234,7 @@ def test_a_session_ends_by_itself(web: Bridge, column: str, age: str) -> None:
 
 
 def test_being_used_keeps_a_session(web: Bridge) -> None:
-    """Its last use is noted, to the minute."""
+    """A session's last use is noted, to the minute."""
     before = sessions.utcnow() - timedelta(minutes=30)
     with web.services.store.write() as session:
         session.execute(update(WebSession).values(seen_at=before))
@@ -250,7 +250,7 @@ def test_being_used_keeps_a_session(web: Bridge) -> None:
     ids=str,
 )  # fmt: skip
 def test_a_session_of_another_shape_is_none(web: Bridge, content: Any) -> None:
-    """A cookie signed with the right key but holding anything else leads to the sign-in page."""
+    """A cookie with a valid signature but other content leads to the sign-in page."""
     signer = SecureCookieSessionInterface().get_signing_serializer(web.app)
     assert signer is not None
     client = web.app.test_client()
@@ -260,7 +260,7 @@ def test_a_session_of_another_shape_is_none(web: Bridge, content: Any) -> None:
 
 
 def test_the_migration_of_sessions_goes_both_ways(web: Bridge) -> None:
-    """Down to the version before and up again, with all that other tables hold."""
+    """The migration of sessions works down and up again and keeps the data of the other tables."""
     web.post(sample("booking_created"))
     store = web.services.store
     with store.engine.connect() as connection:
@@ -276,7 +276,7 @@ def test_the_migration_of_sessions_goes_both_ways(web: Bridge) -> None:
     assert web.sign_in().get("/").status_code == 200
 
 
-# What who is signed in may send
+# Inputs of a signed-in person
 
 ODD = ["%00", "x" * 500, "9" * 30, "-1", "0", "%F0%9F%92%A9", "%ff", "..%2f..", "%0d%0aX:1", "null"]
 QUERY = ("connection", "page", "limit", "offset", "state", "host", "next", "other_account", "iss",
@@ -296,7 +296,7 @@ VALUES = [
 
 
 def test_no_route_fails_for_odd_parameters(web: Bridge) -> None:
-    """Every route, with odd parts in its address, its query, its form and its JSON: never a 5xx."""
+    """No route answers 5xx, whatever is in its address, its query, its form and its JSON."""
     with web.client.session_transaction() as session:
         csrf = Person(session["id"], "").csrf
     bearer = {"Authorization": f"Bearer {web.key}"}
@@ -330,7 +330,7 @@ def test_no_route_fails_for_odd_parameters(web: Bridge) -> None:
 
 @pytest.mark.parametrize("proxies", [0, 1])
 def test_a_host_that_is_none_is_refused(tmp_path: Path, proxies: int) -> None:
-    """A Host header, also one that a trusted proxy forwards, names a host or the request is 400."""
+    """A Host header that names no host gives 400, also if a trusted proxy forwards it."""
     web = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", (), trusted_proxies=proxies)
     header = "X-Forwarded-Host" if proxies else "Host"
     for host in ("x" * 64, "x" * 5000, "a..b", "a b", "[", "x@y", "x:123456", "\xe9"):
@@ -342,7 +342,7 @@ def test_a_host_that_is_none_is_refused(tmp_path: Path, proxies: int) -> None:
 
 
 def test_a_key_of_other_characters_is_a_sentence(lite: Bridge) -> None:
-    """A key that was pasted with a typographic quote is refused in words, before the CRM is asked."""
+    """A key with a typographic quote is refused in words, before any call to the CRM."""
     with lite.client.session_transaction() as session:
         csrf = Person(session["id"], "").csrf
     for key in ("“pat-123”", "päß", "a b", "a\0b", ""):
@@ -352,7 +352,7 @@ def test_a_key_of_other_characters_is_a_sentence(lite: Bridge) -> None:
 
 
 def test_the_api_takes_json_alone(lite: Bridge) -> None:
-    """Deep JSON, no JSON and another content type are refused as what they are."""
+    """Deep JSON, no JSON and another content type are each refused by name."""
     lite.post(sample("booking_created", id="there"))
     path, bearer = "/api/v1/bookings/there/outcome", {"Authorization": f"Bearer {lite.key}"}
     ask = lite.app.test_client().post
@@ -384,10 +384,10 @@ HOSTILE = {
 def test_a_try_of_a_mapping_ends_soon(
     lite: Bridge, monkeypatch: pytest.MonkeyPatch, hostile: str
 ) -> None:
-    """No text keeps the process that takes webhooks busy for longer than a try may take."""
+    """No text keeps the web process busy for longer than a trial may take."""
     monkeypatch.setattr(trial, "SECONDS", 0.5)
     assert len(hostile) <= trial.MAX_TEXT
-    began = time.thread_time()  # of the processor: what others do on this machine is no matter
+    began = time.thread_time()  # of processor time: other load on this machine does not count
     found = lite.services.trial.try_text("hubspot", hostile, None)
     assert time.thread_time() - began < 2
     assert found.mistakes

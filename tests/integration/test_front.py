@@ -1,4 +1,4 @@
-"""The web process against slow clients and broken requests, as the Procfile runs it."""
+"""The web process of the Procfile against slow clients and broken requests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
 
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    """The same worker with an application of large answers, and less patience."""
+    """The same worker with shorter timeouts and an application with large answers."""
     folder = tmp_path_factory.mktemp("hasty")
     config = folder / "hasty.py"
     config.write_text(
@@ -48,7 +48,7 @@ def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
 
 
 def large(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-    """A WSGI application that reads the body and answers with 64 MB, or with its length."""
+    """A WSGI application that reads the body and answers with 64 MB, or with the body's length."""
     body = environ["wsgi.input"].read()
     start_response("200 OK", [("Content-Type", "text/plain")])
     if environ["PATH_INFO"] == "/large":
@@ -57,7 +57,7 @@ def large(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 
 def test_slow_clients_keep_no_webhook_waiting(web: Web) -> None:
-    """With 64 connections held, of each slow kind, every webhook is answered within a second."""
+    """With 64 slow connections of several kinds open, every webhook is answered within a second."""
     body = SIGNED + b"Content-Length: 2000\r\n\r\n"
     starts = [b"POST /webhooks/meetergo HT", body, CHUNKED, CHUNKED + b"10\r\nab", b""]
     held = [web.connect(starts[number % len(starts)]) for number in range(64)]
@@ -84,7 +84,7 @@ def test_slow_clients_keep_no_webhook_waiting(web: Web) -> None:
         dripping.join()
         for wire in held:
             wire.close()
-    # A machine that is busy with other tests may stand still for a moment, now and then.
+    # A machine under load from other tests may pause for a moment, now and then.
     assert sorted(times)[-4] < 1 and max(times) < 5
 
 
@@ -116,14 +116,14 @@ def test_a_request_on_its_way_is_answered_while_the_server_stops(tmp_path: Path)
     ids=["nothing", "half a header", "half a body", "half a chunk", "an answer that is not read"],
 )
 def test_each_phase_has_an_end(hasty: Web, sent: bytes) -> None:
-    """What does not come, or is not taken, in time is ended by the server, whatever trickles in."""
+    """The server ends a connection whose request or answer stays too slow in any phase."""
     wire = socket.socket()
     wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     wire.connect(("127.0.0.1", hasty.port))
     wire.settimeout(0.1)
     wire.sendall(sent)
     received, ends = b"", time.monotonic() + 10
-    # A server that has closed answers the next byte with a reset.
+    # After the server closed, the next byte is answered with a reset.
     while time.monotonic() < ends:
         try:
             wire.send(b"a")
@@ -140,7 +140,9 @@ def test_each_phase_has_an_end(hasty: Web, sent: bytes) -> None:
 
 
 def test_where_there_is_no_room_the_oldest_unfinished_goes(hasty: Web) -> None:
-    """More slow connections than a process may hold leave room for one that is quick."""
+    """If a process holds too many slow connections, it drops the oldest, so that a quick client
+    gets in.
+    """
     held = [hasty.connect(b"GET / HT") for _ in range(60)]
     answer = answer_of(hasty.connect(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
     assert status_of(answer) == 200
@@ -164,7 +166,7 @@ def test_where_there_is_no_room_the_oldest_unfinished_goes(hasty: Web) -> None:
 def test_what_needs_no_body_is_refused_before_it(
     web: Web, request_head: bytes, status: int
 ) -> None:
-    """The answer comes though the body does not, and asks for none where the client would wait."""
+    """A request refused by its head is answered without its body, and never gets `100 Continue`."""
     if b"Content-Length" not in request_head:
         request_head += b"Content-Length: 20000\r\n"
     answer = answer_of(web.connect(request_head + b"Expect: 100-continue\r\n\r\n"))
@@ -173,7 +175,7 @@ def test_what_needs_no_body_is_refused_before_it(
 
 
 def test_who_asks_first_is_told_to_go_on(web: Web) -> None:
-    """`Expect: 100-continue` is answered where the body is wanted, and then the body is taken."""
+    """A client with `Expect: 100-continue` gets it if the body is wanted, and then the body is read."""
     body = json.dumps(sample("booking_created", id="asked-first")).encode()
     sign = sign_body(SECRET, body).encode()
     head = HEAD + b"X-Meetergo-Signature: " + sign + b"\r\n"
@@ -201,7 +203,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("sent", BROKEN.values(), ids=BROKEN)
 def test_a_broken_request_is_refused(web: Web, sent: bytes) -> None:
-    """Broken grammar is 400 and ends the connection, without waiting for more."""
+    """A malformed request gets 400 and the connection ends, without a wait for more."""
     answer = answer_of(web.connect(sent))
     assert (status_of(answer), b"connection: close" in answer.lower()) == (400, True), answer
 
@@ -216,7 +218,7 @@ SHORT = [
 
 @pytest.mark.parametrize("sent", SHORT)
 def test_a_body_that_breaks_off_is_refused(web: Web, sent: bytes) -> None:
-    """Less than was announced, and then the client's end: 400."""
+    """A body shorter than announced gets 400."""
     wire = web.connect(sent)
     wire.shutdown(socket.SHUT_WR)
     assert status_of(answer_of(wire)) == 400
@@ -224,7 +226,7 @@ def test_a_body_that_breaks_off_is_refused(web: Web, sent: bytes) -> None:
 
 @pytest.fixture(scope="module")
 def routes(web: Web) -> dict[str, bytes]:
-    """The head of a request for each kind of route that reads a body."""
+    """Return the head of a request for each kind of route that reads a body."""
     key = web.make_key().encode()
     return {
         "webhook": SIGNED,
@@ -237,7 +239,7 @@ def routes(web: Web) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", ["webhook", "api", "form", "upload"])
 def test_no_route_takes_a_part_of_a_body(web: Web, routes: dict[str, bytes], name: str) -> None:
-    """One byte over 256 KiB is 413 however it is sent, and a broken chunk 400, on every route."""
+    """Every route answers 413 to one byte over 256 KiB, however it is sent, and 400 to a broken chunk."""
     head = routes[name].replace(b"/bookings/x/", b"/bookings/there/")
     web.post(sample("booking_created", id="there"))
     chunk = b"%x\r\n%s\r\n" % (65536, b" " * 65536)
@@ -259,6 +261,6 @@ def test_no_route_takes_a_part_of_a_body(web: Web, routes: dict[str, bytes], nam
 
 
 def test_nothing_of_this_is_a_fault_of_ours(web: Web) -> None:
-    """No request of this file has left an error in the log."""
+    """No request of this file has logged an error."""
     log = web.log.read_text(encoding="utf-8", errors="replace")
     assert "unexpected_error" not in log and "Traceback" not in log and "ended in" not in log

@@ -1,4 +1,4 @@
-"""docs/mappings.md as a reader follows it: every command is run, and prints what the page shows."""
+"""docs/mappings.md as a reader follows it: every command runs and prints the output on the page."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tests import guide
 from tests.bridge import PROVIDERS, Bridge, sample
 
 WIDTH = 100
-"""Columns of the terminal that the page shows."""
+"""The terminal's columns for the output on the page."""
 LEFT_OUT = "..."
-"""A line of a page's output that stands for any number of lines."""
+"""A line of the page's output that stands for any number of lines."""
 DEMO = {"slug": "demo", "meetingInfo": {"name": "Product demo"}}
 
 
 class Reader:
-    """Somebody who types what the page says, in a folder of their own."""
+    """A reader who types the page's commands in an empty folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,7 +39,7 @@ class Reader:
 
     @property
     def bridge(self) -> Bridge:
-        """The service, started once the reader has made the mapping files, with one booking."""
+        """Return the service, started after the reader made the mapping files, with one booking."""
         if self._bridge is None:
             url, files = f"sqlite:///{self.folder}/bridge.sqlite3", self.folder / "mappings"
             self._bridge = Bridge(url, ("hubspot",), mappings_dir=files).connect_all()
@@ -47,13 +47,13 @@ class Reader:
         return self._bridge
 
     def type(self, command: str, answers: str) -> str:
-        """Run one command; what it asks is answered with `answers`."""
+        """Run one command; `answers` reply to its questions."""
         if not command.startswith("flask "):
             made = subprocess.run(
                 ["bash", "-c", command], cwd=self.folder, capture_output=True, text=True
             )
             assert made.returncode == 0, made.stderr
-            # The copy of the default file is changed by hand: into the file that the page shows.
+            # The reader edits the copy of the default file into the file on the page.
             if command.endswith(" draft.yaml") and command.startswith("cp "):
                 (self.folder / "draft.yaml").write_text(guide.file("draft.yaml"), encoding="utf-8")
             return made.stdout
@@ -69,7 +69,7 @@ class Reader:
         return answer.output
 
     def read(self, block: guide.Block) -> Iterator[tuple[str, str, str]]:
-        """Type the commands of a block; give each with what the page shows and what came."""
+        """Type the commands of a block; return each with the expected and the actual output."""
         for part in re.split(r"^\$ ", block.text, flags=re.M)[1:]:
             command, _, wanted = part.partition("\n")
             asked = re.findall(r"\]: (\w+)$", wanted, re.M)
@@ -91,13 +91,13 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
 
 
 def plain(text: str) -> str:
-    """Output without what differs between two runs: versions, and blanks at the ends of lines."""
+    """Return output without differences between runs: versions, and blanks at the ends of lines."""
     text = re.sub(r"\b[0-9a-f]{12}\b", "<version>", text)
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
 
 def fits(wanted: str, came: str) -> bool:
-    """Whether output is what the page shows, as far as it shows it."""
+    """Whether the actual output matches the output on the page, as far as the page shows it."""
     first, *others = re.split(rf"^{re.escape(LEFT_OUT)}$", plain(wanted), flags=re.M)
     left = plain(came)
     if not left.startswith(first) or not (others or left == first):
@@ -109,7 +109,7 @@ def fits(wanted: str, came: str) -> bool:
 
 
 def test_the_guide_is_true_from_beginning_to_end(reader: Reader) -> None:
-    """Every command prints what the page shows, and in the end the mapping does what it promises."""
+    """Every command prints the output on the page, and the final mapping works as promised."""
     commands = 0
     for block in guide.blocks("console"):
         for command, wanted, came in reader.read(block):
@@ -126,7 +126,7 @@ def test_the_guide_is_true_from_beginning_to_end(reader: Reader) -> None:
     deals = {r["properties"]["dealname"]: r["properties"] for r in portal["deals"].values()}
     anna = deals["Product demo: Anna Schmidt"]
     assert (anna["amount"], anna["dealstage"]) == ("25000", "demobooked")
-    # The booking that was there before has come along with --resync.
+    # --resync has brought the earlier booking along.
     assert deals["Product demo: Jane van der Berg"]["dealstage"] == "demobooked"
     held = [r["properties"]["hs_meeting_outcome"] for r in portal["meetings"].values()]
     assert sorted(held) == ["COMPLETED", "SCHEDULED"]
@@ -137,7 +137,7 @@ def test_the_guide_is_true_from_beginning_to_end(reader: Reader) -> None:
 
 @pytest.fixture(scope="module")
 def accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
-    """One account of each CRM, only read from."""
+    """One account of each CRM, for reading only."""
     folder = tmp_path_factory.mktemp("accounts")
     made = Bridge(f"sqlite:///{folder}/bridge.sqlite3").connect_all()
     yield made
@@ -146,7 +146,7 @@ def accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
 
 @pytest.mark.parametrize("block", guide.fragments(), ids=lambda block: f"line {block.line}")
 def test_every_fragment_fits_an_account(accounts: Bridge, block: guide.Block) -> None:
-    """The CRM speaks against none of the examples but for custom fields that are yet to be made."""
+    """Each example is valid for the account, except for custom fields that do not exist yet."""
     crm = block.about or "hubspot"
     text = block.text if "version:" in block.text else guide.whole(block.text, crm)
     mapping = MappingText("x.yaml", text, crm).mapping
@@ -169,7 +169,7 @@ def free_mail(step: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("row", COSTS, ids=lambda row: row[0])
 def test_a_mapping_costs_the_calls_that_the_page_says(tmp_path: Path, row: list[str]) -> None:
-    """Each row is measured at the sandboxes, step by step; a dash is a CRM that cannot do it."""
+    """Each row's number of calls is measured at the sandboxes; a dash means that the CRM cannot do it."""
     fragment = "".join(guide.code(row[0]))
     files = Path(shutil.copytree(CONFIG_DIR / "mappings", tmp_path / "mappings"))
     dashes = dict(zip(PROVIDERS, row[1].split(" / "), strict=True))
@@ -191,7 +191,7 @@ def test_a_mapping_costs_the_calls_that_the_page_says(tmp_path: Path, row: list[
 
 
 def test_outcomes_are_taken_by_the_words_of_the_page(accounts: Bridge) -> None:
-    """The command takes held, no_show and none, and says what it does not know."""
+    """The command accepts held, no_show and none, and refuses other words by name."""
     accounts.post(sample("booking_created"))
     key = sample("booking_created")["id"]
     runner = accounts.app.test_cli_runner()

@@ -1,4 +1,6 @@
-"""Deals that are leads of Pipedrive's inbox, where answers are lost and the documentation is silent."""
+"""Deals that are leads of Pipedrive's inbox: lost answers, and cases that the documentation leaves
+open.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +32,13 @@ MARKED = pytest.mark.parametrize(
 
 @pytest.fixture
 def deal() -> dict[str, Any]:
-    """What the file says of deals, beside that they are leads."""
+    """The deal section of the mapping, without `as: lead`."""
     return {}
 
 
 @pytest.fixture
 def crm(tmp_path: Path, deal: dict[str, Any]) -> Iterator[Bridge]:
-    """The service with a Pipedrive account whose deals begin as leads."""
+    """The service with a Pipedrive account whose deals start as leads."""
     folder = tmp_path / "mappings"
     shutil.copytree(CONFIG_DIR / "mappings", folder)
     mapping = yaml.safe_load((folder / "pipedrive.yaml").read_text("utf-8"))
@@ -49,23 +51,23 @@ def crm(tmp_path: Path, deal: dict[str, Any]) -> Iterator[Bridge]:
 
 
 def unmark(crm: Bridge) -> None:
-    """Let the account have no booking-id fields."""
+    """Remove the account's booking-id fields."""
     only(crm).drop_booking_fields()
     crm.drainer = Drainer(crm.services)
 
 
 def leads(sandbox: PipedriveSandbox) -> list[dict[str, Any]]:
-    """The leads of the inbox."""
+    """Return the leads of the inbox."""
     return [lead for lead in sandbox.leads.values() if not lead["is_deleted"]]
 
 
 def living(sandbox: PipedriveSandbox, kind: str) -> list[dict[str, Any]]:
-    """The records of a kind."""
+    """Return the records of a kind that are not deleted."""
     return [record for record in sandbox.records[kind].values() if not record["is_deleted"]]
 
 
 def page_of(crm: Bridge) -> str:
-    """The address of the booking's deal, as its page shows it."""
+    """Return the address of the booking's deal in Pipedrive."""
     with crm.services.store.read() as session:
         rows = session.scalars(select(RecordLink).where(RecordLink.object == "deal"))
         return "".join(row.url for row in rows)
@@ -76,8 +78,9 @@ def page_of(crm: Bridge) -> str:
 def test_every_lost_answer_of_a_lead_is_made_up_for(
     crm: Bridge, marked: bool, converted: bool
 ) -> None:
-    """Each call in turn is done and its answer lost, and a colleague may convert the lead meanwhile:
-    there is one of everything."""
+    """A lost answer to any call leaves one record of each kind, also if a colleague converts the
+    lead meanwhile.
+    """
     sandbox = only(crm)
     if not marked:
         unmark(crm)
@@ -110,7 +113,7 @@ def test_every_lost_answer_of_a_lead_is_made_up_for(
 def convert_before(
     monkeypatch: pytest.MonkeyPatch, sandbox: PipedriveSandbox, call: Callable[[str, str], bool]
 ) -> None:
-    """Let a colleague convert every lead right before the first call of a sort goes out."""
+    """Let a colleague convert every lead right before the first call of this sort."""
     put, done = HTTPConnection.putrequest, False
 
     def first(wire: HTTPConnection, method: str, path: str, *args: Any, **more: Any) -> None:
@@ -136,7 +139,7 @@ def convert_before(
 def test_a_lead_that_is_converted_in_the_midst_of_a_sync(
     crm: Bridge, monkeypatch: pytest.MonkeyPatch, call: Callable[[str, str], bool]
 ) -> None:
-    """It was read as a lead and is a deal when it is to be written: the deal gets it, and once."""
+    """If a colleague converts the lead between read and write, the deal gets the changes, once."""
     crm.sync(sample("booking_created", attendees=[JANE]))
     assert page_of(crm).endswith(f"/leads/inbox/{leads(only(crm))[0]['id']}")
     convert_before(monkeypatch, only(crm), call)
@@ -161,8 +164,9 @@ def test_a_lead_that_is_converted_in_the_midst_of_a_sync(
 def test_the_deal_is_found_where_it_does_not_name_its_lead(
     crm: Bridge, marked: bool, person_changed: bool
 ) -> None:
-    """The documentation does not say that people's conversions name the lead: the booking's id on the
-    deal tells, or the activity, which hangs on the deal."""
+    """If a converted deal does not name its lead, the booking id on the deal or the activity
+    identifies it.
+    """
     sandbox = only(crm)
     if not marked:
         unmark(crm)
@@ -180,7 +184,9 @@ def test_the_deal_is_found_where_it_does_not_name_its_lead(
 
 
 def test_an_activity_that_a_colleague_hung_elsewhere_makes_no_conversion(crm: Bridge) -> None:
-    """Who deletes the lead and hangs the activity on a deal of theirs keeps that deal to themselves."""
+    """If a colleague deletes the lead and moves the activity to their own deal, that deal stays
+    theirs.
+    """
     sandbox = only(crm)
     crm.sync(sample("booking_created", attendees=[JANE]))
     (lead,), (activity,) = leads(sandbox), living(sandbox, "activities")
@@ -193,7 +199,7 @@ def test_an_activity_that_a_colleague_hung_elsewhere_makes_no_conversion(crm: Br
 
 
 def test_without_the_scope_bookings_wait(crm: Bridge) -> None:
-    """An account that does not let us see leads says so, and is done once it does."""
+    """If the account hides leads, the connection names the missing scope and the booking waits."""
     sandbox = only(crm)
     sandbox.account.loses_scopes("leads:full")
     crm.post(sample("booking_created", attendees=[JANE]))
@@ -204,8 +210,9 @@ def test_without_the_scope_bookings_wait(crm: Bridge) -> None:
 
 
 def test_a_booking_without_people_makes_no_lead(crm: Bridge) -> None:
-    """Pipedrive takes no lead without a person or an organization: the meeting is written, and the
-    booking says why there is no lead."""
+    """Pipedrive allows no lead without a person or an organization: the meeting is written, and the
+    booking says why there is no lead.
+    """
     crm.sync(sample("booking_created", attendees=[{"email": "nonsense", "fullname": "Nobody"}]))
     assert len(living(only(crm), "activities")) == 1
     assert leads(only(crm)) == []
@@ -217,7 +224,7 @@ def test_a_booking_without_people_makes_no_lead(crm: Bridge) -> None:
 @pytest.mark.parametrize("deal", [{"stage": {"created": "first", "cancelled": "Contact made"}}])
 @pytest.mark.parametrize("converted", [False, True], ids=["a lead", "a deal by then"])
 def test_the_preview_tells_what_then_is_written(crm: Bridge, converted: bool) -> None:
-    """A new lead, its stage once it is a deal, and the address of what it is now."""
+    """The preview shows a new lead, later the deal's stage, and the current record's address."""
     crm.post(sample("booking_created", attendees=[JANE]))
     (told,) = previewed(crm)
     assert (told["action"], told["url"]) == ("create", "")
@@ -238,7 +245,7 @@ def test_the_preview_tells_what_then_is_written(crm: Bridge, converted: bool) ->
 
 
 def previewed(crm: Bridge) -> list[dict[str, Any]]:
-    """What the preview says of the booking's deal."""
+    """Return the preview of the booking's deal."""
     words = ["mappings", "preview", "pipedrive", "--since", "today", "--connection", "1", "--json"]
     answer = crm.app.test_cli_runner().invoke(args=words)
     (booking,) = json.loads(answer.stdout)
@@ -246,7 +253,7 @@ def previewed(crm: Bridge) -> list[dict[str, Any]]:
 
 
 def test_a_lead_that_strangers_name_is_asked_for_by_nobody_who_makes_none(tmp_path: Path) -> None:
-    """Where the file makes deals the account need not show leads, whatever is typed."""
+    """A mapping that makes deals never asks for leads, whatever address strangers type."""
     folder = Path(shutil.copytree(CONFIG_DIR / "mappings", tmp_path / "mappings"))
     mapping = yaml.safe_load((folder / "pipedrive.yaml").read_text("utf-8"))
     mapping["deal"]["record_id"] = "link.deal"
@@ -264,8 +271,9 @@ def test_a_lead_that_strangers_name_is_asked_for_by_nobody_who_makes_none(tmp_pa
 
 
 def test_who_books_anew_moves_the_lead(crm: Bridge) -> None:
-    """A booking that takes the place of another one has its lead, also where that was converted, and
-    what was made of it before this was known is taken out."""
+    """A booking that replaces another one takes over its lead or its converted deal; surplus
+    records made earlier are removed.
+    """
     sandbox = only(crm)
     crm.sync(sample("booking_created", id="old", attendees=[JANE]))
     crm.sync(sample("booking_created", id="new", attendees=[JANE], start="2026-12-08T08:00:00Z"))

@@ -1,4 +1,4 @@
-"""One outside endpoint hangs or drips: the bookings of the other CRMs are in all the same."""
+"""If one outside endpoint hangs or drips, the bookings of the other CRMs are synced in time."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from workers.jobs import look
 from workers.pool import DrainPool
 
 WITHIN = 10.0
-"""Seconds within which the others have their bookings."""
+"""The seconds within which the other CRMs have their bookings."""
 SLOW = "salesforce"
 
 
 def synced(bridge: Bridge) -> set[str]:
-    """The CRMs that have the newest booking."""
+    """Return the CRMs that have the newest booking."""
     newest = max(row.booking_id for row in bridge.deliveries())
     with bridge.services.store.read() as session:
         return {
@@ -40,7 +40,7 @@ def synced(bridge: Bridge) -> set[str]:
 
 @pytest.mark.parametrize("how", ["hangs", "drips"])
 def test_the_others_do_not_wait(how: str, tmp_path: Path) -> None:
-    """A CRM's API, its token endpoint, revocation, a notification target, each in turn."""
+    """The other CRMs do not wait for a slow API, token endpoint, revocation or notification target."""
     over, reached = threading.Event(), threading.Event()
     others = set(PROVIDERS) - {SLOW}
 
@@ -80,7 +80,7 @@ def test_the_others_do_not_wait(how: str, tmp_path: Path) -> None:
             tell(session, row, NoticeKind.STALLED, utcnow(), "a reason", "a step")
 
     def revocation_due() -> None:
-        # The one that is tried at once fails, so that a worker has to try again.
+        # The immediate attempt fails, so that a worker has to try again.
         between.instead = lambda asked, right: None
         between.sandbox.faults.append(Fault(path="/oauth2/revoke", status=503))
         assert bridge.services.connector.disconnect(slow_id, "test")[1]

@@ -1,4 +1,4 @@
-"""A create whose answer was lost, at a CRM whose search does not show it yet."""
+"""A create whose answer was lost, while the CRM's search does not show the record yet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PHONE_ONLY = {"fullname": "Jane Berg", "phone": "+4915123456789"}
 
 
 def lagging(crm: Bridge) -> None:
-    """The search shows nothing of what was made so far."""
+    """Hide all records made so far from the search."""
     sandbox = only(crm)
     kind = type(next(iter(sandbox.records["deals"]), 0)) if sandbox.name == "pipedrive" else str
     sandbox.search_lag = {kind(n) for n in range(1000, sandbox.next_id + 200)}
@@ -40,7 +40,7 @@ def lagging(crm: Bridge) -> None:
 def test_a_lost_create_is_not_repeated_while_the_search_lags(
     crm: Bridge, clock: Clock, provider: str, path: str, view: str, attendee: dict[str, Any]
 ) -> None:
-    """The answer to a create is lost, the index shows it 10 s later (docs: 15 s are waited for)."""
+    """A lost create is not repeated if the search shows the record 10 s later (documented wait: 15 s)."""
     only(crm).faults.append(Fault(method="POST", path=path, drop_after_commit=True))
     crm.post(sample("booking_created", attendees=[attendee]))
     crm.drain()

@@ -1,4 +1,4 @@
-"""Bookings of many people, and many bookings of one company: more than a CRM takes in one call."""
+"""Bookings with more people, and companies with more bookings, than a CRM accepts in one call."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.contract.test_adapters import only, person, view
 
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Allowances are tested elsewhere; here nobody waits for his turn."""
+    """Turn off waiting for rate limits here; other tests cover them."""
     monkeypatch.setattr(Access, "enter", lambda access, _: access.meter.count())
     monkeypatch.setattr(Window, "take", lambda _: True)
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["moved", "new"])
 def test_a_booking_of_many_people(crm: Bridge, known: bool) -> None:
-    """A webinar of 170 people stands with all of them, also where half of them come later."""
+    """A webinar with 170 people has all of them, also if half of them come later."""
     people = [person(f"p{number}@globex.example") for number in range(170)]
     if known:
         crm.sync(sample("booking_created", attendees=people[:85]))
@@ -36,7 +36,7 @@ def test_a_booking_of_many_people(crm: Bridge, known: bool) -> None:
 
 
 def test_many_bookings_of_one_new_company(crm: Bridge) -> None:
-    """80 bookings of three people each, all of one company that nobody knows yet."""
+    """80 bookings of three people each create their new company once."""
     for number in range(80):
         people = [person(f"p{number}-{place}@globex.example") for place in range(3)]
         crm.post(sample("booking_created", id=str(number), attendees=people))
@@ -49,7 +49,7 @@ def test_many_bookings_of_one_new_company(crm: Bridge) -> None:
 
 
 def test_one_refused_person_among_many_bookings_of_a_new_company(crm: Bridge) -> None:
-    """Far more than one call takes, and one person is refused: every other booking is synced."""
+    """A refused person fails alone, although the bookings of the new company fill many calls."""
     only(crm).forbidden_names.add("Forbidden")
     for number in range(70):
         people = [person(f"p{number}-{place}@globex.example") for place in range(3)]
@@ -58,14 +58,14 @@ def test_one_refused_person_among_many_bookings_of_a_new_company(crm: Bridge) ->
         crm.post(sample("booking_created", id=str(number), attendees=people))
     crm.settle(60)
     assert sorted(row.state for row in crm.deliveries()) == ["failed"] + ["synced"] * 69
-    # The one who is refused keeps nothing else out: the deal stands with the two others.
+    # The refused person keeps nothing else out: the deal has the two other people.
     people = sorted(len(deal.contact_ids) for deal in view(crm).deals)
     assert people == [2] + [3] * 69
 
 
 @pytest.mark.parametrize("provider", ["salesforce"])
 def test_a_booking_of_too_many_people_fails_alone(crm: Bridge) -> None:
-    """What no call can make is said so, and holds nobody else up."""
+    """A booking too large for any call fails with a clear message and delays no other booking."""
     many = [person(f"p{number}@gmail.com") for number in range(520)]
     crm.post(sample("booking_created", id="many", attendees=many))
     crm.post(sample("booking_created", id="few", attendees=[person("jane@globex.example")]))
@@ -78,7 +78,7 @@ def test_a_booking_of_too_many_people_fails_alone(crm: Bridge) -> None:
 def test_a_batch_that_is_refused_as_a_whole_is_taken_apart(
     crm: Bridge, provider: str, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """A CRM that does not say whose fault it is gets one booking after the other."""
+    """If a CRM refuses a whole batch without a reason per record, the bookings are sent one by one."""
     real = getattr(ADAPTERS[provider], step)
 
     def picky(adapter: object, first: object, second: object) -> object:

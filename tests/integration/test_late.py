@@ -1,4 +1,4 @@
-"""Bookings of one person that come late, while answers of the CRM are lost."""
+"""A person's older bookings arrive late, while the CRM's answers are lost."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["clock"]
 
 
 def name_of(contact: Any) -> str:
-    """What a contact is called: some CRMs have one field for it."""
+    """Return a contact's name: some CRMs have one field for it."""
     return f"{contact.first or ''} {contact.last}".strip()
 
 
 def jane(**more: Any) -> dict[str, Any]:
-    """Who books."""
+    """Return the attendee."""
     return {"email": "jane@globex.example", **more}
 
 
 def booking(name: str, day: int, *people: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """A booking that was changed last on a day of March."""
+    """Return a booking that changed last on this day of March."""
     moment = f"2030-03-{day:02}T10:00:00.000Z"
     return sample("booking_created", id=name, updatedAt=moment, attendees=list(people), **more)
 
@@ -37,7 +37,7 @@ def booking(name: str, day: int, *people: dict[str, Any], **more: Any) -> dict[s
 def test_what_comes_late_is_filled_in_although_its_first_write_failed(
     crm: Bridge, clock: Clock, provider: str, fault: dict[str, Any]
 ) -> None:
-    """The newer booking has no name and no phone, the older one has: they stand there in the end."""
+    """A late older booking fills the empty name and phone, although its first write failed."""
     crm.sync(booking("new", 2, jane()))
     method, path = load_desks()[provider].update_contact
     only(crm).faults.append(Fault(method=method, path=path, **fault))
@@ -57,7 +57,7 @@ def test_what_comes_late_is_filled_in_although_its_first_write_failed(
 def test_who_gives_no_name_takes_none_away(
     crm: Bridge, provider: str, order: tuple[int, int]
 ) -> None:
-    """A contact that had to be made without a name takes that of an older booking."""
+    """A contact that was created without a name takes the name of an older booking."""
     told = [booking("old", 1, jane(firstname="Jane", lastname="Berg")), booking("new", 2, jane())]
     for number in order:
         crm.sync(told[number])
@@ -68,8 +68,9 @@ def test_who_gives_no_name_takes_none_away(
 def test_a_doubt_that_its_booking_has_left_behind_is_settled(
     crm: Bridge, clock: Clock, provider: str
 ) -> None:
-    """The answer to a contact's update is lost, then that person takes part no longer: what stands
-    there is settled by the bookings of that person, and not only when everything is replayed."""
+    """If the answer to a contact's update was lost and the person then left the booking, the
+    person's other bookings settle the contact's values, without a full replay.
+    """
     mary = [{"email": "mary@acme.example"}]
     other = {"email": "omar@globex.example", "firstname": "Omar", "lastname": "Haddad"}
     named = jane(firstname="Jane", lastname="Berg")

@@ -1,4 +1,4 @@
-"""The lease on a connection: whose clock it goes by."""
+"""The lease on a connection, under wrong clocks and workers that pause."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from workers.lease import LeaseLost
 
 @pytest.mark.parametrize("minutes", [-10, 10], ids=["behind", "ahead"])
 def test_a_worker_with_another_clock_waits_for_its_turn(database_url: str, minutes: int) -> None:
-    """A machine whose clock is wrong takes no lease that is kept, and gets none that never ends."""
+    """A worker with a wrong clock cannot take a lease that is held, and its own lease ends on time."""
     bridge = Bridge(database_url, ("hubspot",)).connect_all()
     wrong = Drainer(bridge.services, now=lambda: utcnow() + timedelta(minutes=minutes))
     kept = bridge.drainer._take(1)
@@ -39,7 +39,7 @@ def test_a_worker_with_another_clock_waits_for_its_turn(database_url: str, minut
 def test_who_stood_still_while_the_lease_was_given_does_not_have_it(
     crm: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lease runs from when it was asked for, not from when the worker heard that it has it."""
+    """A lease runs from the moment of the request, so that a worker that paused meanwhile has lost it."""
     inherit, clock = delivery_outcomes.take_over_orphans, 1000.0
 
     def slowly(session: Session, connection_id: int, fence: int, now: datetime) -> Any:
@@ -66,8 +66,9 @@ def test_who_stood_still_while_the_lease_was_given_does_not_have_it(
 def test_a_booking_at_which_living_workers_stand_still_has_killed_none(
     crm: Bridge, monkeypatch: pytest.MonkeyPatch, before: int
 ) -> None:
-    """Suspended with it alone, two workers lose the lease and wake: it is tried again, though not
-    for ever where that happens each time."""
+    """A booking that two suspended workers held is tried again after they wake; if this happens
+    each time, it is set aside.
+    """
     provider = next(iter(crm.served))
     plan, clock, drainers = Batch._plan, 1000.0, [Drainer(crm.services) for _ in range(3)]
 
@@ -106,7 +107,7 @@ def test_a_booking_at_which_living_workers_stand_still_has_killed_none(
 def test_who_never_held_a_booking_acquits_it_of_nothing(
     crm: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker stands still before it has taken the booking in hand: another one's death counts."""
+    """A worker that paused before it took the booking does not clear it of another worker's death."""
     provider = next(iter(crm.served))
     crm.post(sample("booking_created"))
     with crm.services.store.write() as session:

@@ -1,4 +1,4 @@
-"""Mapping files by command line and reload: check, provision, preview, diff, resync."""
+"""Mapping files on the command line and on reload: check, provision, preview, diff, resync."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SPOT = "default:6f0f7c1e-3a55-4c0e-9d58-0d2f7f0a11c1"
 
 
 def run(bridge: Bridge, *words: str, code: int = 0, answer: str = "") -> str:
-    """What a command prints; the exit code has to be the one expected."""
+    """Run a command with the expected exit code; return its output."""
     runner = bridge.app.test_cli_runner(env={"COLUMNS": "240"})
     result = runner.invoke(args=["mappings", *words], input=answer or None)
     assert result.exit_code == code, (result.output, result.exception)
@@ -47,19 +47,19 @@ def run(bridge: Bridge, *words: str, code: int = 0, answer: str = "") -> str:
 
 
 def state(sandbox: Any) -> dict[str, Any]:
-    """All that a sandbox holds, to be compared."""
+    """Return the whole contents of a sandbox, to compare them."""
     return {name: copy.deepcopy(getattr(sandbox, name)) for name in DESKS[sandbox.name].stores}
 
 
 def shipped(provider: str) -> dict[str, Any]:
-    """The default mapping of a provider."""
+    """Return the default mapping of a provider."""
     text = (SHIPPED / f"{provider}.yaml").read_text(encoding="utf-8")
     loaded: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
     return loaded
 
 
 def write(folder: Path, provider: str, changes: dict[str, Any], name: str = "") -> Path:
-    """A mapping file: the default one with changes laid over it."""
+    """Write a mapping file: the default one with changes merged in."""
     path = folder / (name or f"{provider}.yaml")
     text = json.dumps(lay_over(shipped(provider), changes), indent=1)
     path.write_text(text, encoding="utf-8")
@@ -67,25 +67,25 @@ def write(folder: Path, provider: str, changes: dict[str, Any], name: str = "") 
 
 
 one = pytest.mark.parametrize("provider", PROVIDERS[:1], indirect=True)
-"""For what is the same whatever the CRM."""
+"""For tests whose result is the same for every CRM."""
 
 
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Allowances are tested elsewhere; here nobody waits for his turn."""
+    """Turn off waiting for rate limits here; other tests cover them."""
     monkeypatch.setattr(Access, "enter", lambda access, _: access.meter.count())
     monkeypatch.setattr(Window, "take", lambda _: True)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of the default mapping files, to be changed."""
+    """A copy of the default mapping files that the test may change."""
     return Path(shutil.copytree(SHIPPED, tmp_path / "mappings"))
 
 
 @pytest.fixture
 def account(provider: str, folder: Path, tmp_path: Path) -> Iterator[Bridge]:
-    """One CRM, connected, with mapping files of its own."""
+    """One connected CRM with mapping files of its own."""
     url = f"sqlite:///{tmp_path}/bridge.sqlite3"
     made = Bridge(url, (provider,), mappings_dir=folder).connect_all()
     yield made
@@ -102,7 +102,7 @@ def still(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def person(number: int | str, **more: Any) -> dict[str, Any]:
-    """An attendee who is told from others by a number."""
+    """Return an attendee with a number in e-mail and name."""
     return {
         "email": f"p{number}@globex.example",
         "firstname": f"P{number}",
@@ -127,11 +127,11 @@ WRONG = re.compile(r"# wrong: (.+)$")
 with_mistakes = pytest.mark.parametrize(
     "still", sorted(path.stem for path in (DATA / "mistakes").glob("*.yaml")), indirect=True
 )
-"""For the CRMs that have a file of mistakes."""
+"""Runs the test for the CRMs that have a file of mistakes."""
 
 
 def planted(provider: str) -> dict[int, str]:
-    """Line -> what the check has to say of it."""
+    """Return line -> the message that the check must give for it."""
     text = (DATA / "mistakes" / f"{provider}.yaml").read_text(encoding="utf-8")
     lines = enumerate(text.splitlines(), 1)
     return {number: match[1] for number, line in lines if (match := WRONG.search(line))}
@@ -139,7 +139,9 @@ def planted(provider: str) -> dict[int, str]:
 
 @with_mistakes
 def test_every_planted_mistake_is_reported_in_one_run(still: tuple[Bridge, str]) -> None:
-    """A dozen and more mistakes: file, own line, key, and what the CRM has instead; nothing else."""
+    """One run reports all planted mistakes with file, line, key and the CRM's alternatives, and no
+    others.
+    """
     bridge, provider = still
     wanted = planted(provider)
     assert len(wanted) >= 12
@@ -158,7 +160,7 @@ def test_every_planted_mistake_is_reported_in_one_run(still: tuple[Bridge, str])
 
 @with_mistakes
 def test_without_an_account_the_language_alone_is_checked(still: tuple[Bridge, str]) -> None:
-    """Nobody is asked, and what only the account knows is not said."""
+    """Without an account, check makes no call and reports no mistake that only the account shows."""
     bridge, provider = still
     calls = bridge.sandbox(provider).total_calls
     file = DATA / "mistakes" / f"{provider}.yaml"
@@ -175,7 +177,7 @@ LACKING = [(crm, *demand) for crm, desk in DESKS.items() for demand in desk.dema
 def test_what_the_guides_demand_is_demanded_beforehand(
     folder: Path, tmp_path: Path, provider: str, name: str, lacking: tuple[str, ...], words: str
 ) -> None:
-    """What the check says is lacking of every record, the CRM refuses for the lack of it."""
+    """The CRM refuses the same missing required fields that the check reports beforehand."""
     content = shipped(provider)
     for field in lacking:
         del content[name]["fields"][field]
@@ -192,7 +194,7 @@ def test_what_the_guides_demand_is_demanded_beforehand(
 
 
 def test_good_files_pass(still: tuple[Bridge, str], tmp_path: Path) -> None:
-    """The default file, and one that uses what the account has, exit with 0."""
+    """The default file and a file that uses the account's fields pass with exit code 0."""
     bridge, provider = still
     assert "is good for connection 1" in run(bridge, "check", "--connection", "1")
     rich = {
@@ -241,7 +243,7 @@ def test_good_files_pass(still: tuple[Bridge, str], tmp_path: Path) -> None:
 def test_errors_are_sentences(
     still: tuple[Bridge, str], tmp_path: Path, words: list[str], sentence: str
 ) -> None:
-    """What cannot be done is said in a sentence, with exit code 1 and no traceback."""
+    """An impossible command prints a sentence with exit code 1 and no traceback."""
     bridge, provider = still
     files = {
         "BROKEN": ("broken.json", b"{"),
@@ -264,7 +266,7 @@ def test_errors_are_sentences(
 
 
 def test_a_crm_that_does_not_answer_is_told_of(account: Bridge, provider: str) -> None:
-    """An outage and a dead grant end check and preview in a sentence that says what to do."""
+    """An outage or a dead grant ends check and preview with a sentence that says what to do."""
     sandbox = account.sandbox(provider)
     commands = (
         ["check", "--connection", "1"],
@@ -286,7 +288,7 @@ GOAL, VIP, SEATS, SEEN, HOST = "Demo goal", "Vip", "Seats", "First seen", "Meeti
 
 
 def custom(provider: str) -> dict[str, dict[str, Any]]:
-    """Changes of a mapping that fill custom fields which the account does not have."""
+    """Return mapping changes that fill custom fields which the account lacks."""
     called = DESKS[provider].custom_name
     contact = {
         called(GOAL): "answers.Goal",
@@ -298,8 +300,9 @@ def custom(provider: str) -> dict[str, dict[str, Any]]:
 
 
 def test_provision_shows_asks_and_makes(account: Bridge, provider: str, folder: Path) -> None:
-    """What is missing is shown and made once somebody said yes; then the check passes, and a
-    booking is synced with the new fields."""
+    """Missing fields are shown and created after a confirmation; then the check passes, and a
+    booking is synced with the new fields.
+    """
     write(folder, provider, custom(provider))
     sandbox, desk = account.sandbox(provider), desk_in(account)
     names = [name for part in custom(provider).values() for name in part["fields"]]
@@ -331,7 +334,7 @@ def test_provision_shows_asks_and_makes(account: Bridge, provider: str, folder: 
 
 @one
 def test_provision_with_yes_does_not_ask(account: Bridge, provider: str, folder: Path) -> None:
-    """--yes makes the fields at once, and without --provision it makes nothing."""
+    """--yes creates the fields without a question; without --provision it creates none."""
     write(folder, provider, custom(provider))
     sandbox = account.sandbox(provider)
     run(account, "check", "--connection", "1", "--yes", code=1)
@@ -341,7 +344,7 @@ def test_provision_with_yes_does_not_ask(account: Bridge, provider: str, folder:
 
 
 def test_provision_leaves_mistakes_alone(account: Bridge, provider: str, folder: Path) -> None:
-    """A slip that no field would mend is still a mistake, and a field that cannot be is not offered."""
+    """Provision reports a mistake that no new field solves, and offers no impossible field."""
     section, field = DESKS[provider].no_field
     write(folder, provider, {section: {"fields": {field: "attendee.email"}}})
     sandbox = account.sandbox(provider)
@@ -353,7 +356,7 @@ def test_provision_leaves_mistakes_alone(account: Bridge, provider: str, folder:
 def test_provision_makes_nothing_beside_other_mistakes(
     account: Bridge, provider: str, folder: Path
 ) -> None:
-    """A field is made once the rest of the file is right, and not before."""
+    """Provision creates no field until the rest of the file is correct."""
     changes = custom(provider)
     deal = {**changes["deal"], "stage": {"created": "Nowhere"}}
     write(folder, provider, {**changes, "deal": deal})
@@ -366,8 +369,9 @@ def test_provision_makes_nothing_beside_other_mistakes(
 def test_provision_makes_lists_and_what_somebody_says(
     account: Bridge, provider: str, folder: Path
 ) -> None:
-    """The options of a map become a list; a question is what the answer to the prompt says, and a
-    type that there is not is asked for again."""
+    """The options of a map become a list; for a question the user's reply to the prompt decides the
+    type, and an unknown type is asked for again.
+    """
     plan, size = (DESKS[provider].custom_name(label) for label in ("Plan", "Size"))
     table = {"one": "Basic", "two": "Pro"}
     fields = {
@@ -391,7 +395,7 @@ def test_provision_makes_lists_and_what_somebody_says(
 def test_provision_makes_a_list_of_the_answers_that_were_given(
     account: Bridge, provider: str, folder: Path
 ) -> None:
-    """Where stored bookings answered with several choices, the field takes these."""
+    """If stored bookings answer with several choices, the new field offers these choices."""
     field = DESKS[provider].custom_name("Topics")
     for number, chosen in enumerate((["Forms", "Routing"], ["Polls"], "Forms")):
         notes = {"Topics": chosen}
@@ -408,7 +412,7 @@ def test_provision_makes_a_list_of_the_answers_that_were_given(
 
 
 def live(bridge: Bridge, provider: str, *words: str, code: int = 0) -> list[dict[str, Any]]:
-    """What a preview against the account says, read from JSON; nothing may have been written."""
+    """Return a preview against the account, read from JSON; check that it has written nothing."""
     sandbox = bridge.sandbox(provider)
     before, writes, calls = state(sandbox), sandbox.writes(), sandbox.total_calls
     output = run(bridge, "preview", provider, *words, "--connection", "1", "--json", code=code)
@@ -435,7 +439,7 @@ def live(bridge: Bridge, provider: str, *words: str, code: int = 0) -> list[dict
 
 
 def actions(item: dict[str, Any]) -> dict[str, str]:
-    """Object -> what is to be done to it."""
+    """Return object -> the planned action."""
     return {record["object"]: record["action"] for record in item["records"]}
 
 
@@ -446,7 +450,7 @@ def save(tmp_path: Path, payload: dict[str, Any]) -> str:
 
 
 def test_preview_of_a_file_without_an_account(still: tuple[Bridge, str]) -> None:
-    """Every field with its value and write rule, as a table and as JSON; nobody is asked."""
+    """Without an account, preview shows every field with value and write rule and makes no call."""
     bridge, provider = still
     calls = bridge.sandbox(provider).total_calls
     file = str(DATA / "booking_created.json")
@@ -465,7 +469,7 @@ def test_preview_of_a_file_without_an_account(still: tuple[Bridge, str]) -> None
 
 
 def test_preview_takes_every_source(account: Bridge, provider: str, tmp_path: Path) -> None:
-    """A file, a stored webhook, a stored booking by key or id, and all of last week: all the same."""
+    """A file, a stored webhook, a booking by key or id, and last week all give the same preview."""
     account.post(sample("booking_created"))
     (from_file,) = live(account, provider, str(DATA / "booking_created.json"))
     assert from_file["key"] == SPOT
@@ -481,7 +485,7 @@ def test_preview_takes_every_source(account: Bridge, provider: str, tmp_path: Pa
 def test_preview_says_create_change_and_leave(
     account: Bridge, provider: str, tmp_path: Path
 ) -> None:
-    """A new booking is created; once it is synced nothing is to be done; a move shows old and new."""
+    """A new booking shows create, a synced one shows leave, a moved one shows old and new values."""
     file = str(DATA / "booking_created.json")
     (new,) = live(account, provider, file)
     assert set(actions(new).values()) == {"create"}
@@ -502,7 +506,7 @@ def test_preview_says_create_change_and_leave(
 
 
 def test_preview_shows_what_a_colleague_has_changed(account: Bridge, provider: str) -> None:
-    """The old value is the one that stands in the CRM now, not the one that was written."""
+    """The old value in a preview is the CRM's current value, not the last written one."""
     account.sync(sample("booking_created"))
     desk = desk_in(account)
     title = desk.field("meeting", "title")
@@ -520,7 +524,7 @@ def test_preview_shows_what_a_colleague_has_changed(account: Bridge, provider: s
 def test_preview_with_another_file(
     account: Bridge, provider: str, folder: Path, tmp_path: Path
 ) -> None:
-    """--mapping looks through another file than the one in use."""
+    """--mapping previews with another file than the one in use."""
     other = write(tmp_path, provider, {"deal": "none", "skip": []}, "draft.yaml")
     words = (str(DATA / "booking_created.json"), "--mapping", str(other))
     (found,) = live(account, provider, *words)
@@ -540,7 +544,7 @@ def test_preview_with_another_file(
 
 @one
 def test_preview_of_a_form(account: Bridge, provider: str, tmp_path: Path) -> None:
-    """A form waits for a booking to follow, is skipped without rules, and then makes a contact."""
+    """A form without rules is skipped; with rules it waits for a booking and then becomes a contact."""
     form = sample("form_submission_assumed")
     rules = {"form_submission": {"after_hours": 2, "as": "contact"}}
     file = write(tmp_path, provider, rules, "forms.yaml")
@@ -574,8 +578,9 @@ def test_preview_says_which_bookings_fail(account: Bridge, provider: str, tmp_pa
 
 
 def test_preview_says_what_blocks(account: Bridge, provider: str, tmp_path: Path) -> None:
-    """Several records match where a person has to look: the contact is a problem, and what hangs
-    on it is not said to be created."""
+    """If several records match and a person must choose, the contact is a problem, and records that
+    depend on it are not shown as created.
+    """
     account.sync(
         sample("booking_created", id="1", attendees=[person(1, phone="+4915112345678")]),
         sample("booking_created", id="2", attendees=[person(2, phone="+4915112345678")]),
@@ -592,7 +597,7 @@ def test_preview_says_what_blocks(account: Bridge, provider: str, tmp_path: Path
 def test_preview_shows_no_plan_that_the_account_would_refuse(
     account: Bridge, provider: str, tmp_path: Path
 ) -> None:
-    """A file that the CRM's schema speaks against is told so, with lines, instead of previewed."""
+    """A file that contradicts the CRM's schema gives its mistakes with lines instead of a preview."""
     wrong = {"contact": {"fields": {"no_such_field": "attendee.email"}}}
     file = write(tmp_path, provider, wrong, "draft.yaml")
     words = (provider, str(DATA / "booking_created.json"))
@@ -608,7 +613,9 @@ NASTY = "[red]x[/] [/nope] \\[b] {{ 7*7 }} <b>"
 def test_preview_shows_no_secret_and_takes_text_for_text(
     account: Bridge, provider: str, tmp_path: Path
 ) -> None:
-    """The webhook's credential and tokens never show; brackets and braces in names are text."""
+    """A preview never shows the webhook's credential or tokens; brackets and braces in names stay
+    text.
+    """
     spy = {"meeting": {"fields": {
         DESKS[provider].field("meeting", "where"):
         {"template": "{{ payload.secret }}{{ payload.get('secret') }}{% for k in payload %}{{ k }} {% endfor %}"},
@@ -632,11 +639,11 @@ def test_preview_shows_no_secret_and_takes_text_for_text(
                 assert "[/nope]" in shown and "{{ 7*7 }}" in shown
 
 
-# What preview says is what happens
+# A sync does what the preview says
 
 
 def colleague(bridge: Bridge) -> None:
-    """Somebody made a contact and a company by hand before."""
+    """Create a contact and a company, as a colleague did earlier by hand."""
     desk = desk_in(bridge)
     desk.make("company", desk.known_company("globex.example"))
     theirs = {"name": "Old", "email": "p1@globex.example", "owner": "mary@acme.example"}
@@ -644,7 +651,7 @@ def colleague(bridge: Bridge) -> None:
 
 
 def told(previews: list[dict[str, Any]]) -> tuple[list[Any], dict[tuple[str, str], dict[str, Any]]]:
-    """What is to be created, and what is to be changed, over all bookings."""
+    """Return the planned creates and the planned changes over all bookings."""
     created, changed = [], {}
     for item in previews:
         for record in item["records"]:
@@ -661,7 +668,7 @@ def fits(row: dict[str, Any], values: dict[str, Any]) -> bool:
 
 
 def compare(bridge: Bridge, provider: str) -> None:
-    """Preview all that is stored, sync it, and hold what was said to what then changed."""
+    """Preview all stored bookings, sync them, and compare the preview with the actual changes."""
     desk = desk_in(bridge)
     before = desk.raw()
     created, changed = told(live(bridge, provider, "--since", "today"))
@@ -687,8 +694,9 @@ def compare(bridge: Bridge, provider: str) -> None:
 
 
 def test_what_preview_says_then_happens(account: Bridge, provider: str) -> None:
-    """New people, known ones, a colleague's contact, groups, a phone alone, moves and cancels: each
-    record is created or changed as it was said, and no other."""
+    """The sync creates and changes exactly the previewed records: new and known people, a
+    colleague's contact, groups, a phone alone, moves and cancels.
+    """
     colleague(account)
     account.sync(sample("booking_created"))
     account.post(sample("booking_rescheduled"))
@@ -701,7 +709,7 @@ def test_what_preview_says_then_happens(account: Bridge, provider: str) -> None:
     account.post(sample("booking_cancelled", id="16", attendees=[person(3)]))
     account.post(sample("booking_created", id="17", attendees=[]))
     compare(account, provider)
-    # And once more, with what is known by now.
+    # Once more, now that the people are known.
     account.post(sample("booking_cancelled"))
     account.post(sample("booking_rescheduled", id="11", attendees=[person(1), person(4)],
                         updatedAt="2026-11-26T00:00:00Z"))  # fmt: skip
@@ -713,7 +721,7 @@ def test_what_preview_says_then_happens(account: Bridge, provider: str) -> None:
 def test_more_than_a_batch_is_previewed_as_one(
     account: Bridge, provider: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whom a booking of an earlier batch makes is not made again by a later one."""
+    """A person created by a booking of an earlier batch is not previewed as new in a later batch."""
     size = 4
     monkeypatch.setattr(type(account.services.adapter(1)), "batch_size", size)
     for number in range(size + 5):
@@ -743,7 +751,7 @@ RULED = [
 def test_preview_keeps_to_rules(
     account: Bridge, provider: str, folder: Path, rules: dict[str, Any]
 ) -> None:
-    """Write rules, open deals, owners in turn, kept histories: said as they are then done."""
+    """Write rules, open deals, owners in turn and kept histories work in the sync as previewed."""
     write(folder, provider, rules)
     colleague(account)
     job = {"Job": "CEO"}
@@ -774,7 +782,7 @@ def test_preview_keeps_to_rules(
 
 
 def different(bridge: Bridge, old: Path, new: Path, *words: str) -> set[str]:
-    """The ids of the bookings that a diff names; nobody may have been asked."""
+    """Return the ids of the bookings that a diff names; check that it made no call."""
     (sandbox,) = (served.sandbox for served in bridge.served.values())
     calls, before = sandbox.total_calls, state(sandbox)
     output = run(bridge, "diff", str(old), str(new), *words)
@@ -808,7 +816,7 @@ DIFFERENCES: list[tuple[str, Any, set[str]]] = [
 
 
 def bookings(bridge: Bridge) -> None:
-    """One booking of each sort, named by its id."""
+    """Store one booking of each sort, with the sort as its id."""
     mary = [{"email": "mary@acme.example", "givenName": "Mary", "familyName": "Major"}]
     kind = {"id": "mt2", "slug": "support-call", "meetingInfo": {"name": "Support"}}
     long = sample("booking_created", id="long", end="2026-12-01T11:00:00+01:00")
@@ -827,7 +835,7 @@ def bookings(bridge: Bridge) -> None:
 
 
 def named(changes: Any, provider: str) -> Any:
-    """Changes with the fields' names in one CRM."""
+    """Return mapping changes with the field names of one CRM."""
     text, field = json.dumps(changes), DESKS[provider].field
     for word, name in (("$deal", field("deal", "title")), ("$place", field("meeting", "where")),
                        ("$mail", field("contact", "email"))):  # fmt: skip
@@ -838,7 +846,7 @@ def named(changes: Any, provider: str) -> Any:
 def test_diff_names_exactly_what_comes_out_differently(
     account: Bridge, provider: str, tmp_path: Path
 ) -> None:
-    """For each change of a file: the bookings that it concerns, and no other."""
+    """A diff names for each change of a file exactly the bookings that come out differently."""
     bookings(account)
     old = SHIPPED / f"{provider}.yaml"
     for number, (what, changes, expected) in enumerate(DIFFERENCES):
@@ -851,7 +859,7 @@ def test_diff_names_exactly_what_comes_out_differently(
 def test_diff_looks_at_the_span_that_is_asked_for(
     account: Bridge, provider: str, tmp_path: Path
 ) -> None:
-    """--events takes last-week, today, last-month or a date; last week is the default."""
+    """--events accepts last-week, today, last-month or a date; the default is last week."""
     account.post(sample("booking_created", id="old"))
     account.post(sample("booking_created", id="new"))
     with account.services.store.write() as session:
@@ -872,18 +880,18 @@ def test_diff_looks_at_the_span_that_is_asked_for(
 
 
 def title_of(bridge: Bridge, provider: str, number: str) -> str | None:
-    """The title of a booking's deal."""
+    """Return the title of a booking's deal."""
     deals = bridge.sandbox(provider).view().deals
     return next((deal.title for deal in deals if deal.booking == f"default:{number}"), None)
 
 
 def book(bridge: Bridge, number: int | str) -> None:
-    """A booking that is posted and worked on."""
+    """Post a booking and process it."""
     bridge.sync(sample("booking_created", id=str(number), attendees=[person(number)]))
 
 
 def versions(bridge: Bridge) -> dict[str, str | None]:
-    """Booking id -> the mapping version that it was planned by."""
+    """Return booking id -> the mapping version that planned it."""
     with bridge.services.store.read() as session:
         query = select(BookingRow.key, DeliveryRow.mapping_version).join(
             DeliveryRow, DeliveryRow.booking_id == BookingRow.id
@@ -895,7 +903,7 @@ def versions(bridge: Bridge) -> dict[str, str | None]:
 def test_a_changed_file_counts_from_the_next_batch(
     account: Bridge, provider: str, folder: Path
 ) -> None:
-    """No restart: the same worker plans the next batch by the new file, and says by which."""
+    """Without a restart, a worker plans the next batch by the changed file and stores its version."""
     book(account, 1)
     old = account.services.mappings[provider].version
     title = DESKS[provider].field("deal", "title")
@@ -912,7 +920,7 @@ def test_a_changed_file_counts_from_the_next_batch(
 def test_a_change_takes_effect_within_one_backlog(
     account: Bridge, provider: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that changes while a backlog is worked on counts between two of its batches."""
+    """A file that changes during a backlog is used from the next batch on."""
     account.drain(warm_only=True)
     adapter = type(account.services.adapter(1))
     monkeypatch.setattr(adapter, "batch_size", 2)
@@ -948,7 +956,7 @@ BROKEN = {
 
 @one
 def test_a_broken_file_is_refused_loudly(account: Bridge, provider: str, folder: Path) -> None:
-    """The one before stays in use; the log, the dashboard and the check say so until it is mended."""
+    """A broken file is not used; the log, the dashboard and the check report it until it is repaired."""
     book(account, "first")
     good = account.services.mappings[provider].version
     path = folder / f"{provider}.yaml"
@@ -975,8 +983,9 @@ def test_a_broken_file_is_refused_loudly(account: Bridge, provider: str, folder:
 def test_a_file_that_the_crm_speaks_against_is_refused_loudly(
     account: Bridge, provider: str, folder: Path
 ) -> None:
-    """A field that the account lacks: the old file stays in use, the connection says why, and a
-    mended file is taken."""
+    """A file with a field that the account lacks is not used; the connection says why, and a
+    repaired file is used again.
+    """
     book(account, 1)
     good = account.services.mappings[provider].version
     path = write(folder, provider, {"deal": {"fields": {"no_such_field": "attendee.email"}}})
@@ -991,7 +1000,7 @@ def test_a_file_that_the_crm_speaks_against_is_refused_loudly(
     page = account.client.get("/connections/1").get_data(as_text=True)
     assert "no_such_field" in page
     assert "no_such_field" in run(account, "check", str(path), "--connection", "1", code=1)
-    # Once refused it is not looked at again with every batch.
+    # A refused file is not checked again with every batch.
     calls = account.sandbox(provider).calls.copy()
     with capture_logs() as logs:
         book(account, 1)
@@ -1007,7 +1016,7 @@ def test_a_file_that_the_crm_speaks_against_is_refused_loudly(
 def test_a_worker_that_starts_keeps_the_file_that_fitted_last(
     account: Bridge, provider: str, folder: Path
 ) -> None:
-    """A worker that knows no file goes by the one that fitted the account last, and none fails."""
+    """A new worker uses the last file that fitted the account, and no booking fails."""
     book(account, 1)
     good = account.services.mappings[provider].version
     write(folder, provider, {"deal": {"fields": {"no_such_field": "attendee.email"}}})
@@ -1029,8 +1038,9 @@ def test_a_worker_that_starts_keeps_the_file_that_fitted_last(
 def test_resync_applies_a_new_file_to_past_bookings(
     account: Bridge, provider: str, folder: Path
 ) -> None:
-    """Only what another version has planned is looked at again, and only what differs is written;
-    the same version once more makes no call."""
+    """Resync plans only bookings of another version again and writes only the differences; a second
+    resync makes no call.
+    """
     for number in (1, 2, 3):
         book(account, number)
     sandbox = account.sandbox(provider)
@@ -1073,7 +1083,7 @@ def test_resync_applies_a_new_file_to_past_bookings(
 def test_resync_reaches_what_is_being_written(
     account: Bridge, provider: str, folder: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
-    """A batch that was planned by the file before is planned once more by the one in use."""
+    """A resync during a write plans the batch once more with the file in use."""
     note, title = Batch.note_intents, DESKS[provider].field("deal", "title")
     slug = {"template": "{{ meeting_type.slug }}"}
 
@@ -1097,7 +1107,7 @@ def test_resync_reaches_what_is_being_written(
 def test_resync_takes_in_what_was_skipped_or_had_failed(
     account: Bridge, provider: str, folder: Path
 ) -> None:
-    """A booking that the old file left out, or failed for, is made by the new one."""
+    """A resync creates the records of bookings that the old file skipped or failed."""
     name = DESKS[provider].field("meeting", "where")
     strict = {"meeting": {"fields": {name: {"from": "answers.Seats", "as": "number"}}}}
     write(folder, provider, {**strict, "skip": [{"when": {"attendee.first_name": "P1"}}]})
@@ -1117,7 +1127,7 @@ def test_resync_takes_in_what_was_skipped_or_had_failed(
 
 @one
 def test_resync_works_on_the_file_in_use(account: Bridge, provider: str, tmp_path: Path) -> None:
-    """Another file than the one in use is not applied, nor one with mistakes."""
+    """Resync refuses a file that is not in use, and a file with mistakes."""
     book(account, 1)
     other = write(tmp_path, provider, {"deal": "none"}, "other.yaml")
     words = ("check", str(other), "--connection", "1", "--resync")
@@ -1134,7 +1144,7 @@ BATCHED = [name for name, desk in DESKS.items() if desk.batch_reads]
 
 @pytest.mark.parametrize("provider", BATCHED)
 def test_reads_for_if_empty_are_batched(account: Bridge, provider: str, folder: Path) -> None:
-    """Whatever the number of contacts: one read a batch, for new ones and for known ones."""
+    """One read per batch is enough for `if_empty`, whatever the number of new and known contacts."""
     desk = desk_in(account)
     phone = desk.field("contact", "phone")
     rules = {"contact": {"fields": {phone: {"from": "attendee.phone", "write": "if_empty"}}},

@@ -1,4 +1,4 @@
-"""A database of an older release comes along as it is: columns, marks, what is in doubt."""
+"""The migrations keep an older release's data: columns, marks, records in doubt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.store.models import DeliveryRow
 from tests.bridge import Bridge, sample
 
 MARKED = {"name": "aa|bb|cc", "email": "dd", "~": "?", "~-": "?"}
-"""A record's fingerprints before revision 0011, with all its marks."""
+"""A record's fingerprints before revision 0011, with all marks."""
 PLAIN = {"name": "aa", "email": "dd"}
 
 
@@ -29,13 +29,13 @@ def move(connection: Connection, revision: str, up: bool) -> None:
 
 
 def rows(connection: Connection, table: str) -> list[dict[str, Any]]:
-    """All rows, by id."""
+    """Return all rows of a table, by id."""
     found = connection.execute(text(f"SELECT * FROM {table} ORDER BY id")).mappings()
     return [dict(row) for row in found]
 
 
 def test_what_stood_in_marks_before_0011_is_in_columns_and_back(database_url: str) -> None:
-    """Down and up again gives the same rows; a mark becomes a state and the state a mark."""
+    """Down and up again gives the same rows: each mark becomes a state, and each state a mark."""
     bridge = Bridge(database_url, ("hubspot",)).connect_all()
     bridge.sync(sample("booking_created"), sample("booking_created", id="b2"))
     engine = bridge.services.store.engine
@@ -76,14 +76,14 @@ def test_what_stood_in_marks_before_0011_is_in_columns_and_back(database_url: st
 
 
 def loads(row: dict[str, Any]) -> dict[str, Any]:
-    """A row with its JSON read: the order of keys says nothing."""
+    """Return a row with its JSON parsed: the order of keys does not matter."""
     value = row["hashes"]
     return {**row, "hashes": json.loads(value) if isinstance(value, str) else value}
 
 
 @pytest.mark.parametrize("back", ["0010"])
 def test_a_migrated_database_goes_on_and_writes_nothing_twice(database_url: str, back: str) -> None:
-    """Synced under the older release, migrated, replayed: no CRM hears of it."""
+    """A replay in a migrated database makes no call to any CRM."""
     bridge = Bridge(database_url).connect_all()
     bridge.sync(sample("booking_created"))
     store = bridge.services.store
@@ -101,7 +101,7 @@ def test_a_migrated_database_goes_on_and_writes_nothing_twice(database_url: str,
 
 
 def test_the_store_is_at_the_newest_revision(database_url: str) -> None:
-    """What a service makes of an empty database is what its models say."""
+    """The migrations of an empty database create exactly the tables of the models."""
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 

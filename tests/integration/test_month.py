@@ -1,4 +1,6 @@
-"""A month in which everything happens that happens to a service: time passes, and nothing waits."""
+"""A month in which every kind of trouble happens to the service: time passes, and no work stays
+behind.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,9 @@ from workers import jobs
 DAYS = 30
 SEED = int(os.environ.get("MONTH_SEED", "7"))
 HOURS = tuple(range(24)) if os.environ.get("MONTH_EACH_HOUR") else (0, 6)
-"""Hours of a day at which something happens; in between nobody books, and everything grows old.
+"""The hours of a day with events; in between there are no bookings, and all data grows old.
 
-`make month` lets something happen each hour; with the other tests there is no time for that.
+`make month` has events in each hour; the test suite has no time for that.
 """
 
 
@@ -42,8 +44,9 @@ def world(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.long
 @pytest.mark.parametrize("database_url", some(["sqlite", "postgresql"], 2), indirect=True)
 def test_a_month(world: World) -> None:
-    """Thirty days of bookings and troubles: whatever is due and may be synced is so within a minute,
-    nothing fails, each booking ends as one record of its newest state, and a replay writes nothing."""
+    """In thirty days of bookings and troubles, due work is synced within a minute and nothing
+    fails; each booking ends as one record of its newest state, and a replay writes nothing.
+    """
     plan = calendar(world.dice)
     under_way: list[tuple[str, Trouble]] = []
     struck: Counter[str] = Counter()
@@ -81,7 +84,7 @@ def test_a_month(world: World) -> None:
 
 
 def calendar(dice: random.Random) -> dict[tuple[int, int], list[str]]:
-    """(day, hour) -> what begins then; each kind at least twice."""
+    """Return (day, hour) -> the troubles that begin then; each kind occurs at least twice."""
     names = list(KINDS) * 2
     dice.shuffle(names)
     places = [(day, hour) for day in range(DAYS) if day % 7 < 5 for hour in HOURS]
@@ -92,8 +95,9 @@ def calendar(dice: random.Random) -> dict[tuple[int, int], list[str]]:
 
 
 def look_at_everything(world: World) -> None:
-    """Each booking is one deal and one meeting of its newest state in each CRM, each person one
-    contact, and no page says that anything is wrong."""
+    """Check that each CRM has one deal and one meeting for each booking's newest state and one
+    contact per person, and that no page reports a problem.
+    """
     assert {d.state for d in world.bridge.deliveries()} == {"synced"}
     for provider in world.bridge.served:
         view = world.bridge.sandbox(provider).view()
@@ -117,7 +121,7 @@ def look_at_everything(world: World) -> None:
 
 
 def replay(world: World) -> None:
-    """Every webhook once more: nothing is written."""
+    """Replay every webhook and check that nothing is written."""
     for served in world.bridge.served.values():
         served.sandbox.calls.clear()
         served.sandbox.written.clear()

@@ -1,4 +1,4 @@
-"""Whoever takes part is in the CRM or is named: addresses, numbers, zones and names as people type them."""
+"""Every attendee is in the CRM or is named, however people type addresses, numbers, zones and names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STAR, FAMILY = "🌟", "👨‍👩‍👧‍👦"
 
 @pytest.fixture
 def first(tmp_path: Path) -> Iterator[Bridge]:
-    """The service with one CRM, where they do not differ."""
+    """The service with one CRM, for tests without differences between CRMs."""
     made = Bridge(f"sqlite:///{tmp_path}/bridge.sqlite3", PROVIDERS[:1]).connect_all()
     yield made
     made.close()
@@ -39,7 +39,7 @@ def view(crm: Bridge) -> View:
 
 
 def book(crm: Bridge, *people: dict[str, Any], **changes: Any) -> View:
-    """Book with these attendees; everything must be synced."""
+    """Post a booking with these attendees and check that it is synced."""
     crm.sync(sample("booking_created", attendees=list(people), **changes))
     assert {delivery.state for delivery in crm.deliveries()} == {"synced"}
     return view(crm)
@@ -51,7 +51,7 @@ def jane(**changes: Any) -> dict[str, Any]:
 
 
 def told(crm: Bridge) -> str:
-    """What the booking's page tells of the delivery."""
+    """Return the delivery's notes on the booking's page."""
     (delivery,) = crm.deliveries()
     page = crm.client.get("/bookings/default:" + sample("booking_created")["id"])
     assert page.status_code == 200
@@ -71,7 +71,7 @@ def body(seen: View) -> str:
 
 
 def test_a_number_of_an_older_zone_name_has_its_country(crm: Bridge) -> None:
-    """Chrome's and Windows' names for India's zone give the number its country."""
+    """Chrome's and Windows' names for India's time zone give the number its country code."""
     seen = book(
         crm,
         jane(id="a1", phone="098765 43210", timezone="Asia/Calcutta", language="en"),
@@ -83,7 +83,7 @@ def test_a_number_of_an_older_zone_name_has_its_country(crm: Bridge) -> None:
 
 
 def test_a_domain_of_another_script_is_an_address(crm: Bridge) -> None:
-    """A domain with an umlaut is written in ASCII; both spellings are one contact at one company."""
+    """A domain with an umlaut is written in ASCII; both spellings give one contact at one company."""
     seen = book(crm, jane(email="Info@Käse-Müller.example"))
     assert [contact.email for contact in seen.contacts] == ["info@xn--kse-mller-v2a2y.example"]
     assert [company.name for company in seen.companies] == ["xn--kse-mller-v2a2y.example"]
@@ -93,7 +93,7 @@ def test_a_domain_of_another_script_is_an_address(crm: Bridge) -> None:
 
 
 def test_a_pasted_address_is_read(crm: Bridge) -> None:
-    """A name before it, mailto, quotes, full-width signs and a final stop make no address unreadable."""
+    """An address with a name in front, mailto, quotes, full-width characters or a final stop is read."""
     typed = ["Jane Holm <a@x.example>", "mailto:b@x.example", "„c@x.example“.", "ｄ＠ｘ.example"]
     seen = book(crm, *(jane(id=email, email=email) for email in typed))
     assert {contact.email for contact in seen.contacts} == {f"{c}@x.example" for c in "abcd"}
@@ -101,7 +101,7 @@ def test_a_pasted_address_is_read(crm: Bridge) -> None:
 
 
 def test_the_name_beside_a_pasted_address_is_used_where_none_was_given(first: Bridge) -> None:
-    """The name in front of the address is the contact's where the form has none, and never else."""
+    """The name in front of a pasted address is used only if the form has no name."""
     pasted = "Jane Holm <jane@x.example>"
     seen = book(
         first,
@@ -115,7 +115,7 @@ def test_the_name_beside_a_pasted_address_is_used_where_none_was_given(first: Br
 
 
 def test_who_cannot_be_read_is_named_as_typed(crm: Bridge) -> None:
-    """An unreadable address, number and zone are in the meeting's text and on the booking's page."""
+    """An unreadable address, number or zone appears in the meeting's text and on the booking's page."""
     seen = book(
         crm,
         jane(email="heike(at)firma", phone="ask my <b>office</b>", timezone="Middle Earth"),
@@ -130,7 +130,7 @@ def test_who_cannot_be_read_is_named_as_typed(crm: Bridge) -> None:
 
 
 def test_who_has_neither_address_nor_number_is_named_beside_others(crm: Bridge) -> None:
-    """Somebody with a name alone is in the meeting's text, also where others have an address."""
+    """An attendee with only a name is named in the meeting's text, beside attendees with an address."""
     seen = book(crm, jane(), {"id": "a2", "fullname": "Somebody Else"})
     assert len(seen.contacts) == 1
     assert "Somebody Else" in body(seen)
@@ -138,7 +138,7 @@ def test_who_has_neither_address_nor_number_is_named_beside_others(crm: Bridge) 
 
 @pytest.mark.parametrize("shared", ["email", "phone"])
 def test_who_shares_an_address_is_named_with_the_answers(crm: Bridge, shared: str) -> None:
-    """Two people with one address or number are one contact; both are in the meeting's text."""
+    """Two people with the same address or number are one contact; the meeting's text names both."""
     one = {"email": "family@x.example"} if shared == "email" else {"phone": "+4915123456789"}
     anna = {"id": "a1", "firstname": "Anna", "lastname": "Holm", **one}
     ben = {
@@ -159,7 +159,7 @@ def test_who_shares_an_address_is_named_with_the_answers(crm: Bridge, shared: st
 
 
 def test_relays_are_no_companies(crm: Bridge) -> None:
-    """Strangers who hide their addresses behind one relay are no colleagues."""
+    """People who hide their addresses behind one relay are not colleagues of one company."""
     addresses = ["x7k2@privaterelay.appleid.com", "shop@ida.mozmail.com", "ole@hey.com"]
     seen = book(crm, *(jane(id=email, email=email) for email in addresses))
     assert len(seen.contacts) == 3
@@ -167,7 +167,7 @@ def test_relays_are_no_companies(crm: Bridge) -> None:
 
 
 def test_a_proposed_file_makes_no_company_of_a_relay_either(first: Bridge) -> None:
-    """A text that is only tried knows the same relays as the file in use."""
+    """A trial of a mapping text knows the same relays as the file in use."""
     book(first, jane(email="x7k2@privaterelay.appleid.com"))
     row = first.connection(PROVIDERS[0])
     text = first.services.mappings.path(PROVIDERS[0]).read_text(encoding="utf-8")
@@ -179,7 +179,7 @@ def test_a_proposed_file_makes_no_company_of_a_relay_either(first: Bridge) -> No
 
 @pytest.fixture
 def choosy(tmp_path: Path) -> Iterator[Bridge]:
-    """The service with two domains named in its settings."""
+    """The service with two domains in its setting NO_COMPANY_DOMAINS."""
     made = Bridge(f"sqlite:///{tmp_path}/bridge.sqlite3", PROVIDERS[:1],
                   no_company_domains="Agency.example, @müller.example").connect_all()  # fmt: skip
     yield made
@@ -187,7 +187,7 @@ def choosy(tmp_path: Path) -> Iterator[Bridge]:
 
 
 def test_a_company_names_domains_that_are_none(choosy: Bridge) -> None:
-    """What NO_COMPANY_DOMAINS names, in any script, and what lies below it makes no company."""
+    """Domains in NO_COMPANY_DOMAINS and their subdomains create no company, in any script."""
     seen = book(
         choosy,
         jane(id="a1", email="a@agency.example"),
@@ -200,13 +200,15 @@ def test_a_company_names_domains_that_are_none(choosy: Bridge) -> None:
 
 
 def test_a_setting_that_is_no_domain_is_refused(tmp_path: Path) -> None:
-    """The service does not start with something else in NO_COMPANY_DOMAINS, and says what."""
+    """A text in NO_COMPANY_DOMAINS that is no domain stops the start, and the error names it."""
     with pytest.raises(SettingsError, match="NO_COMPANY_DOMAINS names 'not a domain'"):
         Bridge(f"sqlite:///{tmp_path}/a.sqlite3", (), no_company_domains="ok.example, not a domain")
 
 
 def test_text_is_cut_as_the_crm_counts(crm: Bridge) -> None:
-    """A name full of emojis fits its field, ends in a whole emoji, and stands whole in the text."""
+    """A name full of emojis is cut between emojis to fit its field, and the meeting's text has it
+    whole.
+    """
     long = FAMILY * 3 + STAR * 150 + " Lindqvist"
     seen = book(crm, jane(lastname=long), meetingType={"meetingInfo": {"name": STAR * 200}})
     (contact,) = seen.contacts
@@ -216,7 +218,7 @@ def test_text_is_cut_as_the_crm_counts(crm: Bridge) -> None:
 
 
 def test_what_a_spreadsheet_would_run_is_text(first: Bridge) -> None:
-    """A name that is a formula gets an apostrophe in front; numbers and handles stay as they are."""
+    """A name that is a formula gets an apostrophe in front; numbers and handles stay unchanged."""
     formula = '=HYPERLINK("http://evil.example")'
     seen = book(first, jane(firstname=formula, lastname="@holm", phone="+49 (151) 23456789"))
     assert [name(contact) for contact in seen.contacts] == [f"'{formula} @holm"]
@@ -224,7 +226,7 @@ def test_what_a_spreadsheet_would_run_is_text(first: Bridge) -> None:
 
 
 def test_bookings_that_were_stored_before_are_read() -> None:
-    """A booking that was stored before these fields were there loads, with nothing in them."""
+    """A booking stored before these fields existed is read with the fields empty."""
     made = read_booking(read_event("default", sample("group_booking_created"), utcnow()))
     stored = _codec.dump_python(made, mode="json")
     del stored["companions"]
@@ -236,7 +238,7 @@ def test_bookings_that_were_stored_before_are_read() -> None:
 
 
 def test_bookings_that_an_older_release_stored_keep_their_starts_and_people() -> None:
-    """The starts and the people of before are read by the names that an older release gave them."""
+    """Starts and people that an older release stored under other names are read."""
     made = read_booking(read_event("default", sample("group_booking_created"), utcnow()))
     known = replace(
         made,

@@ -1,4 +1,4 @@
-"""A CRM that answers nonsense is out of order: bookings wait, none fails, and nobody else feels it."""
+"""A CRM that answers nonsense counts as down: its bookings wait, none fails, and other CRMs go on."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ KINDS: dict[str, tuple[int, str]] = {
     "teapot": (418, BLOCK_PAGE),
     "teapot in JSON": (418, '{"message": "short and stout"}'),
 }
-"""What it says to every call -> status and body."""
+"""Kind -> status and body of the CRM's answer to every call."""
 AGAIN = 61.0
-"""Seconds within which an account is tried again by itself."""
+"""The seconds within which the service tries the account again by itself."""
 
 
 @pytest.fixture(scope="module", params=PROVIDERS)
 def struck(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[tuple[Bridge, str]]:
-    """The service with all CRMs, and the name of the one that is to answer nonsense."""
+    """The service with all CRMs, and the name of the CRM that answers nonsense."""
     folder = tmp_path_factory.mktemp("nonsense")
     crm = Bridge(f"sqlite:///{folder}/bridge.sqlite3").connect_all()
     yield crm, request.param
@@ -41,7 +41,7 @@ def struck(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[tu
 
 
 def states(crm: Bridge) -> dict[str, set[str]]:
-    """In which states each CRM's deliveries are."""
+    """Return the states of each CRM's deliveries."""
     found: dict[str, set[str]] = {name: set() for name in PROVIDERS}
     with crm.services.store.read() as session:
         for row in crm.deliveries():
@@ -54,7 +54,9 @@ def states(crm: Bridge) -> dict[str, set[str]]:
 def test_bookings_wait_for_a_crm_that_answers_nonsense(
     struck: tuple[Bridge, str], kind: str
 ) -> None:
-    """25 seconds of nonsense: none fails, none counts as a kill, others are in at once, all is mended."""
+    """After 85 seconds of nonsense no booking has failed and none counts as a worker's death; the
+    other CRMs synced at once, and the rest follows after the repair.
+    """
     crm, provider = struck
     clock = Clock()
     crm.drainer = Drainer(crm.services, now=clock)
@@ -90,7 +92,7 @@ def test_bookings_wait_for_a_crm_that_answers_nonsense(
     assert states(crm) == {name: {"synced"} for name in PROVIDERS}
     connection = crm.connection(provider)
     assert (connection.status, connection.outages, connection.last_error) == ("active", 0, None)
-    # Each booking has its deal, and its one meeting.
+    # Each booking has its deal and its single meeting.
     view = sandbox.view()
     assert len(view.deals) == len({deal.title for deal in view.deals}) == len(view.meetings)
 
@@ -99,7 +101,7 @@ def test_bookings_wait_for_a_crm_that_answers_nonsense(
 def test_nonsense_in_the_middle_of_a_batch_is_made_up_for(
     provider: str, kind: str, tmp_path: Path
 ) -> None:
-    """The reads pass and the writes do not: what was begun is looked for, and stands once."""
+    """If reads succeed and writes get nonsense, the begun records are searched for and stay single."""
     between = Between(load_sandbox(provider)())
     crm = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", served={provider: between}).connect_all()
     clock = Clock()
@@ -110,7 +112,7 @@ def test_nonsense_in_the_middle_of_a_batch_is_made_up_for(
         read = asked.method == "GET" or asked.path.endswith(("/search", "/read", "/composite"))
         if read or "oauth" in asked.path:
             return None
-        # It does what it was asked to do, and says so to nobody.
+        # The CRM does its work, and its answer is lost.
         right()
         return reply(status, body.encode())
 
@@ -120,7 +122,7 @@ def test_nonsense_in_the_middle_of_a_batch_is_made_up_for(
             crm.drain()
             clock.forward(3)
         (row,) = crm.deliveries()
-        # Of what only writes meet, the one booking may be at fault: it is tried again for days.
+        # If only writes fail, the booking itself may be the cause: it is retried for days.
         assert row.state in ("due", "retrying") and row.worker_crashes == 0, row.error_message
     for _ in range(4):
         clock.forward(3600)

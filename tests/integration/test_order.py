@@ -1,4 +1,4 @@
-"""Whatever the order in which states arrive, and however many at once, the newest one stands."""
+"""The newest state wins, whatever the order of the states and however many arrive at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STATES = [
     sample("booking_created", updatedAt="2026-11-20T10:00:00Z"),
     sample("booking_rescheduled", updatedAt="2026-11-20T11:00:00Z", start="2026-12-03T08:00:00Z"),
     sample("booking_rescheduled", updatedAt="2026-11-20T12:00:00Z", start="2026-12-04T08:00:00Z"),
-    # At one moment: the cancel wins.
+    # Both at the same moment: the cancel wins.
     sample("booking_cancelled", updatedAt="2026-11-20T12:00:00Z", start="2026-12-04T08:00:00Z"),
 ]
 SIX = [*STATES, STATES[0], STATES[2]]
@@ -31,7 +31,7 @@ PROCESSES, THREADS = 4, 16
 
 
 def test_all_720_orders_of_six_events_two_of_them_doubled() -> None:
-    """The rule that picks the newest state gives the same in every order of arrival."""
+    """Every order of arrival leads to the same newest state."""
     ends = set()
     for order in itertools.permutations(range(6)):
         known = None
@@ -48,7 +48,9 @@ def test_all_720_orders_of_six_events_two_of_them_doubled() -> None:
 
 
 def test_a_cancelled_booking_comes_back_only_by_a_newer_event(bridge: Any) -> None:
-    """The same moment, an older one and a clock that runs ahead by days change nothing."""
+    """A cancelled booking returns only by a newer event, not by one of the same moment, an older
+    one or one from a clock days ahead.
+    """
     bridge.sync(STATES[3])
     for payload in STATES[:3]:
         bridge.sync(payload)
@@ -63,7 +65,7 @@ def status_of(services: Any) -> str:
 
 
 def write(url: str, number: int) -> None:
-    """One process: sixteen threads that each take all the same webhooks in."""
+    """Run one process: sixteen threads each store the same webhooks."""
     services = bootstrap(make_settings(url), {})
     rules = services.sources.rules(DEFAULT_SOURCE)
 
@@ -77,7 +79,7 @@ def write(url: str, number: int) -> None:
 
 
 def test_sixty_four_writers_in_four_processes(database_url: str) -> None:
-    """A race on one booking: each webhook once in the inbox, one booking, the newest state."""
+    """Sixty-four writers of one booking store each webhook once and keep the newest state."""
     services = bootstrap(make_settings(database_url), {})
     services.prepare()
     context = multiprocessing.get_context("spawn")

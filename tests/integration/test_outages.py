@@ -1,4 +1,6 @@
-"""A CRM that is down is probed, not hammered; what waits for it uses no attempt; nobody else feels it."""
+"""The service probes a CRM that is down at a low rate; waiting bookings use no attempt, and other
+CRMs go on.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ from workers.lease import LeaseLost
 
 
 class Clock:
-    """The time, and what a test adds to it."""
+    """The current time plus the time that a test adds."""
 
     def __init__(self) -> None:
         self.ahead = timedelta()
@@ -43,14 +45,14 @@ class Clock:
 
 @pytest.fixture
 def clock(crm: Bridge) -> Clock:
-    """The time that the drainer of `crm` goes by."""
+    """The clock of `crm`'s drainer."""
     made = Clock()
     crm.drainer = Drainer(crm.services, now=made)
     return made
 
 
 def down(crm: Bridge) -> Any:
-    """Put the CRM out of order."""
+    """Make the CRM answer 503 to all calls."""
     sandbox = only(crm)
     sandbox.faults[:] = [Fault(status=503, body="maintenance", times=10**9)]
     return sandbox
@@ -59,7 +61,9 @@ def down(crm: Bridge) -> Any:
 def test_an_account_that_cannot_be_read_is_left_alone_and_said_so(
     crm: Bridge, provider: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refusal before any booking is tried is nobody's fault here: it waits, and the page says why."""
+    """If the account's settings cannot be read, the booking waits without an attempt, and the page
+    says why.
+    """
 
     def refuse(adapter: object, needed: object = None) -> None:
         raise InvalidRecord("this version of the API has ended")
@@ -79,7 +83,7 @@ def test_an_account_that_cannot_be_read_is_left_alone_and_said_so(
 
 
 def test_a_database_that_is_away_fails_no_booking(crm: Bridge, provider: str) -> None:
-    """It did not answer at the save, three times in a row: no worker has died of the booking."""
+    """A database that fails at the save three times in a row does not count as a worker's death."""
     left = 3
 
     def away() -> None:
@@ -106,7 +110,7 @@ def test_a_database_that_is_away_fails_no_booking(crm: Bridge, provider: str) ->
 def test_a_worker_that_ends_while_the_crm_hangs_blames_no_booking(
     crm: Bridge, provider: str
 ) -> None:
-    """Its drains are abandoned: what they had in hand is as it was."""
+    """A worker that ends while the CRM hangs leaves its bookings unchanged and blames none."""
     crm.post(sample("booking_created"))
 
     def end() -> None:
@@ -127,7 +131,7 @@ def test_a_worker_that_ends_while_the_crm_hangs_blames_no_booking(
 
 @pytest.mark.parametrize("minutes", [-5, 5], ids=["behind", "ahead"])
 def test_clocks_of_web_and_worker_may_differ(crm: Bridge, clock: Clock, minutes: int) -> None:
-    """What a web process finds due at once is so for a worker whose clock differs by minutes."""
+    """A booking that a web process marks as due is due for a worker whose clock differs by minutes."""
     clock.forward(60 * minutes)
     crm.post(sample("booking_created"))
     crm.drain()
@@ -135,13 +139,13 @@ def test_clocks_of_web_and_worker_may_differ(crm: Bridge, clock: Clock, minutes:
 
 
 def struck(sandbox: Any) -> int:
-    """How many calls the outage has answered."""
+    """Return how many calls got the outage's answer."""
     return 10**9 - sandbox.faults[0].times
 
 
 @pytest.mark.long
 def test_a_dead_crm_sees_two_probes_a_minute(crm: Bridge, clock: Clock) -> None:
-    """An outage costs a handful of calls at first, then at most two a minute, no attempt."""
+    """An outage costs a few calls at first, then at most two calls per minute, and no attempt."""
     sandbox = down(crm)
     for number in range(5):
         crm.post(sample("booking_created", id=f"b{number}"))
@@ -166,7 +170,7 @@ def test_a_dead_crm_sees_two_probes_a_minute(crm: Bridge, clock: Clock) -> None:
 
 
 def test_the_other_crms_do_not_feel_it(tmp_path: Path) -> None:
-    """While one CRM is down the others take every booking at once."""
+    """While one CRM is down, the others sync every booking at once."""
     crm = Bridge(f"sqlite:///{tmp_path}/a.sqlite3").connect_all()
     crm.sandbox(PROVIDERS[0]).faults.append(Fault(status=500, times=10**9))
     for number in range(5):
@@ -182,7 +186,7 @@ def test_the_other_crms_do_not_feel_it(tmp_path: Path) -> None:
 
 
 def test_a_retry_after_is_kept_exactly(crm: Bridge, clock: Clock) -> None:
-    """A CRM that asks for 100 seconds is left alone for 100 seconds and called after them."""
+    """A CRM that asks for a pause of 100 seconds gets no call for 100 seconds, and one right after."""
     only(crm).faults.append(Fault(status=503, headers={"Retry-After": "100"}))
     crm.post(sample("booking_created"))
     crm.drain()
@@ -196,7 +200,9 @@ def test_a_retry_after_is_kept_exactly(crm: Bridge, clock: Clock) -> None:
 
 
 def test_a_booking_that_the_crm_breaks_on_holds_nobody_up(crm: Bridge, clock: Clock) -> None:
-    """500 on one booking alone, always: the others are synced, and only that one uses up attempts."""
+    """If the CRM answers 500 to one booking each time, the others are synced and only that one uses
+    attempts.
+    """
     sandbox = only(crm)
     evil = "evil@corp.example"
     for number in range(FEW + 5):
@@ -218,7 +224,7 @@ def test_a_booking_that_the_crm_breaks_on_holds_nobody_up(crm: Bridge, clock: Cl
 
 
 def break_on(sandbox: Any, word: str) -> None:
-    """Answer 500 to every call that carries a word, whatever it asks."""
+    """Answer 500 to every call that contains this word."""
     from flask import Response, request
 
     def fail() -> Response | None:
@@ -230,7 +236,9 @@ def break_on(sandbox: Any, word: str) -> None:
 
 
 def test_a_refusal_names_the_field_and_is_told_once(crm: Bridge, provider: str) -> None:
-    """Failed: the CRM's words and the field, one notice; a newer event mends it."""
+    """A refusal fails the booking with the CRM's words, the field and one notice; a newer event
+    repairs it.
+    """
     crm.sync(sample("booking_created", attendees=[REFUSED]))
     failed = crm.delivery(provider)
     assert failed.state == "failed" and failed.error_message
@@ -243,7 +251,7 @@ def test_a_refusal_names_the_field_and_is_told_once(crm: Bridge, provider: str) 
     assert told["error_fields"] == failed.error_fields
     notices = []
     target = next(iter(crm.services.notifier.targets), None)
-    assert target is None  # nobody is to be told here: the notice is looked at itself
+    assert target is None  # the test has no notification target: it reads the notice itself
     with crm.services.store.read() as session:
         from sqlalchemy import select
 
@@ -262,7 +270,7 @@ def test_a_refusal_names_the_field_and_is_told_once(crm: Bridge, provider: str) 
 
 
 def test_what_failed_is_listed_and_tried_again_in_bulk(crm: Bridge) -> None:
-    """`deliveries list` shows it, `deliveries retry --all` gives it new tries."""
+    """`deliveries list` shows failed bookings, and `deliveries retry --all` tries them again."""
     only(crm).forbidden_names.add("Forbidden")
     for number in range(3):
         who = person("jane@globex.example", lastname="Forbidden")
@@ -289,7 +297,9 @@ def test_what_failed_is_listed_and_tried_again_in_bulk(crm: Bridge) -> None:
 
 
 def test_at_least_ten_attempts_over_four_days(tmp_path: Path) -> None:
-    """A passing fault of one booking is tried ten times or more, with full jitter, for 96 hours."""
+    """A temporary fault of one booking is retried at least ten times within 96 hours, with full
+    jitter.
+    """
     crm = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", PROVIDERS[:1]).connect_all()
     crm.post(sample("booking_created"))
     (delivery,) = crm.deliveries()
@@ -312,7 +322,7 @@ def test_at_least_ten_attempts_over_four_days(tmp_path: Path) -> None:
 
 
 def test_a_refusal_is_not_tried_again(tmp_path: Path) -> None:
-    """What the CRM refuses for good is failed at once."""
+    """A permanent refusal by the CRM fails the delivery at once."""
     crm = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", PROVIDERS[:1]).connect_all()
     crm.post(sample("booking_created"))
     (delivery,) = crm.deliveries()
@@ -325,7 +335,7 @@ def test_a_refusal_is_not_tried_again(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_one_poisoned_among_a_hundred(crm: Bridge, provider: str) -> None:
-    """99 synced, one failed with the field named, at most 2*log2(100)+3 calls more than without."""
+    """One refused booking among a hundred fails with its field and costs at most 2*log2(100)+3 calls."""
     sandbox = only(crm)
     only(crm).calls.clear()
 
@@ -349,7 +359,7 @@ def test_one_poisoned_among_a_hundred(crm: Bridge, provider: str) -> None:
 
 
 def test_what_kills_its_worker_twice_is_set_aside(crm: Bridge, clock: Clock, provider: str) -> None:
-    """A booking that ends the process is found alone and set aside; the others are synced."""
+    """A booking that kills its worker twice is isolated and set aside; the others are synced."""
 
     class Died(BaseException):
         pass
@@ -389,7 +399,7 @@ def test_what_kills_its_worker_twice_is_set_aside(crm: Bridge, clock: Clock, pro
 
 
 def test_live_bookings_go_before_backlog(crm: Bridge, clock: Clock) -> None:
-    """A booking that comes while old ones wait is synced in the first batch, alone."""
+    """A live booking that arrives during a backlog is synced first, in a batch of its own."""
     for number in range(60):
         crm.post(
             sample("booking_created", id=f"old{number}", attendees=[person(f"o{number}@gmail.com")])

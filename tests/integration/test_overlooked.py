@@ -1,4 +1,4 @@
-"""A webhook that is stored while a connection comes back, or is made: two transactions at once."""
+"""A webhook is stored while a connection returns or is made: two transactions at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from workers import jobs
 
 @pytest.fixture
 def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bridge]:
-    """The service on PostgreSQL: SQLite has one transaction at a time, and no such moment."""
+    """The service on PostgreSQL; SQLite runs one transaction at a time, so this cannot happen there."""
     with postgres_url() as url:
         bridge = Bridge(url, ("hubspot",))
         monkeypatch.setattr(jobs, "process_services", lambda: bridge.services)
@@ -29,7 +29,7 @@ def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bridge]:
 
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, do: Callable[[], Any]) -> None:
-    """Do something, to its end, between a webhook's look at the connections and its commit."""
+    """Run `do` completely between a webhook's look at the connections and its commit."""
     want = intake.mark_due
 
     def look_first(*args: Any) -> list[int]:
@@ -44,12 +44,12 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, do: Callable[[], Any]) -> None:
 
 
 def sweep(bridge: Bridge) -> None:
-    """Look for what is due, as the scheduler does."""
+    """Wake the due connections, as the scheduler does."""
     jobs.wake_due(bridge.drainer.drain)
 
 
 def test_a_connection_comes_back_meanwhile(two: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The booking was parked by then, and nobody else would take it up."""
+    """The sweep syncs a booking that was parked while its connection came back."""
     two.connect_all()
 
     def turn(status: ConnectionStatus) -> None:
@@ -65,7 +65,9 @@ def test_a_connection_comes_back_meanwhile(two: Bridge, monkeypatch: pytest.Monk
 
 
 def test_a_connection_is_made_meanwhile(two: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The booking got no delivery, since there was no connection; what is over by then gets none."""
+    """The sweep makes the delivery that a booking lacks because its connection was made meanwhile;
+    a past booking gets none.
+    """
     over = {"start": "2026-01-01T08:00:00Z", "end": "2026-01-01T08:30:00Z"}
     two.post(sample("booking_created", id="over", **over))
     meanwhile(monkeypatch, two.connect_all)

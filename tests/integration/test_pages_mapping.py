@@ -32,13 +32,13 @@ NOTHING = "bookings/nothing"
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A copy of the mapping files, to be changed."""
+    """A copy of the mapping files that the test may change."""
     return Path(shutil.copytree(CONFIG_DIR / "mappings", tmp_path / "mappings"))
 
 
 @pytest.fixture
 def mapped(files: Path, tmp_path: Path) -> Iterator[Bridge]:
-    """The service with all CRMs connected, on that copy."""
+    """The service with all CRMs connected, on this copy."""
     url = f"sqlite:///{tmp_path}/bridge.sqlite3"
     made = Bridge(url, mappings_dir=files).connect_all()
     yield made
@@ -46,7 +46,7 @@ def mapped(files: Path, tmp_path: Path) -> Iterator[Bridge]:
 
 
 def text_of(page: str) -> str:
-    """What a person reads of a page."""
+    """Return the text of a page as a person reads it."""
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
 
 
@@ -77,7 +77,7 @@ def ask(bridge: Bridge, path: str, status: int = 200, **kwargs: Any) -> Any:
 
 
 def settle(bridge: Bridge) -> None:
-    """Work until nothing is due, whatever else the deliveries wait for."""
+    """Work until no delivery is due, whatever else the deliveries wait for."""
 
     def ended() -> bool:
         bridge.drain()
@@ -99,15 +99,15 @@ def edit(folder: Path, provider: str, old: str, new: str) -> str:
 
 
 def line(text: str, words: str) -> int:
-    """The line (from 1) on which words stand first."""
+    """Return the number of the first line (from 1) with these words."""
     return text[: text.index(words)].count("\n") + 1
 
 
-# Who may, and what is not there
+# Access, and pages that do not exist
 
 
 def test_strangers_are_sent_to_the_sign_in(bridge: Bridge) -> None:
-    """No page shows, and no form does, anything to somebody who is not signed in."""
+    """Without a sign-in, every page and every form leads to the sign-in page."""
     bridge.sync(sample("booking_created"))
     stranger = bridge.app.test_client()
     for path in PAGES:
@@ -124,7 +124,7 @@ def test_strangers_are_sent_to_the_sign_in(bridge: Bridge) -> None:
 
 
 def test_a_form_without_its_token_does_nothing(bridge: Bridge) -> None:
-    """A post from another site is refused."""
+    """A form post from another site is refused."""
     bridge.sync(sample("booking_created"))
     for path in FORMS:
         for token in ({}, {"csrf": "guessed"}):
@@ -136,7 +136,7 @@ def test_a_form_without_its_token_does_nothing(bridge: Bridge) -> None:
 
 @pytest.mark.parametrize("key", ["nothing", "default:x/y", "a%00b", "%F0%9F%92%A9", "x" * 5000])
 def test_a_booking_that_is_not_there(database_url: str, key: str) -> None:
-    """Any key that no booking has is a 404 in words, on either database."""
+    """A key that no booking has gives a 404 in words, on either database."""
     bridge = Bridge(database_url, ())
     for path in (f"/bookings/{key}", f"/bookings/{key}/preview"):
         assert "no such booking" in see(bridge, path, 404)
@@ -149,7 +149,7 @@ def test_a_booking_that_is_not_there(database_url: str, key: str) -> None:
 
 
 def test_numbers_that_no_database_takes(database_url: str) -> None:
-    """A page, an offset or a connection beyond every range is empty, or not there; never a 500."""
+    """A page, an offset or a connection beyond any range is empty or not found, never a 500."""
     bridge = Bridge(database_url, ("hubspot",)).connect_all()
     bridge.sync(sample("booking_created"))
     assert "Bookings" in see(bridge, f"/?page={10**30}")
@@ -163,7 +163,7 @@ def test_numbers_that_no_database_takes(database_url: str) -> None:
 
 
 def test_providers_and_connections_that_do_not_belong(bridge: Bridge) -> None:
-    """A mapping is tried for a CRM that is there, against an account of that CRM."""
+    """A mapping can be tried only for an existing CRM and an account of that CRM."""
     see(bridge, "/mappings/zoho/try", 404)
     press(bridge, "/mappings/zoho/try", 404, mapping="x")
     other = bridge.connection("pipedrive").id
@@ -174,7 +174,7 @@ def test_providers_and_connections_that_do_not_belong(bridge: Bridge) -> None:
 
 
 def test_a_bookings_page_tells_all(bridge: Bridge) -> None:
-    """When, who, what was answered, where it stands, which records, what was done, by which mapping."""
+    """The page shows time, people, answers, states, records, actions and mapping of a booking."""
     payload = sample("group_booking_created")
     bridge.sync(payload)
     page = text_of(see(bridge, f"/bookings/{payload['id']}"))
@@ -198,7 +198,7 @@ def test_a_bookings_page_tells_all(bridge: Bridge) -> None:
 
 
 def test_strangers_cannot_put_markup_on_a_page(bridge: Bridge) -> None:
-    """Names, answers and reasons are text on the booking's page and in its preview."""
+    """Names, answers and reasons are shown as text on the booking's page and in its preview."""
     evil = "<img src=x onerror=alert(1)>"
     person = {"email": "eve@gmail.com", "fullname": evil, "notes": {evil: evil}}
     bridge.sync(sample("booking_created", attendees=[person], location=evil))
@@ -212,7 +212,7 @@ def test_strangers_cannot_put_markup_on_a_page(bridge: Bridge) -> None:
 
 
 def test_every_record_of_a_booking_is_shown(mapped: Bridge, files: Path) -> None:
-    """Lead and case too, and where the history of moves is kept every meeting of it."""
+    """The page shows lead and case too, and with kept history every meeting."""
     edit(files, "salesforce", "contact:\n", "contact:\n  as: lead\n")
     edit(
         files, "salesforce", "\nmeeting_types",
@@ -241,7 +241,7 @@ def test_every_record_of_a_booking_is_shown(mapped: Bridge, files: Path) -> None
 
 
 def test_only_records_that_belong_to_the_booking_are_shown(mapped: Bridge, files: Path) -> None:
-    """Who is no contact of this booking is not shown with it, though another booking made one."""
+    """A contact that belongs to another booking only is not shown."""
     group = sample("group_booking_created")
     mapped.sync(sample("booking_created", id="omar", attendees=[group["attendees"][1]]))
     edit(files, "hubspot", "contact:\n", "attendees: booker\ncontact:\n")
@@ -256,7 +256,7 @@ def test_only_records_that_belong_to_the_booking_are_shown(mapped: Bridge, files
 
 
 def test_what_was_left_as_it_was_is_said(bridge: Bridge) -> None:
-    """A field that a person has changed stays, and dashboard, page and API say so."""
+    """Dashboard, page and API report a field that the service left alone because a person changed it."""
     bridge.sync(sample("booking_created"))
     set_outcome(bridge, "COMPLETED")
     bridge.sync(sample("booking_cancelled"))
@@ -269,13 +269,13 @@ def test_what_was_left_as_it_was_is_said(bridge: Bridge) -> None:
 
 
 def set_outcome(bridge: Bridge, outcome: str) -> None:
-    """Do what a person does who says in HubSpot how a meeting went."""
+    """Set a meeting's outcome in HubSpot, as a person does."""
     for record in bridge.sandbox("hubspot").records["meetings"].values():
         record["properties"]["hs_meeting_outcome"] = outcome
 
 
 def outcomes(bridge: Bridge) -> tuple[str, bool, str]:
-    """How the one meeting went, as HubSpot, Pipedrive and Salesforce show it."""
+    """Return the outcome of the meeting in HubSpot, Pipedrive and Salesforce."""
     (meeting,) = bridge.sandbox("hubspot").records["meetings"].values()
     (activity,) = bridge.sandbox("pipedrive").records["activities"].values()
     (event,) = bridge.sandbox("salesforce").tables["Event"].values()
@@ -283,7 +283,7 @@ def outcomes(bridge: Bridge) -> tuple[str, bool, str]:
 
 
 def test_an_outcome_goes_into_the_crms_and_back(bridge: Bridge) -> None:
-    """Held, no-show and 'take it back' reach every CRM from the booking's page."""
+    """Held, no-show and 'take it back' on the booking's page reach every CRM."""
     title = "Discovery Call: Jane van der Berg"
     bridge.sync(sample("booking_created", **PAST))
     path = f"/bookings/{KEY}"
@@ -304,7 +304,7 @@ def test_an_outcome_goes_into_the_crms_and_back(bridge: Bridge) -> None:
 
 
 def test_an_outcome_that_a_person_set_stays(bridge: Bridge) -> None:
-    """What stands in HubSpot by a person's hand is not overwritten, by page, move or cancel."""
+    """The service does not overwrite an outcome that a person set in HubSpot, on page, move or cancel."""
     bridge.sync(sample("booking_created", **PAST))
     set_outcome(bridge, "NO_SHOW")
     press(bridge, f"/bookings/{KEY}/outcome", outcome="held")
@@ -315,7 +315,7 @@ def test_an_outcome_that_a_person_set_stays(bridge: Bridge) -> None:
 
 
 def test_a_meeting_whose_create_was_never_answered_is_ours(crm: Bridge, provider: str) -> None:
-    """Made, the answer lost, then cancelled: what stands there is our own and says cancelled."""
+    """A meeting whose create got no answer is recognised as ours and marked as cancelled."""
 
     class Died(BaseException):
         pass
@@ -334,7 +334,7 @@ def test_a_meeting_whose_create_was_never_answered_is_ours(crm: Bridge, provider
 
 
 def test_a_meeting_to_come_and_a_form_have_no_outcome_to_say(mapped: Bridge, files: Path) -> None:
-    """The buttons are there once the meeting has begun; a form is refused."""
+    """The outcome buttons appear once the meeting has begun; a form has none."""
     edit(files, "hubspot", "\nmeeting_types", "\nform_submission: {}\n\nmeeting_types")
     soon = sample("booking_created", start="2099-01-01T00:00:00Z", end="2099-01-01T00:30:00Z")
     mapped.post(soon)
@@ -352,7 +352,7 @@ def test_a_meeting_to_come_and_a_form_have_no_outcome_to_say(mapped: Bridge, fil
 
 
 def test_a_failed_booking_is_synced_again(bridge: Bridge) -> None:
-    """The page says what the CRM refused, and its button tries again once the CRM allows it."""
+    """The page shows the CRM's refusal, and its button syncs the booking once the CRM accepts it."""
     rule = ("dealstage", "appointmentscheduled", "closedate")
     bridge.sandbox("hubspot").required_when["deals"] = rule
     bridge.sync(sample("booking_created"))
@@ -364,7 +364,7 @@ def test_a_failed_booking_is_synced_again(bridge: Bridge) -> None:
     press(bridge, f"/bookings/{KEY}/sync")
     bridge.settle()
     assert {d.state for d in bridge.deliveries()} == {"synced"}
-    # What was there already is not written again.
+    # Records that exist already are not written again.
     assert [now - then for now, then in zip(writes(bridge), before, strict=True)] == [2, 0, 0]
 
 
@@ -372,7 +372,7 @@ def test_a_failed_booking_is_synced_again(bridge: Bridge) -> None:
 
 
 def test_a_preview_writes_nothing_and_is_true(bridge: Bridge) -> None:
-    """It shows what a sync then does, in every CRM, without one write."""
+    """A preview shows what the next sync does in every CRM, without one write."""
     bridge.post(sample("booking_created"))
     before = writes(bridge)
     page = text_of(see(bridge, f"/bookings/{KEY}/preview"))
@@ -396,7 +396,9 @@ def test_a_preview_writes_nothing_and_is_true(bridge: Bridge) -> None:
 
 
 def test_a_preview_by_api(bridge: Bridge) -> None:
-    """Old and new value of every field, for one connection or for all; nothing is written."""
+    """The API's preview has every field's old and new value, for one connection or all; it writes
+    nothing.
+    """
     bridge.sync(sample("booking_created"))
     bridge.post(sample("booking_rescheduled"))
     before = writes(bridge)
@@ -417,7 +419,7 @@ def test_a_preview_by_api(bridge: Bridge) -> None:
 
 
 def test_a_crm_that_does_not_answer_is_a_sentence(bridge: Bridge) -> None:
-    """The others are shown all the same, and the page says what to do."""
+    """If a CRM does not answer, the preview shows the others and says what to do."""
     bridge.post(sample("booking_created"))
     bridge.sandbox("hubspot").faults.append(Fault(status=503, body="down", times=50))
     bridge.sandbox("pipedrive").kill_grants()
@@ -433,7 +435,7 @@ def test_a_crm_that_does_not_answer_is_a_sentence(bridge: Bridge) -> None:
 
 
 def test_a_preview_says_what_would_fail_and_what_is_skipped(mapped: Bridge, files: Path) -> None:
-    """A booking that the mapping cannot plan, or leaves out, is told in words."""
+    """A preview says in words which bookings the mapping skips or cannot plan."""
     edit(files, "hubspot", "created: first", "created: Nowhere")
     edit(files, "pipedrive", "owner:\n", "skip: [{when: {}, because: not today}]\nowner:\n")
     mapped.post(sample("booking_created"))
@@ -447,7 +449,9 @@ def test_a_preview_says_what_would_fail_and_what_is_skipped(mapped: Bridge, file
 
 
 def test_a_broken_file_is_told_loudly(mapped: Bridge, files: Path) -> None:
-    """Dashboard and page say line and mistake, that the one before stays in use, until it is mended."""
+    """Dashboard and page show line and mistake of a broken file, and the old file's use, until the
+    repair.
+    """
     version = mapped.services.mappings["hubspot"].version
     assert 'role="alert"' not in see(mapped, "/")
     good = (files / "hubspot.yaml").read_text(encoding="utf-8")
@@ -463,7 +467,7 @@ def test_a_broken_file_is_told_loudly(mapped: Bridge, files: Path) -> None:
 
 
 def test_a_file_that_an_account_speaks_against_is_told(mapped: Bridge, files: Path) -> None:
-    """A good file that names a field the CRM lacks is refused for that account, on every page."""
+    """A valid file with a field that the CRM lacks is refused for that account, on every page."""
     mapped.sync(sample("booking_created"))
     edit(files, "hubspot", PHONE, "fax: attendee.phone")
     mapped.sync(sample("booking_rescheduled"))
@@ -475,11 +479,11 @@ def test_a_file_that_an_account_speaks_against_is_told(mapped: Bridge, files: Pa
         if row["mapping_problem"]
     ]  # fmt: skip
     assert "fax" in told and "stays in use" in told
-    # A worker that starts now goes by the file that fitted last.
+    # A worker that starts now uses the last file that fitted.
     mapped.drainer = Drainer(mapped.services)
     mapped.sync(sample("booking_created", id="after the restart"))
     assert "stays in use" in text_of(see(mapped, f"/connections/{number}"))
-    # Where none ever fitted, the newest has to do, and that is said.
+    # If no file ever fitted, the newest one is used, and the page says so.
     with mapped.services.store.write() as session:
         session.get_one(ConnectionRow, number).mapping_text = None
     mapped.drainer = Drainer(mapped.services)
@@ -493,7 +497,7 @@ def test_a_file_that_an_account_speaks_against_is_told(mapped: Bridge, files: Pa
 
 
 def test_the_page_names_version_and_what_is_behind(mapped: Bridge, files: Path) -> None:
-    """After a change it says how many bookings another version has planned, and how to catch up."""
+    """After a change the page says how many bookings an older version planned, and how to catch up."""
     mapped.sync(sample("booking_created"))
     page = text_of(see(mapped, "/mappings"))
     for name in PROVIDERS:
@@ -508,7 +512,9 @@ def test_the_page_names_version_and_what_is_behind(mapped: Bridge, files: Path) 
 
 
 def test_a_mapping_is_tried_before_it_counts(mapped: Bridge, files: Path) -> None:
-    """The form holds the file in use; a changed text shows old and new, and nothing is kept."""
+    """The form shows the file in use; a trial of a changed text shows old and new values and saves
+    nothing.
+    """
     mapped.sync(sample("booking_created"))
     text = (files / "hubspot.yaml").read_text(encoding="utf-8")
     asked = html.unescape(see(mapped, "/mappings/hubspot/try"))
@@ -529,7 +535,7 @@ def test_a_mapping_is_tried_before_it_counts(mapped: Bridge, files: Path) -> Non
 
 
 def test_a_text_with_mistakes_shows_them_all(mapped: Bridge, files: Path) -> None:
-    """Those of the file and those that only the account knows, each with its line."""
+    """A trial lists the file's own mistakes and those that only the account shows, with their lines."""
     text = (files / "hubspot.yaml").read_text(encoding="utf-8")
     wrong = text.replace("email: attendee.email", "email: attendee.emial")
     wrong = wrong.replace(PHONE, "fax: attendee.phone")
@@ -550,7 +556,7 @@ BOMB = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
 
 
 def test_an_object_that_the_crm_has_not_fails_in_words(tmp_path: Path, files: Path) -> None:
-    """A file that makes leads of HubSpot's contacts fails each booking with a sentence, and no more."""
+    """A mapping that makes leads in HubSpot fails each booking with a sentence."""
     edit(
         files,
         "hubspot",
@@ -579,20 +585,20 @@ def test_an_object_that_the_crm_has_not_fails_in_words(tmp_path: Path, files: Pa
     ],
 )
 def test_any_text_ends_in_words(mapped: Bridge, text: str, words: str) -> None:
-    """No text brings the page down: what is no mapping file is told as such."""
+    """No text breaks the page: a text that is no mapping file is reported as such."""
     number = mapped.connection("hubspot").id
     page = press(mapped, "/mappings/hubspot/try", 200, mapping=text, connection=number)
     assert words in text_of(page).partition("Result")[2]
 
 
 def test_more_than_a_form_may_hold_is_refused(mapped: Bridge) -> None:
-    """Beyond the limit of a request's body there is a page with a sentence, and no work."""
+    """A form larger than the allowed body gives a page with a sentence, and starts no work."""
     page = press(mapped, "/mappings/hubspot/try", 413, mapping="x" * 300_000)
     assert "That did not work" in page
 
 
 def test_a_trial_looks_at_the_newest_bookings_only(mapped: Bridge, files: Path) -> None:
-    """However many there were, the page shows a bounded number and says so."""
+    """A trial shows only a limited number of the newest bookings, and says so."""
     for number in range(MOST_BOOKINGS + 3):
         person = {"email": f"p{number}@gmail.com", "fullname": f"Person {number:02d}."}
         mapped.post(sample("booking_created", id=f"b{number}", attendees=[person]))
@@ -605,7 +611,7 @@ def test_a_trial_looks_at_the_newest_bookings_only(mapped: Bridge, files: Path) 
 
 
 def test_a_trial_against_an_account_that_is_away(mapped: Bridge, files: Path) -> None:
-    """The text is checked all the same, and the page says that the account could not be asked."""
+    """If the account does not answer, the text is still checked, and the page reports the account."""
     text = (files / "hubspot.yaml").read_text(encoding="utf-8")
     mapped.sandbox("hubspot").faults.append(Fault(status=503, body="down", times=50))
     number = mapped.connection("hubspot").id
@@ -617,7 +623,7 @@ def test_a_trial_against_an_account_that_is_away(mapped: Bridge, files: Path) ->
 
 
 def test_an_outcome_by_api(bridge: Bridge) -> None:
-    """held, no_show and null are taken; anything else is a 400 in the one shape of errors."""
+    """The API accepts held, no_show and null; anything else is a 400 in the standard error format."""
     bridge.sync(sample("booking_created", **PAST))
     path = f"bookings/{KEY}/outcome"
     for said in ("held", "no_show", None):
@@ -635,7 +641,7 @@ def test_an_outcome_by_api(bridge: Bridge) -> None:
 
 
 def fits(answer: Any, described: dict[str, Any], path: str, status: str = "200") -> None:
-    """Hold an answer against what the description says of it, and against nothing more."""
+    """Check that an answer has exactly the keys of its description."""
     (call,) = described["paths"][path].values()
     schema = call["responses"][status]["content"]["application/json"]["schema"]
     closed = json.loads(json.dumps(described["components"]))
@@ -647,7 +653,7 @@ def fits(answer: Any, described: dict[str, Any], path: str, status: str = "200")
 
 
 def test_the_description_is_what_comes_out(bridge: Bridge) -> None:
-    """Booking, preview, outcome and errors have exactly the keys that openapi.json says."""
+    """Bookings, previews, outcomes and errors have exactly the keys of openapi.json."""
     described = ask(bridge, "openapi.json")
     bridge.sync(sample("booking_created", **PAST))
     set_outcome(bridge, "COMPLETED")

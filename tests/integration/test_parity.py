@@ -1,4 +1,4 @@
-"""The whole way on both databases, and all CRMs at once."""
+"""The whole path on both databases, and all CRMs at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.bridge import PROVIDERS, Bridge, sample
 
 
 def test_fifty_posts_make_one_of_each(database_url: str) -> None:
-    """50 posts of one webhook by 8 clients and 4 drainers: one of each record in each CRM."""
+    """50 posts of one webhook by 8 clients and 4 drainers create one of each record in each CRM."""
     bridge = Bridge(database_url).connect_all()
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: bridge.post(sample("booking_created")), range(50)))
@@ -30,7 +30,7 @@ def test_fifty_posts_make_one_of_each(database_url: str) -> None:
 
 
 def test_a_day_of_bookings(database_url: str) -> None:
-    """The demo's day is synced whole into every CRM, and again without a single write."""
+    """The demo's day is synced into every CRM, and a second run writes nothing."""
     bridge = Bridge(database_url).connect_all()
     events = day()
     bridge.sync(*events)
@@ -56,7 +56,7 @@ def test_a_day_of_bookings(database_url: str) -> None:
 
 
 def test_the_migrations_make_the_models(database_url: str) -> None:
-    """The schema that the migrations make is the one that the code works with."""
+    """The migrations create exactly the schema of the models."""
     bridge = Bridge(database_url, ())
     there = inspect(bridge.services.store.engine)
     for name, table in metadata.tables.items():

@@ -1,4 +1,4 @@
-"""Web, worker and scheduler as the Procfile runs them, on a real Valkey."""
+"""The web, worker and scheduler processes of the Procfile on a real Valkey."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.processes import ROOT, running
 def test_webhooks_reach_every_crm_and_survive_a_lost_redis(
     tmp_path: Path, database_url: str
 ) -> None:
-    """A webhook wakes a worker at once; with Redis away it is still 202 and synced afterwards."""
+    """A webhook wakes a worker at once; without Redis it is still answered 202 and synced later."""
     with running(tmp_path, database_url) as service:
         wait_for(service.ready, 60)
         for provider in PROVIDERS:
@@ -106,7 +106,7 @@ def test_a_bad_set_up_is_a_sentence(
 
 
 def test_the_clock_of_the_server_does_not_matter(tmp_path: Path) -> None:
-    """The same webhook gives the same records under another time zone of the server."""
+    """A webhook gives the same records in every time zone of the server."""
     script = (
         "from tests.bridge import *\n"
         f"b = Bridge('sqlite:///{tmp_path}/' + __import__('os').environ['TZ'].replace('/', '') + '.db')\n"

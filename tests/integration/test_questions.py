@@ -1,4 +1,4 @@
-"""The questions that bookings have answered: what the check warns of, by command line and on pages."""
+"""The questions that stored bookings answer, and the check's warnings, on command line and pages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WARNINGS = [
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Bridge]:
-    """One CRM, and no booking yet."""
+    """One CRM without bookings."""
     made = Bridge(f"sqlite:///{tmp_path}/bridge.sqlite3", ("hubspot",)).connect_all()
     yield made
     made.close()
@@ -45,20 +45,20 @@ def hub(tmp_path: Path) -> Iterator[Bridge]:
 
 @pytest.fixture
 def file(tmp_path: Path) -> str:
-    """A mapping file that asks for a question which nobody has answered."""
+    """A mapping file with a question that no booking has answered."""
     path = tmp_path / "m.yaml"
     path.write_text(FILE, encoding="utf-8")
     return str(path)
 
 
 def run(bridge: Bridge, *words: str) -> Result:
-    """What a command does."""
+    """Run a command; return its result."""
     runner = bridge.app.test_cli_runner(env={"COLUMNS": "200"})
     return runner.invoke(args=["mappings", *words])
 
 
 def book(bridge: Bridge, number: int, slug: str, **answers: Any) -> None:
-    """A booking of a meeting type, with answers by the questions' labels."""
+    """Store a booking of a meeting type, with answers by question label."""
     person = {"email": f"p{number}@globex.example", "fullname": f"P{number} Test", "notes": answers}
     kind = {"id": f"mt-{slug}", "slug": slug, "meetingInfo": {"name": slug.title()}}
     payload = sample("booking_created", id=f"b-{number}", attendees=[person], meetingType=kind)
@@ -66,14 +66,16 @@ def book(bridge: Bridge, number: int, slug: str, **answers: Any) -> None:
 
 
 def some(bridge: Bridge) -> None:
-    """Three bookings of two meeting types."""
+    """Store three bookings of two meeting types."""
     book(bridge, 1, "demo", **{PLAN: "Pro", "Budget": "500"})
     book(bridge, 2, "support", Budget="700")
     book(bridge, 3, "demo")
 
 
 def test_check_warns_of_what_no_booking_has(hub: Bridge, file: str) -> None:
-    """With a line, apart from the verdict and with exit code 0, also against an account."""
+    """Check prints warnings with lines, apart from the verdict and with exit code 0, also against
+    an account.
+    """
     assert run(hub, "check", file).output == "m.yaml is good\n"
     some(hub)
     for words in ([], ["--connection", "1"]):
@@ -83,7 +85,7 @@ def test_check_warns_of_what_no_booking_has(hub: Bridge, file: str) -> None:
 
 
 def test_mistakes_and_warnings_come_together(hub: Bridge, file: str) -> None:
-    """A mistake makes exit code 1, and the warnings are told all the same, after it."""
+    """With a mistake the exit code is 1, and the warnings follow it."""
     some(hub)
     Path(file).write_text(FILE.replace("attendee.email", "attendee.emial"), encoding="utf-8")
     done = run(hub, "check", file)
@@ -94,7 +96,9 @@ def test_mistakes_and_warnings_come_together(hub: Bridge, file: str) -> None:
 
 
 def test_preview_warns_but_of_what_it_shows(hub: Bridge, file: str, tmp_path: Path) -> None:
-    """A misspelt question is told beside the empty field; one of the previewed booking is none."""
+    """Preview warns of a misspelt question next to the empty field, not of one that the booking
+    answers.
+    """
     some(hub)
     words = ["preview", "hubspot", "--booking", "b-1", "--mapping", file]
     done = run(hub, *words, "--json")
@@ -108,7 +112,7 @@ def test_preview_warns_but_of_what_it_shows(hub: Bridge, file: str, tmp_path: Pa
 
 
 def test_questions_are_listed(hub: Bridge) -> None:
-    """Each with how many bookings answer it and of which types: as a table, and as JSON."""
+    """Each question is listed with the number of bookings and their types, as a table and as JSON."""
     assert run(hub, "questions").output == "0 questions in 0 bookings, all there are\n"
     some(hub)
     done = run(hub, "questions")
@@ -122,7 +126,9 @@ def test_questions_are_listed(hub: Bridge) -> None:
 
 
 def test_only_the_newest_bookings_are_looked_at(hub: Bridge) -> None:
-    """Their number is bounded and told; a meeting type of older ones is known all the same."""
+    """Only a limited number of newest bookings is read, and the list says so; older meeting types
+    are known.
+    """
     book(hub, 1, "dmeo", **{"Which plan do you want?": "Pro"})
     for number in range(2, 5):
         book(hub, number, "demo", Budget="5")
@@ -135,7 +141,7 @@ def test_only_the_newest_bookings_are_looked_at(hub: Bridge) -> None:
 
 
 def test_pages_show_questions_and_warnings(hub: Bridge) -> None:
-    """The list stands on the Mappings page, the warnings where a text is tried; text stays text."""
+    """The Mappings page lists the questions, a trial shows the warnings, and texts stay plain text."""
     assert "No booking is stored yet." in text_of(see(hub, "/mappings"))
     some(hub)
     book(hub, 4, "demo", **{"<b>Bold?</b>": "x"})

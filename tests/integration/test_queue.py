@@ -1,4 +1,4 @@
-"""Wake-ups on a real Valkey: at most one queued, none lost."""
+"""Wake-ups on a real Valkey: at most one is queued, and none is lost."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def queued(waker: Waker) -> int:
 
 
 def test_one_wake_up_is_queued_for_each_connection(waker: Waker) -> None:
-    """A thousand webhooks queue one job a connection."""
+    """A thousand webhooks queue one job per connection."""
     for _ in range(50):
         assert waker.wake([1, 2])
     assert queued(waker) == 2
 
 
 def test_a_wake_up_during_a_drain_is_a_new_job(waker: Waker) -> None:
-    """Once a worker has taken a wake-up, also one that died with it, one more can be queued."""
+    """As soon as a worker took a wake-up, the next one can be queued, even if the worker died with it."""
     waker.wake([1])
     taken = make_queue(waker.redis).pop_job_id()
     assert taken
@@ -62,7 +62,7 @@ def test_a_wake_up_during_a_drain_is_a_new_job(waker: Waker) -> None:
 
 
 def test_a_job_is_a_name_and_an_id(waker: Waker) -> None:
-    """No data of a booking is in Redis, and nothing is pickled."""
+    """Redis contains no data of a booking, and no job is pickled."""
     waker.wake([7])
     (job,) = make_queue(waker.redis).jobs
     assert (job.func_name, job.args) == ("workers.jobs.sync_connection", [7])
@@ -71,7 +71,7 @@ def test_a_job_is_a_name_and_an_id(waker: Waker) -> None:
 
 
 def test_redis_away_is_said_not_raised() -> None:
-    """A Redis that is away costs a webhook next to nothing, twice in a row."""
+    """Without Redis a webhook loses almost no time, twice in a row."""
     waker = Waker(NO_REDIS)
     assert not waker.wake([1])
     assert not waker.wake([1])
@@ -79,7 +79,7 @@ def test_redis_away_is_said_not_raised() -> None:
 
 
 def test_scheduled_jobs_do_not_pile_up(waker: Waker) -> None:
-    """Workers that are away for a day find one look at meetergo, not many."""
+    """Workers that were away for a day find one scheduled look at meetergo, not many."""
     redis: Redis = waker.redis
     scheduler = build_scheduler(redis, 1)
     for _ in range(5):
@@ -89,7 +89,7 @@ def test_scheduled_jobs_do_not_pile_up(waker: Waker) -> None:
 
 
 def test_the_scheduler_knows_nothing_of_the_work() -> None:
-    """It names a job that workers know, and loads neither database nor CRMs for that."""
+    """The scheduler names jobs that workers know; it loads neither the database nor the CRMs."""
     assert RECONCILE_JOB in ALONE
     code = (
         "import sys, workers.schedule\n"
@@ -103,7 +103,7 @@ def test_the_scheduler_knows_nothing_of_the_work() -> None:
 
 
 def test_a_wake_up_that_found_the_lease_taken_is_made_up_for(tmp_path: Path) -> None:
-    """What arrives between a drainer's last look and its letting go is still synced by it."""
+    """A booking that arrives between a drainer's last look and the end of its lease is still synced."""
     bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",)).connect_all()
     bridge.post(sample("booking_created"))
     posted = []
@@ -114,7 +114,7 @@ def test_a_wake_up_that_found_the_lease_taken_is_made_up_for(tmp_path: Path) -> 
         work(lease, row, deadline)
         if not posted:
             posted.append(bridge.post(sample("booking_created", id="late")))
-            bridge.drain()  # another worker, woken by it, finds the lease taken
+            bridge.drain()  # the other worker that this wakes finds the lease taken
 
     bridge.drainer._drain_account = work_then_arrive
     bridge.drain()
@@ -124,7 +124,7 @@ def test_a_wake_up_that_found_the_lease_taken_is_made_up_for(tmp_path: Path) -> 
 
 
 def test_a_drainer_that_lost_its_lease_writes_nothing(tmp_path: Path) -> None:
-    """A worker that slept through its lease is fenced off from ledger and delivery."""
+    """A worker that lost its lease changes neither the ledger nor a delivery."""
     bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",)).connect_all()
     bridge.post(sample("booking_created"))
 
@@ -149,7 +149,7 @@ def test_a_drainer_that_lost_its_lease_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_redis_that_goes_away_is_told_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    """RQ prints a stack where Redis goes away while a job ends; what else happens it still prints."""
+    """RQ's stack trace is hidden if Redis goes away as a job ends, and printed for every other error."""
     hush_outages()
     for error in (ConnectionError("refused"), ValueError("a fault")):
         try:

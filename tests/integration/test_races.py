@@ -1,4 +1,4 @@
-"""Two processes at one row at the same moment: PostgreSQL lets both read it, and neither may undo the other."""
+"""Two processes that read the same row on PostgreSQL at the same moment do not undo each other's work."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def shared() -> Iterator[Bridge]:
 
 
 class Meanwhile:
-    """Something that another process does; it may have to wait for a row until this one is done."""
+    """An action of another process; it may wait for a row until this process is done."""
 
     def __init__(self, do: Callable[[], Any]) -> None:
         self._do, self._thread = do, threading.Thread(target=self._run)
@@ -51,20 +51,20 @@ class Meanwhile:
         self.told = self._do()
 
     def __call__(self) -> None:
-        """Begin, once; give it the time to come to the row."""
+        """Begin, once; give the action time to reach the row."""
         if not self._thread.ident:
             self._thread.start()
             self._thread.join(0.5)
 
     def end(self) -> Any:
-        """What it came to."""
+        """Return the result of the action."""
         self._thread.join(20)
         assert not self._thread.is_alive()
         return self.told
 
 
 def before(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, do: Callable[[], Any]) -> None:
-    """Do something right before a function is called."""
+    """Run `do` right before each call of a function."""
     real = getattr(place, name)
 
     def late(*args: Any, **more: Any) -> Any:
@@ -75,7 +75,7 @@ def before(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, do: Callable[
 
 
 def test_a_webhook_while_answers_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """meetergo's answers are laid beside what a webhook says that comes at that very moment."""
+    """meetergo's answers are merged with a webhook that arrives at the same moment."""
     meetergo = Served(MeetergoSandbox())
     bridge = Bridge(
         f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",), meetergo_api_key=API_KEY,
@@ -102,7 +102,7 @@ def test_a_webhook_while_answers_are_kept(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_webhook_while_somebody_presses_sync_again(
     shared: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The older state does not take the newer one's place: that drain would never end."""
+    """An older state does not replace a newer one, so that the drain comes to its end."""
     shared.sync(sample("booking_created"))
     move = Meanwhile(lambda: shared.post(sample("booking_rescheduled")).status_code)
     before(monkeypatch, bookings, "mark_due", move)
@@ -113,7 +113,7 @@ def test_a_webhook_while_somebody_presses_sync_again(
 
 
 def test_an_older_revision_is_never_wanted_again(crm: Bridge, provider: str) -> None:
-    """Whoever read the booking before the webhook came writes his number after it."""
+    """A process that read the booking before a webhook does not reset the wanted revision."""
     crm.sync(sample("booking_created"))
     with crm.services.store.read() as session:
         connection = session.get_one(ConnectionRow, 1)
@@ -128,7 +128,9 @@ def test_an_older_revision_is_never_wanted_again(crm: Bridge, provider: str) -> 
 def test_a_webhook_while_parked_work_is_taken_up(
     shared: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PostgreSQL knows the newest revision only as it was before it waited for the row."""
+    """Parked work that resumes gets a webhook's newest revision, although PostgreSQL read the row
+    before it.
+    """
     over = {"start": "2026-01-01T08:00:00Z", "end": "2026-01-01T08:30:00Z"}
     shared.sync(sample("booking_created", **over))
 
@@ -156,7 +158,7 @@ def test_a_webhook_while_parked_work_is_taken_up(
 def test_a_webhook_while_a_booking_is_set_aside(
     shared: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its newer state is tried, whatever became of the one before."""
+    """A webhook during a booking's failure makes the service try the newer state."""
     shared.post(sample("booking_created"))
     for _ in range(delivery_outcomes.MOST_KILLS):
         with dying(shared):
@@ -172,7 +174,7 @@ def test_a_webhook_while_a_booking_is_set_aside(
 def test_two_people_who_connect_one_account_get_one_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The second one finds the connection that the first one has just made."""
+    """The second of two people who connect one account gets the first one's connection."""
     with postgres_url() as url:
         crm = Bridge(url, ("hubspot",))
         first, both = crm.client, Meanwhile(lambda: other.connect("hubspot").status_code)
@@ -195,7 +197,7 @@ def test_two_people_who_connect_one_account_get_one_connection(
 def test_who_disconnects_is_not_overruled_by_a_resume(
     crm: Bridge, provider: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """'Check and resume' of one person ends after another one has disconnected."""
+    """'Check and resume' does not reactivate a connection that another person disconnected meanwhile."""
     with crm.services.store.write() as session:
         set_status(session, session.get_one(ConnectionRow, 1), ConnectionStatus.ERROR, utcnow())
     connector = crm.services.connector
@@ -222,7 +224,7 @@ def test_who_disconnects_is_not_overruled_by_a_resume(
 def test_a_failure_while_the_notice_before_it_is_sent(
     shared: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is named in that one or in the next one."""
+    """A failure that occurs while a notice is sent is named in that notice or in the next one."""
     made = Bridge(
         shared.settings.database_url, served=shared.served, notify_urls="json://127.0.0.1:9/x"
     )
@@ -262,7 +264,7 @@ def test_a_failure_while_the_notice_before_it_is_sent(
 def test_a_lease_that_was_given_back_stays_so(
     crm: Bridge, provider: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A renewal that is under way as a drain ends does not take the connection for 15 s more."""
+    """A renewal that runs as a drain ends does not take the connection for another 15 s."""
     monkeypatch.setattr(lease_module, "RENEW_EVERY", 0.01)
     renewing, given = threading.Event(), threading.Event()
 

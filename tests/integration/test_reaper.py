@@ -1,4 +1,4 @@
-"""A test run that is killed leaves nothing behind."""
+"""A killed test run leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ time.sleep(600)
 
 
 def test_what_a_killed_run_has_started_ends_with_it() -> None:
-    """PostgreSQL, Valkey and a process in a session of its own, and their folders."""
+    """PostgreSQL, Valkey, a process in its own session and their folders end with the killed run."""
     environ = {name: value for name, value in os.environ.items() if name not in (RUN, "TMPDIR")}
     run = subprocess.Popen(
         [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True, env=environ

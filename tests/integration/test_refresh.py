@@ -1,4 +1,4 @@
-"""One refresh, whoever asks and whoever dies: many processes, kills at each step, short lives."""
+"""Many processes make one token refresh, also if processes die at any step and tokens live shortly."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def environment(crm: Bridge) -> dict[str, str]:
 
 
 def services_of(crm: Bridge, **values: object) -> TokenService:
-    """Token service of another process, whose clock says that the token is about to end."""
+    """Return the token service of another process, whose clock says that the token is about to end."""
     settings = make_settings(crm.settings.database_url, **values)
     services = bootstrap(settings, environment(crm))
     return TokenService(
@@ -43,7 +43,7 @@ def services_of(crm: Bridge, **values: object) -> TokenService:
 
 
 def in_processes(number: int, work: Callable[[int], None]) -> list[int]:
-    """Run forked processes at once; give their exit codes."""
+    """Run forked processes at once; return their exit codes."""
     made = [FORK.Process(target=work, args=(n,)) for n in range(number)]
     for process in made:
         process.start()
@@ -54,7 +54,9 @@ def in_processes(number: int, work: Callable[[int], None]) -> list[int]:
 
 @pytest.mark.long
 def test_fifty_processes_make_one_refresh(database_url: str) -> None:
-    """With rotation on, a slow provider and Redis killed in the middle, one call serves all."""
+    """One refresh serves fifty processes, with rotation, a slow provider and Redis killed in the
+    middle.
+    """
     slow = 30.0 if THOROUGH else 5.0
     crm = Bridge(database_url, ("salesforce",)).connect_all()
     sandbox = crm.sandbox("salesforce")
@@ -68,7 +70,7 @@ def test_fifty_processes_make_one_refresh(database_url: str) -> None:
 
     def need_a_token(_: int) -> None:
         tokens = services_of(crm, redis_url=redis)
-        # The old one as long as it lives, the new one from then on.
+        # The process gets the old token while it is valid, and then the new one.
         os._exit(0 if tokens.token(1) else 1)
 
     crm.services.store.close()
@@ -91,7 +93,7 @@ def test_fifty_processes_make_one_refresh(database_url: str) -> None:
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("provider", ["hubspot", "salesforce"])
 def test_a_killed_refresher_loses_nothing(tmp_path: Path, provider: str, step: str) -> None:
-    """SIGKILL at a step, 13 times over: lost only where a rotating provider's answer was lost."""
+    """SIGKILL at any step, 13 times, loses a grant only if a rotating provider's answer was lost."""
     crm = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", (provider,)).connect_all()
     services = crm.services
     ahead = timedelta()
@@ -114,7 +116,7 @@ def test_a_killed_refresher_loses_nothing(tmp_path: Path, provider: str, step: s
         ahead += timedelta(hours=3)
         services.store.close()
         assert in_processes(1, die) == [-signal.SIGKILL]
-        ahead += timedelta(minutes=2)  # the lease of the dead one ends
+        ahead += timedelta(minutes=2)  # the dead process's lease ends
         if lost:
             with pytest.raises(Unauthorized):
                 service().token(1)
@@ -129,7 +131,7 @@ def test_a_killed_refresher_loses_nothing(tmp_path: Path, provider: str, step: s
 
 
 def test_a_lost_answer_is_tried_once_with_the_old_token(tmp_path: Path) -> None:
-    """A provider that rotates nothing answers the second try; nobody is told of anything."""
+    """If a provider does not rotate tokens, a lost answer is retried once and nobody is notified."""
     crm = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",)).connect_all()
     sandbox = crm.sandbox("hubspot")
     sandbox.faults.append(Fault(path=sandbox.token_path, drop_after_commit=True))
@@ -142,7 +144,7 @@ def test_a_lost_answer_is_tried_once_with_the_old_token(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_tokens_that_live_two_seconds(tmp_path: Path) -> None:
-    """Bookings into three CRMs on tokens that die all the time: all synced, nobody sees a 401."""
+    """Bookings for three CRMs are all synced on tokens that live two seconds, and none shows a 401."""
     bookings = 500 if THOROUGH else 100
     crm = Bridge(f"sqlite:///{tmp_path}/a.sqlite3")
     for served in crm.served.values():
@@ -166,7 +168,7 @@ def test_tokens_that_live_two_seconds(tmp_path: Path) -> None:
 
 
 def test_an_answer_that_comes_late_revives_its_connection(tmp_path: Path) -> None:
-    """A refresher stood still with the new tokens in hand, another one was refused the old one."""
+    """A late answer with new tokens revives a connection that another refresher's refusal had expired."""
     crm = Bridge(f"sqlite:///{tmp_path}/b.sqlite3", ("salesforce",)).connect_all()
     services, soon = crm.services, timedelta(minutes=119, seconds=30)
     held = services.tokens._read(1).access_token

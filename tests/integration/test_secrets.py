@@ -1,4 +1,6 @@
-"""Webhook secrets come and go without one webhook refused; each shows its end and its last use."""
+"""Webhook secrets are added and ended without one refused webhook; each shows its end and its last
+use.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ def crm(tmp_path: Path) -> Iterator[Bridge]:
 
 
 def test_three_rotations_under_load(crm: Bridge) -> None:
-    """Twenty posts a second while secrets are added and old ones end: none is refused."""
+    """Twenty posts a second are all accepted while secrets are added and old ones end."""
     secrets, refused, posted, over = [SECRET], [], [], threading.Event()
 
     def send() -> None:
@@ -41,7 +43,7 @@ def test_three_rotations_under_load(crm: Bridge) -> None:
     for _ in range(3):
         made = crm.services.intake.secrets.add("default", None, timedelta(seconds=1))
         secrets.append(made)
-        enough = len(posted) + 24  # more than a second, after which the old one has ended
+        enough = len(posted) + 24  # more than a second, so that the old secret has ended
         wait_for(lambda enough=enough: len(posted) >= enough)
     over.set()
     sender.join()
@@ -52,7 +54,7 @@ def test_three_rotations_under_load(crm: Bridge) -> None:
 
 
 def test_a_new_secret_counts_at_once(crm: Bridge) -> None:
-    """Also in a process that has remembered the old ones a moment ago."""
+    """A new secret counts at once, also in a process that has just cached the old ones."""
     assert crm.post(sample("booking_created"), secret="brand-new-secret-1").status_code == 401
     other = secrets_module.WebhookSecrets(crm.services.store, crm.services.cipher)
     other.add("default", "brand-new-secret-1")
@@ -60,14 +62,14 @@ def test_a_new_secret_counts_at_once(crm: Bridge) -> None:
 
 
 def test_a_made_secret_fits_its_scheme(tmp_path: Path) -> None:
-    """Under standard-webhooks a made secret is whsec_ and Base64, and signs; a weaker one is refused."""
+    """A standard-webhooks secret is whsec_ and Base64, and signs webhooks; a weaker one is refused."""
     first = make_secret(SignatureScheme.STANDARD_WEBHOOKS)
     web = Bridge(
         f"sqlite:///{tmp_path}/a.sqlite3", (), meetergo_signature_scheme="standard-webhooks",
         meetergo_webhook_secrets=first,
     )  # fmt: skip
     runner, now = web.app.test_cli_runner(), datetime.now(UTC)
-    for number in range(8):  # one in four had no good padding
+    for number in range(8):  # one in four had wrong padding
         made = runner.invoke(args=["secrets", "add"]).output.strip()
         assert made.startswith("whsec_")
         body = json.dumps(sample("booking_created", id=str(number))).encode()
@@ -84,7 +86,7 @@ def test_a_made_secret_fits_its_scheme(tmp_path: Path) -> None:
 
 
 def test_doctor_names_a_weak_secret_of_the_database(crm: Bridge) -> None:
-    """A secret that was stored before there was a limit is told by its fingerprint."""
+    """doctor names a weak secret from before the limit by its fingerprint."""
     box = crm.services.cipher.encrypt("aaaaaaaaaaaaaaaaaaaa", secrets_module.PURPOSE)
     with crm.services.store.write() as session:
         row = {"source": "default", "secret_encrypted": box, "created_at": secrets_module.utcnow()}
@@ -95,7 +97,9 @@ def test_doctor_names_a_weak_secret_of_the_database(crm: Bridge) -> None:
 
 
 def test_secrets_by_the_command_line(crm: Bridge) -> None:
-    """Added, listed by fingerprint with its last use, ended; the secret itself is shown once."""
+    """Secrets are added, listed by fingerprint and last use, and ended; the secret itself is shown
+    once.
+    """
     runner = crm.app.test_cli_runner()
     made = runner.invoke(args=["secrets", "add"]).output.strip()
     assert crm.post(sample("booking_created"), secret=made).status_code == 202

@@ -1,4 +1,4 @@
-"""A source is made, listed, changed and ended, by the command line and on its page, and says how it is."""
+"""A source is made, listed, changed and ended on the command line and on its page, with its status."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def web(tmp_path: Path, meetergo: Served) -> Iterator[Bridge]:
 
 
 def run(web: Bridge, *args: str, text: str | None = None) -> Any:
-    """A command."""
+    """Run a command."""
     return web.app.test_cli_runner().invoke(args=list(args), input=text, env={"COLUMNS": "220"})
 
 
 def test_made_used_changed_and_ended_by_the_command_line(web: Bridge, meetergo: Served) -> None:
-    """From `sources add` to a webhook that is taken, and none any more after `sources end`."""
+    """A webhook is accepted after `sources add`, and refused after `sources end`."""
     told = run(web, "sources", "add", "berlin", "--scheme", "url-token", "--key", "-", "--user-id",
                "u1", "--company", "c1", text=f"{API_KEY}\n")  # fmt: skip
     assert told.exit_code == 0, told.output
@@ -79,21 +79,21 @@ def test_made_used_changed_and_ended_by_the_command_line(web: Bridge, meetergo: 
     ],
 )
 def test_what_cannot_be_is_a_sentence(web: Bridge, args: list[str], words: str) -> None:
-    """A mistake names what is wrong, and changes nothing."""
+    """A wrong command names the mistake and changes nothing."""
     told = run(web, "sources", *args)
     assert told.exit_code == 1 and words in told.output, told.output
     assert web.services.sources.names() == ["default"]
 
 
 def form(web: Bridge, page: str) -> str:
-    """The token of a page's form."""
+    """Return the token of a page's form."""
     found = re.search(r'name="csrf" value="([^"]+)"', web.client.get(page).get_data(as_text=True))
     assert found
     return found[1]
 
 
 def test_made_changed_and_ended_on_the_page(web: Bridge) -> None:
-    """The same by a person; the key is never shown again."""
+    """A person can do the same on the page; the key is never shown again."""
     values = {"name": "berlin", "scheme": "url-token", "header": "X-Sign", "company_ids": "c1, c2",
               "api_key": API_KEY, "api_user_id": "u1", "key_ends_at": "2030-01-01"}  # fmt: skip
     answer = web.client.post("/sources", data={**values, "csrf": form(web, "/sources/new")})
@@ -116,7 +116,9 @@ def test_made_changed_and_ended_on_the_page(web: Bridge) -> None:
 
 
 def test_a_source_in_trouble_is_seen_everywhere(web: Bridge, meetergo: Served) -> None:
-    """Overview, doctor, metrics and API say the same, with what to do."""
+    """Overview, doctor, metrics and API report a source's problem in the same words, with the next
+    step.
+    """
     meetergo.sandbox.key = "ak_live:another"
     assert not web.services.sources.probe("default", by_page=True)
     assert "key refused" in web.client.get("/").get_data(as_text=True)
@@ -139,7 +141,7 @@ def test_a_source_in_trouble_is_seen_everywhere(web: Bridge, meetergo: Served) -
 def test_doctor_names_the_permission_that_is_missing(
     web: Bridge, meetergo: Served, path: str
 ) -> None:
-    """A personal token has the permissions of its owner: which one lacks is said."""
+    """doctor names the permission that a personal token lacks."""
     names = {"/v4/appointment": "read appointments", "/v4/meeting-type": "read meeting types",
              "/webhooks": "read webhooks"}  # fmt: skip
     meetergo.sandbox.forbidden = {path}
@@ -149,7 +151,7 @@ def test_doctor_names_the_permission_that_is_missing(
 
 
 def test_a_key_without_its_user_is_refused_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sentence names the variable."""
+    """The sentence names the missing variable."""
     monkeypatch.setenv("SECRET_KEY", KEY)
     monkeypatch.setenv("ENCRYPTION_KEYS", KEY)
     monkeypatch.setenv("MEETERGO_API_KEY", "ak_live:1:2")
@@ -161,7 +163,7 @@ def test_a_key_without_its_user_is_refused_at_start(monkeypatch: pytest.MonkeyPa
 
 
 def test_what_has_ended_stays_ended(web: Bridge) -> None:
-    """An ended secret is not revived, an end is not put off, and no fingerprint ends nothing."""
+    """An ended secret stays ended, an end cannot be postponed, and an empty fingerprint ends nothing."""
     secrets = web.services.intake.secrets
     one, two = secrets.add("default"), secrets.add("default")
     assert secrets.end("default", "", timedelta()) == 0
@@ -177,7 +179,7 @@ def test_what_has_ended_stays_ended(web: Bridge) -> None:
 def test_a_notice_about_a_source_is_sent(
     web: Bridge, meetergo: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It names the source and its page."""
+    """The notice names the source and its page."""
     sent: list[str] = []
 
     class Target:
@@ -193,5 +195,5 @@ def test_a_notice_about_a_source_is_sent(
 
 
 def test_rules_of_no_source_have_defaults() -> None:
-    """A new source believes what is signed as the default one does."""
+    """A new source verifies signatures by the same rules as the default source."""
     assert SourceRules("x").scheme.value == "body" and not SourceRules("x").confirms

@@ -1,4 +1,4 @@
-"""Bookings that were moved by booking anew: one story, whatever comes first and whoever tells it."""
+"""Bookings that a guest moved by booking anew form one story, whatever arrives first."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def old(**more: Any) -> dict[str, Any]:
 
 
 def old_cancelled(**more: Any) -> dict[str, Any]:
-    """The first booking, cancelled since another one took its place."""
+    """Return the first booking, cancelled because another one took its place."""
     cancel = {**MOVED, "actionAt": "2026-11-21T10:00:05Z"}
     return sample("booking_cancelled", id="old", createdAt="2026-11-20T09:00:00Z",
                   updatedAt="2026-11-21T10:00:05Z", isCancelled=True, cancel=cancel, **more)  # fmt: skip
 
 
 def new(**more: Any) -> dict[str, Any]:
-    """The booking that takes its place, made a moment before the first one is cancelled."""
+    """Return the booking that takes its place, made a moment before the first one's cancel."""
     given = {"rescheduledFromId": "old", "start": "2026-12-08T09:00:00Z",
              "end": "2026-12-08T09:30:00Z", **more}  # fmt: skip
     return sample("booking_created", id="new", **{"createdAt": "2026-11-21T10:00:00Z", **given},
@@ -47,7 +47,9 @@ ORDERS = list(itertools.permutations(range(3)))
 def test_one_deal_one_meeting_whichever_comes_first(
     crm: Bridge, provider: str, order: tuple[int, ...], step: str
 ) -> None:
-    """Old, its cancel and the new booking, in any order: one deal, one meeting, at the new time, on."""
+    """Old booking, cancel and new booking give, in any order, one deal and one active meeting at
+    the new time.
+    """
     payloads = [old(), old_cancelled(), new()]
     for place in order:
         crm.post(payloads[place])
@@ -69,7 +71,7 @@ def test_one_deal_one_meeting_whichever_comes_first(
 
 
 def test_the_circumstances_tell_it(crm: Bridge, provider: str) -> None:
-    """Where nothing names the booking before, its cancel as moved and the time do."""
+    """If no id names the earlier booking, its cancel as moved and the time connect the two."""
     crm.sync(old())
     crm.sync(new(rescheduledFromId=None))
     assert len(crm.sandbox(provider).view().deals) == 2
@@ -81,7 +83,7 @@ def test_the_circumstances_tell_it(crm: Bridge, provider: str) -> None:
 
 
 def test_a_cancel_of_the_new_one_cancels_the_meeting(crm: Bridge, provider: str) -> None:
-    """The end of a chain says what stands there."""
+    """A cancel of the newest booking in a chain cancels the meeting."""
     for payload in (old(), old_cancelled(), new()):
         crm.sync(payload)
     gone = {"isCancelled": True, "updatedAt": "2026-11-22T10:00:00Z"}
@@ -91,7 +93,7 @@ def test_a_cancel_of_the_new_one_cancels_the_meeting(crm: Bridge, provider: str)
 
 
 def test_a_chain_of_three_whatever_the_order(bridge: Bridge) -> None:
-    """Moved twice: the last booking holds the deal and the meeting of the first."""
+    """After two moves, the last booking holds the deal and the meeting of the first one."""
     third = sample("booking_created", id="third", createdAt="2026-11-22T10:00:00Z",
                    updatedAt="2026-11-22T10:00:00Z", rescheduledFromId="new",
                    start="2026-12-15T09:00:00Z", end="2026-12-15T09:30:00Z")  # fmt: skip
@@ -105,7 +107,7 @@ def test_a_chain_of_three_whatever_the_order(bridge: Bridge) -> None:
 
 
 def test_another_meeting_of_the_same_person_is_no_move() -> None:
-    """Two bookings of a person are one story only where a cancel says that the meeting was moved."""
+    """Two bookings of a person are one story only if a cancel says that the meeting was moved."""
     first, second = booking(old_cancelled()), booking(new(rescheduledFromId=None))
     assert is_continued(first, second)
     ill = {"reason": "I am ill", "actionAt": "2026-11-21T10:00:05Z"}
@@ -118,7 +120,7 @@ def test_another_meeting_of_the_same_person_is_no_move() -> None:
 
 
 def test_two_that_claim_one_booking_stand_apart() -> None:
-    """Only the first of two bookings that are on continues the one before; the other stands alone."""
+    """If two active bookings claim the same earlier one, only the first continues it."""
     before, one = booking(old_cancelled()), booking(new())
     two = booking({**new(), "id": "two", "createdAt": "2026-11-21T10:03:00Z"})
     members = [before, one, two]
@@ -129,14 +131,14 @@ def test_two_that_claim_one_booking_stand_apart() -> None:
 
 
 def booking(payload: dict[str, Any]) -> Any:
-    """A booking as a webhook tells of it."""
+    """Return a booking as read from a webhook."""
     return read_booking(read_event("default", payload, NOW))
 
 
 def test_what_is_in_hand_when_another_takes_its_place_is_looked_at_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The new booking comes while the cancel of the old one is being written: it is skipped after all."""
+    """If the new booking arrives while the old one's cancel is being written, the cancel is skipped."""
     bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("pipedrive",)).connect_all()
     bridge.sync(old())
     write, came = Batch.apply, []

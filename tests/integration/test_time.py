@@ -1,4 +1,6 @@
-"""Time through the front door: what grows old between two drains, and what is told when work waits."""
+"""Time through the whole service: data that expires between two drains, and notices about waiting
+work.
+"""
 
 from __future__ import annotations
 
@@ -29,21 +31,21 @@ from workers.drain import TELL_AFTER
 from workers.lookout import Lookout
 
 HIDDEN = "jane.van.der.berg@example.com"
-"""What an exception's text holds of a person, and nobody may read anywhere."""
+"""A person's data in an exception's text, which must not appear anywhere."""
 
 
 def notices(bridge: Bridge, kind: NoticeKind) -> list[Notice]:
-    """The notices of a kind."""
+    """Return the notices of a kind."""
     with bridge.services.store.read() as session:
         return list(session.scalars(select(Notice).where(Notice.kind == kind)))
 
 
 def look(bridge: Bridge, drain: Callable[[int], None]) -> None:
-    """Look into the database as a worker does; `drain` is what it does with what it finds."""
+    """Search the database for due work, as a worker does; `drain` handles each connection found."""
     jobs.look(bridge.services, Hands(drain))  # type: ignore[arg-type]
 
 
-# Two drains further apart than a lease
+# Two drains with a lease's end between them
 
 
 def grow_old(bridge: Bridge, provider: str, clock: Clock) -> None:
@@ -63,7 +65,7 @@ def change_status(bridge: Bridge, provider: str, clock: Clock) -> None:
 
 
 def change_address(bridge: Bridge, provider: str, clock: Clock) -> None:
-    """The same account under another address, which both servers are."""
+    """Move the account to a second address; both addresses work."""
     other = Served(bridge.sandbox(provider))
     bridge.served["other"] = other
     before = bridge.connection(provider).api_base
@@ -80,7 +82,7 @@ CHANGES = {"account": grow_old, "mapping": change_mapping, "status": change_stat
 def test_two_drains_further_apart_than_a_lease(
     change: str, provider: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An account that has to be read anew is read under the lease of the drain that reads it."""
+    """A drain that has to read the account again does so under its own lease."""
     folder = tmp_path / "mappings"
     folder.mkdir()
     for source in (CONFIG_DIR / "mappings").glob("*.yaml"):
@@ -102,12 +104,12 @@ def test_two_drains_further_apart_than_a_lease(
         bridge.close()
 
 
-# Clocks that are set
+# Clocks that are reset
 
 
 @pytest.mark.parametrize("hours", [1, 24])
 def test_a_lease_that_ends_in_an_hour_is_void(database_url: str, hours: int) -> None:
-    """A worker died with its lease and the clock was set back: the next one does the work at once."""
+    """A lease left by a dead worker is void if it ends in an hour because the clock was set back."""
     bridge = Bridge(database_url, ("hubspot",)).connect_all()
     bridge.post(sample("booking_created"))
     with bridge.services.store.write() as session:
@@ -118,8 +120,9 @@ def test_a_lease_that_ends_in_an_hour_is_void(database_url: str, hours: int) -> 
 
 
 def test_a_refresh_lease_from_the_future_is_void(tmp_path: Path) -> None:
-    """A refresher died and the clock was set back an hour: the token is refreshed all the same; one
-    of a machine whose clock is some minutes ahead is waited for, since two refreshes may end a grant."""
+    """A refresh lease is void if it lies an hour ahead because the clock was set back. One some
+    minutes ahead is respected, because two refreshes may end a grant.
+    """
     bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("salesforce",)).connect_all()
     tokens, sandbox = bridge.services.tokens, bridge.sandbox("salesforce")
     before = sandbox.calls_to_token
@@ -137,7 +140,7 @@ def test_a_refresh_lease_from_the_future_is_void(tmp_path: Path) -> None:
 
 
 def test_a_pause_of_the_token_endpoint_from_the_future_is_void(tmp_path: Path) -> None:
-    """The endpoint failed and the clock was set back an hour: it is asked again without that hour."""
+    """A pause of the token endpoint is void if it lies an hour ahead because the clock was set back."""
     bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",)).connect_all()
     later = utcnow() + timedelta(hours=1)
     bridge.sandbox("hubspot").expire_access_tokens()
@@ -154,18 +157,19 @@ def test_a_pause_of_the_token_endpoint_from_the_future_is_void(tmp_path: Path) -
     bridge.close()
 
 
-# Work that waits is told
+# Notices about waiting work
 
 
 def test_overdue_work_is_told_once_everywhere(tmp_path: Path) -> None:
-    """Due for five minutes on a working connection: one notice, the metric, the page, doctor; and one
-    notice once it has been caught up."""
+    """Work due for five minutes on a working connection gives one notice, and shows in the metric,
+    on the page and in doctor; one notice says when it has caught up.
+    """
     with time_machine.travel(utcnow(), tick=True) as traveller:
         bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",)).connect_all()
         bridge.post(sample("booking_created"))
 
         def nobody(connection_id: int) -> None:
-            """No worker takes it up."""
+            """Ignore the connection: no worker takes it."""
 
         look(bridge, nobody)
         traveller.shift(timedelta(minutes=4))
@@ -198,8 +202,9 @@ def test_overdue_work_is_told_once_everywhere(tmp_path: Path) -> None:
 def test_a_drain_that_breaks_three_times_is_told_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fault of this service before any booking is in hand: told at the third time, with its place
-    and without its text; once it is mended all is synced."""
+    """A fault of this service before a booking is in hand is reported at the third time, with its
+    place and without its text; after the repair all bookings are synced.
+    """
     with time_machine.travel(utcnow(), tick=True) as traveller:
         bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",)).connect_all()
         bridge.post(sample("booking_created"))
@@ -228,7 +233,9 @@ def test_a_drain_that_breaks_three_times_is_told_once(
 def test_a_lone_booking_with_a_fault_fails_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One of five bookings brings a fault of this service to light: it fails, in words, the others pass."""
+    """If one of five bookings triggers a fault of this service, it fails in words and the others
+    are synced.
+    """
     bad, write = "default:b2", Batch.apply
 
     def breaks(batch: Batch) -> None:
@@ -255,7 +262,7 @@ def test_a_lone_booking_with_a_fault_fails_in_words(
 
 
 def test_what_waits_for_a_crm_that_is_out_says_so(tmp_path: Path) -> None:
-    """Between two pauses of an outage the reason is what the CRM answered, and not that nobody works."""
+    """A booking that waits between two outage pauses shows the CRM's answer as the reason."""
     with time_machine.travel(utcnow(), tick=True) as traveller:
         bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",)).connect_all()
         bridge.sandbox("hubspot").account.every_call_answers(503, "maintenance")
@@ -270,14 +277,14 @@ def test_what_waits_for_a_crm_that_is_out_says_so(tmp_path: Path) -> None:
         bridge.close()
 
 
-# Threads that must not end
+# Threads that must keep running
 
 
 @pytest.mark.parametrize("error", [ValueError("odd"), OperationalError("", {}, Exception("away"))])
 def test_a_lease_is_kept_whatever_is_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """The thread that renews a lease goes on after any exception, and the lease with it."""
+    """The thread that renews a lease survives any exception, and so does the lease."""
     bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",)).connect_all()
     renew, tries = leases.hold_lease, 0
 
@@ -300,7 +307,7 @@ def test_a_lease_is_kept_whatever_is_raised(
 
 
 def test_the_lookout_goes_on_whatever_is_raised(tmp_path: Path) -> None:
-    """The thread that looks for what is due goes on after any exception."""
+    """The thread that searches for due work survives any exception."""
     bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",)).connect_all()
     bridge.services.settings.__dict__["sweep_interval"] = 0.01
     errors = [ValueError("odd"), OperationalError("", {}, Exception("away")), RecursionError()]

@@ -1,4 +1,4 @@
-"""Live bookings get in between the calls of a backlog, and nothing of it is lost or read for ever."""
+"""Live bookings go between the calls of a backlog; no backlog work is lost or read again for ever."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from workers import drain
 from workers.turn import LONG, PARTS, SHORT, Turn
 
 A_NODE = 0.015
-"""Seconds more for each record in a call that writes many, each with a name of its own."""
+"""The extra seconds per record in a call that writes many records, each with a name of its own."""
 LONGEST_WAIT = 3.0
-"""Seconds that we promise."""
+"""The seconds that the service promises."""
 LIVE = "somebody.example"
-"""What is in every call about the live booking; an address has its @ in another form in a path."""
+"""The text in every call about the live booking; the @ of an address has another form in paths."""
 
 
 class Slow:
-    """A CRM that takes its time for each call, on a clock that nobody waits for."""
+    """A CRM with slow calls, on a simulated clock."""
 
     def __init__(self, a_call: float) -> None:
         self.now, self._a_call = 0.0, a_call
@@ -40,7 +40,7 @@ class Slow:
         self._lock = threading.Lock()
 
     def clock(self) -> float:
-        """Seconds that all calls took so far."""
+        """Return the seconds that all calls took so far."""
         return self.now
 
     def __call__(self, asked: Asked, _right: Right) -> None:
@@ -62,7 +62,7 @@ def crm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bridge]:
 
 @pytest.fixture
 def slow(crm: Bridge, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
-    """The CRM takes its time."""
+    """Make the CRM's calls slow."""
     desk = desk_in(crm)
     slow = Slow(desk.seconds_a_call)
     monkeypatch.setattr(drain, "Turn", partial(Turn, clock=slow.clock))
@@ -75,7 +75,7 @@ def slow(crm: Bridge, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
 
 
 def fill(crm: Bridge, number: int) -> None:
-    """Have bookings of strangers wait as backlog."""
+    """Store bookings of strangers as backlog."""
     for n in range(number):
         stranger = [person(f"p{n}@gmail.com")]
         crm.post(sample("booking_created", id=f"old{n}", attendees=stranger))
@@ -84,12 +84,12 @@ def fill(crm: Bridge, number: int) -> None:
 
 
 def book(crm: Bridge, name: str = "live", email: str = f"live@{LIVE}") -> None:
-    """Somebody books now."""
+    """Post a live booking."""
     crm.post(sample("booking_created", id=name, attendees=[person(email)]))
 
 
 def test_a_live_booking_gets_in_between_the_calls_of_a_backlog(crm: Bridge, slow: Slow) -> None:
-    """It was posted while a batch began; the CRM hears of it before the rest of that batch."""
+    """A live booking posted as a batch begins reaches the CRM before the rest of that batch."""
     number = desk_in(crm).backlog
     fill(crm, number)
     between, begun = next(iter(crm.served.values())), []
@@ -112,7 +112,7 @@ def test_a_live_booking_gets_in_between_the_calls_of_a_backlog(crm: Bridge, slow
 
 
 def test_a_backlog_comes_to_its_end_among_live_bookings(crm: Bridge, slow: Slow) -> None:
-    """Each second somebody books: what is cut is not begun anew for ever."""
+    """A backlog is finished although live bookings cut its batches again and again."""
     number = desk_in(crm).backlog
     fill(crm, number)
     between, booked = next(iter(crm.served.values())), [0.0]
@@ -132,7 +132,9 @@ def test_a_backlog_comes_to_its_end_among_live_bookings(crm: Bridge, slow: Slow)
 
 
 def test_what_made_way_is_not_looked_for_as_if_it_had_been_begun(crm: Bridge, slow: Slow) -> None:
-    """A cut comes before a call, never in it: no record is in doubt, and none is waited for."""
+    """A batch is cut before a call, never within it: no record is in doubt, and no booking waits
+    for one.
+    """
     fill(crm, desk_in(crm).backlog)
     between, posts = next(iter(crm.served.values())), Counter[str]()
 
@@ -151,7 +153,7 @@ def test_what_made_way_is_not_looked_for_as_if_it_had_been_begun(crm: Bridge, sl
 
 
 def test_a_batch_without_an_end_notes_what_it_has_done(crm: Bridge, slow: Slow) -> None:
-    """Nobody waits; still it is cut after a while, so that what is done is not done again."""
+    """Even without a waiting booking, a long batch is cut after a while and saves what it has done."""
     number = desk_in(crm).backlog
     fill(crm, number)
     between, noted = next(iter(crm.served.values())), []
@@ -171,7 +173,9 @@ def test_a_batch_without_an_end_notes_what_it_has_done(crm: Bridge, slow: Slow) 
 
 
 def test_turns_shrink_when_they_are_cut_and_grow_again() -> None:
-    """By halves down to a twentieth, below which nothing is cut."""
+    """Each cut halves the batch size, down to a twentieth, at which nothing is cut; then it grows
+    again.
+    """
     now, waits = [0.0], [True]
     turn = Turn(lambda: waits[0], lambda: now[0])
     sizes = []
@@ -196,7 +200,7 @@ def test_turns_shrink_when_they_are_cut_and_grow_again() -> None:
 
 
 def test_no_live_batch_is_cut_for_a_live_booking() -> None:
-    """Who came first is done first; only for long is it not gone on with."""
+    """A live batch is not cut for a newer live booking unless it takes too long."""
     now = [0.0]
     turn = Turn(lambda: True, lambda: now[0])
     check = turn.begin(400, 400, backlog=False)
@@ -208,7 +212,7 @@ def test_no_live_batch_is_cut_for_a_live_booking() -> None:
 
 
 def test_meetings_without_a_booking_id_field_go_in_batches(tmp_path: Path) -> None:
-    """Where HubSpot has no such field they are told apart by the number at the end of their text."""
+    """If HubSpot has no booking-id field, the number at the end of the text identifies each meeting."""
     bridge = Bridge(f"sqlite:///{tmp_path}/b.sqlite3", ("hubspot",))
     crm = bridge.sandbox("hubspot")
     bridge.connect("hubspot")
@@ -231,7 +235,7 @@ def test_meetings_without_a_booking_id_field_go_in_batches(tmp_path: Path) -> No
 def test_what_is_refused_in_a_batch_that_is_cut_is_looked_into_later(
     crm: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A record that is gone is why another one is refused: a cut before that is known fails nobody."""
+    """A refusal in a batch that is cut before its cause is known (a deleted record) fails no booking."""
     provider = next(iter(crm.served))
     adapter = type(crm.services.adapter(1).inner)
     apply, cuts = adapter.apply, []

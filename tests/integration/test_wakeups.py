@@ -1,4 +1,4 @@
-"""Redis in a stranger's hands, full, or talking nonsense: nothing of it is run, and all is synced."""
+"""Redis full, broken or controlled by a stranger: no foreign job runs, and all bookings are synced."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def server() -> Iterator[ValkeyServer]:
 
 @pytest.fixture
 def redis(server: ValkeyServer) -> Redis:
-    """A client of it, empty."""
+    """An empty client of this Valkey."""
     client = Redis.from_url(server.connection_url)
     client.config_set("maxmemory", "0")
     client.flushall()
@@ -48,19 +48,19 @@ def redis(server: ValkeyServer) -> Redis:
 
 
 def put(redis: Redis, key: str, data: bytes | None, **more: Any) -> None:
-    """Queue a job as a stranger does who knows how RQ keeps one."""
+    """Queue a job like a stranger who knows RQ's format."""
     fields: dict[Any, Any] = {"status": "queued", "origin": QUEUE, **more}
     redis.hset(f"rq:job:{key}", mapping=fields | ({} if data is None else {"data": data}))
     redis.rpush(f"rq:queue:{QUEUE}", key)
 
 
 def said(*parts: Any) -> bytes:
-    """A job's data as RQ packs it."""
+    """Return a job's data as RQ packs it."""
     return zlib.compress(json.dumps(parts).encode())
 
 
 def hostile(sentinel: Path) -> dict[str, bytes | None]:
-    """Jobs that no process of this service queues -> their data."""
+    """Return foreign jobs, which no process of this service queues -> their data."""
     touch, sync = f"touch {sentinel}", "workers.jobs.sync_connection"
     return {
         "system": said("os.system", None, [touch], {}),
@@ -95,7 +95,7 @@ def hostile(sentinel: Path) -> dict[str, bytes | None]:
 
 
 def worker_of(redis: Redis, done: list[int]) -> WakeUpWorker:
-    """A worker that notes whom it was woken for."""
+    """Return a worker that records the connections it was woken for."""
     return WakeUpWorker(
         [make_queue(redis)], {"workers.jobs.sweep": lambda: done.append(0)},
         {"workers.jobs.sync_connection": done.append}, connection=redis, serializer=JSONSerializer,
@@ -113,7 +113,9 @@ def test_a_job_that_fails_is_one_line_and_ends_no_worker(
     redis: Redis, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
     error: Exception, event: str,
 ) -> None:  # fmt: skip
-    """RQ would print the stack, with what the error says of a person, and end the worker."""
+    """A failed job logs one line without personal data, and the worker goes on; RQ would print the
+    stack.
+    """
     told: list[str] = []
     monkeypatch.setattr(wakeups, "log", SimpleNamespace(error=lambda name, **_: told.append(name)))
     done: list[int] = []
@@ -139,7 +141,7 @@ GOOD = 7
 def test_nothing_but_wake_ups_is_run(
     redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Jobs of every other kind are dropped with a line each; the wake-up behind them is taken."""
+    """Every foreign job is dropped with one log line each, and the wake-up behind them runs."""
     sentinel, done = tmp_path / "run", list[int]()
     jobs = hostile(sentinel)
     for key, data in jobs.items():
@@ -151,7 +153,7 @@ def test_nothing_but_wake_ups_is_run(
     monkeypatch.setattr(wakeups, "log", heard)
     worker_of(redis, done).work(burst=True, logging_level="CRITICAL")
     assert {event for event, _ in told} == {"foreign_job_dropped"}
-    # A job of which nothing is left is none: it may have been taken back.
+    # A job without data may have been cancelled, so it is not logged.
     unnoticed = [key for key in jobs if key in ("nothing", "")]
     assert not sentinel.exists()
     assert done[-1] == GOOD and set(done) <= {GOOD, 1}
@@ -162,7 +164,7 @@ def test_nothing_but_wake_ups_is_run(
 
 
 def test_callbacks_of_a_good_job_are_not_called(redis: Redis, tmp_path: Path) -> None:
-    """What a wake-up names beside itself is not looked at."""
+    """A wake-up's callbacks and other fields are ignored."""
     sentinel, done = tmp_path / "run", list[int]()
     put(
         redis, "sync-7-a", said("workers.jobs.sync_connection", None, [GOOD], {}),
@@ -174,12 +176,12 @@ def test_callbacks_of_a_good_job_are_not_called(redis: Redis, tmp_path: Path) ->
 
 
 def test_nobody_stops_a_worker_by_redis(redis: Redis) -> None:
-    """Commands over pub/sub and the key rq:suspended are for nobody here."""
+    """Commands over pub/sub and the key rq:suspended have no effect on a worker."""
     done: list[int] = []
     heard: list[int] = []
 
     def command() -> None:
-        # Published while the worker works: Redis says how many listen.
+        # Redis reports how many clients received this message while the worker works.
         heard.append(redis.publish(f"rq:pubsub:{worker.name}", b"\xff{"))
         send_shutdown_command(redis, worker.name)
         send_kill_horse_command(redis, worker.name)
@@ -195,7 +197,7 @@ def test_nobody_stops_a_worker_by_redis(redis: Redis) -> None:
     assert (heard, done) == ([0], [GOOD])
 
 
-# Allowances
+# Rate limits
 
 CALLS = RateLimit("second", 5, 1.0)
 STRANGE: tuple[Any, ...] = ("x", "", "nan", "inf", "-1", "1e400", "9" * 400, "0x10", b"\xff\x00")
@@ -203,7 +205,7 @@ STRANGE: tuple[Any, ...] = ("x", "", "nan", "inf", "-1", "1e400", "9" * 400, "0x
 
 @pytest.mark.parametrize("value", STRANGE, ids=repr)
 def test_strange_values_stop_no_call(redis: Redis, value: Any) -> None:
-    """Limits, days and calls as a stranger writes them: calls go on within the limit that is known."""
+    """With a stranger's values for limits and calls in Redis, calls go on within the known limit."""
     budget = RedisBudget(redis)
     for name in ("limit", "others", "others_at", "next_at"):
         redis.hset("bridge:limits:a:second", name, value)
@@ -219,7 +221,7 @@ def test_strange_values_stop_no_call(redis: Redis, value: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["text", "list", "set", "stream"])
 def test_keys_of_another_type_stop_no_call(redis: Redis, kind: str) -> None:
-    """Where a hash or a sorted set should be stands something else."""
+    """With a wrong type instead of a hash or a sorted set in Redis, calls go on within the limit."""
     for key in ("bridge:limits:a:second", "bridge:day:a", "bridge:calls:a:second"):
         make = {
             "text": lambda k: redis.set(k, "x"), "list": lambda k: redis.rpush(k, "x"),
@@ -239,7 +241,7 @@ def test_keys_of_another_type_stop_no_call(redis: Redis, kind: str) -> None:
 
 @contextmanager
 def worker_process(bridge: Bridge, redis_url: str, folder: Path) -> Iterator[Path]:
-    """A real worker on the database of a bridge; gives its log."""
+    """Run a real worker on a bridge's database; return its log."""
     environment = {
         **os.environ, **{k: v for s in bridge.served.values() for k, v in s.environment().items()},
         "DATABASE_URL": bridge.settings.database_url, "REDIS_URL": redis_url, "SECRET_KEY": KEY,
@@ -262,7 +264,9 @@ def worker_process(bridge: Bridge, redis_url: str, folder: Path) -> Iterator[Pat
 def test_a_worker_does_without_a_sound_redis(
     redis: Redis, server: ValkeyServer, tmp_path: Path
 ) -> None:
-    """Full, read-only, locked, talking nonsense, flushed: webhooks are 202, and synced in seconds."""
+    """With Redis full, read-only, locked, broken or flushed, webhooks get 202 and are synced in
+    seconds.
+    """
     bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",)).connect_all()
     nonsense = Speaker(lambda line: line.sendall(b"HTTP/1.1 200 OK\r\n$-9\r\n" * 9), False)
     address = server.connection_url
@@ -290,7 +294,7 @@ def test_a_worker_does_without_a_sound_redis(
         assert b"Traceback" not in log.read_bytes()
     for url in (address.replace("redis://", "redis://:wrong@"), spoken, NO_REDIS):
         with worker_process(bridge, url, tmp_path) as log:
-            # The process has to start first.
+            # The process must start first.
             posts(f"n{url.rpartition(':')[2].partition('/')[0]}", 25)
             assert b"Traceback" not in log.read_bytes()
     nonsense.stop()

@@ -35,7 +35,7 @@ SAMPLES = {
     "booking_created": "accepted",
     "booking_rescheduled": "accepted",
     "booking_cancelled": "accepted",
-    "envelope_dialect_created": "duplicate",  # the same booking in the older dialect
+    "envelope_dialect_created": "duplicate",  # the same booking in the older payload format
     "group_booking_created": "accepted",
     "group_attendee_removed": "accepted",
     "phone_only_created": "accepted",
@@ -45,7 +45,7 @@ SAMPLES = {
 
 
 def test_every_sample_has_its_answer(web: Bridge) -> None:
-    """Every file of tests/data is taken, and the second time it is a duplicate."""
+    """Every file of tests/data is accepted, and the second time it is a duplicate."""
     assert {path.stem for path in DATA.glob("*.json")} == set(SAMPLES)
     for name, status in SAMPLES.items():
         answer = web.post(sample(name))
@@ -57,7 +57,7 @@ def test_every_sample_has_its_answer(web: Bridge) -> None:
 
 
 def test_a_wrong_byte_is_refused_and_nothing_stored(web: Bridge) -> None:
-    """A changed body or signature: 401, no row."""
+    """A changed body or signature gives 401 and stores no row."""
     body = json.dumps(sample("booking_created")).encode()
     sign = sign_body(SECRET, body)
     client = web.app.test_client()
@@ -93,13 +93,13 @@ def test_a_wrong_byte_is_refused_and_nothing_stored(web: Bridge) -> None:
     ],
 )
 def test_what_is_not_json_is_refused(web: Bridge, body: bytes) -> None:
-    """Signed, but not JSON: 400."""
+    """A signed body that is not JSON gives 400."""
     assert web.post(body).status_code == 400
     assert web.events() == []
 
 
 def test_huge_and_wrong_type(web: Bridge) -> None:
-    """Over 256 KiB: 413; another content type: 415."""
+    """A body over 256 KiB gives 413; another content type gives 415."""
     assert web.post(b'"' + b"x" * (256 * 1024) + b'"').status_code == 413
     assert web.post(b"{}", content_type="text/plain").status_code == 415
     assert web.post(sample("booking_created"), content_type="application/json; charset=utf-8").status_code == 202  # fmt: skip
@@ -107,7 +107,7 @@ def test_huge_and_wrong_type(web: Bridge) -> None:
 
 @pytest.mark.parametrize("payload", [[], 3, {}, {"webhookType": "booking_created"}, "text", None])
 def test_an_authentic_misfit_is_kept_aside(web: Bridge, payload: Any) -> None:
-    """What does not fit is quarantined with its reason, never thrown away."""
+    """An authentic webhook that does not fit is quarantined with its reason, never thrown away."""
     answer = web.post(payload)
     assert (answer.status_code, answer.json["status"]) == (202, "quarantined")
     (event,) = web.events()
@@ -115,7 +115,7 @@ def test_an_authentic_misfit_is_kept_aside(web: Bridge, payload: Any) -> None:
 
 
 def test_a_foreign_company_is_quarantined(database_url: str) -> None:
-    """Only the allowed companyIds are believed."""
+    """A webhook with a companyId that is not allowed is quarantined."""
     web = Bridge(database_url, (), meetergo_company_ids="c2,c3")
     assert web.post(sample("booking_created")).json["status"] == "quarantined"
     assert web.post(sample("booking_created", companyId="c2")).json["status"] == "accepted"
@@ -123,7 +123,7 @@ def test_a_foreign_company_is_quarantined(database_url: str) -> None:
 
 
 def test_older_secret_is_good(web: Bridge) -> None:
-    """Several secrets are valid at once."""
+    """Several secrets are valid at the same time."""
     assert web.post(sample("booking_created"), secret=OLDER_SECRET).status_code == 202
 
 
@@ -158,7 +158,9 @@ def test_timestamped_and_standard_schemes(tmp_path: Path) -> None:
 
 
 def test_url_token_is_re_read_before_it_is_believed(tmp_path: Path) -> None:
-    """With an API key the appointment comes from meetergo, whatever the webhook said."""
+    """With an API key the service reads the appointment from meetergo and ignores the webhook's
+    content.
+    """
     meetergo = Served(MeetergoSandbox())
     web = Bridge(
         f"sqlite:///{tmp_path}/a.sqlite3", (), meetergo_signature_scheme="url-token",
@@ -181,7 +183,7 @@ def test_url_token_is_re_read_before_it_is_believed(tmp_path: Path) -> None:
 
 
 def test_a_second_source_has_its_own_secret(web: Bridge) -> None:
-    """/webhooks/meetergo/<source> uses that source's rules; an unknown one is a 401."""
+    """/webhooks/meetergo/<source> uses that source's rules; an unknown source gives 401."""
     from app.services.sources import SECRETS_PURPOSE
     from app.store.engine import utcnow
 
@@ -206,7 +208,7 @@ def test_a_second_source_has_its_own_secret(web: Bridge) -> None:
 
 
 def test_fifty_at_once_are_one_event(web: Bridge) -> None:
-    """50 posts of one webhook by 8 clients: one event, all answered 202."""
+    """50 posts of one webhook by 8 clients give one event, and all are answered 202."""
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: web.post(sample("booking_created")), range(50)))
     assert {answer.status_code for answer in answers} == {202}
@@ -215,7 +217,7 @@ def test_fifty_at_once_are_one_event(web: Bridge) -> None:
 
 
 def test_different_states_at_once_end_in_the_newest(web: Bridge) -> None:
-    """Two threads with two states of one booking: the newest is kept, both events are stored."""
+    """Two threads post two states of one booking: the newest is kept, and both events are stored."""
     names = ["booking_created", "booking_rescheduled", "booking_cancelled"]
     start = threading.Barrier(3)
 
@@ -231,7 +233,7 @@ def test_different_states_at_once_end_in_the_newest(web: Bridge) -> None:
 
 
 def test_a_database_that_is_away_is_503(web: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sender is told to come back; nothing is answered 202 that is not on disk."""
+    """Without the database the sender gets 503 and posts again; a 202 means that the event is on disk."""
 
     def broken(*_: object, **__: object) -> None:
         raise OperationalError("BEGIN", {}, Exception("down"))
@@ -245,7 +247,9 @@ def test_a_database_that_is_away_is_503(web: Bridge, monkeypatch: pytest.MonkeyP
 
 
 def test_the_credential_lies_nowhere(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """The payload's secret and the person's data are in no byte of the database or the logs."""
+    """The database and the logs contain neither the payload's secret nor the person's data in clear
+    text.
+    """
     web = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", (), log_level="DEBUG")
     web.post(sample("booking_created"))
     web.post({"webhookType": "booking_created", "secret": "cancel-token-do-not-store"})
@@ -261,7 +265,7 @@ def test_the_credential_lies_nowhere(tmp_path: Path, capfd: pytest.CaptureFixtur
 
 
 def test_health_and_metrics(web: Bridge) -> None:
-    """Alive, ready without Redis, counts by status."""
+    """The service reports its health, readiness without Redis and counts by status."""
     client = web.app.test_client()
     assert client.get("/healthz").json == {"status": "ok"}
     ready = client.get("/readyz")
@@ -272,7 +276,9 @@ def test_health_and_metrics(web: Bridge) -> None:
 
 
 def test_half_a_character_is_taken(bridge: Bridge) -> None:
-    """JavaScript cuts an emoji in two and writes the half as an escape; no database takes that."""
+    """An emoji that JavaScript cut in two arrives as a lone surrogate and is accepted, though no
+    database stores it.
+    """
     cut = "Jane \ud83d"
     payload = sample("booking_created", attendees=[person("jane@globex.example", lastname=cut)])
     assert bridge.post(payload).status_code == 202
