@@ -1,8 +1,9 @@
-"""Kills a process at every commit and every outgoing call, found by running, not from a hand list.
+"""Kills a process at every commit and every outgoing call; a test run finds these points by itself.
 
 A run is forked; hooks on the database driver and on urllib3 (under requests and under HubSpot's
-client) count the points that it passes. Then it is run again for each point, and the process is
-killed with SIGKILL just before or just after it. Another process goes on with what was left.
+client) count the points that it passes. Then the run is repeated for each point, and the process is
+killed with SIGKILL just before or just after it. Another process continues with the data left
+behind.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ from tests.contract.test_convergence import picture
 from workers.drain import Drainer
 
 LATER = timedelta(hours=1)
-"""How much later another process takes over: every lease has ended, every pause is over."""
+"""The time until another process takes over: every lease has ended and every pause is over."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A place in a run: the n-th commit or call, just before it or just after it."""
+    """A point in a run: just before or just after the n-th commit or call."""
 
     kind: str
     number: int
@@ -53,7 +54,7 @@ class Point:
 
 
 class Hooks:
-    """Counts the points that this process passes, and ends it at one of them."""
+    """Counts the points that this process passes, and kills it at one of them."""
 
     def __init__(self, deadly: Point | None) -> None:
         self.passed: list[Point] = []
@@ -62,7 +63,7 @@ class Hooks:
 
     @contextmanager
     def around(self, kind: str) -> Iterator[None]:
-        """Pass the two points around something."""
+        """Count the two points around an action."""
         number = self._counts[kind]
         self._counts[kind] += 1
         self._pass(Point(kind, number, after=False))
@@ -75,7 +76,7 @@ class Hooks:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def install(self) -> None:
-        """Put the hooks in; for this process only, which is a fork."""
+        """Install the hooks in this process only, which is a fork."""
         commit = DefaultDialect.do_commit
         urlopen = urllib3.connectionpool.HTTPConnectionPool.urlopen
 
@@ -92,7 +93,7 @@ class Hooks:
 
 
 class Stage:
-    """One CRM, connected: database and sandbox are put back to that for every run."""
+    """One connected CRM; database and sandbox are reset to this state for every run."""
 
     def __init__(self, folder: Path, provider: str, postgres: str | None = None) -> None:
         self.provider, self._postgres = provider, postgres
@@ -102,7 +103,7 @@ class Stage:
         self.served = bridge.served[provider]
         bridge.services.store.close()
         if postgres is None:
-            # A thread that has not let go of the database yet would leave all of it in the WAL.
+            # If a thread still holds the database, this moves its data from the WAL into the file.
             with sqlite3.connect(folder / "template.sqlite3") as database:
                 database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             database.close()
@@ -110,7 +111,7 @@ class Stage:
         self._keep()
 
     def _keep(self) -> None:
-        """Remember how the sandbox is now: every run begins like that."""
+        """Save the sandbox's current state; every run starts from it."""
         self._state = {
             name: copy.deepcopy(value)
             for name, value in vars(self.served.sandbox).items()
@@ -118,13 +119,13 @@ class Stage:
         }
 
     def unlimited(self) -> None:
-        """Let the CRM take any number of calls in every run."""
+        """Lift the CRM's rate limits in every run."""
         lift_limits(self.served.sandbox)
         self._keep()
 
     @contextmanager
     def fresh(self) -> Iterator[str]:
-        """The URL of a database as it was after the connect, the sandbox likewise."""
+        """Reset the sandbox and yield the URL of a database, both as they were after the connect."""
         vars(self.served.sandbox).update(copy.deepcopy(self._state))
         if self._postgres is None:
             path = self._folder / "run.sqlite3"
@@ -143,24 +144,24 @@ class Stage:
             connection.execute(f"DROP DATABASE {copied} WITH (FORCE)")
 
     def services(self, url: str) -> Services:
-        """The services on a database, pointed at the sandbox."""
+        """Return the services on a database, connected to the sandbox."""
         return bootstrap(make_settings(url), self.served.environment())
 
     def picture(self) -> dict[str, Any]:
-        """What stands in the CRM, ids left out, everything counted."""
+        """Return the counted records of the CRM, without ids."""
         view = self.served.sandbox.view()
         people = sorted((p.email or "", p.phone or "", p.last or "") for p in view.contacts)
         domains = sorted(company.domain or "" for company in view.companies)
         return {**picture(self, self.provider), "people": people, "companies": domains}
 
     def sandbox(self, provider: str) -> Any:
-        """As `picture` wants it."""
+        """Return the sandbox, in the form that `picture` expects."""
         return self.served.sandbox
 
     def run(
         self, url: str, script: Callable[[Services, Path], None], deadly: Point | None
     ) -> Ended:
-        """Run a script in a process of its own, which may be killed at a point."""
+        """Run a script in its own process, which may be killed at a point."""
         told = self._folder / "told.json"
         told.unlink(missing_ok=True)
         pid = os.fork()
@@ -187,7 +188,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended."""
+    """The end of a process."""
 
     killed: bool
     good: bool
@@ -195,7 +196,7 @@ class Ended:
 
 
 def deliver(services: Services, payloads: list[Any], acknowledged: Path) -> None:
-    """Post what was not answered yet, as meetergo does; note each answer."""
+    """Post the webhooks without an answer, as meetergo does; record each answer."""
     done = set(acknowledged.read_text().split()) if acknowledged.exists() else set()
     rules = services.sources.rules(DEFAULT_SOURCE)
     for number, payload in enumerate(payloads):
@@ -208,10 +209,10 @@ def deliver(services: Services, payloads: list[Any], acknowledged: Path) -> None
 
 
 def drain(services: Services, later: timedelta = timedelta()) -> None:
-    """Drain every connection; `later`: so long after whoever held a lease has died."""
+    """Drain every connection; `later` is the time since the lease holder died."""
     drainer = Drainer(services, now=lambda: utcnow() + later)
     if later:
-        # Leases go by the database's clock, which no test sets.
+        # Leases use the database's clock, which no test sets.
         with services.store.write() as session:
             session.execute(update(ConnectionRow).values(drain_until=utcnow() - later))
     with services.store.read() as session:
@@ -221,7 +222,7 @@ def drain(services: Services, later: timedelta = timedelta()) -> None:
 
 
 def states(services: Services) -> list[tuple[str, str | None]]:
-    """State and error of every delivery."""
+    """Return state and error of every delivery."""
     with services.store.read() as session:
         rows = session.scalars(select(DeliveryRow).order_by(DeliveryRow.id))
         return [(row.state, row.error_message) for row in rows]

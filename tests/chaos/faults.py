@@ -1,4 +1,4 @@
-"""What goes wrong in a chaos run: each fault by name, and how often it struck."""
+"""The faults of a chaos run: each has a name and a count of its strikes."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ from tests.chaos import kinds_inside, kinds_outside
 from tests.chaos.system import System
 
 Met = Callable[[], bool]
-"""Whether a fault has met the service by now."""
+"""Whether a fault has affected the service by now."""
 Strike = Callable[[], Met | None]
-"""Does something bad; where that has to meet a call first to count, says how to see it."""
+"""Causes a fault. If the fault counts only once a call meets it, returns a function that tells
+whether this happened.
+"""
 LONGEST = 300.0
-"""Seconds after which a fault that has not struck until then never does."""
+"""The seconds after which a fault that has not struck is given up."""
 
 
 class Faults:
-    """Strikes at random until it is told to stop; every fault at least once."""
+    """Strikes at random until it is stopped; every fault strikes at least once."""
 
     def __init__(self, system: System, seed: int, pause: float) -> None:
-        """`pause`: seconds between two faults, on average."""
+        """`pause` is the average number of seconds between two faults."""
         self._pause = pause
         self.system = system
         self.dice = random.Random(seed)
         self.struck: Counter[str] = Counter()
         self._open: list[tuple[str, Met]] = []
-        """Faults that wait for somebody to meet them."""
+        """Faults that no call has met yet."""
         self._over = threading.Event()
         self._ended = threading.Event()
         self._ends: list[threading.Thread] = []
@@ -41,11 +43,11 @@ class Faults:
         }
 
     def start(self) -> None:
-        """Begin."""
+        """Start to strike."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Let every fault have struck once, then no more; take what still waits away."""
+        """Wait until every fault has struck once, then stop and remove the pending faults."""
         self._over.set()
         self._thread.join()
         self._ended.set()
@@ -55,11 +57,11 @@ class Faults:
             served.sandbox.faults.clear()
             served.sandbox.search_lag = set()
         self.system.heal()
-        # Nobody goes on by what was read of an account while it was out of order.
+        # Data read from an account while it was out of order must not be used any longer.
         self.system.read_anew()
 
     def later(self, least: float, most: float, action: Callable[[], object]) -> None:
-        """End what was begun after some seconds, or at the latest when the faults end."""
+        """Run the action that ends a fault after some seconds, or when the faults end."""
         seconds = self.dice.uniform(least, most)
 
         def end() -> None:
@@ -71,7 +73,7 @@ class Faults:
         thread.start()
 
     def crm(self) -> Any:
-        """The sandbox of a CRM, at random."""
+        """Return the sandbox of a random CRM."""
         return self.dice.choice(list(self.system.served.values())).sandbox
 
     def _strike(self) -> None:
@@ -81,7 +83,7 @@ class Faults:
                 begun = begun or time.monotonic()
                 if time.monotonic() - begun > LONGEST:
                     return
-            # What has not struck yet is more likely, so that a short run sees all of them.
+            # Faults that have not struck yet are more likely, so that a short run has all of them.
             rest = [name for name in names if not self.struck[name]]
             name = self.dice.choice(rest if rest and self.dice.random() < 0.6 else names)
             if self._over.is_set():
@@ -93,7 +95,7 @@ class Faults:
                 else:
                     self._open.append((name, met))
             except Exception as error:
-                # A fault that could not strike, since another one is at it, is not counted.
+                # A fault that another fault prevented is not counted.
                 self.system.say(f"{name} did not strike ({type(error).__name__})")
             time.sleep(self.dice.uniform(0.2, 1.8) * self._pause)
             self._count()

@@ -1,4 +1,4 @@
-"""A made-up company's bookings: every state of each, and the order in which meetergo posts them."""
+"""An invented company's bookings: all their states, and the order in which meetergo posts them."""
 
 from __future__ import annotations
 
@@ -13,44 +13,47 @@ KINDS = ("booking_created", "booking_rescheduled", "booking_cancelled")
 LEAVER = "nora@acme.example"
 """A user who is deactivated and comes back while faults strike."""
 USERS = {"john@acme.example": "John Smith", "mary@acme.example": "Mary Major", LEAVER: "Nora Null"}
-"""Who works with every CRM: e-mail -> name."""
+"""The users of every CRM: e-mail -> name."""
 HOSTS = ([{"email": "john@acme.example"}], [{"email": "mary@acme.example"}], [{"email": LEAVER}])
-"""Always a user of the CRM: an owner is never wiped, so that where none is, the way there shows."""
+"""Every host is a CRM user: an owner is never removed, so a missing owner would depend on the way
+there.
+"""
 PULSE = "pulse"
-"""Id of the booking that changes each moment while faults strike, so that there is always work."""
+"""The id of the booking that changes all the time while faults strike, so that there is always work."""
 BASE = datetime(2026, 12, 1, 9, tzinfo=UTC)
 MOVED_ANEW = 0.25
-"""Part of the bookings that are moved by booking anew and cancelling the old one."""
+"""The share of bookings that are moved by a new booking and a cancel of the old one."""
 MADE = BASE - timedelta(days=30)
-"""When all others are made: long before any of these moves, so that none seems to be one."""
+"""The creation time of all other bookings: long before these moves, so that none looks like one."""
 APART = timedelta(minutes=20)
-"""Between two such moves: nobody takes the one for the other."""
+"""The time between two such moves, so that they are not confused."""
 
 
 @dataclass(frozen=True)
 class History:
-    """What happened, and what is to be seen of it in the end."""
+    """All that happened, and the expected result."""
 
     posts: list[dict[str, Any]]
-    """Webhooks in the order in which they are sent: late, doubled, out of order."""
+    """The webhooks in the order of sending: late, duplicated, out of order."""
     last: list[dict[str, Any]]
-    """Webhooks that are sent once no fault strikes any more: newer states of the leaver's bookings,
-    of which nobody can say who owns them while she is away, and of the one that never rests."""
+    """Webhooks sent after the last fault: newer states of the leaver's bookings, whose owner is
+    undefined while she is away, and of the booking that changes all the time.
+    """
     newest: list[dict[str, Any]]
     """The last state of each booking."""
     people: set[str]
-    """Everybody who ever took part."""
+    """All people who ever took part."""
     replaced: int
-    """Bookings in whose place another one came: the two share a deal and a meeting."""
+    """The number of bookings that another one replaced: the two share a deal and a meeting."""
 
     @property
     def stories(self) -> int:
-        """How many deals and meetings there are in the end."""
+        """Return the final number of deals and meetings."""
         return len(self.newest) - self.replaced
 
 
 def make(seed: int, bookings: int) -> History:
-    """The history of so many bookings; the same for the same seed."""
+    """Return the history of this many bookings; the same seed gives the same history."""
     dice = random.Random(seed)
     crowd = [_person(number) for number in range(bookings // 8 + 10)]
     states: list[list[dict[str, Any]]] = []
@@ -61,7 +64,7 @@ def make(seed: int, bookings: int) -> History:
         cancelled, successor = _anew(dice, mine[-1], BASE - timedelta(days=8) + place * APART)
         mine.append(cancelled)
         states.append([successor])
-    # Every post has a time: that of its state, and for some hours or days of delay.
+    # Every post has a time: its state's time plus a delay of some hours or days.
     timed: list[tuple[float, int, dict[str, Any]]] = []
     for mine in states:
         begun = dice.uniform(0, bookings)
@@ -88,7 +91,7 @@ def _is_on(state: dict[str, Any]) -> bool:
 def _anew(
     dice: random.Random, before: dict[str, Any], at: datetime
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The cancel of a booking, and the booking in its place; half of those say so themselves."""
+    """Return the cancel of a booking and the booking that replaces it; half of these name the old one."""
     cancelled = sample(
         "booking_cancelled",
         **{
@@ -118,7 +121,7 @@ def _anew(
 
 
 def pulse(beat: int) -> dict[str, Any]:
-    """One more state of the booking that never rests; a larger beat is newer, and moves it."""
+    """Return one more state of the busy booking; a larger beat is newer and moves the meeting."""
     start = BASE + timedelta(hours=beat % 400)
     return sample(
         "booking_created" if beat == 0 else "booking_rescheduled",

@@ -1,4 +1,4 @@
-"""What the worker processes of a chaos run do beside their work: they let an account grow old on demand."""
+"""An addition to the worker processes of a chaos run: it makes an account's data expire on demand."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from workers.accounts import Accounts, OpenAccount
 
 log = structlog.get_logger(__name__)
 READ_ANEW = "account_read_anew"
-"""The event that a worker tells once it has read an account that it knew."""
+"""The event that a worker logs after it has read a known account again."""
 
 
 def install() -> None:
-    """Hook in where the environment names the file of a chaos run: touching it is the passing of
-    DIRECTORY_TTL."""
+    """Install the hook if the environment names a chaos run's file: touching it acts like the end
+    of DIRECTORY_TTL.
+    """
     named = os.environ.get("CHAOS_READ_ANEW")
     if named:
         _let_grow_old(Path(named))
@@ -39,7 +40,7 @@ def _let_grow_old(file: Path) -> None:
         before, begun = accounts._warm.get(connection_id), utcnow()
         account = get(accounts, row, ensure_lease)
         if account is not before:
-            # What changed while it was read may not be in it.
+            # The account may have changed during the read: count from its start.
             account.read_at = begun
             if before is not None:
                 log.info(READ_ANEW, connection_id=connection_id)

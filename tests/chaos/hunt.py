@@ -14,11 +14,11 @@ from rich.table import Table
 from tests.chaos.mutants import MUTANTS
 
 MOST = 900.0
-"""Seconds that the tests of one bug may take."""
+"""The seconds that the tests of one bug may take."""
 
 
 def main() -> int:
-    """Hunt the named bugs, or all; give the exit code."""
+    """Hunt the named bugs, or all; return the exit code."""
     wanted = sys.argv[1:] or list(MUTANTS)
     table = Table("planted bug", "caught by", "seconds")
     console, free = Console(width=120), []
@@ -35,14 +35,14 @@ def main() -> int:
 
 
 def hunt(name: str) -> str:
-    """Run the tests of a bug with the bug in; the first that fails, or nothing."""
+    """Run the tests of a bug with the bug planted; return the first that fails, or an empty text."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", *MUTANTS[name].tests]
     environment = {**os.environ, "BRIDGE_MUTANT": name, "THOROUGH": "1"}
     ended = subprocess.run(
         command, env=environment, capture_output=True, text=True, check=False, timeout=MOST
     )
     failed = re.search(r"^(?:FAILED|ERROR) \S*?(\w+\.py::\S+)", ended.stdout, re.M)
-    # Exit code 1 is a test that failed; another one is a run that did not come about.
+    # Exit code 1 means that a test failed; any other means that the tests did not run.
     return failed[1] if failed and ended.returncode == 1 else ""
 
 

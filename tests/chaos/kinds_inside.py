@@ -1,4 +1,4 @@
-"""Faults of what belongs to the service: its processes, Valkey, the database, the mapping files."""
+"""Faults inside the service: its processes, Valkey, the database, the mapping files."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from tests.chaos.faults import Faults, Met, Strike
 
 STOPPED = 25.0
-"""Seconds that a process stands still: a lease, and time for another worker to do what it was at."""
+"""The seconds that a process is stopped: a lease, plus time for another worker to do the same work."""
 SLOW_CLIENTS = 60
-"""Connections that stand at the web process with half a request."""
+"""The number of connections with half a request at the web process."""
 HEAD = b"POST /webhooks/meetergo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 HALVES = (HEAD, HEAD + b'X-Meetergo-Signature: x\r\nContent-Length: 2000\r\n\r\n{"id":')
 CHANGES = {"meeting_types: {}": "meeting_types: {never-booked: {deal: none}}"}
-"""A change of a mapping file that makes another file of it, and no other record."""
+"""A change that makes a mapping file a new version but changes no record."""
 
 
 def kinds(faults: Faults) -> dict[str, Strike]:
-    """The faults by name."""
+    """Return the faults by name."""
     system, dice = faults.system, faults.dice
     found: dict[str, Any] = {
         "web killed": lambda: system.kill("web"),
@@ -50,13 +50,13 @@ def kinds(faults: Faults) -> dict[str, Strike]:
 
 
 def flush(redis_url: str) -> None:
-    """Take all that Valkey holds."""
+    """Delete all data in Valkey."""
     with Redis.from_url(redis_url) as redis:
         redis.flushall()
 
 
 def stop_a_worker(faults: Faults) -> None:
-    """SIGSTOP, and SIGCONT once its lease is another one's."""
+    """Stop a worker with SIGSTOP, and wake it with SIGCONT after another worker has its lease."""
     process = faults.system.processes[faults.dice.choice(faults.system.workers)]
     os.kill(process.pid, signal.SIGSTOP)
 
@@ -68,19 +68,19 @@ def stop_a_worker(faults: Faults) -> None:
 
 
 def kill_valkey(faults: Faults) -> None:
-    """Take Valkey away for some seconds."""
+    """Stop Valkey for some seconds."""
     faults.system.kill_valkey()
     time.sleep(faults.dice.uniform(0.5, 3))
     faults.system.start_valkey()
 
 
 def fill_valkey(faults: Faults) -> Met:
-    """Let Valkey have no room for some seconds; it counts once a write of the service was refused."""
+    """Make Valkey full for some seconds; the fault counts once a write of the service was refused."""
     system, before = faults.system, faults.system.writes_refused()
     system.fill_valkey()
 
     def empty() -> None:
-        # One that was killed meanwhile has come back empty.
+        # If it was killed meanwhile, it is empty again.
         with suppress(RedisError, OSError):
             system.fill_valkey(full=False)
 
@@ -89,21 +89,21 @@ def fill_valkey(faults: Faults) -> Met:
 
 
 def read_anew(faults: Faults) -> Met:
-    """Let what is known of every account be too old; it counts once a worker has read one anew."""
+    """Expire the data of every account; the fault counts once a worker has read an account again."""
     start = faults.system.log_size()
     faults.system.read_anew()
     return lambda: faults.system.logged(start, READ_ANEW)
 
 
 def touch_mapping(faults: Faults) -> Met:
-    """Give a mapping file a new time and nothing else."""
+    """Give a mapping file a new time, without a change of its text."""
     start, path = faults.system.log_size(), faults.dice.choice(mappings(faults))
     path.touch()
     return lambda: faults.system.logged(start, "mapping_reloaded")
 
 
 def change_mapping(faults: Faults, whole: bool) -> Met:
-    """Let another text, or half of the text, stand in a mapping file for some seconds."""
+    """Put another text, or half of the text, into a mapping file for some seconds."""
     start, path = faults.system.log_size(), faults.dice.choice(mappings(faults))
     text = faults.system.mapping_texts[path.name]
     other = text
@@ -117,12 +117,12 @@ def change_mapping(faults: Faults, whole: bool) -> Met:
 
 
 def mappings(faults: Faults) -> list[Any]:
-    """The mapping files of the run."""
+    """Return the mapping files of the run."""
     return sorted(faults.system.mappings.glob("*.yaml"))
 
 
 def hold_connections(faults: Faults) -> None:
-    """Stand at the web process with halves of requests; whoever sends a whole one is answered."""
+    """Hold connections with half a request each; the web process must still answer complete requests."""
     port = int(faults.system.web.rpartition(":")[2])
     wires: list[socket.socket] = []
 

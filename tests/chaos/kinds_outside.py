@@ -1,4 +1,4 @@
-"""Faults of the CRMs: what they answer, how, and what becomes of the account."""
+"""Faults of the CRMs: their answers, and changes of the account."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from tests.chaos.faults import Faults, Met, Strike
 
 LAG = 2.0
-"""Seconds that a search lags while it is slow."""
+"""The seconds that a slow search lags."""
 JSON = {"Content-Type": "application/json"}
 NONSENSE = (
     "{}", "null", "[]", "7", '"ok"', "{", '{"results": null}', '{"data": [null]}',
     "<!doctype html><html><body>Please sign in</body></html>",
 )  # fmt: skip
-"""Answers with 200 that no call asks for. Nothing at all is not among them: it may be a deletion's."""
+"""Answers with 200 that fit no call. An empty answer is not among them, because a delete has one."""
 HUGE = 64 * 1024 * 1024
-"""Bytes of an answer that is too large."""
+"""The bytes of an answer that is too large."""
 DRIP, DROPS = 0.5, 40
-"""Seconds between two characters of a slow answer, and characters: longer than a call may take."""
+"""The seconds between two characters of a slow answer, and their number: longer than a call may take."""
 
 
 def kinds(faults: Faults) -> dict[str, Strike]:
-    """The faults by name."""
+    """Return the faults by name."""
     dice = faults.dice
     return {
         "429 storm": lambda: put(
@@ -55,7 +55,7 @@ def kinds(faults: Faults) -> dict[str, Strike]:
 
 
 def put(faults: Faults, **what: Any) -> Met:
-    """Let something go wrong with the next calls to a CRM; it counts once it has met one."""
+    """Add a fault to the next calls of a CRM; it counts once a call has met it."""
     fault, sandbox = Fault(**what), free_crm(faults)
     with sandbox.lock:
         sandbox.faults.append(fault)
@@ -63,9 +63,9 @@ def put(faults: Faults, **what: Any) -> Met:
 
 
 def free_crm(faults: Faults) -> Any:
-    """A CRM at random at which no more than one fault waits for calls.
+    """Return a random CRM with at most one pending fault.
 
-    A CRM that answers badly is only probed: with more faults than probes it would never come back.
+    A CRM with bad answers only gets probes: with more faults than probes it would never recover.
     """
     while True:
         sandbox = faults.crm()
@@ -75,7 +75,7 @@ def free_crm(faults: Faults) -> Any:
 
 
 def put_in_api(faults: Faults, times: int | None, sandbox: Any = None, **what: Any) -> Met:
-    """Likewise with calls of the API alone: a token is no call."""
+    """Add a fault to API calls only; token calls are not affected."""
     sandbox = sandbox or free_crm(faults)
     fault = Fault(path=sandbox.api_paths, times=times, **what)
     with sandbox.lock:
@@ -84,7 +84,7 @@ def put_in_api(faults: Faults, times: int | None, sandbox: Any = None, **what: A
 
 
 def put_nonsense(faults: Faults, garbled: bool) -> Met:
-    """Let some calls be answered with what no call asks for; `garbled`: after they were obeyed."""
+    """Answer some calls with nonsense; `garbled`: after the CRM has done their work."""
     body = faults.dice.choice(NONSENSE)
     headers = {"Content-Type": "text/html"} if body.startswith("<") else JSON
     times = faults.dice.randint(1, 4)
@@ -92,7 +92,7 @@ def put_nonsense(faults: Faults, garbled: bool) -> Met:
 
 
 def refuse(faults: Faults) -> Met:
-    """Let a CRM take nothing of the account for some seconds."""
+    """Make a CRM reject all calls of the account for some seconds."""
     sandbox = free_crm(faults)
     status, body = load_desks()[sandbox.name].blocked
     words = json.dumps(body)
@@ -107,7 +107,7 @@ def refuse(faults: Faults) -> Met:
 
 
 def take_scope(faults: Faults) -> Met:
-    """Take a permission from the tokens that are out; it counts once the service says so."""
+    """Remove a permission from the current tokens; the fault counts once the service reports it."""
     sandbox = faults.crm()
     sandbox.account.lost_scopes = {load_desks()[sandbox.name].needed_scope}
 
@@ -119,7 +119,7 @@ def take_scope(faults: Faults) -> Met:
 
 
 def let_leave(faults: Faults) -> Met:
-    """Deactivate a user for some seconds; it counts where something was written meanwhile."""
+    """Deactivate a user for some seconds; the fault counts if something was written meanwhile."""
     sandbox, met = faults.crm(), threading.Event()
     before = sandbox.writes()
     sandbox.account.user_leaves(LEAVER)
@@ -134,7 +134,7 @@ def let_leave(faults: Faults) -> Met:
 
 
 def revoke(faults: Faults) -> None:
-    """Kill every grant of an account, and connect it again."""
+    """Revoke every grant of an account, and connect it again."""
     name = faults.dice.choice(list(faults.system.served))
     faults.system.served[name].sandbox.kill_grants()
     time.sleep(faults.dice.uniform(0, 2))
@@ -142,7 +142,7 @@ def revoke(faults: Faults) -> None:
 
 
 def slow_search(faults: Faults) -> None:
-    """For some seconds a search does not show what was made in the last ones."""
+    """Hide records of the last seconds from the search, for some seconds."""
     sandbox = faults.crm()
     if not hasattr(sandbox, "search_lag"):
         sandbox = faults.system.served["pipedrive"].sandbox

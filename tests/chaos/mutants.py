@@ -1,6 +1,6 @@
-"""Bugs planted on purpose, each by name: what the tests of this folder are for has to catch them.
+"""Bugs planted on purpose, each with a name; the tests named with a bug must catch it.
 
-As a module it is the worker process, and its `create_app` the web process, of a chaos run.
+Run as a module, this is the worker process of a chaos run; `create_app` is its web process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.chaos.planted import PLANTED
 
 @dataclass(frozen=True)
 class Mutant:
-    """A bug, and the tests of which at least one has to fail for it."""
+    """A bug, and tests of which at least one must fail because of it."""
 
     plant: Callable[[], None]
     tests: tuple[str, ...]
@@ -35,14 +35,14 @@ OUTAGES = "tests/integration/test_outages.py"
 
 
 def _no_unique_key() -> None:
-    """Every webhook is new, also one that came before."""
+    """Every webhook counts as new, also a repeated one."""
     from app.domain.events import Event
 
     Event.dedupe_key = property(lambda event: uuid.uuid4().hex * 2)
 
 
 def _ledger_before_the_call() -> None:
-    """What is about to be written is noted as written, then the CRM is called."""
+    """The ledger records a write before the call to the CRM."""
     from workers.batch import Batch
 
     plan_only = Batch._plan
@@ -59,7 +59,7 @@ def _ledger_before_the_call() -> None:
 
 
 def _no_intent() -> None:
-    """Creates are not noted before they are sent."""
+    """Creates are sent without an intent in the ledger."""
     from app.store.ledger import Ledger
 
     intend = Ledger.intend
@@ -72,21 +72,21 @@ def _no_intent() -> None:
 
 
 def _lease_not_fenced() -> None:
-    """Whoever held the lease once may write for ever."""
+    """A worker may write for ever after it held the lease once."""
     from app.store import leases
 
     leases.hold_lease = lambda session, connection_id, fence: True
 
 
 def _last_look_too_early() -> None:
-    """The lease is looked at when a call's turn has come, and not when the call goes out."""
+    """The lease is checked when a call's turn comes, not when the call is sent."""
     from app.outbound import wire
 
     wire._watched = lambda kind, gate: kind
 
 
 def _lease_never_ends() -> None:
-    """A dead drainer keeps its connection."""
+    """A dead drainer's lease on its connection never ends."""
     from datetime import timedelta
 
     from app.store import leases
@@ -95,35 +95,35 @@ def _lease_never_ends() -> None:
 
 
 def _wake_up_lost() -> None:
-    """A drainer does not look once more after it has let go."""
+    """A drainer does not check for work once more after it has released the lease."""
     from workers import drain
 
     drain.deliveries.connections_with_work = lambda session, now: []
 
 
 def _pause_ignored() -> None:
-    """A CRM that asked for a pause is called at once."""
+    """The service calls a CRM at once, although the CRM asked for a pause."""
     from workers.drain import Drainer
 
     Drainer._pause = lambda drainer, lease, error: None
 
 
 def _batches_not_kept_apart() -> None:
-    """What is asked about while a batch is written may be what that batch makes."""
+    """Lookups for the next batch may concern records that the current batch is creating."""
     from workers import batch
 
     batch.marks_of = lambda desired, adapter, departed=(): batch.Marks()
 
 
 def _last_to_arrive_wins() -> None:
-    """The newest state is the one that came last."""
+    """The state that arrives last counts as the newest."""
     from app.domain import merge
 
     merge.is_newer = lambda candidate, known: True
 
 
 def _failed_search_is_nobody() -> None:
-    """A search that failed is taken for one that found nobody."""
+    """A failed search counts as a search without a result."""
     from app.crm.lookup import LookupResults
     from app.domain.errors import RetryLater
     from app.services import crm_state as inquiry
@@ -150,14 +150,14 @@ def _failed_search_is_nobody() -> None:
 
 
 def _outage_uses_attempts() -> None:
-    """Waiting for a CRM that is down uses up a booking's attempts."""
+    """A booking uses up attempts while its CRM is down."""
     from app.store import delivery_outcomes
 
     delivery_outcomes.record_outage = delivery_outcomes.record_failure
 
 
 def _answer_before_commit() -> None:
-    """A webhook is answered when it is in memory, and stored with the next one."""
+    """A webhook is answered while it is only in memory, and stored with the next one."""
     from app.services.intake import Intake, Verdict, WebhookAnswer
 
     accept = Intake.accept
@@ -174,14 +174,14 @@ def _answer_before_commit() -> None:
 
 
 def _allowance_ignored() -> None:
-    """Calls do not wait for the CRM's allowance."""
+    """Calls do not wait for the CRM's rate limit."""
     from app.services.rate_limits import SharedRateLimiter
 
     SharedRateLimiter.enter = lambda gate, allowance: None
 
 
 def _poison_fails_its_batch() -> None:
-    """One record that a CRM refuses fails everything that was sent with it."""
+    """One refused record fails all other records of its batch."""
     from app.domain.errors import InvalidRecord
     from workers.batch_state import BatchState
 
@@ -218,13 +218,13 @@ MUTANTS: dict[str, Mutant] = {
 
 
 def plant(name: str) -> None:
-    """Plant a bug in this process; nothing for an empty name."""
+    """Plant a bug in this process; do nothing for an empty name."""
     if name:
         MUTANTS[name].plant()
 
 
 def create_app() -> Flask:
-    """The web process, with the bug of BRIDGE_MUTANT."""
+    """Return the web process's app, with the bug of BRIDGE_MUTANT."""
     from app import create_app as make
 
     plant(os.environ.get("BRIDGE_MUTANT", ""))
@@ -232,7 +232,7 @@ def create_app() -> Flask:
 
 
 def main() -> None:
-    """The worker process, likewise."""
+    """Run the worker process, with the bug of BRIDGE_MUTANT."""
     plant(os.environ.get("BRIDGE_MUTANT", ""))
     from tests.chaos import hooks
 

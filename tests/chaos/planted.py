@@ -1,4 +1,4 @@
-"""Planted bugs at the edges: accounts, answers, Redis, clocks, slow clients. See mutants.py."""
+"""Planted bugs around accounts, answers, Redis, clocks and slow clients. See mutants.py."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 ALONE = "tests/chaos/test_kinds.py"
-"""Each kind of fault by itself."""
+"""The tests of each single kind of fault."""
 CASE = "tests/contract/test_accounts.py::test_case"
 
 
 def _drains_lose_their_lease() -> None:
-    """An account that is read anew is read with the leave of a drain that ended long ago."""
+    """An account is read again with the lease of a drain that ended long ago."""
     from workers.accounts import Accounts
 
     get = Accounts.get
@@ -22,7 +22,7 @@ def _drains_lose_their_lease() -> None:
         known = accounts._warm.get(connection_id)
         latest = accounts._services.mappings[row.provider]
         if known and not accounts._is_fresh(connection_id, known, row, latest):
-            # The gate of the new adapter asks the old one; the drain sets its own once it has it.
+            # The new adapter's gate uses the old lease check; the drain sets its own check later.
             get(accounts, row, known.adapter.access.gate.ensure_lease)
         return get(accounts, row, ensure_lease)
 
@@ -31,7 +31,7 @@ def _drains_lose_their_lease() -> None:
 
 
 def _guard_lets_faults_out() -> None:
-    """An answer that makes no sense comes out of the adapter as whatever it broke on."""
+    """An answer without sense leaves the adapter as the KeyError that it caused."""
     from crm_adapters.guard import GuardedAdapter
 
     guarded = GuardedAdapter._guarded
@@ -51,24 +51,24 @@ def _guard_lets_faults_out() -> None:
 
 
 def _nonsense_is_an_answer() -> None:
-    """A CRM that answers nonsense counts as one that is well, so that it is never left alone."""
+    """A CRM that answers nonsense counts as healthy, so that it is never paused."""
     from workers import batch
 
     class Nobody(Exception):
-        """What nothing is."""
+        """An error that nothing raises."""
 
     batch.Unreadable = Nobody
 
 
 def _refused_owner_stays() -> None:
-    """An owner whom the CRM refuses is no reason to look who works there."""
+    """A refused owner does not make the service read the CRM's users again."""
     from workers.delivery_ends import DeliveryEnds
 
     DeliveryEnds._looks_again = lambda ends, planned, problem: False
 
 
 def _all_objects_are_needed() -> None:
-    """What the mapping makes nothing of has to be shown by the account all the same."""
+    """The account must allow even objects that the mapping does not use."""
     from app.crm.objects import ObjectName
     from app.mapping.mapping import Mapping
 
@@ -76,7 +76,7 @@ def _all_objects_are_needed() -> None:
 
 
 def _mapping_stops_the_work() -> None:
-    """A mapping file that cannot be read ends the drain instead of staying out of use."""
+    """An unreadable mapping file ends the drain instead of being ignored."""
     from app.services.mappings import MappingFiles
 
     def read(files: Any, provider: str) -> Any:
@@ -86,14 +86,14 @@ def _mapping_stops_the_work() -> None:
 
 
 def _worker_waits_to_be_woken() -> None:
-    """A worker does not look into the database by itself."""
+    """A worker does not search the database for work by itself."""
     from workers.lookout import Lookout
 
     Lookout._run = lambda lookout: None
 
 
 def _any_function_is_a_job() -> None:
-    """A job is whatever function its name in Redis says."""
+    """Any function named in Redis is run as a job."""
     from rq.utils import import_attribute
 
     from workers.wakeups import WakeUpWorker
@@ -106,14 +106,14 @@ def _any_function_is_a_job() -> None:
 
 
 def _deadline_is_for_a_read() -> None:
-    """Who sends a byte a second is listened to for ever."""
+    """A server that sends a byte a second is read for ever."""
     from app.outbound.deadline import Call
 
     Call.end = lambda call: None
 
 
 def _answers_have_any_size() -> None:
-    """What is sent is read, however much it is."""
+    """An answer is read whole, whatever its size."""
     from app.outbound import reply, wire
 
     read = reply.read_body
@@ -125,7 +125,7 @@ def _answers_have_any_size() -> None:
 
 
 def _refused_account_fails_bookings() -> None:
-    """What the CRM says of the whole account is taken for its word on the booking in hand."""
+    """A CRM's refusal of the whole account fails the current booking."""
     from app.domain.errors import AccountRefused
     from workers import batch
 
@@ -133,14 +133,14 @@ def _refused_account_fails_bookings() -> None:
 
 
 def _references_are_sent() -> None:
-    """A stranger's text goes into a graph of Salesforce as it is."""
+    """A stranger's text goes into a Salesforce graph without escaping."""
     from crm_adapters.salesforce import graph
 
     graph.has_reference = lambda value: False
 
 
 def _old_pauses_stand() -> None:
-    """A pause that was set before the clock went back is kept until the clock is there again."""
+    """A pause set before the clock went back lasts until the clock reaches that time again."""
     from sqlalchemy import or_
 
     from app.store import deliveries, leases
@@ -156,7 +156,7 @@ def _old_pauses_stand() -> None:
 
 
 def _full_redis_refuses_webhooks() -> None:
-    """Only a Redis that is away is no reason to fail; one that answers with an error is."""
+    """Only an unreachable Redis is tolerated; a Redis that answers with an error fails webhooks."""
     from redis.exceptions import ConnectionError as Away
 
     from app.services import wake as queue
@@ -165,7 +165,7 @@ def _full_redis_refuses_webhooks() -> None:
 
 
 def _slow_clients_are_waited_for() -> None:
-    """The loop of the web process reads a request to its end before it looks at another one."""
+    """The web process's loop reads a whole request before it looks at another one."""
     from app.web.front import FrontWorker
 
     read = FrontWorker._read
@@ -187,7 +187,7 @@ def _slow_clients_are_waited_for() -> None:
 
 
 def _backlog_is_never_cut() -> None:
-    """A live booking waits until the batch of backlog before it has ended."""
+    """A live booking waits until the backlog batch before it has ended."""
     from workers.turn import Turn
 
     Turn.check = lambda turn: None
@@ -223,4 +223,4 @@ PLANTED: dict[str, tuple[Callable[[], None], tuple[str, ...]]] = {
     "backlog is never cut": (_backlog_is_never_cut, ("tests/integration/test_turns.py",)),
     "slow clients are waited for": (_slow_clients_are_waited_for, (ALONE,)),
 }  # fmt: skip
-"""Name -> the bug, and the tests of which at least one has to fail for it."""
+"""Name -> the bug, and tests of which at least one must fail because of it."""

@@ -29,17 +29,17 @@ from tests.postgres import postgres_url
 
 POSTERS = 4
 MOSTLY = 0.7
-"""Part of the work that is done while faults strike."""
+"""The share of the work that is done while faults strike."""
 BEAT = 0.7
-"""Seconds between two states of the booking that never rests while faults strike."""
+"""The seconds between two states of the busy booking while faults strike."""
 PATIENCE = 900.0
-"""Seconds that the system has to settle once nothing fails any more."""
+"""The seconds that the system has to settle after the last fault."""
 console = Console(width=110)
 
 
 @dataclass
 class Verdict:
-    """What a run came to."""
+    """The result of a run."""
 
     struck: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Verdict:
 
     @property
     def good(self) -> bool:
-        """Whether everything is as without a fault."""
+        """Whether the result equals that of a run without faults."""
         return not self.wrong
 
 
@@ -62,7 +62,7 @@ def run(
     bookings: int,
     given: argparse.Namespace | None = None,
 ) -> Verdict:
-    """One run. Deterministic in what is posted; when faults strike depends on the machine too."""
+    """Run once. The posts are deterministic; the times of the faults also depend on the machine."""
     how: dict[str, Any] = {"mutant": given.mutant, "unsigned": given.unsigned} if given else {}
     if given and given.many:
         how |= {"workers": tuple(f"worker-{n}" for n in (1, 2, 3)), "more": MORE}
@@ -90,12 +90,12 @@ def run(
 
 
 def strike(system: System, history: History, seed: int, verdict: Verdict) -> None:
-    """Post everything while faults strike, until each of them has struck and most is written."""
+    """Post everything while faults strike, until each fault has struck and most bookings are synced."""
     faults = Faults(system, seed, 0.5 if len(history.newest) < 100 else 3.0)
     still = threading.Event()
 
     def beat() -> None:
-        # Whatever strikes last finds work under way too.
+        # The last fault must find work in progress too.
         number = 0
         while not still.wait(BEAT):
             system.post(pulse(number))
@@ -107,7 +107,7 @@ def strike(system: System, history: History, seed: int, verdict: Verdict) -> Non
             faults.start()
             for _ in pool.map(system.post, history.posts):
                 pass
-            # Most of the work is still ahead of the workers.
+            # Most of the work is still to be done.
             most = MOSTLY * history.stories * len(PROVIDERS)
             wait_for(lambda: system.states().get("synced", 0) >= most, PATIENCE)
             faults.stop()
@@ -119,7 +119,7 @@ def strike(system: System, history: History, seed: int, verdict: Verdict) -> Non
 
 
 def oracle(folder: Path, history: History) -> dict[str, dict[str, Any]]:
-    """What stands in each CRM when only the newest states come, and nothing fails."""
+    """Return each CRM's records if only the newest states come and nothing fails."""
     bridge = Bridge(f"sqlite:///{folder}/oracle.sqlite3", served=serve())
     bridge.connect_all()
     for state in history.newest:
@@ -131,7 +131,7 @@ def oracle(folder: Path, history: History) -> dict[str, dict[str, Any]]:
 
 
 def settle(system: System, history: History, verdict: Verdict) -> None:
-    """Wait until every booking is in every CRM, itself or as the one that came in its place."""
+    """Wait until every booking is synced or skipped because another one replaced it."""
     wanted = {"synced": history.stories * len(PROVIDERS)}
     if history.replaced:
         wanted["skipped"] = history.replaced * len(PROVIDERS)
@@ -150,7 +150,7 @@ def settle(system: System, history: History, verdict: Verdict) -> None:
 
 
 def compare(system: Any, provider: str, expected: dict[str, Any], history: History) -> list[str]:
-    """What is lost, doubled or stale in a CRM."""
+    """Return the lost, duplicate and stale records of a CRM."""
     view = SandboxView(system).sandbox(provider).view()
     wrong = []
     for kind, records in (("deal", view.deals), ("meeting", view.meetings)):
@@ -179,18 +179,18 @@ def compare(system: Any, provider: str, expected: dict[str, Any], history: Histo
 
 
 class SandboxView:
-    """What `picture` wants of a bridge."""
+    """The part of a bridge that `picture` needs."""
 
     def __init__(self, system: System) -> None:
         self._system = system
 
     def sandbox(self, provider: str) -> Any:
-        """The sandbox of a provider."""
+        """Return the sandbox of a provider."""
         return self._system.served[provider].sandbox
 
 
 def outlast(system: System, verdict: Verdict, what: str, action: Any) -> None:
-    """Nothing is written any more, whatever happens that brings no news."""
+    """Run an action that brings no new state; nothing may be written."""
     before = {name: served.sandbox.writes() for name, served in system.served.items()}
     action()
     for name, served in system.served.items():
@@ -201,13 +201,13 @@ def outlast(system: System, verdict: Verdict, what: str, action: Any) -> None:
 
 
 def replay(system: System, history: History, verdict: Verdict) -> None:
-    """Replay every stored webhook and wait until all is synced again."""
+    """Replay every stored webhook and wait until all bookings are synced again."""
     system.command("events", "replay", "--all")
     settle(system, history, verdict)
 
 
 def main() -> int:
-    """Run, print, give the exit code."""
+    """Run, print the result, return the exit code."""
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--bookings", type=int, default=200)
@@ -230,7 +230,7 @@ def main() -> int:
 
 
 def show(verdict: Verdict, seed: int, bookings: int) -> None:
-    """Print what struck and what is wrong."""
+    """Print the faults and the errors found."""
     table = Table("fault", "struck", title=f"Seed {seed}, {bookings} bookings")
     for name, number in sorted(verdict.struck.items()):
         table.add_row(name, str(number))

@@ -1,4 +1,6 @@
-"""The service as single processes that can be killed one by one, and somebody who starts them again."""
+"""The service as separate processes that can be killed one by one, and a supervisor that restarts
+them.
+"""
 
 from __future__ import annotations
 
@@ -38,14 +40,14 @@ from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 SWEEP = 2
-"""Seconds between two sweeps."""
+"""The seconds between two sweeps."""
 SHORT = {"SWEEP_INTERVAL": str(SWEEP), "PROBE_INTERVAL": "2", "HTTP_TIMEOUT": "10"}
-"""Intervals with which a chaos run goes through many outages in minutes."""
+"""Short intervals, so that a chaos run has many outages within minutes."""
 UNLIMITED = 100_000
 
 
 class System:
-    """Web, two workers, scheduler, Valkey and the sandboxes of all CRMs."""
+    """The web process, two workers, the scheduler, Valkey and the sandboxes of all CRMs."""
 
     def __init__(
         self,
@@ -58,10 +60,10 @@ class System:
         more: tuple[str, ...] = (),
         unsigned: bool = False,
     ) -> None:
-        """`settings`: variables of the environment beside those that every run needs.
+        """`settings`: environment variables beside those that every run needs.
 
-        `more`: further processes, `web-2` or `scheduler-2`. `unsigned`: webhooks are known by a token
-        in their address alone, so that meetergo is asked about each.
+        `more`: further processes, `web-2` or `scheduler-2`. `unsigned`: only a token in the address
+        identifies webhooks, so that meetergo is asked about each.
         """
         self._settings, self._unsigned = settings, unsigned
         self.meetergo = Served(MeetergoSandbox()) if unsigned else None
@@ -137,7 +139,7 @@ class System:
         )  # fmt: skip
 
     def _keep_running(self) -> None:
-        """What a supervisor does: start again what has ended."""
+        """Restart processes that have ended, as a supervisor does."""
         while not self._ending.wait(0.2):
             for name, process in list(self.processes.items()):
                 if process.poll() is not None and not self._ending.is_set():
@@ -148,7 +150,7 @@ class System:
         os.killpg(self.processes[name].pid, signal.SIGKILL)
 
     def heal(self) -> None:
-        """Let everything run that was stopped."""
+        """Wake the stopped processes and start Valkey again."""
         for process in self.processes.values():
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGCONT)
@@ -156,7 +158,7 @@ class System:
             self.start_valkey()
 
     def kill_valkey(self) -> None:
-        """Take Valkey away with all that it holds."""
+        """Stop Valkey and lose all its data."""
         if self._valkey is not None:
             self._valkey.stop()
             self._valkey = None
@@ -169,13 +171,13 @@ class System:
             self._valkey = server
 
     def fill_valkey(self, full: bool = True) -> None:
-        """Let Valkey refuse every write, as one does that is full; or have room again."""
+        """Make Valkey refuse every write, like a full one; or give it room again."""
         with Redis.from_url(self.redis_url) as redis:
             redis.config_set("maxmemory-policy", "noeviction")
             redis.config_set("maxmemory", 1 if full else 0)
 
     def writes_refused(self) -> int:
-        """How many writes Valkey has refused since it is full; 0 while it is away."""
+        """Return how many writes Valkey has refused since it is full; 0 while it is down."""
         try:
             with Redis.from_url(self.redis_url) as redis:
                 return int(redis.info("errorstats").get("errorstat_OOM", {"count": 0})["count"])
@@ -183,22 +185,22 @@ class System:
             return 0
 
     def read_anew(self) -> None:
-        """Let the time be over for which workers take an account to stay as it is."""
+        """Make workers treat their account data as expired."""
         (self.folder / "read-anew").touch()
 
     def logged(self, start: int, *events: str) -> bool:
-        """Whether a process has told one of these events since the log had so many bytes."""
+        """Whether a process has logged one of these events after this position of the log."""
         with (self.folder / "log").open("rb") as log:
             log.seek(start)
             said = log.read()
         return any(event.encode() in said for event in events)
 
     def log_size(self) -> int:
-        """Bytes that the processes have printed."""
+        """Return the size of the log in bytes."""
         return (self.folder / "log").stat().st_size
 
     def problem(self, provider: str) -> str | None:
-        """What is wrong with the connection of a CRM, as a stable code."""
+        """Return the problem of a CRM's connection as a stable code."""
         query = select(ConnectionRow.problem).where(ConnectionRow.provider == provider)
         try:
             with self.store.read() as session:
@@ -224,7 +226,7 @@ class System:
             return False
 
     def connect(self, provider: str) -> None:
-        """Connect a CRM as a person with a browser does; tried again while something is down."""
+        """Connect a CRM as a person with a browser does; repeat while something is down."""
 
         def connected() -> bool:
             try:
@@ -240,7 +242,7 @@ class System:
         wait_for(connected, 120)
 
     def post(self, payload: Any) -> None:
-        """Post a webhook until it is answered with 202, to each web process in turn."""
+        """Post a webhook until a web process answers 202, to each process in turn."""
         body = json.dumps(payload).encode()
         self._book(payload)
         headers = {
@@ -262,7 +264,7 @@ class System:
         wait_for(accepted, 120)
 
     def _book(self, payload: Any) -> None:
-        """Let meetergo's API know a state that it did not know yet."""
+        """Add a new state to meetergo's API."""
         if self.meetergo is None:
             return
         with self._booking:
@@ -271,7 +273,7 @@ class System:
                 self.meetergo.sandbox.book(payload)
 
     def states(self) -> dict[str, int]:
-        """How many deliveries there are in each state; nothing while the database is cut off."""
+        """Return how many deliveries are in each state; empty while the database is cut off."""
         query = select(DeliveryRow.state, func.count()).group_by(DeliveryRow.state)
         try:
             with self.store.read() as session:
@@ -280,13 +282,13 @@ class System:
             return {}
 
     def failures(self) -> list[str]:
-        """What is said of deliveries that failed."""
+        """Return the errors of failed deliveries."""
         query = select(DeliveryRow).where(DeliveryRow.state == DeliveryState.FAILED).limit(5)
         with self.store.read() as session:
             return [f"{row.error_code}: {row.error_message}" for row in session.scalars(query)]
 
     def command(self, *words: str) -> str:
-        """Run `flask --app app …`; give what it prints. Raises RuntimeError with what it says."""
+        """Run `flask --app app …`; return its output. Raises RuntimeError with its error output."""
         ran = subprocess.run(
             [sys.executable, "-m", "flask", "--app", "app", *words],
             cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False,
@@ -298,11 +300,11 @@ class System:
         return ran.stdout
 
     def writes(self) -> int:
-        """Calls to all CRMs that may have changed something."""
+        """Return the number of calls to all CRMs that may have changed something."""
         return sum(served.sandbox.writes() for served in self.served.values())
 
     def stop(self) -> None:
-        """End everything; workers have ten seconds."""
+        """Stop everything; workers have ten seconds."""
         self._ending.set()
         self._keeper.join()
         self.heal()
@@ -322,7 +324,7 @@ class System:
 
 
 def serve() -> dict[str, Served]:
-    """The sandboxes of all CRMs, with the users of the made-up company."""
+    """Return the sandboxes of all CRMs, with the users of the invented company."""
     made = {name: Served(load_sandbox(name)(USERS)) for name in PROVIDERS}
     for served in made.values():
         lift_limits(served.sandbox)
@@ -330,7 +332,7 @@ def serve() -> dict[str, Served]:
 
 
 def lift_limits(sandbox: Any) -> None:
-    """Let a sandbox take any number of calls: a chaos run is about faults, not about speed."""
+    """Lift a sandbox's rate limits: a chaos run tests faults, not speed."""
     for name, value in vars(sandbox).items():
         if isinstance(value, Window):
             setattr(sandbox, name, Window(UNLIMITED, value.seconds))

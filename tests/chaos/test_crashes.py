@@ -1,4 +1,4 @@
-"""A process killed at any commit and at any call leaves the CRM as if nothing had happened."""
+"""A process killed at any commit and any call leaves the CRM as if it had not died."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ CROWD = [
     for number, domain in enumerate(("a.example", "b.example", "a.example", "c.example"))
 ]
 EACH = 4
-"""Every how many-th point a process dies at where there is no time for all."""
+"""In a short run, the process dies at every n-th point only."""
 
 
 def day(services: Services, acknowledged: Path) -> None:
-    """Two bookings are made and synced, then one is moved with its people in another order, one cancelled."""
+    """Sync two bookings, then move one with its people in another order and cancel the other."""
     deliver(services, FIRST, acknowledged)
     drain(services)
     deliver(services, FIRST + SECOND, acknowledged)
@@ -57,7 +57,7 @@ def day(services: Services, acknowledged: Path) -> None:
 
 
 def aftermath(services: Services, acknowledged: Path) -> None:
-    """meetergo posts again what was not answered; another worker goes on an hour later."""
+    """meetergo repeats unanswered webhooks; another worker continues an hour later."""
     deliver(services, FIRST + SECOND, acknowledged)
     for hours in (1, 2, 3):
         drain(services, LATER * hours)
@@ -66,7 +66,7 @@ def aftermath(services: Services, acknowledged: Path) -> None:
 
 
 def replay(services: Services, acknowledged: Path) -> None:
-    """Every stored webhook is taken in once more."""
+    """Replay every stored webhook."""
     from app.services.replay import ReplaySelection
     from app.services.replay import replay as replay_all
 
@@ -88,7 +88,7 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
 
 
 def one_run(stage: Stage, tmp_path: Path, url: str, deadly: Any) -> Any:
-    """A run to the end, or to a death and what comes after it."""
+    """Run to the end, or to a death and its aftermath."""
     (tmp_path / "acknowledged").unlink(missing_ok=True)
     ended = stage.run(url, day, deadly)
     assert ended.good or ended.killed
@@ -98,10 +98,10 @@ def one_run(stage: Stage, tmp_path: Path, url: str, deadly: Any) -> Any:
 
 
 def distinct(points: list[Point]) -> list[Point]:
-    """Without those before which nothing has happened, since the point before, that others can see.
+    """Return the points without those that others cannot tell apart from the point before.
 
-    Between a call and what comes next a process changes nothing but itself: to die at the end of
-    the one or at the beginning of the other is the same. Between two commits a webhook is answered.
+    Between a call and the next point a process changes only itself: a death after the call or
+    before the next point has the same effect. Between two commits a webhook is answered.
     """
 
     def same(before: Point | None, point: Point) -> bool:
@@ -114,13 +114,13 @@ def distinct(points: list[Point]) -> list[Point]:
 
 
 def crowd(services: Services, acknowledged: Path) -> None:
-    """Four bookings of different people, two of which work at one company, are made and synced."""
+    """Sync four bookings of different people, two of whom work at one company."""
     deliver(services, CROWD, acknowledged)
     drain(services)
 
 
 def crowd_aftermath(services: Services, acknowledged: Path) -> None:
-    """meetergo posts again what was not answered; another worker goes on hours later."""
+    """meetergo repeats unanswered webhooks; another worker continues hours later."""
     deliver(services, CROWD, acknowledged)
     for hours in (1, 2, 3):
         drain(services, LATER * hours)
@@ -133,11 +133,11 @@ def crowd_aftermath(services: Services, acknowledged: Path) -> None:
 def test_killed_with_two_batches_in_hand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: str
 ) -> None:
-    """One batch is written and the next one asked about: a death loses and doubles neither."""
+    """A death during a batch's write and the next batch's lookups loses and duplicates no record."""
     stage = Stage(tmp_path, provider)
     adapter = ADAPTERS[provider]
     monkeypatch.setattr(adapter, "batch_size", 2)
-    # Each point is a run of its own: none waits for the CRM's limits.
+    # Each point is its own run: none waits for the CRM's limits.
     monkeypatch.setattr(SharedRateLimiter, "enter", lambda gate, _: gate.ensure_lease())
     stage.unlimited()
 
@@ -157,7 +157,7 @@ def test_killed_with_two_batches_in_hand(
     chosen = some(points, EACH)
     for point in chosen:
         with stage.fresh() as url:
-            # Two threads: which call is the last one differs from run to run.
+            # With two threads, the last call differs from run to run.
             struck += one(url, point).killed
             assert stage.picture() == expected, f"killed {point}"
     assert struck > len(chosen) * 0.8
@@ -166,7 +166,7 @@ def test_killed_with_two_batches_in_hand(
 
 @pytest.mark.long
 def test_killed_at_every_commit_and_every_call(stage: Stage, tmp_path: Path) -> None:
-    """Whatever the point, the records are those of a run without a death, and none is doubled."""
+    """A process killed at any point leaves the records of a run without a death, and no duplicates."""
     with stage.fresh() as url:
         points = one_run(stage, tmp_path, url, None).points
         expected = stage.picture()
@@ -174,7 +174,7 @@ def test_killed_at_every_commit_and_every_call(stage: Stage, tmp_path: Path) -> 
     assert len([p for p in points if p.kind == "commit"]) > 10
     assert len([p for p in points if p.kind == "call"]) > 5
     if url.startswith("postgresql"):
-        # What a CRM is left with does not depend on the database; what is on disk does.
+        # The CRM's records do not depend on the database; the data on disk does.
         points = [point for point in points if point.kind == "commit"]
     for point in some(distinct(points), EACH):
         with stage.fresh() as url:
@@ -182,18 +182,18 @@ def test_killed_at_every_commit_and_every_call(stage: Stage, tmp_path: Path) -> 
             assert stage.picture() == expected, f"killed {point}"
             if not point.after or point.kind != "call":
                 continue
-            # What is in the CRM already is not written again, however it came there.
+            # Records that are in the CRM already are not written again, however they came there.
             writes = stage.served.sandbox.writes()
             assert stage.run(url, replay, None).good
             assert stage.served.sandbox.writes() == writes, f"replayed after a death {point}"
 
 
 ALONE = [old(), new(rescheduledFromId=None)]
-"""Two bookings of one person, of which nothing tells yet that one takes the other's place."""
+"""Two bookings of one person; nothing says yet that the second replaces the first."""
 
 
 def two_of_one(services: Services, acknowledged: Path) -> None:
-    """The first booking is synced, then the one that is to take its place, as one of its own."""
+    """Sync the first booking, and then its replacement as a booking of its own."""
     deliver(services, ALONE[:1], acknowledged)
     drain(services)
     deliver(services, ALONE, acknowledged)
@@ -201,7 +201,9 @@ def two_of_one(services: Services, acknowledged: Path) -> None:
 
 
 def known_as_moved(services: Services, acknowledged: Path) -> None:
-    """The cancel of the first tells what the second is; another worker goes on hours later."""
+    """The first booking's cancel shows that the second replaces it; another worker continues hours
+    later.
+    """
     deliver(services, [*ALONE, old_cancelled()], acknowledged)
     for hours in (1, 2, 3):
         drain(services, LATER * hours)
@@ -211,7 +213,9 @@ def known_as_moved(services: Services, acknowledged: Path) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("provider", some(PROVIDERS, 2))
 def test_killed_before_it_is_known_that_a_booking_was_moved(tmp_path: Path, provider: str) -> None:
-    """What was begun of the booking alone, and never answered, is found and taken out all the same."""
+    """If a worker died while it created records of a booking that turns out to be a move, they are
+    found and removed.
+    """
     stage = Stage(tmp_path, provider)
     stage.unlimited()
     with stage.fresh() as url:
@@ -229,7 +233,7 @@ def test_killed_before_it_is_known_that_a_booking_was_moved(tmp_path: Path, prov
 
 
 def test_what_is_to_be_taken_out_may_still_be_on_its_way(tmp_path: Path) -> None:
-    """A create that a dead worker sent may land a moment later: it is looked for until it would have."""
+    """A dead worker's create may still arrive: the service keeps searching for it until it would have."""
     stage = Stage(tmp_path, PROVIDERS[0])
     with stage.fresh() as url:
         points = stage.run(url, two_of_one, None).points

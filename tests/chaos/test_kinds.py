@@ -1,4 +1,4 @@
-"""Each kind of fault that a chaos run mixes, by itself and in seconds."""
+"""Each single kind of fault of a chaos run, in seconds."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ from workers.jobs import ALONE, BY_ID
 from workers.wakeups import WakeUpWorker
 
 STRANGE: list[str] = []
-"""What a job did that is none of the service's."""
+"""Filled if a job runs that does not belong to the service."""
 
 
 @pytest.fixture(autouse=True)
 def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeping allowances has tests of its own."""
+    """Turn off waiting for rate limits here; other tests cover them."""
     monkeypatch.setattr(SharedRateLimiter, "enter", lambda self, allowance: self.ensure_lease())
 
 
 @pytest.fixture
 def one(tmp_path: Path) -> Iterator[Bridge]:
-    """The service with one CRM, which is called for a second at most."""
+    """The service with one CRM and a timeout of one second per call."""
     url = f"sqlite:///{tmp_path}/a.sqlite3"
     made = Bridge(url, PROVIDERS[:1], http_timeout=1).connect_all()
     yield made
@@ -60,7 +60,7 @@ def server() -> Iterator[ValkeyServer]:
 
 
 def struck_by(bridge: Bridge, **what: Any) -> Fault:
-    """Let every call of the API meet a fault; give the one that is met first."""
+    """Add a fault to every API call; return the fault."""
     sandbox = bridge.sandbox(PROVIDERS[0])
     sandbox.faults.append(Fault(path=sandbox.api_paths, times=None, **what))
     return sandbox.faults[0]
@@ -69,7 +69,7 @@ def struck_by(bridge: Bridge, **what: Any) -> Fault:
 def test_an_account_is_read_anew_with_the_leave_of_the_drain_at_hand(
     one: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ten minutes after an account was read, the next booking is synced like the one before."""
+    """Ten minutes after an account was read, the next booking is synced like the one before it."""
     clock = Clock()
     one.drainer = Drainer(one.services, now=clock)
     one.sync(sample("booking_created"))
@@ -89,7 +89,7 @@ def test_an_account_is_read_anew_with_the_leave_of_the_drain_at_hand(
 def test_what_an_adapter_breaks_on_is_an_answer_without_sense(
     one: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A KeyError in the middle of an answer pauses the account like an outage; nothing fails."""
+    """A KeyError caused by an answer pauses the account like an outage, and no booking fails."""
 
     def breaks(*_: Any) -> Any:
         raise KeyError("results")
@@ -114,7 +114,7 @@ def test_what_an_adapter_breaks_on_is_an_answer_without_sense(
 @pytest.mark.parametrize("known", [True, False], ids=["account known", "account to be read"])
 @pytest.mark.parametrize("body", NONSENSE)
 def test_who_answers_nonsense_is_left_alone(one: Bridge, body: str, known: bool) -> None:
-    """After three answers without sense the CRM is only probed; no booking fails of them."""
+    """After three nonsense answers the CRM gets only probes, and no booking fails."""
     clock = Clock()
     one.drainer = Drainer(one.services, now=clock)
     if known:
@@ -133,7 +133,7 @@ def test_who_answers_nonsense_is_left_alone(one: Bridge, body: str, known: bool)
 
 @pytest.mark.parametrize("body", ["{}", '{"data": null}', '{"success": false, "data": []}'])
 def test_nonsense_is_no_empty_list(body: str, tmp_path: Path) -> None:
-    """A list of users that is none does not make a company without users: the host owns the deal."""
+    """A nonsense user list does not count as a company without users: the host owns the deal."""
     bridge = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("pipedrive",)).connect_all(warm=False)
     sandbox = bridge.sandbox("pipedrive")
     sandbox.faults.append(Fault(path="/v1/users", status=200, body=body, headers=JSON))
@@ -148,7 +148,7 @@ def test_nonsense_is_no_empty_list(body: str, tmp_path: Path) -> None:
 
 
 def test_a_dripping_answer_ends_with_its_call(one: Bridge) -> None:
-    """Who sends a byte at a time has the seconds of one call, not of each byte."""
+    """A server that sends one byte at a time has the seconds of one call, not of each byte."""
     one.post(sample("booking_created"))
     struck_by(one, status=200, body="{" + " " * 15, drip=0.3, headers=JSON)
     one.drain()
@@ -158,7 +158,7 @@ def test_a_dripping_answer_ends_with_its_call(one: Bridge) -> None:
 
 
 def test_a_huge_answer_is_not_read_to_its_end(one: Bridge) -> None:
-    """What is larger than any answer is left where it is, and the booking waits."""
+    """An answer larger than any real one is not read to its end, and the booking waits."""
     one.post(sample("booking_created"))
     fault = struck_by(one, status=200, huge=8 * MOST_BYTES, headers=JSON)
     one.drain()
@@ -168,7 +168,7 @@ def test_a_huge_answer_is_not_read_to_its_end(one: Bridge) -> None:
 
 
 def test_a_pause_from_before_the_clock_went_back_is_over(one: Bridge) -> None:
-    """A clock that was a day ahead leaves a pause behind that nobody waits for."""
+    """A pause set while the clock was a day ahead is ignored."""
     ahead = utcnow() + timedelta(days=1)
     with one.services.store.write() as session:
         row = session.get_one(ConnectionRow, 1)
@@ -179,11 +179,11 @@ def test_a_pause_from_before_the_clock_went_back_is_over(one: Bridge) -> None:
 
 
 def test_a_full_redis_refuses_no_webhook(server: ValkeyServer, tmp_path: Path) -> None:
-    """A Redis without room takes no wake-up; the webhook is accepted, and synced without it."""
+    """With a full Redis a webhook is accepted and synced without a wake-up."""
     with Redis.from_url(server.connection_url) as redis:
         url = f"sqlite:///{tmp_path}/a.sqlite3"
         bridge = Bridge(url, PROVIDERS[:1], redis_url=server.connection_url).connect_all()
-        redis.flushall()  # a wake-up that waits there already is not sent again
+        redis.flushall()  # a wake-up that is already queued is not sent again
         redis.config_set("maxmemory", 1)
         try:
             assert bridge.post(sample("booking_created")).status_code == 202
@@ -200,7 +200,7 @@ def strange() -> None:
 
 
 def test_nothing_but_a_wake_up_is_a_job(server: ValkeyServer) -> None:
-    """A job of another name that lies in Redis is dropped; its function is not called."""
+    """A job with another name in Redis is dropped, and its function is not called."""
     STRANGE.clear()
     redis = connect(server.connection_url, read_timeout=None)
     queue = Queue(QUEUE, connection=redis, serializer=JSONSerializer)
@@ -216,7 +216,7 @@ def test_nothing_but_a_wake_up_is_a_job(server: ValkeyServer) -> None:
 
 
 def test_half_requests_stand_in_nobodys_way(tmp_path: Path) -> None:
-    """While clients stand there with half a request, a webhook is answered."""
+    """A webhook is answered while other clients hold half a request each."""
     url = f"sqlite:///{tmp_path}/a.sqlite3"
     with web_process(tmp_path, url, application="tests.chaos.mutants:create_app()") as web:
         held: list[socket.socket] = [web.connect(HALVES[n % len(HALVES)]) for n in range(40)]

@@ -1,4 +1,4 @@
-"""A worker that dies, stands still or is told to stop while it holds a lease, as real processes."""
+"""Real worker processes that die, pause or get a stop signal while they hold a lease."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from tests.chaos.system import System
 from workers.drain import STOP_GRACE
 
 PATIENCE = 120.0
-"""Seconds that a busy machine may take for what takes half a minute."""
+"""The seconds that a busy machine may take for work of half a minute."""
 SLOW = 4.0
-"""Seconds that a call takes in which the worker is caught."""
+"""The seconds of the slow call during which the test stops the worker."""
 
 
 @pytest.fixture
 def idle(tmp_path: Path) -> Iterator[System]:
     """The service with one worker, which has synced one booking."""
     made = System(tmp_path, f"sqlite:///{tmp_path}/a.sqlite3", workers=("worker-1",))
-    # Warm: what a worker reads of an account for the first time is not what it is caught in.
+    # The worker reads the account now, so that the test does not stop it during this read.
     made.post(sample("booking_created", id="first"))
     wait_for(lambda: made.states() == {"synced": len(PROVIDERS)}, 60)
     yield made
@@ -42,13 +42,13 @@ def idle(tmp_path: Path) -> Iterator[System]:
 
 @pytest.fixture
 def system(idle: System) -> System:
-    """The service with its worker caught in a slow call to each CRM."""
+    """The service while its worker makes a slow call to each CRM."""
     catch(idle, Fault(latency=SLOW, method="POST", times=2))
     return idle
 
 
 def catch(system: System, fault: Fault) -> None:
-    """Post a second booking, whose calls meet a fault; return once the worker is at it."""
+    """Post a second booking whose calls meet a fault; return once the worker has claimed it."""
     for served in system.served.values():
         served.sandbox.faults.append(replace(fault))
     system.post(sample("booking_created", id="caught"))
@@ -56,14 +56,14 @@ def catch(system: System, fault: Fault) -> None:
 
 
 def held(system: System) -> int:
-    """How many deliveries a drainer has in its hands."""
+    """Return how many deliveries a drainer has claimed."""
     with system.store.read() as session:
         query = select(DeliveryRow.id).where(DeliveryRow.claimed_by.is_not(None))
         return len(session.scalars(query).all())
 
 
 def rows(system: System) -> list[Any]:
-    """Ledger and deliveries as they are."""
+    """Return the current ledger and deliveries."""
     with system.store.read() as session:
         ledger = session.scalars(select(RecordLink).order_by(RecordLink.id))
         lines = [(r.record_id, r.fingerprints, r.links, r.updated_at) for r in ledger]
@@ -72,16 +72,17 @@ def rows(system: System) -> list[Any]:
 
 
 def views(system: System) -> list[Any]:
-    """What stands in every CRM."""
+    """Return the records of every CRM."""
     return [served.sandbox.view() for served in system.served.values()]
 
 
 def stands_still(system: System, pid: int) -> bool:
-    """Stop a process, unless it is in the middle of a write, which holds all others of SQLite up.
+    """Stop a process, unless it is in the middle of a write, which blocks all other writers of
+    SQLite.
 
-    A signal stops each thread when the kernel comes to it: only a process of which the kernel says
-    that it stands can be looked at, since a thread could otherwise begin a write after the look.
-    The look does not wait for the writer: the slow calls would end meanwhile.
+    A signal stops each thread when the kernel comes to it. The check runs after the kernel reports
+    the process as stopped; otherwise a thread could still begin a write. The check does not wait
+    for a writer, because the slow calls would end meanwhile.
     """
     os.kill(pid, signal.SIGSTOP)
     os.waitpid(pid, os.WUNTRACED)
@@ -102,9 +103,9 @@ def one_of_each(system: System) -> bool:
 
 
 def test_the_work_of_a_killed_worker_is_done_within_thirty_seconds(system: System) -> None:
-    """SIGKILL in the middle of a call: another worker does the work, once.
+    """After a SIGKILL in the middle of a call, another worker does the work once.
 
-    A lease and a sweep are what it may take; the machine that runs the tests may be slower.
+    It may take a lease and a sweep; the machine that runs the tests may be slower.
     """
     usual = Settings.model_fields["sweep_interval"].default
     assert LEASE.total_seconds() + usual < 30
@@ -114,9 +115,9 @@ def test_the_work_of_a_killed_worker_is_done_within_thirty_seconds(system: Syste
 
 
 def test_a_worker_that_stood_still_writes_nothing(idle: System) -> None:
-    """SIGSTOP for longer than the lease, another one does the work, SIGCONT: not one row changes."""
+    """A worker stopped for longer than its lease changes no row after it wakes up."""
     system, stopped = idle, threading.Event()
-    # Shorter than the worker's own patience: it is not the call that is to fail.
+    # Shorter than the worker's timeout, so that the call itself does not fail.
     catch(system, Fault(latency=8, until=stopped, method="POST", times=2))
     sleeper = system.processes["worker-1"]
     wait_for(lambda: stands_still(system, sleeper.pid), 30)
@@ -130,17 +131,17 @@ def test_a_worker_that_stood_still_writes_nothing(idle: System) -> None:
     log = system.folder / "log"
     wait_for(lambda: "lease_lost" in log.read_text(errors="replace"), PATIENCE)
     assert rows(system) == before
-    # A call that was on its way out may still arrive; it changes nothing.
+    # A call that was about to be sent may still arrive; it changes nothing.
     assert views(system) == seen
     assert one_of_each(system)
 
 
 def test_a_worker_that_is_told_to_stop_ends_within_ten_seconds(system: System) -> None:
-    """SIGTERM: the batch ends or is given back, no lease stays, nothing is in doubt or lost."""
+    """On SIGTERM a batch is finished or returned, no lease stays, and no record is in doubt or lost."""
     worker = system.processes.pop("worker-1")
     assert STOP_GRACE + 2 < 10
     worker.send_signal(signal.SIGTERM)
-    # Far more than it takes: this machine may be busy with five other tests.
+    # Far more than needed: five other tests may run on this machine.
     assert worker.wait(60) == 0
     with system.store.read() as session:
         ends = session.scalars(select(ConnectionRow.drain_until)).all()
@@ -151,7 +152,7 @@ def test_a_worker_that_is_told_to_stop_ends_within_ten_seconds(system: System) -
 
 
 def test_the_web_process_ends_its_requests(system: System) -> None:
-    """SIGTERM while webhooks are posted: every one that was answered is stored."""
+    """Webhooks that are answered around a SIGTERM of the web process are all stored."""
     for number in range(20):
         if number == 5:
             system.processes["web"].send_signal(signal.SIGTERM)
@@ -160,7 +161,7 @@ def test_the_web_process_ends_its_requests(system: System) -> None:
 
 
 def test_without_redis_workers_look_themselves(system: System) -> None:
-    """Valkey is gone and stays away: what is posted meanwhile is synced all the same."""
+    """Webhooks posted while Valkey is gone for good are synced all the same."""
     system.kill_valkey()
     system.post(sample("booking_created", id="meanwhile"))
     wait_for(lambda: system.states() == {"synced": 3 * len(PROVIDERS)}, 60)

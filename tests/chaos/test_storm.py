@@ -1,4 +1,4 @@
-"""Faults between every two calls, in one process and with a clock that jumps: fast, many seeds."""
+"""Faults between any two calls, in one process with a clock that jumps: fast, with many seeds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ FAULTS = (
 @pytest.mark.long
 @pytest.mark.parametrize("seed", some(range(3), 3))
 def test_a_storm_of_faults_leaves_no_trace(seed: int, tmp_path: Path) -> None:
-    """Answers lost, refused and late at random: nothing lost, doubled, stale, and no write after it."""
+    """Random lost, refused and late answers leave nothing lost, duplicate or stale, and no later
+    write.
+    """
     history = make(seed, 40 if THOROUGH else 25)
     dice, clock = random.Random(seed), Clock()
     expected = oracle(tmp_path, history)
