@@ -1,4 +1,4 @@
-"""When a request is here whole, however its bytes are split."""
+"""A request is recognised as complete at the right byte, however its bytes are split."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def whole_after(pieces: list[bytes], length: int = 0, chunked: bool = False) -> int:
-    """Bytes that had come when the request first counted as whole; -1 where it never did."""
+    """Return the number of bytes after which the request counts as complete; -1 if it never does."""
     arrival, told, came = Arrival(), False, 0
     for piece in pieces:
         arrival.feed(piece)
@@ -34,7 +34,9 @@ def split(data: bytes, cuts: list[int]) -> list[bytes]:
 
 @given(st.lists(st.binary(min_size=1, max_size=40)), st.lists(st.integers(0, 10**6)))
 def test_a_chunked_body_is_whole_with_its_last_byte(parts: list[bytes], cuts: list[int]) -> None:
-    """Whatever the chunks hold and wherever the bytes are split, it is whole at the end, not before."""
+    """A chunked body is complete at its last byte and not before, whatever it holds and however it
+    is split.
+    """
     body = b"".join(b"%x;a=b\r\n%s\r\n" % (len(part), part) for part in parts)
     request = HEAD + body + b"0\r\nA: b\r\n\r\n"
     assert whole_after(split(request, cuts), chunked=True) == len(request)
@@ -43,7 +45,7 @@ def test_a_chunked_body_is_whole_with_its_last_byte(parts: list[bytes], cuts: li
 
 @given(st.binary(min_size=1, max_size=200), st.lists(st.integers(0, 10**6)))
 def test_a_body_of_a_length_is_whole_with_its_last_byte(body: bytes, cuts: list[int]) -> None:
-    """Also where the body looks like the end of a head."""
+    """A body with a length is complete at its last byte, even if it looks like the end of a head."""
     request = HEAD + body
     assert whole_after([bytes([byte]) for byte in request], len(body)) == len(request)
     assert whole_after(split(request, cuts), len(body)) == len(request)
@@ -51,7 +53,7 @@ def test_a_body_of_a_length_is_whole_with_its_last_byte(body: bytes, cuts: list[
 
 @given(st.binary(max_size=300), st.booleans())
 def test_any_bytes_end_in_an_answer_or_a_wait(data: bytes, ended: bool) -> None:
-    """No bytes make it fail; once the client has ended nothing is waited for."""
+    """No bytes cause a failure, and after the client's end the server waits for nothing more."""
     arrival = Arrival()
     arrival.feed(HEAD)
     arrival.expect(0, True)
@@ -69,19 +71,23 @@ def test_any_bytes_end_in_an_answer_or_a_wait(data: bytes, ended: bool) -> None:
     [[b"x" * (MAX_HEAD + 1)], [b"GET / HTTP/1.1\n"], [b"GET / HTTP/1.1\r", b"\nA: b\n"]],
 )
 def test_a_hopeless_head_is_not_waited_for(pieces: list[bytes]) -> None:
-    """Too long, or with a line that ends in LF alone: the parser may refuse it at once."""
+    """A head that is too long or has a line with LF alone is refused at once."""
     assert whole_after(pieces) == sum(map(len, pieces))
 
 
 def test_what_is_over_the_limit_is_not_waited_for() -> None:
-    """An announced length, a chunk, and chunks that are more frame than content."""
+    """A body over the limit is refused at once: by its announced length, a chunk, or too many chunk
+    frames.
+    """
     assert whole_after([HEAD], MAX_BODY + 1) == len(HEAD)
     assert whole_after([HEAD + b"40001\r\n"], chunked=True) == len(HEAD) + 7
     assert whole_after([HEAD, b"1\r\nx\r\n" * MAX_BODY], chunked=True) > 0
 
 
 def test_what_has_not_come_is_asked_for() -> None:
-    """The parser gets what is here; beyond it the body is ahead."""
+    """The parser gets the bytes that are here; a read beyond them reports that the body is not
+    complete.
+    """
     arrival = Arrival()
     arrival.feed(HEAD)
     arrival.expect(5, False)

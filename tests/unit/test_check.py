@@ -1,4 +1,4 @@
-"""Checking a mapping file: every mistake once, on its own line, with what there is instead."""
+"""Checking a mapping file reports every mistake once, on its own line, with the possible values."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ DIRECTORY = Directory(
 
 
 def said(text: str, directory: Directory = DIRECTORY) -> list[str]:
-    """What is wrong with a file, as `line: words`."""
+    """Return the mistakes of a file, as `line: words`."""
     document = MappingText("f.yaml", HEAD + text, "test")
     if document.mapping:
         for complaint in check_against(document.mapping, SHAPE, directory):
@@ -92,7 +92,9 @@ def said(text: str, directory: Directory = DIRECTORY) -> list[str]:
 
 
 def test_a_good_file_has_nothing_said_of_it() -> None:
-    """Names and labels of pipelines and stages, several rules, overrides: all good."""
+    """A valid file with names and labels of pipelines and stages, several rules and overrides gives
+    no mistake.
+    """
     text = """
 owner: {rule: table, table: {a@x.example: JOHN@acme.example}, fallback: mary@acme.example}
 contact:
@@ -152,7 +154,7 @@ KINDS = [
 
 @pytest.mark.parametrize(("name", "source", "wrong"), KINDS)
 def test_types(name: str, source: str, wrong: bool) -> None:
-    """What can never fit a field's type is said beforehand; what only the booking shows is not."""
+    """A value that never fits a field's type is a mistake; one that depends on the booking is not."""
     found = said(f"contact:\n  fields:\n    mail: attendee.email\n    {name}: {source}\n")
     assert len(found) == wrong
     if wrong:
@@ -167,7 +169,7 @@ def test_the_kind_after_every_transform_is_known() -> None:
 
 
 def test_every_mistake_of_a_list_has_its_own_line() -> None:
-    """Mistakes in one list do not hide one another, nor what the CRM says of the rest."""
+    """Mistakes in one list do not hide each other, nor the CRM's complaints about the rest."""
     text = """contact:
   match:
     - emial
@@ -188,7 +190,7 @@ skip:
 
 
 def test_one_slip_is_one_mistake() -> None:
-    """Where several forms may stand, only the one that was meant is complained of."""
+    """If a place allows several forms, only mistakes of the intended form are reported."""
     text = (
         "contact:\n  match: [emial]\n  fields:\n    mail: [attendee.email]\nattendees: {wen: {}}\n"
     )
@@ -203,7 +205,7 @@ def test_one_slip_is_one_mistake() -> None:
 
 
 def test_a_mistake_is_no_lacking_field() -> None:
-    """A demanded field that is there, but wrong, is not also said to be lacking."""
+    """A required field with a mistake is not also reported as missing."""
     assert said("deal: {fields: {title: meeting_type.nme}}") == [
         "3: deal.fields.title: there is no path 'meeting_type.nme'; did you mean meeting_type.name?"
     ]
@@ -217,7 +219,7 @@ def test_a_mistake_is_no_lacking_field() -> None:
 
 
 def test_each_group_of_demanded_fields_is_asked_for() -> None:
-    """Of every group one field has to be there, whichever."""
+    """Each group of required fields needs one of its fields, whichever it is."""
     assert said("meeting:\n  fields: {}\n") == [
         "4: meeting.fields: test demands at of every meeting",
         "4: meeting.fields: test demands end or minutes of every meeting",
@@ -227,7 +229,9 @@ def test_each_group_of_demanded_fields_is_asked_for() -> None:
 
 
 def test_what_keys_of_the_file_set_is_not_set_twice() -> None:
-    """Stage and pipeline would be overwritten, and an owner is an id; the key that does it is named."""
+    """A field that another key sets, such as stage, pipeline or owner, is a mistake that names this
+    key.
+    """
     text = """contact: {fields: {mail: attendee.email, owner: host.email}}
 deal:
   fields:
@@ -261,7 +265,7 @@ deal:
 
 
 def test_version_and_crm_are_asked_for() -> None:
-    """A file that lacks them has the rest checked all the same."""
+    """A file without version or crm still has its other parts checked."""
     document = MappingText("f.yaml", "contact: {fields: {mail: attendee.emial}}\n", "test")
     assert sorted(document.lines()) == [
         "f.yaml:1: contact.fields.mail: there is no path 'attendee.emial'; did you mean attendee.email?",
@@ -273,7 +277,7 @@ def test_version_and_crm_are_asked_for() -> None:
 
 
 def test_what_is_inherited_is_said_once() -> None:
-    """An override says only what is wrong in itself, also where it repeats a mistake."""
+    """An override reports only its own mistakes, even if it repeats an inherited one."""
     text = """contact:
   fields:
     mail: attendee.email
@@ -292,7 +296,7 @@ hosts:
 
 
 def test_a_type_and_a_host_together_are_checked() -> None:
-    """A stage that is there in one pipeline is not there in the other one's override."""
+    """A stage of one pipeline is a mistake in an override that uses another pipeline."""
     text = """deal:
   fields: {title: meeting_type.name}
 meeting_types:
@@ -309,7 +313,7 @@ hosts:
 
 
 def test_owners_are_users() -> None:
-    """Each person who is named has to be one of the CRM's users, where those are known."""
+    """Each named owner must be a user of the CRM, if the users are known."""
     text = """owner:
   rule: table
   table:
@@ -327,7 +331,7 @@ def test_owners_are_users() -> None:
 
 
 def test_owner_rules_need_their_key() -> None:
-    """A rule without what it goes by is refused where it stands."""
+    """An owner rule without its key is refused at its line."""
     assert said("owner: {rule: fixed}") == ["3: owner: the rule fixed needs user"]
     assert said("contact: {match: [record_id], fields: {mail: attendee.email}}") == [
         "3: contact: match by record_id needs the key record_id: where the id stands"
@@ -341,7 +345,7 @@ def test_owner_rules_need_their_key() -> None:
 
 
 def test_forms_are_checked() -> None:
-    """What becomes of a form is held to the CRM's schema as well."""
+    """The form_submission section is checked against the CRM's schema too."""
     assert said("form_submission: {as: lead}") == ["3: form_submission.as: test has no lead here"]
     assert said(
         "form_submission:\n  fields:\n    mail: attendee.email\n    nam: attendee.email\n"
@@ -352,7 +356,7 @@ def test_forms_are_checked() -> None:
 
 
 def test_which_fields_can_be_made() -> None:
-    """A missing field is offered with the type of what goes into it, where the CRM takes it."""
+    """A missing field is offered with the type of its values, if the CRM allows it."""
     text = """contact:
   fields:
     mail: attendee.email
@@ -390,7 +394,7 @@ deal: {fields: {title: meeting_type.name, i: attendee.email}}
     ],
 )  # fmt: skip
 def test_odd_yaml_is_refused(text: str, words: str) -> None:
-    """Doubled keys, loops of aliases, tags: a sentence with a line."""
+    """Duplicate keys, loops of aliases and tags are refused with a sentence and a line."""
     try:
         found = said(text)
     except MappingError as error:
@@ -399,7 +403,7 @@ def test_odd_yaml_is_refused(text: str, words: str) -> None:
 
 
 def test_days_need_no_quotes() -> None:
-    """A day in YAML is a text like any other."""
+    """A day in YAML without quotes is a text like any other."""
     text = "contact: {fields: {mail: attendee.email, name: {value: 2026-12-01}}}\n"
     document = MappingText("f.yaml", HEAD + text, "test")
     assert document.lines() == []
@@ -426,7 +430,7 @@ values = st.recursive(
 
 @given(st.dictionaries(keys, values, max_size=6))
 def test_any_document_is_a_mapping_or_has_mistakes(document: dict[str, Any]) -> None:
-    """Whatever stands in a file: a good mapping, or mistakes in words, each with its line."""
+    """Any document is a valid mapping, or has mistakes with words and lines."""
     text = json.dumps({"version": 1, "crm": "test", **document}, indent=1)
     found = MappingText("f.yaml", text, "test")
     for mistake in found.mistakes:
@@ -439,7 +443,7 @@ def test_any_document_is_a_mapping_or_has_mistakes(document: dict[str, Any]) -> 
 
 @given(st.text() | st.binary().map(lambda data: data.decode("latin-1")))
 def test_any_text_is_read(text: str) -> None:
-    """Whatever the file is, the answer is mistakes or a MappingError with file and line."""
+    """Any file gives mistakes, or a MappingError with file and line."""
     try:
         MappingText("f.yaml", text, "test")
     except MappingError as error:
@@ -447,7 +451,7 @@ def test_any_text_is_read(text: str) -> None:
 
 
 def test_leads_that_stand_for_deals_where_there_are_none() -> None:
-    """Each place is named, and a CRM that has them says nothing."""
+    """A file that uses leads as deals has a mistake at each place, unless the CRM has such leads."""
     text = """
 deal:
   as: lead

@@ -1,4 +1,4 @@
-"""The deadline of an outside call: it ends what is late, and leaves nothing behind where it is not."""
+"""The deadline of an outside call ends a late call, and leaves nothing behind after a timely one."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tests.bridge import wait_for
 
 
 class Nobody:
-    """No sandbox."""
+    """Stands for a sandbox that the test does not need."""
 
 
 @pytest.fixture
 def server() -> Iterator[Between]:
-    """Answers {} to everything, line after line kept open."""
+    """A server that answers {} to every request and keeps its connections open."""
     made = Between(Nobody())
     made.right = lambda asked: reply(200, b"{}")  # type: ignore[method-assign]
     yield made
@@ -35,24 +35,26 @@ def server() -> Iterator[Between]:
 
 
 def ask(session: requests.Session, url: str, seconds: float = 2.0) -> Call:
-    """One bounded call."""
+    """Make one call with a deadline."""
     with Call(seconds) as call:
         session.get(url, timeout=seconds)
     return call
 
 
 def handles() -> int:
-    """Files and sockets that this process has open."""
+    """Return the number of open files and sockets of this process."""
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def watched() -> list[Call]:
-    """What the watchdog still looks at."""
+    """Return the calls that the watchdog still watches."""
     return [call for _, _, call in deadline._watchdog._calls if not call.done]
 
 
 def test_a_call_that_ends_in_time_leaves_nothing_behind(server: Between) -> None:
-    """No call of the thread, nothing that is watched, no handle of its own."""
+    """After a call that ends in time, the thread has no current call, no watched call and no extra
+    handle.
+    """
     with bounded_session() as session:
         call = ask(session, server.url)
         assert (call.done, call.over, call._lines) == (True, False, {})
@@ -61,7 +63,7 @@ def test_a_call_that_ends_in_time_leaves_nothing_behind(server: Between) -> None
 
 
 def test_two_hundred_calls_leak_no_handle(server: Between) -> None:
-    """On kept lines, on new ones, and on those that were ended by their deadline."""
+    """Two hundred calls leak no handle, on kept connections, new ones and those ended by a deadline."""
     late = Speaker(lambda line: time.sleep(1))
     with bounded_session() as kept:
         ask(kept, server.url)
@@ -74,14 +76,14 @@ def test_two_hundred_calls_leak_no_handle(server: Between) -> None:
             if number % 50 == 0:
                 with bounded_session() as slow, pytest.raises(requests.RequestException):
                     ask(slow, late.url, 0.05)
-        # The server of this test shares the process: its ends of the lines go a moment later.
+        # The server runs in this process: its ends of the connections close a moment later.
         wait_for(lambda: handles() <= before + 2, 5)
     assert threading.active_count() < 50
     late.stop()
 
 
 def test_a_line_that_is_used_again_is_not_shut_by_the_call_before(server: Between) -> None:
-    """The deadline of the first call passes while the second one waits on the same line."""
+    """The first call's deadline does not shut a connection that a second call is using."""
     first_over = threading.Event()
 
     def instead(asked: object, right: Callable[[], bytes]) -> None:
@@ -100,7 +102,7 @@ def test_a_line_that_is_used_again_is_not_shut_by_the_call_before(server: Betwee
 
 
 def test_calls_may_be_nested(server: Between) -> None:
-    """The inner one ends at its own deadline; the outer one goes on, and has its own."""
+    """A nested inner call ends at its own deadline; the outer call goes on with its own."""
     hang = Speaker(lambda line: time.sleep(3))
     with bounded_session() as session:
         with Call(2.0) as outer:
@@ -117,7 +119,9 @@ def test_calls_may_be_nested(server: Between) -> None:
 
 
 def test_an_answer_without_a_length_ends_at_the_deadline() -> None:
-    """http.client closes such a connection at once and reads on: the call has a handle of its own."""
+    """A call without a length in the answer ends at its deadline, although http.client has closed
+    the connection.
+    """
 
     def drips(line: socket.socket) -> None:
         line.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
@@ -133,7 +137,7 @@ def test_an_answer_without_a_length_ends_at_the_deadline() -> None:
 
 
 def test_a_line_that_comes_too_late_is_shut_at_once() -> None:
-    """Connecting took until after the deadline: nothing more goes over that line."""
+    """A connection made after the deadline is shut at once."""
     ours, theirs = socket.socketpair()
     with ours, theirs, Call(0.01) as call:
         wait_for(lambda: call.over, 2)
@@ -142,7 +146,7 @@ def test_a_line_that_comes_too_late_is_shut_at_once() -> None:
 
 
 def test_who_is_done_shuts_nobody_elses_line() -> None:
-    """A call that has ended, in time or not, takes in no line and shuts none."""
+    """A call that has ended accepts no connection and shuts none."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         with Call(5.0) as call:
@@ -164,7 +168,7 @@ def _in_a_child(url: str, told: Connection) -> None:
 
 
 def test_a_child_process_has_a_watchdog_of_its_own(server: Between) -> None:
-    """A process that forks in the middle of calls: the deadlines of its child hold as well."""
+    """A process forked in the middle of a call keeps its own deadlines."""
     hang = Speaker(lambda line: time.sleep(3))
     context = multiprocessing.get_context("fork")
     told, ours = context.Pipe(duplex=False)

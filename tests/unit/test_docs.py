@@ -1,4 +1,6 @@
-"""The documentation is a contract: what it names exists, and what exists is named."""
+"""The documentation and the program agree: everything named exists, and everything that exists is
+named.
+"""
 
 from __future__ import annotations
 
@@ -26,19 +28,19 @@ def text(name: str) -> str:
 
 
 def test_every_setting_is_documented() -> None:
-    """docs/settings.md names every variable."""
+    """docs/settings.md names every setting."""
     for name in Settings.model_fields:
         assert f"`{name.upper()}`" in text("docs/settings.md")
 
 
 def test_the_piece_of_a_mapping_in_the_readme_is_good() -> None:
-    """What the README shows of a mapping file works, laid over the default one."""
+    """The README's piece of a mapping file is valid in the default file."""
     (piece,) = re.findall(r"A piece of one:\n\n((?:    .*\n)+)", text("README.md"))
     assert MappingText("x.yaml", guide.whole(dedent(piece)), "hubspot").lines() == []
 
 
 def test_every_dependency_has_its_reason() -> None:
-    """Each runtime requirement stands in the README's table, pinned."""
+    """The README's table lists each runtime requirement with its reason, and each is pinned."""
     for line in text("requirements.txt").splitlines():
         if line and not line.startswith("#"):
             name = re.split(r"[\[=]", line)[0]
@@ -47,7 +49,7 @@ def test_every_dependency_has_its_reason() -> None:
 
 
 def test_every_provider_has_all_its_parts() -> None:
-    """Adapter, mapping file, sandbox and desk."""
+    """Every provider has an adapter, a mapping file, a sandbox and a desk."""
     for name in PROVIDERS:
         assert (ROOT / f"config/mappings/{name}.yaml").exists()
         parts = (ROOT / f"crm_adapters/{name}.py", ROOT / f"crm_adapters/{name}/adapter.py")
@@ -57,13 +59,13 @@ def test_every_provider_has_all_its_parts() -> None:
 
 
 def test_the_links_of_the_readme_lead_somewhere() -> None:
-    """Every relative link points at a file that is there."""
+    """Every relative link in the README leads to an existing file."""
     for target in re.findall(r"\]\(([^)#:]+)\)", text("README.md")):
         assert (ROOT / target).exists(), target
 
 
 def test_every_test_that_the_security_tables_name_exists() -> None:
-    """docs/security.md rests on tests that are there; RFC 9700 has its 19 rows."""
+    """Every test that docs/security.md names exists, and RFC 9700 has its 19 rows."""
     page = text("docs/security.md")
     code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     named = set(re.findall(r"`(test_\w+)`", page))
@@ -74,7 +76,7 @@ def test_every_test_that_the_security_tables_name_exists() -> None:
 
 
 def test_every_crash_point_has_its_test() -> None:
-    """docs/reliability.md names for each point a test, or a command, that is there."""
+    """docs/reliability.md names an existing test or command for each crash point."""
     page = text("docs/reliability.md")
     code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     table = page.partition("## Crash points")[2].partition("`make chaos SEED")[0]
@@ -97,7 +99,7 @@ def test_every_crash_point_has_its_test() -> None:
 
 
 def test_every_command_is_documented() -> None:
-    """Each command of the command line stands in the README or in docs."""
+    """The README or docs name each command of the command line."""
     pages = text("README.md") + "".join(p.read_text("utf-8") for p in (ROOT / "docs").glob("*.md"))
     groups = {
         "connections": ["list", "add-token"], "mappings": ["check", "preview", "diff", "schema", "questions"],
@@ -112,7 +114,7 @@ def test_every_command_is_documented() -> None:
 
 
 def test_every_planted_bug_can_be_planted() -> None:
-    """A name that has moved would make a hunt of nothing: each is planted in a process of its own."""
+    """Each planted bug can be planted, in its own process: a renamed target would make it useless."""
     code = "import sys; from tests.chaos.mutants import plant; [plant(n) for n in sys.argv[1:]]"
     done = subprocess.run(
         [sys.executable, "-c", code, *MUTANTS], capture_output=True, text=True, check=False
@@ -121,7 +123,7 @@ def test_every_planted_bug_can_be_planted() -> None:
 
 
 def test_what_a_planted_bug_replaces_is_there() -> None:
-    """A name that has moved would be set where nobody reads it: the bug would bite nobody."""
+    """Each name that a planted bug replaces exists: otherwise the bug would have no effect."""
     for file in ("tests/chaos/mutants.py", "tests/chaos/planted.py"):
         for function in ast.parse((ROOT / file).read_text(encoding="utf-8")).body:
             if isinstance(function, ast.FunctionDef):
@@ -130,7 +132,7 @@ def test_what_a_planted_bug_replaces_is_there() -> None:
 
 
 def _replaced_in_vain(function: ast.FunctionDef) -> Iterator[str]:
-    """The module attributes that a function assigns although no module has them."""
+    """Return the module attributes that a function assigns although no module has them."""
     modules = {}
     for node in ast.walk(function):
         if isinstance(node, ast.ImportFrom) and node.module:

@@ -1,4 +1,4 @@
-"""What the service reads out of meetergo's messages."""
+"""The service reads meetergo's messages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def booking(name: str, **changes: Any) -> Any:
 
 
 def test_created_is_read_whole() -> None:
-    """Every documented field of booking_created arrives, times in UTC, the e-mail lower-cased."""
+    """Every documented field of booking_created is read, times in UTC, the e-mail in lower case."""
     made = booking("booking_created")
     person = made.attendees[0]
     assert made.start == datetime(2026, 12, 1, 8, 0, tzinfo=UTC)
@@ -41,7 +41,7 @@ def test_created_is_read_whole() -> None:
 
 
 def test_both_dialects_are_one() -> None:
-    """The envelope dialect gives the same booking and the same dedupe key as the live one."""
+    """The envelope format gives the same booking and the same dedupe key as the live format."""
     live = read_event("default", sample("booking_created"), NOW)
     envelope = read_event("default", sample("envelope_dialect_created"), NOW)
     assert live.dedupe_key == envelope.dedupe_key
@@ -49,26 +49,26 @@ def test_both_dialects_are_one() -> None:
 
 
 def test_cancelled_with_reason() -> None:
-    """The REST shape of `cancel` is read where it is there."""
+    """`cancel` is also read in the shape of the REST API."""
     made = booking("booking_cancelled")
     assert made.cancelled
     assert (made.cancel_reason, made.cancelled_by) == ("Conflict", "Jane van der Berg")
 
 
 def test_one_attendee_leaving_is_no_cancel() -> None:
-    """booking_cancelled with isCancelled false leaves the meeting standing."""
+    """booking_cancelled with isCancelled false does not cancel the meeting."""
     assert not booking("group_attendee_removed").cancelled
 
 
 def test_cancel_without_flag_is_a_cancel() -> None:
-    """Without isCancelled the event's own name counts."""
+    """Without isCancelled the event's name decides."""
     payload = sample("booking_cancelled")
     del payload["isCancelled"]
     assert read_booking(read_event("default", payload, NOW)).cancelled
 
 
 def test_names_are_never_split() -> None:
-    """A full name alone stands whole as the last name; a first name alone stays the first name."""
+    """A full name alone becomes the last name, unsplit; a first name alone stays the first name."""
     person = booking("phone_only_created").attendees[0]
     assert (person.first_name, person.last_name) == (None, "Ελένη Παπαδοπούλου")
     omar = booking("group_booking_created").attendees[1]
@@ -76,12 +76,12 @@ def test_names_are_never_split() -> None:
 
 
 def test_ids_are_text() -> None:
-    """4711 and "4711" are one booking."""
+    """The ids 4711 and "4711" are one booking."""
     assert booking("booking_created", id=4711).key == booking("booking_created", id="4711").key
 
 
 def test_same_person_twice_counts_once() -> None:
-    """Two attendees with one e-mail are one person under the first one's name."""
+    """Two attendees with the same e-mail are one person, with the first one's name."""
     people = [
         {"email": "A@x.example", "firstname": "Ann", "lastname": "One"},
         {"email": "a@X.example", "firstname": "Bob", "lastname": None},
@@ -92,7 +92,9 @@ def test_same_person_twice_counts_once() -> None:
 
 
 def test_a_double_who_says_nothing_new_is_dropped() -> None:
-    """The same name and address twice, or the number alone, is nobody else."""
+    """A second entry of an attendee with the same name and address, or with the number alone, is
+    dropped.
+    """
     ann = {"email": "a@x.example", "fullname": "Ann", "phone": "+4915123456789",
            "notes": {"Q": "A", "R": "B"}}  # fmt: skip
     people = [
@@ -105,7 +107,9 @@ def test_a_double_who_says_nothing_new_is_dropped() -> None:
 
 
 def test_who_is_known_by_number_alone_goes_with_whom_it_leads_to() -> None:
-    """Two by one number, and somebody with an address and that number, are one contact; all are named."""
+    """Two people with one number and a person with that number and an address are one contact; all
+    are named.
+    """
     phone = "+4915123456789"
     people = [
         {"fullname": "Nobody"},
@@ -144,7 +148,7 @@ person = st.fixed_dictionaries(
 
 @given(st.lists(person, max_size=6))
 def test_nobody_vanishes(people: list[dict[str, Any]]) -> None:
-    """Each name, answer and unreadable text that came in is in the meeting's text; contacts are unique."""
+    """The meeting's text has each name, answer and unreadable text that came in; contacts are unique."""
     made = booking("booking_created", attendees=people)
     identities = [p.identity for p in made.attendees if p.identity]
     assert len(identities) == len(set(identities))
@@ -158,7 +162,7 @@ def test_nobody_vanishes(people: list[dict[str, Any]]) -> None:
 
 
 def test_answers_that_the_api_tells_reach_companions_and_no_stranger() -> None:
-    """Later answers go to whom they are from: by name among those of one address, or with none."""
+    """Later answers from the API reach the person who gave them, by name among those with one address."""
     people = [{"email": "a@x.example", "fullname": "Ann"}, {"email": "a@x.example", "fullname": "Ben"},
               {"fullname": "Cem"}, {"fullname": "Dan"}]  # fmt: skip
     told = [{**p, "notes": {"Who": p["fullname"]}} for p in people[:3]]
@@ -170,7 +174,9 @@ def test_answers_that_the_api_tells_reach_companions_and_no_stranger() -> None:
 
 
 def test_what_was_typed_is_kept_and_made_harmless() -> None:
-    """Address, number and zone stay as typed, on one line, without control signs, cut where too long."""
+    """Address, number and zone are kept as typed, on one line, without control characters, cut if
+    too long.
+    """
     typed = {"email": "Jane\n(at)\x00 x", "phone": "ask\u202e me", "timezone": "M" * 5000}
     (jane,) = booking("booking_created", attendees=[typed]).attendees
     assert (jane.email_as_given, jane.phone_as_given) == ("Jane (at) x", "ask me")
@@ -179,7 +185,7 @@ def test_what_was_typed_is_kept_and_made_harmless() -> None:
 
 
 def test_many_who_cannot_be_read_are_counted() -> None:
-    """The notes name ten and count the rest; the text names all."""
+    """The notes name ten unreadable attendees and count the rest; the meeting's text names all."""
     people = [{"fullname": f"P{n}", "email": f"e{n}"} for n in range(13)]
     made = booking("booking_created", attendees=people)
     notes = unreadable_notes(made)
@@ -197,20 +203,20 @@ def test_many_who_cannot_be_read_are_counted() -> None:
     ],
 )
 def test_unfit_payload_names_the_field(changes: dict[str, Any], words: str) -> None:
-    """What is no booking says which field is at fault."""
+    """A payload that is no booking gives an error with the name of the wrong field."""
     with pytest.raises(UnfitPayload, match=words):
         booking("booking_created", **changes)
 
 
 @pytest.mark.parametrize("document", [[], "x", 3, None, {}, {"webhookType": 3}, {"event": "x"}])
 def test_unfit_document(document: object) -> None:
-    """Neither dialect: refused in words."""
+    """A document in neither format is refused in words."""
     with pytest.raises(UnfitPayload):
         read_event("default", document, NOW)
 
 
 def test_secret_is_dropped_at_any_depth() -> None:
-    """The booking's credential is nowhere in what is kept."""
+    """The stored payload does not contain the booking's credential at any depth."""
     dirty = {"secret": "x", "data": {"secret": "x", "list": [{"secret": "x", "a": 1}]}}
     assert without_secret(dirty) == {"data": {"list": [{"a": 1}]}}
 
@@ -225,7 +231,7 @@ keys = ("attendees", "hosts", "meetingType", "meetingInfo", "cancel", "end", "up
 
 @given(st.dictionaries(st.sampled_from(keys), json_values))
 def test_any_values_give_a_booking_or_an_unfit_payload(changes: dict[str, Any]) -> None:
-    """Whatever stands in the fields, the reader never stumbles."""
+    """Any values in a payload give a booking or an UnfitPayload."""
     try:
         made = booking("booking_created", **changes)
     except UnfitPayload:
@@ -236,13 +242,13 @@ def test_any_values_give_a_booking_or_an_unfit_payload(changes: dict[str, Any]) 
 
 @given(st.text())
 def test_any_text_as_time(text: str) -> None:
-    """A time is read or it is none; when read it is aware."""
+    """Any text as a time gives an aware time or none."""
     moment = read_time(text)
     assert moment is None or moment.tzinfo is not None
 
 
 def test_newest_state_wins_in_all_orders() -> None:
-    """The same state is the newest whatever the order of arrival, also where updatedAt lacks."""
+    """The same state wins in any order of arrival, also without updatedAt."""
     states = [
         booking("booking_created"),
         booking("booking_rescheduled"),
@@ -258,7 +264,7 @@ def test_newest_state_wins_in_all_orders() -> None:
 
 
 def test_equal_times_let_the_cancel_win() -> None:
-    """Where both are equal a cancel wins over a later arrival."""
+    """Between states of the same time, the cancel wins over a later arrival."""
     cancel = booking("booking_cancelled", updatedAt="2026-11-24T00:00:00Z")
     later = read_event(
         "default",

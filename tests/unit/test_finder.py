@@ -1,4 +1,4 @@
-"""By what a record is told whose create was begun and never answered."""
+"""The finder recognises a record whose create was begun and never answered."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BEGUN = {"title": (content_hash("Call: Jane"),)}
 
 
 def told(values: Fields, content: Fields | None = None) -> FoundBy | None:
-    """What a record with these values is found by."""
+    """Return the way by which a record with these values is recognised."""
     question = Lookup(Ref(ObjectName.MEETING, MINE), None, content=content or {}, lost_create=BEGUN)
     return recognise_lost_create(
         question, LookupKey(MatchKey.BOOKING, MINE), values, "marker", "body", "title"
@@ -38,12 +38,12 @@ def told(values: Fields, content: Fields | None = None) -> FoundBy | None:
 def test_a_number_decides_alone_and_a_title_only_without_one(
     values: Fields, by: FoundBy | None
 ) -> None:
-    """Another booking's number is another booking, however the record is named."""
+    """A booking number decides alone; the title decides only for a record without a number."""
     assert told(values) == by
 
 
 def test_the_booking_id_field_decides_before_all() -> None:
-    """Where there is a field for it, a text may say what it likes."""
+    """If there is a booking-id field, it decides, whatever the text contains."""
     content: Fields = {"marker": MINE}
     assert told({"marker": MINE, "body": "meetergo booking b2"}, content) == FoundBy.BOOKING_NUMBER
     assert told({"body": "meetergo booking b1", "title": "Call: Jane"}, content) is None

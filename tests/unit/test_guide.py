@@ -1,4 +1,6 @@
-"""docs/mappings.md is a contract: every example on it is run, and nothing of the language is missing."""
+"""docs/mappings.md agrees with the program: every example is run, and no part of the language is
+missing.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,7 @@ SHAPES = {
 
 
 def shown(value: Any) -> str:
-    """A value as the tables show it."""
+    """Return a value in the form of the page's tables."""
     if value is None:
         return "empty"
     if isinstance(value, datetime):
@@ -65,25 +67,25 @@ def shown(value: Any) -> str:
 
 @pytest.mark.parametrize("block", guide.fragments(), ids=lambda block: f"line {block.line}")
 def test_every_fragment_is_a_good_mapping(block: guide.Block) -> None:
-    """Each YAML block loads without a mistake, laid over the default file where it is a part."""
+    """Each YAML block loads without a mistake; a part of a file is merged into the default file."""
     crm = block.about or "hubspot"
     text = block.text if "version:" in block.text else guide.whole(block.text, crm)
     assert MappingText("x.yaml", text, crm).lines() == []
 
 
 def test_the_three_changes_make_the_whole_file() -> None:
-    """The file that the guide ends with is the default one with the three pieces laid over it."""
+    """The guide's final file is the default file with its three pieces merged in."""
     pieces = [block.text for block in guide.fragments()[:3]]
     made = guide.whole("\n".join(pieces))
     assert guide.yaml(guide.file("draft.yaml")) == guide.yaml(made)
     default = (CONFIG_DIR / "mappings" / "hubspot.yaml").read_text(encoding="utf-8").splitlines()
     missing = set(default) - set(guide.file("draft.yaml").splitlines())
-    # Comments included: it is the copy that a reader has before them.
+    # Comments count too: the reader has this copy before them.
     assert all("meeting_types: {}" in line or line.startswith("#  ") for line in missing)
 
 
 def test_every_source_of_a_value_works() -> None:
-    """Each way to give a field its value is in the table, with an example that is one."""
+    """The table has each way to give a field a value, with a valid example."""
     (table,) = guide.tables("source")
     for row in table:
         (key,) = guide.code(row[0])
@@ -99,13 +101,13 @@ PATHS = [row for table in guide.tables("path") if len(table[0]) == 3 for row in 
 
 @pytest.mark.parametrize("row", PATHS, ids=lambda row: row[0])
 def test_every_path_gives_what_the_page_says(row: list[str]) -> None:
-    """Each path leads to what stands beside it, in the booking of the page."""
+    """Each path gives the value next to it in the table, for the page's booking."""
     (path,) = guide.code(row[0])
     assert shown(resolve(check_path(path), CONTEXT)) == row[1]
 
 
 def test_every_path_is_documented() -> None:
-    """All fixed paths stand in the table, and each open root has an example."""
+    """The table has all fixed paths, and each open root has an example."""
     named = {guide.code(row[0])[0] for row in PATHS}
     assert FIXED - named == set(), "docs/mappings.md needs a row for these in its tables of paths"
     open_ones = {name.partition(".")[0].partition("[")[0] for name in named - FIXED}
@@ -117,7 +119,7 @@ def test_every_path_is_documented() -> None:
 
 @pytest.mark.parametrize("row", TRANSFORMS, ids=lambda row: f"{row[0]} {row[1]}")
 def test_every_transform_gives_what_the_page_says(row: list[str]) -> None:
-    """Each transform makes of the value what stands beside it, or fails with those words."""
+    """Each transform gives the result next to it in the table, or fails with those words."""
     spec, value = guide.yaml(guide.code(row[0])[0]), json.loads(guide.code(row[1])[0])
     specs = tuple(spec) if isinstance(spec, list) else (spec,)
     for item in specs:
@@ -132,7 +134,7 @@ def test_every_transform_gives_what_the_page_says(row: list[str]) -> None:
 
 
 def test_every_transform_is_documented() -> None:
-    """Each one with and each one without an argument has an example that works."""
+    """Each transform has an example that works, with or without an argument."""
     plain, argued = set(), set()
     for row in TRANSFORMS:
         spec = guide.yaml(guide.code(row[0])[0])
@@ -152,18 +154,18 @@ def test_every_transform_is_documented() -> None:
 
 @pytest.mark.parametrize("row", TEMPLATES, ids=lambda row: row[0])
 def test_every_template_gives_what_the_page_says(row: list[str]) -> None:
-    """Each template gives what stands beside it, with the booking of the page."""
+    """Each template gives the text next to it in the table, for the page's booking."""
     source = row[0].strip("`")
     assert f"`{render(check_template(source), CONTEXT)}`" == row[1]
 
 
 def section(title: str) -> str:
-    """The text of a section."""
+    """Return the text of a section."""
     return PAGE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
 def test_what_a_template_may_use_is_documented() -> None:
-    """Every filter and method, and the limits, stand in the section; no other filter does."""
+    """The section names every filter, every method and the limits, and no other filter."""
     text = section("Templates")
     filters = {name for name in templates._environment.filters if not name.startswith("_")}
     listed = text.partition("and the filters")[2].partition("`date`, `time` and")[0]
@@ -181,14 +183,14 @@ def test_what_a_template_may_use_is_documented() -> None:
 
 @pytest.mark.parametrize("row", CONDITIONS, ids=lambda row: row[0])
 def test_every_condition_holds_as_the_page_says(row: list[str]) -> None:
-    """Each condition holds, or does not, for the booking of the page."""
+    """Each condition in the table holds or fails as the page says, for the page's booking."""
     (text,) = guide.code(row[0])
     assert row[1] in ("yes", "no")
     assert holds(check_condition(guide.yaml(text)), CONTEXT) is (row[1] == "yes")
 
 
 def test_every_test_of_conditions_is_documented() -> None:
-    """All tests and both groups have an example and are named."""
+    """Each test and both groups of conditions are named and have an example."""
     for name in (*conditions._TESTS, *conditions._GROUPS):
         assert any(f"{{{name}: " in row[0] for row in CONDITIONS), name
         assert f"`{name}`" in section("Conditions"), name
@@ -204,7 +206,9 @@ REF = Ref(ObjectName.DEAL, "b")
 def outcome(
     rule: WriteRule, before: FieldValue, now: FieldValue, new: FieldValue, case: str
 ) -> str:
-    """What becomes of a field: by the rule, what this service wrote, what stands there, what is new."""
+    """Return what happens to a field under a rule, from the last written, the current and the new
+    value.
+    """
     match = Match((LookupKey(MatchKey.BOOKING, "b"),))
     record = DesiredRecord(REF, {"x": new}, {"x": rule}, match=match)
     ledger, findings = {}, LookupResults()
@@ -237,13 +241,13 @@ CASES = (
 
 @pytest.mark.parametrize("row", RULES, ids=lambda row: row[0])
 def test_every_write_rule_does_what_the_page_says(row: list[str]) -> None:
-    """Each rule, in each of the six cases of the table."""
+    """Each write rule gives the results of the table in its six cases."""
     (name,) = guide.code(row[0])
     assert [outcome(WriteRule(name), *case) for case in CASES] == row[1:]
 
 
 def test_every_write_rule_is_documented() -> None:
-    """All rules that a field may have stand in the table."""
+    """The table has every write rule that a field may use."""
     assert {guide.code(row[0])[0] for row in RULES} == {r.value for r in typing.get_args(FieldRule)}
 
 
@@ -251,7 +255,7 @@ def test_every_write_rule_is_documented() -> None:
 
 
 def models(model: type[BaseModel], seen: set[type[BaseModel]]) -> set[type[BaseModel]]:
-    """A model and every one that its fields may hold."""
+    """Return a model and every model that its fields may hold."""
     if model not in seen:
         seen.add(model)
         for field in model.model_fields.values():
@@ -267,7 +271,7 @@ def kinds_in(annotation: Any) -> set[type[BaseModel]]:
 
 
 def keys_of(model: type[BaseModel]) -> dict[str, Any]:
-    """Key in the file -> its default, `...` where it is required."""
+    """Return key in the file -> its default; `...` if it is required."""
     return {
         field.alias or name: ... if field.is_required() else field.get_default()
         for name, field in model.model_fields.items()
@@ -279,11 +283,11 @@ WHERE = {
     StageRules: "Deals", MeetingRules: "Meetings and how they went", FormRules: "Forms",
     FieldKey: "Duplicates and deleted records",
 }  # fmt: skip
-"""Where the keys of a model stand that are not the sections' own."""
+"""The section for the keys of a model that does not have a section of its own."""
 
 
 def test_every_key_is_documented() -> None:
-    """Each key of each part of a file stands in backticks in the section about it."""
+    """The section about a part of the file names each of its keys in backticks."""
     every = models(MappingFile, set())
     assert set(WHERE) <= every
     for model in every:
@@ -294,7 +298,7 @@ def test_every_key_is_documented() -> None:
 
 
 def test_every_word_that_a_key_takes_is_documented() -> None:
-    """Each value of a list of words stands on the page: `keep_history`, `round_robin`, `flag`."""
+    """The page names each word that a key accepts: `keep_history`, `round_robin`, `flag`."""
     for model in models(MappingFile, set()):
         for name, field in model.model_fields.items():
             for word in words_in(field.annotation):
@@ -310,7 +314,7 @@ def words_in(annotation: Any) -> set[str]:
 
 
 def test_the_defaults_on_the_page_are_those_of_the_code() -> None:
-    """Where a table says a default in backticks, the model has it; what is required, is."""
+    """Each default in a table equals the model's default, and each key called required is required."""
     defaults: dict[str, list[Any]] = {}
     for model in models(MappingFile, set()):
         for key, value in keys_of(model).items():
@@ -335,7 +339,7 @@ def test_the_defaults_on_the_page_are_those_of_the_code() -> None:
 
 
 def test_the_objects_of_each_crm_are_as_the_page_says() -> None:
-    """The table of objects has a dash exactly where an adapter does not write the object."""
+    """The table of objects has a dash exactly if the adapter does not write the object."""
     (table,) = guide.tables("section")
     assert [guide.code(row[0])[0] for row in table] == [
         "company", "contact", "lead", "deal", "case", "meeting",
@@ -347,7 +351,7 @@ def test_the_objects_of_each_crm_are_as_the_page_says() -> None:
 
 
 def test_the_match_keys_of_each_crm_are_as_the_page_says() -> None:
-    """A key is in the table for an object and CRM exactly where a mapping may use it there."""
+    """The table has a key for an object and CRM exactly if a mapping may use it there."""
     (table,) = [t for t in guide.tables("key") if len(t[0]) == 6]
     crms = ("hubspot", "pipedrive", "salesforce")
     said = {
@@ -370,7 +374,7 @@ def test_the_match_keys_of_each_crm_are_as_the_page_says() -> None:
 
 
 def test_what_the_page_links_to_is_there() -> None:
-    """Every link within the page leads to a heading of it."""
+    """Every link within the page leads to one of its headings."""
     heads = re.findall(r"^#+ (.+)$", PAGE, re.M)
     anchors = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
     for target in re.findall(r"\]\(#([^)]+)\)", PAGE):
@@ -378,8 +382,9 @@ def test_what_the_page_links_to_is_there() -> None:
 
 
 def test_providers_and_names_are_all_there() -> None:
-    """The files that the page begins with are those of CRMs that there are, and first and last name
-    are written together as it says."""
+    """The page begins with files of existing CRMs, and says correctly that first and last name are
+    written together.
+    """
     named = re.findall(r"`(\w+)\.yaml`", PAGE.partition("\n\n")[2].partition("\n\n")[0])
     assert named[:3] == ["hubspot", "pipedrive", "salesforce"] and set(named) <= set(PROVIDERS)
     assert {"attendee.first_name", "attendee.last_name"} <= NAME_PATHS

@@ -1,4 +1,4 @@
-"""The house is one that a stranger can carry on: sizes, names, the way of a webhook, the glossary."""
+"""The code stays easy to take over: sizes, names, the way of a webhook, the glossary."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ BLOCKS = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match)
 
 
 def files(*folders: str) -> list[Path]:
-    """The Python files of folders; migrations are history, and stay as they are."""
+    """Return the Python files of folders, without the migrations, which never change."""
     found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
     return [path for path in found if "versions" not in path.parts]
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef]:
-    """Every function and method of a file."""
+    """Return every function and method of a file."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef):
             yield node
 
 
 def depth(node: ast.AST, at: int = 0) -> int:
-    """How deep blocks stand in one another; an `elif` stands beside its `if`."""
+    """Return how deeply blocks are nested; an `elif` is on the same level as its `if`."""
     deepest = at
     for name, value in ast.iter_fields(node):
         children = [c for c in (value if isinstance(value, list) else [value])]
@@ -44,14 +44,14 @@ def depth(node: ast.AST, at: int = 0) -> int:
 
 
 def test_no_file_is_too_long_to_read() -> None:
-    """A file has one reason."""
+    """Every file is short enough to read."""
     for path in files(*PRODUCT, "sandbox"):
         lines = len(path.read_text(encoding="utf-8").splitlines())
         assert lines <= LONGEST_FILE, f"{path.relative_to(ROOT)} has {lines} lines"
 
 
 def test_no_function_is_too_long_or_too_deep() -> None:
-    """A function fits on a screen."""
+    """Every function fits on a screen and is not nested too deeply."""
     for path in files(*PRODUCT, "sandbox"):
         for function in functions(path):
             place = f"{path.relative_to(ROOT)} {function.name}"
@@ -61,7 +61,7 @@ def test_no_function_is_too_long_or_too_deep() -> None:
 
 
 def test_no_two_classes_have_one_name() -> None:
-    """Whoever reads a class's name knows which one is meant; an adapter's own parts excepted."""
+    """Each class name is used once, so that readers know the class; adapters' own parts may repeat."""
     homes = defaultdict(set)
     for path in files("app", "workers", "config"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -71,7 +71,7 @@ def test_no_two_classes_have_one_name() -> None:
 
 
 def names_in(path: str) -> set[str]:
-    """The classes, functions and methods (as `Class.method`) of a file."""
+    """Return the classes, functions and methods (as `Class.method`) of a file."""
     found = set()
     for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
@@ -82,7 +82,7 @@ def names_in(path: str) -> set[str]:
 
 
 def named(text: str) -> list[tuple[str, str]]:
-    """The pairs of file and name that a text gives: a file, then names in it, all in backticks."""
+    """Return the pairs of file and name in a text: a file, then names in it, all in backticks."""
     pairs, file = [], ""
     for word in re.findall(r"`([^`]+)`", text):
         if word.endswith(".py"):
@@ -93,7 +93,9 @@ def named(text: str) -> list[tuple[str, str]]:
 
 
 def test_the_way_of_a_webhook_leads_somewhere() -> None:
-    """Each station of CONTRIBUTING.md is a function that is there; twelve at most."""
+    """Each step in CONTRIBUTING.md's way of a webhook is an existing function; there are twelve at
+    most.
+    """
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     way = text.split("## The way of a webhook", 1)[1].split("\n## ", 1)[0]
     stations = re.findall(r"^\d+\. .*$", way, re.MULTILINE)
@@ -106,7 +108,7 @@ def test_the_way_of_a_webhook_leads_somewhere() -> None:
 
 
 def test_the_glossary_names_classes_that_are_there() -> None:
-    """Twenty words of the field and more, each with the class that carries it."""
+    """The glossary has twenty terms or more, each with an existing class."""
     text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
     assert len(rows) >= 20
@@ -117,7 +119,7 @@ def test_the_glossary_names_classes_that_are_there() -> None:
 
 @pytest.mark.parametrize("name", ["_Judge", "_Draft", "Known", "Surroundings", "Findings"])
 def test_no_private_word_comes_back(name: str) -> None:
-    """Words that a glossary has replaced stay away."""
+    """No class has a name that the glossary has replaced."""
     for path in files(*PRODUCT):
         classes = re.findall(r"^class (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
         assert name not in classes, path

@@ -1,4 +1,4 @@
-"""Single HTTP exchanges: what each answer of a CRM or of meetergo is taken for."""
+"""Single HTTP exchanges: how the service reads each answer of a CRM or of meetergo."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ FOREIGN_HOSTS = (
     "https://" + "a" * 64 + ".salesforce.com",
     "https://" + "a." * 120 + "salesforce.com",
 )
-"""What a token answer may name and nobody may call: hosts that are read in two ways, above all."""
+"""Hosts that a token answer may name but the service must not call, above all ambiguous ones."""
 ME = "https://api.example/v1/users/me"
 
 
@@ -123,7 +123,7 @@ def adapter() -> Adapter:
 def test_answers(
     status: int, body: str, headers: dict[str, str], error: type[Exception], after: float | None
 ) -> None:
-    """Each answer has its class, and the wait that the CRM asks for."""
+    """Each answer gives its error class, with the wait that the CRM asks for."""
     responses.get(ME, status=status, body=body, headers=headers)
     with pytest.raises(error) as caught:
         adapter().whoami()
@@ -132,7 +132,7 @@ def test_answers(
 
 @responses.activate
 def test_a_401_is_renewed() -> None:
-    """A 401 costs a renewal; one after two renewals is no word on the grant, which gave them."""
+    """A 401 causes a token renewal; a 401 after two renewals does not mean that the grant has ended."""
     responses.get(ME, status=401, json={"error": "expired"})
     made = adapter()
     with pytest.raises(FreshTokenRefused):
@@ -146,7 +146,7 @@ def test_a_401_is_renewed() -> None:
 
 @responses.activate
 def test_no_answer() -> None:
-    """A time-out is an outage; its text holds no address."""
+    """A time-out counts as an outage, and its text contains no address."""
     responses.get(ME, body=requests.Timeout("https://api.example?token=x"))
     with pytest.raises(RetryLater) as caught:
         adapter().whoami()
@@ -159,7 +159,7 @@ def test_no_answer() -> None:
     [(404, Gone), (429, RateLimited), (401, Unauthorized), (500, RetryLater)],
 )
 def test_meetergo(status: int, error: type[Exception]) -> None:
-    """Not found is not cancelled; the id is one part of the path whatever it holds."""
+    """A missing appointment is not a cancelled one; any id is one part of the path."""
     responses.get("https://m.example/v4/appointment/a%2Fb", status=status, json={})
     client = MeetergoClient("https://m.example", "ak_live:x", "u1", 1)
     with pytest.raises(error):
@@ -168,7 +168,7 @@ def test_meetergo(status: int, error: type[Exception]) -> None:
 
 
 def test_retry_after() -> None:
-    """Seconds or a date."""
+    """Retry-After is read as seconds or as a date."""
     assert seconds_asked("5") == 5
     later = datetime.now(UTC) + timedelta(seconds=60)
     assert 50 < (seconds_asked(format_datetime(later)) or 0) <= 60
@@ -178,20 +178,20 @@ def test_retry_after() -> None:
 
 
 def test_shorten_hides_people_and_credentials() -> None:
-    """A CRM's words are kept without what must not be shown."""
+    """A CRM's words are stored without personal data and credentials."""
     text = shorten("bad jane@x.example token " + "a" * 50)
     assert text == "bad [e-mail] token [hidden]"
 
 
 def test_no_numbered_path_of_hubspot_is_left() -> None:
-    """Every path that the client knows and we call goes to the date-based API."""
+    """Every numbered path of the HubSpot client that we call goes to the date-based API."""
     for path in ("/crm/v3/objects/deals/batch/read", "/crm/v4/associations/a/b/batch/create",
                  "/crm/v3/properties/deals", "/crm/v3/pipelines/deals", "/crm/v3/owners/"):  # fmt: skip
         assert "2026-09" in dated(path) and "/v3/" not in dated(path) and "/v4/" not in dated(path)
 
 
 def test_plain_http_endpoints_are_refused() -> None:
-    """Only loopback may be spoken to without TLS, and a foreign API host is not believed."""
+    """Only loopback may be called without TLS, and a foreign API host is refused."""
     path = CONFIG_DIR / "providers.yaml"
     with pytest.raises(SettingsError, match="HUBSPOT_TOKEN_URL"):
         load_providers(path, {"HUBSPOT_TOKEN_URL": "http://evil.example/token"})

@@ -1,4 +1,4 @@
-"""The mapping language: paths, transforms, conditions, coercion, and templates that stay inside."""
+"""The mapping language: paths, transforms, conditions, coercion, and sandboxed templates."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def person(**more: Any) -> dict[str, Any]:
 
 
 def test_every_fixed_path_is_there() -> None:
-    """Each documented path has a value or nothing in any booking; none is an error."""
+    """Each documented path gives a value or nothing in any booking, and never an error."""
     here = context()
     for path in FIXED:
         resolve(check_path(path), here)
@@ -70,7 +70,7 @@ def test_every_fixed_path_is_there() -> None:
 
 
 def test_answers_match_whatever_case_and_blanks() -> None:
-    """A question is found by its label, its case and blanks aside, by path and by template."""
+    """A question is found by its label, regardless of case and blanks, by path and by template."""
     here = context(attendees=[person(notes={"Was ist  Ihr Ziel?": "Mehr Umsatz"})])
     for label in ("Was ist Ihr Ziel?", "was ist ihr ziel?", " WAS  IST IHR ZIEL? "):
         assert resolve(check_path(f'answers["{label}"]'), here) == "Mehr Umsatz"
@@ -81,20 +81,20 @@ def test_answers_match_whatever_case_and_blanks() -> None:
 
 
 def test_several_choices_stay_apart() -> None:
-    """Choices are a list; one text where a field knows no lists."""
+    """Several choices stay a list, and become one text in a field without lists."""
     here = context(attendees=[person(notes={"Topics": ["A, B", "C"]})])
     assert resolve("answers.Topics", here) == ["A, B", "C"]
     assert render("{{ answers.Topics }}", here) == "A, B, C"
 
 
 def test_who_answered_first_counts() -> None:
-    """The same question asked of two attendees has the first one's answer."""
+    """If two attendees answered the same question, the first one's answer counts."""
     people = [person(notes={"Size": "10"}), {"email": "b@globex.example", "notes": {"size": "20"}}]
     assert resolve("answers.Size", context(attendees=people)) == "10"
 
 
 def test_metadata_and_link_are_reachable() -> None:
-    """A meeting type's metadata, and what the booking link carries behind the question mark."""
+    """A meeting type's metadata and the query of the booking link are readable."""
     kind = {"slug": "x", "metadata": {"Price": "99", "vip": True}}
     info = {"meetingLink": "https://zoom.example/j/1?deal=77&Ref=A%20b"}
     here = context(meetingType=kind, meetingInfo=info)
@@ -105,7 +105,7 @@ def test_metadata_and_link_are_reachable() -> None:
 
 
 def test_payload_paths_reach_what_no_field_has() -> None:
-    """Anything in the message is reachable, made harmless; what is not there is nothing."""
+    """A payload path reads any value of the message, cleaned; a missing value is nothing."""
     odd = {"utm": {"source": "ad\x00s\u202e"}, "tags": ["x", 5, True, None, {"a": 1}, "\x07"]}
     here = context(custom=odd, score=7.5, weird=math.inf, flag=True)
     assert resolve("payload.custom.utm.source", here) == "ads"
@@ -120,7 +120,7 @@ def test_payload_paths_reach_what_no_field_has() -> None:
 
 
 def test_the_secret_is_nowhere() -> None:
-    """The credential that a webhook carries cannot be mapped, however it is asked for."""
+    """No path and no template reaches the credential of a webhook."""
     here = context(secret="s3cr3t", meetingInfo={"secret": "s3cr3t", "channel": "zoom"})
     assert resolve("payload.secret", here) is None
     assert resolve("payload.meetingInfo.secret", here) is None
@@ -147,7 +147,7 @@ def test_the_secret_is_nowhere() -> None:
     ],
 )
 def test_unknown_paths_are_refused_with_the_nearest(path: str, near: str) -> None:
-    """There is no such path, and which one may have been meant."""
+    """An unknown path is refused, with the nearest existing path."""
     with pytest.raises(ValueError, match="there is no path") as caught:
         check_path(path)
     assert (f"did you mean {near}?" in str(caught.value)) is bool(near)
@@ -206,14 +206,14 @@ GOOD_TRANSFORMS: list[tuple[Any, tuple[Any, ...], Any]] = [
 
 @pytest.mark.parametrize(("value", "specs", "result"), GOOD_TRANSFORMS)
 def test_transforms(value: Any, specs: tuple[Any, ...], result: Any) -> None:
-    """Each transform does what docs/mappings.md says; nothing stays nothing."""
+    """Each transform does what docs/mappings.md says; an empty value stays empty."""
     for spec in specs:
         check_transform(spec)
     assert apply_transforms(value, specs, "Europe/Berlin") == result
 
 
 def test_every_transform_has_an_example_here() -> None:
-    """No transform goes untested."""
+    """Every transform is tested here."""
     named = {
         spec if isinstance(spec, str) else next(iter(spec))
         for _, specs, _ in GOOD_TRANSFORMS
@@ -247,7 +247,7 @@ BAD_VALUES: list[tuple[Any, tuple[Any, ...], str]] = [
 
 @pytest.mark.parametrize(("value", "specs", "words"), BAD_VALUES)
 def test_values_that_do_not_fit_are_refused(value: Any, specs: tuple[Any, ...], words: str) -> None:
-    """A value that a transform cannot take is an error in words, short whatever was typed."""
+    """A value that a transform cannot read gives a short error in words, whatever was typed."""
     with pytest.raises(ValueError, match=words) as caught:
         apply_transforms(value, specs)
     assert len(str(caught.value)) < 200
@@ -255,7 +255,7 @@ def test_values_that_do_not_fit_are_refused(value: Any, specs: tuple[Any, ...], 
 
 
 def test_deep_tables_do_not_break_json() -> None:
-    """A message nested a thousand times fails that field alone."""
+    """A message with a deeply nested table fails that field alone."""
     deep: Any = {}
     for _ in range(100_000):
         deep = {"a": deep}
@@ -290,7 +290,7 @@ BAD_TRANSFORMS: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("spec", "words"), BAD_TRANSFORMS)
 def test_wrong_transforms_are_refused(spec: Any, words: str) -> None:
-    """A transform that does not exist, or an argument that does not fit, is refused at load."""
+    """An unknown transform or a wrong argument is refused at load."""
     with pytest.raises(ValueError, match=words):
         check_transform(spec)
 
@@ -315,7 +315,7 @@ transforms = st.sampled_from(
 
 @given(anything, st.lists(transforms, max_size=4))
 def test_transforms_never_break(value: Any, specs: list[Any]) -> None:
-    """Any value and any chain of transforms gives a value or a ValueError."""
+    """Any value and any chain of transforms give a value or a ValueError."""
     try:
         apply_transforms(value, tuple(specs))
     except ValueError as error:
@@ -337,7 +337,7 @@ def test_transforms_never_break(value: Any, specs: list[Any]) -> None:
     ids=lambda text: text[:12],
 )
 def test_long_answers_cost_no_more_than_they_are_long(text: str) -> None:
-    """What a stranger types cannot make strip_html work for minutes."""
+    """No text of a stranger makes strip_html run for minutes."""
     began = time.process_time()
     apply_transforms(text, ("strip_html",))
     assert time.process_time() - began < 2
@@ -405,7 +405,7 @@ CONDITIONS: list[tuple[dict[str, Any], bool]] = [
 
 @pytest.mark.parametrize(("condition", "result"), CONDITIONS, ids=str)
 def test_conditions(condition: dict[str, Any], result: bool) -> None:
-    """Every line has to hold; text is compared without case, numbers as people type them."""
+    """All lines of a condition must hold; text is compared without case, numbers as people type them."""
     notes = {"Budget": "25.000 €", "Topics": ["Marketing", "Sales"], "Newsletter": True,
              "Wish": "as much as it takes"}  # fmt: skip
     payload = sample("booking_created", vip=True, table={})
@@ -445,7 +445,7 @@ BAD_CONDITIONS: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("condition", "words"), BAD_CONDITIONS, ids=str)
 def test_conditions_that_never_hold_are_refused(condition: Any, words: str) -> None:
-    """A slip in a condition is refused at load: nobody would notice that it never holds."""
+    """A condition that can never hold is refused at load, because nobody would notice the mistake."""
     with pytest.raises(ValueError, match=words):
         check_condition(condition)
 
@@ -503,7 +503,7 @@ SAFE: list[tuple[FieldKind, Any, Any]] = [
 
 @pytest.mark.parametrize(("kind", "value", "result"), [*SAFE, *((k, e, None) for k in FieldKind for e in (None, "", []))])  # fmt: skip
 def test_safe_values_are_made_to_fit(kind: FieldKind, value: Any, result: Any) -> None:
-    """Dates, numbers, options by label or value, yes and no: what is safe is done; empty is empty."""
+    """Safe conversions of dates, numbers, option labels and yes or no are made; empty stays empty."""
     options = OPTIONS if kind in (FieldKind.CHOICE, FieldKind.CHOICES) else ()
     if (kind, value) == (FieldKind.CHOICES, ["ja", "JA", "demo"]):
         value = ["ja", "JA", "Demo call"]
@@ -537,7 +537,7 @@ UNSAFE: list[tuple[FieldKind, Any, str]] = [
 
 @pytest.mark.parametrize(("kind", "value", "words"), UNSAFE)
 def test_unsafe_values_are_refused_in_words(kind: FieldKind, value: Any, words: str) -> None:
-    """What could only be guessed is refused, with what there is, and short."""
+    """A value that only a guess could convert is refused, in short words with the possible values."""
     with pytest.raises(ValueError, match=words) as caught:
         coerce(value, field(kind, options=OPTIONS))
     assert len(str(caught.value)) < 300
@@ -545,7 +545,7 @@ def test_unsafe_values_are_refused_in_words(kind: FieldKind, value: Any, words: 
 
 @given(anything, st.sampled_from(FieldKind))
 def test_coercion_never_breaks(value: Any, kind: FieldKind) -> None:
-    """Any value for any kind of field gives a value that JSON can carry, or a ValueError."""
+    """Any value for any kind of field gives a JSON value or a ValueError."""
     try:
         made = coerce(value, field(kind, options=OPTIONS))
     except ValueError as error:
@@ -692,7 +692,7 @@ ATTACKS: list[str] = [
 
 @pytest.mark.parametrize("source", ATTACKS, ids=lambda source: source[:60])
 def test_templates_cannot_reach_python(source: str) -> None:
-    """An attack is refused at load or fails as a field's error, in bounded time and memory."""
+    """An attack by a template is refused at load or fails its field, in limited time and memory."""
     here = context(long=LONG, custom={"x": 1})
     tracemalloc.start()
     began = time.process_time()
@@ -739,7 +739,7 @@ GOOD_TEMPLATES: list[tuple[str, str]] = [
 
 @pytest.mark.parametrize(("source", "result"), GOOD_TEMPLATES, ids=lambda text: text[:50])
 def test_templates_do_what_people_need(source: str, result: str) -> None:
-    """The sandbox leaves everything that a text is made of."""
+    """The sandbox allows everything that a useful text needs."""
     payload = sample("booking_created")
     payload["attendees"][0]["notes"] = {"Company size": "11-50"}
     here = context(**payload)
@@ -752,7 +752,7 @@ def test_templates_do_what_people_need(source: str, result: str) -> None:
 
 @pytest.mark.parametrize("label", ["items", "keys", "copy", "pop", "update", "__class__", "get"])
 def test_questions_may_be_called_like_methods(label: str) -> None:
-    """A question named like one of Python's methods is a question."""
+    """A question with the name of a Python method is read as a question."""
     here = context(attendees=[person(notes={label: "yes"})])
     assert render(check_template(f"{{{{ answers['{label}'] }}}}"), here) == "yes"
     assert resolve(f'answers["{label}"]', here) == "yes"
@@ -774,7 +774,7 @@ BRACES = st.sampled_from(
 
 @given(st.text() | BRACES, st.text() | BRACES)
 def test_braces_in_data_are_text(name: str, answer: str) -> None:
-    """Whatever a stranger types comes out as it was typed, never run."""
+    """Braces in a stranger's text are printed as typed and never run."""
     here = context(attendees=[person(fullname=name, notes={"Q": answer})])
     here["attendee"] = {"full_name": name}
     here["answers"]["Q"] = answer
@@ -822,7 +822,7 @@ STATEMENTS = st.one_of(
 @settings(max_examples=400)
 @given(st.lists(STATEMENTS, max_size=5).map("".join))
 def test_any_template_is_refused_or_gives_bounded_text(source: str) -> None:
-    """Whatever is written as a template: an error in words, or the same bounded text twice."""
+    """Any template gives an error in words, or the same limited text twice."""
     here = context(long="ab " * 3000)
     began = time.process_time()
     try:
@@ -836,7 +836,7 @@ def test_any_template_is_refused_or_gives_bounded_text(source: str) -> None:
     assert time.process_time() - began < 2
 
 
-# Fields: what an error does, and what nobody mapped
+# Fields: the effect of errors, and unmapped questions
 
 
 def plan(folder: Path, text: str, schema: Any = None, **changes: Any) -> Any:
@@ -858,7 +858,9 @@ meeting: {{fields: {{title: meeting_type.name}}}}
 @pytest.mark.parametrize("size", ["many", "12"])
 @pytest.mark.parametrize("rule", ["fail", "skip", "skip_record"])
 def test_on_error(tmp_path: Path, rule: str, size: str) -> None:
-    """A field that cannot be made fails the booking, is left out, or its record is; it is said."""
+    """A field with an error fails the booking, is left out, or drops its record, and the booking
+    says so.
+    """
     people = [person(notes={"Size": size})]
     text = ON_ERROR.format(rule=rule)
     if rule == "fail" and size == "many":
@@ -891,7 +893,7 @@ def test_on_error(tmp_path: Path, rule: str, size: str) -> None:
     ],
 )
 def test_errors_name_the_field(tmp_path: Path, source: str, words: str) -> None:
-    """Template, transform and type: the error says which field and why."""
+    """The error of a template, a transform or a type names the field and the reason."""
     schema = {ObjectName.MEETING: {"flag": field(FieldKind.FLAG)}}
     with pytest.raises(InvalidRecord, match=words) as caught:
         plan(tmp_path, f"meeting: {{fields: {{flag: {source}}}}}", schema)
@@ -899,7 +901,7 @@ def test_errors_name_the_field(tmp_path: Path, source: str, words: str) -> None:
 
 
 def test_a_key_that_cannot_be_made_costs_its_record_alone(tmp_path: Path) -> None:
-    """A match key that fails: the record is refused, since a double would be made; the meeting is not."""
+    """A match key that fails refuses its record, to avoid a duplicate; the meeting is still written."""
     key = "{field: nr, from: {from: answers.Nr, as: number}}"
     text = f"contact: {{match: [{key}], fields: {{a: attendee.email}}}}\nmeeting: {{fields: {{title: meeting_type.name}}}}"
     made = plan(tmp_path, text, attendees=[person(notes={"Nr": "x"})])
@@ -910,7 +912,9 @@ def test_a_key_that_cannot_be_made_costs_its_record_alone(tmp_path: Path) -> Non
 
 
 def test_what_nobody_mapped(tmp_path: Path) -> None:
-    """`answers: unmapped` lists the questions that no path, first_of or template takes; all, all."""
+    """`answers: unmapped` lists the questions that no path, first_of or template uses; `all` lists
+    all.
+    """
     notes = {"Budget": "5", "Firma": "Globex", "Wish": ["a", "b"], "Tel": "1", "Size": "9"}
     text = """
 contact:
@@ -950,7 +954,7 @@ def load_yaml(text: str) -> Any:
 
 
 def test_the_schema_is_one() -> None:
-    """What `mappings schema` prints is a JSON Schema of the draft that it names."""
+    """`mappings schema` prints a JSON Schema that is valid for the draft it names."""
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     assert SCHEMA["$schema"] == VALIDATOR.META_SCHEMA["$id"]
     json.dumps(SCHEMA)
@@ -960,7 +964,7 @@ def test_the_schema_is_one() -> None:
     "path", sorted((CONFIG_DIR / "mappings").glob("*.yaml")), ids=lambda path: path.name
 )
 def test_every_shipped_file_fits_the_schema(path: Path) -> None:
-    """Editors find no fault with what is shipped, and neither does the loader."""
+    """Every shipped file fits the schema and the loader."""
     text = path.read_text(encoding="utf-8")
     assert [error.message for error in VALIDATOR.iter_errors(load_yaml(text))] == []
     assert MappingText(path.name, text, load_yaml(text)["crm"]).lines() == []
@@ -968,7 +972,7 @@ def test_every_shipped_file_fits_the_schema(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(CASES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_case_fits_the_schema(path: Path) -> None:
-    """What the cases of tests/cases use of the language, editors take for good."""
+    """Every case in tests/cases uses language that fits the schema."""
     said = load_yaml(path.read_text(encoding="utf-8")).get("mapping") or {}
     for provider in {"all", *said} & {"all", *PROVIDERS}:
         base = load_yaml((CONFIG_DIR / "mappings" / f"{PROVIDERS[0]}.yaml").read_text("utf-8"))
@@ -981,7 +985,7 @@ def test_every_case_fits_the_schema(path: Path) -> None:
     "path", sorted((DATA / "mistakes").glob("*.yaml")), ids=lambda path: path.stem
 )
 def test_a_file_of_mistakes_does_not_fit_the_schema(path: Path) -> None:
-    """Editors mark mistakes of the language before anything is run."""
+    """The schema marks mistakes of the language in an editor before anything runs."""
     assert list(VALIDATOR.iter_errors(load_yaml(path.read_text(encoding="utf-8"))))
 
 
@@ -1020,7 +1024,7 @@ SLIPS = [
 
 @pytest.mark.parametrize(("old", "new"), SLIPS)
 def test_planted_slips_fit_neither_schema_nor_loader(old: str, new: str) -> None:
-    """What an editor marks, the loader refuses as well, in one line with its place."""
+    """The loader refuses every mistake that an editor marks, in one line with its place."""
     text = (CONFIG_DIR / "mappings" / "hubspot.yaml").read_text(encoding="utf-8")
     assert old in text
     wrong = text.replace(old, new, 1)

@@ -1,4 +1,4 @@
-"""Bookings of one person that arrive in any order come to what they come to in their own order."""
+"""A person's bookings give the same values in any order of arrival as in their own order."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ RULES = {
 }
 VALUES = st.sampled_from([None, "x", "y", "z"])
 NAMES = st.sampled_from([(None, None), ("Jane", "Berg"), ("Omar", "Haddad"), ("Mary", None)])
-"""Halves of one another are another test: of three such names nobody knows what is meant."""
+"""No name here is half of another: with three such names the intended one is unclear (see the other
+test).
+"""
 REST = st.fixed_dictionaries(dict.fromkeys(("phone", "title"), VALUES))
 STATES = st.lists(
     st.builds(lambda name, rest: state(*name, **rest), NAMES, REST), min_size=2, max_size=5
@@ -38,18 +40,20 @@ STATES = st.lists(
 
 
 def state(first: str | None = None, last: str | None = None, **rest: Any) -> dict[str, Any]:
-    """What a booking says of Jane."""
+    """Return a booking's values for Jane."""
     return {**dict.fromkeys(RULES), "first": first, "last": last, **rest}
 
 
 def booking(number: int, fields: dict[str, Any]) -> DesiredBooking:
-    """The booking that was changed last as the so many-th, about Jane."""
+    """Return a booking about Jane; a larger number changed later."""
     record = DesiredRecord(REF, fields, RULES, atomic_fields=frozenset({"first", "last"}))
     return DesiredBooking(str(number), EPOCH + timedelta(days=number), (record,))
 
 
 def arrive(batches: list[list[DesiredBooking]]) -> dict[str, Any]:
-    """What stands in the CRM after the batches; the second time each changes nothing."""
+    """Return the CRM's values after the batches; each batch runs twice, and the second run changes
+    nothing.
+    """
     stands: dict[str, Any] = {}
     ledger: dict[Ref, LedgerEntry] = {}
     for batch in batches:
@@ -64,11 +68,11 @@ def arrive(batches: list[list[DesiredBooking]]) -> dict[str, Any]:
 
 
 @given(STATES, st.data())
-@example(  # An older one fills what the newest left empty, one between them fills it better.
+@example(  # An older booking fills a field empty in the newest; a third one in between is better.
     [state(phone="x"), state(phone="y"), state()], None
 )
 def test_the_order_of_arrival_does_not_matter(states: list[dict[str, Any]], data: Any) -> None:
-    """Any order, in any batches: what is written of the values is that of the newest that has one."""
+    """In any order and any batches, each field gets the value of the newest booking that has one."""
     told = [booking(n, state) for n, state in enumerate(states)]
     in_order = arrive([[one] for one in told])
     mixed = data.draw(st.permutations(told)) if data else [told[2], told[0], told[1]]
@@ -78,7 +82,9 @@ def test_the_order_of_arrival_does_not_matter(states: list[dict[str, Any]], data
 
 
 def test_who_gives_no_name_lets_no_older_one_in() -> None:
-    """The newest booking left the name out: that of the one before it stays, whoever comes after."""
+    """If the newest booking has no name, the name of the booking before it stays, whoever arrives
+    later.
+    """
     jane, omar, nobody = (
         booking(n, state(*name))
         for n, name in enumerate([("Jane", "Berg"), ("Omar", "Haddad"), (None, None)])
@@ -87,7 +93,7 @@ def test_who_gives_no_name_lets_no_older_one_in() -> None:
 
 
 def test_only_the_first_writes_what_is_for_a_create() -> None:
-    """A field for new records is left alone by whatever comes later, older or newer."""
+    """A field for new records is not changed by a later arrival, older or newer."""
     old, middle, new = (booking(n, state(source=value)) for n, value in enumerate("xyz"))
     assert arrive([[middle], [new], [old]]) == {"source": "y"}
 
@@ -97,7 +103,7 @@ def test_only_the_first_writes_what_is_for_a_create() -> None:
 def test_half_a_name_takes_nothing_from_the_whole_one(
     batches: list[list[int]], half: tuple[str | None, str | None]
 ) -> None:
-    """Who writes less of the same name is called as before, in whatever order it is heard."""
+    """A booking with half of the same name does not change the whole name, in any order."""
     told = [booking(0, state("Jane", "Berg")), booking(1, state(*half))]
     stands = arrive([[told[n] for n in batch] for batch in batches])
     assert stands == {"first": "Jane", "last": "Berg"}
@@ -105,6 +111,6 @@ def test_half_a_name_takes_nothing_from_the_whole_one(
 
 @pytest.mark.parametrize("batches", [[[0], [1]], [[1], [0]], [[0, 1]]])
 def test_another_name_is_written_whole(batches: list[list[int]]) -> None:
-    """Half of another name leaves nothing of the old one."""
+    """Another first name alone replaces the whole old name."""
     told = [booking(0, state("Jane", "Berg")), booking(1, state("Mary"))]
     assert arrive([[told[n] for n in batch] for batch in batches]) == {"first": "Mary"}

@@ -1,4 +1,4 @@
-"""Mapping files: errors name file, line and key; plans are right and the same every time."""
+"""Mapping files: errors name file, line and key; plans are correct and the same every time."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ MISTAKES = [
 def test_mistakes_name_file_line_and_key(
     tmp_path: Path, old: str, new: str, place: str, words: str
 ) -> None:
-    """A mistake is reported with the line where it stands."""
+    """A mistake is reported with its own line."""
     assert old in BASE
     with pytest.raises(MappingError) as caught:
         load_mapping(write(tmp_path, BASE.replace(old, new, 1)), "test")
@@ -114,7 +114,7 @@ def test_mistakes_name_file_line_and_key(
 
 
 def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
-    """Two mistakes, two lines."""
+    """Two mistakes are reported at once, in two lines."""
     text = BASE.replace("attendee.email", "attendee.x").replace("booking.link", "booking.y")
     with pytest.raises(MappingError) as caught:
         load_mapping(write(tmp_path, text), "test")
@@ -129,14 +129,16 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_override_mistake_has_its_line(tmp_path: Path) -> None:
-    """A mistake in a meeting type's override is reported where it stands."""
+    """A mistake in a meeting type's override is reported with its own line."""
     text = BASE + "meeting_types:\n  demo:\n    deal: {stage: {createt: x}}\n"
     with pytest.raises(MappingError, match=r"test\.yaml:19: meeting_types\.demo\.deal\.stage"):
         load_mapping(write(tmp_path, text), "test")
 
 
 def test_plan_of_a_created_booking(tmp_path: Path) -> None:
-    """Contact, deal and meeting, with owner, stage, booking id and links."""
+    """The plan of a new booking has contact, deal and meeting, with owner, stage, booking id and
+    links.
+    """
     made = plan(tmp_path, BASE)
     assert made["contact"].fields["mail"] == "jane.van.der.berg@example.com"
     assert made["deal"].fields["stage"] == "s1"
@@ -148,7 +150,7 @@ def test_plan_of_a_created_booking(tmp_path: Path) -> None:
 @pytest.mark.parametrize("known", ["eva@müller.example", "eva@xn--mller-kva.example"])
 @pytest.mark.parametrize("told", ["Eva@Müller.example", "eva@XN--mller-kva.example"])
 def test_an_owner_is_known_by_both_spellings(tmp_path: Path, known: str, told: str) -> None:
-    """Host, mapping file and CRM may spell a domain each in its own way."""
+    """An owner is found if host, mapping file and CRM spell the domain differently."""
     directory = replace(DIRECTORY, owners={known: "5", "sales@acme.example": "9"})
     table = f"owner: {{rule: table, table: {{eva@müller.example: {told}}}, fallback: sales@acme.example}}"
     rule = "owner: {rule: host_email, fallback: sales@acme.example}"
@@ -161,7 +163,7 @@ def test_an_owner_is_known_by_both_spellings(tmp_path: Path, known: str, told: s
 
 
 def test_an_option_that_looks_like_a_formula_is_that_option(tmp_path: Path) -> None:
-    """Only free text gets the apostrophe: a choice is written as the CRM has it."""
+    """Only free text gets the apostrophe: an option that looks like a formula is written unchanged."""
     label = "+Plus(premium)"
     field = CrmField("first", "Plan", FieldKind.CHOICE, options=(FieldOption("plus", label),))
     directory = replace(DIRECTORY, schema={ObjectName.CONTACT: {"first": field}})
@@ -175,12 +177,14 @@ def test_an_option_that_looks_like_a_formula_is_that_option(tmp_path: Path) -> N
 
 
 def test_owner_falls_back(tmp_path: Path) -> None:
-    """No host is a user of the CRM: the mapping's fallback."""
+    """If no host is a user of the CRM, the mapping's fallback becomes the owner."""
     assert plan(tmp_path, BASE, hosts=[])["deal"].fields["owner"] == "9"
 
 
 def test_stages_follow_the_booking(tmp_path: Path) -> None:
-    """Stages by label or id; keep means as a new booking's; overrides inherit."""
+    """The stage follows the booking, by label or id; keep means a new booking's stage; overrides
+    inherit.
+    """
     stages = "  stage: {cancelled: lost}\n"
     text = BASE.replace("deal:\n", "deal:\n" + stages)
     assert plan(tmp_path, text, "booking_cancelled")["deal"].fields["stage"] == "s3"
@@ -200,7 +204,7 @@ def test_stages_follow_the_booking(tmp_path: Path) -> None:
     ],
 )
 def test_what_the_account_lacks_costs_the_deal_alone(tmp_path: Path, line: str, words: str) -> None:
-    """A stage or pipeline that is gone: the deal is refused with what there is, nothing else is."""
+    """If a stage or pipeline is gone, only the deal is refused, and the error lists the existing ones."""
     text = BASE.replace("deal:\n", f"deal:\n  {line}\n")
     planner = Planner(load_mapping(write(tmp_path, text), "test"), SHAPE, DIRECTORY)
     made = read_booking(read_event("default", sample("booking_created"), NOW))
@@ -211,7 +215,7 @@ def test_what_the_account_lacks_costs_the_deal_alone(tmp_path: Path, line: str, 
     there = {record.ref.object: record for record in planned.records}
     assert set(there) == {ObjectName.CONTACT, ObjectName.MEETING}
     assert deal not in there[ObjectName.MEETING].links
-    # What was made before keeps its links.
+    # A deal created earlier keeps its links.
     planned = planner.plan(made, PlanContext(existing=frozenset({deal})))
     there = {record.ref.object: record for record in planned.records}
     assert deal in planned.problems and there[ObjectName.DEAL].fill_only
@@ -220,7 +224,9 @@ def test_what_the_account_lacks_costs_the_deal_alone(tmp_path: Path, line: str, 
 
 @pytest.mark.parametrize("name", ["Max Lang", ""])
 def test_an_address_that_is_too_long_never_costs_the_meeting(tmp_path: Path, name: str) -> None:
-    """Who has a name is a contact without the address; who has none is refused alone."""
+    """A person with a name becomes a contact without the overlong address; one without is refused
+    alone.
+    """
     shape = replace(SHAPE, text_limits={"contact.mail": 80})
     address = f"{'a' * 60}@{'b' * 30}.example"
     people = [{"email": address, "fullname": name}]
@@ -238,7 +244,7 @@ def test_an_address_that_is_too_long_never_costs_the_meeting(tmp_path: Path, nam
 
 
 def test_long_text_is_cut_with_a_mark_and_stands_whole_in_the_body(tmp_path: Path) -> None:
-    """Nothing is cut in silence; a link is never cut."""
+    """Cut text has a mark and is whole in the meeting's body; a link is never cut."""
     made = plan(tmp_path, BASE)["meeting"].fields
     assert made["title"] == "Discovery Call Jane…"
     assert "Discovery Call Jane van der Berg" in made["body"]
@@ -247,7 +253,7 @@ def test_long_text_is_cut_with_a_mark_and_stands_whole_in_the_body(tmp_path: Pat
 
 
 def test_html_is_made_harmless_and_braces_are_text(tmp_path: Path) -> None:
-    """What strangers type is neither markup nor a template."""
+    """Text of strangers is neither markup nor a template."""
     person = {"email": "a@b.example", "fullname": "<b>{{ 7*7 }}</b>\x00", "notes": {"Q": "<i>"}}
     made = plan(tmp_path, BASE, attendees=[person])
     assert made["contact"].fields["last"] == "<b>{{ 7*7 }}</b>"
@@ -257,14 +263,14 @@ def test_html_is_made_harmless_and_braces_are_text(tmp_path: Path) -> None:
 
 
 def test_templates_cannot_reach_python(tmp_path: Path) -> None:
-    """Attribute tricks end as an error of that field."""
+    """A template that tries to reach Python's attributes gives an error of that field."""
     text = BASE.replace("{{ meeting_type.name }}:", "{{ ''.__class__.__mro__ }}")
     with pytest.raises(InvalidRecord, match="name"):
         plan(tmp_path, text)
 
 
 def test_nobody_to_contact(tmp_path: Path) -> None:
-    """No e-mail and no phone: deal and meeting stand all the same."""
+    """An attendee without e-mail and phone still gets a deal and a meeting."""
     made = plan(tmp_path, BASE, attendees=[{"fullname": "X Y"}])
     assert set(made) == {"deal", "meeting"}
 
@@ -283,7 +289,7 @@ def after(desired: Any, wanted: Any) -> dict[Ref, LedgerEntry]:
                                     "notes": st.dictionaries(st.text(), st.text())}), max_size=4),
 )  # fmt: skip
 def test_planning_is_stable(crm: str, name: str, people: list[Any]) -> None:
-    """Any booking gives the same plan twice, and applying it twice changes nothing."""
+    """Any booking gives the same plan twice, and a second application changes nothing."""
     provider = load_providers(CONFIG_DIR / "providers.yaml", {})[crm]
     shape = load_adapter(provider.adapter).shape
     mapping = load_mapping(CONFIG_DIR / "mappings" / f"{crm}.yaml", crm)
@@ -303,7 +309,9 @@ def test_planning_is_stable(crm: str, name: str, people: list[Any]) -> None:
 def test_what_is_left_out_later_goes_by_its_own_section_wherever_that_stands(
     tmp_path: Path,
 ) -> None:
-    """Sections change places, their fields are written anew, one goes: the others are not taken."""
+    """Records follow the section that made them, even if it moves, gets new fields, or others
+    disappear.
+    """
     head, meeting = BASE.split("meeting:\n")
     head, meeting = head.partition("deal:")[0], f"meeting:\n{meeting}"
     by_slug = "  - when: {{meeting_type.slug: {slug}}}\n    fields: {{name: {{value: {name}}}}}\n"
@@ -334,7 +342,9 @@ def test_what_is_left_out_later_goes_by_its_own_section_wherever_that_stands(
 
 
 def test_a_record_to_which_nothing_is_to_be_written_stays_known() -> None:
-    """A person of whom only a stand-in for the name is said, once: looked at again, nothing is news."""
+    """A person whose only value is a stand-in for the name is written once, and later runs change
+    nothing.
+    """
     ref = Ref(ObjectName.CONTACT, "email:jane@globex.example")
     rules = {"last": WriteRule.ON_CREATE}
     record = DesiredRecord(ref, {"last": "jane"}, rules, atomic_fields=frozenset({"last"}))
@@ -350,7 +360,7 @@ def test_a_record_to_which_nothing_is_to_be_written_stays_known() -> None:
 
 
 def test_names_never_mix(tmp_path: Path) -> None:
-    """A new name is written whole, its blank parts too; an older booking changes nothing."""
+    """A new name is written whole, with its empty parts; an older booking changes nothing."""
     old = plan(tmp_path, BASE)["contact"]
     single = [{"email": "jane.van.der.berg@example.com", "firstname": "Bob"}]
     new = plan(tmp_path, BASE, attendees=single)["contact"]
@@ -363,7 +373,7 @@ def test_names_never_mix(tmp_path: Path) -> None:
 
 
 def test_a_change_names_the_whole_record_too() -> None:
-    """For a CRM whose records cannot be changed: all that bookings say, but for a colleague's choice."""
+    """For CRMs that cannot change records, a change has all values, except a colleague's choices."""
     ref = Ref(ObjectName.DEAL, "b1")
     rules = dict.fromkeys(("title", "worth", "place", "note"), WriteRule.UNTOUCHED)
     old: dict[str, FieldValue] = {"title": "Demo", "worth": "5", "place": "Rome", "note": ""}
@@ -403,7 +413,7 @@ def test_transforms(value: Any, specs: tuple[Any, ...], result: Any) -> None:
 
 @given(st.text(min_size=1), st.integers(2, 50))
 def test_cut_keeps_the_limit(text: str, limit: int) -> None:
-    """Cut text is never longer than the field and says that it was cut."""
+    """Cut text fits its field and shows that it was cut."""
     short = cut(text, limit)
     assert len(short) <= max(limit, len(text)) and (short == text or len(short) <= limit)
     assert short == text or short.endswith("…")
@@ -426,6 +436,6 @@ def test_cut_keeps_the_limit(text: str, limit: int) -> None:
     ],
 )
 def test_answers_are_fetched_for_whatever_asks_for_them(piece: str, wanted: bool) -> None:
-    """Also where a record is looked for by one, or a condition asks: not only where one is written."""
+    """Answers are fetched for every use: a written field, a lookup key or a condition."""
     mapping = mapping_of(f"version: 1\ncrm: hubspot\n{piece}\n", "hubspot")
     assert mapping.needs_answers is wanted

@@ -1,4 +1,4 @@
-"""What people type or paste where a record's id or address may stand, as each CRM's adapter reads it."""
+"""Each CRM's adapter reads the record id from the text or address that people type or paste."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DESKS = load_desks()
 
 
 class NoTokens:
-    """Nobody may be called here."""
+    """Tokens for adapters that must make no call."""
 
     def token(self) -> str:
         raise AssertionError("a call is made for an id")
@@ -52,7 +52,7 @@ TYPED = st.one_of(
 def test_any_text_gives_an_id_of_the_right_form_or_nothing(
     crm: str, name: ObjectName, text: str
 ) -> None:
-    """Whatever is typed, the CRM is asked for nothing that it would refuse."""
+    """Any text gives an id that the CRM accepts, or nothing."""
     adapter = UNCALLED[crm]
     if name not in adapter.shape.objects:
         return
@@ -62,7 +62,7 @@ def test_any_text_gives_an_id_of_the_right_form_or_nothing(
     if adapter.shape.is_in_inbox(name, found):
         return
     assert DESKS[crm].is_id(name, found)
-    # It stands in the text as it is: never as a part of a longer number.
+    # The id is in the text as a whole, never as a part of a longer number.
     assert found[:15] in text
     if found.isdigit():
         assert re.search(f"(?<![0-9]){found}(?![0-9])", text)
@@ -71,7 +71,7 @@ def test_any_text_gives_an_id_of_the_right_form_or_nothing(
 
 @pytest.fixture(scope="module")
 def connected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Adapter]]:
-    """Adapters that know their accounts, those of sandboxes."""
+    """Adapters connected to sandbox accounts."""
     path = tmp_path_factory.mktemp("named") / "bridge.sqlite3"
     bridge = Bridge(f"sqlite:///{path}").connect_all()
     adapters = {crm: bridge.services.adapter(bridge.connection(crm).id) for crm in PROVIDERS}
@@ -86,7 +86,7 @@ def connected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ad
 def test_the_address_that_an_adapter_gives_is_read_back(
     connected: dict[str, Adapter], crm: str, name: ObjectName, other: ObjectName, number: int
 ) -> None:
-    """A link from our own pages names its record, whatever stands behind it; and no other object."""
+    """An adapter reads its own link back, with any suffix, and only for the right object."""
     adapter = connected[crm]
     if {name, other} - set(adapter.shape.objects):
         return
@@ -151,7 +151,9 @@ READ = [
 def test_forms_of_address(
     connected: dict[str, Adapter], crm: str, name: str, text: str, found: str
 ) -> None:
-    """The forms that the CRMs' own pages have; the path alone counts, and the right object's."""
+    """The adapters read all link forms of the CRMs' own pages; only the path and the right object
+    count.
+    """
     adapter = connected[crm]
     own = adapter.url_for(ObjectName.DEAL, "1").removesuffix("/deal/1")
     assert adapter.record_id_in(ObjectName(name), text.replace("{own}", own)) == found
@@ -159,7 +161,7 @@ def test_forms_of_address(
 
 @pytest.mark.parametrize("asked", ["no idea", "1007", "003000000000001AAB", "00300000000000", ""])
 def test_the_sandbox_refuses_a_query_for_what_is_no_id(asked: str) -> None:
-    """As the real Salesforce does, in Id and in every column that points at a record."""
+    """The sandbox refuses such a query like the real Salesforce, in Id and in every reference column."""
     rows = {"003000000000001AAA": {"Id": "003000000000001AAA", "AccountId": "001000000000001AAA"}}
     tables, fields = {"Contact": rows}, {"Contact": {"AccountId", "Email"}}
 
@@ -187,22 +189,22 @@ def test_the_sandbox_refuses_a_query_for_what_is_no_id(asked: str) -> None:
     ],
 )
 def test_whose_a_record_is(addresses: list[str | None], domains: list[str], theirs: bool) -> None:
-    """By an address, or by the domain of one or of the company, in full."""
+    """A record belongs to a person by the address, or by its whole domain or the company's."""
     assert Whose("kim@globex.example", "globex.example").owns(addresses, domains) is theirs
 
 
 @given(st.lists(st.text(max_size=30)), st.lists(st.text(max_size=30)))
 def test_who_gave_no_address_owns_nothing(addresses: list[str], domains: list[str]) -> None:
-    """Nothing on both sides is no proof."""
+    """A person without an address owns no record."""
     assert not Whose().owns(["", "x@gmail.com", *addresses], ["", *domains])
 
 
 LEAD = "adf21080-0e10-11eb-879b-05d71fb426ec"
-"""As the documentation has one: https://developers.pipedrive.com/docs/api/v1/Leads#getLead"""
+"""An example id from https://developers.pipedrive.com/docs/api/v1/Leads#getLead"""
 
 
 def test_a_lead_of_the_inbox_is_named_as_a_deal_is(connected: dict[str, Adapter]) -> None:
-    """Pipedrive's deal may be a lead as yet: its own page names it, and no other object."""
+    """A Pipedrive deal that is still a lead is named by the lead's page, and no other object is."""
     adapter = connected["pipedrive"]
     address = adapter.url_for(ObjectName.DEAL, LEAD)
     assert address.endswith(f".pipedrive.com/leads/inbox/{LEAD}")

@@ -1,4 +1,4 @@
-"""Providers as data, and what the service asks of and takes from their endpoints."""
+"""Providers are data, and their endpoints' answers are checked."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GOOD = {"access_token": "a", "refresh_token": "r", "token_type": "bearer", "expi
 @pytest.mark.parametrize("provider", LATER.values(), ids=LATER)
 @responses.activate
 def test_later_providers_fit_as_entries(provider: Provider, tmp_path: Path) -> None:
-    """Google, Microsoft and Zoom go through start, code, refresh and revocation as data alone."""
+    """Google, Microsoft and Zoom work from start to revocation by their entries alone."""
     store = Store(f"sqlite:///{tmp_path}/a.sqlite3")
     store.migrate()
     flow = Flow(store, Cipher(("k" * 16,)), "https://bridge.example", 5)
@@ -51,7 +51,7 @@ def test_later_providers_fit_as_entries(provider: Provider, tmp_path: Path) -> N
         responses.post(provider.revoke_url)
         exchange.revoke(provider, "r", 5)
     for call in responses.calls:
-        # RFC 9700, 4.3.2 and RFC 6749, 2.3.1: neither token nor secret in a URL.
+        # RFC 9700, 4.3.2 and RFC 6749, 2.3.1: no token and no secret in a URL.
         assert urlsplit(str(call.request.url)).query == ""
 
 
@@ -74,7 +74,7 @@ def test_later_providers_fit_as_entries(provider: Provider, tmp_path: Path) -> N
 )
 @responses.activate
 def test_answers_of_a_token_endpoint(status: int, body: str, error: type[Exception]) -> None:
-    """Only a dead grant is a dead grant; all that may pass is tried again."""
+    """Only a clear refusal ends a grant; every temporary error is tried again."""
     responses.post(HUBSPOT.token_url, status=status, body=body)
     with pytest.raises(error) as caught:
         exchange.refresh(HUBSPOT, "the-refresh-token", 5)
@@ -83,7 +83,9 @@ def test_answers_of_a_token_endpoint(status: int, body: str, error: type[Excepti
 
 @responses.activate
 def test_a_token_endpoint_is_not_followed_elsewhere() -> None:
-    """A redirect would carry code and secret to another host (RFC 9700, 4.12)."""
+    """A redirect is not followed, because it would send code and secret to another host (RFC 9700,
+    4.12).
+    """
     responses.post(HUBSPOT.token_url, status=307, headers={"Location": "https://evil.example/t"})
     responses.post("https://evil.example/t", json=GOOD)
     with pytest.raises(RetryLater):
@@ -97,19 +99,19 @@ def test_a_token_endpoint_is_not_followed_elsewhere() -> None:
      "javascript:alert(1)", "evil", "/" + "a" * 400, "/%0d%0aX: y"],
 )  # fmt: skip
 def test_only_own_paths(path: str | None) -> None:
-    """No open redirector (RFC 9700, 4.11)."""
+    """A redirect target outside this service is refused (open redirector, RFC 9700, 4.11)."""
     found = own_path(path)
     assert found is None
 
 
 def test_an_own_path_is_kept() -> None:
-    """A page of this service is where the browser may go on."""
+    """A page of this service is a valid target for the browser."""
     assert own_path("/connections/3?x=1") == "/connections/3?x=1"
 
 
 @given(st.text(max_size=40))
 def test_no_text_leads_elsewhere(text: str) -> None:
-    """Whatever is asked for: a path on this host, or nothing."""
+    """Any requested target gives a path on this host, or nothing."""
     found = own_path(text)
     assert found is None or (urlsplit(found).netloc == "" and found.startswith("/"))
 
@@ -118,7 +120,7 @@ def test_no_text_leads_elsewhere(text: str) -> None:
     "host", ["login.salesforce.com", "test.salesforce.com", "acme--uat.sandbox.my.salesforce.com"]
 )
 def test_login_hosts_of_salesforce(host: str) -> None:
-    """Production, sandbox and My Domain: every endpoint moves there."""
+    """All endpoints use the right Salesforce login host: production, sandbox or My Domain."""
     moved = SALESFORCE.at(host)
     for url in (moved.authorize_url, moved.token_url, moved.revoke_url, moved.introspect_url):
         assert urlsplit(url).hostname == host
@@ -130,7 +132,7 @@ def test_login_hosts_of_salesforce(host: str) -> None:
      "a/b.my.salesforce.com", "my.salesforce.com.evil.com", "evil.com#.my.salesforce.com"],
 )  # fmt: skip
 def test_foreign_login_hosts(host: str) -> None:
-    """The token endpoint belongs to the provider, never to what somebody typed."""
+    """A typed login host outside the provider's domains is refused."""
     with pytest.raises(ValueError, match="no login host"):
         SALESFORCE.at(host)
 
@@ -145,13 +147,13 @@ def test_foreign_login_hosts(host: str) -> None:
     ],
 )
 def test_foreign_api_hosts(named: str) -> None:
-    """instance_url is believed only on the provider's own domains (RFC 9700, 4.4)."""
+    """instance_url is accepted only on the provider's own domains (RFC 9700, 4.4)."""
     with pytest.raises(ValueError, match="not its own"):
         SALESFORCE.api_base_for({"instance_url": named})
 
 
 def test_scopes_that_lack() -> None:
-    """What was asked and not granted, what implies what, and an answer that names no scopes."""
+    """Missing scopes are found, with implied scopes and with an answer that names none."""
     assert HUBSPOT.lacking([]) == {}
     assert "crm.objects.deals.write" in HUBSPOT.lacking(["oauth"])
     assert (
@@ -168,7 +170,9 @@ def test_scopes_that_lack() -> None:
 
 
 def test_overridden_endpoints() -> None:
-    """Tokens of a server put in a provider's place are not shown to the provider; no plain http."""
+    """If a server replaces a provider, its tokens are never sent to the provider, and never by
+    plain http.
+    """
     moved = load_providers(
         CONFIG_DIR / "providers.yaml", {"HUBSPOT_TOKEN_URL": "https://proxy.example/t"}
     )
@@ -180,7 +184,7 @@ def test_overridden_endpoints() -> None:
 
 
 def test_a_secret_stays_out_of_repr() -> None:
-    """A provider that is printed does not show its secret."""
+    """A printed provider does not show its secret."""
     provider = load_providers(
         CONFIG_DIR / "providers.yaml", {"HUBSPOT_CLIENT_SECRET": "very-secret"}
     )["hubspot"]

@@ -85,7 +85,9 @@ from config.companies import DOMAINS_FILE, no_company_domains
     ],
 )
 def test_email(given_: object, email: str | None) -> None:
-    """Lower case, its domain in ASCII, as people paste it; what cannot be an address is none."""
+    """An address is read from a pasted text, in lower case with its domain in ASCII; other text
+    gives none.
+    """
     assert normalise_email(given_) == email
 
 
@@ -105,12 +107,12 @@ def test_email(given_: object, email: str | None) -> None:
     ],
 )
 def test_the_name_beside_an_address(given_: str, name: str | None) -> None:
-    """The name that a mail program puts beside an address is read, and nothing else."""
+    """The name that a mail program puts beside an address is read, and no other text."""
     assert read_email(given_)[1] == name
 
 
 def test_is_address() -> None:
-    """One address and nothing beside it is one that may not be cut."""
+    """Only a text that is exactly one address counts as an address, which must not be cut."""
     assert is_address("jane@x.example")
     assert is_address("info@käse-müller.example")
     assert not is_address("Jane Holm <jane@x.example>")
@@ -118,7 +120,7 @@ def test_is_address() -> None:
 
 
 def test_below_a_domain() -> None:
-    """What lies below a domain counts as the domain, what only ends like it does not."""
+    """A subdomain counts as the domain; a domain that only ends alike does not."""
     domains = {"relay.example", "x.test"}
     assert is_under("relay.example", domains)
     assert is_under("ida.relay.example", domains)
@@ -127,7 +129,7 @@ def test_below_a_domain() -> None:
 
 
 def test_the_file_of_domains_is_good() -> None:
-    """Each line is a domain, is named once, and is not in the package already."""
+    """Each line of the file is a domain, appears once, and is not already in the package."""
     lines = DOMAINS_FILE.read_text(encoding="utf-8").splitlines()
     listed = [line for line in lines if line and not line.startswith("#")]
     assert len(listed) == len(set(listed)) == len(no_company_domains(""))
@@ -155,7 +157,8 @@ def test_the_file_of_domains_is_good() -> None:
         ("43 664 1234567", "Europe/Paris", "fr", "+436641234567"),
         ("49 151 23456789", "America/Los_Angeles", "en", "+4915123456789"),
         ("1 415 555 2671", "America/Los_Angeles", "en", "+14155552671"),
-        # National as well: 04931 is Norden, 0491 is Leer, 04179 is near Winsen, 393 an Italian mobile.
+        # Also valid national numbers: 04931 is Norden, 0491 is Leer, 04179 is near Winsen, 393 an
+        # Italian mobile.
         ("04931 123456", "Europe/Berlin", "de", "+494931123456"),
         ("4931 123456", "Europe/Berlin", "de", "+494931123456"),
         ("0491 51234567", "Europe/Berlin", "de", "+4949151234567"),
@@ -168,12 +171,12 @@ def test_the_file_of_domains_is_good() -> None:
     ],
 )
 def test_phone(given_: str, zone: str | None, language: str | None, phone: str | None) -> None:
-    """E.164, the country from the time zone or the language where the number has none."""
+    """A phone number becomes E.164; a missing country code follows from the time zone or the language."""
     assert normalise_phone(given_, zone, language) == phone
 
 
 def test_country() -> None:
-    """The time zone says more than the language; English says nothing."""
+    """The time zone decides before the language, and English gives no country."""
     assert country_of("Europe/Paris", "de") == "FR"
     assert country_of(None, "en") is None
     assert country_of("Mars/Olympus", "sv") == "SE"
@@ -181,12 +184,12 @@ def test_country() -> None:
 
 @pytest.mark.parametrize("email", ["a@gmail.com", "a@web.de", "a@t-online.de", "a@icloud.com"])
 def test_free_mail_has_no_company(email: str) -> None:
-    """A free-mail address says nothing of a company."""
+    """A free-mail address gives no company."""
     assert company_domain(email) is None
 
 
 def test_company_domain() -> None:
-    """Any other domain is the company's."""
+    """Any other domain is the company's domain."""
     assert company_domain("a@globex.example") == "globex.example"
     assert company_domain(None) is None
 
@@ -196,7 +199,7 @@ parts = st.text(alphabet="aÄ@.<>()[] ,;:'\"mailto%40éß-＠。İǰ\u0308", max
 
 @given(st.text() | parts | parts.map(lambda local: f"{local}@x.example"))
 def test_normalised_stays_normalised(text: str) -> None:
-    """Normalising twice is normalising once."""
+    """Normalising a second time changes nothing."""
     email = normalise_email(text)
     assert normalise_email(email) == email
     phone = normalise_phone(text, "Europe/Berlin")

@@ -1,4 +1,4 @@
-"""A number is one number in every spelling, and no other number is."""
+"""A phone number matches itself in every spelling, and no other number."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ZONES = ("Europe/Berlin", "America/New_York", "Australia/Sydney", "America/Sao_P
 
 
 def examples() -> list[tuple[str, str]]:
-    """Every country with a mobile and a landline number of it, in E.164."""
+    """Return every country with a mobile and a landline number, in E.164."""
     kinds = (PhoneNumberType.MOBILE, PhoneNumberType.FIXED_LINE)
     found = [
         (country, phonenumbers.example_number_for_type(country, kind))
@@ -33,7 +33,9 @@ EXAMPLES = examples()
 
 @st.composite
 def spelt(draw: st.DrawFn) -> tuple[str, str, str, bool]:
-    """A country, a number of it (E.164), the number in a spelling, and whether that has the code."""
+    """Draw a country, its number (E.164), the number in a spelling, and whether this has the
+    country code.
+    """
     country, number = draw(st.sampled_from(EXAMPLES))
     parsed = phonenumbers.parse(number)
     written = phonenumbers.format_number(parsed, PhoneNumberFormat.NATIONAL)
@@ -50,7 +52,7 @@ def spelt(draw: st.DrawFn) -> tuple[str, str, str, bool]:
 
 @given(spelt(), st.lists(st.sampled_from(["DE", "US", "AU", "CH", None]), max_size=3))
 def test_every_spelling_is_found(one: tuple[str, str, str, bool], others: list[str | None]) -> None:
-    """Whatever stands between the digits, before and behind them, with and without the code."""
+    """A number is found in every spelling, with and without the code, whatever separates its digits."""
     country, number, text, _ = one
     assert is_number(text, number, country, others)
     assert is_number(text, number, None, others)
@@ -58,7 +60,7 @@ def test_every_spelling_is_found(one: tuple[str, str, str, bool], others: list[s
 
 @given(spelt(), st.sampled_from(ZONES))
 def test_every_spelling_is_one_person(one: tuple[str, str, str, bool], zone: str | None) -> None:
-    """Who types the code is the same person in each spelling and wherever he is."""
+    """A number with the code is the same person in every spelling and every country."""
     _, number, text, with_code = one
     assume(with_code)
     assert normalise_phone(text, zone) == number
@@ -68,8 +70,7 @@ def test_every_spelling_is_one_person(one: tuple[str, str, str, bool], zone: str
 def test_no_other_number_is_found(
     one: tuple[str, str, str, bool], other: tuple[str, str], known: bool
 ) -> None:
-    """A number of one country is never taken for one of another, where the code or the country is
-    told."""
+    """If the code or the country is known, a number never matches one of another country."""
     country, number, text, with_code = one
     assume(number != other[1] and (with_code or known))
     assert not is_number(text, other[1], country if known else None)
@@ -77,7 +78,7 @@ def test_no_other_number_is_found(
 
 @given(spelt(), st.integers(0, 99_999))
 def test_an_extension_is_no_such_number(one: tuple[str, str, str, bool], extension: int) -> None:
-    """The number of a switchboard is not the number of a desk behind it."""
+    """A switchboard's number does not match the extension behind it."""
     country, number, _, _ = one
     assert not is_number(f"{number} ext. {extension}", number, country)
     assert not is_number(f"{number} x{extension}", number)
@@ -85,14 +86,14 @@ def test_an_extension_is_no_such_number(one: tuple[str, str, str, bool], extensi
 
 @given(st.text(), st.sampled_from(EXAMPLES), st.sampled_from(["DE", "ZZ", "", None]))
 def test_anything_may_stand_there(text: str, one: tuple[str, str], own: str | None) -> None:
-    """Whatever is written into a CRM's field, it is read without an error, and without digits no number."""
+    """Any text in a CRM's field is read without an error, and a text without digits gives no number."""
     found = is_number(text, one[1], own, [own])
     assert not found or sum(sign.isdecimal() for sign in text) >= 5
 
 
 @given(spelt())
 def test_what_is_looked_for_finds_it(one: tuple[str, str, str, bool]) -> None:
-    """The last digits stand in every spelling in their order; the digits of each are among the forms."""
+    """Each spelling contains the last digits in order, and its digits are among the searched forms."""
     _, number, text, _ = one
     digits = "".join(str(int(sign)) for sign in text if sign.isdecimal())
     assert last_digits(number, 4) in digits
@@ -120,7 +121,7 @@ def test_what_is_looked_for_finds_it(one: tuple[str, str, str, bool]) -> None:
     ],
 )
 def test_spellings_of_a_german_number(text: str) -> None:
-    """A German number is found in every form that people write, in an account of any country."""
+    """A German number is found in every usual spelling, in an account of any country."""
     assert is_number(text, MOBILE)
     assert is_number(text, MOBILE, None, ["US", "AT"])
 
@@ -148,13 +149,14 @@ def test_spellings_of_a_german_number(text: str) -> None:
     ],
 )
 def test_other_numbers(text: object, own: str | None, others: tuple[str, ...]) -> None:
-    """Another country's number, a desk's and what cannot be read are nobody's."""
+    """Another country's number, an extension and an unreadable text match nobody."""
     assert not is_number(text, MOBILE, own, others)
 
 
 def test_countries_in_their_order() -> None:
-    """The person's own country counts first, where it is a number there; the account's tells what is
-    dialled before a foreign number."""
+    """The person's country counts first if the number is valid there; the account's country gives
+    the prefix for foreign numbers.
+    """
     assert is_number("0151 23456781", MOBILE, "US", ["AT"]), "it is no number of the USA"
     assert is_number("15123456781", MOBILE, "DE"), "what he lacks is the zero"
     assert is_number("011 49 151 23456781", MOBILE, None, [None, "US"])
@@ -173,5 +175,5 @@ def test_countries_in_their_order() -> None:
     ],
 )  # fmt: skip
 def test_countries_by_name(text: object, country: str | None) -> None:
-    """A country is read by its codes, and by its name in English, German and its own languages."""
+    """A country is read from its codes, and from its name in English, German and its own languages."""
     assert read_country(text) == country

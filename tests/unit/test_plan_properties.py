@@ -1,4 +1,6 @@
-"""Any booking and any valid mapping: a plan or a named error, the same twice, and then at rest."""
+"""Any booking with any valid mapping gives a plan or a named error, the same twice, and then no
+change.
+"""
 
 from __future__ import annotations
 
@@ -82,12 +84,12 @@ DIRECTORY = Directory(
 
 @lru_cache
 def shape_of(provider: str) -> CrmShape:
-    """What an adapter says of its CRM."""
+    """Return a CRM's shape from its adapter."""
     entry = load_providers(CONFIG_DIR / "providers.yaml", {})[provider]
     return load_adapter(entry.adapter).shape
 
 
-# Bookings of every kind: what meetergo sends, what it might, and what nobody should
+# Bookings of every kind: usual ones, possible ones, and absurd ones
 
 WORDS = st.sampled_from(
     ["Ann", "van der Berg", "Ø", "{{ 7*7 }}", "<b>x</b>", "\u202eevil", "\x00", "\ud800", "=1+1", "İ",
@@ -119,17 +121,17 @@ LABELS = st.sampled_from(["Budget", " BUDGET ", "Ziel?", "Topics", "items", "cop
 
 
 def rarely(good: st.SearchStrategy[Any], odd: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Nearly always the first."""
+    """Draw the first nearly always."""
     return st.integers(0, 11).flatmap(lambda dice: odd if dice == 7 else good)
 
 
 def table(**keys: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """A table in which every key may be missing, and may hold anything."""
+    """Draw a table in which every key may be missing or may hold anything."""
     return st.fixed_dictionaries({}, optional={k: v | WEIRD for k, v in keys.items()})
 
 
 def usual(**keys: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """A table that has all keys, one or two of which may be missing or hold anything."""
+    """Draw a table with all keys; one or two may be missing or hold anything."""
     whole = st.fixed_dictionaries(keys)
     odd = st.dictionaries(st.sampled_from(sorted(keys)), st.just(...) | WEIRD, max_size=2)
     return whole | st.tuples(whole, odd).map(
@@ -169,7 +171,7 @@ EVENTS = st.sampled_from(["booking_created", "booking_rescheduled", "booking_can
 
 @st.composite
 def bookings(draw: st.DrawFn) -> Booking:
-    """What the service makes of a webhook; what it would not take is none."""
+    """Draw a booking as read from a webhook; payloads that the service refuses are skipped."""
     payload = {"webhookType": draw(EVENTS), **draw(PAYLOAD)}
     try:
         payload = json.loads(json.dumps(payload))
@@ -191,7 +193,7 @@ def bookings(draw: st.DrawFn) -> Booking:
 
 
 def replaced(booking: Booking, **changes: Any) -> Booking:
-    """The booking with other values."""
+    """Return the booking with other values."""
     return Booking(**{**vars(booking), **changes})
 
 
@@ -254,7 +256,7 @@ SOURCE = st.one_of(
 
 
 def some(**keys: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """A table with some of the keys."""
+    """Draw a table with some of the keys."""
     return st.fixed_dictionaries({}, optional=keys)
 
 
@@ -279,7 +281,7 @@ NAMES = {
 
 
 def fields(name: ObjectName) -> st.SearchStrategy[dict[str, Any]]:
-    """Fields of an object, those with a limit among them."""
+    """Draw fields of an object, also fields with a limit."""
     return st.dictionaries(st.sampled_from(NAMES[name]), FIELD, min_size=1, max_size=5)
 
 
@@ -291,7 +293,7 @@ KEY = st.builds(
 
 
 def section(name: ObjectName, *keys: str, **more: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """The rules of one object."""
+    """Draw the rules of one object."""
     if name is not ObjectName.MEETING:
         more["match"] = st.lists(st.sampled_from(keys or ("record_id",)) | KEY, max_size=3)
     base = some(
@@ -327,7 +329,7 @@ PERSON = ("record_id", "email", "secondary_email", "phone")
 
 
 def rules(leads: bool, override: bool = False) -> st.SearchStrategy[dict[str, Any]]:
-    """What a file says for all bookings, or an override for some."""
+    """Draw the rules for all bookings, or an override for some."""
     kinds = ["contact", "contact"]
     kinds += ["lead", "contact_then_lead", "contact_under_account_else_lead"] if leads else []
     parts = {
@@ -353,7 +355,7 @@ def rules(leads: bool, override: bool = False) -> st.SearchStrategy[dict[str, An
 
 
 def lenient(node: Any) -> Any:
-    """The same rules with every field that fails left out instead."""
+    """Return the same rules, but every field that fails is skipped."""
     if isinstance(node, list):
         return [lenient(item) for item in node]
     if not isinstance(node, dict):
@@ -369,7 +371,7 @@ def lenient(node: Any) -> Any:
 
 @st.composite
 def mappings(draw: st.DrawFn, provider: str) -> FieldMapping:
-    """A mapping file that is good by schema and loader, overrides and all."""
+    """Draw a mapping file that is valid for schema and loader, with overrides."""
     leads = ObjectName.LEAD in shape_of(provider).objects
     plain = draw(rules(leads)) | draw(
         some(
@@ -420,7 +422,9 @@ quick = settings(
 @quick
 @given(cases)
 def test_any_booking_gives_a_plan_or_a_named_error(case: Any) -> None:
-    """Never a traceback; the same plan twice; values that JSON carries, clean and short enough."""
+    """A plan is the same twice, and its values are clean, short enough and valid JSON; no traceback
+    occurs.
+    """
     provider, mapping, booking, around = case
     shape = shape_of(provider)
     check_against(mapping, shape, DIRECTORY)
@@ -443,7 +447,7 @@ def test_any_booking_gives_a_plan_or_a_named_error(case: Any) -> None:
 
 
 def fit_to_be_sent(plan: DesiredBooking, shape: CrmShape) -> None:
-    """Whether every value can be sent as it is."""
+    """Check that every value can be sent unchanged."""
     refs = {record.ref for record in plan.records}
     assert len(refs) == len(plan.records)
     for record in plan.records:
@@ -466,7 +470,7 @@ def fit_to_be_sent(plan: DesiredBooking, shape: CrmShape) -> None:
 
 @dataclass
 class Crm:
-    """As much of a CRM as writing and finding needs."""
+    """The parts of a CRM that writing and finding need."""
 
     rows: dict[tuple[ObjectName, str], dict[str, Any]] = field(default_factory=dict)
     keys: dict[tuple[ObjectName, str], frozenset[Any]] = field(default_factory=dict)
@@ -474,7 +478,7 @@ class Crm:
     number: int = 0
 
     def find(self, questions: Iterable[Lookup]) -> LookupResults:
-        """Answer by id, else by the first key that finds something."""
+        """Answer by id, otherwise by the first key that finds a record."""
         findings = LookupResults(asked=frozenset(question.ref for question in questions))
         for question in questions:
             name = question.ref.object
@@ -498,13 +502,13 @@ class Crm:
         return findings
 
     def settle(self, plans: Iterable[DesiredBooking], shape: CrmShape) -> Diff:
-        """Ask what has to be asked, and see what is to be done."""
+        """Run the needed lookups and return the diff."""
         wanted = merge(plans)
         questions = lookups_for(wanted, self.ledger, shape, DIRECTORY)
         return diff_records(wanted, self.ledger, shape, DIRECTORY, self.find(questions))
 
     def apply(self, settled: Diff) -> None:
-        """Do it, and note in the ledger what the service notes."""
+        """Apply the diff, and update the ledger as the service does."""
         ids: dict[Ref, str] = {}
         for change in settled.plan.changes:
             name = change.ref.object
@@ -530,7 +534,7 @@ class Crm:
 
 
 def stored(values: Fields | Mapping[str, Any]) -> dict[str, Any]:
-    """Values as a CRM gives them back: text and lists of text."""
+    """Return values in the form in which a CRM returns them: text and lists of text."""
     return {
         name: [str(item) for item in value] if isinstance(value, list)
         else str(value).lower() if isinstance(value, bool) else str(value) if value is not None else ""
@@ -541,7 +545,7 @@ def stored(values: Fields | Mapping[str, Any]) -> dict[str, Any]:
 @quick
 @given(cases, st.lists(bookings(), max_size=2), st.data())
 def test_applied_twice_nothing_changes(case: Any, others: list[Booking], data: Any) -> None:
-    """Once a booking, or several, or its next state, is written, nothing is left to do."""
+    """After one booking, several bookings or a new state are written, nothing is left to do."""
     provider, mapping, first, around = case
     shape, crm = shape_of(provider), Crm()
     planner = Planner(mapping, shape, DIRECTORY)
@@ -565,7 +569,7 @@ def test_applied_twice_nothing_changes(case: Any, others: list[Booking], data: A
 
 
 TYPED = sorted(path for path in FIXED if kind_of(path) is not FieldKind.TEXT)
-"""Paths of which it is known what stands there, and that is more than a text."""
+"""Paths with a known kind of value other than text."""
 LENGTHS = st.none() | st.integers(1, 60)
 OPTION_LISTS = st.sampled_from(
     [
@@ -579,7 +583,7 @@ OPTION_LISTS = st.sampled_from(
 
 @st.composite
 def described(draw: st.DrawFn) -> dict[str, CrmField]:
-    """A field of each kind, as `describe` of some CRM may give it."""
+    """Draw a field of each kind, as the `describe` of some CRM may return it."""
     found = {}
     for number, kind in enumerate(FieldKind):
         listed = kind in (FieldKind.CHOICE, FieldKind.CHOICES, FieldKind.USER)
@@ -617,8 +621,10 @@ typed_sources = st.one_of(
 def test_what_check_calls_good_never_fails_for_its_type(
     schema: dict[str, CrmField], source: Any, booking: Booking, provider: str
 ) -> None:
-    """What is known to be no mere text fits each field that the check lets it into: no booking fails
-    on it. Of a number, or of names, in a list only the booking can tell whether they are options."""
+    """A value of a known kind other than text fits each field that the check allows, and no booking
+    fails on it. For a number or names in a list, only the booking shows whether they are
+    options.
+    """
     directory = replace(DIRECTORY, schema=dict.fromkeys(ObjectName, schema))
 
     def whole(names: Iterable[str]) -> FieldMapping:

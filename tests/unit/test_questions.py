@@ -1,4 +1,4 @@
-"""Questions and meeting types of a mapping file, held against those that bookings have."""
+"""The questions and meeting types of a mapping file are compared with those of stored bookings."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ form_submission:
 
 
 def known(*questions: str, types: tuple[str, ...] = ("demo",), bookings: int = 5) -> KnownQuestions:
-    """What stored bookings have."""
+    """Return the questions and types of stored bookings."""
     return KnownQuestions(bookings, True, questions, types)
 
 
 def said(text: str, there: KnownQuestions) -> list[str]:
-    """The doubts of a file, as they are told."""
+    """Return the printed warnings of a file."""
     document = MappingText("m.yaml", HEAD + text, "hubspot")
     assert document.lines() == []
     assert document.mapping
@@ -50,7 +50,9 @@ def said(text: str, there: KnownQuestions) -> list[str]:
 
 
 def test_every_place_of_a_question_is_known() -> None:
-    """Conditions, record ids, keys, paths, templates, overrides and forms; what is inherited once."""
+    """Questions are found in conditions, record ids, keys, paths, templates, overrides and forms;
+    an inherited one counts once.
+    """
     mapping = MappingText("m.yaml", HEAD + EVERYWHERE, "hubspot").mapping
     assert mapping
     found = [(".".join(map(str, place)), label) for place, label in questions_of(mapping)]
@@ -66,7 +68,7 @@ def test_every_place_of_a_question_is_known() -> None:
 
 
 def test_what_no_booking_answers_is_told_with_what_there_is() -> None:
-    """The sentence names the question, the nearest one and all there are, at the field's line."""
+    """The warning names the question, the nearest one and all existing ones, at the field's line."""
     text = "contact:\n  fields:\n    goal: 'answers[\"Which plan do you want?\"]'\n"
     assert said(text, known("Budget", "Which plan do you like?")) == [
         "5: contact.fields.goal: no stored booking answers 'Which plan do you want?'; did you mean "
@@ -79,12 +81,12 @@ def test_what_no_booking_answers_is_told_with_what_there_is() -> None:
 
 @pytest.mark.parametrize("label", ["budget", "  BUDGET ", "Budget"])
 def test_case_and_blanks_make_no_other_question(label: str) -> None:
-    """A question is the same however it is written, as when it is synced."""
+    """A question is the same in any case and with any blanks, as in the sync."""
     assert said(f"contact: {{fields: {{a: 'answers[\"{label}\"]'}}}}\n", known("Budget")) == []
 
 
 def test_a_meeting_type_that_nobody_booked() -> None:
-    """A key under meeting_types that no booking has is told; one that has it is not."""
+    """A key under meeting_types without a booking gives a warning; one with a booking does not."""
     text = "meeting_types:\n  dmeo: {deal: none}\n  demo: {deal: none}\n"
     assert said(text, known(types=("demo", "support"))) == [
         "4: meeting_types.dmeo: no stored booking is of the meeting type 'dmeo'; did you mean "
@@ -93,12 +95,12 @@ def test_a_meeting_type_that_nobody_booked() -> None:
 
 
 def test_nothing_is_said_where_no_booking_is_stored() -> None:
-    """Before the first booking nobody can know the questions."""
+    """Before the first booking no question is known, so there is no warning."""
     assert said(EVERYWHERE, known(bookings=0, types=())) == []
 
 
 def test_sentences_stay_short() -> None:
-    """Many and long questions are named in part, and how many there are more is told."""
+    """Many or long questions are shown in part, with the number of the others."""
     many = tuple(f"{n:03} " + "x" * 500 for n in range(MOST_NAMED + 7))
     (line,) = said("contact: {fields: {a: answers.A}}\n", known(*many))
     assert line.endswith(" and 7 more") and len(line) < 2_000

@@ -29,19 +29,19 @@ def mac(secret: str, message: bytes) -> str:
 @pytest.mark.parametrize("secret", SECRETS)
 @pytest.mark.parametrize("prefix", ["sha256=", ""])
 def test_body_scheme_takes_every_secret(secret: str, prefix: str) -> None:
-    """Several secrets are good at once, the prefix is optional."""
+    """Several secrets are valid at the same time, and the prefix is optional."""
     signatures.verify_body(SECRETS, prefix + mac(secret, b"x"), b"x")
 
 
 @given(st.text() | st.none())
 def test_body_scheme_refuses_everything_else(header: str | None) -> None:
-    """Any other header is a bad signature, never another error."""
+    """Any other header is a bad signature, and never another error."""
     with pytest.raises(signatures.BadSignature):
         signatures.verify_body(SECRETS, header, b"x")
 
 
 def test_no_secret_means_no_entry() -> None:
-    """Without secrets nothing is authentic."""
+    """Without secrets no webhook is authentic."""
     with pytest.raises(signatures.BadSignature):
         signatures.verify_body((), mac("", b"x"), b"x")
     with pytest.raises(signatures.BadSignature):
@@ -49,7 +49,7 @@ def test_no_secret_means_no_entry() -> None:
 
 
 def test_timestamped_scheme() -> None:
-    """The timestamp is signed and must be near."""
+    """The timestamp is signed and must be recent."""
     stamp = str(int(NOW.timestamp()) - 299)
     good = mac("old-secret", stamp.encode() + b".x")
     signatures.verify_timestamped(SECRETS, good, stamp, b"x", NOW)
@@ -60,7 +60,7 @@ def test_timestamped_scheme() -> None:
 
 
 def test_standard_webhooks_scheme() -> None:
-    """The reference library's own signature is taken."""
+    """A signature by the reference library is accepted."""
     secret = base64.b64encode(b"0123456789abcdef01234567").decode()
     now = datetime.now(UTC)
     sign = Webhook(secret).sign("id1", now, "{}")
@@ -75,8 +75,9 @@ def test_standard_webhooks_scheme() -> None:
 
 
 def test_what_the_javascript_library_signs_is_taken() -> None:
-    """Senders that use it know our secrets as we do: none has a sign that one of the two reads
-    otherwise."""
+    """Our secrets give the same key in the JavaScript library and here: they contain no character
+    that the two read differently.
+    """
     signed = json.loads((DATA / "signed" / "javascript.json").read_text(encoding="utf-8"))
     cases = signed["cases"]
     assert any("+" in case["secret"] for case in cases) and any("/" in c["secret"] for c in cases)
@@ -96,14 +97,14 @@ def test_what_the_javascript_library_signs_is_taken() -> None:
 
 @given(st.text(), st.text(), st.binary())
 def test_malformed_standard_signatures_are_refused(sign: str, stamp: str, body: bytes) -> None:
-    """The reference library throws on malformed input; here all of it is a bad signature."""
+    """Malformed input is a bad signature here, although the reference library raises an error."""
     headers = {"webhook-id": "i", "webhook-timestamp": stamp, "webhook-signature": sign}
     with pytest.raises(signatures.BadSignature):
         signatures.verify_standard(("c2VjcmV0",), headers, body)
 
 
 def test_token_scheme() -> None:
-    """The token in the address is one of the secrets."""
+    """The token in the address must be one of the secrets."""
     signatures.verify_token(SECRETS, "old-secret")
     for bad in (None, "", "old-secre", "старый"):
         with pytest.raises(signatures.BadSignature):
@@ -112,7 +113,7 @@ def test_token_scheme() -> None:
 
 @given(st.text())
 def test_encryption_round_trip(text: str) -> None:
-    """What was encrypted under an older key is still read; other purposes are refused."""
+    """Data encrypted with an older key can be read; a different purpose is refused."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""What meetergo tells in several shapes is read as one booking, whichever comes first."""
+"""meetergo's different message shapes give one booking, in any order."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ WEBHOOKS = (
 
 
 def webhook(name: str, at: datetime = NOW, **changes: Any) -> Booking:
-    """A booking as a webhook tells it."""
+    """Return a booking in the shape of a webhook."""
     return read_booking(read_event("default", sample(name, **changes), at))
 
 
 def appointment(payload: dict[str, Any], at: datetime = NOW, **changes: Any) -> Booking:
-    """The same as meetergo's API shows it: alone and on a page alike."""
+    """Return the same booking in the shape of meetergo's API, alone or on a page."""
     meetergo = MeetergoSandbox()
     meetergo.book(payload)
     (shown,) = meetergo.appointments.values()
@@ -40,7 +40,7 @@ def appointment(payload: dict[str, Any], at: datetime = NOW, **changes: Any) -> 
 @pytest.mark.parametrize("name", WEBHOOKS)
 @pytest.mark.parametrize("without", [(), ("updatedAt",), ("hosts",), ("createdAt", "companyId")])
 def test_the_same_state_in_the_apis_shape_is_no_news(name: str, without: tuple[str, ...]) -> None:
-    """Webhook, then API: nothing that is to be written, and nothing lost."""
+    """After a webhook, the same state from the API writes nothing and loses nothing."""
     known = webhook(name)
     payload = sample(name).get("data", sample(name))
     less = {key: value for key, value in payload.items() if key not in without}
@@ -53,7 +53,7 @@ def test_the_same_state_in_the_apis_shape_is_no_news(name: str, without: tuple[s
 
 
 def test_the_api_alone_says_link_name_and_conference() -> None:
-    """meetingInfo and hostingInfo stand side by side: each value is read where it stands."""
+    """meetingInfo and hostingInfo are separate, and each value is read from its own place."""
     found = appointment(sample("booking_created"))
     assert found.link == "https://zoom.us/j/99900011122"
     assert (found.channel, found.meeting_type.name) == ("zoom", "Discovery Call")
@@ -62,7 +62,9 @@ def test_the_api_alone_says_link_name_and_conference() -> None:
 
 
 def test_a_move_that_only_the_api_tells_loses_nothing() -> None:
-    """Type, metadata and what else the webhook said stays; the new time counts."""
+    """A move known only from the API keeps type, metadata and the webhook's other values; the new
+    time counts.
+    """
     moved = {"start": "2026-12-02T14:00:00Z", "end": "2026-12-02T14:30:00Z",
              "updatedAt": "2026-11-25T08:00:00Z"}  # fmt: skip
     kept = merge(webhook("booking_created"), appointment(sample("booking_created", **moved)))
@@ -76,7 +78,7 @@ def test_a_move_that_only_the_api_tells_loses_nothing() -> None:
 
 
 def test_said_and_empty_is_something_else() -> None:
-    """A place that was given up is empty; one of which nothing is said stays."""
+    """An empty place in a message empties the place; a message without the key keeps it."""
     known = webhook("booking_created", location="Room 7")
     later = {"updatedAt": "2026-11-25T08:00:00Z"}
     silent = {k: v for k, v in sample("booking_created", **later).items() if k != "location"}
@@ -85,13 +87,13 @@ def test_said_and_empty_is_something_else() -> None:
 
 
 def test_held_another_way_it_has_no_old_link() -> None:
-    """From Zoom to the telephone: a link of which nothing is said any more is not kept."""
+    """A change from Zoom to the telephone removes the old link, which the message does not mention."""
     later = {"updatedAt": "2026-11-25T08:00:00Z", "meetingInfo": {"channel": "phone"}}
     assert merge(webhook("booking_created"), webhook("booking_created", **later)).link is None
 
 
 def test_hosts_that_are_told_by_their_ids_keep_their_names() -> None:
-    """Another host of whom only the id is told takes no name from the one before."""
+    """A new host with an id only does not get the earlier host's name."""
     same = {k: v for k, v in sample("booking_created").items() if k != "hosts"}
     kept = merge(
         webhook("booking_created"), appointment({**same, "updatedAt": "2026-11-26T00:00:00Z"})
@@ -102,7 +104,7 @@ def test_hosts_that_are_told_by_their_ids_keep_their_names() -> None:
 
 
 def test_no_word_on_a_cancel_leaves_it_cancelled() -> None:
-    """An appointment of the API that does not say whether it is on says nothing of that."""
+    """An API answer without the cancel flag leaves a cancelled booking cancelled."""
     shown = {
         k: v for k, v in sample("booking_cancelled").items() if k not in ("isCancelled", "cancel")
     }
@@ -129,7 +131,7 @@ FIELDS: dict[str, Any] = {
 
 @st.composite
 def messages(draw: st.DrawFn) -> list[Booking]:
-    """Some messages on one booking, each newer than the one before, each silent on something."""
+    """Draw messages about one booking, each newer than the one before, each with some keys missing."""
     found = []
     for step in range(draw(st.integers(2, 4))):
         told = draw(st.lists(st.sampled_from(sorted(FIELDS)), unique=True))
@@ -143,7 +145,7 @@ def messages(draw: st.DrawFn) -> list[Booking]:
 
 @given(messages())
 def test_whatever_order_they_come_in_it_ends_the_same(states: list[Booking]) -> None:
-    """Each field is from the newest message that says it, and that in every order."""
+    """In any order, each field comes from the newest message that has it."""
 
     def put_together(order: tuple[Booking, ...]) -> Booking:
         kept = order[0]

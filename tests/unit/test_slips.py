@@ -1,4 +1,4 @@
-"""Slips in a mapping file: each is told with file, line and key, and with what to write instead."""
+"""Each slip in a mapping file is reported with file, line, key and the correction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEAD = "version: 1\ncrm: hubspot\n"
 
 
 def said(text: str) -> list[str]:
-    """What is wrong with a file, without its name."""
+    """Return the mistakes of a file, without its name."""
     try:
         found = MappingText("m.yaml", text, "hubspot").lines()
     except MappingError as error:
@@ -25,7 +25,7 @@ def said(text: str) -> list[str]:
 
 
 def field(source: str) -> str:
-    """A file with one field, `goal`, in line 5."""
+    """Return a file with one field, `goal`, in line 5."""
     return f"{HEAD}contact:\n  fields:\n    goal: {source}\n"
 
 
@@ -63,12 +63,12 @@ WHOLE = [
     ("# nothing yet\n", "1: the file is empty; it begins with two lines, version: 1 and crm: with the CRM's name"),
     ("- version: 1\n- crm: hubspot\n", "1: the file must hold keys and values, no list: take the dashes away"),
 ]  # fmt: skip
-"""What is not YAML, or no table: one sentence for the whole file."""
+"""Files that are no YAML or no table: each gives one sentence for the whole file."""
 
 
 @pytest.mark.parametrize(("text", "sentence"), WHOLE)
 def test_slips_in_yaml_are_named(text: str, sentence: str) -> None:
-    """What the parser stumbles over is told by its likeliest cause, with line and key."""
+    """A YAML error is reported by its most likely cause, with line and key."""
     assert said(text) == [sentence]
 
 
@@ -92,7 +92,7 @@ PLACED = [
 
 @pytest.mark.parametrize(("source", "sentence"), PLACED)
 def test_slips_where_a_path_belongs(source: str, sentence: str) -> None:
-    """What was meant as a question, a constant or a template is shown as it is written."""
+    """A question, constant or template in the place of a path is shown in its correct form."""
     (line,) = said(field(source))
     assert line in (f"5: contact.fields.goal: {sentence}", f"5: goal: {sentence}")
 
@@ -120,7 +120,7 @@ WITHIN = [
 
 @pytest.mark.parametrize(("source", "key", "sentence"), WITHIN)
 def test_slips_within_a_field(source: str, key: str, sentence: str) -> None:
-    """Each has the key at which it stands, and no second sentence beside it."""
+    """A slip within a field is reported once, at its key."""
     place = ".".join(filter(None, ("contact.fields.goal", key)))
     assert said(field(source)) == [f"5: {place}: {sentence}"]
 
@@ -142,13 +142,13 @@ SECTION = [
 
 @pytest.mark.parametrize(("text", "sentence"), SECTION)
 def test_slips_of_shape(text: str, sentence: str) -> None:
-    """A key in the wrong place says where its place is."""
+    """A key in the wrong place is reported with its right place."""
     assert said(HEAD + text) == [sentence]
 
 
 @pytest.mark.parametrize(("name", "wanted"), [("HubSpot", "hubspot"), ("hubspt", "hubspot")])
 def test_a_crm_of_another_spelling(name: str, wanted: str) -> None:
-    """The nearest CRM is named, and the rest of the file is looked at all the same."""
+    """A misspelt CRM name is reported with the nearest one, and the rest of the file is still checked."""
     assert said(f"version: 1\ncrm: {name}\ncontact: {{fields: {{email: attendee.emial}}}}\n") == [
         f"2: crm: there is no CRM '{name}'; did you mean {wanted}?",
         "3: contact.fields.email: there is no path 'attendee.emial'; did you mean attendee.email?",
@@ -157,7 +157,7 @@ def test_a_crm_of_another_spelling(name: str, wanted: str) -> None:
 
 @pytest.mark.parametrize(("encoding", "line"), [("latin-1", 5), ("cp1252", 5), ("utf-16", 1)])
 def test_other_encodings_are_told(tmp_path: Path, encoding: str, line: int) -> None:
-    """A file that is not UTF-8 says in which line, and what to do."""
+    """A file that is not UTF-8 is reported with its line and the solution."""
     file = tmp_path / "m.yaml"
     file.write_bytes(field("answers.Größe").encode(encoding))
     with pytest.raises(MappingError) as caught:
@@ -176,7 +176,7 @@ GOOD = [
 
 @pytest.mark.parametrize("source", GOOD)
 def test_what_is_good_stays_good(source: str) -> None:
-    """Questions with any signs, and templates with quotes of any kind, are nothing to complain of."""
+    """Questions with any characters and templates with any quotes are no mistakes."""
     assert said(field(source)) == []
 
 
@@ -191,7 +191,7 @@ LINES = st.lists(
 
 @given(LINES)
 def test_any_muddle_ends_in_a_sentence_with_a_line(text: str) -> None:
-    """Whatever stands in a file, each mistake is one line with a number that the file has."""
+    """Any file content gives mistakes of one line each, with an existing line number."""
     for line in said(HEAD + text):
         number, _, words = line.partition(": ")
         assert 1 <= int(number) <= (HEAD + text).count("\n") + 1 and words.strip()
@@ -199,7 +199,7 @@ def test_any_muddle_ends_in_a_sentence_with_a_line(text: str) -> None:
 
 @pytest.mark.parametrize("part", ["- ", "{", "a: ", "answers[", "'", "{{ ", "x:y ", '"a" '])
 def test_a_line_without_end_is_told_in_no_time(part: str) -> None:
-    """However long a line is, looking for the slip in it takes no time to speak of."""
+    """Even a very long line is searched for slips in almost no time."""
     begun = time.process_time()
     assert said(HEAD + "contact: " + part * 30_000)
     assert time.process_time() - begun < 20

@@ -1,4 +1,4 @@
-"""Text of strangers: cut at whole signs in the CRM's unit, and no formula for a spreadsheet."""
+"""Strangers' text is cut between whole characters in the CRM's unit, and never runs as a formula."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ units = st.sampled_from(list(Unit))
 
 @given(texts, st.integers(0, 40), units)
 def test_cut_text_fits_and_ends_between_signs(text: str, limit: int, unit: Unit) -> None:
-    """What is cut fits, ends with the mark, and keeps whole signs from the beginning."""
+    """Cut text fits, ends with the mark, and starts with whole characters of the original."""
     short = cut(text, limit, unit)
     assert measure(short, unit) <= limit
     if measure(text, unit) <= limit:
@@ -37,14 +37,14 @@ def test_cut_text_fits_and_ends_between_signs(text: str, limit: int, unit: Unit)
 
 @given(texts)
 def test_utf16_is_what_java_counts(text: str) -> None:
-    """A unit of UTF-16 is two bytes; code points are never more."""
+    """A UTF-16 unit is two bytes, and there are never more code points than units."""
     assert measure(text) == len(text.encode("utf-16-le", "surrogatepass")) // 2
     assert measure(text, Unit.CODE_POINT) == len(text) <= measure(text)
 
 
 @pytest.mark.parametrize("sign", [FAMILY, FLAG, WAVE, ACCENTED, "🌟", "❤️"])
 def test_a_joined_sign_is_never_halved(sign: str) -> None:
-    """As many whole signs stay as fit, whatever the room."""
+    """A joined character is never split: as many whole characters stay as fit."""
     size = measure(sign)
     for limit in range(1, 4 * size):
         count = (limit - 1) // size
@@ -58,7 +58,7 @@ def test_a_joined_sign_is_never_halved(sign: str) -> None:
      "-WEBSERVICE(A1)", "@STDEV.S(A1)"],
 )  # fmt: skip
 def test_a_formula_becomes_text(text: str) -> None:
-    """What a spreadsheet would run gets an apostrophe in front, once, and loses nothing."""
+    """A text that a spreadsheet would run gets one apostrophe in front and loses nothing."""
     made = no_formula(text)
     assert made == f"'{text}"
     assert no_formula(made) == made
@@ -69,13 +69,13 @@ def test_a_formula_becomes_text(text: str) -> None:
              "Tea (green)", "a=HYPERLINK(1)", "- Budget (EUR)", "@holm (work)"],
 )  # fmt: skip
 def test_what_is_no_formula_stays(text: str) -> None:
-    """Numbers, handles, dashes and references of templates stay as they were typed."""
+    """Numbers, handles, dashes and template references stay as typed."""
     assert no_formula(text) == text
 
 
 @given(st.text(alphabet="=+-@\t (|!'ABab1.,]\"") | texts)
 def test_clean_text_stays_clean(text: str) -> None:
-    """Cleaning twice is cleaning once, no formula is left, and only an apostrophe is added."""
+    """A second cleaning changes nothing, no formula is left, and only an apostrophe is added."""
     made = clean_text(text)
     assert clean_text(made) == made
     safe = no_formula(made or "")
@@ -85,7 +85,7 @@ def test_clean_text_stays_clean(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["a", "'", "a'", "].("])
 def test_a_long_text_is_looked_at_fast(text: str) -> None:
-    """A quarter of a megabyte that nearly is a formula takes no time that anybody notices."""
+    """A quarter of a megabyte that is almost a formula takes hardly any time."""
     began = time.process_time()
     assert not is_formula("=" + text.replace("(", "") * 250_000)
     assert time.process_time() - began < 0.5

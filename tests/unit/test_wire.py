@@ -1,4 +1,4 @@
-"""What has gone out of a request when the call stops being ours to make."""
+"""A request stops on the wire at the moment the worker loses its lease."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Lost(Exception):
 
 
 def closing_after(looks: int) -> RateLimiter:
-    """A gate that lets so many pieces through."""
+    """Return a gate that lets this many pieces through."""
     gate, left = RateLimiter(), iter(range(looks))
 
     def look() -> None:
@@ -34,7 +34,7 @@ def closing_after(looks: int) -> RateLimiter:
 
 
 def received(gate: RateLimiter, body: bytes) -> bytes:
-    """What the other end gets of a request that is broken off."""
+    """Return the bytes that the other end receives of an interrupted request."""
     pools = PoolManager()
     watch(pools, gate)
     ours, theirs = socket.socketpair()
@@ -50,7 +50,7 @@ def received(gate: RateLimiter, body: bytes) -> bytes:
 
 @pytest.mark.parametrize("whole_pieces", [0, 1, 2])
 def test_a_body_ends_where_the_lease_was_lost(whole_pieces: int) -> None:
-    """The head goes out first, then piece after piece; the CRM never gets the whole."""
+    """The head goes out first, then piece after piece; the CRM never receives the whole body."""
     body = b"x" * (3 * PIECE - 1)
     head, _, rest = received(closing_after(1 + whole_pieces), body).partition(b"\r\n\r\n")
     assert head.startswith(b"POST /deals HTTP/1.1")
@@ -58,13 +58,13 @@ def test_a_body_ends_where_the_lease_was_lost(whole_pieces: int) -> None:
 
 
 def test_nothing_goes_out_where_it_was_lost_before() -> None:
-    """Not even the head."""
+    """If the lease is lost before the call, not even the head goes out."""
     assert received(closing_after(0), b"x") == b""
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_makes_no_difference(scheme: str) -> None:
-    """Connections through a proxy are watched as well."""
+    """Connections through a proxy are checked as well."""
     direct = BoundedTransport(RateLimiter()).poolmanager
     through = BoundedTransport(RateLimiter()).proxy_manager_for("http://proxy.example:3128")
     for pools in (direct, through):
@@ -73,7 +73,7 @@ def test_a_proxy_makes_no_difference(scheme: str) -> None:
 
 @contextmanager
 def listening() -> Iterator[tuple[int, list[tuple[str, str]]]]:
-    """A server; its port, and for each call that it gets the address and the authorization."""
+    """Start a server; return its port, and the address and authorization of each call."""
     calls: list[tuple[str, str]] = []
 
     class Listener(BaseHTTPRequestHandler):
@@ -94,7 +94,7 @@ def listening() -> Iterator[tuple[int, list[tuple[str, str]]]]:
 def test_the_environment_names_proxies_and_no_credentials(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A call takes the proxy that is meant for its host, and never a password of a netrc file."""
+    """A call uses the proxy for its host, and never a password from a netrc file."""
     netrc = tmp_path / "netrc"
     netrc.write_text("default login somebody password else\n")
     monkeypatch.setenv("NETRC", str(netrc))

@@ -1,4 +1,4 @@
-"""What people see of a value, in previews."""
+"""Values as people see them in previews."""
 
 from __future__ import annotations
 
@@ -48,5 +48,5 @@ DIRECTORY = Directory(
     ],
 )
 def test_people_see_labels_and_not_numbers(field: str, value: Any, words: Any) -> None:
-    """Options, users, stages and pipelines by their labels; everything else as it is."""
+    """Options, users, stages and pipelines are shown by label; other values are shown unchanged."""
     assert in_words(DEAL, field, value, SHAPE, DIRECTORY) == words

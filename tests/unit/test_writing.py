@@ -1,4 +1,4 @@
-"""What the adapters share when they write and when they compare what they found."""
+"""The rules that the adapters share for writes and for comparing found records."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ PLAN = Plan(
 
 @pytest.fixture(name="pool")
 def a_pool() -> Iterator[Executor]:
-    """Two at a time."""
+    """A pool with two threads."""
     with ThreadPoolExecutor(2) as pool:
         yield pool
 
 
 def test_each_change_is_written_with_the_ids_that_came_before(pool: Executor) -> None:
-    """What is linked to a record that was made a moment ago gets its id."""
+    """A change gets the ids of the linked records that were created just before it."""
     report, seen = Report(), {}
 
     def write(change: Change, links: LinkPlan) -> WriteResult:
@@ -64,7 +64,7 @@ def test_each_change_is_written_with_the_ids_that_came_before(pool: Executor) ->
 def test_a_refused_change_is_a_problem_of_its_own(
     pool: Executor, error: Exception, noted: type[Exception], blocks: bool
 ) -> None:
-    """What was refused for good keeps nothing else out; what passes has the others wait."""
+    """A permanent refusal concerns one change only; after a temporary one the changes after it wait."""
     report = Report()
 
     def write(change: Change, links: LinkPlan) -> WriteResult:
@@ -79,7 +79,9 @@ def test_a_refused_change_is_a_problem_of_its_own(
 
 
 def test_an_account_that_does_not_answer_ends_it(pool: Executor) -> None:
-    """That is nobody's fault: what was done stays done, and the rest is tried later."""
+    """An account that does not answer stops the plan: finished changes stay, and the rest is tried
+    later.
+    """
     report = Report()
 
     def write(change: Change, links: LinkPlan) -> WriteResult:
@@ -98,7 +100,7 @@ def test_an_account_that_does_not_answer_ends_it(pool: Executor) -> None:
     [(InvalidRecord("no"), False), (Conflict("there"), False), (RetryLater("away"), True)],
 )
 def test_a_create_is_begun_until_it_is_refused_in_words(error: Exception, begun: bool) -> None:
-    """Without an answer nobody knows whether it was made."""
+    """A create without an answer stays begun, because it may exist; a refused create does not."""
     report = Report()
     with pytest.raises(type(error)), creating(report, PLAN.changes[0]):
         assert report.begun == {JANE}
@@ -124,7 +126,7 @@ def test_a_create_is_begun_until_it_is_refused_in_words(error: Exception, begun:
     ],
 )  # fmt: skip
 def test_a_hit_is_compared_again(key: LookupKey, shown: Shown, same: bool) -> None:
-    """A part of an address, a number of another country and an empty field are no match."""
+    """Part of an address, a number of another country and an empty field are no match."""
     assert matches(key, shown) is same
 
 
@@ -143,12 +145,12 @@ def test_a_hit_is_compared_again(key: LookupKey, shown: Shown, same: bool) -> No
     ],
 )
 def test_an_address_ends_in_the_id_unless_something_else_is_said(text: str, record_id: str) -> None:
-    """A new adapter says which hosts are its own, and no more."""
+    """By default the id is the last part of the path, on the hosts that the adapter names as its own."""
     assert id_in(text, lambda host: host == "app.acme.example") == record_id
 
 
 def test_ids_may_look_otherwise() -> None:
-    """An adapter gives the form of its ids and of its pages."""
+    """An adapter may define other forms for its ids and pages."""
     form, pages = "lead_[a-z0-9]+", ("/lead/{id}(?:/.*)?", "/list#lead/{id}")
     for text in ("lead_7x", "https://a.example/lead/lead_7x/edit", "https://a.example/list#lead/lead_7x"):  # fmt: skip
         assert id_in(text, "a.example".__eq__, pages, form) == "lead_7x"

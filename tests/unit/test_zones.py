@@ -1,4 +1,4 @@
-"""Time zones under all the names that stand for them."""
+"""Time zones are recognised under all their names."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ WINDOWS = get_global("windows_zone_mapping")
         ("US/Eastern", "America/New_York", "US"),
         ("Atlantic/Faeroe", "Atlantic/Faroe", "FO"),
         ("Europe/Belfast", "Europe/London", "GB"),
-        # The tz database links these to a place of another country.
+        # The tz database links these to a place in another country.
         ("Iceland", "Atlantic/Reykjavik", "IS"),
         ("Africa/Asmera", "Africa/Asmara", "ER"),
         ("Pacific/Truk", "Pacific/Chuuk", "FM"),
-        # Kept apart in zone.tab, though linked to Berlin.
+        # zone.tab keeps it separate, though the tz database links it to Berlin.
         ("Europe/Stockholm", "Europe/Stockholm", "SE"),
     ],
 )
 def test_older_names(older: str, present: str, country: str) -> None:
-    """A name that the tz database has replaced stands for the one of the same place today."""
+    """An old name in the tz database gives today's name of the same place."""
     assert (read_zone(older), country_of_zone(older)) == (present, country)
 
 
 def test_every_link_is_the_same_clock() -> None:
-    """No name of the tz database is lost, and each keeps the time that it has there."""
+    """Every name in the tz database is read, and keeps its time."""
     for target, name in LINKS:
         zone = read_zone(name)
         assert zone is not None, name
@@ -61,14 +61,14 @@ def test_every_link_is_the_same_clock() -> None:
 
 
 def test_every_place_has_its_country() -> None:
-    """Each zone of zone.tab stands for itself and lies in the country named there."""
+    """Each zone of zone.tab stays itself and has the country from that file."""
     assert {zone: (read_zone(zone), country_of_zone(zone)) for zone in PLACES} == {
         zone: (zone, country) for zone, country in PLACES.items()
     }
 
 
 def test_every_windows_name_is_a_zone() -> None:
-    """Each name of CLDR's windowsZones stands for a zone, with the country where it names a place."""
+    """Each name of CLDR's windowsZones gives a zone, with the country if the name is a place."""
     assert len(WINDOWS) > 130
     for name, target in WINDOWS.items():
         zone = read_zone(name)
@@ -102,19 +102,19 @@ def test_every_windows_name_is_a_zone() -> None:
     ],
 )
 def test_sloppy_names(typed: object, zone: str | None) -> None:
-    """Case, blanks and whole hours are understood; half hours and what is no zone are none."""
+    """Any case, blanks and whole-hour offsets are read; half hours and other texts are not."""
     assert read_zone(typed) == zone
 
 
 @pytest.mark.parametrize("name", ["CET", "MET", "EET", "EST", "MST", "EST5EDT", "UTC", "UTC+2"])
 def test_a_clock_is_no_country(name: str) -> None:
-    """What names a clock and no place gives a number no country; the language may."""
+    """A name that is no place gives no country; the language may give one."""
     assert country_of_zone(name) is None
     assert country_of(name, "de") == "DE"
 
 
 def test_a_windows_zone_spans_countries() -> None:
-    """The language tells the countries of one Windows zone apart, where they have that clock."""
+    """The language chooses among the countries of a Windows zone that share its clock."""
     assert country_of("W. Europe Standard Time", "nl") == "NL"
     assert country_of("W. Europe Standard Time", "de-CH") == "CH"
     assert country_of("W. Europe Standard Time", "en-US") == "DE"
@@ -124,14 +124,14 @@ def test_a_windows_zone_spans_countries() -> None:
 
 
 def test_labels() -> None:
-    """Hours east of Greenwich are shown as people count them."""
+    """Offsets are shown as people write them: positive east of Greenwich."""
     assert (zone_label("Etc/GMT-2"), zone_label("Etc/GMT+11")) == ("UTC+2", "UTC-11")
     assert (zone_label("Europe/Berlin"), zone_label("Etc/GMT+0")) == ("Europe/Berlin", "Etc/GMT+0")
 
 
 @given(st.text() | st.sampled_from([*PLACES, *WINDOWS]))
 def test_what_is_read_exists_and_stays(text: str) -> None:
-    """What is read is a zone that Python knows, and reading it again changes nothing."""
+    """Every zone that is read is known to Python, and a second reading changes nothing."""
     zone = read_zone(text)
     if zone is not None:
         assert ZoneInfo(zone).key == zone
