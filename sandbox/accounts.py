@@ -10,17 +10,17 @@ KINDS = ("plain", "poor", "strict", "full-grown")
 
 
 def kinds_of(crm: str) -> list[str]:
-    """The kinds of KINDS that the sandbox of a CRM has."""
+    """Return the KINDS that the sandbox of a CRM supports."""
     there = {"plain", *load_sandbox(crm).dresses}
     return [kind for kind in KINDS if kind in there]
 
 
 def dress(sandbox: Any, kind: str) -> None:
-    """Make an account what `kind` of KINDS says, before it is connected. Raises KeyError for others.
+    """Make an account one of KINDS before it is connected. Raises KeyError for other kinds.
 
-    plain: as a new sandbox is. poor: the smallest edition with the least rights; what the mapping
-    files that come with the service write is there, everything else is missing. strict: rules of the
-    admin for what no file of ours writes badly. full-grown: many of everything.
+    plain: a new sandbox. poor: the smallest edition with the fewest rights; it has what the shipped
+    mapping files write, and nothing else. strict: admin rules that our files never break.
+    full-grown: many of everything.
     """
     if kind != "plain":
         sandbox.dresses[kind](sandbox)

@@ -1,4 +1,4 @@
-"""JSON: a record as an object of it, and an answer in it."""
+"""JSON records, and JSON responses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every sandbox CRM is made of: state behind a lock, counted calls, hooks for what differs."""
+"""The base of every sandbox CRM: state behind a lock, counted calls, hooks for the differences."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sandbox.view import View
 
 
 class Sandbox:
-    """A CRM as a small stateful server. Subclasses add the API."""
+    """A CRM as a small server with state. Subclasses add the API."""
 
     name = ""
     title = ""
@@ -30,42 +30,42 @@ class Sandbox:
     client_auth = "body"
     scope_separator = " "
     lifetime = 1800.0
-    """Seconds that an access token lives; 0: it has no end, and there is no refresh token."""
+    """The lifetime of an access token in seconds; 0: it never expires, and there is no refresh token."""
     authorize_path = "/oauth/authorize"
     token_path = "/oauth/token"
     revoke_path = "/oauth/revoke"
     introspect_path = ""
     """Empty: this CRM has no introspection."""
     revoke_needs_client = True
-    """Whether revocation wants the client's credentials."""
+    """Whether revocation needs the client's credentials."""
     key_header, key_prefix = "Authorization", "Bearer "
     account_id, account_name = "1", "Acme"
     fixed_scopes: tuple[str, ...] = ()
-    """Scopes that are set in the app instead of asked for."""
+    """Scopes that are set in the app instead of requested."""
     api_paths: tuple[str, ...] = ("/",)
-    """What the paths of the API hold, and those of OAuth do not."""
+    """Parts of a path that mark it as an API path, not an OAuth path."""
     free_paths: tuple[str, ...] = ("/oauth", "/_sandbox", "/favicon")
     dresses: ClassVar[Mapping[str, Callable[[Any], None]]] = {}
-    """Kind of sandbox.accounts.KINDS, plain apart -> what makes such an account of a new one."""
+    """Kind of sandbox.accounts.KINDS, except plain -> the function that turns a new account into it."""
     no_state = frozenset({"app", "lock", "rules", "account", "org", "portal", "faults"})
-    """Attributes that are no part of what the CRM holds: a copy of its state leaves them out."""
+    """Attributes that are not contents of the CRM: a copy of its state omits them."""
 
     def __init__(self, users: dict[str, str] | None = None) -> None:
-        """`users`: e-mail -> name of the people who work with this CRM."""
+        """`users`: e-mail -> name of the CRM's users."""
         self.lock = threading.RLock()
         self.users = users or {"john@acme.example": "John Smith", "mary@acme.example": "Mary Major"}
         self.grants: list[Grant] = []
         self.keys: dict[str, list[str]] = {}
-        """Key that was made by hand -> its scopes."""
+        """Hand-made key -> its scopes."""
         self.withheld: set[str] = set()
-        """Scopes that this account does not grant, asked or not."""
+        """Scopes that this account does not grant, even if they are requested."""
         self.calls_to_token = 0
         self.revocations = 0
         self.codes: dict[str, Record] = {}
         self.calls: Counter[str] = Counter()
         self.log: list[str] = []
         self.written: deque[str] = deque(maxlen=20)
-        """The last calls that may have changed something, with what they said."""
+        """The last calls that may have changed something, with their bodies."""
         self.forbidden_names: set[str] = set()
         """Last names that an admin's rule refuses."""
         self.refused = 0
@@ -73,7 +73,7 @@ class Sandbox:
         self.faults: list[Fault] = []
         self.next_id = 1000
         self.account = Account(self)
-        """What this account is like: the switches of the tests."""
+        """The account with the switches of the tests."""
         self.app = Flask(f"sandbox.{self.name}")
         self.app.before_request(self._before)
         self.app.after_request(self._after)
@@ -89,80 +89,80 @@ class Sandbox:
         raise NotImplementedError
 
     def view(self) -> View:
-        """The records in the neutral shape."""
+        """Return the records in the neutral shape."""
         raise NotImplementedError
 
     def delete_meetings(self) -> None:
-        """Do what a person does who deletes every meeting."""
+        """Delete every meeting, as a person does."""
         raise NotImplementedError
 
     def drop_booking_fields(self) -> None:
-        """Do what an admin does who deletes the booking-id fields, or never allowed them."""
+        """Remove the booking-id fields, as an admin does who deletes or never allowed them."""
         raise NotImplementedError
 
     def guard(self, scopes: list[str]) -> Response | None:
-        """Check scopes and rate limits of an API call; a response refuses it."""
+        """Check scopes and rate limits of an API call; return a response to refuse it."""
         raise NotImplementedError
 
     def token_answer(self, answer: Record) -> Record:
-        """Add what this CRM's token answers carry beside the tokens."""
+        """Add this CRM's own keys to a token answer."""
         return answer
 
     def introspection(self, grant: Grant, left: float) -> Record:
-        """What this CRM tells of a living access token; `left`: seconds until it dies."""
+        """Return this CRM's introspection of a valid access token; `left`: its remaining seconds."""
         scope = self.scope_separator.join(grant.scopes)
         return {"active": True, "scope": scope, "exp": int(time.time() + left)}
 
     def refuse_token(self) -> Response:
-        """The CRM's answer to a dead access token."""
+        """Return the CRM's answer to a dead access token."""
         raise NotImplementedError
 
     def dead_grant(self) -> Response:
-        """The CRM's answer to a dead refresh token."""
+        """Return the CRM's answer to a dead refresh token."""
         return make(400, {"error": "invalid_grant", "error_description": "expired"})
 
     def take_user(self, user: User) -> None:
-        """Let a user of `account.user` work with this CRM: it gets an id."""
+        """Give a user of `account.user` an id in this CRM."""
         raise NotImplementedError
 
     def user_left(self, email: str) -> None:
-        """Do what this CRM does when users with an address are deactivated."""
+        """Do what this CRM does when users with this address are deactivated."""
 
     def user_back(self, email: str) -> None:
-        """Do what this CRM does when they are activated again."""
+        """Do what this CRM does when users with this address are activated again."""
 
     def new_id(self) -> int:
-        """The next record id."""
+        """Return the next record id."""
         self.next_id += 1
         return self.next_id
 
     @property
     def total_calls(self) -> int:
-        """API calls so far, those for tokens not counted."""
+        """Return the number of API calls so far, without token calls."""
         return sum(self.calls.values())
 
     def writes(self) -> int:
-        """API calls that changed or may have changed something."""
+        """Return the number of API calls that changed or may have changed something."""
         return sum(number for call, number in self.calls.items() if not _reads(call))
 
     def become(self, account_id: str, account_name: str) -> None:
-        """Be another account from now on."""
+        """Act as another account from now on."""
         self.account_id, self.account_name = account_id, account_name
 
     def make_key(self, *scopes: str) -> str:
-        """Make a key by hand, as a person does in the CRM's settings."""
+        """Create a key by hand, as a person does in the CRM's settings."""
         key = f"{self.name}-key-{secrets.token_urlsafe(16)}"
         self.keys[key] = list(scopes)
         return key
 
     def expire_access_tokens(self) -> None:
-        """Let every access token die now."""
+        """End every access token now."""
         with self.lock:
             for grant in self.grants:
                 grant.access_tokens.clear()
 
     def kill_grants(self) -> None:
-        """Uninstall the app: access and refresh tokens are dead."""
+        """Uninstall the app: access and refresh tokens end."""
         with self.lock:
             self.expire_access_tokens()
             for grant in self.grants:
@@ -171,7 +171,7 @@ class Sandbox:
     # Requests
 
     def _before(self) -> Response | None:
-        # Before any lock: a client that stands still in the middle of a request holds nobody up.
+        # Before any lock: a client that stops in the middle of a request blocks no other.
         request.get_data()
         path = request.path
         if path == "/" or path.startswith("/_sandbox"):
@@ -191,7 +191,7 @@ class Sandbox:
             self.log.append(call)
             scopes = oauth.scopes_of_call(self)
             refusal = self.refuse_token() if scopes is None else self.guard(self._left(scopes))
-            # What is turned away at the door has changed nothing.
+            # A call refused by the guard has changed nothing.
             self.calls[f"{REFUSED} {call}" if refusal else call] += 1
             if not refusal and not _reads(call):
                 self.written.append(f"{call} {request.get_data(as_text=True)[:2000]}")
@@ -206,7 +206,7 @@ class Sandbox:
                 response.status_code = instead
         self.refused += response.status_code == 429
         if request.environ.get("sandbox.drop"):
-            # The work is done; the line goes dead before the answer.
+            # The work is done; the connection breaks before the answer.
             connection = request.environ.get("werkzeug.socket")
             if connection is not None:
                 connection.close()
@@ -247,5 +247,5 @@ REFUSED = "refused"
 
 
 def _reads(call: str) -> bool:
-    """Whether a call, method and path, only looks."""
+    """Whether a call, as method and path, only reads."""
     return call.startswith(("GET", REFUSED)) or call.endswith(("/search", "/batch/read", "/query"))

@@ -1,4 +1,4 @@
-"""A day of bookings at a made-up company, as signed webhooks in the order in which they arrive."""
+"""A day of bookings at an invented company, as signed webhooks in the order of their arrival."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PEOPLE = [
 
 
 def day(now: datetime | None = None) -> list[Payload]:
-    """The webhooks of one day: created, moved, cancelled, doubled, out of order, a group."""
+    """Return the webhooks of one day: created, moved, cancelled, duplicate, out of order, a group."""
     now = now or datetime.now(UTC)
     events: list[Payload] = []
     plain = [_booking(now, number, [number]) for number in range(len(PEOPLE))]
@@ -44,11 +44,11 @@ def day(now: datetime | None = None) -> list[Payload]:
     events.append(_cancelled(_moved(plain[2])))  # the cancel overtakes the move
     events.append(_moved(plain[2]))
     events.append(group)
-    events.append(_cancelled(plain[5]))  # only the cancel of this one ever arrives early
+    events.append(_cancelled(plain[5]))  # only the cancel of this booking arrives early
     events += plain[5:]
     events.append(phone)
     left = {**group, "webhookType": "booking_cancelled", "attendees": group["attendees"][:2]}
-    events.append({**left, "updatedAt": _iso(now + timedelta(minutes=9))})  # one left the group
+    events.append({**left, "updatedAt": _iso(now + timedelta(minutes=9))})  # one guest left
     moved = _moved(plain[3])
     events.append({**moved, "hosts": [MARY], "hostIds": ["h2"]})  # with another host
     events.append(_cancelled(plain[4]))

@@ -40,11 +40,11 @@ console = Console(width=None if sys.stdout.isatty() else 120)
 
 
 class DemoError(Exception):
-    """The demo cannot go on; the message says why and what to do."""
+    """The demo cannot continue; the message says why and what to do."""
 
 
 def main() -> int:
-    """Run the demo; give the exit code."""
+    """Run the demo; return the exit code."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--once", action="store_true", help="stop when the table is printed")
     once = parser.parse_args().once
@@ -98,7 +98,7 @@ def _run(stack: ExitStack, once: bool) -> int:
 
 
 def _port(wanted: int, what: str) -> int:
-    """The wanted port, or a free one where somebody listens there."""
+    """Return the wanted port, or a free one if it is in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -154,7 +154,7 @@ def _environment(
     }
     for served in sandboxes.values():
         own.update(served.environment())
-    # Nothing of the caller's own set-up may leak into the demo.
+    # No setting of the caller's environment may reach the demo.
     names = set(own) | {"MAPPINGS_DIR", "MEETERGO_SIGNATURE_SCHEME", "MEETERGO_API_KEY",
                         "MEETERGO_SIGNATURE_HEADER", "MEETERGO_COMPANY_IDS", "PROVIDERS_FILE"}  # fmt: skip
     return {k: v for k, v in os.environ.items() if k not in names} | own
@@ -172,7 +172,7 @@ def _make_key(environment: dict[str, str]) -> str:
 
 @contextmanager
 def _processes(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """The Procfile, as in production, run by honcho; its output goes to a file."""
+    """Run the Procfile as in production, with honcho; the output goes to a file."""
     with _log().open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "honcho", "start", "--no-prefix"],
@@ -214,7 +214,7 @@ def _wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
 
 
 def _connect(browser: requests.Session, web: str, name: str) -> None:
-    """What a person does: open the consent page, press Allow, come back."""
+    """Connect a CRM as a person does: open the consent page, press Allow, come back."""
     consent = browser.get(f"{web}/oauth/{name}/start", timeout=30)
     fields = dict(parse_qsl(urlsplit(consent.url).query))
     answer = browser.post(

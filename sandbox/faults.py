@@ -1,4 +1,4 @@
-"""What goes wrong with calls: answers that are refused, late, lost, garbled, slow or huge."""
+"""Faults of calls: answers that are refused, late, lost, garbled, slow or huge."""
 
 from __future__ import annotations
 
@@ -7,46 +7,46 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 PIECE = 64 * 1024
-"""Bytes of a huge answer that go out at once."""
+"""The bytes of a huge answer that are sent at once."""
 
 
 @dataclass
 class Fault:
-    """Something that goes wrong with the next calls that fit."""
+    """A fault that meets the next matching calls."""
 
     path: str | tuple[str, ...] = ""
-    """Part of the paths that it strikes, or several of which a path holds one."""
+    """A part of the paths that it meets, or several parts of which one is enough."""
     method: str = ""
     status: int | None = None
-    """Answer with this status instead of doing anything."""
+    """Answer with this status and do nothing else."""
     body: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     latency: float = 0.0
-    """Seconds to wait first."""
+    """The seconds to wait before the answer."""
     until: threading.Event = field(default_factory=threading.Event)
-    """Once this is set nothing waits any longer."""
+    """Once this is set, all waits end."""
     drop_after_commit: bool = False
-    """Do what was asked, then close the connection without an answer."""
+    """Do the work of the call, then close the connection without an answer."""
     garbled: bool = False
-    """Do what was asked, then answer with `status` and `body` all the same."""
+    """Do the work of the call, then answer with `status` and `body` all the same."""
     drip: float = 0.0
     """Seconds between two characters of the body."""
     huge: int = 0
-    """Bytes of an answer without an end in sight that come in place of the body."""
+    """The bytes of a huge answer that replaces the body."""
     times: int | None = 1
-    """So many calls; None: until it is taken away."""
+    """The number of calls; None: until the fault is removed."""
     struck: int = 0
-    """Calls that it has met."""
+    """The number of calls that met it."""
     sent: int = 0
-    """Bytes that were sent of a slow or a huge answer."""
+    """The bytes sent of a slow or a huge answer."""
 
     def strikes(self, path: str, method: str) -> bool:
-        """Whether a call is one that it strikes."""
+        """Whether the fault meets this call."""
         parts = (self.path,) if isinstance(self.path, str) else self.path
         return any(part in path for part in parts) and self.method in ("", method)
 
     def answer(self) -> str | Iterator[bytes]:
-        """The body as it goes out: in one piece, dripping, or huge."""
+        """Return the body for sending: in one piece, dripping, or huge."""
         if self.huge:
             return self._pieces()
         return self._drops() if self.drip else self.body
@@ -64,7 +64,7 @@ class Fault:
 
 
 def next_fault(faults: list[Fault], path: str, method: str) -> Fault | None:
-    """The first fault that a call meets, counted; one that is used up is taken away."""
+    """Return the first fault that a call meets, and count it; remove it if it is used up."""
     fault = next((fault for fault in faults if fault.strikes(path, method)), None)
     if fault is None:
         return None

@@ -1,4 +1,4 @@
-"""What the CRMs bound: calls in a time, the length of a text."""
+"""The limits of the CRMs: calls in a time, the length of a text."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 
 LONGEST_EMAIL = 80
-"""Characters of an address that the sandboxes take; the rest is refused, as an admin's rule may."""
+"""The longest address that the sandboxes accept, as an admin's rule might set it."""
 
 
 def java_length(text: str) -> int:
-    """Length of text as Java and so HubSpot and Salesforce count it: in units of UTF-16."""
+    """Return a text's length in UTF-16 units, as Java and so HubSpot and Salesforce count it."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
@@ -19,7 +19,7 @@ def _window_clock() -> float:
 
 
 class Window:
-    """A rate limit: so many calls in so many seconds."""
+    """A rate limit: a number of calls in a number of seconds."""
 
     clock: Callable[[], float] = staticmethod(time.monotonic)
 
@@ -29,7 +29,7 @@ class Window:
         self._times: list[float] = []
 
     def take(self) -> bool:
-        """Count a call; False where the limit is reached."""
+        """Count a call; return False if the limit is reached."""
         now = self._now()
         self._times = [moment for moment in self._times if now - moment < self.seconds]
         if len(self._times) >= self.limit:
@@ -39,5 +39,5 @@ class Window:
 
     @property
     def left(self) -> int:
-        """Calls left in this window."""
+        """Return the calls left in this window."""
         return max(0, self.limit - len(self._times))

@@ -18,7 +18,7 @@ PAGE_PARAMETERS = {
     "sortDirection",
 }  # fmt: skip
 PAGE_PATHS = ("/v4/appointment", "/v4/meeting-type", "/webhooks")
-"""What the permissions of a key are named after."""
+"""The resources that the permissions of a key are named after."""
 
 
 class MeetergoSandbox:
@@ -32,27 +32,27 @@ class MeetergoSandbox:
         self.webhooks: dict[int, Record] = {}
         self.window = Window(200, 120.0)
         self.key = API_KEY
-        """The key that is taken; another one ends those before it."""
+        """The valid key; setting another one ends the earlier key."""
         self.user_id = ""
-        """The one user whom the key may act as; empty: any."""
+        """The only user that the key may act as; empty: any user."""
         self.shown: Counter[str] = Counter()
-        """Appointment -> how often it was shown alone."""
+        """Appointment -> how often it was read alone."""
         self.refused = 0
         """Calls that were answered with 429."""
         self.down = False
         self.answers: list[tuple[int, str]] = []
-        """What the next calls are answered with instead: status and body."""
+        """Status and body that replace the next answers."""
         self.broken: set[str] = set()
-        """Appointments that cannot be shown: alone, and on any page that has one, it is 500."""
+        """Appointments that give 500: alone, and on any page with one of them."""
         self.late: dict[str, float] = {}
-        """Appointment -> time.monotonic() from which on it is shown alone."""
+        """Appointment -> the time.monotonic() after which it can be read alone."""
         self.forbidden: set[str] = set()
-        """Of PAGE_PATHS, those that the key has no permission for."""
+        """Those of PAGE_PATHS for which the key has no permission."""
         self.tells_total = True
         self.silent_changes = False
-        """PATCH is answered with no body."""
+        """Whether PATCH is answered without a body."""
         self.calls: Counter[str] = Counter()
-        """Method and path, ids left out, of every call that was answered."""
+        """Method and path, without ids, of every answered call."""
         self.app = Flask("sandbox.meetergo")
         self.app.before_request(self._guard)
         add = self.app.add_url_rule
@@ -65,10 +65,11 @@ class MeetergoSandbox:
         add("/webhooks/<int:number>", "webhook", self._webhook, methods=["PATCH", "DELETE"])
 
     def book(self, payload: Record, late: float = 0.0) -> None:
-        """Know an appointment, in the shape of the REST API; shown alone `late` seconds from now.
+        """Store an appointment in the REST API's shape; it can be read alone `late` seconds from
+        now.
 
-        There is no meetingType: name and channel stand in meetingInfo, the link in hostingInfo, and
-        the type is named by its id.
+        It has no meetingType: meetingInfo has name and channel, hostingInfo has the link, and the
+        type is named by its id only.
         """
         data = payload.get("data", payload)
         info, kind = data.get("meetingInfo") or {}, data.get("meetingType") or {}
@@ -175,7 +176,7 @@ class MeetergoSandbox:
 
 
 def _moment(value: Any) -> datetime:
-    """A time; what is none comes after all others, as NULL does in PostgreSQL."""
+    """Return a time; other values come after all times, as NULL does in PostgreSQL."""
     try:
         moment = datetime.fromisoformat(str(value))
     except ValueError:

@@ -1,4 +1,4 @@
-"""OAuth as the CRMs have it: consent, codes, tokens, their end."""
+"""OAuth as the CRMs have it: consent, codes, tokens and their end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CLIENT_ID, CLIENT_SECRET = "sandbox-client", "sandbox-secret-for-tests"
 CODE_LIFETIME = 300.0
-"""Seconds that an authorization code lives."""
+"""The lifetime of an authorization code in seconds."""
 
 FOR_EVER = 1e12
 """Seconds."""
@@ -29,17 +29,17 @@ FOR_EVER = 1e12
 
 @dataclass
 class Grant:
-    """One consent: who may use which tokens until when."""
+    """One consent: the valid tokens and their end."""
 
     scopes: list[str]
     refresh_token: str
     access_tokens: dict[str, float] = field(default_factory=dict)
-    """Token -> time.monotonic() at which it dies."""
+    """Token -> the time.monotonic() at which it ends."""
     dead: bool = False
 
 
 def add_routes(crm: Sandbox) -> None:
-    """Let a CRM answer on the paths of OAuth that it has."""
+    """Add the CRM's OAuth paths."""
     add = crm.app.add_url_rule
     add(crm.authorize_path, "authorize", partial(authorize, crm), methods=["GET", "POST"])
     add(crm.token_path, "token", partial(token, crm), methods=["POST"])
@@ -49,12 +49,12 @@ def add_routes(crm: Sandbox) -> None:
 
 
 def is_path(crm: Sandbox, path: str) -> bool:
-    """Whether a path is one of OAuth, for which no token is needed."""
+    """Whether this is an OAuth path, which needs no token."""
     return path in (crm.authorize_path, crm.token_path, crm.revoke_path, crm.introspect_path)
 
 
 def scopes_of_call(crm: Sandbox) -> list[str] | None:
-    """The scopes of the key or the access token that a call brings; None: it brings none that lives."""
+    """Return the scopes of a call's key or access token; None if it has no valid one."""
     scopes = _scopes_of_key(crm)
     if scopes is None:
         grant = _grant_of(crm, request.headers.get("Authorization", ""))
@@ -63,7 +63,7 @@ def scopes_of_call(crm: Sandbox) -> list[str] | None:
 
 
 def authorize(crm: Sandbox) -> Response | str:
-    """The consent page, and where its answer leads."""
+    """Show the consent page, and redirect after its answer."""
     given = request.values
     scopes = given.get("scope", "").split() or list(crm.fixed_scopes)
     scopes = [s for s in (*scopes, *given.get("optional_scope", "").split())
@@ -153,7 +153,7 @@ def _issue(crm: Sandbox, grant: Grant) -> Response:
 
 
 def introspect(crm: Sandbox) -> Response:
-    """Tell of an access token."""
+    """Return the introspection of an access token."""
     if not _client_is_known(crm):
         return make(401, {"error": "invalid_client"})
     now = time.monotonic()
@@ -173,7 +173,7 @@ def revoke(crm: Sandbox) -> Response:
         crm.revocations += 1
         for grant in crm.grants:
             if grant.refresh_token == request.form.get("token"):
-                # Access tokens live on to their end, as at the real ones.
+                # Access tokens stay valid until they expire, as in the real CRMs.
                 grant.dead = True
     return make(200, {})
 

@@ -1,4 +1,4 @@
-"""The pages that people see: the consent to an app, and what a CRM holds."""
+"""The pages for people: the consent to an app, and the contents of a CRM."""
 
 from __future__ import annotations
 

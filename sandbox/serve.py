@@ -1,4 +1,4 @@
-"""Runs sandboxes: each on its own port, found by the provider's name, and says how to reach them."""
+"""Runs sandboxes: each has its own port, is loaded by the provider's name, and tells its address."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HOST = "127.0.0.1"
 
 
 def load_sandbox(provider: str) -> type[Sandbox]:
-    """The sandbox class of a provider: the one that the file or the package sandbox/<provider> has."""
+    """Return the sandbox class of a provider, from the file or the package sandbox/<provider>."""
     module = import_module(f"sandbox.{provider}")
     for value in vars(module).values():
         if isinstance(value, type) and issubclass(value, Sandbox) and value.name == provider:
@@ -28,35 +28,35 @@ def load_sandbox(provider: str) -> type[Sandbox]:
 
 
 class Handler(WSGIRequestHandler):
-    """One connection, kept open between calls as the CRMs keep theirs."""
+    """One connection that stays open between calls, as the CRMs' connections do."""
 
     protocol_version = "HTTP/1.1"
     served: Served
     began: float
 
     def setup(self) -> None:
-        """Begin with a connection."""
+        """Set up a new connection."""
         super().setup()
-        # Headers and body are two writes: without this the second one waits for an acknowledgement.
+        # Headers and body are two writes: without this the second waits for an acknowledgement.
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.served.connections.add(self.connection)
 
     def finish(self) -> None:
-        """End with it."""
+        """Close the connection."""
         self.served.connections.discard(self.connection)
         super().finish()
 
     def parse_request(self) -> bool:
-        """Read a call, of which the first line has just come."""
+        """Read a call after its first line has arrived."""
         self.began = time.monotonic()
         return super().parse_request()
 
     def run_wsgi(self) -> None:
-        """Answer it, and note how long that took."""
+        """Answer a call, and record its time."""
         super().run_wsgi()
         if not self.path.startswith("/_"):
             self.served.times.append((self.began, time.monotonic()))
-        # The sandbox has closed it: the answer is lost, and no other call comes this way.
+        # The sandbox has closed the connection: the answer is lost, and it carries no further call.
         self.close_connection = self.close_connection or self.connection.fileno() < 0
 
 
@@ -68,16 +68,16 @@ class Served:
         self.sandbox = sandbox
         self.connections: set[socket.socket] = set()
         self.times: list[tuple[float, float]] = []
-        """When it began and ended to work on each call: seconds on this machine's monotonic clock."""
+        """The start and end of the work on each call, in seconds of this machine's monotonic clock."""
         handler = type("Handler", (Handler,), {"served": self})
         self._server = make_server(HOST, port, sandbox.app, threaded=True, request_handler=handler)
         self.url = f"http://{HOST}:{self._server.server_port}"
-        # The interval is what stop() waits for: half a second a sandbox is a lot in a test run.
+        # stop() waits for this interval: half a second per sandbox is a lot in a test run.
         serve = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         serve.start()
 
     def environment(self) -> dict[str, str]:
-        """The variables that point the service at this sandbox."""
+        """Return the environment variables that point the service at this sandbox."""
         name = self.sandbox.name.upper()
         if not isinstance(self.sandbox, Sandbox):
             return {f"{name}_API_BASE": self.url}
@@ -93,7 +93,7 @@ class Served:
         }
 
     def stop(self) -> None:
-        """End the server, and what is still open."""
+        """Stop the server and close all open connections."""
         self._server.shutdown()
         self._server.server_close()
         for connection in list(self.connections):

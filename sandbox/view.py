@@ -1,4 +1,4 @@
-"""What a CRM holds in one neutral shape, so that one suite looks at all CRMs."""
+"""A CRM's contents in one neutral shape, so that one test suite can check all CRMs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html import escape
 
 @dataclass
 class Contact:
-    """A person, as the tests of all CRMs see one."""
+    """A person, in the shape that the tests of all CRMs use."""
 
     id: str
     email: str | None
@@ -21,7 +21,7 @@ class Contact:
 
 @dataclass
 class Company:
-    """A company, likewise."""
+    """A company, in the same neutral shape."""
 
     id: str
     name: str | None
@@ -30,7 +30,7 @@ class Company:
 
 @dataclass
 class Deal:
-    """A deal, likewise."""
+    """A deal, in the same neutral shape."""
 
     id: str
     title: str | None
@@ -43,7 +43,7 @@ class Deal:
 
 @dataclass
 class Meeting:
-    """A meeting, likewise."""
+    """A meeting, in the same neutral shape."""
 
     id: str
     title: str | None
@@ -59,7 +59,7 @@ class Meeting:
 
 @dataclass
 class View:
-    """Everything in a CRM in one neutral shape, so that one suite can look at all of them."""
+    """All records of a CRM in the neutral shape."""
 
     contacts: list[Contact]
     companies: list[Company]
@@ -68,7 +68,7 @@ class View:
 
 
 def plain(html: str) -> str:
-    """Undo what as_html did, for comparing bodies."""
+    """Undo as_html, to compare bodies."""
     text = html.replace("<br>", "\n")
     for char in "<>&":
         text = text.replace(escape(char), char)

@@ -1,4 +1,4 @@
-"""What there is beside records: pipelines, owners, the portal itself."""
+"""Answers beside records: pipelines, owners, the portal itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sandbox.hubspot.tables import table_of
 
 
 def list_pipelines(crm: HubSpotState) -> Response:
-    """The pipelines of deals."""
+    """Return the pipelines of deals."""
     table_of(crm, "deals")
     times = {"archived": False, "createdAt": "2026-01-01T00:00:00Z",
              "updatedAt": "2026-01-01T00:00:00Z"}  # fmt: skip
@@ -29,7 +29,7 @@ def list_pipelines(crm: HubSpotState) -> Response:
 
 
 def list_owners(crm: HubSpotState) -> Response:
-    """The owners, or those who are archived."""
+    """Return the owners, or the archived ones."""
     times = {"createdAt": "2026-01-01T00:00:00Z", "updatedAt": "2026-01-01T00:00:00Z"}
     archived = request.args.get("archived") == "true"
     results = [
@@ -41,7 +41,7 @@ def list_owners(crm: HubSpotState) -> Response:
 
 
 def show_details(crm: HubSpotState) -> Response:
-    """What the portal tells of itself."""
+    """Return the portal's account details."""
     return make(
         200,
         {

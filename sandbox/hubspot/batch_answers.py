@@ -1,4 +1,4 @@
-"""The answer to a batch: 207 where some of it went wrong."""
+"""The answer to a batch: 207 if some of it failed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sandbox.answers import Record, make
 
 
 def batch_answer(results: list[Record], errors: list[Record], good: int) -> Response:
-    """What a batch came to; `good`: the status where nothing went wrong."""
+    """Return the answer to a batch; `good`: the status if nothing failed."""
     times = {k: "2026-11-24T08:00:00Z" for k in ("requestedAt", "startedAt", "completedAt")}
     body = {"status": "COMPLETE", "results": results[::-1], **times}
     if errors:

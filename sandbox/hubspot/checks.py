@@ -1,4 +1,4 @@
-"""Checks the properties that a write brings, as a whole."""
+"""Checks all properties of a write together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sandbox.limits import LONGEST_EMAIL, java_length
 def checked_properties(
     crm: HubSpotState, kind: str, given: Record, new: bool, own: str = ""
 ) -> Record:
-    """Refuse unknown properties, wrong types, taken unique values, an admin's rule."""
+    """Refuse unknown properties, wrong types, duplicate unique values and breaches of admin rules."""
     clean: Record = {}
     fields = fields_of(crm, kind, "write")
     for name, value in given.items():
@@ -49,7 +49,7 @@ def checked_properties(
 
 
 def _check_new(crm: HubSpotState, kind: str, clean: Record) -> None:
-    """Refuse what lacks a property that the object's guide demands of every new record."""
+    """Refuse a new record without a property that the object's guide requires."""
     if kind == "meetings" and clean.get("hs_meeting_start_time"):
         clean.setdefault("hs_timestamp", clean["hs_meeting_start_time"])
     for names in DEMANDED.get(kind, ()):
@@ -59,7 +59,7 @@ def _check_new(crm: HubSpotState, kind: str, clean: Record) -> None:
 
 
 def _check_unique(crm: HubSpotState, kind: str, clean: Record, own: str) -> None:
-    """Refuse a value that another record has where values are unique."""
+    """Refuse a unique value that another record has."""
     for name, spec in crm.schema[kind].items():
         if not (spec["hasUniqueValue"] and clean.get(name)):
             continue
@@ -73,7 +73,7 @@ def _check_unique(crm: HubSpotState, kind: str, clean: Record, own: str) -> None
 
 
 def _check_account(crm: HubSpotState, kind: str, clean: Record, new: bool, own: str) -> None:
-    """Refuse what this account does not let pass."""
+    """Refuse what this account forbids."""
     before = crm.records[kind].get(own, {}).get("properties", {})
     locked = crm.account.locked_field(own, clean)
     if locked:

@@ -1,4 +1,4 @@
-"""What people do in HubSpot's own pages: they merge records."""
+"""Actions of people in HubSpot's own pages: merges of records."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from sandbox.hubspot.state import HubSpotState
 
 
 def merge(crm: HubSpotState, kind: str, winner: str, loser: str) -> str:
-    """Do what a person does who merges two records: the one that is left has a new id."""
+    """Merge two records as a person does: the remaining record has a new id."""
     with crm.lock:
         new = str(crm.new_id())
         record = crm.records[kind].pop(winner)
@@ -21,7 +21,7 @@ def merge(crm: HubSpotState, kind: str, winner: str, loser: str) -> str:
 
 
 def _relink(crm: HubSpotState, kind: str, old: tuple[str, str], new: str) -> None:
-    """Let the links of two records be those of a new one."""
+    """Move the links of two records to a new one."""
     for key in list(crm.links):
         source, a, target, b = key
         a = new if source == kind and a in old else a

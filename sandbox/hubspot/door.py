@@ -1,4 +1,4 @@
-"""What a call has to pass before it is looked at: limits and scopes."""
+"""The first checks of a call: limits and scopes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCOPE_OF = {
 
 
 def guard(crm: HubSpotState, scopes: list[str]) -> Response | None:
-    """Refuse a call at the door; None lets it in."""
+    """Refuse a call by limits and scopes; return None to let it pass."""
     crm.portal.makes_companies()
     searching = request.path.endswith("/search")
     window = crm.search_window if searching else crm.window
@@ -50,8 +50,8 @@ def _needed_scope(crm: HubSpotState) -> str | None:
 
 
 def tell_limits(crm: HubSpotState, response: Response) -> None:
-    """Put what is left of the limit into the headers of an answer."""
-    # Search has a limit of its own and no headers.
+    """Write the remaining calls into the headers of an answer."""
+    # Search has its own limit and no headers.
     if request.path.startswith("/crm") and not request.path.endswith("/search"):
         response.headers["X-HubSpot-RateLimit-Max"] = str(crm.window.limit)
         response.headers["X-HubSpot-RateLimit-Remaining"] = str(crm.window.left)

@@ -1,4 +1,4 @@
-"""Accounts of HubSpot that are not plain: each kind of sandbox.accounts.KINDS, made of a new one."""
+"""The HubSpot accounts of sandbox.accounts.KINDS except plain, each made from a new one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 
 def _poor(sandbox: Any) -> None:
-    """The smallest edition, the least rights."""
-    # No property can be made: booking-id fields are then left out.
+    """Set up the smallest edition with the fewest rights."""
+    # No property can be created, so there are no booking-id fields.
     sandbox.account.loses_scopes(
         "crm.schemas.contacts.write", "crm.schemas.deals.write", "crm.schemas.companies.write"
     )
@@ -16,7 +16,7 @@ def _poor(sandbox: Any) -> None:
 
 
 def _strict(sandbox: Any) -> None:
-    """Rules of the admin for what no file of ours writes badly."""
+    """Add admin rules that our files never break."""
     account = sandbox.account
     account.adds("deals", budget="number")
     account.refuses("deals", "REQUIRED_PROPERTY", "A closed deal needs a budget",
@@ -29,7 +29,7 @@ def _strict(sandbox: Any) -> None:
 
 
 def _full(sandbox: Any) -> None:
-    """Many of everything."""
+    """Add many of everything."""
     for number in range(20):
         sandbox.account.user(f"user{number}@acme.example", f"User {number}")
         stages = [{"id": f"p{number}s{place}", "label": f"Step {place}", "displayOrder": place}

@@ -1,4 +1,4 @@
-"""Links between records, each of a type."""
+"""Links between records, each with a type."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LINKS = {
 
 
 def link_kind(crm: HubSpotState, kind: str, target_id: str, spec: Record) -> tuple[str, str, int]:
-    """The object, the id and the type of a link that is to be made; raises where it may not be."""
+    """Return object, id and type of a new link; raise if the link is not allowed."""
     number = spec.get("associationTypeId")
     for (source, target), numbers in LINKS.items():
         if source == kind and number in numbers:
@@ -29,7 +29,7 @@ def link_kind(crm: HubSpotState, kind: str, target_id: str, spec: Record) -> tup
                     400, "VALIDATION_ERROR", f"{target} {target_id} does not exist"
                 )
             if crm.portal.is_full(target, str(target_id), source):
-                # That there are such limits is documented, the words are a guess.
+                # Such limits are documented, but the words are a guess.
                 # https://developers.hubspot.com/docs/api-reference/crm-associations-v4/guide
                 raise HubSpotRefused(400, "VALIDATION_ERROR",
                               f"{target} {target_id} has reached its association limit")  # fmt: skip
@@ -40,7 +40,7 @@ def link_kind(crm: HubSpotState, kind: str, target_id: str, spec: Record) -> tup
 
 
 def serve_links(crm: HubSpotState, source: str, target: str, action: str) -> Response:
-    """Make, read or archive links."""
+    """Create, read or archive links."""
     with crm.lock:
         if (source, target) not in LINKS:
             raise HubSpotRefused(400, "VALIDATION_ERROR", f"no link from {source} to {target}")
@@ -62,7 +62,7 @@ def serve_links(crm: HubSpotState, source: str, target: str, action: str) -> Res
 
 
 def _link(crm: HubSpotState, source: str, a: str, target: str, item: Record) -> Record:
-    """Link a record to the one of a batch's part; the result of that part."""
+    """Link a record to the target of one batch entry; return the entry's result."""
     b = str(item["to"]["id"])
     for spec in item["types"]:
         number = link_kind(crm, source, b, spec)[2]

@@ -1,4 +1,4 @@
-"""The records of HubSpot in the neutral shape."""
+"""HubSpot's records in the neutral shape."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sandbox.view import Company, Contact, Deal, Meeting, View, plain
 
 
 def view(crm: HubSpotState) -> View:
-    """What the portal holds."""
+    """Return the contents of the portal."""
     labels = {s["id"]: s["label"] for p in crm.pipelines for s in p["stages"]}
     contacts = [
         Contact(
@@ -39,7 +39,7 @@ def view(crm: HubSpotState) -> View:
 
 
 def owner_email(crm: HubSpotState, properties: Record) -> str | None:
-    """The address of a record's owner."""
+    """Return the address of a record's owner."""
     by_id = {user.id: user.email for user in crm.owner_rows()}
     return by_id.get(properties.get("hubspot_owner_id", ""))
 

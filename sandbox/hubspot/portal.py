@@ -1,4 +1,4 @@
-"""What a HubSpot portal is like beyond `sandbox.account`: companies of its own, limits, groups."""
+"""HubSpot's own switches beside `sandbox.account`: companies made by itself, limits, groups."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ if TYPE_CHECKING:
     from sandbox.hubspot.state import HubSpotState
 
 FREE_MAIL = {"gmail.com", "googlemail.com", "outlook.com", "hotmail.com", "yahoo.com", "gmx.de"}
-"""Domains of which no portal makes a company; HubSpot's own list is longer."""
+"""Domains for which no portal creates a company; HubSpot's own list is longer."""
 
 
 class Portal:
-    """The switches that only HubSpot has; all off in a new one."""
+    """The switches that only HubSpot has; in a new portal all are off."""
 
     def __init__(self, sandbox: HubSpotState) -> None:
         self._sandbox = sandbox
         self.companies_after: float | None = None
-        """Seconds after which the portal makes and links a contact's company by itself.
+        """The seconds until the portal itself creates and links a contact's company.
 
         https://knowledge.hubspot.com/records/automatically-create-and-associate-companies-with-contacts
         """
         self.most_links: dict[tuple[str, str], int] = {}
-        """(object, other object) -> links that a record may have."""
+        """(object, other object) -> the maximum number of links of a record."""
         self.meeting_group = "engagement_info"
-        """The group of hs_meeting_title; a property in a group that there is not is refused."""
+        """The group of hs_meeting_title; a property in an unknown group is refused."""
         self.phone_country: str | None = None
-        """The country whose numbers the portal takes those for that have no country code."""
+        """The country that the portal assumes for phone numbers without a country code."""
         self.time_zone = "US/Eastern"
-        """A portal's own, as account-info tells it; the guide's example."""
+        """The portal's time zone in account-info; the guide's example."""
         self._awaited: list[tuple[float, str]] = []
 
     def fills_companies(self) -> None:
-        """Let every company have all the contacts now that it may have."""
+        """Make every company full, so that it takes no further contact."""
         self.most_links["companies", "contacts"] = 1
 
     def groups(self, kind: str) -> set[str]:
-        """The groups that an object's properties may be made in."""
+        """Return the groups in which an object's properties may be created."""
         return {GROUPS.get(kind, self.meeting_group)}
 
     def contact_made(self, record_id: str) -> None:
-        """Note a new contact: the portal looks at it some moments later."""
+        """Register a new contact: the portal processes it some moments later."""
         if self.companies_after is not None:
             self._awaited.append((time.time() + self.companies_after, record_id))
 
     def makes_companies(self, now: float | None = None) -> None:
-        """Make and link the companies whose moment has come; `now`: Unix time, seconds."""
+        """Create and link the companies that are due; `now`: Unix time in seconds."""
         moment = time.time() if now is None else now
         due = [item for item in self._awaited if item[0] <= moment]
         self._awaited = [item for item in self._awaited if item not in due]
@@ -56,7 +56,7 @@ class Portal:
             self._make_company(record_id)
 
     def makes_every_company(self) -> None:
-        """Let the moments of all contacts have come."""
+        """Create and link the companies of all contacts now."""
         with self._sandbox.lock:
             self.makes_companies(float("inf"))
 
@@ -75,7 +75,7 @@ class Portal:
             sandbox.connect("contacts", record_id, "companies", company, number)
 
     def _store(self, domain: str) -> str:
-        # What the portal does by itself passes its own rules.
+        # The portal's own actions need not follow its rules.
         sandbox, made = self._sandbox, str(self._sandbox.new_id())
         name = domain.partition(".")[0].title()
         record = {"id": made, "properties": {"domain": domain, "name": name},
@@ -85,6 +85,6 @@ class Portal:
         return made
 
     def is_full(self, kind: str, record_id: str, target: str) -> bool:
-        """Whether a record has all the links to another object that it may have."""
+        """Whether a record has the maximum number of links to another object."""
         most = self.most_links.get((kind, target))
         return most is not None and len(self._sandbox.linked(kind, record_id, target)) >= most

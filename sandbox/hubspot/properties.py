@@ -1,4 +1,4 @@
-"""The properties of an object, and the making of new ones."""
+"""The properties of an object, and the creation of new ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sandbox.hubspot.tables import table_of
 
 
 def fields_of(crm: HubSpotState, kind: str, use: str) -> dict[str, Record]:
-    """The properties of an object for one use of `account.USES`."""
+    """Return the properties of an object for one use of `account.USES`."""
     added = {
         name: new_property(name, "enumeration", type_) if isinstance(type_, tuple)
         else new_property(name, type_)
@@ -23,7 +23,7 @@ def fields_of(crm: HubSpotState, kind: str, use: str) -> dict[str, Record]:
 
 
 def serve_properties(crm: HubSpotState, kind: str) -> Response:
-    """List the properties of an object, or make one."""
+    """List the properties of an object, or create one."""
     with crm.lock:
         table_of(crm, kind)
         if request.method == "GET":

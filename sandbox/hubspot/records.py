@@ -1,4 +1,4 @@
-"""One record: how it is made, shown and read."""
+"""Single records: create, show and read them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sandbox.hubspot.tables import erase, table_of
 
 
 def insert(crm: HubSpotState, kind: str, item: Record) -> Record:
-    """Make a record with its links; `item`: a part of a batch."""
+    """Create a record with its links; `item`: one entry of a batch."""
     properties = checked_properties(crm, kind, item.get("properties") or {}, new=True)
     pairs = []
     for link in item.get("associations") or ():
@@ -36,7 +36,7 @@ def insert(crm: HubSpotState, kind: str, item: Record) -> Record:
 
 
 def show(crm: HubSpotState, record: Record, names: list[str] | None = None) -> Record:
-    """A record as answers have it; `names`: the properties that were asked for."""
+    """Return a record as in answers; `names`: the requested properties."""
     properties = dict(record["properties"])
     closed = {s["id"] for p in crm.pipelines for s in p["stages"] if s.get("closed")}
     if "dealstage" in properties:
@@ -53,10 +53,10 @@ def show(crm: HubSpotState, record: Record, names: list[str] | None = None) -> R
 
 
 def searchable(phone: str, country: str | None) -> str:
-    """The digits that the search knows of a number: 'only the area code and local number'.
+    """Return the digits of a number that the search knows: 'only the area code and local number'.
 
-    A number without a country code keeps the zero before it, unless the portal's numbers are read as
-    those of a country. https://developers.hubspot.com/docs/api-reference/search/guide
+    A number without a country code keeps its leading zero, unless the portal assumes a country for
+    its numbers. https://developers.hubspot.com/docs/api-reference/search/guide
     """
     try:
         number = phonenumbers.parse(phone, country)
@@ -66,7 +66,7 @@ def searchable(phone: str, country: str | None) -> str:
 
 
 def list_records(crm: HubSpotState, kind: str) -> Response:
-    """The first records of an object."""
+    """Return the first records of an object."""
     with crm.lock:
         limit = request.args.get("limit", 10, type=int)
         rows = [show(crm, record) for record in list(table_of(crm, kind).values())[:limit]]

@@ -1,4 +1,4 @@
-"""The errors of HubSpot in the middle of a call."""
+"""HubSpot's errors in the middle of a call."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sandbox.answers import Record, make
 
 
 class HubSpotRefused(Exception):
-    """An answer in the middle of a call."""
+    """An error answer in the middle of a call."""
 
     def __init__(self, status: int, category: str, message: str, **more: Any) -> None:
         super().__init__(message)
         self.status, self.category, self.message, self.more = status, category, message, more
 
     def response(self) -> Response:
-        """The error as an answer."""
+        """Return the error as a response."""
         body = {
             "status": "error", "message": self.message, "correlationId": "c0ffee",
             "category": self.category, **self.more,
@@ -27,7 +27,7 @@ class HubSpotRefused(Exception):
 
 
 def invalid(name: str, why: str, code: str, more: Record | None = None) -> NoReturn:
-    """Raise the error of a property that may not have its value."""
+    """Raise the error for a wrong property value."""
     detail = json.dumps([{"isValid": False, "message": why, "error": code, "name": name}])
     raise HubSpotRefused(
         400, "VALIDATION_ERROR", f"Property values were not valid: {detail}",

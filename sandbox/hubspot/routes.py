@@ -1,4 +1,4 @@
-"""The paths of the API, and what answers on them."""
+"""The API's paths and their functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ VERSION = "2026-09"
 
 
 def add_routes(crm: HubSpotState) -> None:
-    """Let a portal answer on the paths of its API."""
+    """Add the API's paths to a portal."""
     crm.app.register_error_handler(HubSpotRefused, lambda error: error.response())
     add = crm.app.add_url_rule
     objects = f"/crm/objects/{VERSION}/<kind>"

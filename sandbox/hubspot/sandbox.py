@@ -1,4 +1,4 @@
-"""The class of the sandbox: its OAuth, and what the parts of this package do."""
+"""The sandbox class: its OAuth, and the functions of this package's parts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class HubSpotSandbox(HubSpotState):
     guard = door.guard
     view = neutral.view
     merge = colleagues.merge
-    # The desk of the tests works with these.
+    # The tests' desk uses these.
     _insert, _show = records.insert, records.show
     _erase, _checked = tables.erase, checks.checked_properties
     _connect, _linked = HubSpotState.connect, HubSpotState.linked

@@ -1,4 +1,4 @@
-"""What HubSpot's objects hold: their properties, as describe tells them."""
+"""The properties of HubSpot's objects, as describe returns them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ GROUPS = {"contacts": "contactinformation", "companies": "companyinformation",
 """Object -> the group of its standard properties."""
 SEARCHABLE = {"hs_searchable_calculated_phone_number": "phone",
               "hs_searchable_calculated_mobile_number": "mobilephone"}  # fmt: skip
-"""What is worked out for the search -> of which property."""
+"""Property that is computed for the search -> its source property."""
 DEMANDED: dict[str, tuple[tuple[str, ...], ...]] = {
     "contacts": (("email", "firstname", "lastname"),),
     "companies": (("name", "domain"),),
     "deals": (("dealname",), ("dealstage",)),
     "meetings": (("hs_timestamp",),),
 }
-"""One of each is demanded of a new record, by the guides of the objects, as
-https://developers.hubspot.com/docs/api-reference/2026-03/crm/objects/deals/guide. A meeting without
-hs_timestamp takes the start of the meeting for it."""
+"""A new record needs one property of each group, according to the guides of the objects, such as
+https://developers.hubspot.com/docs/api-reference/2026-03/crm/objects/deals/guide. A meeting
+without hs_timestamp gets its start time.
+"""
 
 
 def new_property(name: str, kind: str = TEXT, options: tuple[str, ...] = (), **more: Any) -> Record:
-    """A property as HubSpot tells of it; `more`: what is not as usual."""
+    """Return a property as HubSpot describes it; `more`: values that differ from the usual ones."""
     return {
         "name": name, "label": name, "type": kind, "fieldType": "text", "groupName": "g",
         "description": "", "options": [
@@ -41,14 +42,14 @@ def new_property(name: str, kind: str = TEXT, options: tuple[str, ...] = (), **m
 
 
 def _owned(name: str) -> Record:
-    """What tells that a property holds a user of the portal."""
+    """Return the keys that mark a property as holding a user of the portal."""
     if name != "hubspot_owner_id":
         return {}
     return {"referencedObjectType": "OWNER", "externalOptions": True}
 
 
 def new_schema() -> dict[str, dict[str, Record]]:
-    """Object -> name -> property of a new portal."""
+    """Return object -> name -> property of a new portal."""
     outcome = ("SCHEDULED", "COMPLETED", "RESCHEDULED", "NO_SHOW", "CANCELED")
     entries = {
         "contacts": [

@@ -1,4 +1,4 @@
-"""The search: filter groups, pages, words of a number."""
+"""The search: filter groups, pages, parts of a number."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sandbox.hubspot.state import HubSpotState
 from sandbox.hubspot.tables import table_of
 
 MOST_IN = 100
-"""Values of a list that IN takes."""
+"""The maximum number of values in an IN list."""
 
 
 def serve_search(crm: HubSpotState, kind: str) -> Response:
-    """Find records by filter groups."""
+    """Search records by filter groups."""
     with crm.lock:
         table = table_of(crm, kind)
         body = request.get_json(silent=True) or {}

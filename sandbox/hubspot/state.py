@@ -1,4 +1,4 @@
-"""What one portal of HubSpot holds, and how its records are linked and found."""
+"""The contents of one HubSpot portal, and how its records are linked and found."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class HubSpotState(Sandbox):
         self.links: dict[tuple[str, str, str, str], set[int]] = {}
         self.emails = Index(lambda r: [r["properties"].get("email", ""), *r.get("additional", ())])
         self.unique: dict[tuple[str, str], Index] = {}
-        """(object, property with unique values) -> where each value is."""
+        """(object, property with unique values) -> the records by value."""
         self.window = Window(110, 10.0)
         self.search_window = Window(5, 1.0)
         self.search_lag: set[str] = set()
         self.merged: dict[tuple[str, str], str] = {}
-        """(kind, id that was merged away) -> the id that it has now."""
+        """(kind, id of a merged record) -> its present id."""
         self.required_when: dict[str, tuple[str, str, str]] = {}
-        """object -> (property, value, property that is then required): an admin's rule."""
+        """object -> (property, value, property that this makes required): an admin's rule."""
         self.pipelines = [
             {"id": "default", "label": "Sales Pipeline", "displayOrder": 0, "stages": [
                 {"id": "appointmentscheduled", "label": "Appointment Scheduled", "displayOrder": 0},
@@ -49,26 +49,26 @@ class HubSpotState(Sandbox):
         user.id = str(900 + len(self.account.more_users))
 
     def owner_ids(self) -> dict[str, str]:
-        """E-mail address -> id of the usual users."""
+        """Return e-mail address -> id of the usual users."""
         return {email: str(number) for number, email in enumerate(self.users, 51)}
 
     def owner_rows(self) -> list[User]:
-        """Everybody who is or was an owner."""
+        """Return all present and former owners."""
         usual = [User(email, self.users[email], email not in self.account.left, "", number)
                  for email, number in self.owner_ids().items()]  # fmt: skip
         return [*usual, *self.account.more_users]
 
     def linked(self, kind: str, record_id: str, target: str) -> list[str]:
-        """The ids of another object's records that a record is linked to."""
+        """Return the ids of the linked records of another object."""
         return [key[3] for key in self.links if key[:3] == (kind, record_id, target)]
 
     def connect(self, kind: str, a: str, target: str, b: str, number: int) -> None:
-        """Link two records by a type of link."""
+        """Link two records with a type of link."""
         self.links.setdefault((kind, a, target, b), set()).add(number)
         self.links.setdefault((target, b, kind, a), set())
 
     def note(self, kind: str, record: Record) -> None:
-        """Let a record be found by its unique values."""
+        """Index a record by its unique values."""
         if kind == "contacts":
             self.emails.note(record["id"], record)
         for (name, _), index in self.unique.items():

@@ -1,4 +1,4 @@
-"""The objects, and how a record of them is found and taken away."""
+"""The objects, and how their records are found and removed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sandbox.index import Index
 
 
 def table_of(crm: HubSpotState, kind: str) -> dict[str, Record]:
-    """The records of an object; raises where the account does not show it."""
+    """Return the records of an object; raise if the account hides it."""
     if crm.account.missing.get(kind) == 403:
         message = "This app hasn't been granted all required scopes to make this call."
         raise HubSpotRefused(403, "MISSING_SCOPES", message)
@@ -21,12 +21,12 @@ def table_of(crm: HubSpotState, kind: str) -> dict[str, Record]:
 
 
 def by_email(crm: HubSpotState, email: str) -> Record | None:
-    """The contact that has an address, also as a further one."""
+    """Return the contact with this address, also as an additional one."""
     return next(iter(crm.emails.find(crm.records["contacts"], email)), None)
 
 
 def by_unique(crm: HubSpotState, kind: str, name: str, value: str) -> list[Record]:
-    """The records that hold a value in a property, mostly one whose values are unique."""
+    """Return the records with this value in a property, usually a unique one."""
     index = crm.unique.get((kind, name))
     if index is None:
         index = Index(lambda r: [r["properties"].get(name, "")])
@@ -37,7 +37,7 @@ def by_unique(crm: HubSpotState, kind: str, name: str, value: str) -> list[Recor
 
 
 def erase(crm: HubSpotState, kind: str, record_id: str) -> None:
-    """Take a record away, with its links."""
+    """Remove a record with its links."""
     crm.records[kind].pop(record_id, None)
     for key in [k for k in crm.links if (kind, record_id) in (k[:2], k[2:])]:
         del crm.links[key]

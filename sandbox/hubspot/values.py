@@ -12,7 +12,7 @@ from sandbox.hubspot.state import HubSpotState
 
 
 def check_type(crm: HubSpotState, spec: Record, name: str, value: str) -> None:
-    """Raise where a value is none of its property's type."""
+    """Raise if a value does not fit its property's type."""
     if not value:
         return
     values = [option["value"] for option in spec["options"]]

@@ -1,4 +1,4 @@
-"""Checks the body of a record of v2 as a whole."""
+"""Checks the whole body of a v2 record."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sandbox.pipedrive.values import check_value
 
 
 def checked_body(crm: PipedriveState, kind: str, new: bool, record: Record | None = None) -> Record:
-    """The body of a call that may be written; `record`: what it changes."""
+    """Return the body of a call after all checks; `record`: the record that it changes."""
     body = request.get_json(silent=True)
     if not isinstance(body, dict):
         raise unfit("body: must be an object")
@@ -30,14 +30,14 @@ def checked_body(crm: PipedriveState, kind: str, new: bool, record: Record | Non
 
 
 def _check_ends(crm: PipedriveState, activity: Record) -> None:
-    """An activity hangs on a deal or on a lead that is there, not on both."""
+    """Check that an activity is not linked to both a deal and an existing lead."""
     lead = crm.leads.get(activity.get("lead_id") or "")
     if lead and not lead["is_deleted"] and activity.get("deal_id"):
         raise unfit("lead_id: not together with deal_id")
 
 
 def _check_account(crm: PipedriveState, kind: str, new: bool, body: Record, before: Record) -> None:
-    """Refuse what this account does not let pass."""
+    """Refuse what this account forbids."""
     locked = crm.account.locked_field(before.get("id"), body)
     if locked:
         raise unfit(f"{locked[0]}: {locked[2]}")

@@ -1,4 +1,4 @@
-"""What people do in Pipedrive's own pages: they merge records and convert leads."""
+"""Actions of people in Pipedrive's own pages: merges of records and conversions of leads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sandbox.pipedrive.state import PipedriveState
 
 
 def merge(crm: PipedriveState, kind: str, winner: int, loser: int) -> None:
-    """Do what a person does who merges two records: the winner's fields come first."""
+    """Merge two records as a person does: the winner's values take precedence."""
     # https://pipedrive.readme.io/docs/merging-two-persons
     with crm.lock:
         kept, gone = crm.records[kind][winner], crm.records[kind][loser]
@@ -47,7 +47,7 @@ def _repoint(crm: PipedriveState, kind: str, winner: int, loser: int) -> None:
 
 
 def convert(crm: PipedriveState, lead_id: str) -> int:
-    """Do what a person does who converts a lead: a deal takes over all that it held.
+    """Convert a lead as a person does: a deal takes over all its contents.
 
     'Related entities (notes, files, emails, activities, ...) are transferred … the lead is marked
     as deleted.'
@@ -76,7 +76,7 @@ def convert(crm: PipedriveState, lead_id: str) -> int:
 
 
 def _custom_of_lead(crm: PipedriveState, lead: Record) -> Record:
-    """The custom fields of a lead as v2 has them."""
+    """Return the custom fields of a lead in the form of v2."""
     fields: Record = {}
     for key, field in crm.custom["deals"].items():
         parts, value = PARTS.get(field["field_type"], {}), lead.get(key)

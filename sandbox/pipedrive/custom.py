@@ -17,12 +17,12 @@ PARTS = {
     "daterange": {"value": r"\d{4}-\d\d-\d\d", "until": r"\d{4}-\d\d-\d\d"},
     "timerange": {"value": r"\d\d:\d\d:\d\d", "until": r"\d\d:\d\d:\d\d"},
 }  # fmt: skip
-"""Structured custom fields -> their parts; what is no such object is refused."""
+"""Structured type of custom field -> its parts; a value that is no object is refused."""
 REFERENCES = {"org": "organizations", "people": "persons"}
 
 
 def check_custom(crm: PipedriveState, field: Record, value: Any) -> None:
-    """A custom field's value has its type; options are named by their numbers."""
+    """Check that a custom field's value has the field's type; options are given by number."""
     if value is None:
         return
     kind, options = field["field_type"], {o["id"] for o in field.get("options") or ()}
@@ -47,7 +47,7 @@ def check_custom(crm: PipedriveState, field: Record, value: Any) -> None:
 
 
 def check_parts(field: Record, parts: dict[str, str], value: Any) -> None:
-    """Raise where a structured value lacks a part or has a wrong one."""
+    """Raise if a structured value lacks a part or has a wrong one."""
     name, kind = field["field_name"], field["field_type"]
     if not isinstance(value, dict):
         raise unfit(f"custom_fields: Expected object as value for {kind} field {name}")

@@ -1,4 +1,4 @@
-"""What a call has to pass before it is looked at: limits, parameters, scopes."""
+"""The first checks of a call: limits, parameters, scopes."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ FIELD_SCOPES = {
     "organizationFields": {"contacts:read", "contacts:full", "admin"},
     "dealFields": {"deals:read", "deals:full", "admin"},
 }
-"""Any of these reads the fields of an object, by the published specification of v2."""
+"""Each of these scopes allows reading an object's fields, by the published specification of v2."""
 
 
 def guard(crm: PipedriveState, scopes: list[str]) -> Response | None:
-    """Refuse a call at the door; None lets it in."""
+    """Refuse a call by limits, parameters and scopes; return None to let it pass."""
     searching = request.path.endswith("/search")
     cost = 20 if searching else COSTS[request.method]
     crm.spent += cost * (2 if request.path.startswith("/v1") else 1)
@@ -80,7 +80,7 @@ def _scopes(crm: PipedriveState) -> set[str]:
 
 
 def tell_limits(crm: PipedriveState, response: Response) -> None:
-    """Put what is left of the limits into the headers of an answer."""
+    """Write the remaining calls into the headers of an answer."""
     if request.path.startswith(("/api/", "/v1/")):
         left = max(0, crm.daily_budget - crm.spent)
         response.headers["x-ratelimit-limit"] = str(crm.burst.limit)

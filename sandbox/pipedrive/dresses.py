@@ -1,4 +1,4 @@
-"""Accounts of Pipedrive that are not plain: each kind of sandbox.accounts.KINDS, made of a new one."""
+"""The Pipedrive accounts of sandbox.accounts.KINDS except plain, each made from a new one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 
 def _poor(sandbox: Any) -> None:
-    """The smallest edition, the least rights."""
-    # By the published specification of v2 our scopes do not read activityFields.
+    """Set up the smallest edition with the fewest rights."""
+    # By the published specification of v2, our scopes do not allow activityFields.
     sandbox.activity_fields_need_admin = True
     sandbox.account.loses_scopes("deal-fields:full")
     sandbox.gone_v1 = {"/users": 410, "/participants": 404}
@@ -16,7 +16,7 @@ def _poor(sandbox: Any) -> None:
 
 
 def _strict(sandbox: Any) -> None:
-    """Rules of the admin for what no file of ours writes badly."""
+    """Add admin rules that our files never break."""
     account = sandbox.account
     sandbox.strict_nulls()
     account.refuses("deals", message="A won deal needs a value", where={"status": "won"},
@@ -27,7 +27,7 @@ def _strict(sandbox: Any) -> None:
 
 
 def _full(sandbox: Any) -> None:
-    """Many of everything."""
+    """Add many of everything."""
     for number in range(20):
         sandbox.account.user(f"user{number}@acme.example", f"User {number}")
         line, last = {"id": 50 + number, "name": f"Line {number}", "order_nr": 10 + number}, 5
@@ -38,7 +38,7 @@ def _full(sandbox: Any) -> None:
         ]  # fmt: skip
         for kind in ("persons", "organizations", "deals"):
             key = f"{number:02d}{kind[0]}".ljust(40, "0")
-            # Two of each name: the old one and the one that came after it.
+            # Two fields of each name: the old one and its successor.
             field = {
                 "field_code": key,
                 "field_name": f"Extra {number // 2}",

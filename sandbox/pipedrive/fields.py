@@ -1,4 +1,4 @@
-"""The fields of an object, and the making of custom ones."""
+"""The fields of an object, and the creation of custom ones."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sandbox.pipedrive.state import PipedriveState
 
 MADE = {"varchar", "text", "double", "phone", "date", "daterange", "time", "timerange", "set", "enum",
         "varchar_auto", "address", "monetary", "org", "people", "user"}  # fmt: skip
-"""Types that a custom field may be made of: there is none for yes and no."""
+"""The types for custom fields: there is no yes-or-no type."""
 
 
 def serve_fields(crm: PipedriveState, kind: str) -> Response:
-    """List the fields of an object, or make a custom one."""
+    """List the fields of an object, or create a custom one."""
     with crm.lock:
         target = FIELDS[kind]
         must_show(crm, target)

@@ -1,4 +1,4 @@
-"""Checks the body of a lead: v1."""
+"""Checks the body of a v1 lead."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ LEAD_BODY: dict[str, type] = {
     "organization_id": WHOLE, "value": OBJECT, "expected_close_date": STRING, "visible_to": STRING,
     "was_seen": FLAG, "origin_id": STRING, "channel": WHOLE, "channel_id": STRING,
 }  # fmt: skip
-"""What v1 takes of a new lead, beside the custom fields of deals, which stand at the top level.
-https://developers.pipedrive.com/docs/api/v1/Leads#addLead"""
+"""The keys that v1 accepts for a new lead, beside the deals' custom fields at the top level.
+https://developers.pipedrive.com/docs/api/v1/Leads#addLead
+"""
 LEAD_CHANGES = {**{k: v for k, v in LEAD_BODY.items() if k != "origin_id"}, "is_archived": FLAG}
 LEAD_NULLS = {"person_id", "organization_id", "value", "expected_close_date", "channel_id"}
 
 
 def checked_lead(crm: PipedriveState, allowed: dict[str, type], before: Record) -> Record:
-    """What v1 takes; `before` is the lead as it stands, empty for a new one."""
+    """Return the body of a lead after v1's checks; `before` is the present lead, empty for a new one."""
     body = request.get_json(silent=True)
     if not isinstance(body, dict):
         raise PipedriveRefused(400, "the body must be an object")
@@ -75,7 +76,7 @@ def _check_of_lead(crm: PipedriveState, key: str, expected: type, value: Any) ->
 
 
 def _check_v1(crm: PipedriveState, field: Record, part: str, value: Any, body: Record) -> None:
-    """A custom field's value as v1 has it: its further parts under keys of their own."""
+    """Check a custom field's value in the form of v1: its further parts have keys of their own."""
     key, kind = field["field_code"], field["field_type"]
     parts = PARTS.get(kind, {})
     if part and part not in parts:

@@ -1,4 +1,4 @@
-"""Leads, which v1 alone has: https://developers.pipedrive.com/docs/api/v1/Leads"""
+"""Leads, which only v1 has: https://developers.pipedrive.com/docs/api/v1/Leads"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sandbox.pipedrive.state import PipedriveState
 
 
 def many_leads(crm: PipedriveState) -> Response:
-    """List the leads, or make one."""
+    """List the leads, or create one."""
     with crm.lock:
         must_show(crm, "leads")
         if request.method == "POST":
@@ -57,7 +57,9 @@ def one_lead(crm: PipedriveState, lead_id: str) -> Response:
 
 
 def _show_lead(crm: PipedriveState, lead: Record) -> Record:
-    """A custom field that has no value does not appear; the options of a list are one text."""
+    """Return a lead for an answer: empty custom fields are omitted, and the options of a list are
+    one text.
+    """
     shown = {key: value for key, value in lead.items() if key != "is_deleted"}
     for key, field in crm.custom["deals"].items():
         if shown.get(key) is None:

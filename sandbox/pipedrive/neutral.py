@@ -1,4 +1,4 @@
-"""The records of Pipedrive in the neutral shape."""
+"""Pipedrive's records in the neutral shape."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sandbox.view import Company, Contact, Deal, Meeting, View, plain
 
 
 def view(crm: PipedriveState) -> View:
-    """What the company account holds."""
+    """Return the contents of the company account."""
     users = {user.id: user.email for user in crm.user_rows()}
     stages = {stage["id"]: stage["name"] for stage in crm.stages}
     live = {

@@ -1,4 +1,4 @@
-"""Lists and hits in pages."""
+"""Lists and search results in pages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sandbox.pipedrive.refused import unfit
 
 
 def page_of_rows(rows: list[Record]) -> Response:
-    """A page of a list: 100 where no limit is said, 500 at most."""
+    """Return a page of a list: 100 rows by default, 500 at most."""
     start = int(request.args.get("cursor", 0))
     limit = min(int(request.args.get("limit", 100)), 500)
     cursor = str(start + limit) if len(rows) > start + limit else None
@@ -18,7 +18,7 @@ def page_of_rows(rows: list[Record]) -> Response:
 
 
 def page_of_hits(items: list[Record]) -> Response:
-    """A page of a search: 100 where no limit is said, 500 at most.
+    """Return a page of a search: 100 results by default, 500 at most.
 
     https://developers.pipedrive.com/docs/api/v1/Persons#searchPersons
     """

@@ -11,7 +11,7 @@ from sandbox.pipedrive.state import PipedriveState
 
 
 def serve_participants(crm: PipedriveState, deal_id: int) -> Response:
-    """List the further people of a deal, or add one."""
+    """List the other people of a deal, or add one."""
     with crm.lock:
         must_live(crm, "deals", deal_id)
         rows = crm.participants.setdefault(deal_id, {})
@@ -25,7 +25,7 @@ def serve_participants(crm: PipedriveState, deal_id: int) -> Response:
 
 
 def drop_participant(crm: PipedriveState, deal_id: int, row_id: int) -> Response:
-    """Take a person from a deal."""
+    """Remove a person from a deal."""
     with crm.lock:
         if crm.participants.get(deal_id, {}).pop(row_id, None) is None:
             raise PipedriveRefused(404, "participant not found")

@@ -15,7 +15,7 @@ from sandbox.pipedrive.state import PipedriveState
 
 
 def many_records(crm: PipedriveState, kind: str) -> Response:
-    """List the records of an object, or make one."""
+    """List the records of an object, or create one."""
     with crm.lock:
         must_show(crm, kind)
         if request.method == "POST":
@@ -60,7 +60,7 @@ def _refers(kind: str, record: Record, key: str, number: int) -> bool:
 
 
 def defaults(crm: PipedriveState, kind: str) -> Record:
-    """What a new record holds where nothing is said."""
+    """Return the default values of a new record."""
     me = 1
     if kind == "deals":
         first = crm.stages[0]
@@ -70,7 +70,7 @@ def defaults(crm: PipedriveState, kind: str) -> Record:
 
 
 def _placed(crm: PipedriveState, body: Record) -> Record:
-    """The stage says which pipeline it is; a pipeline alone means its first stage."""
+    """Set pipeline and stage: a stage decides the pipeline; a pipeline alone means its first stage."""
     # https://developers.pipedrive.com/changelog/post/bug-fix-in-the-behavior-of-codepipeline_idcode-and-codestage_idcode-for-put-dealsid
     if "stage_id" in body:
         line = next(s["pipeline_id"] for s in crm.stages if s["id"] == body["stage_id"])

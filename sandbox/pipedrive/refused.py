@@ -1,4 +1,4 @@
-"""The errors of Pipedrive in the middle of a call."""
+"""Pipedrive's errors in the middle of a call."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from sandbox.answers import Record, make
 
 
 class PipedriveRefused(Exception):
-    """An answer in the middle of a call."""
+    """An error answer in the middle of a call."""
 
     def __init__(self, status: int, error: str, code: str = "", more: Record | None = None) -> None:
         super().__init__(error)
         self.status, self.error, self.code, self.more = status, error, code, more or {}
 
     def response(self) -> Response:
-        """The error as an answer."""
+        """Return the error as a response."""
         body: Record = {
             "success": False,
             "error": self.error,
@@ -26,5 +26,5 @@ class PipedriveRefused(Exception):
 
 
 def unfit(what: str) -> PipedriveRefused:
-    """The error of a body or a query that v2's schema does not take."""
+    """Return the error for a body or a query that does not fit v2's schema."""
     return PipedriveRefused(400, f"Validation failed: {what}", "ERR_SCHEMA_VALIDATION_FAILED")

@@ -1,4 +1,4 @@
-"""The paths of v1 and v2, and what answers on them."""
+"""The paths of v1 and v2, and their functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sandbox.pipedrive.state import PipedriveState
 
 
 def add_routes(crm: PipedriveState) -> None:
-    """Let a company account answer on the paths of its API."""
+    """Add the API's paths to a company account."""
     crm.app.register_error_handler(PipedriveRefused, lambda error: error.response())
     _add_v2(crm)
     _add_v1(crm)

@@ -1,4 +1,4 @@
-"""The class of the sandbox: its OAuth, and what the parts of this package do."""
+"""The sandbox class: its OAuth, and the functions of this package's parts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PipedriveSandbox(PipedriveState):
     view = neutral.view
     merge = colleagues.merge
     convert = colleagues.convert
-    # The desk of the tests works with these.
+    # The tests' desk uses these.
     _many, _one = records.many_records, records.one_record
     _leads, _lead = leads.many_leads, leads.one_lead
     _fields, _types = fields.serve_fields, presence.types_of

@@ -1,4 +1,4 @@
-"""What Pipedrive's objects hold: the bodies of v2, their types and options."""
+"""Pipedrive's objects: the bodies of v2, their types and options."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BODIES: dict[str, dict[str, type]] = {
                    "done": FLAG, "busy": FLAG, "priority": WHOLE, "note": STRING, "public_description": STRING,
                    "location": OBJECT, "participants": ENTRIES, "attendees": ENTRIES},
 }  # fmt: skip
-"""What v2 takes in a body; everything else is refused."""
+"""The keys that v2 accepts in a body; all others are refused."""
 REQUIRED = {"persons": "name", "organizations": "name", "deals": "title", "activities": "subject"}
 TYPES = {STRING: "varchar", WHOLE: "int", FLAG: "boolean", ENTRIES: "set", OBJECT: "address",
          float: "double"}  # fmt: skip

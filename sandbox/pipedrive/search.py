@@ -1,4 +1,4 @@
-"""The search for records and for leads, which may lag."""
+"""The search for records and leads, which may lag."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sandbox.pipedrive.state import PipedriveState
 
 
 def search_records(crm: PipedriveState, kind: str) -> Response:
-    """Find records by a term in some fields."""
+    """Search records by a term in some fields."""
     with crm.lock:
         must_show(crm, kind)
         term = request.args.get("term", "").lower()
@@ -22,7 +22,7 @@ def search_records(crm: PipedriveState, kind: str) -> Response:
             raise unfit("term: is too short")
         items = []
         for record in crm.records[kind].values():
-            # A deleted record lingers in the index without a mark.
+            # A deleted record stays in the index for a while, without a mark.
             if record["id"] in crm.search_lag:
                 continue
             texts = [text.lower() for name in fields for text in _texts(record, name)]
@@ -51,7 +51,7 @@ def _item(kind: str, record: Record) -> Record:
 
 
 def search_leads(crm: PipedriveState) -> Response:
-    """Find leads by a term in some fields."""
+    """Search leads by a term in some fields."""
     with crm.lock:
         must_show(crm, "leads")
         term = request.args.get("term", "").lower()

@@ -1,4 +1,4 @@
-"""What one company account of Pipedrive holds, and the switches that only Pipedrive has."""
+"""The contents of one Pipedrive company account, and the switches that only Pipedrive has."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ class PipedriveState(Sandbox):
         super().__init__(users)
         self.records: dict[str, dict[int, Record]] = {name: {} for name in BODIES}
         self.leads: dict[str, Record] = {}
-        """The Leads inbox; what was deleted or converted stands there marked, as nobody sees it."""
+        """The Leads inbox; deleted and converted leads stay here with a mark, hidden from everybody."""
         self.participants: dict[int, dict[int, int]] = {}
         """deal id -> participant row id -> person id."""
         self.custom: dict[str, dict[str, Record]] = {name: {} for name in BODIES}
         self.activity_types = {"call", "meeting", "task", "email", "lunch"}
         self.activity_fields_need_admin = False
-        """Whether activityFields wants the scope `admin`, as v2's specification has it.
+        """Whether activityFields needs the scope `admin`, as in v2's specification.
 
         https://developers.pipedrive.com/docs/api/v1/ActivityFields (v1 names activities:read)
         """
         self.company_country = "EE"
-        """Where the company is, as its owner has said; the documentation's example."""
+        """The company's country, as entered by its owner; the documentation's example."""
         self.nullable = set(NULLABLE)
-        """Keys that take null; by the published model of v2 location and note of activities do not."""
+        """Keys that accept null; by v2's published model, location and note of activities do not."""
         self.names_sources = True
-        """Whether deals tell which lead they were converted from, where that is asked for."""
+        """Whether a deal names the lead it was converted from, if a call asks for it."""
         self.gone_v1: dict[str, int] = {}
-        """End of a path of v1 -> 404 or 410: what has been taken away."""
+        """End of a v1 path -> 404 or 410: removed endpoints."""
         self.search_lag: set[int | str] = set()
         """Ids that the index does not show yet."""
         self.burst = Window(80, 2.0)
@@ -58,29 +58,29 @@ class PipedriveState(Sandbox):
         user.id = 900 + len(self.account.more_users)
 
     def user_ids(self) -> dict[str, int]:
-        """E-mail address -> id of the usual users."""
+        """Return e-mail address -> id of the usual users."""
         return {email: number for number, email in enumerate(self.users, 1)}
 
     def user_rows(self) -> list[User]:
-        """Everybody who works or worked with this account."""
+        """Return all present and former users."""
         usual = [User(email, self.users[email], email not in self.account.left, "", number)
                  for email, number in self.user_ids().items()]  # fmt: skip
         return [*usual, *self.account.more_users]
 
     def add_custom(self, kind: str, code: str, name: str, type_: str) -> None:
-        """Give an object a custom field, also one of a name that another one has."""
+        """Give an object a custom field; its name may belong to another field too."""
         self.custom[kind][code] = {"field_code": code, "field_name": name, "field_type": type_}
 
     def syncs_contacts(self) -> None:
-        """Switch Contact Sync on: persons have an address, which the search does not show."""
+        """Turn Contact Sync on: persons have an address, which the search does not show."""
         self.account.adds("persons", postal_address=OBJECT)
 
     def strict_nulls(self) -> None:
-        """Take null only where the published model of v2 has it, or says nothing of it."""
+        """Accept null only for keys whose null the published model of v2 allows or leaves open."""
         self.nullable = {"person_id", "org_id", "deal_id", "probability", "lost_reason"}
 
     def searches_slower(self, limit: int) -> None:
-        """Let the account take so many searches in two seconds, as a smaller plan does."""
+        """Limit the searches per two seconds, as a smaller plan does."""
         self.search_burst = Window(limit, 2.0)
 
     def drop_booking_fields(self) -> None:

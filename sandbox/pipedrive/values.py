@@ -1,4 +1,4 @@
-"""Checks one value in the body of a record of v2."""
+"""Checks one value in the body of a v2 record."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sandbox.pipedrive.schema import NATIVE_OPTIONS, PATTERNS
 from sandbox.pipedrive.state import PipedriveState
 
 TARGETS = {"person_id": "persons", "org_id": "organizations", "deal_id": "deals"}
-"""Key -> the object whose record it names."""
+"""Key -> the object that it refers to."""
 
 
 def check_value(crm: PipedriveState, kind: str, key: str, value: Any) -> None:
-    """Raise where a key may not have a value."""
+    """Raise if a key may not have this value."""
     expected = types_of(crm, kind, "write").get(key)
     if expected is None:
         raise unfit(f"{key}: is not allowed")
@@ -41,7 +41,7 @@ def check_value(crm: PipedriveState, kind: str, key: str, value: Any) -> None:
 
 
 def _check_text(crm: PipedriveState, kind: str, key: str, value: Any) -> None:
-    """A text has its form, no forbidden name in it, and is not too long."""
+    """Check a text's format, its length, and that it has no forbidden name."""
     if (
         key in ("name", "last_name")
         and value.split()[-1:]
@@ -58,7 +58,7 @@ def _check_text(crm: PipedriveState, kind: str, key: str, value: Any) -> None:
 
 
 def _check_named(crm: PipedriveState, key: str, value: Any) -> None:
-    """What a value names is there: a record, a user, a stage, a type of activities."""
+    """Check that a named record, user, stage or activity type exists."""
     if key in TARGETS:
         must_live(crm, TARGETS[key], value)
     if key == "lead_id":
@@ -72,7 +72,7 @@ def _check_named(crm: PipedriveState, key: str, value: Any) -> None:
 
 
 def _check_options(key: str, value: Any) -> None:
-    """A place has no parts but its text; what is chosen from a list stands in it."""
+    """Check that a place has only its text, and that a list value is one of the options."""
     if key in ("location", "address") and set(value) - {"value"}:
         raise unfit(f"{key}: only value")
     if key in NATIVE_OPTIONS:
@@ -82,7 +82,7 @@ def _check_options(key: str, value: Any) -> None:
 
 
 def _check_entries(crm: PipedriveState, key: str, value: Any) -> None:
-    """Each entry of a list has the keys that it may have."""
+    """Check that each entry of a list has only allowed keys."""
     if key in ("emails", "phones"):
         for item in value:
             if not isinstance(item, dict) or set(item) - {"value", "primary", "label"}:

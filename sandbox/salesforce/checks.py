@@ -1,4 +1,4 @@
-"""Checks the values that a write brings, as a whole."""
+"""Checks all values of a write together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sandbox.salesforce.values import check_value
 
 
 def check(crm: SalesforceState, sobject: str, values: Any, record_id: str | None) -> None:
-    """Raise where a record may not be written; `record_id`: what is changed, None for a new one."""
+    """Raise if a record may not be written; `record_id`: the changed record, None for a new one."""
     if not isinstance(values, dict):
         raise SalesforceRefused(400, "JSON_PARSER_ERROR", "an object is expected")
     _check_fields(crm, sobject, values, record_id)
@@ -43,7 +43,7 @@ def check(crm: SalesforceState, sobject: str, values: Any, record_id: str | None
 def _check_fields(
     crm: SalesforceState, sobject: str, values: Record, record_id: str | None
 ) -> None:
-    """Each field is there, may be written, and may have its value."""
+    """Check that each field exists, may be written, and may have its value."""
     for name, value in values.items():
         if name not in crm.names(sobject):
             message = f"No such column '{name}' on sobject of type {sobject}"
@@ -64,7 +64,7 @@ def _check_fields(
 def _check_unique(
     crm: SalesforceState, sobject: str, values: Record, record_id: str | None
 ) -> None:
-    """Refuse a value that another record has where values are unique."""
+    """Refuse a unique value that another record has."""
     for name, spec in crm.custom[sobject].items():
         if not (spec.get("unique") and values.get(name)):
             continue

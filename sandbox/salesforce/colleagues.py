@@ -1,4 +1,4 @@
-"""What people do in Salesforce's own pages: they convert leads and merge records."""
+"""Actions of people in Salesforce's own pages: conversions of leads and merges of records."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from sandbox.salesforce.state import SalesforceState
 
 
 def convert(crm: SalesforceState, lead_id: str) -> str:
-    """Do what a person does who converts a lead: it is read-only from then on."""
+    """Convert a lead as a person does: it is read-only afterwards."""
     with crm.lock:
         lead = crm.tables["Lead"][lead_id]
         kept = {k: lead.get(k) for k in ("FirstName", "LastName", "Email", "Phone", "OwnerId")}
@@ -16,7 +16,7 @@ def convert(crm: SalesforceState, lead_id: str) -> str:
 
 
 def merge(crm: SalesforceState, sobject: str, winner: str, loser: str) -> None:
-    """Do what a person does who merges two records: the loser goes to the recycle bin."""
+    """Merge two records as a person does: the loser goes to the recycle bin."""
     with crm.lock:
         gone = crm.tables[sobject].pop(loser)
         crm.deleted[sobject][loser] = {**gone, "MasterRecordId": winner}

@@ -1,4 +1,4 @@
-"""Several records in one call, each for itself."""
+"""Several records in one call, independent of each other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sandbox.salesforce.state import SalesforceState
 
 
 def serve_collection(crm: SalesforceState) -> Response:
-    """Update up to 200 records, each for itself; here nothing in a text is a reference.
+    """Update up to 200 independent records; in this call, no text is read as a reference.
 
     https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_composite_sobjects_collections_update.htm
     """

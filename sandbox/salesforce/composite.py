@@ -1,4 +1,4 @@
-"""Several operations in one call: composite, graphs."""
+"""Several operations in one call: composite and graphs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sandbox.salesforce.state import SalesforceState
 
 
 def serve_composite(crm: SalesforceState) -> Response:
-    """Do the parts of a composite call."""
+    """Run the parts of a composite call."""
     with crm.lock:
         body = request.get_json(silent=True) or {}
         parts = body.get("compositeRequest")
@@ -27,7 +27,7 @@ def serve_composite(crm: SalesforceState) -> Response:
         if sum("/query" in part["url"] for part in parts) > 5:
             raise SalesforceRefused(400, "PROCESSING_HALTED", "at most 5 queries")
         if all(part["method"] == "GET" for part in parts):
-            # A call that only asks is no write, though it is a POST.
+            # A composite call with reads only is no write, though it is a POST.
             crm.calls[f"POST {request.path}"] -= 1
             crm.calls[f"POST {request.path}/query"] += 1
         _, answers = run_parts(crm, parts, bool(body.get("allOrNone")))
@@ -35,7 +35,7 @@ def serve_composite(crm: SalesforceState) -> Response:
 
 
 def serve_graphs(crm: SalesforceState) -> Response:
-    """Do graphs of parts, each whole or not at all."""
+    """Run graphs of parts; each graph is done completely or not at all."""
     with crm.lock:
         graphs = (request.get_json(silent=True) or {}).get("graphs")
         if not isinstance(graphs, list) or not 0 < len(graphs) <= 75:
@@ -73,7 +73,7 @@ def _check_graph(parts: list[Record]) -> None:
 def run_parts(
     crm: SalesforceState, parts: list[Record], all_or_none: bool
 ) -> tuple[bool, list[Record]]:
-    """Do parts in their order: whether all went well, and their answers."""
+    """Run parts in order; return whether all succeeded, and their answers."""
     crm.undo.clear()
     answers: list[Record] = []
     made: dict[str, Any] = {}

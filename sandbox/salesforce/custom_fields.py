@@ -1,4 +1,4 @@
-"""The making of custom fields."""
+"""The creation of custom fields."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sandbox.salesforce.state import SalesforceState
 
 
 def make_field(crm: SalesforceState) -> Response:
-    """Make a custom field."""
+    """Create a custom field."""
     with crm.lock:
         body = request.get_json(silent=True) or {}
         owner, _, name = body.get("FullName", "").partition(".")
@@ -31,6 +31,6 @@ def make_field(crm: SalesforceState) -> Response:
         elif made.get("type") not in CUSTOM_TYPES:
             raise SalesforceRefused(400, "INVALID_FIELD", f"there is no type {made.get('type')}")
         crm.custom[target][name] = made
-        # Made by API it is invisible until field-level security grants it.
+        # A field created by API is invisible until field-level security grants access.
         crm.hidden.add((target, name))
         return make(201, {"id": "00N000000000001AAA", "success": True, "errors": []})

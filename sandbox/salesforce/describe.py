@@ -1,4 +1,4 @@
-"""The fields of an object as describe tells them."""
+"""The fields of an object, as describe returns them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def serve_describe(crm: SalesforceState, sobject: str) -> Response:
              and name in crm.names(sobject, "write"),
              "unique": bool(crm.custom[sobject].get(name, {}).get("unique")),
              "custom": name in crm.custom[sobject], **type_of(crm, sobject, name),
-             # Long texts are not indexed, and no query may ask for what stands in them.
+             # Long texts are not indexed, so no query may filter by them.
              "filterable": FIELDS[sobject].get(name) != 32_000}
             for name in sorted(crm.names(sobject, "describe"))
         ]  # fmt: skip
@@ -33,7 +33,7 @@ def _nillable(crm: SalesforceState, sobject: str, name: str) -> bool:
 
 
 def type_of(crm: SalesforceState, sobject: str, name: str) -> Record:
-    """The type of a field as describe has it."""
+    """Return the type of a field as in describe."""
     custom = crm.custom[sobject].get(name, {})
     kind = crm.kind_of(sobject, name)
     values = list(custom.get("values", ()))

@@ -1,4 +1,4 @@
-"""What a call has to pass before it is looked at: limits and scopes."""
+"""The first checks of a call: limits and scopes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sandbox.salesforce.state import SalesforceState
 
 
 def guard(crm: SalesforceState, scopes: list[str]) -> Response | None:
-    """Refuse a call at the door; None lets it in."""
+    """Refuse a call by limits and scopes; return None to let it pass."""
     if crm.total_calls > crm.daily_limit:
         body = [{"errorCode": "REQUEST_LIMIT_EXCEEDED", "message": "TotalRequests Limit exceeded."}]
         return make(403, body)

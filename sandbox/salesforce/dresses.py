@@ -1,4 +1,4 @@
-"""Accounts of Salesforce that are not plain: each kind of sandbox.accounts.KINDS, made of a new one."""
+"""The Salesforce accounts of sandbox.accounts.KINDS except plain, each made from a new one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from sandbox.salesforce.org import DuplicateRule
 
 
 def _poor(sandbox: Any) -> None:
-    """The smallest edition, the least rights."""
+    """Set up the smallest edition with the fewest rights."""
     account = sandbox.account
     account.without("Case")
     account.without("Lead")
-    # A profile that may make no custom fields and no permission sets.
+    # This profile may create no custom fields and no permission sets.
     for path in ("/tooling/", "/sobjects/PermissionSet", "/sobjects/FieldPermissions"):
         body = [{"errorCode": "INSUFFICIENT_ACCESS", "message": "insufficient access rights"}]
         account.answers(path, 403, body, method="POST")
@@ -21,10 +21,10 @@ def _poor(sandbox: Any) -> None:
 
 
 def _strict(sandbox: Any) -> None:
-    """Rules of the admin for what no file of ours writes badly."""
+    """Add admin rules that our files never break."""
     account, org = sandbox.account, sandbox.org
     account.adds("Opportunity", Budget__c="number")
-    # Demanded of what no mapping file of ours writes: an opportunity that is closed.
+    # Required only for closed opportunities, which none of our mapping files writes.
     account.refuses("Opportunity", "FIELD_CUSTOM_VALIDATION_EXCEPTION", "A closed deal needs a budget",
                     where={"StageName": "Closed Won"}, lacks="Budget__c", fields=("Budget__c",))  # fmt: skip
     org.duplicate_rules.append(DuplicateRule("Contact", ("FirstName", "LastName"), alert=True))
@@ -37,7 +37,7 @@ def _strict(sandbox: Any) -> None:
 
 
 def _full(sandbox: Any) -> None:
-    """Many of everything."""
+    """Add many of everything."""
     account = sandbox.account
     sandbox.org.turns_on_person_accounts()
     sandbox.org.person("Pia", "Private", "pia@private.example")

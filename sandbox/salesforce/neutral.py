@@ -1,4 +1,4 @@
-"""The records of Salesforce in the neutral shape."""
+"""Salesforce's records in the neutral shape."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sandbox.view import Company, Contact, Deal, Meeting, View
 
 
 def view(crm: SalesforceState) -> View:
-    """What the org holds."""
+    """Return the contents of the org."""
     users = {row["Id"]: row["Email"] for row in crm.tables["User"].values()}
     contacts = [
         Contact(

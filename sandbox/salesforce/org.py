@@ -1,4 +1,4 @@
-"""What a Salesforce org is like beyond `sandbox.account`: editions, duplicate rules, person accounts."""
+"""Salesforce's own switches beside `sandbox.account`: editions, duplicate rules, person accounts."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ PERSON_FIELDS = {
 }  # fmt: skip
 MIRRORED = {"PersonEmail": "Email", "PersonMobilePhone": "MobilePhone", "Phone": "Phone",
             "FirstName": "FirstName", "LastName": "LastName"}  # fmt: skip
-"""Field of a person's Account -> the Contact's field that shows it."""
+"""Field of a person's Account -> the Contact's field that shows its value."""
 MOST_CONTACTS = 50
-"""Of an event, the main one included."""
+"""The maximum number of contacts of an event, including the main one."""
 
 
 @dataclass
 class DuplicateRule:
-    """A duplicate rule of the org: new records that are like another one are held up."""
+    """A duplicate rule of the org: it stops new records that match an existing one."""
 
     object: str
     same: tuple[str, ...]
-    """Fields that are the same in both, without regard to case."""
+    """Fields that are equal in both records, regardless of case."""
     alert: bool = False
-    """Only warns: the header allowSave=true lets the record through."""
+    """Whether the rule only warns: the header allowSave=true lets the record pass."""
     name: str = "Same_name"
 
 
 class Org:
-    """The switches that only Salesforce has; all off in a new one."""
+    """The switches that only Salesforce has; in a new org all are off."""
 
     def __init__(self, sandbox: SalesforceState) -> None:
         self._sandbox = sandbox
@@ -46,15 +46,15 @@ class Org:
         self.person_accounts = False
         self.one_person_per_event = False
         self.moved_to = ""
-        """The address of the new My Domain; the old one redirects every call of the API."""
+        """The address of the new My Domain; the old one redirects every API call."""
 
     def sits_in(self, country: str) -> None:
-        """Let the org have an address in a country."""
+        """Give the org an address in a country."""
         for row in self._sandbox.tables["Organization"].values():
             row["Country"] = country
 
     def disables_api(self, code: str = "API_CURRENTLY_DISABLED") -> None:
-        """Refuse every call of the API; also as API_DISABLED_FOR_ORG. `clears_answers` ends it."""
+        """Refuse every API call; `code` may be API_DISABLED_FOR_ORG. `clears_answers` ends it."""
         words = "API is disabled for this User" if "CURRENTLY" in code else "API is not enabled for this Organization or Partner"  # fmt: skip
         self._refuse_all(code, words)
 
@@ -63,7 +63,7 @@ class Org:
         self._refuse_all("REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.", times)
 
     def too_many_at_once(self, times: int = 1) -> None:
-        """Refuse so many calls because other long transactions run: it passes in seconds."""
+        """Refuse this many calls because of other long transactions; this passes within seconds."""
         message = "ConcurrentPerOrgLongTxn Limit exceeded."
         self._refuse_all("REQUEST_LIMIT_EXCEEDED", message, times)
 
@@ -72,11 +72,11 @@ class Org:
         self._sandbox.account.answers("/services/data", 403, body, times=times)
 
     def blocks_duplicates(self, object_: str, same: list[str], alert: bool = False) -> None:
-        """Add a duplicate rule for records of an object that have the same in some fields."""
+        """Add a duplicate rule for records of an object with equal values in these fields."""
         self.duplicate_rules.append(DuplicateRule(object_, tuple(same), alert))
 
     def allows_one_person_per_event(self) -> None:
-        """Switch "Allow Users to Relate Multiple Contacts to Tasks and Events" off.
+        """Turn "Allow Users to Relate Multiple Contacts to Tasks and Events" off.
 
         https://developer.salesforce.com/docs/atlas.en-us.object_reference.meta/object_reference/sforce_api_objects_eventrelation.htm
         """
@@ -84,13 +84,13 @@ class Org:
         self._sandbox.account.lacks("EventRelation", "IsParent", "IsWhat")
 
     def turns_on_person_accounts(self) -> None:
-        """Let accounts be persons: Contact shows them, their fields are written to the Account."""
+        """Turn person accounts on: Contact shows them, and writes go to the Account."""
         self.person_accounts = True
         for sobject, fields in PERSON_FIELDS.items():
             self._sandbox.account.adds(sobject, **fields)
 
     def person(self, first: str, last: str, email: str) -> str:
-        """Make a person account as a colleague does; give the id of the Contact that shows it."""
+        """Create a person account as a colleague does; return the id of its Contact."""
         sandbox = self._sandbox
         with sandbox.lock:
             names = {"FirstName": first, "LastName": last}
@@ -104,7 +104,7 @@ class Org:
             return str(contact["Id"])
 
     def check(self, sobject: str, written: Record, whole: Record, record_id: str | None) -> None:
-        """Raise SalesforceRefused where the org's admin or edition does not let a write pass."""
+        """Raise SalesforceRefused if the org's admin or edition forbids a write."""
         sandbox = self._sandbox
         if not sandbox.account.rules_hold:
             return
@@ -180,8 +180,8 @@ class Org:
 
 
 def matches(rule: DuplicateRule, found: list[Record]) -> Record:
-    """What a duplicate rule tells of the records in the way."""
-    # The key `duplicateResut` over it is Salesforce's own spelling:
+    """Return a duplicate rule's data about the matching records."""
+    # The spelling `duplicateResut` of the key above is Salesforce's own:
     # https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/headers_duplicaterules.htm
     rows = [
         {"additionalInformation": [], "fieldDiffs": [], "matchConfidence": 98.0,

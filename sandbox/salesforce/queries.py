@@ -1,4 +1,4 @@
-"""Queries, with what is in the recycle bin and without it."""
+"""Queries, with and without the recycle bin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sandbox.salesforce.state import SalesforceState
 
 
 def query(crm: SalesforceState, text: str) -> Record:
-    """The answer to a query."""
+    """Answer a query."""
     names = {sobject: crm.names(sobject, "query") for sobject in crm.tables}
     asked = re.search(r"\bFROM\s+(\w+)", text)
     if asked and asked[1] in crm.account.missing:
@@ -24,7 +24,7 @@ def query(crm: SalesforceState, text: str) -> Record:
 
 
 def query_all(crm: SalesforceState, text: str) -> Record:
-    """The answer to a query that looks into the recycle bin too."""
+    """Answer a query that includes the recycle bin."""
     every = {name: {**crm.tables[name], **crm.deleted[name]} for name in crm.tables}
     names = {sobject: crm.names(sobject) | {"MasterRecordId"} for sobject in crm.tables}
     rows = _rows(crm, text, every, names)
@@ -37,7 +37,7 @@ def _rows(
     tables: dict[str, dict[str, Record]],
     names: dict[str, set[str]],
 ) -> list[Record]:
-    """What a query gives; what is no query is refused."""
+    """Return the rows of a query; refuse a malformed one."""
     try:
         return soql.run(text, tables, names, partial(_holds_ids, crm), partial(_column_type, crm))
     except soql.Malformed as error:
@@ -53,7 +53,7 @@ def _rows(
 
 
 def _column_type(crm: SalesforceState, sobject: str, column: str) -> str:
-    """The type of a column, as a query is held to it."""
+    """Return the type of a column, for the checks of a query."""
     there = column in crm.names(sobject) and column not in ("Id", "CreatedDate")
     return str(type_of(crm, sobject, column)["type"]) if there else "string"
 
@@ -65,7 +65,7 @@ def _holds_ids(crm: SalesforceState, sobject: str, name: str) -> bool:
 
 
 def _shown(crm: SalesforceState) -> dict[str, dict[str, Record]]:
-    """The tables with what Salesforce works out itself."""
+    """Return the tables with the values that Salesforce computes."""
     closed = {r["ApiName"]: r["IsClosed"] for r in crm.tables["OpportunityStage"].values()}
     deals = {
         key: {**row, "IsClosed": closed[row["StageName"]]}

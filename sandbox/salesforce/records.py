@@ -1,4 +1,4 @@
-"""One operation on one record: the heart of sobjects, composite and graph."""
+"""One operation on one record: the core of sobjects, composite and graph."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def serve_sobject(crm: SalesforceState, rest: str) -> Response:
 
 
 def do(crm: SalesforceState, method: str, url: str, body: Any) -> tuple[int, Any]:
-    """One operation on one record; the heart of sobjects, composite and graph."""
+    """Do one operation on one record."""
     parts = urlsplit(url)
     if method == "GET" and parts.path.rstrip("/") == f"{DATA}/queryAll":
         return 200, query_all(crm, parse_qs(parts.query)["q"][0])
@@ -88,8 +88,8 @@ def _show_field(crm: SalesforceState, sobject: str, body: Record) -> None:
 
 
 def _assign(crm: SalesforceState, sobject: str, record: Record) -> None:
-    """An active assignment rule gives a lead or case away that is made or changed, unless the
-    header says no; left out it says yes.
+    """Let an active assignment rule assign a new or changed lead or case, unless the header turns
+    it off; without the header it is on.
 
     https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/headers_autoassign.htm
     """
@@ -99,7 +99,7 @@ def _assign(crm: SalesforceState, sobject: str, record: Record) -> None:
 
 
 def _mirror(crm: SalesforceState, sobject: str, record: Record, body: Record) -> None:
-    """Show in the Contact what was written to the Account of a person."""
+    """Copy what was written to a person's Account to the Contact that shows it."""
     contact = crm.tables["Contact"].get(record.get("PersonContactId") or "")
     if sobject == "Account" and contact:
         shown = {MIRRORED[name]: value for name, value in body.items() if name in MIRRORED}

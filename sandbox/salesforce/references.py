@@ -1,4 +1,4 @@
-"""References of a part of a composite call to results of earlier parts."""
+"""References in a part of a composite call to results of earlier parts."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ _REFERENCE = re.compile(r"@\{([^{}]*)\}")
 
 
 def filled(value: Any, made: Mapping[str, Any]) -> Any:
-    """A part of a composite call with results of earlier parts in place of @{ref.field}.
+    """Return a part of a composite call with results of earlier parts in place of @{ref.field}.
 
-    Text is text and reference alike: whatever stands in such braces is looked up. Raises
-    SalesforceRefused as
+    Every text is searched: any such braces are read as a reference. Raises SalesforceRefused as
     https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/using_resources_composite.htm
     """
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The errors of Salesforce in the middle of a call."""
+"""Salesforce's errors in the middle of a call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sandbox.answers import Record
 
 
 class SalesforceRefused(Exception):
-    """An answer in the middle of a call."""
+    """An error answer in the middle of a call."""
 
     def __init__(
         self, status: int, code: str, message: str, fields: list[str] | None = None,
@@ -21,6 +21,6 @@ class SalesforceRefused(Exception):
 
     @property
     def body(self) -> list[Record]:
-        """The list that Salesforce sends as an error."""
+        """Return the list that Salesforce sends as an error."""
         error = {"errorCode": self.code, "message": self.message, "fields": self.fields}
         return [{**error, **self.more}]

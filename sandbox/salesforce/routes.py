@@ -1,4 +1,4 @@
-"""The paths of the API, and what answers on them."""
+"""The API's paths and their functions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sandbox.salesforce.state import SalesforceState
 
 
 def add_routes(crm: SalesforceState) -> None:
-    """Let an org answer on the paths of its API."""
+    """Add the API's paths to an org."""
     crm.app.register_error_handler(SalesforceRefused, lambda error: make(error.status, error.body))
     add = crm.app.add_url_rule
     add("/services/oauth2/userinfo", "userinfo", partial(_show_user, crm))

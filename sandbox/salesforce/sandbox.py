@@ -1,4 +1,4 @@
-"""The class of the sandbox: its OAuth, and what the parts of this package do."""
+"""The sandbox class: its OAuth, and the functions of this package's parts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SalesforceSandbox(SalesforceState):
     view = neutral.view
     convert = colleagues.convert
     merge = colleagues.merge
-    # The desk of the tests works with these.
+    # The tests' desk uses these.
     _do = records.do
     _store, _names = SalesforceState.store, SalesforceState.names
 
@@ -36,7 +36,7 @@ class SalesforceSandbox(SalesforceState):
         add_routes(self)
 
     def token_answer(self, answer: Record) -> Record:
-        # No expires_in: the lifetime is the org's session setting.
+        # There is no expires_in: the lifetime is the org's session setting.
         answer.pop("expires_in", None)
         base = self.org.moved_to or request.host_url.rstrip("/")
         return {**answer, "instance_url": base, "id": f"{base}/id/00D/005", "issued_at": "0"}

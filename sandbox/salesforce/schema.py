@@ -1,11 +1,11 @@
-"""What Salesforce's objects hold: fields, their types and what a record has to have."""
+"""Salesforce's objects: their fields, types and required values."""
 
 from __future__ import annotations
 
 from typing import Any
 
 FIELDS: dict[str, dict[str, Any]] = {
-    # name -> longest text, or a type
+    # name -> maximum length of the text, or a type
     "Account": {"Name": 255, "Website": 255, "OwnerId": "User", "Phone": 40},
     "Contact": {"FirstName": 40, "LastName": 80, "Email": 80, "Phone": 40, "MobilePhone": 40,
                 "HomePhone": 40, "OtherPhone": 40, "MailingCountry": 80,
@@ -59,9 +59,9 @@ TEXT_TYPES = {"TextArea": "textarea", "LongTextArea": "textarea", "Html": "texta
               "EncryptedText": "encryptedstring", "Phone": "phone", "Email": "email",
               "Url": "url"}  # fmt: skip
 CALCULATED = {"AutoNumber", "Formula", "Location"}
-"""Types of custom fields that take no value: a location is written by its two parts."""
+"""Types of custom fields that accept no value: a location is written by its two parts."""
 DEFAULTED = {"OwnerId", "Status"}
-"""Fields that get a value when a record is made without one, and cannot be emptied."""
+"""Fields that get a default in a new record and cannot be emptied."""
 REQUIRED = {"Lead": ["LastName", "Company"], "Account": ["Name"], "Contact": ["LastName"],
             "Opportunity": ["Name", "StageName", "CloseDate"],
             "OpportunityContactRole": ["OpportunityId", "ContactId"],
@@ -69,5 +69,7 @@ REQUIRED = {"Lead": ["LastName", "Company"], "Account": ["Name"], "Contact": ["L
             "PermissionSetAssignment": ["PermissionSetId", "AssigneeId"],
             "FieldPermissions": ["ParentId", "SobjectType", "Field"]}  # fmt: skip
 DEMANDED = {"Event": ["StartDateTime", "EndDateTime"]}
-"""What describe calls nillable and a write has to bring all the same, as the Object Reference says:
-https://developer.salesforce.com/docs/platform/object-reference/references/standard-objects/object-event.html"""
+"""Fields that describe calls nillable although a write needs them, according to the Object
+Reference:
+https://developer.salesforce.com/docs/platform/object-reference/references/standard-objects/object-event.html
+"""

@@ -1,4 +1,4 @@
-"""The part of SOQL that the sandbox understands; anything else is MALFORMED_QUERY."""
+"""The part of SOQL that the sandbox supports; all other queries are MALFORMED_QUERY."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _QUERY = re.compile(
 )
 _STRING = r"'(?:[^'\\]|\\.)*'"
 _VALUE = rf"(?:{_STRING}|[\w.:+-]+)"
-"""A text in quotes; or a number, a date, a time, yes or no without them."""
+"""A text in quotes; or a number, a date, a time or a yes-or-no value without quotes."""
 _CONDITION = re.compile(
     rf"(\w+)\s*(?:=\s*({_STRING}|true|false|null)|IN\s*\(({_VALUE}(?:,\s*{_VALUE})*)\)"
     rf"|LIKE\s*({_STRING}))",
@@ -25,25 +25,25 @@ _CONDITION = re.compile(
 
 
 class Malformed(Exception):
-    """The query cannot be read."""
+    """The query is malformed."""
 
 
 class NoField(Exception):
-    """The query names a field that the object does not have."""
+    """The query names a field that the object lacks."""
 
 
 class WrongType(Exception):
-    """A column is compared with a value of another type."""
+    """The query compares a column with a value of another type."""
 
 
 class NoId(Exception):
-    """A column of ids is compared with what is none."""
+    """The query compares an id column with a text that is no id."""
 
 
 def checked_id(text: str) -> str:
-    """An id in 18 characters: each of the last three says which of five characters are capitals.
+    """Return an id with 18 characters: each of the last three encodes which of five are capitals.
 
-    Raises NoId for what is none.
+    Raises NoId for other texts.
     https://salesforce.stackexchange.com/questions/1653/what-are-salesforce-ids-composed-of
     """
     short, end = text[:15], text[15:]
@@ -65,8 +65,8 @@ def run(
     holds_ids: Callable[[str, str], bool],
     type_of: Callable[[str, str], str] = lambda _object, _column: "string",
 ) -> list[Record]:
-    """The rows of a query. `holds_ids` says whether ids stand in a column of an object, `type_of` what
-    else.
+    """Return the rows of a query. `holds_ids` tells whether a column of an object holds ids,
+    `type_of` any other type.
 
     Raises Malformed, NoField, NoId or WrongType.
     """
@@ -135,13 +135,13 @@ UNQUOTED = frozenset(
 
 
 def _as_text(value: Any) -> str:
-    """A value without the differences that are none: 5 and 5.0, Z and +0000."""
+    """Return a value as text, with equal forms made the same: 5 and 5.0, Z and +0000."""
     text = str(value).lower().replace(".000+0000", "z")
     return str(float(text)) if re.fullmatch(r"-?\d+(\.\d+)?", text) else text
 
 
 def _shape(text: str) -> str:
-    r"""The regular expression for a quoted text of LIKE: % and _ are wild, \% and \_ are not.
+    r"""Return the regular expression for LIKE's quoted text: % and _ are wild, \% and \_ are not.
 
     https://developer.salesforce.com/docs/platform/salesforce-soql-sosl/guide/sforce-api-calls-soql-select-quotedstringescapes.html
     """

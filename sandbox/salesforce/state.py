@@ -1,4 +1,4 @@
-"""What one org of Salesforce holds: tables, what is in them, which fields they have."""
+"""The contents of one Salesforce org: its tables, records and fields."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ class SalesforceState(Sandbox):
         self.tables: dict[str, dict[str, Record]] = {name: {} for name in FIELDS}
         self.custom: dict[str, dict[str, Record]] = {name: {} for name in FIELDS}
         self.deleted: dict[str, dict[str, Record]] = {name: {} for name in FIELDS}
-        """What stands in the recycle bin, with the master where it was merged."""
+        """The records in the recycle bin; a merged one names its master."""
         self.assign_to: str | None = None
-        """The user whom an active assignment rule gives new leads and cases to."""
+        """The user to whom an active assignment rule assigns new leads and cases."""
         self.hidden: set[tuple[str, str]] = set()
         """Custom fields that no permission set shows yet."""
         self.daily_limit = 15_000
         self.rules: list[Callable[[str, Record], None]] = []
-        """An admin's validation rules: called with object and record, raise SalesforceRefused."""
+        """An admin's validation rules: each gets object and record, and raises SalesforceRefused."""
         self.org = Org(self)
         """The switches that only Salesforce has."""
         self.part: Record | None = None
-        """The subrequest that is being done."""
+        """The current subrequest."""
         self.undo: list[Callable[[], object]] = []
-        """What takes the changes of the running transaction back, in the order of the changes."""
+        """The functions that undo the current transaction's changes, in the order of the changes."""
         self._unique: dict[tuple[str, str], Index] = {}
         self._seed()
 
@@ -61,9 +61,10 @@ class SalesforceState(Sandbox):
         row["Id"] = account_id
 
     def header(self, name: str) -> str:
-        """A header that counts for the write that is being done.
+        """Return a header that applies to the current write.
 
-        A part of a composite call has its own and inherits none of these; one of a graph has none:
+        A part of a composite call has its own headers and inherits none of these; a part of a graph
+        has none:
         https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_composite_composite_subrequest.htm
         https://developer.salesforce.com/docs/atlas.en-us.api_rest.meta/api_rest/resources_composite_graph_composite_subrequest.htm
         """
@@ -88,7 +89,7 @@ class SalesforceState(Sandbox):
                 row["IsActive"] = active
 
     def store(self, sobject: str, values: Record) -> Record:
-        """Make a record, unchecked."""
+        """Create a record without checks."""
         number = self.new_id()
         values = self._kept(sobject, values)
         record_id = soql.checked_id(f"{PREFIXES[sobject]}{number:012d}")
@@ -100,7 +101,7 @@ class SalesforceState(Sandbox):
         return record
 
     def change(self, sobject: str, record: Record, body: Record) -> None:
-        """Change a record, unchecked."""
+        """Change a record without checks."""
         before = dict(record)
 
         def undo() -> None:
@@ -112,13 +113,13 @@ class SalesforceState(Sandbox):
         self._note(sobject, record)
 
     def _note(self, sobject: str, record: Record) -> None:
-        """Let a record be found by its unique values."""
+        """Index a record by its unique values."""
         for (name, _), index in self._unique.items():
             if name == sobject:
                 index.note(record["Id"], record)
 
     def by_unique(self, sobject: str, field: str, value: str) -> list[Record]:
-        """The records that hold a value in a field, mostly one whose values are unique."""
+        """Return the records with this value in a field, usually a unique one."""
         index = self._unique.get((sobject, field))
         if index is None:
             index = Index(lambda r: [r.get(field) or ""])
@@ -128,19 +129,19 @@ class SalesforceState(Sandbox):
         return index.find(self.tables[sobject], value)
 
     def names(self, sobject: str, use: str = "") -> set[str]:
-        """The fields of an object, or those for one use of `account.USES`."""
+        """Return the fields of an object, or those for one use of `account.USES`."""
         custom = {n for n in self.custom[sobject] if (sobject, n) not in self.hidden}
         there = set(FIELDS[sobject]) | set(self.account.extra.get(sobject, {})) | custom
         return {name for name in there if self.account.shows(sobject, name, use)}
 
     def kind_of(self, sobject: str, name: str) -> Any:
-        """How long a field's text may be, or its type."""
+        """Return the maximum length of a field's text, or the field's type."""
         custom = self.custom[sobject].get(name, {})
         own = CUSTOM_TYPES.get(custom.get("type", ""), custom.get("references", 255))
         return FIELDS[sobject].get(name, self.account.extra.get(sobject, {}).get(name, own))
 
     def table_of(self, sobject: str) -> dict[str, Record]:
-        """The records of an object; raises where the account does not show it."""
+        """Return the records of an object; raise if the account hides it."""
         status = self.account.missing.get(sobject)
         if status == 403:
             message = "insufficient access rights on cross-reference id"
@@ -150,12 +151,12 @@ class SalesforceState(Sandbox):
         return self.tables[sobject]
 
     def read_only(self, sobject: str, name: str) -> bool:
-        """Whether a field takes no value."""
+        """Whether a field refuses every value."""
         made = self.custom[sobject].get(name, {}).get("type") in CALCULATED
         return made or (sobject, name) in READ_ONLY
 
     def _kept(self, sobject: str, values: Record) -> Record:
-        """Values as Salesforce gives them back: moments with an offset, numbers as doubles."""
+        """Return values as Salesforce returns them: times with an offset, numbers as doubles."""
         kept = dict(values)
         for name, value in values.items():
             kind = self.kind_of(sobject, name) if name not in ("Id", "CreatedDate") else ""

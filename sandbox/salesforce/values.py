@@ -12,7 +12,7 @@ CLOCK = r"\d\d:\d\d:\d\d\.\d{3}Z"
 
 
 def check_value(crm: SalesforceState, sobject: str, name: str, value: Any) -> None:
-    """Raise where a field may not have a value."""
+    """Raise if a field may not have this value."""
     custom = crm.custom[sobject].get(name, {})
     kind = crm.kind_of(sobject, name)
     if custom.get("type") in ("Picklist", "MultiselectPicklist"):

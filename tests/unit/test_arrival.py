@@ -85,9 +85,7 @@ def test_what_is_over_the_limit_is_not_waited_for() -> None:
 
 
 def test_what_has_not_come_is_asked_for() -> None:
-    """The parser gets the bytes that are here; a read beyond them reports that the body is not
-    complete.
-    """
+    """The parser gets the bytes that are here; a read beyond them raises BodyAhead."""
     arrival = Arrival()
     arrival.feed(HEAD)
     arrival.expect(5, False)
