@@ -1,4 +1,4 @@
-"""A sandbox CRM in a process of its own: what is measured shares no interpreter with it."""
+"""A sandbox CRM in its own process, so that measurements share no interpreter with it."""
 
 from __future__ import annotations
 
@@ -25,34 +25,36 @@ def _serve(name: str, settings: dict[str, Any], pipe: Connection) -> None:
 
 
 class Apart:
-    """The sandbox of one provider, reached by HTTP only."""
+    """The sandbox of one provider, called by HTTP only."""
 
     def __init__(self, name: str, **settings: Any) -> None:
         """`settings`: attributes of the sandbox to set first."""
         self._pipe, other = multiprocessing.Pipe()
-        # A fork would carry this process's threads and database handles along.
+        # A fork would copy this process's threads and database handles.
         context = multiprocessing.get_context("spawn")
         self._process = context.Process(target=_serve, args=(name, settings, other), daemon=True)
         self._process.start()
         self.url, self._environment = self._pipe.recv()
 
     def environment(self) -> dict[str, str]:
-        """The variables that point the service at it."""
+        """Return the environment variables that point the service at this sandbox."""
         found: dict[str, str] = self._environment
         return found
 
     def told(self) -> dict[str, Any]:
-        """Its own count: calls, writes, refusals for too many calls."""
+        """Return the sandbox's own counts: calls, writes, 429 refusals."""
         answer: dict[str, Any] = requests.get(f"{self.url}/_sandbox/calls", timeout=30).json()
         return answer
 
     def times(self) -> list[tuple[float, float]]:
-        """When it began and ended to work on each call: seconds on this machine's monotonic clock."""
+        """Return the start and end of the work on each call, in seconds of this machine's monotonic
+        clock.
+        """
         found = requests.get(f"{self.url}{TIMES}", timeout=30).json()
         return [(float(began), float(ended)) for began, ended in found]
 
     def stop(self) -> None:
-        """End the process."""
+        """Stop the process."""
         self._pipe.send("stop")
         self._process.join(10)
         if self._process.is_alive():

@@ -33,12 +33,12 @@ from tests.processes import running
 
 POSTS = 1000
 BACKLOG = {"hubspot": 10_000, "salesforce": 10_000, "pipedrive": 300}
-"""Bookings. Pipedrive takes one search in a quarter of a second, whatever one does."""
+"""The number of bookings. Pipedrive allows only about one search in a quarter of a second."""
 SINGLE = 100
 IDLE = 40
-"""Bookings that come one at a time, each after the one before it is everywhere."""
+"""The number of bookings that come one at a time, each after the one before is in every CRM."""
 QUIET = 0.4
-"""Seconds without a call after which a booking is taken to be in a CRM."""
+"""After this many seconds without a call, a booking counts as written."""
 PLANS = 1000
 
 
@@ -75,7 +75,7 @@ def _calls(table: Table, folder: Path) -> None:
 
 
 def _planning(table: Table) -> None:
-    """What a preview or a resync costs beside the CRM's answers."""
+    """Measure the planning of a preview or a resync, without the CRM's answers."""
     shape = load_adapter(
         load_providers(CONFIG_DIR / "providers.yaml", {})[PROVIDERS[0]].adapter
     ).shape
@@ -91,13 +91,13 @@ def _planning(table: Table) -> None:
 
 
 def _backlog(table: Table, folder: Path, provider: str) -> None:
-    """A backlog under the CRM's own limits, in batches and beside it one booking at a time."""
+    """Measure a backlog under the CRM's own limits, in batches and one booking at a time."""
     number = BACKLOG.get(provider, SINGLE)
     calls, seconds, refused = _drain(folder / f"{provider}-batches", provider, number)
     row = f"{calls} calls in {seconds:.1f} s, {refused} refused"
     table.add_row(f"{provider}: backlog of {number} bookings, one worker", row)
     if provider == "pipedrive":
-        # No batches: the searches are what its limit is on. Two for a stranger with a company.
+        # There are no batches: its limit is on searches, two for a new person with a company.
         floor = 2 * number / room(SEARCHES.calls, 0.2, backlog=True) * SEARCHES.seconds
         table.add_row(
             "pipedrive: its limit's floor for that", f"{floor:.1f} s ({seconds / floor - 1:+.1%})"
@@ -110,7 +110,7 @@ def _backlog(table: Table, folder: Path, provider: str) -> None:
 def _drain(
     folder: Path, provider: str, bookings: int, single: bool = False
 ) -> tuple[int, float, int]:
-    """Sync a backlog into a sandbox of its own process; calls, seconds and refusals."""
+    """Sync a backlog into a sandbox in its own process; return calls, seconds and refusals."""
     folder.mkdir()
     crm = Apart(provider)
     bridge = Bridge(f"sqlite:///{folder}/a.sqlite3", (provider,), served={provider: crm})
@@ -131,7 +131,7 @@ def _drain(
 
 
 def _fill(bridge: Bridge, bookings: int) -> None:
-    """Put a backlog into the database: each booking by another person, of a thousand companies."""
+    """Store a backlog: each booking has another person, from a thousand companies."""
     base, cipher, now = sample("booking_created"), bridge.services.cipher, utcnow()
     for start in range(0, bookings, 500):
         with bridge.services.store.write() as session:
@@ -172,9 +172,9 @@ def _posts(table: Table, folder: Path) -> None:
 
 
 def _idle(table: Table, folder: Path, setting: str, *providers: str) -> None:
-    """From the 202 to the last record in a CRM, less the time that the CRM itself worked.
+    """Measure the time from the 202 to the last record in a CRM, without the CRM's own work.
 
-    The CRMs share this machine with the service: with three at once its cores are what is measured.
+    The CRMs share this machine with the service: with three at once, its cores are the limit.
     """
     apart = {name: Apart(name) for name in providers}
     own = folder / f"idle-{'-'.join(providers)}"
@@ -190,7 +190,7 @@ def _idle(table: Table, folder: Path, setting: str, *providers: str) -> None:
             person = {**base["attendees"][0], "email": f"p{number}@corp{number}.example"}
             service.post({**base, "attendees": [person]}).raise_for_status()
             began = time.monotonic()
-            # A look at the CRMs takes a share of this machine: none before it can be over.
+            # A check of the CRMs costs machine time, so none runs before the sync can be over.
             time.sleep(2 * QUIET)
             wait_for(partial(_quiet_since, apart, before, began), 60)
             for name, crm in apart.items():
@@ -203,7 +203,7 @@ def _idle(table: Table, folder: Path, setting: str, *providers: str) -> None:
 
 
 def _quiet_since(apart: dict[str, Apart], before: dict[str, int], began: float) -> bool:
-    """Whether every CRM was called, and not again for a while."""
+    """Whether every CRM was called, and then not again for a while."""
     for name, crm in apart.items():
         calls = crm.times()
         if len(calls) == before[name] or time.monotonic() - max(c[1] for c in calls) < QUIET:
@@ -212,7 +212,7 @@ def _quiet_since(apart: dict[str, Apart], before: dict[str, int], began: float) 
 
 
 def _busy(calls: list[tuple[float, float]], since: float) -> float:
-    """Seconds in which at least one of these calls was worked on."""
+    """Return the seconds during which at least one of these calls was in progress."""
     total, reached = 0.0, since
     for began, ended in sorted(calls):
         total += max(0.0, ended - max(began, reached))

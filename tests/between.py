@@ -1,4 +1,4 @@
-"""A raw server in front of a sandbox: it gives the answer that a test makes up in its place."""
+"""A raw server in front of a sandbox: it can send a test's own answer in place of the sandbox's."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from werkzeug.test import Client
 from sandbox.serve import HOST, Served
 
 Right = Callable[[], bytes]
-"""Gives the answer that the sandbox would give: it is asked, and does what it is asked to do."""
+"""Calls the sandbox, which does its work, and returns its answer."""
 Speaks = Callable[[socket.socket], None]
-"""Says something on a line; that is closed afterwards."""
+"""Sends something on a connection, which is closed afterwards."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as it came in."""
+    """One request as it arrived."""
 
     number: int
-    """Requests since `Between.instead` was set, this one not counted."""
+    """The number of earlier requests since `Between.instead` was set."""
     method: str
     path: str
-    """With its query."""
+    """The path with its query."""
     headers: Mapping[str, str]
     body: bytes
 
 
 Instead = Callable[[Asked, Right], bytes | Speaks | None]
-"""What is answered: these bytes, or what is said; None for the sandbox's own answer."""
+"""Returns the answer: bytes, or a function that sends them; None for the sandbox's own answer."""
 
 
 class Between(Served):
-    """Stands where a sandbox stands: everything passes, except what `instead` answers."""
+    """Replaces a sandbox's server: every call passes, except those that `instead` answers."""
 
     def __init__(self, sandbox: Any) -> None:
-        """`sandbox`: one of the sandboxes, or anything else with a WSGI app as `app`."""
+        """`sandbox`: one of the sandboxes, or any object with a WSGI app as `app`."""
         self.sandbox = sandbox
         self.instead: Instead = passes
         self.asked: list[Asked] = []
         """Every request since `instead` was set."""
         self.hung_up = threading.Event()
-        """Set once the other side has ended a line on which something was still said."""
+        """Set when the client has closed a connection on which an answer was still being sent."""
         self._lock = threading.Lock()
         self._tcp = _Server((HOST, 0), _Lines)
         self._tcp.between = self
@@ -58,7 +58,7 @@ class Between(Served):
 
     @contextmanager
     def answering(self, instead: Instead) -> Iterator[list[Asked]]:
-        """Answer so while the block runs; gives the list of what is asked meanwhile."""
+        """Answer in this way while the block runs; yield the list of requests."""
         with self._lock:
             self.asked, self.instead = [], instead
         self.hung_up.clear()
@@ -76,7 +76,7 @@ class Between(Served):
             return made
 
     def right(self, asked: Asked) -> bytes:
-        """The sandbox's own answer."""
+        """Return the sandbox's own answer."""
         app: Flask = self.sandbox.app
         answer = Client(app).open(
             asked.path, method=asked.method, headers=dict(asked.headers), data=asked.body,
@@ -85,13 +85,13 @@ class Between(Served):
         return reply(answer.status_code, answer.get_data(), dict(answer.headers))
 
     def stop(self) -> None:
-        """End the server."""
+        """Stop the server."""
         self._tcp.shutdown()
         self._tcp.server_close()
 
 
 def passes(asked: Asked, right: Right) -> None:
-    """The sandbox answers."""
+    """Let the sandbox answer."""
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -103,7 +103,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 class _Lines(socketserver.StreamRequestHandler):
-    """Answers one request after the other on a line, until something other than HTTP was said."""
+    """Answers one request after another on a connection, until an answer was not the sandbox's own."""
 
     disable_nagle_algorithm = True
 
@@ -139,7 +139,7 @@ class _Lines(socketserver.StreamRequestHandler):
 def reply(
     status: int, body: bytes = b"", headers: Mapping[str, str | bytes] | None = None
 ) -> bytes:
-    """The bytes of an answer. Its length is told unless the headers tell one."""
+    """Return the bytes of an answer. Content-Length is added unless the headers have one."""
     told = {"Content-Length": str(len(body)), **(headers or {})}
     lines = [f"HTTP/1.1 {status} Any".encode()]
     lines += [
@@ -150,7 +150,7 @@ def reply(
 
 
 def parted(answer: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers (by their names in lower case) and body of an answer's bytes."""
+    """Return status, headers (names in lower case) and body of an answer's bytes."""
     head, _, body = answer.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     fields = (line.partition(": ") for line in lines)
@@ -158,10 +158,12 @@ def parted(answer: bytes) -> tuple[int, dict[str, str], bytes]:
 
 
 class Speaker:
-    """A server that says the same on every line, whatever is asked: bytes, as long as they are taken."""
+    """A server that sends the same bytes on every connection, whatever the request, as long as the
+    client reads.
+    """
 
     def __init__(self, says: Speaks, listens: bool = True) -> None:
-        """`listens`: whether it waits for the head of a request first."""
+        """`listens`: whether it reads the head of a request first."""
 
         class Line(socketserver.StreamRequestHandler):
             disable_nagle_algorithm = True
@@ -177,6 +179,6 @@ class Speaker:
         threading.Thread(target=self._tcp.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
-        """End the server."""
+        """Stop the server."""
         self._tcp.shutdown()
         self._tcp.server_close()

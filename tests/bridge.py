@@ -1,4 +1,4 @@
-"""The whole service in one process, against the sandboxes: what the tests drive."""
+"""The whole service in one process with the sandboxes; the tests control it."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ DATA = Path(__file__).parent / "data"
 SECRET = "webhook-secret-1"
 OLDER_SECRET = "older-webhook-secret"
 KEY = "a-key-of-tests-with-32-characters!"
-"""SECRET_KEY and ENCRYPTION_KEYS of tests."""
+"""SECRET_KEY and ENCRYPTION_KEYS of the tests."""
 ENTRIES = load_providers(Settings.model_fields["providers_file"].default, {})
 PROVIDERS = tuple(ENTRIES)
 ADAPTERS = {name: load_adapter(entry.adapter) for name, entry in ENTRIES.items()}
 ASKED_AHEAD = [name for name, adapter in ADAPTERS.items() if adapter.asks_ahead]
-"""CRMs that are asked about the next batch while one is written."""
+"""CRMs whose next batch is looked up while the current one is written."""
 ENDED = ("synced", "failed", "parked", "skipped")
 NO_REDIS = "redis://127.0.0.1:1/0"
 
 
 def sample(name: str, **changes: Any) -> dict[str, Any]:
-    """A sample webhook of tests/data with some top-level fields changed."""
+    """Return a sample webhook of tests/data with some top-level fields changed."""
     return {**json.loads((DATA / f"{name}.json").read_text(encoding="utf-8")), **changes}
 
 
 def make_settings(database_url: str, **values: Any) -> Settings:
-    """Settings for a test, whatever the environment says."""
+    """Return the settings for a test, independent of the environment."""
     return Settings(
         **{
             "database_url": database_url,
@@ -68,7 +68,7 @@ def make_settings(database_url: str, **values: Any) -> Settings:
 
 @functools.cache
 def migrated() -> bytes:
-    """A SQLite database as the migrations make it, made once."""
+    """Return a SQLite database after all migrations; it is made once."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "empty.sqlite3"
         store = Store(f"sqlite:///{path}")
@@ -78,7 +78,7 @@ def migrated() -> bytes:
 
 
 def begin_migrated(database_url: str) -> None:
-    """Begin a new SQLite database with the schema in it: hundreds of tests need one."""
+    """Create a new SQLite database with the schema: hundreds of tests need one."""
     backend, _, name = database_url.partition(":///")
     path = Path(name)
     if backend == "sqlite" and not path.exists():
@@ -95,7 +95,7 @@ class Bridge:
         served: dict[str, Any] | None = None,
         **values: Any,
     ):
-        """`served`: sandboxes that run already; else one is started for each provider."""
+        """`served`: sandboxes that run already; otherwise one is started for each provider."""
         self._usual = served is None and not values and database_url.startswith("sqlite:///")
         self.served = served or {name: Served(load_sandbox(name)()) for name in providers}
         environ = {k: v for served in self.served.values() for k, v in served.environment().items()}
@@ -107,13 +107,13 @@ class Bridge:
         self._signed_in: FlaskClient | None = None
 
     def sandbox(self, provider: str) -> Any:
-        """The sandbox of a provider."""
+        """Return the sandbox of a provider."""
         found: Sandbox = self.served[provider].sandbox
         return found
 
     @property
     def client(self) -> FlaskClient:
-        """A browser that is signed in."""
+        """Return a signed-in browser."""
         if self._signed_in is None:
             self._signed_in = self.sign_in()
         return self._signed_in
@@ -124,12 +124,12 @@ class Bridge:
 
     @property
     def key(self) -> str:
-        """The API key that it has signed in with."""
+        """Return the API key that the browser has signed in with."""
         assert self.client
         return self._key
 
     def sign_in(self) -> FlaskClient:
-        """Another browser that is signed in, with a key of its own."""
+        """Return another signed-in browser, with its own key."""
         key = new_key()
         with self.services.store.write() as session:
             session.add(ApiKey(name="tester", key_hash=key_hash(key), created_at=utcnow()))
@@ -139,7 +139,7 @@ class Bridge:
         return client
 
     def connect(self, provider: str, decision: str = "allow", query: str = "") -> Any:
-        """Go through the provider's consent page as a person would; give the callback's answer."""
+        """Go through the provider's consent page as a person does; return the callback's answer."""
         address = self.client.get(f"/oauth/{provider}/start{query}").headers["Location"]
         page = requests.get(address, timeout=5)
         assert page.status_code == 200, page.text
@@ -154,9 +154,9 @@ class Bridge:
         return self.client.get(f"{back.path}?{back.query}")
 
     def connect_all(self, warm: bool = True) -> Bridge:
-        """Connect every sandbox and forget the calls that it took.
+        """Connect every sandbox and reset its count of calls.
 
-        `warm`: the accounts are read too, so that no later call of a test is for that.
+        `warm`: the accounts are read too, so that no later call of a test does this.
         """
         usual = self._usual and all(is_untouched(s.sandbox) for s in self.served.values())
         if usual:
@@ -207,7 +207,7 @@ class Bridge:
                 self.drainer.drain(connection_id)
 
     def reread(self) -> None:
-        """Ask meetergo what waits for its word."""
+        """Ask meetergo about all webhooks that wait for its confirmation."""
         for source in sorted(self.services.rereader.sources_with_work()):
             self.services.rereader.run(source)
 
@@ -219,7 +219,7 @@ class Bridge:
         self.settle()
 
     def settle(self, seconds: float = 30.0) -> None:
-        """Drain until every delivery has ended, pauses of the CRMs included."""
+        """Drain until every delivery has ended, including the CRMs' pauses."""
 
         def ended() -> bool:
             self.drain()
@@ -230,12 +230,12 @@ class Bridge:
         wait_for(ended, seconds)
 
     def deliveries(self) -> list[DeliveryRow]:
-        """Every delivery."""
+        """Return every delivery."""
         with self.services.store.read() as session:
             return list(session.scalars(select(DeliveryRow).order_by(DeliveryRow.id)))
 
     def delivery(self, provider: str) -> DeliveryRow:
-        """The one delivery of a provider."""
+        """Return the single delivery of a provider."""
         with self.services.store.read() as session:
             query = select(DeliveryRow).join(
                 ConnectionRow, ConnectionRow.id == DeliveryRow.connection_id
@@ -243,12 +243,12 @@ class Bridge:
             return session.scalars(query.where(ConnectionRow.provider == provider)).one()
 
     def events(self) -> list[EventRow]:
-        """Every stored webhook."""
+        """Return every stored webhook."""
         with self.services.store.read() as session:
             return list(session.scalars(select(EventRow).order_by(EventRow.id)))
 
     def connection(self, provider: str) -> ConnectionRow:
-        """The connection of a provider."""
+        """Return the connection of a provider."""
         with self.services.store.read() as session:
             query = select(ConnectionRow).where(ConnectionRow.provider == provider)
             return session.scalars(query).one()
@@ -261,7 +261,7 @@ class Bridge:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait until a condition holds; fail where it never does."""
+    """Wait until a condition holds; fail after the time limit."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come to hold in time"

@@ -18,7 +18,7 @@ from tests.postgres import postgres_url
 from tests.ready_made import build_addresses_late, read_mappings_once, share_statements
 from tests.reaper import guard
 
-# The first example pays for loading the character tables; a slow machine is no failure.
+# The first example loads the character tables; a slow machine must not fail for this.
 settings.register_profile(
     "bridge", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -26,7 +26,7 @@ settings.load_profile("bridge")
 
 
 def pytest_configure() -> None:
-    """Plant the bug that `make chaos-mutants` names."""
+    """Set up the test run, and plant the bug that `make chaos-mutants` names."""
     from tests.chaos.mutants import plant
 
     guard()
@@ -37,9 +37,9 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the long tests, some on each worker: what begins last ends last.
+    """Start with the long tests, some on each worker, so that no worker ends late.
 
-    pytest-xdist's worksteal gives each worker an equal part of the list at first.
+    pytest-xdist's worksteal first gives each worker an equal part of the list.
     """
     workers: int = getattr(config, "workerinput", {}).get("workercount", 1)
     long = [item for item in items if item.get_closest_marker("long")]
@@ -54,26 +54,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class JumpingClock:
-    """The machine's clock, but that whoever sleeps wakes at once, later."""
+    """The machine's clock, but a sleep ends at once and moves the clock forward."""
 
     def __init__(self) -> None:
         self._ahead = 0.0
 
     def monotonic(self) -> float:
-        """Seconds."""
+        """Return the seconds of this clock."""
         return time.monotonic() + self._ahead
 
     def sleep(self, seconds: float) -> None:
-        """Let so much time pass; those who sleep at the same time sleep together."""
+        """Move the clock forward; sleeps at the same time overlap."""
         target = self.monotonic() + seconds
         self._ahead = max(self._ahead, target - time.monotonic())
 
 
 @pytest.fixture(autouse=True)
 def limits_cost_no_time(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waiting for a rate limit lets the clock of the limits jump, on both sides.
+    """Let the clock of the rate limits jump in place of a wait, in the service and the sandboxes.
 
-    Not where a test is marked with `real_limits`: there a limit is waited for.
+    Tests with the mark `real_limits` wait in real time.
     """
     if request.node.get_closest_marker("real_limits"):
         return
@@ -93,7 +93,7 @@ def bridge(tmp_path: Path) -> Iterator[Bridge]:
 
 @pytest.fixture(params=PROVIDERS)
 def provider(request: pytest.FixtureRequest) -> str:
-    """Each CRM that providers.yaml knows."""
+    """Each CRM in providers.yaml."""
     return str(request.param)
 
 
@@ -107,7 +107,7 @@ def crm(provider: str, tmp_path: Path) -> Iterator[Bridge]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A fresh database of each kind."""
+    """A new database of each kind."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/bridge.sqlite3"
         return

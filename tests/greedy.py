@@ -1,7 +1,7 @@
-"""A process that asks servers which answer without end, and tells how each call ended.
+"""A process that calls servers with endless answers and reports how each call ended.
 
-`python -m tests.greedy` reads {how it answers: address} as JSON, and prints
-{how: {who asked: [error, seconds]}} and the growth of this process in megabytes.
+`python -m tests.greedy` reads {kind of answer: address} as JSON, and prints {kind: {caller: [error,
+seconds]}} and the growth of this process in megabytes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TIMEOUT = 1.0
 
 
 def callers(url: str) -> dict[str, Callable[[], object]]:
-    """Everybody who asks somebody outside, pointed at one address."""
+    """Return every outside call of the service, pointed at one address."""
     entry = load_providers(CONFIG_DIR / "providers.yaml", {})["hubspot"]
     ends = {"token_url": f"{url}/token", "revoke_url": f"{url}/r", "introspect_url": f"{url}/i"}
     entry = entry.model_copy(update=ends)
@@ -45,23 +45,23 @@ def callers(url: str) -> dict[str, Callable[[], object]]:
 
 
 def ask(call: Callable[[], object]) -> tuple[str, float]:
-    """How a call ends, and after how many seconds."""
+    """Return how a call ends, and after how many seconds."""
     begun = time.monotonic()
     try:
         ended = repr(call())
     except Exception as error:
-        # Whatever it is: who started this process judges of it.
+        # Any error is a result: the parent process judges it.
         ended = type(error).__name__
     return ended, time.monotonic() - begun
 
 
 def memory() -> float:
-    """The most that this process has held so far, in megabytes."""
+    """Return the largest memory of this process so far, in megabytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
-    """Ask everybody: one after the other where answers are large, together where they are slow."""
+    """Make all calls: one by one for large answers, all together for slow ones."""
     where: dict[str, str] = json.load(sys.stdin)
     for call in callers(where["refused"]).values():
         ask(call)

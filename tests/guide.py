@@ -23,7 +23,7 @@ NOW = datetime(2027, 1, 4, 9, 31, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, what stands behind that, its text, the line where it begins."""
+    """A fenced block: its language, the word after it, its text, the line of its start."""
 
     language: str
     about: str
@@ -32,7 +32,7 @@ class Block:
 
 
 def blocks(language: str) -> list[Block]:
-    """Every block of a language, in order."""
+    """Return every block of a language, in order."""
     page = PAGE.read_text(encoding="utf-8")
     found = re.finditer(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", page, re.S | re.M)
     return [
@@ -43,18 +43,18 @@ def blocks(language: str) -> list[Block]:
 
 
 def file(name: str) -> str:
-    """The text of a file that the page shows whole."""
+    """Return the text of a file that the page shows in full."""
     (block,) = [b for kind in ("yaml", "json") for b in blocks(kind) if b.about == name]
     return block.text
 
 
 def fragments() -> list[Block]:
-    """The YAML blocks that are no file of their own; `about` names the CRM."""
+    """Return the YAML blocks that are no whole file; `about` names the CRM."""
     return [b for b in blocks("yaml") if "." not in b.about]
 
 
 def tables(first: str) -> list[list[list[str]]]:
-    """The rows of every table whose first column is headed so; a cell's escaped pipes undone."""
+    """Return the rows of every table with this first column heading, with escaped pipes restored."""
     found, rows = [], None
     for text in PAGE.read_text(encoding="utf-8").splitlines():
         cells = [c.strip().replace("\\|", "|") for c in re.split(r"(?<!\\)\|", text)[1:-1]]
@@ -70,17 +70,17 @@ def tables(first: str) -> list[list[list[str]]]:
 
 
 def code(cell: str) -> list[str]:
-    """What stands in backticks in a cell."""
+    """Return the texts in backticks in a cell."""
     return re.findall(r"`([^`]+)`", cell)
 
 
 def yaml(text: str) -> Any:
-    """A YAML text in plain types."""
+    """Return a YAML text as plain types."""
     return YAML(typ="safe").load(text)
 
 
 def whole(fragment: str, crm: str = "hubspot") -> str:
-    """A fragment laid over the default file of a CRM, as the text of a file."""
+    """Return the default file of a CRM with a fragment merged in, as text."""
     base = yaml((CONFIG_DIR / "mappings" / f"{crm or 'hubspot'}.yaml").read_text(encoding="utf-8"))
     out = StringIO()
     dump = YAML()
@@ -90,5 +90,5 @@ def whole(fragment: str, crm: str = "hubspot") -> str:
 
 
 def booking() -> Booking:
-    """The booking that the page works with."""
+    """Return the booking of the page's examples."""
     return read_booking(read_event("default", json.loads(file("payload.json")), NOW))

@@ -1,23 +1,23 @@
-"""Texts that strangers type and that mean something to a machine: in a CRM they are text, no more.
+"""Texts of strangers that mean something to a machine; in a CRM they must stay plain text.
 
-The pool is for every test that sends texts of people somewhere: add what is found in the field.
+Every test that sends people's texts uses this pool: add new texts that you find in practice.
 """
 
 from __future__ import annotations
 
 HOSTILE: dict[str, str] = {
-    # Salesforce puts results of other parts there: composite calls, https://developer.salesforce.com
+    # Salesforce fills in results of other parts: composite calls, https://developer.salesforce.com
     "reference that is there": "@{n0.id}",
     "reference that is not there": "@{zz.id}",
     "reference in a sentence": "ask @{team.lead} first",
     "reference into a list": "@{n0.errors[0]}",
     "open reference": "mail me @{home",
-    # Personalisation of CRMs, forms and mail tools
+    # Personalisation in CRMs, forms and mail tools
     "personalisation token": "{{contact.firstname}}",
     "merge field": "%FIRST_NAME%",
     "template statement": "{% for x in y %}{{ 7*7 }}",
     "dollar braces": "${7*7} #{7*7}",
-    # Formulas in an export to a spreadsheet
+    # Formulas for a spreadsheet export
     "formula": "=cmd|' /C calc'!A0",
     "sum": "+1+1",
     "at formula": "@SUM(1+1)",
@@ -35,4 +35,4 @@ HOSTILE: dict[str, str] = {
     "very long word": "W" * 3000,
     "lines": "one\r\ntwo\u2028three",
 }
-"""What it is -> the text."""
+"""Kind -> the text."""

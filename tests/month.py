@@ -1,4 +1,4 @@
-"""A service whose time a test owns: nothing sleeps, hours pass in an instant, clocks are set wrong."""
+"""A service on a simulated clock: nothing sleeps, hours pass at once, and clocks can be wrong."""
 
 from __future__ import annotations
 
@@ -42,17 +42,18 @@ from workers.drain import Drainer
 
 START = datetime(2026, 11, 23, 8, tzinfo=UTC)
 LOOK = 20.0
-"""Simulated seconds between two looks, twice what SWEEP_INTERVAL has: one of them fails, say."""
+"""Simulated seconds between two looks: twice SWEEP_INTERVAL, as if every other look failed."""
 CHANCE = 60.0
-"""Simulated seconds in which everything that is due is synced once nothing is in its way."""
+"""Simulated seconds within which all due work is synced if nothing blocks it."""
 RECOVERY = 25 * 60.0
-"""Simulated seconds until nothing is in the way any more, once its cause is gone: the day's budget is
-looked at each 15 minutes, a token endpoint too, and a clock may be wrong by ten minutes."""
+"""Simulated seconds until work is no longer blocked after the cause has ended: the day's budget and
+a token endpoint are checked every 15 minutes, and a clock may be ten minutes wrong.
+"""
 PEOPLE = 24
 
 
 class Clock:
-    """The time of day, which may be set, and the time that passes, which nobody sets."""
+    """The time of day, which a test may set, and the elapsed time, which it may not."""
 
     def __init__(self, traveller: Traveller) -> None:
         self._traveller = traveller
@@ -60,11 +61,11 @@ class Clock:
         self._wrong = timedelta()
 
     def ticks(self) -> float:
-        """Seconds that have passed."""
+        """Return the elapsed seconds."""
         return self._passed
 
     def true(self) -> datetime:
-        """The time as all others have it, meetergo among them."""
+        """Return the correct time, which meetergo and all others have."""
         return START + timedelta(seconds=self._passed - 1000.0)
 
     def forward(self, seconds: float) -> None:
@@ -73,7 +74,7 @@ class Clock:
         self._set()
 
     def turn(self, hours: float) -> None:
-        """Set the clock of this machine; no time passes by that."""
+        """Set this machine's clock; no time passes."""
         self._wrong += timedelta(hours=hours)
         self._set()
 
@@ -82,7 +83,7 @@ class Clock:
 
 
 def own_time(patch: pytest.MonkeyPatch, clock: Clock) -> None:
-    """Let everything go by this clock, the database server's included, and nobody sleep."""
+    """Make everything use this clock, including the database server, and let nothing sleep."""
     shim = SimpleNamespace(monotonic=clock.ticks, sleep=clock.forward, time=time.time)
     for module in (tokens, allowance, secrets, oauth, meetergo):
         patch.setattr(module, "time", shim)
@@ -99,19 +100,19 @@ def own_time(patch: pytest.MonkeyPatch, clock: Clock) -> None:
 
 
 class Hands:
-    """A pool of one worker that does at once what it is given."""
+    """A pool with one worker that runs each task at once."""
 
     def __init__(self, drain: Callable[[int], None]) -> None:
         self.submit = drain
         self.stopping = threading.Event()
 
     def aside(self, name: str, action: Callable[[], object]) -> None:
-        """Do it."""
+        """Run the action."""
         action()
 
 
 class World:
-    """meetergo, the CRMs and the service, and what everybody did."""
+    """meetergo, the CRMs and the service, and a record of all actions."""
 
     def __init__(
         self,
@@ -121,7 +122,7 @@ class World:
         dice: random.Random,
         scheme: str = "body",
     ) -> None:
-        """`scheme`: how meetergo's webhooks are known to be its own."""
+        """`scheme`: how the service verifies meetergo's webhooks."""
         self.clock, self.dice = clock, dice
         self.mappings = folder / "mappings"
         shutil.copytree(CONFIG_DIR / "mappings", self.mappings)
@@ -145,9 +146,9 @@ class World:
         self.old: list[dict[str, Any]] = []
         self.hosts = ["john@acme.example", "mary@acme.example", "kim@acme.example"]
         self.broken: set[str] = set()
-        """CRMs that something is the matter with at present."""
+        """CRMs that have a problem at present."""
         self.mapped: set[str] = set()
-        """CRMs whose mapping file is not as it should be."""
+        """CRMs whose mapping file is changed at present."""
         self._numbers = 0
         self._chance: dict[int, float] = {}
 
@@ -157,7 +158,7 @@ class World:
         self.meetergo.stop()
 
     def restart(self) -> None:
-        """All processes of the service end and begin anew, with the present encryption keys."""
+        """Restart all processes of the service, with the current encryption keys."""
         bridge = self.bridge
         environ = {
             k: v for served in bridge.served.values() for k, v in served.environment().items()
@@ -171,13 +172,13 @@ class World:
         bridge.drainer = Drainer(bridge.services)
 
     def command(self, *words: str) -> str:
-        """Run `flask --app app …`; give what it printed."""
+        """Run `flask --app app …`; return its output."""
         told = self.bridge.app.test_cli_runner().invoke(args=list(words))
         assert told.exit_code == 0, (words, told.output, told.exception)
         return str(told.output)
 
     def write(self, row_id: int, **values: Any) -> None:
-        """Change a connection's row, as a process did that is dead by now."""
+        """Change a connection's row, as a process did that has died since."""
         with self.bridge.services.store.write() as session:
             row = session.get_one(ConnectionRow, row_id)
             for name, value in values.items():
@@ -186,7 +187,7 @@ class World:
     # meetergo
 
     def state(self, kind: str, number: str) -> dict[str, Any]:
-        """The next state of a booking."""
+        """Return the next state of a booking."""
         before = self.newest.get(number)
         start = before["start"] if before else ""
         people = before["attendees"] if before else self._some(1)
@@ -212,7 +213,7 @@ class World:
         return [_person(n) for n in self.dice.sample(range(PEOPLE), number)]
 
     def post(self, *payloads: dict[str, Any]) -> None:
-        """Post webhooks, each of which is taken."""
+        """Post webhooks and check that each is accepted."""
         for payload in payloads:
             answer = self.bridge.post(payload, secret=self.secret)
             assert answer.status_code == 202, answer.get_data(as_text=True)
@@ -220,7 +221,7 @@ class World:
         self.old += payloads
 
     def something_happens(self) -> dict[str, Any]:
-        """Somebody books, moves or cancels; give the webhook."""
+        """Create, move or cancel a booking; return the webhook."""
         open_ = [n for n, state in self.newest.items() if not state.get("isCancelled")]
         if len(open_) < 4 or self.dice.random() < 0.5:
             return self.state("booking_created", f"b{len(self.newest)}")
@@ -234,12 +235,12 @@ class World:
         jobs.look(self.bridge.services, Hands(self.bridge.drainer.drain))  # type: ignore[arg-type]
 
     def rows(self) -> list[ConnectionRow]:
-        """The connections."""
+        """Return the connections."""
         with self.bridge.services.store.read() as session:
             return list(session.scalars(select(ConnectionRow).order_by(ConnectionRow.id)))
 
     def due(self) -> dict[int, list[DeliveryRow]]:
-        """Connection -> what is to be synced there now, parked work included."""
+        """Return connection -> its due deliveries, including parked ones."""
         now = utcnow()
         ripe = or_(DeliveryRow.next_attempt_at <= now, DeliveryRow.updated_at > now + SKEW)
         query = select(DeliveryRow).where(
@@ -255,9 +256,10 @@ class World:
         return found
 
     def work(self, what: Iterable[str] = ()) -> None:
-        """Look until nothing is due but what a page says waits; fail where it waits for no reason.
+        """Look until nothing is due, except work that a page says waits; fail if work waits without
+        a reason.
 
-        `what` happened, for the message. Where the cause of a reason is gone, the reason goes too.
+        `what` happened, for the message. Once a cause has ended, its reason must disappear.
         """
         begun = self.clock.ticks()
         self._chance = {row.id: begun for row in self.rows()}
@@ -305,7 +307,7 @@ class World:
 
 
 def hindrance(row: ConnectionRow, now: datetime) -> datetime | None:
-    """Until when the connection's page says that its work waits; None: nothing is in its way."""
+    """Return until when the connection's page says that work waits; None: nothing blocks it."""
     if row.status not in WORKING:
         assert row.last_error and row.next_step, f"{row.provider} is {row.status} and says nothing"
         return (

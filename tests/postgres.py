@@ -1,4 +1,4 @@
-"""Fresh PostgreSQL databases: from TEST_POSTGRES_URL, or a server started for this test run."""
+"""New PostgreSQL databases: on TEST_POSTGRES_URL, or on a server started for this test run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.ports import free_port
 
 @contextmanager
 def postgres_url() -> Iterator[str]:
-    """A URL of an empty database; skips with a reason where no PostgreSQL can be had."""
+    """Yield the URL of an empty database; skip the test with a reason if there is no PostgreSQL."""
     server = os.environ.get("TEST_POSTGRES_URL") or _start()
     if not server:
         pytest.skip("PostgreSQL is not installed here: initdb was not found")

@@ -1,4 +1,4 @@
-"""The service as real processes on a real Valkey: web, worker and scheduler, as the Procfile says."""
+"""The service as real processes on a real Valkey: web, worker and scheduler of the Procfile."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ ROOT = Path(__file__).parent.parent
 
 
 class Running:
-    """Running processes and how to speak to them."""
+    """The running processes, with functions to control them."""
 
     def __init__(
         self, folder: Path, database_url: str, served: dict[str, Any] | None = None
     ) -> None:
-        """`served`: sandboxes that run already; else one of each is started here."""
+        """`served`: sandboxes that run already; otherwise one of each is started here."""
         self.folder = folder
         self.served = served or {name: Served(load_sandbox(name)()) for name in PROVIDERS}
         self.redis_port = free_port()
@@ -67,11 +67,11 @@ class Running:
         return server
 
     def start_redis(self) -> None:
-        """Start an empty Valkey on the same port: everything that was queued is lost."""
+        """Start an empty Valkey on the same port: all queued jobs are lost."""
         self.valkey = self._valkey()
 
     def ready(self) -> bool:
-        """Whether the web process takes webhooks."""
+        """Whether the web process accepts webhooks."""
         try:
             return requests.get(f"{self.web}/readyz", timeout=2).status_code == 200
         except requests.RequestException:
@@ -98,18 +98,18 @@ class Running:
         )
 
     def bookings(self) -> list[Any]:
-        """What the API shows."""
+        """Return the bookings in the API."""
         headers = {"Authorization": f"Bearer {self.key}"}
         answer = requests.get(f"{self.web}/api/v1/bookings?limit=200", headers=headers, timeout=10)
         return list(answer.json()["bookings"])
 
     def synced(self, bookings: int) -> bool:
-        """Whether so many bookings are in every CRM."""
+        """Whether this many bookings are in every CRM."""
         states = [d["state"] for b in self.bookings() for d in b["deliveries"]]
         return states == ["synced"] * bookings * len(self.served)
 
     def stop(self) -> None:
-        """End everything."""
+        """Stop everything."""
         self.process.terminate()
         try:
             self.process.wait(15)
@@ -125,7 +125,7 @@ class Running:
 def running(
     folder: Path, database_url: str, served: dict[str, Any] | None = None
 ) -> Iterator[Running]:
-    """The service as processes, until the block ends."""
+    """Run the service as processes until the block ends."""
     made = Running(folder, database_url, served)
     try:
         yield made

@@ -1,8 +1,8 @@
-"""What thousands of short tests need alike, made once: connected CRMs, and statements in SQL.
+"""Shared setup for thousands of short tests, made once: connected CRMs and compiled SQL statements.
 
-Half of their time went into the consent pages of their CRMs and into the same SQL for each new
-database. A connect is copied only where all is as it comes: SQLite, usual settings, sandboxes that
-nobody has touched. A tenth of the rest went into routes that build addresses which nobody asks for.
+Half of the tests' time went into consent pages and into compiling the same SQL for each new
+database. A connection is copied only in the usual case: SQLite, default settings, unchanged
+sandboxes. A tenth of the remaining time went into URL builders of routes that are never used.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from sandbox.core import Sandbox
 from sandbox.serve import load_sandbox
 
 FRESH = 60.0
-"""Seconds for which a copy is used: tokens and times in it grow old."""
+"""The seconds for which a copy may be used: its tokens and times grow old."""
 OWN = ("_sandbox", "app", "lock")
-"""What no two sandboxes share, and what says nothing of what one holds."""
+"""Attributes that each sandbox has for itself and that are not its contents."""
 
 
 @dataclass(frozen=True)
 class Connected:
-    """A database, and what the sandboxes hold."""
+    """A database, and the contents of the sandboxes."""
 
     database: bytes
     states: MappingType[str, dict[str, Any]]
@@ -48,7 +48,7 @@ class Connected:
 
     @property
     def fresh(self) -> bool:
-        """Whether it is of now, by the clock as the test has it and by the time that passed."""
+        """Whether the copy is recent, by the test's clock and by the elapsed time."""
         age = (datetime.now(UTC) - self.at).total_seconds()
         return 0 <= age < FRESH and 0 <= time.monotonic() - self.ticks < FRESH
 
@@ -57,7 +57,7 @@ _made: dict[tuple[str, ...], Connected] = {}
 
 
 def get(providers: tuple[str, ...]) -> Connected | None:
-    """The copy for these CRMs, where there is a fresh one."""
+    """Return the copy for these CRMs, if there is a recent one."""
     made = _made.get(providers)
     return made if made and made.fresh else None
 
@@ -65,10 +65,10 @@ def get(providers: tuple[str, ...]) -> Connected | None:
 def keep(
     providers: tuple[str, ...], path: Path, sandboxes: MappingType[str, tuple[Sandbox, str]]
 ) -> None:
-    """Keep what is there as a copy. `sandboxes`: name -> the sandbox and its address."""
+    """Save the current state as a copy. `sandboxes`: name -> the sandbox and its address."""
     with sqlite3.connect(path) as source, sqlite3.connect(":memory:") as target:
         source.backup(target)
-        # Who is signed in is another one each time.
+        # Each test signs in by itself.
         target.execute("DELETE FROM web_sessions")
         target.execute("DELETE FROM api_keys")
         target.commit()
@@ -80,7 +80,7 @@ def keep(
 
 
 def put(made: Connected, path: Path, sandboxes: MappingType[str, tuple[Sandbox, str]]) -> None:
-    """Let a database that nobody has open, and the sandboxes, be as the copy says."""
+    """Restore the copy into the sandboxes and into a database that nobody has open."""
     for file in path.parent.glob(f"{path.name}-*"):
         file.unlink()
     path.write_bytes(made.database)
@@ -94,7 +94,7 @@ def put(made: Connected, path: Path, sandboxes: MappingType[str, tuple[Sandbox, 
 
 
 def share_statements() -> None:
-    """Let all SQLite databases of this process use one another's compiled statements."""
+    """Share compiled statements among all SQLite databases of this process."""
     shared: LRUCache[Any, Any] = LRUCache(2000)
     make = engine._make_engine
 
@@ -104,7 +104,7 @@ def share_statements() -> None:
             found._compiled_cache = shared
         return found
 
-    # The cache goes by the dialect too, of which each engine has its own.
+    # The cache's key includes the dialect, and each engine has its own.
     dialect: Any = SQLiteDialect_pysqlite
     dialect.__hash__ = lambda one: hash(SQLiteDialect_pysqlite)
     dialect.__eq__ = lambda one, other: type(one) is type(other)
@@ -112,7 +112,7 @@ def share_statements() -> None:
 
 
 def read_mappings_once() -> None:
-    """Let all services of this process share what they read of one text of a mapping file."""
+    """Parse each text of a mapping file once for all services of this process."""
     read = mappings.load_mapping
 
     @functools.lru_cache(maxsize=100)
@@ -120,7 +120,7 @@ def read_mappings_once() -> None:
         return read(path, provider)
 
     def load(path: Path, provider: str) -> Mapping:
-        # The settings of a service are told to its own copy.
+        # Each service stores its settings in its own copy.
         return (
             copy.copy(of_text(path.read_bytes(), path, provider))
             if path.is_file()
@@ -131,7 +131,7 @@ def read_mappings_once() -> None:
 
 
 class LateRule(Rule):
-    """A route that makes what builds its addresses when it first builds one: most never do."""
+    """A route that creates its URL builder on first use: most routes never need one."""
 
     def _compile_builder(self, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
         make = super()._compile_builder
@@ -146,12 +146,12 @@ class LateRule(Rule):
 
 
 def build_addresses_late() -> None:
-    """Let every Flask app of this process have such routes."""
+    """Use these routes in every Flask app of this process."""
     Flask.url_rule_class = LateRule
 
 
 def is_untouched(sandbox: Sandbox) -> bool:
-    """Whether a sandbox is as it was made."""
+    """Whether a sandbox is unchanged since its creation."""
     return _all_of(sandbox) == _all_of(_fresh(sandbox.name))
 
 
@@ -169,7 +169,7 @@ def _state(sandbox: Sandbox) -> dict[str, Any]:
 
 
 def _all_of(thing: Any) -> Any:
-    """What an object holds, and the objects in it, to be compared."""
+    """Return an object's contents, including the objects in it, for a comparison."""
     if hasattr(thing, "__dict__") and not isinstance(thing, type):
         return {k: _all_of(v) for k, v in vars(thing).items() if k not in OWN}
     if isinstance(thing, MappingType):

@@ -1,9 +1,9 @@
-"""Ends whatever a test run has started, once the run is over: also where it was killed.
+"""Ends everything that a test run has started once the run is over, even if it was killed.
 
-Every process of a run has the run's folder as its place for temporary files: in its environment, or, of
-a server that writes over that, as its working folder. A guard in a session of its own waits for the run
-to end, however it ends, kills what goes by that folder, and removes it. It reads /proc, so only Linux
-has it.
+Every process of a run has the run's folder as its temporary folder in its environment, or, for a
+server that overwrites its environment, as its working folder. A guard in its own session waits for
+the run's end, of whatever kind, kills the processes with this folder, and removes it. It reads
+/proc, so it works on Linux only.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ PROC = Path("/proc")
 
 
 def guard() -> None:
-    """Have what this process and its children start killed when this process is gone."""
+    """Start a guard that kills this process's descendants after its end."""
     if os.environ.get(RUN) or not PROC.is_dir():
-        return  # A process of a run that is guarded already.
+        return  # This process belongs to a guarded run.
     folder = tempfile.mkdtemp(prefix="bridge-run-")
-    Path(folder).chmod(0o777)  # PostgreSQL refuses to run as root.
-    # The end of the pipe that stays open here until the very end, whatever that is.
+    Path(folder).chmod(0o777)  # PostgreSQL does not run as root, but as another user.
+    # This end of the pipe stays open until this process ends, however it ends.
     reading, writing = os.pipe()
     subprocess.Popen(
         [sys.executable, __file__, folder],
@@ -43,7 +43,7 @@ def guard() -> None:
 
 
 def left_of(folder: str) -> Iterator[int]:
-    """The processes of a run."""
+    """Return the remaining processes of a run."""
     for entry in PROC.iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):
@@ -66,5 +66,5 @@ def _end(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdin.buffer.read()  # Gives nothing, and returns once nobody holds the other end.
+    sys.stdin.buffer.read()  # Reads nothing, and returns once the other end is closed everywhere.
     _end(sys.argv[1])

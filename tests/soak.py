@@ -32,31 +32,31 @@ from tests.month import hindrance
 from tests.postgres import postgres_url
 
 PATIENCE = 30.0
-"""Seconds that a booking may wait for no reason that a page shows."""
+"""The seconds that a booking may wait without a reason that a page shows."""
 EVERY = (2.0, 5.0)
-"""Seconds between two bookings."""
+"""The seconds between two bookings."""
 FAULT_EVERY = (35.0, 75.0)
-"""Seconds between two faults."""
+"""The seconds between two faults."""
 CRM_OUT, REDIS_OUT = 20.0, 15.0
 SETTLE = 180.0
-"""Seconds that what still waits has at the end."""
+"""The seconds that waiting bookings have at the end."""
 console = Console(width=110)
 
 
 @dataclass
 class Watch:
-    """What was seen of every delivery: when its wait began to count, and how long it took."""
+    """Observations of every delivery: the start of its unexplained wait, and its total time."""
 
     took: list[float] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     oldest: float = 0.0
-    """Seconds for which the oldest that is due has waited without a reason."""
+    """The longest current wait without a reason, in seconds."""
     _since: dict[tuple[int, int], tuple[float, float]] = field(default_factory=dict)
-    """(delivery, wanted revision) -> when it was seen first, and since when it has no reason."""
+    """(delivery, wanted revision) -> when it was first seen, and since when it waits without a reason."""
     _told: set[tuple[int, int]] = field(default_factory=set)
 
     def look(self, system: System) -> int:
-        """Look at everything once; give how many are due."""
+        """Check every delivery once; return how many are due."""
         moment, now, seen = time.monotonic(), utcnow(), set()
         open_ = or_(
             DeliveryRow.state.in_(WORKABLE), DeliveryRow.state == DeliveryState.PARKED,
@@ -92,13 +92,13 @@ class Watch:
         return len(rows)
 
     def quantile(self, part: float) -> float:
-        """Seconds within which so large a part was synced."""
+        """Return the seconds within which this share of the deliveries was synced."""
         rows = sorted(self.took)
         return rows[min(len(rows) - 1, int(part * len(rows)))] if rows else 0.0
 
 
 class Faults:
-    """One fault after the other, each of them over before the next begins."""
+    """One fault after another; each ends before the next begins."""
 
     def __init__(self, system: System, seed: int) -> None:
         self._system = system
@@ -115,11 +115,11 @@ class Faults:
         }
 
     def start(self) -> None:
-        """Begin."""
+        """Start the faults."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the fault that is under way, and begin no other."""
+        """End the current fault and start no other."""
         self._over.set()
         self._thread.join()
 
@@ -154,7 +154,7 @@ class Faults:
 
 
 def booking(dice: random.Random, number: int) -> dict[str, object]:
-    """The next webhook: mostly somebody new, sometimes a booking of before that is moved or cancelled."""
+    """Return the next webhook: usually a new person, sometimes a move or cancel of an earlier booking."""
     kind, which, now = "booking_created", number, utcnow()
     if number > 5 and dice.random() < 0.3:
         kind = dice.choice(["booking_rescheduled", "booking_cancelled"])
@@ -173,7 +173,7 @@ def booking(dice: random.Random, number: int) -> dict[str, object]:
 
 
 def run(folder: Path, database_url: str, minutes: float, seed: int) -> Watch:
-    """One run; what was seen of it."""
+    """Run once; return the observations."""
     watch, dice = Watch(), random.Random(seed)
     with ExitStack() as stack:
         system = System(folder, database_url, console.print, settings={})
@@ -198,7 +198,7 @@ def run(folder: Path, database_url: str, minutes: float, seed: int) -> Watch:
 
 
 def progress(watch: Watch, system: System, passed: float, posted: int, fault: str) -> int:
-    """Look once, write it on the one line, rest a little; give how many are due."""
+    """Check once, print the progress line, pause; return how many are due."""
     try:
         due = watch.look(system)
     except DBAPIError:
@@ -214,7 +214,7 @@ def progress(watch: Watch, system: System, passed: float, posted: int, fault: st
 
 
 def missing(system: System) -> list[str]:
-    """What each CRM has too much or too little of."""
+    """Return the surplus and the lack of records in each CRM."""
     with system.store.read() as session:
         bookings = len(session.scalars(select(BookingRow.id)).all())
     wrong = []
@@ -227,7 +227,7 @@ def missing(system: System) -> list[str]:
 
 
 def main() -> int:
-    """Run, print, give the exit code."""
+    """Run, print the result, return the exit code."""
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,4 +1,4 @@
-"""How much the long tests do: a part of it with all other tests, all of it by `make thorough`."""
+"""The amount of the long tests: a part in a normal run, all in `make thorough`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 THOROUGH = bool(os.environ.get("THOROUGH"))
-"""Whether there is time for all."""
+"""Whether the long tests run in full."""
 
 
 def some(items: Sequence[Item], each: int) -> list[Item]:
-    """Every so many-th of them; all where there is time."""
+    """Return every n-th item, or all items in a thorough run."""
     return list(items if THOROUGH else items[::each])

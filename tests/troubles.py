@@ -1,4 +1,4 @@
-"""What happens to a service in a month, each kind by its name: begun, and ended where it lasts."""
+"""Troubles of a service within a month, each with a name, a beginning and, if it lasts, an end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.month import World
 from workers.drain import Drainer
 
 Trouble = Iterator[None]
-"""Begins at the first step, and ends at the second, where it has one."""
+"""Begins at the first step, and ends at the second if there is one."""
 KINDS: dict[str, Callable[[World], Trouble]] = {}
 NONSENSE: list[Any] = [
     {},
@@ -28,13 +28,13 @@ NONSENSE: list[Any] = [
 
 
 def kind(make: Callable[[World], Trouble]) -> Callable[[World], Trouble]:
-    """Take a kind of trouble in under its name."""
+    """Register a kind of trouble by its name."""
     KINDS[make.__name__.replace("_", " ")] = make
     return make
 
 
 def one(world: World) -> str | None:
-    """A CRM that nothing is the matter with, and which is in trouble from now on."""
+    """Return a CRM without trouble, and mark it as in trouble."""
     free = sorted(set(world.bridge.served) - world.broken)
     if not free:
         return None
@@ -44,7 +44,7 @@ def one(world: World) -> str | None:
 
 
 def lasts(world: World, begin: Callable[[Any, str], object]) -> Trouble:
-    """Something is the matter with one CRM until every answer is as usual again."""
+    """Keep one CRM in trouble until all its answers are reset."""
     name = one(world)
     if name:
         sandbox = world.bridge.sandbox(name)
@@ -65,14 +65,14 @@ def out_of_order(world: World) -> Trouble:
 
 @kind
 def nonsense(world: World) -> Trouble:
-    """Every call is answered with what nobody asked for."""
+    """Every call is answered with nonsense."""
     said = world.dice.choice(NONSENSE)
     return lasts(world, lambda crm, _: crm.account.every_call_answers(200, said))
 
 
 @kind
 def account_refused(world: World) -> Trouble:
-    """The CRM refuses everything of the account."""
+    """The CRM refuses every call of the account."""
     return lasts(world, lambda _, name: desk_in(world.bridge, name).block())
 
 
@@ -90,7 +90,7 @@ def too_many_calls(world: World) -> Trouble:
 
 @kind
 def answers_lost(world: World) -> Trouble:
-    """Some calls are done, and their answers never come."""
+    """Some calls are done, but their answers are lost."""
     name = world.dice.choice(sorted(set(world.bridge.served) - world.broken) or [""])
     if name:
         faults = world.bridge.sandbox(name).faults
@@ -101,7 +101,7 @@ def answers_lost(world: World) -> Trouble:
 
 @kind
 def one_booking_breaks_it(world: World) -> Trouble:
-    """Creates are answered with 500 for a while although the CRM is well: bookings are retried."""
+    """Creates are answered with 500 for a while although the CRM works: bookings are retried."""
     name = one(world)
     if name:
         crm = world.bridge.sandbox(name)
@@ -113,7 +113,7 @@ def one_booking_breaks_it(world: World) -> Trouble:
 
 @kind
 def day_used_up(world: World) -> Trouble:
-    """Somebody else uses the day's calls up; the next day there are new ones."""
+    """Another app uses up the day's calls; the next day brings new ones."""
     counting = {name for name in world.bridge.served if load_desks()[name].counts_days}
     free = sorted(counting - world.broken)
     if free:
@@ -127,7 +127,7 @@ def day_used_up(world: World) -> Trouble:
 
 @kind
 def host_comes_and_goes(world: World) -> Trouble:
-    """Somebody new has meetings, and leaves the company again."""
+    """A new host has meetings, and then leaves the company."""
     email = f"host{len(world.hosts)}@acme.example"
     for served in world.bridge.served.values():
         served.sandbox.account.user(email, "New Host")
@@ -139,7 +139,7 @@ def host_comes_and_goes(world: World) -> Trouble:
 
 @kind
 def fields_come_and_go(world: World) -> Trouble:
-    """The company's admin takes fields away that no mapping file names, and brings them back."""
+    """The company's admin removes fields that no mapping file names, and restores them."""
     for name, served in world.bridge.served.items():
         served.sandbox.account.lacks(*load_desks()[name].unused_fields)
     yield
@@ -149,7 +149,7 @@ def fields_come_and_go(world: World) -> Trouble:
 
 @kind
 def stages_come_and_go(world: World) -> Trouble:
-    """The pipeline gets another stage, which it loses again."""
+    """The pipeline gets another stage and loses it again."""
     desks = [desk_in(world.bridge, name) for name in world.bridge.served]
     for desk in desks:
         desk.add_stage()
@@ -163,7 +163,7 @@ def stages_come_and_go(world: World) -> Trouble:
 
 @kind
 def access_tokens_die(world: World) -> Trouble:
-    """Every access token is dead before its time."""
+    """Every access token ends early."""
     for served in world.bridge.served.values():
         served.sandbox.expire_access_tokens()
     yield from ()
@@ -182,7 +182,7 @@ def short_lives(world: World) -> Trouble:
 
 @kind
 def token_endpoint_out(world: World) -> Trouble:
-    """Tokens are dead, and the token endpoint is out of order."""
+    """All access tokens end while the token endpoint is down."""
 
     def begin(crm: Any, _: str) -> None:
         crm.expire_access_tokens()
@@ -193,7 +193,7 @@ def token_endpoint_out(world: World) -> Trouble:
 
 @kind
 def grant_revoked(world: World) -> Trouble:
-    """Somebody uninstalls the app, and connects it again later."""
+    """A person uninstalls the app, and connects it again later."""
     name = one(world)
     if name:
         world.bridge.sandbox(name).kill_grants()
@@ -221,14 +221,14 @@ def refresher_killed(world: World) -> Trouble:
 
 @kind
 def worker_restarts(world: World) -> Trouble:
-    """A worker ends and another one begins, which knows nothing of the accounts."""
+    """A worker ends, and a new one without any account data begins."""
     world.bridge.drainer = Drainer(world.bridge.services)
     yield from ()
 
 
 @kind
 def worker_killed(world: World) -> Trouble:
-    """A worker dies between the CRM's answer and the ledger, with its leases."""
+    """A worker dies between the CRM's answer and the ledger write, while it holds leases."""
 
     class Died(BaseException):
         pass
@@ -242,14 +242,14 @@ def worker_killed(world: World) -> Trouble:
         try:
             dying.drain(row.id)
         except Died:
-            # A killed process gives nothing back.
+            # A killed process does not release its lease.
             world.write(row.id, drain_until=utcnow() + LEASE)
     yield from ()
 
 
 @kind
 def lease_from_the_future(world: World) -> Trouble:
-    """A worker dies with its lease, and the clock is set back by an hour right then."""
+    """A worker dies while it holds a lease, and the clock is set back an hour at that moment."""
     for row in world.rows():
         Drainer(world.bridge.services)._take(row.id)
     return clock_set_back(world)
@@ -257,7 +257,7 @@ def lease_from_the_future(world: World) -> Trouble:
 
 @kind
 def clock_set_back(world: World) -> Trouble:
-    """The clock of the machine is set back by an hour, and right again later."""
+    """The machine's clock is set back an hour, and corrected later."""
     world.clock.turn(-1)
     yield
     world.clock.turn(1)
@@ -265,7 +265,7 @@ def clock_set_back(world: World) -> Trouble:
 
 @kind
 def clock_set_ahead(world: World) -> Trouble:
-    """The clock of the machine is set an hour ahead, and right again later."""
+    """The machine's clock is set an hour ahead, and corrected later."""
     world.clock.turn(1)
     yield
     world.clock.turn(-1)
@@ -273,7 +273,7 @@ def clock_set_ahead(world: World) -> Trouble:
 
 @kind
 def webhooks_withheld(world: World) -> Trouble:
-    """Webhooks never come; the look at meetergo finds their bookings."""
+    """Some webhooks never come; the look at meetergo finds their bookings."""
     for _ in range(2):
         world.something_happens()
     yield
@@ -282,7 +282,7 @@ def webhooks_withheld(world: World) -> Trouble:
 
 @kind
 def webhook_secret_rotates(world: World) -> Trouble:
-    """A new secret for webhooks; the old one ends once nobody uses it."""
+    """A new webhook secret is added; the old one ends once it is no longer used."""
     before = world.secret
     world.secret = world.bridge.services.intake.secrets.add("default")
     yield
@@ -293,7 +293,7 @@ def webhook_secret_rotates(world: World) -> Trouble:
 
 @kind
 def our_keys_rotate(world: World) -> Trouble:
-    """A new key for people and scripts; those before it end."""
+    """People and scripts get a new key, and the earlier keys end."""
     world.command("keys", "revoke", "tester")
     world.bridge.client = world.bridge.sign_in()
     yield from ()
@@ -301,7 +301,7 @@ def our_keys_rotate(world: World) -> Trouble:
 
 @kind
 def encryption_keys_rotate(world: World) -> Trouble:
-    """A new first key, everything written anew with it, and the old one taken away."""
+    """A new first key is added, all data is re-encrypted, and the old key is removed."""
     if not world.mapped:
         fresh = f"{KEY}{len(world.old)}{world.dice.random()}"
         world.keys.insert(0, fresh)
@@ -331,7 +331,7 @@ def mapping(world: World, change: Callable[[str], str]) -> Trouble:
 
 @kind
 def mapping_touched(world: World) -> Trouble:
-    """Only the time of a file is another one."""
+    """Only the time of a file changes."""
     name = world.dice.choice(sorted(set(world.bridge.served) - world.mapped) or [""])
     if name:
         os.utime(world.mappings / f"{name}.yaml")
@@ -340,19 +340,19 @@ def mapping_touched(world: World) -> Trouble:
 
 @kind
 def mapping_changed(world: World) -> Trouble:
-    """A file is another one, by which bookings are made meanwhile."""
+    """A file changes, and bookings are made by it meanwhile."""
     return mapping(world, lambda text: text.replace("or 'Meeting'", "or 'Appointment'"))
 
 
 @kind
 def mapping_broken(world: World) -> Trouble:
-    """A file is no YAML; the one before it stays in use."""
+    """A file is no longer YAML; the one before it stays in use."""
     return mapping(world, lambda text: f"{text}\nowner: [")
 
 
 @kind
 def mapping_unfit(world: World) -> Trouble:
-    """A file names a field that the account does not have; the one before it stays in use."""
+    """A file names a field that the account lacks; the one before it stays in use."""
     return mapping(
         world,
         lambda text: text.replace(

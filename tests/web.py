@@ -1,4 +1,4 @@
-"""The web process alone, as the Procfile starts it, and raw connections to it."""
+"""The web process alone, as in the Procfile, and raw connections to it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ APPLICATION = "app:create_app()"
 
 
 class Web:
-    """A running gunicorn."""
+    """A running gunicorn process."""
 
     def __init__(self, folder: Path, database_url: str, config: str, application: str) -> None:
         self.port = free_port()
@@ -49,14 +49,14 @@ class Web:
             )  # fmt: skip
 
     def ready(self) -> bool:
-        """Whether it answers."""
+        """Whether the process answers."""
         try:
             return requests.get(f"{self.url}/healthz", timeout=2).status_code < 500
         except requests.RequestException:
             return False
 
     def make_key(self) -> str:
-        """A key that signs in."""
+        """Create an API key for signing in."""
         made = subprocess.run(
             [sys.executable, "-m", "flask", "--app", "app", "keys", "create", "tester"],
             cwd=ROOT, env=self.environment, capture_output=True, text=True, check=True,
@@ -64,7 +64,7 @@ class Web:
         return made.stdout.split()[-1]
 
     def connect(self, *sent: bytes, timeout: float = 15.0) -> socket.socket:
-        """Open a connection and send bytes as they are."""
+        """Open a connection and send these bytes unchanged."""
         wire = socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
         for piece in sent:
             wire.sendall(piece)
@@ -82,7 +82,7 @@ class Web:
         )
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the process."""
         self.process.terminate()
         try:
             self.process.wait(15)
@@ -98,7 +98,7 @@ def web_process(
     config: str = "config/gunicorn.py",
     application: str = APPLICATION,
 ) -> Iterator[Web]:
-    """A web process until the block ends."""
+    """Run a web process until the block ends."""
     made = Web(folder, database_url, config, application)
     try:
         wait_for(made.ready, 60)
@@ -108,7 +108,7 @@ def web_process(
 
 
 def answer_of(wire: socket.socket) -> bytes:
-    """All that the server sends until it closes; what came before a reset where it resets."""
+    """Return all bytes until the server closes; after a reset, those that came before it."""
     received = b""
     with wire:
         while True:
@@ -122,7 +122,7 @@ def answer_of(wire: socket.socket) -> bytes:
 
 
 def status_of(answer: bytes) -> int:
-    """The status of the final answer among the bytes that came; 0 where there is none."""
+    """Return the status of the final answer in these bytes; 0 if there is none."""
     while answer.startswith(b"HTTP/1.1 100"):
         answer = answer.partition(b"\r\n\r\n")[2]
     return int(answer[9:12]) if answer.startswith(b"HTTP/1.1 ") else 0

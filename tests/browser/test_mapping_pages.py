@@ -1,4 +1,4 @@
-"""A booking's page, its preview and its outcome, and mapping files, in Chromium."""
+"""A booking's page, its preview and outcome, and the mapping pages, in Chromium."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ __all__ = ["page"]
 PAST = {"start": "2026-11-20T09:00:00+01:00", "end": "2026-11-20T09:30:00+01:00"}
 NARROW = 360
 PHONE = "phone: {from: attendee.phone, write: untouched}"
-"""The line of the default file that is changed."""
+"""The line of the default file that the tests change."""
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A copy of the mapping files, to be changed."""
+    """A copy of the mapping files that the test may change."""
     return Path(shutil.copytree(CONFIG_DIR / "mappings", tmp_path / "mappings"))
 
 
 @pytest.fixture
 def site(tmp_path: Path, files: Path) -> Iterator[tuple[Bridge, str]]:
-    """The service on a port of its own with all CRMs connected, and a booking of last week."""
+    """The service on its own port with all CRMs connected, and a booking of last week."""
     with served(tmp_path, mappings_dir=files) as (bridge, url):
         bridge.connect_all()
         bridge.sync(sample("booking_created", **PAST))
@@ -40,7 +40,7 @@ def site(tmp_path: Path, files: Path) -> Iterator[tuple[Bridge, str]]:
 
 
 def test_a_person_says_how_a_meeting_went(site: tuple[Bridge, str], page: Page) -> None:
-    """From the list to the booking's page: No-show, then Held, then back, each in the CRM."""
+    """A person opens a booking and sets No-show, then Held, then takes it back; each reaches the CRM."""
     bridge, url = site
     sign_in(page, bridge, url)
     page.get_by_role("link", name="Discovery Call").click()
@@ -61,7 +61,7 @@ def test_a_person_says_how_a_meeting_went(site: tuple[Bridge, str], page: Page) 
 
 
 def test_a_preview_shows_old_and_new(site: tuple[Bridge, str], page: Page) -> None:
-    """A moved meeting is previewed beside what stands in each CRM, and nothing is written."""
+    """The preview shows a moved meeting next to the CRM's values, and writes nothing."""
     bridge, url = site
     bridge.post(sample("booking_rescheduled"))
     before = [served.sandbox.writes() for served in bridge.served.values()]
@@ -84,7 +84,7 @@ def test_a_preview_shows_old_and_new(site: tuple[Bridge, str], page: Page) -> No
 def test_a_mapping_is_tried_and_a_broken_one_told(
     site: tuple[Bridge, str], page: Page, files: Path
 ) -> None:
-    """A person tries a change on a page; a file broken on disk is an alert on the dashboard."""
+    """A person tries a change on a page; a broken file on disk gives an alert on the dashboard."""
     bridge, url = site
     sign_in(page, bridge, url)
     page.get_by_role("link", name="Mappings").click()
@@ -106,7 +106,7 @@ def test_a_mapping_is_tried_and_a_broken_one_told(
 
 
 def test_pages_fit_a_telephone(site: tuple[Bridge, str], page: Page) -> None:
-    """On a narrow screen the page does not grow beyond it, and every field has its label."""
+    """On a narrow screen the page does not become wider, and every field has its label."""
     bridge, url = site
     bridge.post(sample("booking_rescheduled"))
     sign_in(page, bridge, url)

@@ -31,7 +31,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 
 @contextmanager
 def served(folder: Path, **values: Any) -> Iterator[tuple[Bridge, str]]:
-    """The service on a port of its own, nothing connected yet."""
+    """Start the service on its own port, without connections."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     bridge = Bridge(f"sqlite:///{folder}/a.sqlite3", public_url=url, **values)
@@ -45,14 +45,14 @@ def served(folder: Path, **values: Any) -> Iterator[tuple[Bridge, str]]:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[tuple[Bridge, str]]:
-    """The service on a port of its own."""
+    """The service on its own port."""
     with served(tmp_path) as made:
         yield made
 
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    """A fresh browser; a script error or a blocked resource fails the test."""
+    """A new browser page; a script error or a blocked resource fails the test."""
     problems: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
@@ -61,7 +61,7 @@ def page() -> Iterator[Page]:
         made.on("pageerror", lambda error: problems.append(str(error)))
         yield made
         browser.close()
-    # The wrong key's 401 and Chromium's own look for an icon are no faults of a page.
+    # The 401 after a wrong key and Chromium's own request for an icon are no errors of a page.
     assert [p for p in problems if "401" not in p and "404" not in p and "400" not in p] == []
 
 
@@ -73,7 +73,7 @@ def sign_in(page: Page, bridge: Bridge, url: str) -> None:
 
 
 def test_sign_in_connect_and_see(site: tuple[Bridge, str], page: Page) -> None:
-    """A person signs in, connects HubSpot on its consent page and sees a booking synced."""
+    """A person signs in, connects HubSpot on its consent page and sees a synced booking."""
     bridge, url = site
     page.goto(url)
     page.get_by_label("Your key").fill("wrong")
@@ -97,7 +97,7 @@ def test_sign_in_connect_and_see(site: tuple[Bridge, str], page: Page) -> None:
 
 
 def test_refusal_and_outage_end_in_words(site: tuple[Bridge, str], page: Page) -> None:
-    """Deny at the consent page, and a token endpoint that is down, both say what happened."""
+    """After Deny on the consent page, or with the token endpoint down, the page says what happened."""
     bridge, url = site
     sign_in(page, bridge, url)
     page.get_by_role("link", name="Pipedrive").click()
@@ -112,7 +112,7 @@ def test_refusal_and_outage_end_in_words(site: tuple[Bridge, str], page: Page) -
 
 
 def test_a_source_is_made_changed_and_ended(site: tuple[Bridge, str], page: Page) -> None:
-    """A person adds a second workspace: what is wrong is said on the form, the key never shown."""
+    """A person adds a second workspace: the form reports mistakes and never shows the key."""
     bridge, url = site
     sign_in(page, bridge, url)
     page.get_by_role("link", name="Sources").click()
@@ -140,7 +140,7 @@ def test_a_source_is_made_changed_and_ended(site: tuple[Bridge, str], page: Page
 
 
 def test_how_far_a_walk_is_shows_by_itself(tmp_path: Path, page: Page) -> None:
-    """Somebody who waits for a backfill sees it get on, and end, without a click."""
+    """A person sees a backfill progress and end without a click."""
     meetergo = Served(MeetergoSandbox())
     for number in range(250):
         meetergo.sandbox.book(booking(number))
@@ -169,7 +169,7 @@ def test_how_far_a_walk_is_shows_by_itself(tmp_path: Path, page: Page) -> None:
 
 
 def test_a_failed_booking_says_why(site: tuple[Bridge, str], page: Page) -> None:
-    """A sales person sees the CRM's own words and what to do; a stranger's markup stays text."""
+    """A sales person sees the CRM's own words and the next step; a stranger's markup stays text."""
     bridge, url = site
     bridge.connect("hubspot")
     bridge.sandbox("hubspot").required_when["deals"] = (
@@ -188,7 +188,7 @@ def test_a_failed_booking_says_why(site: tuple[Bridge, str], page: Page) -> None
 
 
 def test_a_connection_is_examined_ended_and_mended(site: tuple[Bridge, str], page: Page) -> None:
-    """Its page says what is wrong, asks what becomes of bookings that wait, and connects again."""
+    """A connection's page reports problems, asks what to do with waiting bookings, and connects again."""
     bridge, url = site
     sign_in(page, bridge, url)
     page.get_by_role("link", name="Salesforce").click()

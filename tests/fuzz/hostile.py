@@ -1,4 +1,4 @@
-"""Hostile webhooks and raw requests, made by chance from a seed: the same seed makes the same ones."""
+"""Hostile webhooks and raw requests at random; the same seed gives the same requests."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ class Hostile:
     kind: str
     sent: bytes
     signed: bool = False
-    """Whether it may be stored: it is signed, and on its way to where that counts."""
+    """Whether the service may store it: it is signed and goes to a valid path."""
     ends: bool = False
-    """Whether the client closes its side behind it: the request is not whole."""
+    """Whether the client closes its side after it, because the request is incomplete."""
 
 
 def webhooks(seed: int) -> Iterator[Hostile]:
-    """Hostile webhooks without end."""
+    """Generate hostile webhooks without end."""
     chance = random.Random(f"webhooks {seed}")
     for number in range(1 << 62):
         body = _body(chance, number)
@@ -70,7 +70,7 @@ def _body(chance: random.Random, number: int) -> bytes:
     if chance.random() < 0.8:
         document["id"] = f"fuzz-{number % 50}"
     for _ in range(chance.choice((0, 1, 1, 1, 2, 3, 8))):
-        # Doubled lists hold each item twice, as the same object: one change would count for both.
+        # A doubled list holds each item twice as the same object; the copy makes them independent.
         document = json.loads(json.dumps(_mutated(chance, document)))
     body = json.dumps(document, ensure_ascii=chance.random() < 0.7)
     raw = body.encode("utf-8", "surrogatepass")
@@ -87,7 +87,7 @@ def _body(chance: random.Random, number: int) -> bytes:
 
 
 def _mutated(chance: random.Random, document: Any) -> Any:
-    """The document with one of its nodes replaced, doubled, renamed or taken away."""
+    """Return the document with one of its nodes replaced, doubled, renamed or removed."""
     places = list(_places(document))
     if not places:
         return chance.choice(SCALARS)
@@ -169,7 +169,7 @@ def _latin(text: str) -> bytes:
 
 
 def raws(seed: int) -> Iterator[Hostile]:
-    """Raw requests without end, of each kind in turn."""
+    """Generate raw requests without end, of each kind in turn."""
     chance = random.Random(f"raw {seed}")
     kinds = list(RAW.items())
     for number in range(1 << 62):

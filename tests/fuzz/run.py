@@ -29,29 +29,29 @@ from tests.web import Web, answer_of, status_of, web_process
 HANG_SECONDS = 5.0
 CLIENTS = 8
 AT_ONCE = 200
-"""Requests that are made and kept together."""
+"""The number of requests that are generated and kept together."""
 MOST_GROWN = 96
-"""MB by which a process may have grown since the first of it: buffers and caches, no leak."""
+"""The allowed growth of a process since its first request, in MB: for buffers and caches, not leaks."""
 STORED = (b'"accepted"', b'"ignored"', b'"quarantined"')
-"""What a webhook that was stored now is answered; a duplicate was stored before."""
+"""The answers to a webhook that was stored now; a duplicate was stored earlier."""
 
 
 @dataclass
 class Report:
-    """What was sent, and what came of it."""
+    """The requests and their results."""
 
     sent: Counter[str] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
-    """Kind of request and what was wrong with its answer, each once."""
+    """Kind of request and the fault in its answer, each once."""
     slowest: float = 0.0
     stored: int = 0
     rows: int = 0
     grown: int | None = None
-    """MB; None where the system does not tell."""
+    """MB; None if the system does not report it."""
 
     def add(self, kind: str, hostile: Hostile, answer: bytes, seconds: float, hung: bool) -> None:
-        """Count one answer and judge it."""
+        """Count one answer and check it."""
         status = status_of(answer)
         self.sent[kind] += 1
         self.statuses[status] += 1
@@ -65,12 +65,12 @@ class Report:
             self.fault(f"{hostile.kind}: taken without a signature")
 
     def fault(self, words: str) -> None:
-        """Note something that must not be, once."""
+        """Record a fault, once."""
         if words not in self.faults:
             self.faults.append(words)
 
     def close(self, web: Web, database_url: str) -> None:
-        """Look at what the whole run has left: the rows, the log."""
+        """Check the results of the whole run: the rows and the log."""
         store = Store(database_url)
         with store.read() as session:
             self.rows = session.scalar(select(func.count()).select_from(EventRow)) or 0
@@ -95,7 +95,7 @@ def fuzz(
     amounts: dict[str, int],
     step: Callable[[str, int], None],
 ) -> Report:
-    """Send so many hostile webhooks and raw requests; `step` hears what was sent, and how many."""
+    """Send this many hostile webhooks and raw requests; `step` gets each kind and number sent."""
     report, first = Report(), None
     makers = {"webhooks": webhooks, "raw": raws}
     with ThreadPoolExecutor(CLIENTS) as clients:
@@ -114,7 +114,7 @@ def fuzz(
 
 
 def _send(web: Web, hostile: Hostile) -> tuple[bytes, float, bool]:
-    """The answer, the seconds it took, and whether it never came to an end."""
+    """Return the answer, the seconds it took, and whether it never ended."""
     began = time.monotonic()
     try:
         wire = web.connect(timeout=HANG_SECONDS)
@@ -123,7 +123,7 @@ def _send(web: Web, hostile: Hostile) -> tuple[bytes, float, bool]:
             if hostile.ends:
                 wire.shutdown(1)
         except ConnectionError:
-            # Refused before all of it was sent; the answer may be there all the same.
+            # The server refused before it had all bytes; there may still be an answer.
             pass
         answer, hung = answer_of(wire), False
     except TimeoutError:
@@ -132,7 +132,7 @@ def _send(web: Web, hostile: Hostile) -> tuple[bytes, float, bool]:
 
 
 def _memory(web: Web) -> list[int]:
-    """Resident MB of each worker process, where the system tells."""
+    """Return the resident MB of each worker process, if the system reports them."""
     found = []
     try:
         children = Path(f"/proc/{web.process.pid}/task/{web.process.pid}/children").read_text()
@@ -154,7 +154,7 @@ def _database(kind: str, folder: Path) -> Iterator[str]:
 
 
 def main() -> int:
-    """Run from the command line; give the exit code, 1 where anything was not as promised."""
+    """Run from the command line; return the exit code, 1 after any fault."""
     parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
     parser.add_argument("--webhooks", type=int, default=1500)
     parser.add_argument("--raw", type=int, default=300)
