@@ -1,4 +1,4 @@
-"""The whole life of a grant with an OAuth server that is not ours: npm's oidc-provider."""
+"""The whole life of a grant with an independent OAuth server: npm's oidc-provider."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ CALLS = RateLimit("calls", 100, 1.0)
 
 
 class IndependentAdapter:
-    """As much of a CRM as the server is: it tells whose token it is shown."""
+    """The minimum of a CRM adapter: it returns the account that a token belongs to."""
 
     shape: ClassVar[CrmShape] = HubSpotAdapter.shape
     batch_size: ClassVar[int] = 1
@@ -124,7 +124,7 @@ def independent(tmp_path: Path) -> Iterator[tuple[Bridge, str]]:
 
 
 def consent(address: str) -> str:
-    """Sign in and allow access as a person does; give the address that the browser is sent back to."""
+    """Sign in and allow access as a person does; return the address that the browser is sent back to."""
     browser = requests.Session()
     answer = browser.get(address, allow_redirects=False, timeout=10)
     for _ in range(12):
@@ -154,7 +154,7 @@ def active(base: str, token: str) -> bool:
 
 
 def test_connect_rotate_and_revoke(independent: tuple[Bridge, str]) -> None:
-    """PKCE, state, iss, rotation twice, a replayed token that kills the family, revocation."""
+    """PKCE, state, iss, two rotations and revocation work, and a replayed token ends the grant."""
     bridge, base = independent
     services = bridge.services
 
@@ -184,7 +184,7 @@ def test_connect_rotate_and_revoke(independent: tuple[Bridge, str]) -> None:
     assert services.connector.disconnect(row.id, "test") == (0, None)
     assert not active(base, last)
     assert bridge.connection("independent").token_encrypted is None
-    # Connected again, a stolen token that is used a second time kills the grant on both sides.
+    # After a reconnect, a stolen refresh token that is used again ends the grant on both sides.
     again = urlsplit(consent(bridge.client.get("/oauth/independent/start").headers["Location"]))
     assert bridge.client.get(f"{again.path}?{again.query}").status_code == 303
     stolen = refresh_token()

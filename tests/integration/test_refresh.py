@@ -131,7 +131,7 @@ def test_a_killed_refresher_loses_nothing(tmp_path: Path, provider: str, step: s
 
 
 def test_a_lost_answer_is_tried_once_with_the_old_token(tmp_path: Path) -> None:
-    """If a provider does not rotate tokens, a lost answer is retried once and nobody is notified."""
+    """If a provider does not rotate tokens, a lost answer is retried once, without a notice."""
     crm = Bridge(f"sqlite:///{tmp_path}/a.sqlite3", ("hubspot",)).connect_all()
     sandbox = crm.sandbox("hubspot")
     sandbox.faults.append(Fault(path=sandbox.token_path, drop_after_commit=True))

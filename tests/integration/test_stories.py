@@ -1,4 +1,4 @@
-"""Bookings that a guest moved by booking anew form one story, whatever arrives first."""
+"""Bookings that a guest moved by making a new one form one story, in any order of arrival."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-// An OAuth 2.0 server that is not ours: the tests let the service go through its whole life with it.
+// An independent OAuth 2.0 server: the tests run the whole life of a grant against it.
 import { Provider } from "oidc-provider";
 
 const [port, callback] = process.argv.slice(2);

@@ -83,7 +83,7 @@ def plan(folder: Path, text: str, name: str = "booking_created", **changes: Any)
 
 
 def test_every_provider_has_a_good_mapping_file() -> None:
-    """The default files load."""
+    """Every provider's default file loads without a mistake."""
     for name in PROVIDERS:
         assert load_mapping(CONFIG_DIR / "mappings" / f"{name}.yaml", name).crm == name
 
