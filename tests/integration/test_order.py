@@ -48,9 +48,7 @@ def test_all_720_orders_of_six_events_two_of_them_doubled() -> None:
 
 
 def test_a_cancelled_booking_comes_back_only_by_a_newer_event(bridge: Any) -> None:
-    """A cancelled booking returns only by a newer event, not by one of the same moment, an older
-    one or one from a clock days ahead.
-    """
+    """A cancelled booking returns only by a newer event, not by an older or equally old one."""
     bridge.sync(STATES[3])
     for payload in STATES[:3]:
         bridge.sync(payload)

@@ -116,9 +116,7 @@ def test_made_changed_and_ended_on_the_page(web: Bridge) -> None:
 
 
 def test_a_source_in_trouble_is_seen_everywhere(web: Bridge, meetergo: Served) -> None:
-    """Overview, doctor, metrics and API report a source's problem in the same words, with the next
-    step.
-    """
+    """Overview, doctor, metrics and API all report a source's problem."""
     meetergo.sandbox.key = "ak_live:another"
     assert not web.services.sources.probe("default", by_page=True)
     assert "key refused" in web.client.get("/").get_data(as_text=True)
@@ -151,7 +149,7 @@ def test_doctor_names_the_permission_that_is_missing(
 
 
 def test_a_key_without_its_user_is_refused_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sentence names the missing variable."""
+    """A key without its user stops the start, and the error names the missing variable."""
     monkeypatch.setenv("SECRET_KEY", KEY)
     monkeypatch.setenv("ENCRYPTION_KEYS", KEY)
     monkeypatch.setenv("MEETERGO_API_KEY", "ak_live:1:2")
@@ -195,5 +193,5 @@ def test_a_notice_about_a_source_is_sent(
 
 
 def test_rules_of_no_source_have_defaults() -> None:
-    """A new source verifies signatures by the same rules as the default source."""
+    """A source without settings uses the scheme `body`, and its webhooks need no confirmation."""
     assert SourceRules("x").scheme.value == "body" and not SourceRules("x").confirms
