@@ -335,7 +335,7 @@ def test_a_refusal_is_not_tried_again(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_one_poisoned_among_a_hundred(crm: Bridge, provider: str) -> None:
-    """One refused booking among a hundred fails with its field and costs at most 2*log2(100)+3 calls."""
+    """One refused booking among a hundred fails with its field and costs at most 2*log2(100)+3 more calls."""
     sandbox = only(crm)
     only(crm).calls.clear()
 

@@ -309,8 +309,8 @@ def test_planning_is_stable(crm: str, name: str, people: list[Any]) -> None:
 def test_what_is_left_out_later_goes_by_its_own_section_wherever_that_stands(
     tmp_path: Path,
 ) -> None:
-    """Records follow the section that made them, even if it moves, gets new fields, or others
-    disappear.
+    """A record follows the section that made it, even if that moves or gets new fields; if the
+    section disappears, no other one takes over.
     """
     head, meeting = BASE.split("meeting:\n")
     head, meeting = head.partition("deal:")[0], f"meeting:\n{meeting}"

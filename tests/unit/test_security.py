@@ -75,9 +75,7 @@ def test_standard_webhooks_scheme() -> None:
 
 
 def test_what_the_javascript_library_signs_is_taken() -> None:
-    """Our secrets give the same key in the JavaScript library and here: they contain no character
-    that the two read differently.
-    """
+    """A signature that the JavaScript library made with one of our secrets is accepted."""
     signed = json.loads((DATA / "signed" / "javascript.json").read_text(encoding="utf-8"))
     cases = signed["cases"]
     assert any("+" in case["secret"] for case in cases) and any("/" in c["secret"] for c in cases)
