@@ -1,6 +1,8 @@
 """How gunicorn serves the web process."""
 
 import os
+import time
+from typing import Any
 
 bind = os.environ.get("WEB_BIND", f"0.0.0.0:{os.environ.get('PORT', '8000')}")
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
@@ -20,3 +22,25 @@ control_socket_disable = True
 forwarder_headers = ""
 # The URL of a webhook may contain a token, so requests are not logged.
 accesslog = None
+
+BOOT_SECONDS = 30.0
+
+
+def on_reload(arbiter: Any) -> None:
+    """Let the workers of the reload before begin to serve, before this one replaces them.
+
+    gunicorn ends the old workers as soon as the new ones are forked. Reloads that come faster than
+    a worker starts would leave nobody to serve.
+    """
+    ends = time.monotonic() + BOOT_SECONDS
+    while time.monotonic() < ends and not all(map(_serves, arbiter.WORKERS.values())):
+        time.sleep(0.1)
+
+
+def _serves(worker: Any) -> bool:
+    """Whether a worker has begun its loop, which notes a time of the monotonic clock."""
+    try:
+        noted: float = worker.tmp.last_update()
+    except (OSError, ValueError):
+        return True  # it has ended
+    return noted <= time.monotonic()

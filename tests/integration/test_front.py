@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from app.security.signatures import sign_body
 from app.web.arrival import MAX_BODY
-from tests.bridge import SECRET, sample
+from tests.bridge import SECRET, sample, wait_for
 from tests.web import ROOT, Web, answer_of, status_of, web_process
 
 HEAD = b"POST /webhooks/meetergo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -54,6 +57,18 @@ def large(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     if environ["PATH_INFO"] == "/large":
         return [b"x" * 1_000_000] * 64
     return [str(len(body)).encode()]
+
+
+def reloaded(web: Web, times: int) -> bool:
+    """Return whether the server has begun to reload so many times."""
+    log = web.log.read_text(encoding="utf-8", errors="replace")
+    return log.count("Handling signal: hup") >= times
+
+
+def slow_to_start() -> Any:
+    """The same application from a process that takes a while to load it."""
+    time.sleep(3)
+    return large
 
 
 def test_slow_clients_keep_no_webhook_waiting(web: Web) -> None:
@@ -102,6 +117,28 @@ def test_a_request_on_its_way_is_answered_while_the_server_stops(tmp_path: Path)
         early.settimeout(15)
         early.sendall(head + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         assert status_of(answer_of(early)) == 202
+
+
+def test_reloads_that_never_end_leave_somebody_to_serve(tmp_path: Path) -> None:
+    """The server is reloaded faster than a worker starts, and answers all the same."""
+    application = "tests.integration.test_front:slow_to_start()"
+    url = f"sqlite:///{tmp_path}/a.sqlite3"
+    with web_process(tmp_path, url, application=application) as web:
+        over = threading.Event()
+
+        def reload() -> None:
+            while not over.wait(0.5):
+                web.process.send_signal(signal.SIGHUP)
+
+        reloading = threading.Thread(target=reload)
+        reloading.start()
+        try:
+            for handled in (2, 3):
+                wait_for(partial(reloaded, web, handled), 60)
+                assert requests.get(web.url, timeout=20).text == "0"
+        finally:
+            over.set()
+            reloading.join()
 
 
 @pytest.mark.parametrize(
@@ -252,8 +289,8 @@ def test_no_route_takes_a_part_of_a_body(web: Web, routes: dict[str, bytes], nam
         ],
         400: [head + b"Transfer-Encoding: chunked\r\n\r\n2\r\n  \r\nzz\r\n"],
     }
-    for status, requests in sent.items():
-        for request in requests:
+    for status, hostile in sent.items():
+        for request in hostile:
             answer = answer_of(web.connect(request))
             assert (status_of(answer), b"Connection: close" in answer) == (status, True), answer
     exact = head + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 4 + b"0\r\n\r\n"
