@@ -153,6 +153,13 @@ class Bridge:
         back = urlsplit(answer.headers["Location"])
         return self.client.get(f"{back.path}?{back.query}")
 
+    def make_lasting(self, provider: str) -> None:
+        """Connect a CRM again as one whose tokens have no end, and that gives no refresh token."""
+        self.sandbox(provider).lifetime = 0.0
+        providers = self.services.providers
+        providers[provider] = providers[provider].model_copy(update={"tokens_last": True})
+        assert self.connect(provider, query="?connection=1").status_code == 303
+
     def connect_all(self, warm: bool = True) -> Bridge:
         """Connect every sandbox and reset its count of calls.
 

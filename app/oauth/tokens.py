@@ -93,6 +93,11 @@ class TokenService:
         if not self._read(connection_id).lasting:
             self.renewed(connection_id, token)
 
+    def renew_now(self, connection_id: int) -> None:
+        """Get another token, to see that the grant lives; one that has no end stays. Raises CrmError."""
+        if not self._read(connection_id).lasting:
+            self.renewed(connection_id, self.token(connection_id))
+
     def renew_early(self, connection_id: int) -> None:
         """Refresh a token that is still good, but not for long. Raises CrmError."""
         self._renew(connection_id, lambda held: not held.fresh(self._now(), EARLY), spare=True)

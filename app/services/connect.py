@@ -153,10 +153,7 @@ class Connector:
 
         Raises CrmError if that fails; Unauthorized if the connection has to be connected again.
         """
-        with self._store.read() as session:
-            by_key = session.get_one(ConnectionRow, connection_id).auth == "key"
-        if not by_key:
-            self._tokens.renewed(connection_id, self._tokens.token(connection_id))
+        self._tokens.renew_now(connection_id)
         self._account(connection_id).whoami()
         now = utcnow()
         with self._store.write() as session:

@@ -194,10 +194,13 @@ def test_two_people_who_connect_one_account_get_one_connection(
         crm.close()
 
 
+@pytest.mark.parametrize("lasting", [False, True], ids=["renewed", "lasting"])
 def test_who_disconnects_is_not_overruled_by_a_resume(
-    crm: Bridge, provider: str, monkeypatch: pytest.MonkeyPatch
+    crm: Bridge, provider: str, lasting: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """'Check and resume' does not reactivate a connection that another person disconnected meanwhile."""
+    if lasting:
+        crm.make_lasting(provider)
     with crm.services.store.write() as session:
         set_status(session, session.get_one(ConnectionRow, 1), ConnectionStatus.ERROR, utcnow())
     connector = crm.services.connector
