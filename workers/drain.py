@@ -393,7 +393,9 @@ class Drainer:
 
 def grant_of(row: ConnectionRow) -> tuple[datetime, tuple[str, ...], str | None]:
     """The values that change if a connection is connected again or gets another key or scope."""
-    return row.status_since, tuple(row.scopes), row.token_encrypted if row.auth == "key" else None
+    # A token without an end changes only if a person connects again or gives another key.
+    lasting = row.token_encrypted if row.expires_at is None else None
+    return row.status_since, tuple(row.scopes), lasting
 
 
 def problem_of(error: AccountRefused) -> Problem:

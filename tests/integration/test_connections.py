@@ -90,10 +90,13 @@ def test_another_account_is_refused_unless_meant(crm: Bridge, provider: str) -> 
     assert crm.delivery(provider).state == "due"
 
 
+@pytest.mark.parametrize("lasting", [False, True], ids=["renewed", "lasting"])
 def test_a_worker_that_was_refused_breaks_no_new_grant(
-    crm: Bridge, provider: str, monkeypatch: pytest.MonkeyPatch
+    crm: Bridge, provider: str, lasting: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker's report about a refused old grant does not break a grant that was connected meanwhile."""
+    if lasting:
+        crm.make_lasting(provider)
     crm.sync(sample("booking_created"))
     crm.sandbox(provider).kill_grants()
     break_off = Drainer._note_refusal
