@@ -34,6 +34,7 @@ class Sandbox:
     authorize_path = "/oauth/authorize"
     token_path = "/oauth/token"
     revoke_path = "/oauth/revoke"
+    """Empty: this CRM has no revocation."""
     introspect_path = ""
     """Empty: this CRM has no introspection."""
     revoke_needs_client = True

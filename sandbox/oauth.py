@@ -43,7 +43,8 @@ def add_routes(crm: Sandbox) -> None:
     add = crm.app.add_url_rule
     add(crm.authorize_path, "authorize", partial(authorize, crm), methods=["GET", "POST"])
     add(crm.token_path, "token", partial(token, crm), methods=["POST"])
-    add(crm.revoke_path, "revoke", partial(revoke, crm), methods=["POST"])
+    if crm.revoke_path:
+        add(crm.revoke_path, "revoke", partial(revoke, crm), methods=["POST"])
     if crm.introspect_path:
         add(crm.introspect_path, "introspect", partial(introspect, crm), methods=["POST"])
 

@@ -81,14 +81,14 @@ class Served:
         name = self.sandbox.name.upper()
         if not isinstance(self.sandbox, Sandbox):
             return {f"{name}_API_BASE": self.url}
-        introspect = self.sandbox.introspect_path
+        revoke, introspect = self.sandbox.revoke_path, self.sandbox.introspect_path
         return {
             f"{name}_CLIENT_ID": CLIENT_ID,
             f"{name}_CLIENT_SECRET": CLIENT_SECRET,
             f"{name}_AUTHORIZE_URL": self.url + self.sandbox.authorize_path,
             f"{name}_TOKEN_URL": self.url + self.sandbox.token_path,
-            f"{name}_REVOKE_URL": self.url + self.sandbox.revoke_path,
             f"{name}_API_BASE": self.url,
+            **({f"{name}_REVOKE_URL": self.url + revoke} if revoke else {}),
             **({f"{name}_INTROSPECT_URL": self.url + introspect} if introspect else {}),
         }
 
