@@ -38,6 +38,10 @@ KEY = "a-key-of-tests-with-32-characters!"
 """SECRET_KEY and ENCRYPTION_KEYS of the tests."""
 ENTRIES = load_providers(Settings.model_fields["providers_file"].default, {})
 PROVIDERS = tuple(ENTRIES)
+RENEWED = [name for name, entry in ENTRIES.items() if not entry.tokens_last]
+"""CRMs whose tokens die, and that give refresh tokens."""
+REVOKED = [name for name, entry in ENTRIES.items() if entry.revoke_url]
+"""CRMs that are told of a grant that nobody uses any more."""
 ADAPTERS = {name: load_adapter(entry.adapter) for name, entry in ENTRIES.items()}
 ASKED_AHEAD = [name for name, adapter in ADAPTERS.items() if adapter.asks_ahead]
 """CRMs whose next batch is looked up while the current one is written."""

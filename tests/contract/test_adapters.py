@@ -22,7 +22,7 @@ from app.crm.objects import ObjectName
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow, DeliveryRow, RecordLink
 from sandbox.faults import Fault
-from tests.bridge import Bridge, sample, wait_for
+from tests.bridge import RENEWED, Bridge, sample, wait_for
 from tests.contract.desk import load_desks
 from workers.drain import Drainer
 
@@ -437,6 +437,7 @@ def test_a_deleted_record_is_made_again(crm: Bridge, provider: str) -> None:
     assert len(view(crm).deals) == 1
 
 
+@pytest.mark.parametrize("provider", RENEWED)
 def test_an_expired_token_is_renewed_once(crm: Bridge, provider: str) -> None:
     """A 401 costs one token refresh, and the booking is synced."""
     sandbox = only(crm)
