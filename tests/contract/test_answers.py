@@ -102,6 +102,23 @@ def points(of: World) -> Iterator[tuple[Step, int]]:
     return ((step, number) for step in of.steps for number in range(step.calls))
 
 
+def noting(make: Make, same: list[bool]) -> Make:
+    """An answer, and a note of whether it is the very one that the CRM gives."""
+
+    def made(right: Right) -> bytes:
+        usual = right()
+        given = make(lambda: usual)
+        same.append(_gist(given) == _gist(usual))
+        return given
+
+    return made
+
+
+def _gist(answer: bytes) -> tuple[int, bytes]:
+    status, _, body = parted(answer)
+    return status, body.strip()
+
+
 def strike(of: World, step: Step, place: int, make: Make) -> tuple[Report, CrmError | None]:
     """Run a step while one of its calls gets another answer; that call never reaches the sandbox.
 
@@ -139,7 +156,10 @@ def test_no_call_takes_nonsense_for_an_answer(provider: str) -> None:
     taken = []
     for step, place in points(of):
         for name in itertools.islice(kinds, 2):
-            report, error = strike(of, step, place, NONSENSE[name])
+            same: list[bool] = []
+            report, error = strike(of, step, place, noting(NONSENSE[name], same))
+            if any(same):
+                continue  # To this call it is no nonsense.
             made = {
                 r.record_id for r in report.results.values() if r.outcome is WriteOutcome.CREATED
             }
@@ -157,8 +177,9 @@ def test_a_write_that_was_answered_with_an_empty_object_is_not_done(provider: st
         if step.name.startswith(("find", "check", "describe", "whoami", "directory")):
             continue
         for place, name in itertools.product(range(step.calls), ("object", "list", "page")):
-            _, error = strike(of, step, place, NONSENSE[name])
-            if not isinstance(error, RetryLater):
+            same: list[bool] = []
+            _, error = strike(of, step, place, noting(NONSENSE[name], same))
+            if not isinstance(error, RetryLater) and not any(same):
                 taken.append((step.name, place, name, error))
     assert taken == []
 
