@@ -14,7 +14,7 @@ from flask import Flask, Response, jsonify, render_template_string, request
 from sandbox import oauth
 from sandbox.account import Account, User
 from sandbox.answers import Record, make
-from sandbox.faults import Fault, next_fault
+from sandbox.faults import REFUSED, Fault, next_fault, reads
 from sandbox.oauth import Grant
 from sandbox.pages import PAGE
 from sandbox.view import View
@@ -144,7 +144,7 @@ class Sandbox:
 
     def writes(self) -> int:
         """Return the number of API calls that changed or may have changed something."""
-        return sum(number for call, number in self.calls.items() if not _reads(call))
+        return sum(number for call, number in self.calls.items() if not reads(call))
 
     def become(self, account_id: str, account_name: str) -> None:
         """Act as another account from now on."""
@@ -194,7 +194,7 @@ class Sandbox:
             refusal = self.refuse_token() if scopes is None else self.guard(self._left(scopes))
             # A call refused by the guard has changed nothing.
             self.calls[f"{REFUSED} {call}" if refusal else call] += 1
-            if not refusal and not _reads(call):
+            if not refusal and not reads(call):
                 self.written.append(f"{call} {request.get_data(as_text=True)[:2000]}")
             return refusal
 
@@ -242,11 +242,3 @@ class Sandbox:
         return render_template_string(
             PAGE, title=self.title, view=view, names=names, calls=self.total_calls
         )
-
-
-REFUSED = "refused"
-
-
-def _reads(call: str) -> bool:
-    """Whether a call, as method and path, only reads."""
-    return call.startswith(("GET", REFUSED)) or call.endswith(("/search", "/batch/read", "/query"))

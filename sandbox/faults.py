@@ -17,6 +17,8 @@ class Fault:
     path: str | tuple[str, ...] = ""
     """A part of the paths that it meets, or several parts of which one is enough."""
     method: str = ""
+    writes: bool = False
+    """Strikes only calls that may change something."""
     status: int | None = None
     """Answer with this status and do nothing else."""
     body: str = ""
@@ -43,6 +45,8 @@ class Fault:
     def strikes(self, path: str, method: str) -> bool:
         """Whether the fault meets this call."""
         parts = (self.path,) if isinstance(self.path, str) else self.path
+        if self.writes and reads(f"{method} {path}"):
+            return False
         return any(part in path for part in parts) and self.method in ("", method)
 
     def answer(self) -> str | Iterator[bytes]:
@@ -61,6 +65,15 @@ class Fault:
             self.until.wait(self.drip)
             self.sent += 1
             yield character.encode()
+
+
+REFUSED = "refused"
+"""Begins the note of a call that was turned away at the door."""
+
+
+def reads(call: str) -> bool:
+    """Whether a call, method and path, only looks."""
+    return call.startswith(("GET", REFUSED)) or call.endswith(("/search", "/batch/read", "/query"))
 
 
 def next_fault(faults: list[Fault], path: str, method: str) -> Fault | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.core import REFUSED
+from sandbox.faults import REFUSED
 from tests.bridge import Bridge, sample
 from tests.contract.desk import desk_in
 from tests.contract.test_adapters import only, view

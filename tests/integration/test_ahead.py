@@ -19,6 +19,7 @@ from app.sync.desired import DesiredBooking, DesiredRecord
 from config.settings import CONFIG_DIR
 from sandbox.faults import Fault
 from tests.bridge import ASKED_AHEAD, Bridge, sample
+from tests.contract.desk import desk_in
 from tests.contract.test_adapters import only, person
 from workers.batch import Batch
 from workers.lane import Lane
@@ -108,7 +109,7 @@ def test_what_two_batches_share_is_made_once(
     [
         (LookupKey(MatchKey.PHONE, "+4930901820"), LookupKey(MatchKey.PHONE, "+4930901820")),
         (LookupKey(MatchKey.FIELD, "Acme", "tag"), LookupKey(MatchKey.FIELD, "acme", "tag")),
-        (LookupKey(MatchKey.RECORD_ID, "17"), LookupKey(MatchKey.RECORD_ID, "its address")),
+        (LookupKey(MatchKey.RECORD_ID, "an id"), LookupKey(MatchKey.RECORD_ID, "its address")),
     ],
     ids=["phone", "case", "record"],
 )
@@ -120,6 +121,7 @@ def test_two_bookings_meet_where_one_may_be_found_as_the_other(
     """
     adapter = ahead.services.adapter(1)
     if other.value == "its address":
+        one = one._replace(value=desk_in(ahead).made_up_id("contact", 17))
         other = other._replace(value=adapter.url_for(ObjectName.CONTACT, one.value))
 
     def marks(email: str, key: LookupKey) -> Marks:
@@ -142,7 +144,7 @@ def test_a_write_that_fails_leaves_the_next_batch_as_it_was(
         post(ahead, number, f"p{number}@corp{number}.example")
     seen = overlapping(ahead, monkeypatch)
     sandbox = only(ahead)
-    sandbox.faults.append(Fault(method="POST", status=503, times=10**9))
+    sandbox.faults.append(Fault(writes=True, status=503, times=10**9))
     ahead.drain()
     assert seen == [True]
     rows = ahead.deliveries()
