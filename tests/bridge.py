@@ -49,6 +49,11 @@ ENDED = ("synced", "failed", "parked", "skipped")
 NO_REDIS = "redis://127.0.0.1:1/0"
 
 
+def owned(provider: str, name: str) -> bool:
+    """Whether records of an object have an owner in a CRM."""
+    return name in ADAPTERS[provider].shape.owner_fields
+
+
 def sample(name: str, **changes: Any) -> dict[str, Any]:
     """Return a sample webhook of tests/data with some top-level fields changed."""
     return {**json.loads((DATA / f"{name}.json").read_text(encoding="utf-8")), **changes}

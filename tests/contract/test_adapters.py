@@ -22,7 +22,7 @@ from app.crm.objects import ObjectName
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow, DeliveryRow, RecordLink
 from sandbox.faults import Fault
-from tests.bridge import RENEWED, Bridge, sample, wait_for
+from tests.bridge import RENEWED, Bridge, owned, sample, wait_for
 from tests.contract.desk import load_desks
 from workers.drain import Drainer
 
@@ -89,10 +89,11 @@ def test_created(crm: Bridge, provider: str) -> None:
     assert "09:00–09:30 (Europe/Berlin), 30 minutes" in meeting.body
     assert (meeting.contact_ids, meeting.deal_id) == ([contact.id], deal.id)
     assert not meeting.cancelled
-    assert {contact.owner, deal.owner, meeting.owner} == {"john@acme.example"}
+    assert {deal.owner, meeting.owner} == {"john@acme.example"}
+    assert contact.owner == ("john@acme.example" if owned(provider, "contact") else None)
 
 
-def test_moved_and_cancelled_keep_the_records(crm: Bridge) -> None:
+def test_moved_and_cancelled_keep_the_records(crm: Bridge, provider: str) -> None:
     """A move and a cancel change the same records; the deal stays where it is."""
     crm.sync(sample("booking_created"))
     before = view(crm)
@@ -263,13 +264,13 @@ def test_a_move_brings_host_and_people_along(crm: Bridge) -> None:
     assert len(seen.meetings[0].contact_ids) == len(seen.deals[0].contact_ids) == 2
 
 
-def test_a_contact_that_was_there_before(crm: Bridge) -> None:
+def test_a_contact_that_was_there_before(crm: Bridge, provider: str) -> None:
     """The service uses a person who is already in the CRM, makes no duplicate and keeps the owner."""
     crm.sync(sample("booking_created", hosts=[{"email": "mary@acme.example"}]))
     forget_everything(crm)
     crm.sync(sample("booking_created", id="other"))
     (contact,) = view(crm).contacts
-    assert contact.owner == "mary@acme.example"
+    assert contact.owner == ("mary@acme.example" if owned(provider, "contact") else None)
     assert len(view(crm).companies) == 1
     assert len(view(crm).deals) == 2
 
