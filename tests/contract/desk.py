@@ -113,6 +113,8 @@ class Desk:
 
     # Mapping files
 
+    remakes_meetings: ClassVar[bool] = False
+    """Whether a meeting that changes is another record from then on: the CRM's API can change none."""
     a_stage: ClassVar[str]
     """A stage of the sandbox's first pipeline, as people write it."""
     own_rules: ClassVar[dict[str, Values]] = {}

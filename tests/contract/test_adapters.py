@@ -106,7 +106,9 @@ def test_moved_and_cancelled_keep_the_records(crm: Bridge, provider: str) -> Non
     assert cancelled.meetings[0].cancelled
     assert cancelled.deals == before.deals
     assert "Cancelled by Jane van der Berg: Conflict" in cancelled.meetings[0].body
-    assert [m.id for m in cancelled.meetings] == [m.id for m in before.meetings]
+    assert len(cancelled.meetings) == 1
+    if not load_desks()[provider].remakes_meetings:
+        assert cancelled.meetings[0].id == before.meetings[0].id
 
 
 def test_a_newer_state_brings_a_cancelled_booking_back(crm: Bridge) -> None:
