@@ -15,6 +15,7 @@ from app.crm.objects import (
     Fingerprints,
     ObjectName,
     Ref,
+    content_hash,
 )
 from app.crm.schema import CrmShape, Directory
 from app.domain.errors import Ambiguous, RetryLater
@@ -290,7 +291,7 @@ class ChangeBuilder:
             known.record_id,
             fields=fields,
             on_match={},
-            full_fields=_full(record, fields, present),
+            full_fields=_full(record, fields, present, None if there else known),
             links_after=record.links,
             links_to_add=tuple(
                 ref
@@ -394,11 +395,18 @@ def _mains(links: tuple[Ref, ...]) -> list[Ref | None]:
     return [next((ref for ref in links if ref.object is name), None) for name in SHARED]
 
 
-def _full(record: DesiredRecord, fields: Fields, present: Fields) -> dict[str, FieldValue]:
-    """Return all that a record should hold, without fields that a colleague filled differently."""
+def _full(
+    record: DesiredRecord, fields: Fields, present: Fields, unread: LedgerEntry | None = None
+) -> dict[str, FieldValue]:
+    """Return all that a record should hold, without fields that a colleague filled differently or
+    that no rule allows.
+
+    `unread`: the ledger's entry of the record, if nobody has read the record itself.
+    """
     full = {}
     for name, wanted in record.fields.items():
         value, stands = fields.get(name, wanted), present.get(name)
-        if not blank(value) and (name in fields or blank(stands) or same(stands, value)):
+        written = unread is not None and unread.fingerprints.get(name) == (content_hash(wanted),)
+        if not blank(value) and (name in fields or written or same(stands, value)):
             full[name] = value
     return full

@@ -389,6 +389,19 @@ def test_a_change_names_the_whole_record_too() -> None:
     assert made.full_fields == made.fields == {"title": "Call", "worth": "7", "place": "Rome"}
 
 
+def test_a_change_names_nothing_that_is_written_at_creates_alone() -> None:
+    """Of a record that nobody has read it names what was written, and not what a rule keeps back."""
+    ref = Ref(ObjectName.MEETING, "b1")
+    rules = {"title": WriteRule.ALWAYS, "host": WriteRule.ON_CREATE, "place": WriteRule.NEVER_BLANK}
+    old: dict[str, FieldValue] = {"title": "Demo", "host": "john", "place": "Rome"}
+    known = known_after(MergedRecord(DesiredRecord(ref, old, rules), NOW), None, "1", "")
+    new = DesiredRecord(ref, {**old, "title": "Call", "host": "mary"}, rules)
+    diff = diff_records({ref: MergedRecord(new, NOW)}, {ref: known}, SHAPE, DIRECTORY)
+    (change,) = diff.plan.changes
+    assert change.fields == {"title": "Call"}
+    assert change.full_fields == {"title": "Call", "place": "Rome"}
+
+
 @pytest.mark.parametrize(
     ("value", "specs", "result"),
     [
