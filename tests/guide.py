@@ -69,6 +69,12 @@ def tables(first: str) -> list[list[list[str]]]:
     return found
 
 
+def listed_titles(beginning: str) -> list[str]:
+    """The titles of the CRMs that stand behind the beginning of a sentence, with strokes between."""
+    (line,) = re.findall(rf"^{beginning} (\S+(?: / \S+)*)", PAGE.read_text("utf-8"), re.MULTILINE)
+    return str(line).split(" / ")
+
+
 def code(cell: str) -> list[str]:
     """Return the texts in backticks in a cell."""
     return re.findall(r"`([^`]+)`", cell)

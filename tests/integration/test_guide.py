@@ -18,7 +18,7 @@ from app.mapping.check import Complaint, check_against
 from app.mapping.load import MappingText
 from config.settings import CONFIG_DIR
 from tests import guide
-from tests.bridge import PROVIDERS, Bridge, sample
+from tests.bridge import ENTRIES, Bridge, sample
 
 WIDTH = 100
 """The terminal's columns for the output on the page."""
@@ -157,6 +157,9 @@ def test_every_fragment_fits_an_account(accounts: Bridge, block: guide.Block) ->
 
 
 (COSTS,) = guide.tables("mapping")
+TITLES = guide.listed_titles("Calls to")
+TOLD = tuple(name for title in TITLES for name, entry in ENTRIES.items() if entry.title == title)
+"""The CRMs whose calls the page tells, in its order."""
 STEPS = ("booking_created", "booking_rescheduled", "booking_cancelled", "again")
 
 
@@ -172,8 +175,8 @@ def test_a_mapping_costs_the_calls_that_the_page_says(tmp_path: Path, row: list[
     """Each row's number of calls is measured at the sandboxes; a dash means that the CRM cannot do it."""
     fragment = "".join(guide.code(row[0]))
     files = Path(shutil.copytree(CONFIG_DIR / "mappings", tmp_path / "mappings"))
-    dashes = dict(zip(PROVIDERS, row[1].split(" / "), strict=True))
-    able = tuple(name for name in PROVIDERS if dashes[name] != "–")
+    dashes = dict(zip(TOLD, row[1].split(" / "), strict=True))
+    able = tuple(name for name in TOLD if dashes[name] != "–")
     for name in able:
         (files / f"{name}.yaml").write_text(guide.whole(fragment, name), encoding="utf-8")
     url = f"sqlite:///{tmp_path}/bridge.sqlite3"
@@ -185,7 +188,7 @@ def test_a_mapping_costs_the_calls_that_the_page_says(tmp_path: Path, row: list[
         bridge.sync(free_mail(step))
         assert {d.state for d in bridge.deliveries()} == {"synced"}
         calls = {name: str(bridge.sandbox(name).total_calls) for name in able}
-        measured.append(" / ".join(calls.get(name, "–") for name in PROVIDERS))
+        measured.append(" / ".join(calls.get(name, "–") for name in TOLD))
     bridge.close()
     assert measured == row[1:]
 
