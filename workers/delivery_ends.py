@@ -195,12 +195,18 @@ class DeliveryEnds:
     def _refused_values(
         self, desired: DesiredBooking
     ) -> Iterator[tuple[ObjectName, str, FieldValue]]:
-        """The values from the account's lists that the CRM refused: object, field, value."""
+        """The values from the account's lists that the CRM refused: object, field, value.
+
+        Another booking of the batch may have given a shared person or company another value. That
+        value was sent, so this booking's own value was not refused.
+        """
         shape, directory = self._account.adapter.shape, self._account.directory
+        merged = self._state.diff.wanted if self._state.diff else {}
         for record in desired.records:
             problem = self._state.report.problems.get(record.ref)
-            if not isinstance(problem, InvalidRecord):
+            if not isinstance(problem, InvalidRecord) or record.ref not in merged:
                 continue
+            sent = merged[record.ref].record.fields
             listed = {shape.owner_fields.get(record.ref.object)}
             if record.ref.object is ObjectName.DEAL:
                 listed |= {shape.stage_field, shape.pipeline_field}
@@ -208,7 +214,8 @@ class DeliveryEnds:
                 known = directory.field(record.ref.object, field_name)
                 is_listed = field_name in listed or (known and known.kind in LISTED_KINDS)
                 is_listed = is_listed or f"{record.ref.object}.{field_name}" in shape.listed
-                if is_listed and field_name in problem.fields and value is not None:
+                is_refused = field_name in problem.fields and sent.get(field_name) == value
+                if is_listed and is_refused and value is not None:
                     yield record.ref.object, field_name, value
 
     def _notes(self, wanted: DesiredBooking) -> tuple[str, ...]:
