@@ -160,9 +160,10 @@ def test_the_web_process_ends_its_requests(system: System) -> None:
     wait_for(lambda: sum(system.states().values()) == 22 * len(PROVIDERS), 30)
 
 
-def test_without_redis_workers_look_themselves(system: System) -> None:
+def test_without_redis_workers_look_themselves(idle: System) -> None:
     """Webhooks posted while Valkey is gone for good are synced all the same."""
-    system.kill_valkey()
-    system.post(sample("booking_created", id="meanwhile"))
-    wait_for(lambda: system.states() == {"synced": 3 * len(PROVIDERS)}, 60)
-    assert system._valkey is None
+    idle.kill_valkey()
+    # No drain is under way that would find this booking beside its own.
+    idle.post(sample("booking_created", id="meanwhile"))
+    wait_for(lambda: idle.states() == {"synced": 2 * len(PROVIDERS)}, 60)
+    assert idle._valkey is None
