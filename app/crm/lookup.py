@@ -12,7 +12,7 @@ from app.domain.people import normalise_email
 
 
 class OnSeveral(StrEnum):
-    """Which record is taken where several match."""
+    """Which record to use if several match."""
 
     NEWEST = "newest"
     OLDEST = "oldest"
@@ -21,7 +21,7 @@ class OnSeveral(StrEnum):
 
 
 class OnLost(StrEnum):
-    """What is done about a record that the CRM no longer has."""
+    """What to do if the CRM no longer has the record."""
 
     RECREATE = "recreate"
     LEAVE = "leave"

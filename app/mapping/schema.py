@@ -38,19 +38,19 @@ class StrictRules(BaseModel):
 
 
 class RecordRules(StrictRules):
-    """What is common to all objects."""
+    """The keys that all objects share."""
 
-    when: Annotated[When, Field(description="Only where every line holds")] = {}
+    when: Annotated[When, Field(description="Used only if every line is true")] = {}
     record_id: Annotated[
-        RecordIdEntry | None, Field(description="Where a record's id or address may stand")
+        RecordIdEntry | None, Field(description="The path that may give a record's id or URL")
     ] = None
-    several: Annotated[OnSeveral, Field(description="Which one is taken where several match")] = (
+    several: Annotated[OnSeveral, Field(description="Which record to use if several match")] = (
         OnSeveral.OLDEST
     )
-    create: Annotated[bool, Field(description="Whether one is made where none is found")] = True
+    create: Annotated[bool, Field(description="Whether to create a record if none is found")] = True
     when_deleted: Annotated[
         OnLost,
-        Field(description="What is done when a person deleted it: make it again, or leave it"),
+        Field(description="If a person deleted the record: create it again, or leave it deleted"),
     ] = OnLost.RECREATE
     fields: FieldMap = {}
 
@@ -69,11 +69,11 @@ class ContactRules(RecordRules):
 
     kind: Annotated[
         Literal["contact", "lead", "contact_then_lead", "contact_under_account_else_lead"],
-        Field(alias="as", description="What the attendee becomes, in CRMs that have leads"),
+        Field(alias="as", description="Which record an attendee becomes, in CRMs that have leads"),
     ] = "contact"
     match: Annotated[
         tuple[PersonKey | FieldKey, ...],
-        Field(description="By what a contact is recognised, in order"),
+        Field(description="The keys by which to find a contact, in this order"),
     ] = ()
 
 
@@ -84,7 +84,7 @@ class LeadRules(RecordRules):
 
 
 class CompanyRules(RecordRules):
-    """How the attendee's e-mail domain becomes a company; none for free mail."""
+    """How the attendee's e-mail domain becomes a company; free mail gives no company."""
 
     source: Annotated[Literal["attendee.company_domain"], Field(alias="from")] = (
         "attendee.company_domain"
@@ -93,7 +93,7 @@ class CompanyRules(RecordRules):
 
 
 class StageRules(StrictRules):
-    """The stage for each state of the booking: a label or an id; `first` is the pipeline's first."""
+    """The stage for each state of the booking: a label, an id, or `first` for the first stage."""
 
     created: str = FIRST
     rescheduled: str = KEEP
@@ -105,16 +105,21 @@ class DealRules(RecordRules):
 
     kind: Annotated[
         Literal["deal", "lead"],
-        Field(alias="as", description="A deal, or a lead of the inbox (Pipedrive)"),
+        Field(alias="as", description="A deal, or a lead in the Leads inbox (Pipedrive)"),
     ] = "deal"
     per: Annotated[
         Literal["booking", "open_deal_of_contact", "none"],
-        Field(description="One for each booking, the contact's open deal where there is one, none"),
+        Field(
+            description="One deal for each booking, or the contact's open deal if there is one, or none"
+        ),
     ] = "booking"
     pipeline: str = FIRST
     stage: StageRules = StageRules()
     backwards: Annotated[
-        bool, Field(description="Whether a stage that a person set may be moved back")
+        bool,
+        Field(
+            description="Whether to move back a stage that a person set, and reopen a closed deal"
+        ),
     ] = False
     match: tuple[Literal["record_id"] | FieldKey, ...] = ()
 
@@ -130,10 +135,11 @@ class MeetingRules(RecordRules):
 
     on_reschedule: Annotated[
         Literal["move", "keep_history"],
-        Field(description="Move the meeting, or leave it marked as moved and make another"),
+        Field(description="Move the meeting, or mark it as moved and create another"),
     ] = "move"
     on_cancel: Annotated[
-        Literal["mark", "delete"], Field(description="Mark the meeting, or take it out of the CRM")
+        Literal["mark", "delete"],
+        Field(description="Mark the meeting as cancelled, or delete it from the CRM"),
     ] = "mark"
 
     @model_validator(mode="after")
@@ -148,15 +154,23 @@ class OwnerRules(StrictRules):
 
     rule: Annotated[
         Literal["host_email", "table", "fixed", "keep", "round_robin"],
-        Field(description="The host; by a table of hosts; always one; whoever it is; in turn"),
+        Field(
+            description="The host, by a table of hosts, always one user, leave the owner, or in turn"
+        ),
     ] = "host_email"
-    table: Annotated[dict[str, str], Field(description="Host's e-mail -> the owner's")] = {}
-    user: Annotated[str | None, Field(description="E-mail of the one owner")] = None
-    users: Annotated[tuple[str, ...], Field(description="E-mails of those whose turn it is")] = ()
+    table: Annotated[
+        dict[str, str], Field(description="The host's e-mail -> the owner's e-mail")
+    ] = {}
+    user: Annotated[str | None, Field(description="E-mail of the user who owns every record")] = (
+        None
+    )
+    users: Annotated[tuple[str, ...], Field(description="E-mails of the users who take turns")] = ()
     fallback: Annotated[
-        str | None, Field(description="E-mail of the owner where the rule finds no user")
+        str | None, Field(description="E-mail of the owner if the rule finds no user")
     ] = None
-    write: Annotated[FieldRule | None, Field(description="When an owner is overwritten")] = None
+    write: Annotated[
+        FieldRule | None, Field(description="When a new owner may replace the present one")
+    ] = None
 
     @model_validator(mode="after")
     def _complete(self) -> OwnerRules:
@@ -174,14 +188,14 @@ class OwnerRules(StrictRules):
 
 
 class Skip(StrictRules):
-    """Bookings that never reach this CRM."""
+    """Bookings that create no records in this CRM; records that exist are kept current."""
 
     when: When
     because: str = "the mapping skips it"
 
 
 class Chosen(StrictRules):
-    """Which attendees count."""
+    """Which attendees become contacts."""
 
     when: When
 
@@ -198,12 +212,14 @@ def _deals(raw: Any) -> Any:
 
 
 class Rules(StrictRules):
-    """What applies to one meeting type and host, overrides laid over the file's own."""
+    """The rules for one meeting type and host: the file's own rules with the overrides applied."""
 
     attendees: Annotated[
-        Literal["all", "booker"] | Chosen, Field(description="Who becomes a contact")
+        Literal["all", "booker"] | Chosen, Field(description="Which attendees become contacts")
     ] = "all"
-    skip: Annotated[tuple[Skip, ...], Field(description="Bookings that are left out")] = ()
+    skip: Annotated[
+        tuple[Skip, ...], Field(description="Bookings that create no records in this CRM")
+    ] = ()
     owner: OwnerRules = OwnerRules()
     contact: Annotated[
         ContactRules | None,
@@ -222,7 +238,7 @@ class Rules(StrictRules):
         BeforeValidator(
             _deals, json_schema_input_type=DealRules | list[DealRules] | Literal["none"]
         ),
-        Field(description="One rule, or several of which the first that fits counts"),
+        Field(description="One rule, or a list: the first rule whose `when` is true is used"),
     ] = ()
     case: Annotated[
         CaseRules | None,
@@ -268,11 +284,13 @@ class Rules(StrictRules):
 
 
 class FormRules(StrictRules):
-    """What becomes of a form that nobody followed up with a booking."""
+    """How a form becomes a record if no booking follows it."""
 
     after_hours: Annotated[float, Field(gt=0, le=720)] = 24
     kind: Annotated[Literal["contact", "lead"], Field(alias="as")] = "contact"
-    fields: Annotated[FieldMap, Field(description="Laid over the fields of contact or lead")] = {}
+    fields: Annotated[
+        FieldMap, Field(description="Added to the fields of `contact` or `lead`, or replacing them")
+    ] = {}
 
 
 class MappingFile(Rules):
@@ -288,10 +306,13 @@ class MappingFile(Rules):
     ] = {}
     recheck_links_after: Annotated[
         float | None,
-        Field(gt=0, le=10_080, description="Minutes after which missing companies are looked for"),
+        Field(gt=0, le=10_080, description="Minutes until missing companies are looked up again"),
     ] = None
     assignment_rules: Annotated[
-        bool, Field(description="Whether Salesforce's rules may assign new leads and cases")
+        bool,
+        Field(
+            description="Whether Salesforce's assignment rules may set the owner of new leads and cases"
+        ),
     ] = False
     form_submission: Annotated[
         FormRules | None,

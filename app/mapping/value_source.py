@@ -57,27 +57,31 @@ def _constant(text: str) -> str:
 class ValueSource(Strict):
     """Where a value comes from."""
 
-    path: Annotated[Path | None, Field(alias="from", description="A path, as attendee.email")] = (
-        None
-    )
+    path: Annotated[
+        Path | None, Field(alias="from", description="A path, such as attendee.email")
+    ] = None
     value: Annotated[
         str | int | float | bool | list[str] | None, Field(description="A constant")
     ] = None
-    template: Annotated[str | None, Field(description="A Jinja2 template in a sandbox")] = None
+    template: Annotated[
+        str | None, Field(description="A Jinja2 template, rendered in a sandbox")
+    ] = None
     first_of: Annotated[
-        tuple[Path, ...], Field(description="Paths; the first that holds something counts")
+        tuple[Path, ...], Field(description="Paths: the first one that is not empty is used")
     ] = ()
     summary: Annotated[
-        Literal["all"] | None, Field(description="The whole booking as text, nothing cut")
+        Literal["all"] | None, Field(description="The whole booking as one text")
     ] = None
     answers: Annotated[
         Literal["all", "unmapped"] | None,
-        Field(description="Questions and answers as a list: all, or those no other field takes"),
+        Field(
+            description="A list of questions and answers: all, or only those that no other field uses"
+        ),
     ] = None
     transforms: Annotated[
-        Transforms, Field(alias="as", description="Transforms, applied in order")
+        Transforms, Field(alias="as", description="Transforms, applied in this order")
     ] = ()
-    when: Annotated[When, Field(description="Only where every line holds")] = {}
+    when: Annotated[When, Field(description="Used only if every line is true")] = {}
 
     @field_validator("transforms", mode="before")
     @classmethod
@@ -165,12 +169,12 @@ class ValueSource(Strict):
 class FieldSpec(ValueSource):
     """Where the value of one CRM field comes from and when it may be written."""
 
-    write: Annotated[FieldRule, Field(description="When it may be overwritten")] = (
-        WriteRule.NEVER_BLANK
-    )
+    write: Annotated[
+        FieldRule, Field(description="When the field's present value may be replaced")
+    ] = WriteRule.NEVER_BLANK
     on_error: Annotated[
         Literal["fail", "skip", "skip_record"],
-        Field(description="What a value that cannot be made does: fail the booking (default), "
+        Field(description="If the value cannot be made: fail the booking (default), "
               "leave out the field, or leave out the record"),
     ] = "fail"  # fmt: skip
 
@@ -180,11 +184,11 @@ def _field(raw: Any) -> Any:
 
 
 class RecordId(ValueSource):
-    """Where a record's id or address may stand, and whose record it may be."""
+    """The source of a record's id or URL, and whose record it may be."""
 
     of: Annotated[
         Literal["anybody", "attendee"],
-        Field(description="Whether any record counts that is named, or the attendee's own alone"),
+        Field(description="Whether any named record may be used, or only the attendee's own"),
     ] = "anybody"
 
 
@@ -197,7 +201,7 @@ FieldMap = dict[str, FieldEntry]
 
 
 class FieldKey(Strict):
-    """A field of the CRM by which a record is recognised, and what stands in it."""
+    """A field of the CRM that identifies a record, and the source of its value."""
 
     field: str
     source: Annotated[SourceEntry, Field(alias="from")]
