@@ -51,7 +51,7 @@ def register_commands(app: Flask, services: Services) -> None:
     @click.option("--connection", type=int, help="Only this connection.")
     @click.option("--notify", is_flag=True, help="Also send a test message to NOTIFY_URLS.")
     def doctor(connection: int | None, notify: bool) -> None:
-        """Examine the service and every connection end to end; exit 1 where something is to fix."""
+        """Examine the service and every connection end to end; exit 1 if there is something to fix."""
         if connection is not None:
             _must_exist(services, connection)
         bad = 0
@@ -67,14 +67,14 @@ def register_commands(app: Flask, services: Services) -> None:
         if notify:
             taken = services.notifier.test()
             bad += taken.count(False)
-            click.echo(f"{taken.count(True)} of {len(taken)} targets took the test message")
+            click.echo(f"{taken.count(True)} of {len(taken)} targets accepted the test message")
         if bad:
             raise click.ClickException(f"{bad} things to fix.")
         click.echo("Nothing to fix.")
 
     @app.cli.command("sweep")
     def sweep() -> None:
-        """Wake every connection that has something due."""
+        """Wake the workers for every connection with due work."""
         due = Overview(services.store, services.cipher).with_work()
         if not services.waker.wake(due):
             raise click.ClickException("Redis does not answer at REDIS_URL.")
@@ -82,18 +82,18 @@ def register_commands(app: Flask, services: Services) -> None:
 
 
 def _keys(services: Services) -> AppGroup:
-    group = AppGroup("keys", help="API keys, which also sign people in.")
+    group = AppGroup("keys", help="API keys; people also sign in to the pages with them.")
 
     @group.command("create")
     @click.argument("name")
     def create(name: str) -> None:
-        """Make a key and show it, this once."""
+        """Create a key and show it; it is not shown again."""
         click.echo(services.keys.create(name, "cli"))
 
     @group.command("revoke")
     @click.argument("name")
     def revoke(name: str) -> None:
-        """End every key of that name."""
+        """Revoke every key with this name."""
         number = services.keys.revoke(name, "cli")
         if not number:
             raise click.ClickException(f"There is no valid key named {name!r}.")
@@ -101,7 +101,7 @@ def _keys(services: Services) -> AppGroup:
 
     @group.command("list")
     def list_() -> None:
-        """Every key by name, and when its open browser sessions began and were last used."""
+        """List the keys, with the start and the last use of their open browser sessions."""
         table = Table("name", "made (UTC)", "revoked (UTC)", "sessions: begun, last used (UTC)")
         alive = services.sessions.alive()
         for row in services.keys.all():
@@ -113,7 +113,7 @@ def _keys(services: Services) -> AppGroup:
 
     @group.command("rotate")
     def rotate() -> None:
-        """Re-encrypt everything with the first key of ENCRYPTION_KEYS; the others may then go."""
+        """Re-encrypt everything with the first key of ENCRYPTION_KEYS; then you may remove the others."""
         with Progress(console=Console(stderr=True)) as progress:
             task = progress.add_task("Re-encrypting", total=None)
             done = rekey(
@@ -135,7 +135,7 @@ def _connections(services: Services) -> AppGroup:
 
     @group.command("list")
     def list_() -> None:
-        """Every connection and how it is."""
+        """List the connections with their state."""
         table = Table("id", "CRM", "account", "status", "since (UTC)", "why", "what to do")
         for row in Overview(services.store, services.cipher).connections():
             since = row.status_since.strftime("%Y-%m-%d %H:%M")
@@ -147,10 +147,10 @@ def _connections(services: Services) -> AppGroup:
 
     @group.command("add-token")
     @click.argument("crm")
-    @click.option("--connection", type=int, help="The connection that gets the new key.")
-    @click.option("--other-account", is_flag=True, help="Let it be for another account.")
+    @click.option("--connection", type=int, help="The existing connection that gets the new key.")
+    @click.option("--other-account", is_flag=True, help="Accept a key of another account.")
     def add_token(crm: str, connection: int | None, other_account: bool) -> None:
-        """Connect with a key that was made by hand; it is asked for, or read from a pipe."""
+        """Connect with a key that a person made; the command asks for it, or reads it from a pipe."""
         provider = services.providers.get(crm)
         if provider is None:
             raise click.ClickException(f"There is no CRM {crm!r}.")
@@ -174,7 +174,7 @@ def _add_repairs(group: AppGroup, services: Services) -> None:
     @group.command("refresh")
     @click.argument("connection_id", type=int)
     def refresh(connection_id: int) -> None:
-        """Renew a connection's access now and take its work up again."""
+        """Renew a connection's access now and resume its work."""
         _must_exist(services, connection_id)
         try:
             services.connector.resume(connection_id, "cli")
@@ -187,7 +187,7 @@ def _add_repairs(group: AppGroup, services: Services) -> None:
     @click.argument("connection_id", type=int)
     @click.option(
         "--parked", type=click.Choice(["keep", "discard"]), default=None,
-        help="What becomes of bookings that wait; asked for where some do.",
+        help="Keep or discard the bookings that wait; without this option the command asks.",
     )  # fmt: skip
     def disconnect(connection_id: int, parked: str | None) -> None:
         """Erase a connection's tokens and revoke them at the CRM."""
@@ -198,7 +198,7 @@ def _add_repairs(group: AppGroup, services: Services) -> None:
             parked = "keep" if click.confirm(question, default=True) else "discard"
         discard = parked == "discard"
         gone, problem = services.connector.disconnect(connection_id, "cli", discard)
-        click.echo("disconnected" + (f", {gone} bookings let go" if gone else ""))
+        click.echo("disconnected" + (f", {gone} bookings discarded" if gone else ""))
         if problem:
             click.echo(problem)
         provider = services.providers[row.provider]
@@ -213,12 +213,12 @@ def _must_exist(services: Services, connection_id: int) -> ConnectionRow:
 
 
 def _events(services: Services) -> AppGroup:
-    group = AppGroup("events", help="The webhooks that came.")
+    group = AppGroup("events", help="The webhooks that arrived.")
 
     @group.command("list")
     @click.option("--limit", default=20, show_default=True)
     def list_(limit: int) -> None:
-        """The newest webhooks."""
+        """List the newest webhooks."""
         table = Table("id", "received (UTC)", "type", "status", "booking", "reason")
         for row in Overview(services.store, services.cipher).events(limit):
             at = row.received_at.strftime("%Y-%m-%d %H:%M:%S")
@@ -230,7 +230,7 @@ def _events(services: Services) -> AppGroup:
     @group.command("show")
     @click.argument("event_id", type=int)
     def show(event_id: int) -> None:
-        """One webhook, without the booking's credential."""
+        """Show one webhook, without the booking's credential."""
         event = Overview(services.store, services.cipher).event(event_id)
         if event is None:
             raise click.ClickException(f"There is no event {event_id}.")
@@ -239,9 +239,19 @@ def _events(services: Services) -> AppGroup:
     @group.command("replay")
     @click.argument("event_ids", type=int, nargs=-1)
     @click.option("--all", "everything", is_flag=True, help="Every stored webhook.")
-    @click.option("--since", help="Those that came since: a date, today, last-week, last-month.")
-    @click.option("--quarantined", is_flag=True, help="Those that did not fit when they came.")
-    @click.option("--after", default=0, help="With --all and its like: go on behind this id.")
+    @click.option(
+        "--since", help="Webhooks that arrived since: a date, today, last-week, last-month."
+    )
+    @click.option(
+        "--quarantined",
+        is_flag=True,
+        help="Only quarantined webhooks: unreadable ones, or another company's.",
+    )
+    @click.option(
+        "--after",
+        default=0,
+        help="With --all, --since or --quarantined: start after this event id.",
+    )
     def replay_(
         event_ids: tuple[int, ...],
         everything: bool,
@@ -249,7 +259,7 @@ def _events(services: Services) -> AppGroup:
         quarantined: bool,
         after: int,
     ) -> None:
-        """Take stored webhooks in once more; what is in a CRM already is not written again."""
+        """Process stored webhooks again; records that are correct already are not written again."""
         if bool(event_ids) == (everything or quarantined or since is not None):
             raise click.ClickException("Give ids, or one of --all, --since, --quarantined.")
         if event_ids:
@@ -291,12 +301,12 @@ def _replay_many(services: Services, choice: ReplaySelection) -> None:
 
 
 def _bookings(services: Services) -> AppGroup:
-    group = AppGroup("bookings", help="The bookings and where they stand.")
+    group = AppGroup("bookings", help="The bookings and their state.")
 
     @group.command("show")
     @click.argument("key")
     def show(key: str) -> None:
-        """One booking with its records in every CRM."""
+        """Show one booking with its records in every CRM."""
         found = Overview(services.store, services.cipher).booking(key)
         if found is None:
             raise click.ClickException(f"There is no booking {key!r}.")
@@ -308,13 +318,13 @@ def _bookings(services: Services) -> AppGroup:
         "outcome", type=click.Choice([*(item.value for item in MeetingOutcome), "none"])
     )
     def outcome_(key: str, outcome: str) -> None:
-        """Say how a meeting went: held, no_show, or none to take it back."""
+        """Set how a meeting went: held, no_show, or none to take it back."""
         said = MeetingOutcome(outcome) if outcome != "none" else None
         try:
             wake = services.intake.say_outcome(key, said, "cli")
         except LookupError as error:
             raise click.ClickException(f"{error}.") from None
         services.waker.wake(wake)
-        click.echo(f"{outcome}: the CRMs follow")
+        click.echo(f"{outcome}: workers now write it to the CRMs")
 
     return group

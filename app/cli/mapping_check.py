@@ -26,15 +26,15 @@ def add_check(group: AppGroup, services: Services) -> None:
     @group.command("check")
     @click.argument("file", type=FILE, required=False)
     @click.option("--connection", type=int, help="Also check against this CRM account.")
-    @click.option("--provision", is_flag=True, help="Make the custom fields that are missing.")
-    @click.option("--yes", is_flag=True, help="Make them without asking.")
+    @click.option("--provision", is_flag=True, help="Create the missing custom fields.")
+    @click.option("--yes", is_flag=True, help="Create them without asking.")
     @click.option("--resync", is_flag=True, help="Then apply the mapping to past bookings.")
     def check(
         file: Path | None, connection: int | None, provision: bool, yes: bool, resync: bool
     ) -> None:
         """Check mapping files; exit 1 with file, line and key of every mistake.
 
-        Without FILE and --connection every provider's own file is checked.
+        Without FILE and --connection the command checks the file of every CRM.
         """
         if connection is None:
             if provision or resync:
@@ -46,7 +46,9 @@ def add_check(group: AppGroup, services: Services) -> None:
         _check_account(services, connection, text, provision, yes)
         if resync:
             if file and file.resolve() != services.mappings.path(row.provider).resolve():
-                raise click.ClickException("--resync works on the file in use; put yours there.")
+                raise click.ClickException(
+                    "--resync needs the file in use: put your file in its place."
+                )
             number = resync_all(services.store, connection, text.version, "cli")
             services.waker.wake([connection])
             click.echo(f"{number} bookings are synced again with {text.name} {text.version}")
@@ -127,7 +129,7 @@ def _provision(adapter: Adapter, missing: list[NewField], yes: bool) -> bool:
 
 
 def _show_new(fields: Sequence[NewField]) -> None:
-    click.echo("These custom fields would be made:")
+    click.echo("These custom fields would be created:")
     for field in fields:
         click.echo(f"  {field.object}.{field.name} ({type_in_words(field)})")
 
@@ -135,9 +137,9 @@ def _show_new(fields: Sequence[NewField]) -> None:
 def _ask_for(fields: list[NewField]) -> list[NewField]:
     """Let a person agree, or give a field another type first; return none if the answer is no."""
     _show_new(fields)
-    click.echo(f"Another type? Answer {fields[0].object}.{fields[0].name}: one of a list: A, B")
+    click.echo(f"For another type, answer {fields[0].object}.{fields[0].name}: one of a list: A, B")
     while True:
-        answer = click.prompt("Make them? [y/N]", default="", show_default=False).strip()
+        answer = click.prompt("Create them? [y/N]", default="", show_default=False).strip()
         if answer.casefold() in ("y", "yes"):
             return fields
         if answer.casefold() in ("", "n", "no"):

@@ -31,7 +31,7 @@ def add_diff(group: AppGroup, services: Services) -> None:
     @click.option("--events", "since", default="last-week", show_default=True,
                   help="Which stored bookings: today, last-week, last-month or a date.")  # fmt: skip
     def diff(old: Path, new: Path, since: str) -> None:
-        """Say which bookings would come out differently; nobody is asked, nothing is written."""
+        """List the bookings that would be written differently; no CRM is called, nothing is written."""
         crm = crm_of(services, new)
         first, second = load_for(services, old, crm), load_for(services, new, crm)
         previewer = Previewer(services.store, services.cipher, utcnow)
@@ -47,7 +47,7 @@ def add_diff(group: AppGroup, services: Services) -> None:
                 table.add_row(Text(key), Text(who), *map(shown_value, row))
         if different:
             Console().print(table)
-        click.echo(f"{len(different)} of {len(bookings)} bookings would come out differently")
+        click.echo(f"{len(different)} of {len(bookings)} bookings would be written differently")
 
 
 def _differences(

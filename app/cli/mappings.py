@@ -52,11 +52,13 @@ def _add_preview(group: AppGroup, services: Services) -> None:
     @group.command("preview")
     @click.argument("crm")
     @click.argument("payload", type=FILE, required=False)
-    @click.option("--event", type=int, help="A stored webhook instead of a file.")
+    @click.option("--event", type=int, help="The id of a stored webhook, instead of a file.")
     @click.option("--booking", help="A stored booking, by its key or id.")
     @click.option("--since", help="Stored bookings: today, last-week, last-month or a date.")
-    @click.option("--connection", type=int, help="Compare with what this CRM account holds.")
-    @click.option("--mapping", "file", type=FILE, help="Another mapping file than the one in use.")
+    @click.option("--connection", type=int, help="Compare with the records in this CRM account.")
+    @click.option(
+        "--mapping", "file", type=FILE, help="Use this mapping file instead of the one in use."
+    )
     @click.option("--json", "as_json", is_flag=True, help="As JSON.")
     def preview(
         crm: str, payload: Path | None, event: int | None, booking: str | None,
@@ -64,7 +66,7 @@ def _add_preview(group: AppGroup, services: Services) -> None:
     ) -> None:  # fmt: skip
         """Show what would be created, changed (old and new value) or left alone; nothing is written.
 
-        Without --connection only the fields and their values are shown, and nobody is asked.
+        Without --connection only the fields and their values are shown, and no CRM is called.
         """
         if crm not in services.providers:
             raise click.ClickException(f"There is no CRM {crm!r}.")
@@ -79,7 +81,9 @@ def _add_preview(group: AppGroup, services: Services) -> None:
             return
         row = connection_row(services, connection)
         if row.provider != crm:
-            raise click.ClickException(f"Connection {connection} is one of {row.provider}.")
+            raise click.ClickException(
+                f"Connection {connection} belongs to {row.provider}, not {crm}."
+            )
         try:
             adapter = services.adapter(connection)
             directory = adapter.directory()
@@ -129,7 +133,7 @@ def _bookings(
     except ValueError as error:
         raise click.ClickException(str(error)) from None
     if made is None:
-        raise click.ClickException("The form names nobody: no e-mail and no phone number.")
+        raise click.ClickException("The form has neither an e-mail nor a phone number.")
     return [made]
 
 
@@ -216,7 +220,7 @@ def _add_questions(group: AppGroup, services: Services) -> None:
     @group.command("questions")
     @click.option("--json", "as_json", is_flag=True, help="As JSON.")
     def questions(as_json: bool) -> None:
-        """List the questions that stored bookings answer, with their meeting types."""
+        """List the questions answered in stored bookings, with their meeting types."""
         seen = questions_seen(services.store, services.cipher)
         if as_json:
             shown = {
@@ -232,5 +236,5 @@ def _add_questions(group: AppGroup, services: Services) -> None:
             table.add_row(Text(question.label), str(question.bookings), Text(types))
         if seen.questions:
             Console().print(table)
-        which = "all there are" if seen.every else "those that changed last"
+        which = "all that are stored" if seen.every else "the ones that changed last"
         click.echo(f"{len(seen.questions)} questions in {seen.bookings:,} bookings, {which}")

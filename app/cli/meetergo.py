@@ -38,12 +38,15 @@ def register_meetergo(app: Flask, services: Services) -> None:
 
     @app.cli.command("backfill")
     @click.option("--since", required=True, help="A date, or today, last-week, last-month.")
-    @click.option("--until", help="Starts of meetings up to then; all by default.")
+    @click.option(
+        "--until",
+        help="Last start of the meetings to read; bookings made since are read in any case.",
+    )
     @SOURCE
     def backfill(since: str, until: str | None, source: str) -> None:
-        """Bring in the bookings that were made, or are held, since a date.
+        """Read the bookings that were made, or take place, since a date from meetergo.
 
-        Broken off, it goes on where it was when it is called again with the same date.
+        If it is interrupted, call it again with the same date: it continues from there.
         """
         ends = read_moment(until) if until else None
         _walk(services, source, WalkKind.BACKFILL, read_moment(since), ends)
@@ -51,7 +54,7 @@ def register_meetergo(app: Flask, services: Services) -> None:
     @app.cli.command("reconcile")
     @SOURCE
     def reconcile(source: str) -> None:
-        """Look once for bookings whose webhook never came, as the schedule does by itself."""
+        """Look now for bookings whose webhook never arrived; the schedule does the same by itself."""
         settings, now = services.settings, utcnow()
         since = now - timedelta(days=settings.reconcile_back_days)
         until = now + timedelta(days=settings.reconcile_ahead_days)
@@ -79,12 +82,12 @@ def _walk(
                 )  # fmt: skip
 
             while not _run(services, number, show):
-                bars.update(task, description="meetergo's minute is used up, waiting")
+                bars.update(task, description="meetergo's rate limit is used up, waiting")
     except UnknownSource:
         raise click.ClickException(f"There is no source {source!r}.") from None
     except CrmError as error:
         raise click.ClickException(f"{error.message} Call it again to go on.") from None
-    click.echo(f"{found} bookings found that no webhook had told of; workers sync them now")
+    click.echo(f"{found} bookings found without a webhook; workers sync them now")
 
 
 def _run(services: Services, number: int, show: Callable[[Progress], None]) -> bool:
@@ -104,12 +107,12 @@ def _client_call(call: Callable[[], Answer]) -> Answer:
 
 
 def _webhooks(services: Services) -> AppGroup:
-    group = AppGroup("webhooks", help="The webhooks that meetergo has registered.")
+    group = AppGroup("webhooks", help="The webhook registrations at meetergo.")
 
     @group.command("list")
     @SOURCE
     def list_(source: str) -> None:
-        """Show the company's webhooks; tokens in addresses are hidden."""
+        """List the company's webhook registrations; tokens in addresses are hidden."""
         table = Table("id", "address", "events", "ours")
         rows = _client_call(_client(services, source).webhooks)
         ours, wanted = _ours(services, source, rows), _address(services, source)
@@ -122,15 +125,15 @@ def _webhooks(services: Services) -> AppGroup:
 
     @group.command("register")
     @SOURCE
-    @click.option("--forms", is_flag=True, help="Also submitted forms.")
+    @click.option("--forms", is_flag=True, help="Also receive submitted forms.")
     def register(source: str, forms: bool) -> None:
-        """Make the webhook that fits MEETERGO_SIGNATURE_SCHEME, or mend the one that is there."""
+        """Register the webhook that MEETERGO_SIGNATURE_SCHEME needs, or correct the existing one."""
         _register(services, source, forms)
 
     @group.command("remove")
     @SOURCE
     def remove(source: str) -> None:
-        """Take every webhook of ours out of meetergo: nothing is posted here any more."""
+        """Remove this service's webhooks from meetergo, which then posts no more bookings here."""
         client = _client(services, source)
         ours = _ours(services, source, _client_call(client.webhooks))
         for row in ours:
@@ -144,7 +147,7 @@ def _register(services: Services, source: str, forms: bool) -> None:
     """Have meetergo post to our address: keep or change one webhook, remove our other ones."""
     address = _address(services, source)
     if not address.startswith("https://"):
-        raise click.ClickException("meetergo posts to https only: set PUBLIC_URL.")
+        raise click.ClickException("meetergo posts only to https addresses: set PUBLIC_URL to one.")
     events = sorted(BOOKING_EVENTS) + ([FORM_EVENT] if forms else [])
     client = _client(services, source)
     there = _client_call(client.webhooks)
@@ -154,24 +157,24 @@ def _register(services: Services, source: str, forms: bool) -> None:
     mine = mine or next(iter(ours), None)
     if mine is None and len(there) >= MOST_WEBHOOKS:
         raise click.ClickException(
-            f"meetergo allows {MOST_WEBHOOKS} webhooks a company, and {len(there)} are there."
-            " Delete one that nobody needs (`webhooks list` shows them) and call this again."
+            f"meetergo allows {MOST_WEBHOOKS} webhooks per company, and {len(there)} exist."
+            " Delete one that nobody needs (`webhooks list` shows them) and try again."
         )
     if mine is None:
         made = _client_call(lambda: client.register(address, events))
         click.echo(f"Registered as {made.get('id', '?')}: {_hidden(services, address)}")
     elif mine.get("endpoint") == address and set(mine.get("eventTypes") or ()) >= set(events):
-        click.echo(f"It is registered already as {mine.get('id')}.")
+        click.echo(f"The webhook is registered already as {mine.get('id')}.")
     else:
         _client_call(lambda: client.change(str(mine.get("id")), address, events))
         click.echo(f"Webhook {mine.get('id')} now sends: {', '.join(events)}")
     for row in ours:
         if row is not mine:
             _client_call(partial(client.remove, str(row.get("id"))))
-            click.echo(f"Webhook {row.get('id')} was one too many and is removed.")
+            click.echo(f"Webhook {row.get('id')} was a duplicate and is removed.")
     if services.sources.rules(source).scheme is not SignatureScheme.URL_TOKEN:
         click.echo(
-            "Mind: meetergo itself signs nothing. A proxy has to sign what it posts, or set"
+            "Note: meetergo does not sign webhooks. Let a proxy sign them, or set"
             " MEETERGO_SIGNATURE_SCHEME=url-token and register again."
         )
 

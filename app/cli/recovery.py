@@ -29,7 +29,7 @@ def deliveries_group(services: Services) -> AppGroup:
     @click.option("--connection", type=int)
     @click.option("--limit", default=50, show_default=True)
     def list_(state: str, connection: int | None, limit: int) -> None:
-        """What failed, and why; or what is in another state."""
+        """List the failed deliveries with the reason, or the deliveries in another state."""
         table = Table("id", "booking", "connection", "attempts", "fields", "why", "what to do")
         overview = Overview(services.store, services.cipher)
         for row, key in overview.deliveries(DeliveryState(state), connection, limit):
@@ -41,10 +41,10 @@ def deliveries_group(services: Services) -> AppGroup:
 
     @group.command("retry")
     @click.argument("delivery_ids", type=int, nargs=-1)
-    @click.option("--all", "everything", is_flag=True, help="Everything that failed.")
-    @click.option("--connection", type=int, help="Only what failed there.")
+    @click.option("--all", "everything", is_flag=True, help="Every failed delivery.")
+    @click.option("--connection", type=int, help="Only deliveries of this connection.")
     def retry(delivery_ids: tuple[int, ...], everything: bool, connection: int | None) -> None:
-        """Give failed deliveries new tries, some or all of them."""
+        """Try failed deliveries again, some or all of them."""
         if bool(delivery_ids) == everything:
             raise click.ClickException("Give the ids of deliveries, or --all.")
         taken = retry_all(services.store, connection, delivery_ids, "cli")
@@ -56,12 +56,14 @@ def deliveries_group(services: Services) -> AppGroup:
 
 def secrets_group(services: Services) -> AppGroup:
     """The commands about the secrets of webhooks."""
-    group = AppGroup("secrets", help="What webhooks are signed with; any number may be valid.")
+    group = AppGroup(
+        "secrets", help="The secrets that webhooks are signed with; several may be valid."
+    )
 
     @group.command("list")
     @SOURCE
     def list_(source: str) -> None:
-        """Every secret by its fingerprint, with its end and its last use."""
+        """List the secrets by fingerprint, with their end and last use."""
         table = Table("fingerprint", "kept in", "since", "ends", "last used (UTC)")
         for view in services.intake.secrets.views(source, _rules(services, source).secrets):
             times = (view.created_at, view.ends_at, view.last_used_at)
@@ -70,10 +72,12 @@ def secrets_group(services: Services) -> AppGroup:
 
     @group.command("add")
     @SOURCE
-    @click.option("--stdin", is_flag=True, help="Read the secret instead of making one.")
-    @click.option("--old-end-in", type=float, help="Hours until those before it end.")
+    @click.option(
+        "--stdin", is_flag=True, help="Read the secret from standard input instead of making one."
+    )
+    @click.option("--old-end-in", type=float, help="Hours until the older secrets end.")
     def add(source: str, stdin: bool, old_end_in: float | None) -> None:
-        """Accept one more secret from now on, and show it, this once."""
+        """Add a secret, valid from now on, and show it; it is not shown again."""
         scheme = _rules(services, source).scheme
         given = sys.stdin.readline().strip() if stdin else None
         if stdin and not given:
@@ -92,7 +96,7 @@ def secrets_group(services: Services) -> AppGroup:
     @SOURCE
     @click.option("--in", "hours", type=float, default=0.0, help="Hours until it ends.")
     def end(fingerprint: str, source: str, hours: float) -> None:
-        """Stop accepting a secret; one of the environment ends when it is taken out there."""
+        """Stop accepting a secret. To end a secret of the environment, remove it there."""
         if not services.intake.secrets.end(source, fingerprint, timedelta(hours=hours)):
             raise click.ClickException(f"The database has no secret {fingerprint} of {source}.")
         _note(services, "secret_end", source)

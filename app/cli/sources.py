@@ -20,10 +20,16 @@ ACTOR = "cli"
 OPTIONS = (
     click.option("--scheme", type=click.Choice([scheme.value for scheme in SignatureScheme])),
     click.option("--header", help="Header with the signature (schemes body and timestamped)."),
-    click.option("--company", multiple=True, help="Company id that is taken; none given: all."),
+    click.option(
+        "--company",
+        multiple=True,
+        help="Accept webhooks of this company id only; without it, of all.",
+    ),
     click.option("--key", help="meetergo API key; `-` reads it from standard input."),
     click.option("--user-id", help="Id of the user that an ak_live key acts as."),
-    click.option("--key-ends", help="Date on which the key ends: people are told a week before."),
+    click.option(
+        "--key-ends", help="Date on which the key ends: people are notified a week before."
+    ),
 )
 
 
@@ -33,7 +39,7 @@ def sources_group(services: Services) -> AppGroup:
 
     @group.command("list")
     def list_() -> None:
-        """Every source, how it proves itself, and how it is."""
+        """List the sources with their signature scheme and state."""
         table = Table(
             "source", "scheme", "companies", "key", "status", "webhooks that wait", "reason"
         )
@@ -52,19 +58,19 @@ def sources_group(services: Services) -> AppGroup:
     @click.argument("name")
     @_with_options
     def add(name: str, **given: Any) -> None:
-        """Make a source; its webhooks go to /webhooks/meetergo/NAME."""
+        """Add a source; its webhooks go to /webhooks/meetergo/NAME."""
         if name in services.sources.names():
             raise click.ClickException(
                 f"There is a source {name} already: `sources change {name}`."
             )
         _save(services, SourceRules(name), given)
-        click.echo(f"{name} is there. Next: flask --app app secrets add --source {name}")
+        click.echo(f"{name} is added. Next: flask --app app secrets add --source {name}")
 
     @group.command("change")
     @click.argument("name")
     @_with_options
     def change(name: str, **given: Any) -> None:
-        """Change what is given of a source; all else stays."""
+        """Change the given options of a source; the others stay."""
         try:
             rules = services.sources.rules(name)
         except UnknownSource:
@@ -75,7 +81,7 @@ def sources_group(services: Services) -> AppGroup:
     @group.command("end")
     @click.argument("name")
     def end(name: str) -> None:
-        """End a source: its webhooks are refused; the bookings that it brought stay."""
+        """Remove a source: its webhooks are refused from now on, and its bookings stay."""
         try:
             services.sources.end(name, ACTOR)
         except ValueError as error:

@@ -200,6 +200,6 @@ def test_outcomes_are_taken_by_the_words_of_the_page(accounts: Bridge) -> None:
     runner = accounts.app.test_cli_runner()
     for word in (*(item.value for item in MeetingOutcome), "none"):
         answer = runner.invoke(args=["bookings", "outcome", key, word])
-        assert answer.output == f"{word}: the CRMs follow\n"
+        assert answer.output == f"{word}: workers now write it to the CRMs\n"
     assert runner.invoke(args=["bookings", "outcome", key, "maybe"]).exit_code == 2
     assert "no booking" in runner.invoke(args=["bookings", "outcome", "x", "held"]).output

@@ -226,7 +226,7 @@ def test_good_files_pass(still: tuple[Bridge, str], tmp_path: Path) -> None:
         (["preview", "CRM", "--since", "today", "--connection", "99"], "There is no connection 99"),
         (["preview", "CRM", "BROKEN"], "broken.json is not JSON"),
         (["preview", "CRM", "EMPTY"], "webhookType"),
-        (["preview", "CRM", "FORM"], "names nobody"),
+        (["preview", "CRM", "FORM"], "neither an e-mail nor a phone"),
         (["preview", "CRM", "BOOKING", "--mapping", "BROKEN"], "broken.json:1"),
         (["preview", "CRM", "BOOKING", "--mapping", "OTHER"], "this one is for other"),
         (["check", "OTHER"], "other.yaml:2: crm: there is no CRM 'other'; there are: hubspot"),
@@ -311,7 +311,7 @@ def test_provision_shows_asks_and_makes(account: Bridge, provider: str, folder: 
     before = state(sandbox)
     words = ("check", "--connection", "1", "--provision")
     no = run(account, *words, answer="n\n", code=1)
-    assert "These custom fields would be made:" in no and "Make them?" in no
+    assert "These custom fields would be created:" in no and "Create them?" in no
     assert all(f".{name} (" in no for name in names)
     assert f".{desk.custom_name(SEATS)} (number)" in no
     assert (sandbox.writes(), state(sandbox)) == (0, before)
@@ -322,7 +322,7 @@ def test_provision_shows_asks_and_makes(account: Bridge, provider: str, folder: 
     assert len(made) == len(names)
     sandbox.calls.clear()
     again = run(account, *words)
-    assert "would be made" not in again and sandbox.writes() == 0
+    assert "would be created" not in again and sandbox.writes() == 0
     notes = {"Goal": "Growth", "Seats": "1.200"}
     account.sync(sample("booking_created", attendees=[person(1, notes=notes)]))
     assert account.delivery(provider).state == "synced", account.delivery(provider).error_message
@@ -340,7 +340,7 @@ def test_provision_with_yes_does_not_ask(account: Bridge, provider: str, folder:
     run(account, "check", "--connection", "1", "--yes", code=1)
     assert sandbox.writes() == 0
     output = run(account, "check", "--connection", "1", "--provision", "--yes")
-    assert "Make them?" not in output and "is good" in output
+    assert "Create them?" not in output and "is good" in output
 
 
 def test_provision_leaves_mistakes_alone(account: Bridge, provider: str, folder: Path) -> None:
@@ -349,7 +349,7 @@ def test_provision_leaves_mistakes_alone(account: Bridge, provider: str, folder:
     write(folder, provider, {section: {"fields": {field: "attendee.email"}}})
     sandbox = account.sandbox(provider)
     output = run(account, "check", "--connection", "1", "--provision", "--yes", code=1)
-    assert f"has no field {field!r}" in output and "would be made" not in output
+    assert f"has no field {field!r}" in output and "would be created" not in output
     assert sandbox.writes() == 0
 
 
@@ -799,7 +799,7 @@ def different(bridge: Bridge, old: Path, new: Path, *words: str) -> set[str]:
     output = run(bridge, "diff", str(old), str(new), *words)
     assert (sandbox.total_calls, state(sandbox)) == (calls, before)
     named = set(re.findall(r"│ default:(\S+)", output))
-    number = re.search(r"(\d+) of \d+ bookings would come out differently", output)
+    number = re.search(r"(\d+) of \d+ bookings would be written differently", output)
     assert number and int(number[1]) == len(named), output
     return named
 
@@ -1142,7 +1142,7 @@ def test_resync_works_on_the_file_in_use(account: Bridge, provider: str, tmp_pat
     book(account, 1)
     other = write(tmp_path, provider, {"deal": "none"}, "other.yaml")
     words = ("check", str(other), "--connection", "1", "--resync")
-    assert "works on the file in use" in run(account, *words, code=1)
+    assert "needs the file in use" in run(account, *words, code=1)
     account.settings.mappings_dir.joinpath(f"{provider}.yaml").write_text("version: 1\n")
     run(account, "check", "--connection", "1", "--resync", code=1)
     assert {d.state for d in account.deliveries()} == {"synced"}
