@@ -158,9 +158,7 @@ class Drainer:
             if row.problem is None and not ended:
                 row.last_error = reason
             if stalls == TELL_AFTER and not ended:
-                step = (
-                    "Report the place that it names. It is tried again by itself; nothing is lost."
-                )
+                step = "Report the named place as a bug. The service tries again; nothing is lost."
                 tell(session, row, NoticeKind.STALLED, now, reason, step)
 
     def _stall_pause(self, stalls: int) -> timedelta:
@@ -370,11 +368,15 @@ class Drainer:
             if not probed:
                 status, problem = ConnectionStatus.EXPIRED, Problem.GRANT
                 by_key = row.auth == "key"
-                step = "Enter a new key." if by_key else "Connect it again on the connections page."
+                step = (
+                    "Enter a new key."
+                    if by_key
+                    else "Connect the CRM again on the connections page."
+                )
             else:
                 refused = error if isinstance(error, AccountRefused) else AccountRefused(str(error))
                 status, problem = ConnectionStatus.ERROR, problem_of(refused)
-                step = f"{error.advice} It is tried again by itself, each minute at first."
+                step = f"{error.advice} The service tries again by itself, each minute at first."
             set_status(session, row, status, self._now(), problem, error.message, step)
         log.warning("connection_broken", connection_id=lease.connection_id, code=error.code)
 

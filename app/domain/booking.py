@@ -94,7 +94,7 @@ class Host:
 
 
 class MeetingOutcome(StrEnum):
-    """How a meeting went, as a person said on the page, in the API or by command."""
+    """How a meeting went, if a person set it on the page, through the API or by command."""
 
     HELD = "held"
     NO_SHOW = "no_show"

@@ -17,7 +17,7 @@ class CrmError(Exception):
     """A CRM did not do what was asked. `code` is stable, the message keeps the CRM's own words."""
 
     code = "crm_error"
-    advice = "Look at the message of the CRM."
+    advice = "Read the CRM's message."
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -28,7 +28,7 @@ class RetryLater(CrmError):
     """The CRM is down or unreachable; the same call may succeed after `after` seconds."""
 
     code = "unavailable"
-    advice = "Nothing to do: it is tried again by itself."
+    advice = "Nothing to do: the service tries again by itself."
 
     def __init__(self, message: str, after: float | None = None) -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ class RateLimited(RetryLater):
     """The CRM's rate limit is used up until `after` seconds from now."""
 
     code = "rate_limited"
-    advice = "Nothing to do: it goes on when the CRM's window opens again."
+    advice = "Nothing to do: the service continues when the CRM's rate limit allows it."
 
 
 class Unreadable(RetryLater):
@@ -55,14 +55,14 @@ class AccountRefused(CrmError):
     """The CRM refuses all calls of the account, or an object that the mapping needs."""
 
     code = "account_refused"
-    advice = "Mend what the message names in the CRM; the bookings are then synced by themselves."
+    advice = "Fix in the CRM what the message names; the service then syncs the bookings by itself."
 
 
 class AccountMoved(AccountRefused):
     """The account has another address than the one called."""
 
     code = "account_moved"
-    advice = "Connect it again on the connections page; what waits is then synced by itself."
+    advice = "Connect the CRM again on the connections page; the waiting bookings are then synced."
 
 
 class Unauthorized(CrmError):
@@ -76,7 +76,7 @@ class FreshTokenRefused(Unauthorized):
     """The CRM refuses tokens that it has just issued: the grant is alive, so this may pass by itself."""
 
     code = "fresh_token_refused"
-    advice = "See in the CRM whether the app is allowed still and its user may sign in."
+    advice = "Check in the CRM that the app is still allowed and that its user may sign in."
 
 
 class MissingScope(AccountRefused):
@@ -127,7 +127,7 @@ class Gone(CrmError):
     """A record that this service knew no longer exists."""
 
     code = "gone"
-    advice = "Nothing to do: the record is made again."
+    advice = "Nothing to do: the service creates the record again."
 
     def __init__(self, message: str, record_id: str = "") -> None:
         super().__init__(message)
@@ -138,7 +138,7 @@ class ThereAlready(CrmError):
     """A create was refused because the record exists: it has to be read before it is written."""
 
     code = "there_already"
-    advice = "Nothing to do: the record that is there is read, and taken."
+    advice = "Nothing to do: the service reads and uses the existing record."
 
     def __init__(self, message: str, record_id: str) -> None:
         super().__init__(message)
@@ -149,28 +149,28 @@ class Blocked(CrmError):
     """A record could not be written because another one that it needs was not written."""
 
     code = "blocked"
-    advice = "Mend the record that it names; this one follows."
+    advice = "Fix the problem of the record that it names; this record is then written too."
 
 
 class Unforeseen(CrmError):
     """This service has a bug that this booking reveals; the message gives the place."""
 
     code = "unforeseen"
-    advice = "Report the place that it names; the booking is tried again with its next change."
+    advice = "Report the place in the message as a bug; the booking's next change starts a new try."
 
 
 class KilledWorker(CrmError):
     """The process that synced a booking was killed during the sync, more than once."""
 
     code = "killed_worker"
-    advice = "Look at the worker's log, then retry the delivery; other bookings are not held up."
+    advice = "Read the worker's log, then retry the delivery; other bookings do not wait for it."
 
 
 class AllowanceUsed(RateLimited):
     """This service's share of the CRM's rate limit is used up; the rest is left to other apps."""
 
     code = "allowance_used"
-    advice = "Nothing to do: it goes on when the CRM's allowance is renewed."
+    advice = "Nothing to do: the service continues when the CRM renews the limit."
 
     def __init__(self, message: str, after: float, backlog: bool) -> None:
         """`backlog`: the share is used up only for the backlog."""

@@ -179,7 +179,7 @@ def _refusal(answer: requests.Response) -> CrmError:
     status = answer.status_code
     if status == 429:
         wait = seconds_asked(answer.headers.get("Retry-After"))
-        return RateLimited("meetergo's limit of calls is used up.", wait or 60.0)
+        return RateLimited("meetergo's rate limit is used up.", wait or 60.0)
     if status == 401:
         return Unauthorized("meetergo refuses the API key.")
     if not _is_json(answer):
@@ -189,7 +189,7 @@ def _refusal(answer: requests.Response) -> CrmError:
         403: MissingScope(f"meetergo does not let the API key do this: {_words(answer)}"),
         404: Gone("meetergo has no such appointment for this key."),
         **dict.fromkeys(
-            (400, 409, 422), InvalidRecord(f"meetergo refuses what was asked: {_words(answer)}")
+            (400, 409, 422), InvalidRecord(f"meetergo refuses the request: {_words(answer)}")
         ),
     }
     return kinds.get(status) or RetryLater(f"meetergo answered {status}.")

@@ -358,7 +358,7 @@ class TokenService:
                 self._now(),
                 Problem.GRANT,
                 reason,
-                "Connect it again on the connections page; what waits is then synced by itself.",
+                "Connect the CRM again on the connections page; the waiting bookings are then synced.",
             )
         log.warning("connection_expired", connection_id=connection_id)
 
@@ -394,11 +394,11 @@ class TokenService:
             return
         if isinstance(error, exchange.SetupError):
             status = ConnectionStatus.EXPIRING if alive else ConnectionStatus.ERROR
-            step = "Mend the setting and restart; it is tried again by itself."
+            step = "Correct the setting and restart; the service then tries again by itself."
             set_status(session, row, status, now, Problem.SETUP, str(error), step)
         elif not alive and row.problem != Problem.SETUP and now - since >= ALARM_AFTER:
             reason = f"{error.message} Its token endpoint has failed since {since:%H:%M} UTC."
-            step = "Nothing to do here: it is tried again by itself. Bookings wait, none is lost."
+            step = "Nothing to do: the service tries again by itself. No booking is lost."
             problem = Problem.TOKEN_ENDPOINT
             set_status(session, row, ConnectionStatus.EXPIRING, now, problem, reason, step)
 

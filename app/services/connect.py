@@ -135,8 +135,8 @@ class Connector:
             raise UnfitGrant(f"{provider.title} has no keys; connect it through its consent page.")
         if not key or any(not "!" <= char <= "~" for char in key):
             raise UnfitGrant(
-                "This is no key: it is empty, or holds blanks or characters that no key has, as"
-                " quotes of a text program. Copy it once more. Nothing was stored."
+                "This is not a key: it is empty, or has blanks or characters that no key has, such"
+                " as curly quotes. Copy the key again. Nothing was stored."
             )
         try:
             return self._store_connection(
@@ -144,7 +144,7 @@ class Connector:
             )
         except Unauthorized:
             raise UnfitGrant(
-                f"{provider.title} does not take this {provider.key.title}. It is made under"
+                f"{provider.title} does not accept this {provider.key.title}. Make a key under"
                 f" {provider.key.where}. Nothing was stored."
             ) from None
 
@@ -159,7 +159,7 @@ class Connector:
         with self._store.write() as session:
             row = session.get_one(ConnectionRow, connection_id, with_for_update=True)
             if row.status == ConnectionStatus.DISCONNECTED:
-                raise Unauthorized("Somebody has ended the connection meanwhile.")
+                raise Unauthorized("A person has disconnected the account in the meantime.")
             set_status(session, row, ConnectionStatus.ACTIVE, now)
             audit.note(session, actor, "resume", row.account, now)
 
@@ -217,7 +217,7 @@ class Connector:
         try:
             exchange.revoke(provider.at(entry.login_host), token, self._timeout)
         except (RetryLater, exchange.SetupError) as error:
-            problem = f"{error} It is tried again for a day."
+            problem = f"{error} The service keeps trying for a day."
             log.warning("revocation_failed", connection_id=row.id, reason=type(error).__name__)
         given_up = problem and utcnow() - entry.created_at > REVOKE_FOR
         with self._store.write() as session:
@@ -237,9 +237,9 @@ class Connector:
         row.last_error, row.next_step = None, None
         if problem:
             row.last_error = (
-                f"The tokens are erased here, but {provider.title} was not told: {problem}"
+                f"The tokens are erased here, but {provider.title} did not get the revocation: {problem}"
                 if not given_up
-                else f"The tokens are erased here, but {provider.title} could not be told."
+                else f"The tokens are erased here, but {provider.title} never got the revocation."
             )
             row.next_step = (
                 f"To be sure, remove the app in {provider.title}: {provider.apps_where}."
@@ -311,18 +311,18 @@ class Connector:
             return same or self._new_row(session, provider, now)
         row = session.get(ConnectionRow, wish.connection_id, with_for_update=True)
         if row is None or row.provider != provider.name:
-            return UnfitGrant("The connection that was to be mended is not there.")
+            return UnfitGrant("The connection to repair no longer exists.")
         if same is not None:
             return UnfitGrant(
-                f"{provider.title}: {label} is a connection of its own here already (number"
+                f"{provider.title}: {label} has its own connection already (number"
                 f" {same.id}). Connection {row.id} is for {row.account}; nothing was changed."
             )
         if not wish.other_account:
             return OtherAccount(
                 f"{provider.title}: {label} was chosen, but this connection is for {row.account}."
-                " Nothing was changed. Connect again and choose the right account, or lay the"
-                " connection on the other account on purpose: every booking is then synced there"
-                " anew.",
+                " Nothing was changed. Connect again and choose the right account, or move the"
+                " connection to the other account on purpose: every booking is then synced there"
+                " again.",
                 row.id,
             )
         session.execute(delete(RecordLink).where(RecordLink.connection_id == row.id))
@@ -387,10 +387,10 @@ class Connector:
             with self._store.write() as session:
                 row = session.get_one(ConnectionRow, connection_id)
                 if row.status in WORKING:
-                    row.last_error = f"The booking-id field could not be made: {error.message}"
+                    row.last_error = f"The booking-id field could not be created: {error.message}"
                     row.next_step = (
-                        "Bookings are synced all the same. To shelter them from doubles, let an"
-                        " administrator connect, or make the field by hand; the examination names it."
+                        "Bookings are synced all the same. To prevent duplicates, let an"
+                        " administrator connect, or create the field by hand; the examination names it."
                     )
 
 

@@ -94,7 +94,7 @@ class Doctor:
             fix = "Set <CRM>_CLIENT_ID and <CRM>_CLIENT_SECRET, if you use that CRM."
             yield Finding("service", "CRM apps", Health.NOTE, detail, fix)
         if not self.notifier.targets:
-            detail = "Nobody is told when a connection breaks."
+            detail = "Nobody is notified when a connection breaks."
             yield Finding("service", "notifications", Health.NOTE, detail, "Set NOTIFY_URLS.")
 
     def examine_source(self, view: SourceView) -> Iterator[Finding]:
@@ -102,14 +102,14 @@ class Doctor:
         rules, subject = self.sources.rules(view.name), f"source {view.name}"
         known = (*rules.secrets, *self.secrets.of(view.name, anew=True))
         yield _stated(
-            subject, "webhook secret", bool(known), "There is none: every webhook is refused.",
+            subject, "webhook secret", bool(known), "There is no secret: every webhook is refused.",
             "Make one with `flask --app app secrets add`.",
         )  # fmt: skip
         yield from self._weak_secrets(view.name)
         if not rules.api_key:
             needed = rules.scheme is SignatureScheme.URL_TOKEN
             detail = (
-                "There is no API key: what comes is believed unread, and lost webhooks"
+                "There is no API key: webhooks are not checked at meetergo, and lost webhooks"
                 " are not found."
             )
             verdict = Health.BAD if needed else Health.NOTE
@@ -129,7 +129,7 @@ class Doctor:
             )
         if state.waiting and state.waiting_since:
             detail = f"{state.waiting} since {state.waiting_since:%Y-%m-%d %H:%M} UTC"
-            fix = "They are taken in once meetergo has said its word."
+            fix = "They are processed when meetergo confirms them."
             yield Finding(subject, "webhooks that wait", Health.NOTE, detail, fix)
 
     def _weak_secrets(self, source: str) -> Iterator[Finding]:
@@ -149,7 +149,7 @@ class Doctor:
         if row.status == ConnectionStatus.DISCONNECTED:
             detail = f"disconnected since {row.status_since:%Y-%m-%d %H:%M} UTC"
             yield Finding(
-                subject, "status", Health.NOTE, detail, "Connect it again, if it is wanted."
+                subject, "status", Health.NOTE, detail, "Connect the account again, if you need it."
             )
             return
         good = Health.GOOD if row.status == ConnectionStatus.ACTIVE else Health.BAD
@@ -179,7 +179,7 @@ class Doctor:
         for label, (left, most) in adapter.access.meter.limits.items():
             detail = f"{left} calls left of {most}" if most is not None else f"{left} left"
             low = most is not None and left < most * 0.1
-            fix = "Other apps use up this account's calls." if low else ""
+            fix = "Other apps use most of this account's calls." if low else ""
             verdict = Health.NOTE if low else Health.GOOD
             yield Finding(subject, f"limit, {label}", verdict, detail, fix)
         yield from self._work(subject, row)
@@ -216,9 +216,11 @@ class Doctor:
             yield Finding(subject, "done without", Health.NOTE, str(note))
         if parked and row.status not in WORKING:
             detail = f"{parked} bookings wait for the connection"
-            yield Finding(subject, "parked", Health.NOTE, detail, "They are synced once it works.")
+            yield Finding(
+                subject, "parked", Health.NOTE, detail, "They are synced when the connection works."
+            )
         if failed:
-            fix = "The dashboard says why; mend it, then replay them."
+            fix = "The dashboard shows the reason; fix it, then retry the deliveries."
             yield Finding(subject, "failed", Health.NOTE, f"{failed} bookings failed", fix)
 
 
@@ -240,18 +242,18 @@ def _same_account(found: str, row: ConnectionRow) -> str:
 def _directory(subject: str, directory: Directory) -> Iterator[Finding]:
     yield _stated(
         subject, "owners", bool(directory.owners), "The account shows no users.",
-        "Grant the scope for users; else nobody is made owner.",
+        "Grant the scope for users; without it, no record gets an owner.",
     )  # fmt: skip
     yield _stated(
         subject, "pipelines", any(p.stages for p in directory.pipelines),
-        "The account shows no pipeline with stages.", "Make one, or map no deals.",
+        "The account shows no pipeline with stages.", "Create a pipeline, or write no deals.",
     )  # fmt: skip
     found = ", ".join(f"{n}.{f}" for n, f in directory.booking_fields.items())
     if ObjectName.DEAL in directory.booking_fields:
         yield Finding(subject, "booking-id field", Health.GOOD, found)
     else:
-        detail = "not on deals: bookings are synced, but less sheltered from doubles"
-        fix = "Let an administrator connect, or grant the scope that makes fields."
+        detail = "not on deals: bookings are synced, but duplicates are more likely"
+        fix = "Let an administrator connect, or grant the scope for creating fields."
         yield Finding(subject, "booking-id field", Health.NOTE, detail, fix)
 
 

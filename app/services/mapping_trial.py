@@ -41,7 +41,7 @@ _ONE = threading.Lock()
 
 @dataclass(frozen=True)
 class AccountPreview:
-    """What bookings would come to in one account, or why nobody knows."""
+    """What a sync would do in one account, or why that cannot be shown."""
 
     connection: int
     provider: str

@@ -32,12 +32,12 @@ WORDS = {
     NoticeKind.EXPIRING: ("is about to break", apprise.NotifyType.WARNING),
     NoticeKind.BROKEN: ("is broken", apprise.NotifyType.FAILURE),
     NoticeKind.RESTORED: ("works again", apprise.NotifyType.SUCCESS),
-    NoticeKind.FAILING: ("fails to take bookings", apprise.NotifyType.FAILURE),
-    NoticeKind.FAILED: ("did not take some bookings", apprise.NotifyType.FAILURE),
-    NoticeKind.STALLED: ("does not get on with its work", apprise.NotifyType.FAILURE),
+    NoticeKind.FAILING: ("does not accept bookings", apprise.NotifyType.FAILURE),
+    NoticeKind.FAILED: ("did not accept some bookings", apprise.NotifyType.FAILURE),
+    NoticeKind.STALLED: ("makes no progress", apprise.NotifyType.FAILURE),
     NoticeKind.OVERDUE: ("keeps bookings waiting", apprise.NotifyType.WARNING),
     NoticeKind.CAUGHT_UP: ("has caught up", apprise.NotifyType.SUCCESS),
-    NoticeKind.PASSING: ("takes bookings again", apprise.NotifyType.SUCCESS),
+    NoticeKind.PASSING: ("accepts bookings again", apprise.NotifyType.SUCCESS),
 }
 
 
@@ -57,8 +57,8 @@ class Notifier:
             target = apprise.Apprise.instantiate(url, suppress_exceptions=True)
             if target is None:
                 raise ValueError(
-                    f"NOTIFY_URLS: address number {number} is none that apprise knows."
-                    " See https://github.com/caronc/apprise/wiki for how they are written."
+                    f"NOTIFY_URLS: apprise does not know the kind of address number {number}."
+                    " See https://github.com/caronc/apprise/wiki for the right form."
                 )
             self.targets[hashlib.sha256(url.encode()).hexdigest()[:16]] = target
 
@@ -161,7 +161,7 @@ class Notifier:
         if len(failed) > MOST_NAMED:
             lines.append(f"... and {len(failed) - MOST_NAMED} more.")
         if waiting:
-            lines.append(f"{waiting} bookings wait; none is lost.")
+            lines.append(f"{waiting} bookings wait; no booking is lost.")
         lines.append(f"{self._public_url}{page}")
         return f"{name} {words}", "\n".join(lines), kind
 

@@ -35,7 +35,7 @@ TIMED = (DeliveryState.RETRYING, DeliveryState.WAITING)
 
 @dataclass(frozen=True)
 class LinkView:
-    """A record of a CRM that stands for a part of a booking."""
+    """A record in the CRM that was written from a booking."""
 
     object: str
     record_id: str
@@ -44,7 +44,7 @@ class LinkView:
 
 @dataclass(frozen=True)
 class DeliveryView:
-    """Where a booking stands in one CRM."""
+    """The state of a booking in one CRM."""
 
     connection_id: int
     provider: str
@@ -58,15 +58,15 @@ class DeliveryView:
     advice: str | None
     next_attempt_at: str | None
     mapping_version: str | None
-    """Fingerprint of the mapping file by which the delivery was last planned."""
+    """Version of the mapping file with which the delivery was last planned."""
     notes: tuple[str, ...]
-    """What was left unchanged, and why."""
+    """Notes on fields and records that were left unchanged, and why."""
     links: tuple[LinkView, ...]
 
 
 @dataclass(frozen=True)
 class BookingView:
-    """A booking and its deliveries as a sales person wants to see them."""
+    """A booking and its state in each CRM."""
 
     key: str
     title: str
@@ -105,7 +105,7 @@ class BookingDetail:
 
 @dataclass(frozen=True)
 class ConnectionView:
-    """A CRM account and how it is, for scripts."""
+    """A connected CRM account and its state."""
 
     id: int
     provider: str
@@ -118,7 +118,7 @@ class ConnectionView:
     next_step: str | None
     mapping_problem: str | None
     access: str
-    """oauth, or key if a person made the key by hand."""
+    """oauth, or key if a person entered a key."""
     expires_at: str | None
     scopes: list[str] | None
     scopes_lacking: list[str]

@@ -35,7 +35,7 @@ Action = Literal["create", "change", "delete", "leave", "problem"]
 
 @dataclass(frozen=True)
 class FieldView:
-    """One field: what stands there, and what would, as it is sent and in the words people see."""
+    """One field before and after: `old` and `new` as sent, `now` and `then` as people read them."""
 
     name: str
     old: FieldValue
@@ -46,7 +46,7 @@ class FieldView:
 
 @dataclass(frozen=True)
 class RecordView:
-    """One record: what would be done to it."""
+    """What a sync would do to one record."""
 
     object: str
     action: Action
@@ -60,7 +60,7 @@ class RecordView:
 
 @dataclass(frozen=True)
 class BookingPreview:
-    """What one booking would come to."""
+    """What a sync of one booking would do."""
 
     key: str
     title: str
@@ -244,11 +244,11 @@ class _Teller:
         """A record of a booking, unless an earlier booking has described it."""
         first = self._told.setdefault(ref, plan.booking_key)
         if first != plan.booking_key:
-            return self._left(ref, f"As booking {first} has it.")
+            return self._left(ref, f"As for booking {first}.")
         makes_deal = ref.object is ObjectName.DEAL and bool(plan.group) and self._is_new(ref)
         if makes_deal and plan.group in self._makes:
             made = self._makes[plan.group]
-            return self._left(ref, f"Falls on the deal that booking {made} makes.")
+            return self._left(ref, f"Uses the deal that booking {made} creates.")
         if makes_deal:
             self._makes[plan.group] = plan.booking_key
         return self._record(ref)
@@ -278,7 +278,7 @@ class _Teller:
             return self._left(ref, *notes)
         record_id = change.record_id
         if change.inbox and record_id is None:
-            notes = ("It is made as a lead of the Leads inbox.", *notes)
+            notes = ("It is created as a lead in the Leads inbox.", *notes)
         fields = tuple(self._fields(change))
         links = tuple(dict.fromkeys(link.object.value for link in change.links_to_add))
         action: Action = "change" if fields or links else "leave"
@@ -319,6 +319,8 @@ def _blocked(diff: Diff) -> dict[Ref, str]:
     for change in diff.plan.changes:
         for ref in change.links_after:
             if isinstance(diff.problems.get(ref), (RetryLater, Ambiguous)) or ref in blocked:
-                blocked[change.ref] = f"The {ref.object} has to be written first, and cannot be."
+                blocked[change.ref] = (
+                    f"The {ref.object} has to be written first, but cannot be written."
+                )
                 break
     return blocked

@@ -320,7 +320,9 @@ class SharedRateLimiter(RateLimiter):
         until = time.monotonic() + LONGEST_WAIT
         while wait := self._budget.take(self._key, allowance, self._share, self.backlog):
             if time.monotonic() + wait > until:
-                raise RateLimited("The CRM's allowance is used up for the moment.", wait)
+                raise RateLimited(
+                    "This service's share of the CRM's rate limit is used up for now.", wait
+                )
             self.rest(wait, self.look)
 
     def _keep_share_of_day(self) -> None:
@@ -331,9 +333,7 @@ class SharedRateLimiter(RateLimiter):
         backlog = self.backlog
         kept = self._share * (1.0 if backlog else LIVE_SHARE)
         if left <= most * kept:
-            words = (
-                f"{left} of {most} calls or tokens are left of the day; they are kept for others."
-            )
+            words = f"{left} of {most} calls or tokens are left today; they are reserved for other apps."
             raise AllowanceUsed(words, DAY_PAUSE, backlog)
 
     def refused(self, allowance: RateLimit) -> None:

@@ -70,7 +70,7 @@ class SourceRules:
 
 @dataclass(frozen=True)
 class SourceView:
-    """How a source is, for people and scripts."""
+    """The settings and the state of a meetergo workspace."""
 
     name: str
     scheme: str
@@ -84,7 +84,7 @@ class SourceView:
     problem: str | None
     next_step: str | None
     waiting: int
-    """Webhooks that wait for meetergo's answer."""
+    """Webhooks that wait until meetergo confirms them."""
     waiting_since: datetime | None
     heard_at: datetime | None
     from_environment: bool
@@ -167,12 +167,10 @@ class Sources:
         Secrets are made and ended separately, by WebhookSecrets.
         """
         if rules.name == DEFAULT_SOURCE:
-            raise ValueError(
-                "The source `default` is described by the environment: change it there."
-            )
+            raise ValueError("The source `default` is set in the environment: change it there.")
         if not is_source_name(rules.name):
             raise ValueError(
-                "A source's name has small letters, digits, dots and hyphens, at most 64."
+                "The name of a source has only small letters, digits, dots and hyphens, at most 64."
             )
         problem = api_key_problem(rules.api_key, rules.api_user_id)
         if problem:
@@ -199,9 +197,7 @@ class Sources:
     def end(self, name: str, actor: str) -> None:
         """End a source: its webhooks are refused from now on. Raises ValueError."""
         if name == DEFAULT_SOURCE:
-            raise ValueError(
-                "The source `default` is described by the environment: change it there."
-            )
+            raise ValueError("The source `default` is set in the environment: change it there.")
         now = utcnow()
         with self._store.write() as session:
             row = session.get(SourceRow, name) if is_source_name(name) else None
@@ -330,8 +326,8 @@ class Sources:
                 if row.key_end_notified == end:
                     continue
                 row.key_end_notified = end
-                words = f"Its meetergo key ends on {end:%Y-%m-%d %H:%M} UTC."
-                step = "Make a new key in meetergo and put it in the place of the old one."
+                words = f"The meetergo key of this source ends on {end:%Y-%m-%d %H:%M} UTC."
+                step = "Make a new key in meetergo and replace the old one with it."
                 tell_source(session, view.name, NoticeKind.EXPIRING, now, words, step)
 
     def _box(self, secrets: tuple[str, ...]) -> str:
@@ -342,6 +338,9 @@ def _raise_unknown(name: str) -> SourceView:
     raise UnknownSource(f"there is no source {name!r}")
 
 
+_AFTER = "The waiting webhooks are then processed by themselves."
+
+
 def _what_is_wrong(name: str, error: CrmError) -> tuple[SourceStatus, str]:
     """What an error means for a source, and what a person can do."""
     where = (
@@ -350,15 +349,13 @@ def _what_is_wrong(name: str, error: CrmError) -> tuple[SourceStatus, str]:
         else f"the key of source {name} (`flask --app app sources change {name} --key -`)"
     )
     if isinstance(error, Unauthorized):
-        step = (
-            f"Make a new key in meetergo (Integrations, API) and set {where}. What waits goes on."
-        )
+        step = f"Make a new key in meetergo (Integrations, API) and set {where}. {_AFTER}"
         return SourceStatus.KEY_REFUSED, step
     if isinstance(error, MissingScope):
-        step = f"Give {where} the permission that meetergo names. What waits goes on by itself."
+        step = f"Give {where} the permission that meetergo names. {_AFTER}"
         return SourceStatus.SETUP_WRONG, step
     if isinstance(error, InvalidRecord):
-        step = f"Check {where} and the user id that goes with it. What waits goes on by itself."
+        step = f"Check {where} and the user id that goes with it. {_AFTER}"
         return SourceStatus.SETUP_WRONG, step
-    step = "Nothing is to be done: it is asked again and again, and nothing is lost."
+    step = "Nothing to do: the service keeps asking meetergo, and nothing is lost."
     return SourceStatus.UNREACHABLE, step

@@ -64,19 +64,20 @@ def waiting(session: Session, now: datetime) -> dict[int, Waiting]:
 def why(row: ConnectionRow, now: datetime) -> str:
     """Return in one sentence why a connection's work waits."""
     if row.stalls:
-        return row.last_error or "The work on this account stops by itself."
+        return row.last_error or "The work on this account keeps stopping."
     if row.pause_until and row.pause_until > now:
         until = f"{row.pause_until:%H:%M:%S} UTC"
-        return f"It is left alone until {until}: {row.last_error or 'it asked for a pause'}"
-    if row.backlog_after and row.backlog_after > now:
         return (
-            f"The day's allowance of calls is kept for others until {row.backlog_after:%H:%M} UTC."
+            f"The account is not called until {until}: {row.last_error or 'it asked for a pause'}"
         )
+    if row.backlog_after and row.backlog_after > now:
+        until = f"{row.backlog_after:%H:%M} UTC"
+        return f"The rest of the day's calls is reserved for other apps until {until}."
     if row.outages and row.last_error:
-        return f"It is tried again and again: {row.last_error}"
+        return f"The service keeps trying: {row.last_error}"
     if row.drain_until and row.drain_until > now:
-        return "A worker is at work on it."
-    return "No worker has taken it up. Look whether workers run, and at their logs."
+        return "A worker is syncing these bookings."
+    return "No worker has started on them. Check that workers run, and read their logs."
 
 
 def watch(store: Store, now: datetime) -> list[Waiting]:

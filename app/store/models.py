@@ -222,13 +222,13 @@ class DeliveryRow(Base):
     round_robin_position: Mapped[int | None] = mapped_column(Integer)
     """The booking's place in the rotation of owners."""
     mapping_version: Mapped[str | None] = mapped_column(String(12))
-    """Fingerprint of the mapping file by which the delivery was last planned."""
+    """Version of the mapping file with which the delivery was last planned."""
     replan_by: Mapped[str | None] = mapped_column(String(12))
     """The mapping file by which a resync wants the delivery planned once; None: no resync does."""
     mapping_section: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default="{}")
     """Object -> the mapping's rules, the section of them for its record, our key for the record."""
     notes: Mapped[list[Any]] = mapped_column(JSON, default=list)
-    """What was left unchanged, and why."""
+    """Notes on fields and records that were left unchanged, and why."""
     calls: Mapped[int] = mapped_column(Integer, default=0)
     """Calls to the CRM; those of a batch are shared evenly among its deliveries."""
     backlog: Mapped[bool] = mapped_column(Boolean, default=False)

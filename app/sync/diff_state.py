@@ -25,7 +25,7 @@ class Diff:
     plan: Plan = field(default_factory=lambda: Plan(()))
     problems: dict[Ref, CrmError] = field(default_factory=dict)
     notes: dict[Ref, list[str]] = field(default_factory=dict)
-    """What was left unchanged, and why."""
+    """Notes on fields and records that were left unchanged, and why."""
 
     companies: dict[Ref, str] = field(default_factory=dict)
     """Companies of people that were found, by our key for the company -> the company's id."""

@@ -64,7 +64,7 @@ def outcome(key: str) -> Response:
         known = ", ".join(f'"{item}"' for item in MeetingOutcome)
         raise BadRequest(f'Send {{"outcome": …}} with one of: {known}, null.')
     if found.form:
-        raise BadRequest("This is a form: there was no meeting.")
+        raise BadRequest("This is a form without a meeting, so it has no outcome.")
     meant = MeetingOutcome(said) if said else None
     services().waker.wake(services().intake.say_outcome(found.key, meant, ACTOR))
     return jsonify(key=found.key, outcome=said)
@@ -98,7 +98,7 @@ def _json() -> Any:
     try:
         return parse_json(request.get_data())
     except (NotJson, TooDeep) as error:
-        raise BadRequest(f"The body was not taken: {error}.") from None
+        raise BadRequest(f"The body was not accepted: {error}.") from None
 
 
 def _connection() -> int:

@@ -24,7 +24,7 @@ class Bookings:
 
 @dataclass(frozen=True)
 class Preview:
-    """What one booking would come to."""
+    """What a sync of one booking would do."""
 
     key: str
     accounts: tuple[AccountPreview, ...]
@@ -40,7 +40,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class OutcomeRequest:
-    """How a meeting went, or null to take it back."""
+    """The outcome to set, or null to take it back."""
 
     outcome: MeetingOutcome | None
 
@@ -69,7 +69,7 @@ class ErrorText:
 
 @dataclass(frozen=True)
 class Error:
-    """Every answer of 400 and above."""
+    """The body of every answer with a status of 400 or above."""
 
     error: ErrorText
 
@@ -107,7 +107,7 @@ def describe(most_bookings: int) -> dict[str, Any]:
                     {
                         "name": "state",
                         "in": "query",
-                        "description": "Only bookings that stand so in some CRM",
+                        "description": "Only bookings with this state in at least one CRM",
                         "schema": state,
                     },
                 )
@@ -123,17 +123,17 @@ def describe(most_bookings: int) -> dict[str, Any]:
             },
             "/api/v1/bookings/{key}/outcome": {
                 "post": _operation(
-                    "Say how the meeting went, or take it back with null",
+                    "Set how the meeting went; null takes the outcome back",
                     Outcome,
                     key,
                     body=OutcomeRequest,
                 )
             },
             "/api/v1/sources": {
-                "get": _operation("meetergo workspaces and how they are", SourceList)
+                "get": _operation("meetergo workspaces and their state", SourceList)
             },
             "/api/v1/connections": {
-                "get": _operation("CRM accounts and how they are", ConnectionList)
+                "get": _operation("CRM accounts and their state", ConnectionList)
             },
         },
     }
@@ -165,15 +165,15 @@ def _as_json(words: str, kind: type) -> dict[str, Any]:
 def _operation(
     summary: str, answer: type, *parameters: dict[str, Any], body: type | None = None
 ) -> dict[str, Any]:
-    refused = {"400": "Not understood", "401": "No valid key", "404": "Not there"}
+    refused = {"400": "The request is not valid", "401": "No valid key", "404": "Not found"}
     if body:
-        refused["415"] = "Not sent as JSON"
+        refused["415"] = "The body is not JSON"
     return {
         "summary": summary,
         "parameters": list(parameters),
         "security": [{"key": []}],
         "responses": {
-            "200": _as_json("As asked", answer),
+            "200": _as_json("The answer", answer),
             **{status: _as_json(words, Error) for status, words in refused.items()},
         },
         **({"requestBody": {"required": True, **_as_json("", body)}} if body else {}),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 TOO_LARGE = f"The body is larger than {MAX_BODY // 1024} KiB."
-BROKEN = "The body did not come whole: look at Content-Length or Transfer-Encoding."
+BROKEN = "The body is incomplete: check Content-Length or Transfer-Encoding."
 
 
 class Body(io.RawIOBase):

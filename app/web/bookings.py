@@ -45,7 +45,7 @@ def outcome(key: str) -> WerkzeugResponse:
     booking = find_booking(key).booking
     said = request.form.get("outcome", "")
     if booking.form or said not in (*MeetingOutcome, TAKE_BACK):
-        raise BadRequest("A meeting was held or a no-show; a form is neither.")
+        raise BadRequest("A form has no meeting, so it has no outcome.")
     meant = None if said == TAKE_BACK else MeetingOutcome(said)
     wake = services().intake.say_outcome(booking.key, meant, me().name)
     services().waker.wake(wake)

@@ -38,7 +38,7 @@ def start(name: str) -> Answer:
         return _message("Not set up", message, 409)
     host = request.args.get("host", "").strip().lower()
     if len(host) > LOGIN_HOST:
-        words = f"A login host has at most {LOGIN_HOST} characters. Go back and mend it."
+        words = f"A login host has at most {LOGIN_HOST} characters. Go back and correct it."
         return _message(f"{provider.title} is not connected", words, 400)
     wish = ConnectRequest(
         connection_id=asked_connection(request.args),
@@ -49,7 +49,9 @@ def start(name: str) -> Answer:
     try:
         return redirect(services().flow.start(provider, _session_id(), wish), 303)
     except ValueError as error:
-        return _message(f"{provider.title} is not connected", f"{error} Go back and mend it.", 400)
+        return _message(
+            f"{provider.title} is not connected", f"{error} Go back and correct it.", 400
+        )
 
 
 @blueprint.get("/oauth/<name>/callback")

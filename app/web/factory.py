@@ -95,7 +95,7 @@ def _database_error(error: Exception) -> Response:
     if is_away(error):
         return _database_down(error)
     if is_unfit(error):
-        message = "A text or a number in the request is larger than what can be kept."
+        message = "A text or a number in the request is too large to store."
         return _answer(400, "bad_request", message)
     return _unexpected(error)
 
@@ -115,5 +115,5 @@ def _unexpected(error: Exception) -> Response:
         place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
         trace = trace.tb_next
     log.error("unexpected_error", error_id=error_id, kind=type(error).__name__, place=place)
-    message = f"Something unforeseen went wrong. Its number in the log is {error_id}."
+    message = f"An unexpected error occurred. Its number in the log is {error_id}."
     return _answer(500, "unexpected", message)

@@ -160,7 +160,7 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
         for visit in [visit for visit in self._waiting if visit.ends <= now]:
             begun = visit.phase in (SocketPhase.HEAD, SocketPhase.BODY) and visit.arrival.data
             if begun:
-                self._refuse(visit, 408, "The request did not come whole in time.")
+                self._refuse(visit, 408, "The request was not complete in time.")
             else:
                 self._drop(visit)
         held = sum(len(visit.arrival.data) for visit in self._waiting)

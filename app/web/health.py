@@ -61,7 +61,7 @@ class _Counts:
         counts = count_all(self._services.store)
         family = GaugeMetricFamily(
             "bridge_oldest_due_seconds",
-            "Seconds for which the oldest booking is due on a connection that works",
+            "Seconds since the oldest waiting booking of a working connection became due",
             labels=["provider", "connection"],
         )
         for (provider, number), age in counts.oldest_due.items():
@@ -91,7 +91,7 @@ class _Counts:
         for view in views:
             family.add_metric([view.name, view.status], 1)
         yield family
-        words = "Webhooks that wait for meetergo's word"
+        words = "Webhooks that wait until meetergo confirms them"
         family = GaugeMetricFamily("bridge_source_waiting", words, labels=["source"])
         for view in views:
             family.add_metric([view.name], view.waiting)

@@ -20,7 +20,7 @@ def receive(source: str = DEFAULT_SOURCE, token: str | None = None) -> tuple[Res
     """Verify, store, wake, answer."""
     services: Services = current_app.extensions["services"]
     if not (request.mimetype == "application/json" or request.mimetype.endswith("+json")):
-        raise UnsupportedMediaType("Send the event as application/json.")
+        raise UnsupportedMediaType("Send the webhook as application/json.")
     headers = dict(request.headers)
     try:
         rules = services.sources.rules(source)
@@ -34,7 +34,7 @@ def receive(source: str = DEFAULT_SOURCE, token: str | None = None) -> tuple[Res
     try:
         answer = services.intake.accept(rules, body)
     except NotJson as error:
-        raise BadRequest(f"The webhook was not taken: {error}.") from None
+        raise BadRequest(f"The webhook was not accepted: {error}.") from None
     services.waker.wake(answer.wake)
     if answer.confirm:
         services.waker.confirm()

@@ -43,7 +43,7 @@ def test_a_key_is_read_from_a_pipe(bridge: Bridge) -> None:
     runner = bridge.app.test_cli_runner()
     words = ["connections", "add-token", "pipedrive"]
     wrong = runner.invoke(args=words, input="nonsense\n")
-    assert wrong.exit_code == 1 and "does not take" in wrong.output
+    assert wrong.exit_code == 1 and "does not accept" in wrong.output
     good = runner.invoke(args=words, input=f"{key}\n")
     assert good.exit_code == 0 and "connected as number 2" in good.output
     assert key not in good.output

@@ -160,7 +160,7 @@ def test_an_outage_of_the_token_endpoint_is_transient(crm: Bridge, provider: str
     with pytest.raises(RetryLater):
         clock.tokens.token(1)
     assert crm.connection(provider).status == "expiring"
-    assert "tried again by itself" in (crm.connection(provider).next_step or "")
+    assert "tries again by itself" in (crm.connection(provider).next_step or "")
     with crm.services.store.write() as session:
         session.get_one(ConnectionRow, 1).pause_until = utcnow() + timedelta(hours=1)
     clock.forward(hours=1)
@@ -246,4 +246,4 @@ def test_tokens_that_last_are_neither_missed_nor_refreshed(crm: Bridge, provider
     crm.drain()
     assert sandbox.calls_to_token == calls
     row = crm.connection(provider)
-    assert row.status == "expired" and "Connect it again" in (row.next_step or "")
+    assert row.status == "expired" and "Connect the CRM again" in (row.next_step or "")

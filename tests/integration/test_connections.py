@@ -63,7 +63,7 @@ def test_a_dead_grant_is_told_once_and_resumes(crm: Bridge, provider: str) -> No
     assert sum(d.attempts for d in crm.deliveries()) == 0
     assert kinds(crm) == [NoticeKind.BROKEN]
     page = crm.client.get("/connections/1").get_data(as_text=True)
-    assert "5 bookings wait" in page and "Connect it again" in page
+    assert "5 bookings wait" in page and "Connect the CRM again" in page
     assert crm.connect(provider).status_code == 303
     crm.settle()
     assert {d.state for d in crm.deliveries()} == {"synced"}
@@ -151,7 +151,7 @@ def test_a_key_connects_and_its_end_is_noticed(tmp_path: Path) -> None:
         key = sandbox.make_key(*scopes)
         path = f"/connections/key/{provider}"
         wrong = crm.client.post(path, data={"csrf": csrf(crm, path), "key": "nonsense"})
-        assert wrong.status_code == 400 and "does not take" in wrong.get_data(as_text=True)
+        assert wrong.status_code == 400 and "does not accept" in wrong.get_data(as_text=True)
         answer = crm.client.post(path, data={"csrf": csrf(crm, path), "key": key})
         assert answer.status_code == 303, answer.get_data(as_text=True)
         crm.sync(sample("booking_created"))
@@ -181,7 +181,7 @@ def test_disconnect_keeps_or_discards_and_revokes_later(crm: Bridge, provider: s
     answer = crm.client.post(path, data={"csrf": csrf(crm, path), "parked": "keep"})
     assert answer.status_code == 303
     row = crm.connection(provider)
-    assert row.token_encrypted is None and "was not told" in (row.last_error or "")
+    assert row.token_encrypted is None and "did not get the revocation" in (row.last_error or "")
     assert not sandbox.grants[0].dead
     with crm.services.store.write() as session:
         session.execute(update(Revocation).values(next_try_at=utcnow()))

@@ -348,7 +348,7 @@ def test_a_key_of_other_characters_is_a_sentence(lite: Bridge) -> None:
     for key in ("“pat-123”", "päß", "a b", "a\0b", ""):
         answer = lite.client.post("/connections/key/hubspot", data={"key": key, "csrf": csrf})
         assert answer.status_code == 400
-        assert "This is no key" in answer.get_data(as_text=True)
+        assert "This is not a key" in answer.get_data(as_text=True)
 
 
 def test_the_api_takes_json_alone(lite: Bridge) -> None:

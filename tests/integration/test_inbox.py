@@ -228,7 +228,7 @@ def test_the_preview_tells_what_then_is_written(crm: Bridge, converted: bool) ->
     crm.post(sample("booking_created", attendees=[JANE]))
     (told,) = previewed(crm)
     assert (told["action"], told["url"]) == ("create", "")
-    assert told["notes"] == ["It is made as a lead of the Leads inbox."]
+    assert told["notes"] == ["It is created as a lead in the Leads inbox."]
     assert {"pipeline_id", "stage_id"} & {field["name"] for field in told["fields"]} == set()
     crm.settle()
     (lead,) = leads(only(crm))

@@ -262,7 +262,7 @@ def test_a_refusal_names_the_field_and_is_told_once(crm: Bridge, provider: str) 
     title, body, _ = crm.services.notifier._compose(
         notices[0], crm.services.notifier._failed(notices[0])
     )
-    assert "did not take some bookings" in title
+    assert "did not accept some bookings" in title
     assert failed.error_message in body and "y" * 20 not in body
     crm.sync(sample("booking_rescheduled"))
     assert crm.delivery(provider).state == "synced"

@@ -219,7 +219,7 @@ def test_who_disconnects_is_not_overruled_by_a_resume(
         return adapter
 
     monkeypatch.setattr(connector, "_account", late)
-    with pytest.raises(Unauthorized, match="ended the connection"):
+    with pytest.raises(Unauthorized, match="disconnected the account"):
         connector.resume(1, "me")
     assert crm.connection(provider).status == "disconnected"
 

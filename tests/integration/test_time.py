@@ -184,7 +184,9 @@ def test_overdue_work_is_told_once_everywhere(tmp_path: Path) -> None:
         (line,) = [m for m in metrics.splitlines() if m.startswith("bridge_oldest_due_seconds{")]
         assert 300 < float(line.split()[-1]) < 400
         page = bridge.client.get("/connections/1").get_data(as_text=True)
-        assert "1 bookings wait, the oldest since" in page and "No worker has taken it up" in page
+        assert (
+            "1 bookings wait, the oldest since" in page and "No worker has started on them" in page
+        )
         doctor = bridge.app.test_cli_runner().invoke(
             args=["doctor", "--connection", "1"], env={"COLUMNS": "250"}
         )
@@ -273,7 +275,7 @@ def test_what_waits_for_a_crm_that_is_out_says_so(tmp_path: Path) -> None:
         with bridge.services.store.read() as session:
             (late,) = waiting(session, utcnow()).values()
         assert late.overdue(utcnow())
-        assert late.reason.startswith("It is tried again and again: ") and "503" in late.reason
+        assert late.reason.startswith("The service keeps trying: ") and "503" in late.reason
         bridge.close()
 
 
