@@ -114,7 +114,7 @@ class Checker:
         if isinstance(section, DealRules) and section.per == "none":
             return
         if isinstance(section, DealRules) and section.kind == "lead" and not self._shape.inbox_ids:
-            yield Complaint((*place, "as"), f"{self._crm} has no leads that stand for deals here")
+            yield Complaint((*place, "as"), f"{self._crm} cannot use leads in place of deals here")
         yield from self.fields(name, section.fields, place)
         yield from self._match(name, getattr(section, "match", ()), place)
         if section.create:
@@ -152,8 +152,8 @@ class Checker:
                 if problem:
                     yield Complaint(here, problem)
                 if spec.write == WriteRule.APPEND and known.kind not in APPENDABLE:
-                    words = f"nothing can be added to {key}: it is {known.kind}"
-                    yield Complaint((*here, "write"), f"{words}. `append` is for texts and lists")
+                    words = f"append cannot be used for {key}: it is {known.kind}"
+                    yield Complaint((*here, "write"), f"{words}. It works only for texts and lists")
 
     def _match(self, name: ObjectName, match: Any, place: Location) -> Iterator[Complaint]:
         usable = {
@@ -163,7 +163,7 @@ class Checker:
         }
         for number, key in enumerate(match):
             here = (*place, "match", number)
-            words = f"a {name} of {self._crm} cannot be looked for by "
+            words = f"a {name} of {self._crm} cannot be looked up by "
             if isinstance(key, FieldKey):
                 schema = self._directory.schema.get(name, {})
                 known = schema.get(key.field)
@@ -176,7 +176,7 @@ class Checker:
                     yield Complaint(here, f"{words}{key.field} ({known.label})")
             elif MatchKey(key) not in usable:
                 there = ", ".join(kind for kind in MatchKey if kind in usable)
-                yield Complaint(here, f"{words}{key}, but by {there} and by fields")
+                yield Complaint(here, f"{words}{key}, only by {there} and by fields")
 
     def form(self, form: FormRules, rules: Rules) -> Iterator[Complaint]:
         """Give complaints about the record that a form without a booking becomes."""
@@ -199,11 +199,11 @@ class Checker:
         there = {*section.fields, *ours}
         for field in self._directory.schema.get(name, {}).values():
             if field.required and field.name not in there:
-                words = f"{self._crm} demands {field.name} ({field.label}) of every {name}"
+                words = f"{self._crm} requires {field.name} ({field.label}) for every {name}"
                 yield Complaint((*place, "fields", field.name), words)
         for needed in self._shape.needs.get(name, ()):
             if not there & set(needed):
-                words = f"{self._crm} demands {' or '.join(needed)} of every {name}"
+                words = f"{self._crm} requires {' or '.join(needed)} for every {name}"
                 yield Complaint((*place, "fields", needed[0]), words)
 
     def _stages(self, deal: DealRules, place: Location) -> Iterator[Complaint]:
@@ -234,7 +234,7 @@ class Checker:
         named += [(("owner", "table", host), email) for host, email in owner.table.items()]
         for place, email in named:
             if self._directory.owner(email) is None:
-                words = f"{email} is no user of this {self._crm} account"
+                words = f"{email} is not a user of this {self._crm} account"
                 yield Complaint(place, words + did_you_mean(email, list(self._directory.owners)))
 
 
@@ -263,17 +263,17 @@ def _misfit(spec: FieldSpec, field: CrmField) -> str | None:
         return f"{error} ({field.name} is {field.kind})"
     for kind in kinds_of(spec):
         if kind is not None and field.kind not in _FITS.get(kind, frozenset(FieldKind)):
-            return f"{field.name} is {field.kind}, and what stands here is {kind}"
+            return f"{field.name} is {field.kind}, but the value is {kind}"
         if (
             kind in (FieldKind.NUMBER, FieldKind.WHOLE)
             and field.kind is FieldKind.MONEY
             and not field.currency
         ):
-            return f"{field.name} is {field.kind}: say the currency, as in 500 EUR"
+            return f"{field.name} is {field.kind}: add the currency, as in 500 EUR"
         if (
             kind is FieldKind.FLAG
             and field.kind is FieldKind.CHOICE
             and not _says_yes_and_no(field)
         ):
-            return f"{field.name} is {field.kind} that has no yes and no"
+            return f"{field.name} is {field.kind} without the options yes and no"
     return None

@@ -39,7 +39,7 @@ def check_condition(condition: Any) -> dict[str, Any]:
 def _check_wanted(wanted: Any, path: str) -> None:
     if isinstance(wanted, list):
         if not wanted:
-            raise ValueError("an empty list fits nothing")
+            raise ValueError("an empty list never matches")
         for item in wanted:
             _check_wanted(item, path)
     elif isinstance(wanted, Mapping):

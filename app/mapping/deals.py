@@ -30,7 +30,7 @@ def deal_record(
     pipeline = find_pipeline(inputs.directory.pipelines, section.pipeline)
     record = _in_stage(inputs, record, section, pipeline)
     if section.kind == "lead" and not shape.inbox_ids:
-        words = f"{inputs.mapping.crm} has no leads that stand for deals here"
+        words = f"{inputs.mapping.crm} cannot use leads in place of deals here"
         raise InvalidRecord(words, {"as": words})
     record = replace(record, cancelled=booking.cancelled, inbox=section.kind == "lead")
     identity = inputs.main_attendee.identity

@@ -19,12 +19,10 @@ def set_elsewhere(name: ObjectName, field: str, spec: FieldSpec, shape: CrmShape
     if name is ObjectName.DEAL and field in (shape.stage_field, shape.pipeline_field):
         key = "stage" if field == shape.stage_field else "pipeline"
         example = "{created: …, cancelled: …}" if key == "stage" else "…"
-        return (
-            f"{field} is overwritten by what the key {key} says: write deal: {{{key}: {example}}}"
-        )
+        return f"{field} is overwritten by the key {key}: write deal: {{{key}: {example}}}"
     if field == shape.owner_fields.get(name) and not _ids(spec):
         return (
-            f"{field} takes the CRM's ids, and what stands here may be none; the key owner finds the "
+            f"{field} takes the CRM's ids, but this value may be another text; the key owner finds the "
             "user by e-mail: owner: {rule: host_email}, or {rule: fixed, user: …}"
         )
     return None

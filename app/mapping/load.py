@@ -108,7 +108,7 @@ class MappingText:
         if file.crm != crm:
             hint = did_you_mean(file.crm, [crm])
             words = f"there is no CRM {quoted(file.crm)}{hint}"
-            other = f"a file for {crm} is wanted, and this one is for {file.crm}"
+            other = f"a file for {crm} is needed, but this one is for {file.crm}"
             self.note(("crm",), words if hint else other)
         shared = {key: plain[key] for key in Rules.model_fields if key in plain}
         groups = {key: _table(plain.get(key)) for key in ("meeting_types", "hosts")}
@@ -117,13 +117,15 @@ class MappingText:
                 self._override(shared, override, (group, name))
         for host in groups["hosts"]:
             if not is_address(host):
-                words = f"{quoted(host)} is no e-mail address, so no host ever fits; write one, as "
+                words = (
+                    f"{quoted(host)} is not an e-mail address, so no host has it; write one, as "
+                )
                 self.note(("hosts", host), f"{words}mary@yourcompany.example")
         for slug, first in groups["meeting_types"].items():
             for host, second in groups["hosts"].items():
                 both = lay_over(lay_over(shared, first), second)
                 if not self._fits(both):
-                    self.note(("hosts", host), f"does not fit together with meeting_types.{slug}")
+                    self.note(("hosts", host), f"does not work together with meeting_types.{slug}")
         return Mapping(file, plain, self.version, self._text)
 
     def _whole(self, plain: dict[str, Any], prefix: Location, model: Any) -> Any:
@@ -140,7 +142,7 @@ class MappingText:
     def _override(self, shared: dict[str, Any], override: Any, prefix: Location) -> None:
         if not isinstance(override, dict):
             if override is not None:
-                self.note(prefix, "an override holds keys and values")
+                self.note(prefix, "an override must hold keys and values")
             return
         for _ in range(MOST_ROUNDS):
             look_at_the_clock()
@@ -276,12 +278,10 @@ def _parse(name: str, text: str) -> Any:
         words = str(error).partition("\n")[0]
         raise MappingError(f"{name}:1: it is not readable as YAML ({words})") from None
     if document is None:
-        words = (
-            "the file is empty; it begins with two lines, version: 1 and crm: with the CRM's name"
-        )
+        words = "the file is empty; it must begin with two lines, version: 1 and crm: with the CRM's name"
         raise MappingError(f"{name}:1: {words}")
     if not isinstance(document, MappingType):
-        hint = ", no list: take the dashes away" if isinstance(document, list) else ""
+        hint = ", not a list: remove the dashes" if isinstance(document, list) else ""
         raise MappingError(f"{name}:1: the file must hold keys and values{hint}")
     try:
         _plain(document, count(1))

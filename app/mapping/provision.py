@@ -146,7 +146,7 @@ def retyped(fields: Sequence[NewField], text: str) -> list[NewField]:
     wanted = [f for f in fields if place.strip() in (f.name, f"{f.object}.{f.name}")]
     if len(wanted) != 1:
         there = ", ".join(f"{field.object}.{field.name}" for field in fields)
-        raise ValueError(f"Write one of {there}, a colon, and its type.")
+        raise ValueError(f"Write one of {there}, then a colon and its type.")
     name, _, rest = words.partition(":")
     kind = TYPES.get(" ".join(name.casefold().split()))
     options = tuple(part.strip() for part in re.split(r"[,;]", rest) if part.strip())
@@ -154,7 +154,7 @@ def retyped(fields: Sequence[NewField], text: str) -> list[NewField]:
         raise ValueError(f"There is no type {name.strip()!r}; there are: {', '.join(TYPES)}.")
     if (kind in LISTS) is not bool(options):
         example = f"{place.strip()}: one of a list: Basic, Pro"
-        raise ValueError(f"A list needs its options, and nothing else has any, as in {example}.")
+        raise ValueError(f"A list needs options, and other types have none: {example}.")
     old = wanted[0]
     new = NewField(old.object, old.name, kind, old.label, options)
     return [new if field is old else field for field in fields]

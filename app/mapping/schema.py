@@ -57,7 +57,7 @@ class RecordRules(StrictRules):
     @model_validator(mode="after")
     def _id_has_a_place(self) -> RecordRules:
         if "record_id" in getattr(self, "match", ()) and self.record_id is None:
-            raise ValueError("match by record_id needs the key record_id: where the id stands")
+            raise ValueError("match by record_id needs the key record_id with the path of the id")
         return self
 
 
@@ -145,7 +145,7 @@ class MeetingRules(RecordRules):
     @model_validator(mode="after")
     def _is_nobodys(self) -> MeetingRules:
         if self.record_id and self.record_id.of == "attendee":
-            raise ValueError("of: attendee is for contact, lead, company, deal and case alone")
+            raise ValueError("of: attendee works only in contact, lead, company, deal and case")
         return self
 
 

@@ -103,8 +103,8 @@ def _tab(trouble: _Trouble) -> _Found:
     if "'\\t'" not in trouble.problem:
         return None
     if trouble.head.strip():
-        return trouble.at, "a tab stands here; write a blank instead"
-    return trouble.at, "a tab stands in front; indent with blanks, two for each level"
+        return trouble.at, "this line contains a tab; write a blank instead"
+    return trouble.at, "this line begins with a tab; indent with blanks, two for each level"
 
 
 def _odd_start(trouble: _Trouble) -> _Found:
@@ -119,7 +119,7 @@ def _odd_start(trouble: _Trouble) -> _Found:
 def _curly(trouble: _Trouble) -> _Found:
     if not _CURLY.search(trouble.bare):
         return None
-    return trouble.at, "curly quotes are no quotes in YAML; write straight ones, ' or \""
+    return trouble.at, "YAML does not accept curly quotes; write straight ones, ' or \""
 
 
 def _template(trouble: _Trouble) -> _Found:
@@ -132,7 +132,7 @@ def _template(trouble: _Trouble) -> _Found:
 
 def _twice(trouble: _Trouble) -> _Found:
     key = re.match(r'found duplicate key "(.*?)"', trouble.problem)
-    return (trouble.at, f"the key {key[1]!r} stands here twice; keep one of them") if key else None
+    return (trouble.at, f"the key {key[1]!r} occurs twice here; keep one of them") if key else None
 
 
 def _open_quote(trouble: _Trouble) -> _Found:
@@ -148,7 +148,10 @@ def _nested_transform(trouble: _Trouble) -> _Found:
     if not name or name[1] not in WITH_ARGUMENT or not trouble.rest.startswith(":"):
         return None
     argument = "{answer: value}" if name[1] == "map" else "…"
-    return trouble.at, f"what {name[1]} takes stands in braces: as: {{{name[1]}: {argument}}}"
+    return (
+        trouble.at,
+        f"{name[1]} needs braces around it and its value: as: {{{name[1]}: {argument}}}",
+    )
 
 
 def _in_braces(trouble: _Trouble) -> _Found:
@@ -164,7 +167,7 @@ def _in_braces(trouble: _Trouble) -> _Found:
         return trouble.at, _colon(value)
     pair = {"}": "{", "]": "["}[sign]
     where = "" if trouble.at == trouble.opened else f" before line {trouble.at + 1}"
-    return trouble.opened, f"after this {pair} a comma or the closing {sign} is missing{where}"
+    return trouble.opened, f"a comma or the closing {sign} is missing after this {pair}{where}"
 
 
 def _bracket(trouble: _Trouble) -> str:
@@ -173,14 +176,16 @@ def _bracket(trouble: _Trouble) -> str:
     start = name.start() if name else trouble.column
     value = re.match(r".*?(?:[\"']\]|\])", trouble.line[start:])
     whole = value[0] if value else trouble.line[start:]
-    return f"within braces and lists this needs quotes: {_short(in_quotes(whole))}"
+    return f"inside braces and lists this value needs quotes: {_short(in_quotes(whole))}"
 
 
 def _colon(value: str) -> str:
     """Return the correction for a value with a colon and a blank, which YAML reads as a key."""
     root, _, label = value.strip().partition(".")
     right = in_quotes(asking(root, label) if root in NAMED_ROOTS and label else value.strip())
-    return f"a colon and a blank end a key; a value that has them needs quotes: {_short(right)}"
+    return (
+        f"a colon with a blank ends a key; a value that contains them needs quotes: {_short(right)}"
+    )
 
 
 def _not_here(trouble: _Trouble) -> _Found:
@@ -197,11 +202,11 @@ def _not_here(trouble: _Trouble) -> _Found:
     joined = re.match(r"\s*([\w.-]+):(\S.*)", before)
     if joined and not re.search(r":(?:\s|$)", before):
         right = _short(f"{joined[1]}: {joined[2].strip()}")
-        return above, f"after the colon a blank is missing: {right}"
+        return above, f"a blank is missing after the colon: {right}"
     if _blanks(trouble.line) > _blanks(before):
         words = (
-            f"this line stands deeper than line {above + 1}, which has its value already: "
-            f"give it as many blanks in front, {_blanks(before)}"
+            f"this line is indented deeper than line {above + 1}, which has a value already: "
+            f"begin it with the same number of blanks, {_blanks(before)}"
         )
         return trouble.at, words
     return None
@@ -214,17 +219,20 @@ def _indent(trouble: _Trouble) -> _Found:
     what = found[1] if found else ""
     if what == "<scalar>":
         words = (
-            "behind the end of this value more stands: put quotes around all of it, and use the "
-            "other kind of quote within"
+            "text follows after the end of this value: put quotes around all of it, and use the "
+            "other kind of quote inside"
         )
         return trouble.at, words
     if trouble.head.strip():
         return None
     if what in ("-", "<block entry>") or trouble.rest.startswith("- "):
-        return trouble.at, "here stand keys and values, and a dash begins a list; take it away"
+        return (
+            trouble.at,
+            "this part has keys and values, but a dash begins a list; remove the dash",
+        )
     words = (
-        f"this line has {_blanks(trouble.line)} blanks in front, and no section that it could belong "
-        "to has as many: indent it as the keys beside it"
+        f"this line begins with {_blanks(trouble.line)} blanks, but no section above has keys with "
+        "that indent: indent it like the keys beside it"
     )
     return trouble.at, words
 
@@ -232,7 +240,7 @@ def _indent(trouble: _Trouble) -> _Found:
 def _no_colon(trouble: _Trouble) -> _Found:
     if "could not find expected ':'" not in trouble.problem or trouble.opened is None:
         return None
-    return trouble.opened, "here a colon and a blank are missing: write key: value"
+    return trouble.opened, "a colon and a blank are missing here: write key: value"
 
 
 def _blanks(line: str) -> int:

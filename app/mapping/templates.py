@@ -71,7 +71,7 @@ def _spend(cost: int) -> None:
     left = _left.get()
     left[0] -= cost
     if left[0] < 0:
-        raise ValueError("the template is too much work")
+        raise ValueError("the template takes too much computing time")
 
 
 def _size(value: Any) -> int:
@@ -114,7 +114,7 @@ def _text(value: Any) -> str:
         return _join(value, ", ")
     if isinstance(value, (str, int, float)):
         return str(value)
-    raise ValueError(f"a {type(value).__name__} is no text; name what is in it")
+    raise ValueError(f"a {type(value).__name__} is not a text; name one of its entries")
 
 
 def _concat(parts: Iterable[Any]) -> str:
@@ -231,7 +231,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
         """Refuse at once: a forbidden attribute is not the same as an empty one."""
-        raise SecurityError(f"{attribute!r} of a {type(obj).__name__} is not for templates")
+        raise SecurityError(f"{attribute!r} of a {type(obj).__name__} is not allowed in templates")
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Allow only data, a few methods of texts and tables, and the position in a loop."""
@@ -246,7 +246,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         """Call one of the listed methods, and count it as work."""
         owner, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
         if not __self.is_safe_attribute(owner, name, __obj):
-            raise SecurityError("nothing can be called but the methods of texts and tables")
+            raise SecurityError("a template may call only the methods of texts and tables")
         _spend(_size(owner))
         # Jinja2 passes these to every call inside a loop.
         own = {key: kwargs[key] for key in kwargs if key not in ("_loop_vars", "_block_vars")}
@@ -314,7 +314,7 @@ def check_template(source: str) -> str:
 def _instead(source: str) -> str:
     """Return a guess at what a template that does not compile means, as the end of a sentence."""
     if re.search("[“”„‟‘’‚«»]", source):
-        return "; curly quotes are none here: write straight ones, ' or \""
+        return "; templates do not accept curly quotes: write straight ones, ' or \""
     asked = re.search(r"answers\.([^|}]+)", source)
     if asked and not re.fullmatch(r"[\w.]+\s*", asked[1]):
         return "; a question with blanks or signs is written answers['…']"
@@ -339,7 +339,7 @@ def _check_parts(tree: nodes.Template) -> None:
     """Raise ValueError for forbidden parts of a template, and for unknown names."""
     for node in tree.find_all(nodes.Node):
         if not isinstance(node, _ALLOWED):
-            raise ValueError(f"a template has no {type(node).__name__.lower()}")
+            raise ValueError(f"a template may not use {type(node).__name__.lower()}")
         for kind, known in ((nodes.Filter, _environment.filters), (nodes.Test, _environment.tests)):
             if isinstance(node, kind) and (node.name not in known or node.name.startswith("_")):
                 there = ", ".join(sorted(n for n in known if n.isalnum()))
@@ -349,7 +349,7 @@ def _check_parts(tree: nodes.Template) -> None:
             _check_form(node)
     for loop in tree.find_all(nodes.For):
         if loop.recursive or any(True for child in loop.body for _ in _loops(child)):
-            raise ValueError("a loop inside a loop is not for a mapping file")
+            raise ValueError("a template may not have a loop inside a loop")
     names = {node.name for node in tree.find_all(nodes.Name) if node.ctx == "load"}
     for root in sorted((meta.find_undeclared_variables(tree) | names & {"self"}) - ROOTS):
         raise ValueError(f"there is no {root!r}; there are: {', '.join(sorted(ROOTS))}")

@@ -229,10 +229,10 @@ def check_transform(spec: Any) -> None:
                 raise ValueError(f"add_days takes at most {MOST_DAYS} days")
             return
     if spec is None:
-        raise ValueError("there is no transform: what stands under as is indented deeper than as")
+        raise ValueError("there is no transform: indent the lines under as deeper than as")
     if isinstance(spec, str) and spec in WITH_ARGUMENT:
         argument = "{answer: value}" if spec == "map" else "…"
-        words = f"there is no transform {spec!r} that takes nothing"
+        words = f"the transform {spec!r} needs a value"
         raise ValueError(f"{words}; it is written {{{spec}: {argument}}}")
     if isinstance(spec, Mapping) and len(spec) == 1 and next(iter(spec)) in PLAIN:
         name = next(iter(spec))
@@ -297,11 +297,11 @@ def apply_transforms(value: Any, specs: tuple[Any, ...], zone: str = "UTC") -> A
             argument = zone
         function = PLAIN[name] if isinstance(spec, str) else WITH_ARGUMENT[name][1]
         if isinstance(value, Mapping) and name != "json":
-            raise ValueError(f"{name} takes a value, and here is a whole table; name what is in it")
+            raise ValueError(f"{name} takes one value, not a whole table; name one of its entries")
         try:
             value = function(value, argument)
         except (OverflowError, TypeError):
-            raise ValueError(f"{name} cannot make anything of {quoted(value)}") from None
+            raise ValueError(f"{name} cannot convert {quoted(value)}") from None
         except RecursionError:
-            raise ValueError(f"{name}: what stands here is nested too deeply") from None
+            raise ValueError(f"{name}: this value is nested too deeply") from None
     return value

@@ -68,7 +68,7 @@ def _sentences(place: Location, items: list[ErrorDetails], meant: bool) -> Itera
         return
     given, there = items[0]["input"], ", ".join(choices)
     if isinstance(given, list) and not choices and set(shapes) == {"keys and values"}:
-        yield "here belong keys and values, no list: take the dashes or brackets away"
+        yield "this must be keys and values, not a list: remove the dashes or brackets"
     elif isinstance(given, MappingType) and any(str(key).startswith(_BRACES) for key in given):
         inside = next(str(key) for key in given if str(key).startswith(_BRACES))
         yield f"a template needs quotes: {in_quotes(inside, True)}"
@@ -82,7 +82,7 @@ def _sentences(place: Location, items: list[ErrorDetails], meant: bool) -> Itera
         hint = f"; a constant is written {{value: {_as_yaml(given)}}}" if constant else ""
         if isinstance(given, str) and re.match(r"[\w.-]+:\S", given):
             hint = "; a blank is missing after the colon"
-        yield f"here belongs {' or '.join(forms)}{shown}{hint}"
+        yield f"this must be {' or '.join(forms)}{shown}{hint}"
 
 
 def _as_yaml(value: object) -> str:
@@ -105,16 +105,16 @@ def _not_known(place: Location, item: ErrorDetails) -> str:
     if key.startswith(_BRACES):
         return f"a template needs quotes: {{template: {in_quotes(key, True)}}}"
     if "\xa0" in key:
-        return "this key begins with a no-break blank, as web pages have it; write a usual one"
+        return "this key begins with a no-break blank, copied from a web page; write a normal blank"
     top = all(isinstance(part, int) for part in place[1:-1])
     section = SECTIONS.get(str(place[0])) if place and top else None
     near = did_you_mean(key, keys_of(section) if section else KEYS)
     if key in KEYS:
-        hint = "; it may be indented wrong, or stand in another section"
+        hint = "; check its indent, or it belongs into another section"
     elif section and (not near or _is_source(item["input"])):
-        hint = f"; a field of the CRM stands under fields: {{fields: {{{key}: …}}}}"
+        hint = f"; a field of the CRM belongs under fields: {{fields: {{{key}: …}}}}"
     elif "fields" in place[:-1] and key in WITH_ARGUMENT:
-        hint = f"; a transform stands under as: {{as: {{{key}: …}}}}"
+        hint = f"; a transform belongs under as: {{as: {{{key}: …}}}}"
     else:
         hint = near
     return f"this key is not known here{hint}"

@@ -103,7 +103,7 @@ class ValueSource(Strict):
     @field_validator("first_of")
     @classmethod
     def _known_paths(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        words = "; a value where nothing stands is written as: {default: …}"
+        words = "; a value for an empty path is written as: {default: …}"
         return tuple(check_path(path, words) for path in value)
 
     @field_validator("template")
@@ -118,9 +118,9 @@ class ValueSource(Strict):
             return self
         words = f"give exactly one of: {', '.join(_SOURCES.values())}"
         if given:
-            words += f"; here stand {' and '.join(given)}"
+            words += f"; this entry has {' and '.join(given)}"
         if {"from", "value"} <= set(given):
-            words += "; a value where nothing stands is written as: {default: …}"
+            words += "; a value for an empty path is written as: {default: …}"
         raise ValueError(words)
 
     @property

@@ -161,5 +161,5 @@ def test_check_says_what_no_file_can_write_and_where_nothing_can_be_added(
             assert not field.writable and any("read-only" in words for words in said), said
         else:
             assert field.kind is not FieldKind.OTHER
-            refused = any("nothing can be added" in words for words in said)
+            refused = any("append cannot be used" in words for words in said)
             assert refused is (field.kind not in APPENDABLE), (spec.name, field.kind, said)

@@ -185,7 +185,7 @@ def test_what_the_guides_demand_is_demanded_beforehand(
     url = f"sqlite:///{tmp_path}/bridge.sqlite3"
     bridge = Bridge(url, (provider,), mappings_dir=folder).connect_all()
     output = run(bridge, "check", "--connection", "1", code=1)
-    assert f"{name}.fields: {provider} demands {words}" in output
+    assert f"{name}.fields: {provider} requires {words}" in output
     bridge.post(sample("booking_created"))
     bridge.drain()
     delivery = bridge.delivery(provider)

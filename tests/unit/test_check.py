@@ -186,7 +186,7 @@ skip:
   - {when: {booking.state: done}}
 """
     assert [line.split(":")[0] for line in said(text)] == ["5", "7", "8", "8", "9", "10", "14", "15", "16"]  # fmt: skip
-    assert "9: contact.match.4: a contact of test cannot be looked for by blob (Blob)" in said(text)
+    assert "9: contact.match.4: a contact of test cannot be looked up by blob (Blob)" in said(text)
 
 
 def test_one_slip_is_one_mistake() -> None:
@@ -197,8 +197,8 @@ def test_one_slip_is_one_mistake() -> None:
     assert said(text) == [
         "4: contact.match.0: there is no 'emial' here; did you mean email?; there are: record_id, "
         "email, secondary_email, phone",
-        "6: contact.fields.mail: here belong keys and values, no list: take the dashes or brackets "
-        "away",
+        "6: contact.fields.mail: this must be keys and values, not a list: remove the dashes or "
+        "brackets",
         "7: attendees: when is missing",
         "7: attendees.wen: this key is not known here; did you mean when?",
     ]
@@ -210,19 +210,19 @@ def test_a_mistake_is_no_lacking_field() -> None:
         "3: deal.fields.title: there is no path 'meeting_type.nme'; did you mean meeting_type.name?"
     ]
     assert said("deal:\n  fields: {}\n") == [
-        "4: deal.fields: test demands title (Title) of every deal"
+        "4: deal.fields: test requires title (Title) for every deal"
     ]
     assert said("deal: {create: false, fields: {}}") == []
     assert said("contact:\n  fields: {day: booking.start}\n") == [
-        "4: contact.fields: test demands mail or name of every contact"
+        "4: contact.fields: test requires mail or name for every contact"
     ]
 
 
 def test_each_group_of_demanded_fields_is_asked_for() -> None:
     """Each group of required fields needs one of its fields, whichever it is."""
     assert said("meeting:\n  fields: {}\n") == [
-        "4: meeting.fields: test demands at of every meeting",
-        "4: meeting.fields: test demands end or minutes of every meeting",
+        "4: meeting.fields: test requires at for every meeting",
+        "4: meeting.fields: test requires end or minutes for every meeting",
     ]
     assert said("meeting: {fields: {at: booking.start, minutes: booking.minutes}}") == []
     assert said("meeting: {create: false}") == []
@@ -248,15 +248,14 @@ deal:
         },
     )
     owner = (
-        "owner takes the CRM's ids, and what stands here may be none; the key owner finds the user "
-        "by e-mail: owner: {rule: host_email}, or {rule: fixed, user: …}"
+        "owner takes the CRM's ids, but this value may be another text; the key owner finds the "
+        "user by e-mail: owner: {rule: host_email}, or {rule: fixed, user: …}"
     )
     assert said(text, directory) == [
         f"3: contact.fields.owner: {owner}",
-        "7: deal.fields.stage: stage is overwritten by what the key stage says: write deal: "
+        "7: deal.fields.stage: stage is overwritten by the key stage: write deal: "
         "{stage: {created: …, cancelled: …}}",
-        "8: deal.fields.pipe: pipe is overwritten by what the key pipeline says: write deal: "
-        "{pipeline: …}",
+        "8: deal.fields.pipe: pipe is overwritten by the key pipeline: write deal: {pipeline: …}",
         f"9: deal.fields.owner: {owner}",
     ]
     for good in ("{value: 00G5e000001}", "{from: answers.Team, as: {map: {a: 7, b: 8}}}"):
@@ -323,9 +322,9 @@ def test_owners_are_users() -> None:
 """
     found = said(text)
     assert found == [
-        "6: owner.table.a@x.example: jon@acme.example is no user of this test account; "
+        "6: owner.table.a@x.example: jon@acme.example is not a user of this test account; "
         "did you mean john@acme.example?",
-        "8: owner.fallback: nobody is no user of this test account",
+        "8: owner.fallback: nobody is not a user of this test account",
     ]
     assert said(text, Directory()) == []
 
@@ -334,11 +333,11 @@ def test_owner_rules_need_their_key() -> None:
     """An owner rule without its key is refused at its line."""
     assert said("owner: {rule: fixed}") == ["3: owner: the rule fixed needs user"]
     assert said("contact: {match: [record_id], fields: {mail: attendee.email}}") == [
-        "3: contact: match by record_id needs the key record_id: where the id stands"
+        "3: contact: match by record_id needs the key record_id with the path of the id"
     ]
     assert said(
         "meeting: {record_id: {from: link.m, of: attendee}, fields: {a: booking.start}}"
-    ) == ["3: meeting: of: attendee is for contact, lead, company, deal and case alone"]
+    ) == ["3: meeting: of: attendee works only in contact, lead, company, deal and case"]
     assert said("company: {record_id: {from: link.d, of: atendee}}", Directory()) == [
         "3: company.record_id.of: there is no 'atendee' here; did you mean attendee?; there are: anybody, attendee"
     ]
@@ -351,7 +350,7 @@ def test_forms_are_checked() -> None:
         "form_submission:\n  fields:\n    mail: attendee.email\n    nam: attendee.email\n"
     ) == ["6: form_submission.fields.nam: the CRM's contact has no field 'nam'; did you mean name?"]
     assert said("form_submission: {fields: {score: booking.minutes}}") == [
-        "3: form_submission.fields: test demands mail or name of every contact"
+        "3: form_submission.fields: test requires mail or name for every contact"
     ]
 
 
@@ -385,7 +384,7 @@ deal: {fields: {title: meeting_type.name, i: attendee.email}}
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("contact: {a: 1, a: 2}", "3: contact: the key 'a' stands here twice"),
+        ("contact: {a: 1, a: 2}", "3: contact: the key 'a' occurs twice here"),
         ("contact: [", "3: "),
         ("contact: &a {fields: *a}", "keys and values"),
         ("a: &a [x, x, x, x, x, x, x, x]\n" + "".join(f"{n}: &{n} [{', '.join([f'*{p}'] * 8)}]\n" for p, n in zip("abcdefg", "bcdefgh", strict=True)), "aliases"),
@@ -459,7 +458,7 @@ deal:
 meeting_types:
   demo: {deal: [{when: {booking.minutes: {above: 30}}}, {as: lead}]}
 """
-    words = "test has no leads that stand for deals here"
-    missing = "test demands title (Title) of every deal"
+    words = "test cannot use leads in place of deals here"
+    missing = "test requires title (Title) for every deal"
     found = [line for line in said(text) if missing not in line]
     assert found == [f"5: deal.as: {words}", f"8: meeting_types.demo.deal.1.as: {words}"]

@@ -266,7 +266,7 @@ def test_deep_tables_do_not_break_json() -> None:
 BAD_TRANSFORMS: list[tuple[Any, str]] = [
     ("uper", "there is no transform 'uper'"),
     ("strip_htm", "did you mean strip_html"),
-    ("truncate", "there is no transform"),
+    ("truncate", "the transform 'truncate' needs a value"),
     ({"lower": 5}, "lower takes no argument; it is written lower alone"),
     ({"truncate": "5"}, "truncate does not take '5'"),
     ({"truncate": True}, "truncate does not take True"),
@@ -887,7 +887,7 @@ def test_on_error(tmp_path: Path, rule: str, size: str) -> None:
     ("source", "words"),
     [
         ('{template: "{{ 1 / 0 }}"}', "division by zero"),
-        ('{template: "{{ payload.meetingType }}"}', "is no text"),
+        ('{template: "{{ payload.meetingType }}"}', "is not a text"),
         ("{value: perhaps}", "neither yes nor no"),
         ("{from: booking.start}", "neither yes nor no"),
     ],
