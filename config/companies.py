@@ -20,7 +20,7 @@ def no_company_domains(setting: str) -> frozenset[str]:
         domain = ascii_domain(given.strip(" @.*"))
         if domain is None:
             raise SettingsError(
-                f"NO_COMPANY_DOMAINS names {given!r}, which is no domain such as relay.example."
+                f"NO_COMPANY_DOMAINS names {given!r}, which is not a domain such as relay.example."
             )
         domains.add(domain)
     return frozenset(domains)

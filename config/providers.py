@@ -103,7 +103,7 @@ class Provider(BaseModel):
             return self.api_base
         host = host_of(named)
         if host is None or not under(host, self.api_hosts):
-            raise ValueError(f"{self.title} named a host that is not its own")
+            raise ValueError(f"{self.title} named a host of another owner")
         # The URL is built from the checked host: no other part of the text is used.
         return f"https://{host}"
 
@@ -118,7 +118,7 @@ class Provider(BaseModel):
         if login_host not in self.login_hosts and not (
             suffix and HOST_NAME.fullmatch(login_host) and login_host.endswith("." + suffix)
         ):
-            raise ValueError(f"{login_host!r} is no login host of {self.title}.")
+            raise ValueError(f"{login_host!r} is not a login host of {self.title}.")
         moved = {}
         for field in ENDPOINTS:
             parts = urlsplit(getattr(self, field))

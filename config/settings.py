@@ -149,7 +149,7 @@ def api_key_problem(key: str, user_id: str) -> str | None:
     https://developer.meetergo.com/api-reference/authentication
     """
     if key.startswith("ak_live") and not user_id:
-        return "a key that begins with ak_live acts as one user: give that user's id beside it"
+        return "a key that begins with ak_live acts as one user: set the id of that user too"
     return None
 
 

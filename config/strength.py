@@ -31,7 +31,7 @@ def standard_weakness(secret: str) -> str | None:
     try:
         raw = base64.b64decode(secret.removeprefix(STANDARD_PREFIX), validate=True)
     except (binascii.Error, ValueError):
-        return "is no standard Base64 behind whsec_ (the alphabet with + and /, padded with =)"
+        return "has no standard Base64 after whsec_ (the alphabet with + and /, padded with =)"
     if not LEAST_BYTES <= len(raw) <= MOST_BYTES:
         return f"has {len(raw)} bytes, decoded, and needs {LEAST_BYTES} to {MOST_BYTES}"
     return "is one byte repeated" if len(set(raw)) == 1 else None

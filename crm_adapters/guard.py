@@ -117,7 +117,7 @@ class GuardedAdapter:
             self.access.meter.count_nonsense()
             place = place_of(error)
             log.error("answer_unreadable", kind=type(error).__name__, place=place)
-            words = f"The CRM's answer makes no sense here ({type(error).__name__} at {place})."
+            words = f"The CRM's answer does not fit the call ({type(error).__name__} at {place})."
             raise Unreadable(words) from None
 
 

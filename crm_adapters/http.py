@@ -82,7 +82,7 @@ def with_token(
         except Redirected:
             # The next token answer contains the account's address, in case it has changed.
             _own(partial(access.tokens.look_for_address, token))
-            raise AccountMoved("The CRM answers with a redirect instead of an answer.") from None
+            raise AccountMoved("The CRM answers with a redirect to another address.") from None
     raise FreshTokenRefused(f"The CRM refuses a fresh access token: {why}")
 
 
@@ -214,7 +214,7 @@ def raise_for_outage(reply: Reply, facts: ApiFacts) -> None:
     if 300 <= status < 400:
         raise Redirected
     if not 200 <= status < 500:
-        raise Unreadable(f"The CRM answered with the status {status}, which means nothing.")
+        raise Unreadable(f"The CRM answered with the status {status}, which has no meaning.")
 
 
 def refusal_of(reply: Reply) -> Any:

@@ -21,9 +21,11 @@ from app.store.models import ConnectionRow
 from workers.lease import LeaseLost
 
 log = structlog.get_logger(__name__)
-KEPT = "The one before it stays in use until this is mended"
-STAYS = "It is in use all the same, since it fitted the account before"
-TAKEN = "It is in use all the same, since no file fitted the account before; bookings fail on it"
+KEPT = "The previous file stays in use until this is corrected"
+STAYS = "The file stays in use, since it fitted the account before"
+TAKEN = (
+    "The file is used all the same, since no earlier file fits the account; bookings fail with it"
+)
 DIRECTORY_TTL = 600.0
 """Seconds for which the owners, pipelines and fields read from an account are trusted."""
 LEAST_BETWEEN = 5.0

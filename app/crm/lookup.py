@@ -203,7 +203,9 @@ class LookupResults:
 
     def refuse(self, ref: Ref, record_id: str) -> None:
         """Note that a record named by hand is not the attendee's, and so is not used."""
-        words = f"The {ref.object} {record_id} is named but not the attendee's: it is not taken."
+        words = (
+            f"The {ref.object} {record_id} is named but is not the attendee's own: it is not used."
+        )
         if words not in self.notes.setdefault(ref, []):
             self.notes[ref].append(words)
 

@@ -77,7 +77,7 @@ def read_event(source: str, document: object, received_at: datetime) -> Event:
     if isinstance(safe.get("event"), str) and isinstance(data, Mapping):
         return Event(source, _kind(safe["event"]), data, received_at)
     if not isinstance(safe.get("webhookType"), str):
-        raise UnfitPayload("neither webhookType nor event and data are there")
+        raise UnfitPayload("the body has neither webhookType nor event and data")
     payload = {key: value for key, value in safe.items() if key != "webhookType"}
     return Event(source, _kind(safe["webhookType"]), payload, received_at)
 
@@ -85,7 +85,7 @@ def read_event(source: str, document: object, received_at: datetime) -> Event:
 def _kind(name: str) -> str:
     kind = one_line(name)
     if not kind:
-        raise UnfitPayload("neither webhookType nor event and data are there")
+        raise UnfitPayload("the body has neither webhookType nor event and data")
     if len(kind) > EVENT_TYPE:
         raise UnfitPayload(f"the event's name is longer than {EVENT_TYPE} characters")
     return kind

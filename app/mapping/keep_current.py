@@ -42,7 +42,9 @@ def keep_current(
     remembered = inputs.context.mapping_section.get(name)
     rules, section = _made_by(inputs.mapping, name, remembered)
     if rules is None or section is None:
-        words = f"The mapping no longer tells how the {name} was made: it is left as it is."
+        words = (
+            f"The mapping lacks the section that created the {name}: the {name} is left unchanged."
+        )
         report.notes.append(words)
         return []
     tried = PlanReport()
@@ -51,7 +53,7 @@ def keep_current(
         under_rules(inputs, rules, tried), tried, section, links, overflow, key
     )
     if problem:
-        report.notes.append(f"The {name} is left as it is: {problem.message}")
+        report.notes.append(f"The {name} is left unchanged: {problem.message}")
         return []
     report.notes += tried.notes
     if _may_find_others(section):

@@ -28,7 +28,7 @@ def owner_of(inputs: PlanInputs, report: PlanReport) -> str | None:
         if user and user not in inputs.context.refused_owners:
             return user
         if user:
-            words = f"The CRM refuses {email} as an owner, though its list has them."
+            words = f"The CRM refuses {email} as an owner, although its user list has this address."
             report.notes.append(words)
     return None
 

@@ -83,7 +83,9 @@ def booking_plan(inputs: PlanInputs, report: PlanReport) -> DesiredBooking:
     if skip and existing.isdisjoint(own_refs(booking)):
         return _finished(inputs, report, departed, skipped=skip.because)
     if skip:
-        words = f"The mapping skips this booking ({skip.because}); what is here is kept current."
+        words = (
+            f"The mapping skips this booking ({skip.because}); existing records are kept current."
+        )
         report.notes.append(words)
     people = [] if skip else chosen_attendees(inputs)
     companies = company_records(inputs, report, people)
@@ -178,7 +180,7 @@ def _superseded_records(inputs: PlanInputs, report: PlanReport) -> list[DesiredR
     """Delete the records that the booking got before it was known to be a move."""
     refs = [ref for ref in superseded_refs(inputs.booking) if ref in inputs.context.existing]
     if refs:
-        words = "It continues an earlier booking: what was made of it alone is taken out again."
+        words = "It continues an earlier booking: the records that it got on its own are deleted."
         report.notes.append(words)
     return [_deleted(ref, inputs.directory) for ref in refs]
 
@@ -219,7 +221,7 @@ def _without_refused(
     for name in sorted(refused):
         report.notes.append(
             f"{record.ref.object}.{name} is left out: the CRM refuses"
-            f" {record.fields[name]!r}, which its own list has."
+            f" {record.fields[name]!r}, although its own list has it."
         )
     fields = {name: value for name, value in record.fields.items() if name not in refused}
     return replace(record, fields=fields, atomic_fields=record.atomic_fields - refused)

@@ -27,7 +27,7 @@ def unreadable_notes(booking: Booking) -> list[str]:
     notes = [_note(person) for person in people[:MOST_NAMED]]
     more = len(people) - MOST_NAMED
     if more > 0:
-        notes.append(f"The same holds for {more} more, whom the meeting's text names.")
+        notes.append(f"The same is true for {more} more people; the meeting's text names them.")
     return notes
 
 
@@ -35,5 +35,5 @@ def _note(person: Attendee) -> str:
     typed = [f"{what} “{cut(text, SHOWN)}”" for what, text in unread(person)]
     words = f"{cut(person.display_name, SHOWN)}: {' and '.join(typed)} could not be read"
     if person.identity:
-        return f"{words} and was left out; the meeting's text has it as typed."
+        return f"{words} and was left out; the meeting's text shows it as typed."
     return f"{words}, so there is no contact. Ask the attendee, or make the contact by hand."

@@ -136,7 +136,7 @@ def _post(provider: Provider, redirect_uri: str | None, timeout: float, **grant:
     except Exception as error:
         # The provider has answered: the new tokens may have replaced the stored ones.
         raise AnswerLost(
-            f"{provider.title}'s token answer makes no sense ({type(error).__name__})."
+            f"{provider.title}'s token answer is not readable ({type(error).__name__})."
         ) from None
     if call.over:
         raise AnswerLost(f"{provider.title} did not answer within {timeout:.0f} seconds.")
@@ -217,7 +217,9 @@ def _mend(words: str) -> str:
     if "inactive org" in plain:
         return " The org itself is inactive: it has to be reactivated first."
     if "expired access/refresh token" in plain:
-        return " Salesforce keeps five grants a user and app: each further connect ends the oldest."
+        return (
+            " Salesforce keeps five grants per user and app: each further connect ends the oldest."
+        )
     return ""
 
 

@@ -30,14 +30,14 @@ REFUSALS = {
     # RFC 6749, 4.1.2.1, and further codes that the CRMs send
     "access_denied": "access was not granted on the consent page. You can try again.",
     "user_denied": "access was not granted on the consent page. You can try again.",
-    "server_error": "its consent page had a fault of its own. Try again in a few minutes.",
+    "server_error": "its consent page failed. Try again in a few minutes.",
     "temporarily_unavailable": "it is overloaded at the moment. Try again in a few minutes.",
     "invalid_scope": (
         "it does not know or allow one of the scopes. Compare the app's scopes at the CRM with"
         " config/providers.yaml, then try again."
     ),
     "unauthorized_client": (
-        "it does not let this app connect. Look at the app's settings at the CRM; in Salesforce an"
+        "it does not let this app connect. Check the app's settings at the CRM; in Salesforce an"
         " administrator may have to approve it."
     ),
     "invalid_client": (
@@ -46,12 +46,11 @@ REFUSALS = {
     ),
     "invalid_client_id": "it does not know this app's client id. Compare it with the app's at the CRM.",
     "invalid_request": (
-        "it does not take the request. Compare the redirect address of the app at the CRM with"
+        "it does not accept the request. Compare the redirect address of the app at the CRM with"
         " PUBLIC_URL/oauth/<crm>/callback."
     ),
     "redirect_uri_mismatch": (
-        "the redirect address of the app at the CRM is another one than"
-        " PUBLIC_URL/oauth/<crm>/callback."
+        "the redirect address of the app at the CRM is not PUBLIC_URL/oauth/<crm>/callback."
     ),
     "oauth_ec_app_not_found": (
         "this app is not installed in the org. An administrator has to install or approve it under"
@@ -207,13 +206,15 @@ class Flow:
                 flow.used_at = utcnow()
         if flow is None or used_before:
             raise FlowError(
-                "This connect was used already, or never begun here. If the CRM is active on the"
-                " connections page there is nothing to do; else start again."
+                "This connect was finished already, or did not start here. If the CRM is active on the"
+                " connections page, there is nothing to do; otherwise start again."
             )
         if flow.created_at < utcnow() - LIFETIME:
             raise FlowError("The consent page was open for too long. Start again.")
         if flow.session_hash != _hash(session_id) or flow.provider != provider.name:
-            raise FlowError("This connect was begun in another browser or for another CRM.")
+            raise FlowError(
+                "This connect was started in another browser or for another CRM. Start again."
+            )
         return flow
 
 

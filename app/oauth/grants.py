@@ -63,7 +63,7 @@ class Grant:
         A batch that was planned for the earlier account would otherwise be written into this one.
         """
         if account_id and account_id != self.account_id:
-            raise RetryLater("The connection is for another account now.")
+            raise RetryLater("The connection belongs to another account now.")
         return self.access_token
 
     @property

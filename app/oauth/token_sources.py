@@ -20,4 +20,4 @@ class FixedToken:
 
     def renewed(self, refused: str) -> str:
         """Raise Unauthorized: there is no other token."""
-        raise Unauthorized("The CRM refuses the access that it has just given.")
+        raise Unauthorized("The CRM refuses the access token that it has just issued.")

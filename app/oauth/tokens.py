@@ -233,7 +233,7 @@ class TokenService:
                 if spare and grant.outlives(self._now()):
                     return grant
                 wait = (until - self._now()).total_seconds()
-                raise RetryLater(grant.reason or "The token endpoint is left alone.", wait)
+                raise RetryLater(grant.reason or "The token endpoint is not called for now.", wait)
             fence = self._take_lease(connection_id, needed)
             if fence is not None:
                 if self._refresh(connection_id, fence, spare):
@@ -244,7 +244,7 @@ class TokenService:
                 return grant
             time.sleep(pause)
             pause = min(pause * 1.5, POLL[1])
-        raise RetryLater("Another process's token refresh does not end.")
+        raise RetryLater("Another process is still refreshing the token.")
 
     def _take_lease(self, connection_id: int, needed: Callable[[Grant], bool]) -> int | None:
         """Become the process that refreshes; None if another one is, or has just finished."""
@@ -347,8 +347,8 @@ class TokenService:
             lost = row.refresh_sent_at
             if lost and self._now() - lost > timedelta(seconds=self._timeout):
                 reason += (
-                    f" An earlier answer, of {lost:%Y-%m-%d %H:%M} UTC, was lost; the new refresh"
-                    " token may have been in it."
+                    f" An earlier answer, of {lost:%Y-%m-%d %H:%M} UTC, was lost; it may have held"
+                    " the new refresh token."
                 )
             _settle(row)
             set_status(

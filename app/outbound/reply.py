@@ -36,13 +36,13 @@ def read_body(raw: urllib3.BaseHTTPResponse, most_bytes: int = MOST_BYTES) -> by
     encoding = str(raw.headers.get("content-encoding") or "").strip().lower()
     told = raw.headers.get("content-length") or ""
     if header_number(told) is not None and int(told) > most_bytes:
-        raise Unreadable("The answer is larger than any answer should be.")
+        raise Unreadable("The answer is too large.")
     whole, size = [], 0
     try:
         for piece in _decoded(raw, encoding, most_bytes):
             size += len(piece)
             if size > most_bytes:
-                raise Unreadable("The answer is larger than any answer should be.")
+                raise Unreadable("The answer is too large.")
             whole.append(piece)
     except zlib.error:
         raise Unreadable("The answer is compressed in a way that cannot be read.") from None
@@ -57,7 +57,7 @@ def _decoded(raw: urllib3.BaseHTTPResponse, encoding: str, most_bytes: int) -> I
         yield from pieces
         return
     if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise Unreadable("The answer is compressed in a way that was not asked for.")
+        raise Unreadable("The answer has a compression that was not requested.")
     # 32 + MAX_WBITS reads the headers of both gzip and zlib.
     unpacker = zlib.decompressobj(32 + zlib.MAX_WBITS)
     for piece in pieces:
@@ -76,7 +76,7 @@ def _raw_pieces(raw: urllib3.BaseHTTPResponse, most_bytes: int) -> Iterator[byte
     while piece := raw.read(PIECE, decode_content=False):
         taken += len(piece)
         if taken > most_bytes:
-            raise Unreadable("The answer is larger than any answer should be.")
+            raise Unreadable("The answer is too large.")
         yield piece
 
 
@@ -112,7 +112,7 @@ def lowered(headers: Mapping[str, str]) -> dict[str, str]:
 def parse(body: bytes) -> Any:
     """Parse JSON at a limited cost. Raises Unreadable; NaN and the like are no JSON."""
     if sum(body.count(sign) for sign in (b"[", b"{", b",")) > MOST_SIGNS:
-        raise Unreadable("The answer has more parts than any answer should have.")
+        raise Unreadable("The answer has too many parts.")
     try:
         return json.loads(body, parse_constant=_refuse)
     except (ValueError, RecursionError):
@@ -169,7 +169,7 @@ def a_text(value: Any, key: str) -> str:
     """The text of a key that must exist; numbers count as text. Raises Unreadable."""
     found = part(value, key)
     if isinstance(found, bool) or not isinstance(found, (str, int, float)):
-        raise Unreadable(f"The answer's {key} is no text.")
+        raise Unreadable(f"The answer's {key} is not a text.")
     return str(found)
 
 

@@ -58,8 +58,8 @@ class Cipher:
             return cipher.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], purpose.encode()).decode()
         except (KeyError, ValueError, InvalidTag):
             raise UnreadableSecret(
-                f"Data in {purpose} cannot be read: ENCRYPTION_KEYS lacks the key it was written"
-                " with. Put that key back at the end of the list."
+                f"Data in {purpose} cannot be read: ENCRYPTION_KEYS lacks its key."
+                " Put that key back at the end of the list."
             ) from None
 
 

@@ -47,7 +47,7 @@ def verify_standard(secrets: Iterable[str], headers: Mapping[str, str], body: by
             return secret
         except Exception:  # noqa: S112 - the library raises five kinds for malformed input
             continue
-    raise BadSignature("no secret fits the signature")
+    raise BadSignature("no known secret matches the signature")
 
 
 def verify_token(secrets: Iterable[str], token: str | None) -> str:

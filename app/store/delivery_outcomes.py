@@ -236,7 +236,7 @@ def record_unforeseen(
         row.claimed_by = None
         row.inconclusive_batches += 1
         if row.claimed_alone and row.inconclusive_batches > 1:
-            _fail(row, Unforeseen(f"This service has a fault: {why}."), now)
+            _fail(row, Unforeseen(f"This service has a bug: {why}."), now)
             ended.append(row.id)
     return ended
 

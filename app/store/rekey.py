@@ -41,7 +41,7 @@ def check_keys(store: Store, cipher: Cipher) -> None:
                 f"ENCRYPTION_KEYS lacks the key with the id {', '.join(missing)}, which data in the"
                 f" database was encrypted with; it holds {', '.join(sorted(cipher.key_ids))}. Put"
                 " the old key back at the end of the list; `flask --app app keys rotate` then"
-                " re-encrypts everything with the first one, and the old one may go."
+                " re-encrypts everything with the first key, and you may remove the old one."
             )
         for key_id in used | {cipher.newest}:
             row = {"key_id": key_id, "first_used_at": utcnow()}

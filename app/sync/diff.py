@@ -122,7 +122,7 @@ class ChangeBuilder:
         wanted[ref] = item
         unseen = self._unseen(known)
         if unseen > 0:
-            words = f"The {ref.object} hangs on what was begun before; it may not be found yet."
+            words = f"The {ref.object} needs a record that the CRM's search may not show yet."
             self.diff.problems[ref] = RetryLater(words, unseen)
             return None
         if record.delete:
@@ -202,15 +202,21 @@ class ChangeBuilder:
             return None
         by_others = gone and known and known.record_id and not known.erase_begun
         if by_others and record.match.lost is OnLost.LEAVE:
-            self.diff.note(ref, f"The {ref.object} was deleted in the CRM and is left so.")
+            self.diff.note(
+                ref, f"The {ref.object} was deleted in the CRM and is not created again."
+            )
             return None
         unseen = self._lag(ref, record.match, known)
         if unseen > 0:
-            words = f"A {ref.object} was begun before; the CRM's search may not show it yet."
+            words = (
+                f"A {ref.object} was sent without an answer; the CRM's search may not show it yet."
+            )
             self.diff.problems[ref] = RetryLater(words, unseen)
             return None
         if not record.match.create:
-            self.diff.note(ref, f"The CRM has no such {ref.object}, and none is to be made.")
+            self.diff.note(
+                ref, f"The CRM has no such {ref.object}, and the mapping does not create one."
+            )
             return None
         filled = {name: value for name, value in record.fields.items() if not blank(value)}
         return Change(
@@ -252,7 +258,7 @@ class ChangeBuilder:
         record_id = known.record_id if known and known.live else None
         if record_id is None and known and there and there[0].by is FoundBy.TITLE:
             words = (
-                f"A {record.ref.object} of the same title may be a second one: look, and delete it."
+                f"A {record.ref.object} with the same title may be a duplicate: if so, delete it."
             )
             self.diff.note(record.ref, words)
             return None
@@ -269,7 +275,7 @@ class ChangeBuilder:
         lag = max(self.shape.lag.get(record.ref.object, 0.0), ON_ITS_WAY)
         left = min(lag, lag - known.age)
         if left > 0:
-            words = f"A {record.ref.object} that is to be taken out was begun a moment ago."
+            words = f"A {record.ref.object} to delete was sent a moment ago; it may still reach the CRM."
             self.diff.problems[record.ref] = RetryLater(words, left)
 
     def _update(self, item: MergedRecord, known: LedgerEntry, there: CrmRecord | None) -> Change:
@@ -369,7 +375,7 @@ class ChangeBuilder:
         fields = self.rules.adopted(record, found, filled, begun, mine=mine)
         if found.read_only:
             fields = {}
-            words = f"The {record.ref.object} may be linked to but not written: it stays as it is."
+            words = f"The {record.ref.object} is read-only: it is linked, but not changed."
             self.diff.note(record.ref, words)
         return Change(
             record.ref,

@@ -50,7 +50,7 @@ class FieldRules:
                 kept[name] = False
                 continue
             del kept[name]
-            words = f"{record.ref.object}.{name} cannot be emptied in the CRM and stays."
+            words = f"{record.ref.object}.{name} cannot be emptied in the CRM and keeps its value."
             self.diff.note(record.ref, words)
         return kept
 
@@ -127,7 +127,7 @@ class FieldRules:
         if name in record.atomic_fields and str(now).casefold() == _address(record).casefold():
             return
         if str(value).casefold() not in [entry.casefold() for entry in as_list(now)]:
-            words = f"{record.ref.object}.{name} was filled already and stays."
+            words = f"{record.ref.object}.{name} was filled already and keeps its value."
             self.diff.note(record.ref, words)
 
     def allowed(
@@ -164,7 +164,7 @@ class FieldRules:
         if not same(now, value):
             found = rule is WriteRule.IF_EMPTY or known is None or name in known.filled_by_others
             words = "was filled already" if found else "was changed by others"
-            self.diff.note(record.ref, f"{record.ref.object}.{name} {words} and stays.")
+            self.diff.note(record.ref, f"{record.ref.object}.{name} {words} and keeps its value.")
         return None
 
     def _added(
@@ -174,7 +174,7 @@ class FieldRules:
         html = f"{record.ref.object}.{name}" in self.shape.html_fields
         more = appended(now, value, "<br>" if html else "\n")
         if self._is_too_long(record, name, more):
-            self.diff.note(record.ref, f"{record.ref.object}.{name} is full and stays.")
+            self.diff.note(record.ref, f"{record.ref.object}.{name} is full and keeps its value.")
             return None
         return None if same(now, more) else Written(more)
 

@@ -169,7 +169,7 @@ class HubSpotAdapter:
             self._users = choices_of(owners)
             return owners_of(owners)
         except AccountRefused as error:
-            notes.append(f"The portal's users cannot be read, so nobody is made owner: {error}")
+            notes.append(f"The portal's users cannot be read, so records get no owner: {error}")
             return {}
 
     def _probe(self) -> None:
@@ -229,7 +229,7 @@ class HubSpotAdapter:
         for item in self._api.properties(name):
             if item.get("name") == KNOWN_FIELD[name] and some_text(item, "groupName"):
                 return some_text(item, "groupName")
-        raise InvalidRecord(f"HubSpot does not tell the groups of its {name} properties.")
+        raise InvalidRecord(f"HubSpot does not list the groups of its {name} properties.")
 
     def url_for(self, name: ObjectName, record_id: str) -> str:
         """Return the URL of a record in the portal."""

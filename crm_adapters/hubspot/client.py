@@ -261,7 +261,7 @@ class HubSpotClient:
             if after.get("after") == mark:
                 break
             after = {"after": mark}
-        raise RetryLater("HubSpot's list does not end.")
+        raise RetryLater("HubSpot's list has no end.")
 
 
 def _is_primary(end: Json) -> bool:
@@ -307,7 +307,7 @@ def _batch(answer: Any) -> Json:
 def _nothing(answer: Any) -> None:
     """Check that the answer of an archive is empty (204). Raises Unreadable if it is not."""
     if answer is not None:
-        raise Unreadable("HubSpot's answer says something where it has nothing to say.")
+        raise Unreadable("HubSpot's answer has a body where none is expected.")
 
 
 def _records(answer: Any) -> list[Json]:

@@ -143,7 +143,7 @@ class Finder(KeyFinder):
             for record in self._api.read(name, chunk, fields):
                 record_id = an_id(record)
                 if record_id not in wanted:
-                    raise Unreadable("HubSpot gives a record that was not asked for.")
+                    raise Unreadable("HubSpot's answer has a record that was not requested.")
                 there.add(record_id)
                 yield wanted[record_id], _found(record, FoundBy.RECORD_ID)
         for record_id, question in wanted.items():

@@ -131,7 +131,7 @@ class PipedriveAdapter:
             self._web = f"https://{domain}.pipedrive.com"
         number = some_text(me, "company_id") or domain
         if not number:
-            raise RetryLater("Pipedrive does not say whose account it is.")
+            raise RetryLater("Pipedrive's answer does not name the account.")
         return CrmAccount(
             number, f"{some_text(me, 'company_name') or 'company'} ({domain or number})"
         )
@@ -189,8 +189,8 @@ class PipedriveAdapter:
             return owners_of(users)
         except (Gone, AccountRefused, InvalidRecord) as error:
             notes.append(
-                "Pipedrive does not tell its users, so owners come from the mapping's table, by"
-                f" their numbers: {error.message}"
+                "Pipedrive does not list its users, so owners come from the mapping's table, by"
+                f" their ids: {error.message}"
             )
             return {}
 

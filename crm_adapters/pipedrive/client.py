@@ -150,7 +150,7 @@ class PipedriveClient:
             if not isinstance(following, int) or following <= start:
                 break
             start = following
-        raise RetryLater("Pipedrive's list does not end.")
+        raise RetryLater("Pipedrive's list has no end.")
 
     def one_of(self, name: ObjectName) -> None:
         """Read one record of an object."""
@@ -212,7 +212,7 @@ class PipedriveClient:
             if params.get("cursor") == cursor:
                 break
             params["cursor"] = cursor
-        raise RetryLater("Pipedrive's list does not end.")
+        raise RetryLater("Pipedrive's list has no end.")
 
     def call(self, method: str, path: str, **kwargs: Any) -> Any:
         """Make a call and return its JSON."""

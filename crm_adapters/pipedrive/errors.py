@@ -39,7 +39,7 @@ _LISTED = {"owner_id", "user_id", "stage_id", "pipeline_id", "type", "label_ids"
 def refusal(reply: Reply, one: bool = False) -> Exception:  # noqa: PLR0911 - one line a sort
     """Return our error for an answer of 400 to 499; `one`: the call was about one record."""
     if reply.status == 403 and "<" in reply.text[:200]:
-        return RateLimited("Pipedrive has shut us out for a while.", SHUT_OUT)
+        return RateLimited("Pipedrive blocks this service for a while.", SHUT_OUT)
     found = refusal_of(reply)
     body: Json = found if isinstance(found, dict) else {}
     words = shorten(some_text(body, "error") or reply.text)

@@ -155,7 +155,7 @@ class Writer:
             there = None
             log.info("participants_refused", kind=type(error).__name__)
         if there is None and others:
-            words = "Pipedrive takes no further people on the deal; the meeting names them."
+            words = "Pipedrive accepts no more people on the deal; the meeting names them."
             self._report.note(change.ref, words)
 
     def _surely(self, call: Callable[[], T]) -> T:

@@ -138,7 +138,7 @@ class SalesforceAdapter:
         """Return the organization's id and name."""
         found = self._api.query("SELECT Id, Name FROM Organization LIMIT 1")
         if not found:
-            raise Unreadable("Salesforce does not say whose org it is.")
+            raise Unreadable("Salesforce's answer does not name the org.")
         number, name = an_id(found[0], "Id"), some_text(found[0], "Name")
         return CrmAccount(number, f"{name}, org {number}")
 
@@ -169,7 +169,7 @@ class SalesforceAdapter:
         for name, column in KEYS.items():
             if name in schema and column not in schema[name]:
                 words = f"The connected user does not see {column} of {SOBJECTS[name]} records"
-                notes.append(f"{words}: none that is there already is found by it.")
+                notes.append(f"{words}: existing records cannot be found by it.")
         return Directory(
             owners=owners,
             own_user=self._own_user(),

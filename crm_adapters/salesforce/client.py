@@ -92,7 +92,7 @@ class SalesforceClient:
                 break
             answer = self.call(partial(_next_page, following))
             found += rows(answer, "records")
-        raise RetryLater("Salesforce's list does not end.")
+        raise RetryLater("Salesforce's list has no end.")
 
     def queries(
         self,

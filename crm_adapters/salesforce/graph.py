@@ -54,19 +54,19 @@ RULED = (*SHARED, ObjectName.CASE)
 LOST = {"INVALID_CROSS_REFERENCE_KEY", "ENTITY_IS_DELETED"}
 """Codes that mean that one end of a link does not exist."""
 ONE_PERSON = (
-    "This org relates one person to an event; the others stand in its text. To relate all of them,"
-    " switch on 'Allow Users to Relate Multiple Contacts to Tasks and Events' in Setup."
+    "This org relates only one person to an event; the event's text names the others. To relate"
+    " all of them, switch on 'Allow Users to Relate Multiple Contacts to Tasks and Events' in Setup."
 )
 MOST_CONTACTS = 50
 ONE_LEAD = (
-    "Salesforce relates one lead, or up to 50 contacts, to an event; the others stand in its text."
+    "Salesforce relates one lead, or up to 50 contacts, to an event; its text names the others."
 )
 """https://developer.salesforce.com/docs/platform/object-reference/references/standard-objects/object-eventrelation.html"""
 LEAD_ALONE = (
-    "Salesforce ties no opportunity to a lead: this one stands without the lead and its meeting."
+    "Salesforce cannot link an opportunity to a lead: it has no link to the lead or the meeting."
 )
 NO_ROLES = (
-    "This org does not show contact roles to the connected user: deals stand without their people."
+    "This org does not show contact roles to the connected user: deals are written without their people."
     " To link them, let the user read and edit opportunities and contacts in Setup."
 )
 
@@ -363,7 +363,7 @@ class Graph:
             isinstance(error, Gone) and not isinstance(link, Ref)
         )
         if not as_it_should:
-            words = f"Not everybody is linked to the {ref.object}: {error.message}"
+            words = f"Some people are not linked to the {ref.object}: {error.message}"
             report.note(ref, words)
         return True
 

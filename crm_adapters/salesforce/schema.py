@@ -90,7 +90,7 @@ def owners_of(users: Iterable[Json], notes: list[str]) -> dict[str, str]:
         found.sort(key=lambda user: an_id(user, "Id"))
         owners[email] = an_id(found[0], "Id")
         if len(found) > 1:
-            notes.append(f"{len(found)} users have the address {email}; {owners[email]} is taken.")
+            notes.append(f"{len(found)} users have the address {email}; {owners[email]} is used.")
     return owners
 
 

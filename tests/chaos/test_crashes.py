@@ -249,7 +249,7 @@ def test_what_is_to_be_taken_out_may_still_be_on_its_way(tmp_path: Path) -> None
     with stage.fresh() as url:
         assert stage.run(url, two_of_one, sent).killed
         assert stage.run(url, at_once, None).good
-        assert "was begun a moment ago" in early.read_text()
+        assert "was sent a moment ago" in early.read_text()
         assert stage.run(url, known_as_moved, None).good
         assert len(stage.served.sandbox.view().deals) == 1
     stage.served.stop()

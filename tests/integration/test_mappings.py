@@ -1035,7 +1035,7 @@ def test_a_worker_that_starts_keeps_the_file_that_fitted_last(
         account.drainer = Drainer(account.services)
         book(account, number)
         problem = account.connection(provider).mapping_problem or ""
-        assert "The one before it stays in use" in problem and "no_such_field" in problem
+        assert "The previous file stays in use" in problem and "no_such_field" in problem
     assert versions(account) == {"1": good, "2": good, "3": good}
     assert {row.state for row in account.deliveries()} == {"synced"}
     title = DESKS[provider].field("deal", "title")

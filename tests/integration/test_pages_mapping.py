@@ -262,7 +262,7 @@ def test_what_was_left_as_it_was_is_said(bridge: Bridge) -> None:
     bridge.sync(sample("booking_created"))
     set_outcome(bridge, "COMPLETED")
     bridge.sync(sample("booking_cancelled"))
-    words = "meeting.hs_meeting_outcome was changed by others and stays."
+    words = "meeting.hs_meeting_outcome was changed by others and keeps its value."
     assert words in text_of(see(bridge, f"/bookings/{KEY}"))
     assert "1 left as it was" in text_of(see(bridge, "/"))
     (delivery,) = [d for d in ask(bridge, f"bookings/{KEY}")["deliveries"] if d["notes"]]
@@ -497,7 +497,7 @@ def test_a_file_that_an_account_speaks_against_is_told(mapped: Bridge, files: Pa
     mapped.sync(sample("booking_created", id="after another restart"))
     for path in ("/", f"/connections/{number}"):
         page = text_of(see(mapped, path))
-        assert "in use all the same" in page and "stays in use" not in page, path
+        assert "used all the same" in page and "stays in use" not in page, path
     edit(files, "hubspot", "fax: attendee.phone", f"{PHONE}  # as it was")
     mapped.sync(sample("booking_cancelled"))
     assert "does not fit" not in text_of(see(mapped, "/"))

@@ -75,7 +75,7 @@ def test_made_used_changed_and_ended_by_the_command_line(web: Bridge, meetergo: 
         (["end", "default"], "environment"),
         (["end", "paris"], "no source"),
         (["change", "paris"], "no source"),
-        (["add", "paris", "--key", "ak_live:1:2"], "user's id"),
+        (["add", "paris", "--key", "ak_live:1:2"], "id of that user"),
     ],
 )
 def test_what_cannot_be_is_a_sentence(web: Bridge, args: list[str], words: str) -> None:

@@ -257,7 +257,7 @@ def test_a_lone_booking_with_a_fault_fails_in_words(
         states = [row.state for row in bridge.deliveries()]
         assert states == ["synced", "synced", "failed", "synced", "synced"]
         words = bridge.deliveries()[2].error_message or ""
-        assert "This service has a fault: KeyError at " in words and HIDDEN not in words
+        assert "This service has a bug: KeyError at " in words and HIDDEN not in words
         assert len(bridge.sandbox("hubspot").view().deals) == 4
         assert len(notices(bridge, NoticeKind.FAILED)) == 1
         bridge.close()

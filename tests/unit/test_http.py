@@ -199,5 +199,5 @@ def test_plain_http_endpoints_are_refused() -> None:
     good = {"instance_url": "https://acme.my.salesforce.com"}
     assert salesforce.api_base_for(good) == "https://acme.my.salesforce.com"
     for bad in FOREIGN_HOSTS:
-        with pytest.raises(ValueError, match="not its own"):
+        with pytest.raises(ValueError, match="of another owner"):
             salesforce.api_base_for({"instance_url": bad})

@@ -133,7 +133,7 @@ def test_login_hosts_of_salesforce(host: str) -> None:
 )  # fmt: skip
 def test_foreign_login_hosts(host: str) -> None:
     """A typed login host outside the provider's domains is refused."""
-    with pytest.raises(ValueError, match="no login host"):
+    with pytest.raises(ValueError, match="not a login host"):
         SALESFORCE.at(host)
 
 
@@ -148,7 +148,7 @@ def test_foreign_login_hosts(host: str) -> None:
 )
 def test_foreign_api_hosts(named: str) -> None:
     """instance_url is accepted only on the provider's own domains (RFC 9700, 4.4)."""
-    with pytest.raises(ValueError, match="not its own"):
+    with pytest.raises(ValueError, match="of another owner"):
         SALESFORCE.api_base_for({"instance_url": named})
 
 
