@@ -48,9 +48,9 @@ def test_a_person_says_how_a_meeting_went(site: tuple[Bridge, str], page: Page) 
     assert page.get_by_text("Friday 2026-11-20 09:00–09:30 (Europe/Berlin)").is_visible()
     (meeting,) = bridge.sandbox("hubspot").records["meetings"].values()
     for button, words, stands in (
-        ("No-show", "Somebody said: no-show", "NO_SHOW"),
-        ("Held", "Somebody said: held", "COMPLETED"),
-        ("Take it back", "Nobody has said yet", "SCHEDULED"),
+        ("No-show", "A person set: no-show", "NO_SHOW"),
+        ("Held", "A person set: held", "COMPLETED"),
+        ("Take it back", "No outcome is set yet", "SCHEDULED"),
     ):
         page.get_by_role("button", name=button, exact=True).click()
         page.get_by_text(words).wait_for()

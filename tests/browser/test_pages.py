@@ -118,7 +118,7 @@ def test_a_source_is_made_changed_and_ended(site: tuple[Bridge, str], page: Page
     page.get_by_role("link", name="Sources").click()
     page.get_by_role("link", name="Add a source").click()
     page.get_by_label("Name:").fill("berlin")
-    page.get_by_label("How its webhooks prove themselves").select_option("url-token")
+    page.get_by_label("How its webhooks are signed").select_option("url-token")
     page.get_by_label("meetergo key").fill("ak_live:berlin-key")
     page.get_by_role("button", name="Add").click()
     assert "user" in page.get_by_role("alert").inner_text()

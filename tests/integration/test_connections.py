@@ -81,7 +81,7 @@ def test_another_account_is_refused_unless_meant(crm: Bridge, provider: str) -> 
     answer = crm.connect(provider, query="?connection=1")
     page = answer.get_data(as_text=True)
     assert answer.status_code == 400
-    assert before.account in page and "Lay it on the other account" in page
+    assert before.account in page and "Move the connection to the other account" in page
     assert crm.connection(provider).account_id == before.account_id
     crm.services.connector.revoke_due()
     assert sandbox.grants[-1].dead is (provider in REVOKED) and not sandbox.grants[0].dead

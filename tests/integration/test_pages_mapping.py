@@ -264,7 +264,7 @@ def test_what_was_left_as_it_was_is_said(bridge: Bridge) -> None:
     bridge.sync(sample("booking_cancelled"))
     words = "meeting.hs_meeting_outcome was changed by others and keeps its value."
     assert words in text_of(see(bridge, f"/bookings/{KEY}"))
-    assert "1 left as it was" in text_of(see(bridge, "/"))
+    assert "1 note" in text_of(see(bridge, "/"))
     (delivery,) = [d for d in ask(bridge, f"bookings/{KEY}")["deliveries"] if d["notes"]]
     assert (delivery["provider"], delivery["notes"]) == ("hubspot", [words])
     assert delivery["mapping_version"] == bridge.services.mappings["hubspot"].version
@@ -293,7 +293,7 @@ def test_an_outcome_goes_into_the_crms_and_back(bridge: Bridge) -> None:
     press(bridge, f"{path}/outcome", outcome="held")
     bridge.settle()
     assert outcomes(bridge) == ("COMPLETED", True, title)
-    assert "Somebody said: held" in text_of(see(bridge, path))
+    assert "A person set: held" in text_of(see(bridge, path))
     press(bridge, f"{path}/outcome", outcome="no_show")
     bridge.settle()
     assert outcomes(bridge) == ("NO_SHOW", False, f"No-show: {title}")
@@ -428,7 +428,7 @@ def test_a_crm_that_does_not_answer_is_a_sentence(bridge: Bridge) -> None:
     bridge.sandbox("hubspot").faults.append(Fault(status=503, body="down", times=50))
     bridge.sandbox("pipedrive").kill_grants()
     page = text_of(see(bridge, f"/bookings/{KEY}/preview"))
-    assert page.count("Nothing can be said:") == 2
+    assert page.count("The preview is not available:") == 2
     assert "tries again by itself" in page
     assert "Salesforce" in page and page.count("create deal") == len(PROVIDERS) - 2
     bridge.drain()
@@ -467,7 +467,7 @@ def test_a_broken_file_is_told_loudly(mapped: Bridge, files: Path) -> None:
         page = see(mapped, path)
         assert 'role="alert"' in page
         assert f"hubspot.yaml:{line(good, 'phone:')}: contact.fields.phone" in text_of(page)
-        assert "The one before stays in use" in text_of(page)
+        assert "The previous file stays in use" in text_of(page)
     assert version in see(mapped, "/mappings")
     (files / "hubspot.yaml").write_text(good, encoding="utf-8")
     assert 'role="alert"' not in see(mapped, "/")
@@ -623,7 +623,7 @@ def test_a_trial_against_an_account_that_is_away(mapped: Bridge, files: Path) ->
     mapped.sandbox("hubspot").faults.append(Fault(status=503, body="down", times=50))
     number = mapped.connection("hubspot").id
     page = text_of(press(mapped, "/mappings/hubspot/try", 200, mapping=text, connection=number))
-    assert "has no mistake." in page and "Nothing can be said:" in page
+    assert "has no mistake." in page and "The preview is not available:" in page
 
 
 # The API's description

@@ -149,5 +149,5 @@ def test_pages_show_questions_and_warnings(hub: Bridge) -> None:
     assert "<b>Bold" not in page and "<b>Bold?</b> 1 demo" in text_of(page)
     assert f"{PLAN} 1 demo" in text_of(page) and "the stored bookings answer" in text_of(page)
     tried = text_of(press(hub, "/mappings/hubspot/try", 200, mapping=FILE, connection=0))
-    assert "has no mistake" in tried and "Maybe a slip, maybe only new" in tried
+    assert "has no mistake" in tried and "Possible mistakes, or new names" in tried
     assert "hubspot.yaml:6: contact.fields.jobtitle: no stored booking answers" in tried
