@@ -106,7 +106,7 @@ def _check_account(
         others = others or any(item.missing is None for item in complaints)
         missing = list(dict.fromkeys(item.missing for item in complaints if item.missing))
         if missing and provision and others:
-            click.echo("No custom field is made before the other mistakes are mended.")
+            click.echo("No custom field is created before the other mistakes are corrected.")
         elif missing and provision and _provision(adapter, missing, yes):
             text.mistakes.clear()
             text.reread()

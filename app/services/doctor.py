@@ -190,7 +190,10 @@ class Doctor:
         needed = [scope for scope in lacking if scope not in provider.optional_scopes]
         if not lacking:
             yield Finding(
-                subject, "scopes", Health.GOOD, "all granted" if row.scopes else "not told"
+                subject,
+                "scopes",
+                Health.GOOD,
+                "all granted" if row.scopes else "the CRM does not report them",
             )
         for scope, why in lacking.items():
             verdict = Health.BAD if scope in needed else Health.NOTE

@@ -362,7 +362,7 @@ def test_provision_makes_nothing_beside_other_mistakes(
     write(folder, provider, {**changes, "deal": deal})
     sandbox = account.sandbox(provider)
     output = run(account, "check", "--connection", "1", "--provision", "--yes", code=1)
-    assert "No custom field is made before the other mistakes are mended" in output
+    assert "No custom field is created before the other mistakes are corrected" in output
     assert "there is no stage 'Nowhere'" in output and sandbox.writes() == 0
 
 
