@@ -35,61 +35,61 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, validate_default=True)
 
     database_url: str = "sqlite:///bridge.sqlite3"
-    """SQLAlchemy URL of the main database: SQLite (default) or PostgreSQL."""
+    """SQLAlchemy URL of the database: SQLite (default) or PostgreSQL."""
     redis_url: str = "redis://127.0.0.1:6379/0"
-    """URL of Redis or Valkey, which is only used to wake workers."""
+    """URL of Redis or Valkey, which only wakes workers."""
     secret_key: str
     """Signs the browser session. At least 32 characters."""
     encryption_keys: str
-    """Keys for data at rest, comma separated, newest first: new writes use the first. Each at least 32
-    characters."""
+    """Keys for stored data, separated by commas, newest first: new data uses the first key. Each at
+    least 32 characters."""
     meetergo_signature_scheme: SignatureScheme = SignatureScheme.BODY
     """body, timestamped, standard-webhooks or url-token."""
     meetergo_webhook_secrets: str = ""
-    """Secrets that may sign a webhook, comma separated, each at least 16 characters; for
-    standard-webhooks `whsec_` and the Base64 of 24 to 64 bytes."""
+    """Secrets that a webhook may be signed with, separated by commas, each at least 16 characters; for
+    standard-webhooks: `whsec_` and the Base64 of 24 to 64 bytes."""
     meetergo_signature_header: str = "X-Meetergo-Signature"
     """Header that carries the signature (schemes body and timestamped)."""
     meetergo_company_ids: str = ""
-    """Company ids whose bookings are accepted, comma separated; empty accepts all."""
+    """Ids of the companies whose bookings are accepted, separated by commas; empty accepts all."""
     meetergo_api_key: str = ""
-    """meetergo API key; with the scheme url-token, each booking is read again with it."""
+    """meetergo API key; with scheme url-token the service reads each booking again with it."""
     meetergo_api_user_id: str = ""
-    """User id that goes with an `ak_live` key as x-meetergo-api-user-id; such a key needs it."""
+    """User id that an `ak_live` key needs; sent as x-meetergo-api-user-id."""
     meetergo_key_ends_at: datetime | None = None
-    """When the API key ends, as meetergo said (2027-02-01, or with a time): people are warned before."""
+    """Day on which the API key ends (2027-02-01, or with a time); people are notified a week before."""
     meetergo_api_base: str = "https://api.meetergo.com"
     """Root of meetergo's REST API."""
     public_url: str = "http://127.0.0.1:8000"
-    """Address under which browsers and the CRMs' consent pages reach this service."""
+    """Address at which browsers and the CRMs' consent pages reach this service."""
     mappings_dir: Path = CONFIG_DIR / "mappings"
     """Folder with one mapping file per provider."""
     no_company_domains: str = ""
-    """Domains, comma separated, that belong to no company, besides free mail and known relays."""
+    """Domains that do not stand for a company, separated by commas, besides free mail and relays."""
     providers_file: Path = CONFIG_DIR / "providers.yaml"
-    """The OAuth providers as data."""
+    """File with the OAuth providers."""
     trusted_proxies: int = Field(default=0, ge=0, le=5)
-    """Number of proxies in front that may set X-Forwarded-*; 0 trusts none (RFC 9700, 4.13)."""
+    """How many proxies in front may set X-Forwarded-*; 0 ignores these headers (RFC 9700, 4.13)."""
     http_timeout: float = Field(default=30.0, gt=0, le=120)
     """Seconds that one call to a CRM or to meetergo may take."""
     oauth_timeout: float = Field(default=60.0, gt=0, le=300)
-    """Seconds that a token endpoint may take: a lost answer may cost the connection."""
+    """Seconds that a call to a token endpoint may take; a lost answer may cost the connection."""
     notify_urls: str = ""
     """Apprise addresses that are notified of broken connections, separated by blanks or commas."""
     notify_after_failures: int = Field(default=5, ge=1, le=1000)
-    """Deliveries of one connection that fail in a row before people are notified."""
+    """Number of deliveries of one connection that fail in a row before people are notified."""
     sweep_interval: int = Field(default=10, ge=1, le=60)
-    """Seconds between two sweeps that wake all due work."""
+    """Seconds between two sweeps, which look for due deliveries."""
     probe_interval: int = Field(default=30, ge=1, le=3600)
-    """Seconds between two probes of a CRM that was out of order several times in a row."""
+    """Seconds between two probes of a CRM that has been out of order several times in a row."""
     keep_free: float = Field(default=0.2, ge=0, le=0.9)
-    """Part of every CRM's rate limit that is left to the customer's other apps."""
+    """Part of every rate limit of a CRM that stays free for the customer's other apps."""
     reconcile_interval: int = Field(default=3600, ge=0, le=86_400)
-    """Seconds between two searches in meetergo for bookings without a webhook; 0 turns them off."""
+    """Seconds between two searches at meetergo for bookings without a webhook; 0 turns them off."""
     reconcile_back_days: int = Field(default=7, ge=1, le=365)
-    """Days back in which a scheduled search reads the starts of meetings."""
+    """How many days back a scheduled search looks for meetings, by their start."""
     reconcile_ahead_days: int = Field(default=60, ge=1, le=730)
-    """Days ahead in which a scheduled search reads the starts of meetings."""
+    """How many days ahead a scheduled search looks for meetings, by their start."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
 

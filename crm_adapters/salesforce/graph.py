@@ -63,7 +63,8 @@ ONE_LEAD = (
 )
 """https://developer.salesforce.com/docs/platform/object-reference/references/standard-objects/object-eventrelation.html"""
 LEAD_ALONE = (
-    "Salesforce cannot link an opportunity to a lead: it stays without the lead and its meeting."
+    "Salesforce cannot link an opportunity to a lead, so this one has no link to the lead"
+    " and its meeting."
 )
 NO_ROLES = (
     "This org does not show contact roles to the connected user: deals are written without their people."
