@@ -102,7 +102,9 @@ def _keys(services: Services) -> AppGroup:
     @group.command("list")
     def list_() -> None:
         """List the keys, with the start and the last use of their open browser sessions."""
-        table = Table("name", "made (UTC)", "revoked (UTC)", "sessions: begun, last used (UTC)")
+        table = Table(
+            "name", "created (UTC)", "revoked (UTC)", "sessions: started, last used (UTC)"
+        )
         alive = services.sessions.alive()
         for row in services.keys.all():
             own = [f"{_minute(s.created_at)}, {_minute(s.seen_at)}" for s in alive.get(row.id, [])]
@@ -295,8 +297,8 @@ def _replay_many(services: Services, choice: ReplaySelection) -> None:
             task = progress.add_task("Replaying", total=count(services.store, choice))
             told = replay(services.store, services.intake, choice, services.waker.wake, show)
     except KeyboardInterrupt:
-        raise click.ClickException(f"Stopped. Go on with --after {told.last_id}.") from None
-    unfit = f", {told.unfit} still do not fit" if told.unfit else ""
+        raise click.ClickException(f"Stopped. To continue, add --after {told.last_id}.") from None
+    unfit = f", {told.unfit} still cannot be read" if told.unfit else ""
     click.echo(f"{told.done} events replayed{unfit}")
 
 

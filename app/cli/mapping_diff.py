@@ -63,7 +63,7 @@ def _differences(
     second = {record.ref: record for record in two.records}
     for ref in dict.fromkeys([*first, *second]):
         if ref not in first or ref not in second:
-            there = ("none", "made") if ref in second else ("made", "none")
+            there = ("none", "created") if ref in second else ("created", "none")
             rows.append((ref.object.value, "", *there))
         else:
             pairs = _record_differences(first[ref], second[ref])
@@ -93,7 +93,7 @@ def _words(value: FieldValue) -> str:
 
 
 def _ending(record: DesiredRecord) -> str:
-    return "taken out" if record.delete else "kept"
+    return "deleted" if record.delete else "kept"
 
 
 def _links(record: DesiredRecord) -> str:
@@ -103,6 +103,6 @@ def _links(record: DesiredRecord) -> str:
 def _finding(record: DesiredRecord) -> str:
     match = record.match
     keys = ", ".join(" ".join(filter(None, (key.kind, key.field, key.value))) for key in match.keys)
-    made = "made where none is found" if match.create else "never made"
-    lost = f"where deleted: {match.lost}"
+    made = "created if none is found" if match.create else "never created"
+    lost = f"if deleted: {match.lost}"
     return f"{keys}; the {match.several} of several; {made}; {lost}"

@@ -195,10 +195,10 @@ class HubSpotAdapter:
             except InvalidRecord:
                 # Unique values are documented for contacts, companies, deals and tickets only.
                 self._make_property(field, unique=False)
-            done.append(f"HubSpot: property {BOOKING_FIELD} made on {PLURAL[name]}")
+            done.append(f"HubSpot: property {BOOKING_FIELD} created on {PLURAL[name]}")
         for field in fields:
             self._make_property(field, unique=False)
-            done.append(f"HubSpot: property {field.name} made on {PLURAL[field.object]}")
+            done.append(f"HubSpot: property {field.name} created on {PLURAL[field.object]}")
         return done
 
     def _make_property(self, field: NewField, unique: bool) -> None:

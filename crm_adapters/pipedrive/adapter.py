@@ -211,7 +211,7 @@ class PipedriveAdapter:
             if options:
                 body["options"] = [{"label": label} for label in options]
             self._api.make_field(field.object, body)
-            done.append(f"Pipedrive: field {field.name} made on {field.object}s")
+            done.append(f"Pipedrive: field {field.name} created on {field.object}s")
         self._custom = None
         return done
 

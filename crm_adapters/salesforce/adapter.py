@@ -263,7 +263,7 @@ class SalesforceAdapter:
         body = {"FullName": f"{owner}.{field}", "Metadata": metadata}
         an_id(self._api.post("tooling/sobjects/CustomField", body))
         self._grant(SOBJECTS[name], field)
-        return f"Salesforce: field {field} made on {owner} and shown to the connected user"
+        return f"Salesforce: field {field} created on {owner} and shown to the connected user"
 
     def _grant(self, sobject: str, field: str) -> None:
         label = "meetergo_bridge"
