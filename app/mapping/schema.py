@@ -289,7 +289,8 @@ class FormRules(StrictRules):
     after_hours: Annotated[float, Field(gt=0, le=720)] = 24
     kind: Annotated[Literal["contact", "lead"], Field(alias="as")] = "contact"
     fields: Annotated[
-        FieldMap, Field(description="Added to the fields of `contact` or `lead`, or replacing them")
+        FieldMap,
+        Field(description="Fields to add to those of `contact` or `lead`, or to replace them"),
     ] = {}
 
 

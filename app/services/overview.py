@@ -35,7 +35,7 @@ TIMED = (DeliveryState.RETRYING, DeliveryState.WAITING)
 
 @dataclass(frozen=True)
 class LinkView:
-    """A record in the CRM that was written from a booking."""
+    """A record in the CRM that belongs to a booking."""
 
     object: str
     record_id: str

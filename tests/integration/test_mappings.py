@@ -231,7 +231,7 @@ def test_good_files_pass(still: tuple[Bridge, str], tmp_path: Path) -> None:
         (["preview", "CRM", "BOOKING", "--mapping", "OTHER"], "this one is for other"),
         (["check", "OTHER"], "other.yaml:2: crm: there is no CRM 'other'; there are: hubspot"),
         (["check", "CAPITALS"], "m.yaml:2: crm: there is no CRM 'HubSpot'; did you mean hubspot?"),
-        (["check", "NOTHING"], "n.yaml:1: the file is empty; it begins with"),
+        (["check", "NOTHING"], "n.yaml:1: the file is empty; it must begin with"),
         (["check", "LATIN"], "l.yaml:3: this line is not readable as UTF-8"),
         (["check", "NAMELESS"], "crm is missing"),
         (["check", "BINARY"], "not readable"),
