@@ -244,7 +244,7 @@ class _Teller:
         """A record of a booking, unless an earlier booking has described it."""
         first = self._told.setdefault(ref, plan.booking_key)
         if first != plan.booking_key:
-            return self._left(ref, f"As for booking {first}.")
+            return self._left(ref, f"The preview of booking {first} shows this record.")
         makes_deal = ref.object is ObjectName.DEAL and bool(plan.group) and self._is_new(ref)
         if makes_deal and plan.group in self._makes:
             made = self._makes[plan.group]

@@ -741,7 +741,7 @@ def test_more_than_a_batch_is_previewed_as_one(
     made = [r["object"] for item in found for r in item["records"] if r["action"] == "create"]
     assert (made.count("contact"), made.count("company")) == (3, 1)
     assert made.count("deal") == made.count("meeting") == size + 5
-    assert "As booking default:0 has it." in found[-1]["records"][0]["notes"]
+    assert "The preview of booking default:0 shows this record." in found[-1]["records"][0]["notes"]
     compare(account, provider)
 
 
