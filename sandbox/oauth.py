@@ -167,7 +167,7 @@ def introspect(crm: Sandbox) -> Response:
 
 
 def revoke(crm: Sandbox) -> Response:
-    """End a grant by its refresh token."""
+    """End a grant by its refresh token, or by its access token if it has no other (RFC 7009, 2.1)."""
     if crm.revoke_needs_client and not _client_is_known(crm):
         return make(401, {"error": "invalid_client"})
     with crm.lock:
@@ -175,6 +175,9 @@ def revoke(crm: Sandbox) -> Response:
         for grant in crm.grants:
             if grant.refresh_token == request.form.get("token"):
                 # Access tokens stay valid until they expire, as in the real CRMs.
+                grant.dead = True
+            elif not crm.lifetime and request.form.get("token") in grant.access_tokens:
+                grant.access_tokens.clear()
                 grant.dead = True
     return make(200, {})
 

@@ -28,11 +28,7 @@ log = structlog.get_logger(__name__)
 
 
 PURPOSE = "connections.tokens"
-
-
 REVOCATION_PURPOSE = "revocations.token"
-
-
 LEASE_SLACK = 30.0
 """Seconds by which a refresh lease outlasts the HTTP timeout."""
 
@@ -164,22 +160,26 @@ class TokenService:
         _settle(row)
 
     def erase(self, session: Session, row: ConnectionRow) -> None:
-        """Erase a connection's tokens, and leave its refresh token to be revoked."""
-        refresh_token = str(self._grant(row).tokens.get("refresh_token", ""))
+        """Erase a connection's tokens, and leave its grant to be revoked."""
+        # A key was made by hand, and only the person who made it can end it.
+        tokens = {} if row.auth == "key" else self._grant(row).tokens
         row.token_encrypted, row.expires_at, row.scopes = None, None, []
         row.refresh_fence += 1
         row.refresh_until = None
         _settle(row)
-        self.revoke_later(session, row, refresh_token)
+        self.revoke_later(session, row, tokens)
 
-    def revoke_later(self, session: Session, row: ConnectionRow, refresh_token: str) -> None:
-        """Leave a refresh token of the connection's provider to be revoked."""
-        if refresh_token and self._providers[row.provider].revoke_url:
+    def revoke_later(self, session: Session, row: ConnectionRow, tokens: Mapping[str, Any]) -> None:
+        """Leave a grant to be revoked by its refresh token, or by the only token that it has."""
+        token = str(tokens.get("refresh_token") or "")
+        if self._lasts(row.provider, tokens):
+            token = str(tokens.get("access_token") or "")
+        if token and self._providers[row.provider].revoke_url:
             session.add(
                 Revocation(
                     connection_id=row.id,
                     login_host=row.login_host,
-                    token_encrypted=self._cipher.encrypt(refresh_token, REVOCATION_PURPOSE),
+                    token_encrypted=self._cipher.encrypt(token, REVOCATION_PURPOSE),
                     tries=0,
                     next_try_at=self._now(),
                     created_at=self._now(),
@@ -317,8 +317,8 @@ class TokenService:
         with self._store.write() as session:
             row = session.get_one(ConnectionRow, connection_id, with_for_update=True)
             if row.status == ConnectionStatus.DISCONNECTED or not row.token_encrypted:
-                # Disconnected meanwhile: the new refresh token must not stay valid.
-                self.revoke_later(session, row, str(answer.get("refresh_token", "")))
+                # Disconnected meanwhile: the new tokens must not stay valid.
+                self.revoke_later(session, row, answer)
                 return
             mine = row.refresh_fence == fence
             if not mine and self._grant(row).tokens.get("refresh_token") != sent:

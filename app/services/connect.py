@@ -361,7 +361,7 @@ class Connector:
             )
         ).first()
         if known is None:
-            self._tokens.revoke_later(session, row, str(found.answer.get("refresh_token", "")))
+            self._tokens.revoke_later(session, row, found.answer)
 
     @staticmethod
     def _new_row(session: Session, provider: Provider, now: datetime) -> ConnectionRow:

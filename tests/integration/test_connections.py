@@ -171,10 +171,18 @@ def test_a_key_connects_and_its_end_is_noticed(tmp_path: Path) -> None:
         crm.close()
 
 
+@pytest.mark.parametrize("lasting", [False, True], ids=["renewed", "lasting"])
 @pytest.mark.parametrize("provider", REVOKED)
-def test_disconnect_keeps_or_discards_and_revokes_later(crm: Bridge, provider: str) -> None:
-    """A disconnect erases the tokens although the provider is down, and revokes them later."""
+def test_disconnect_keeps_or_discards_and_revokes_later(
+    crm: Bridge, provider: str, lasting: bool
+) -> None:
+    """A disconnect erases the tokens although the provider is down, and revokes them later.
+
+    If the CRM's tokens have no end, the access token is the one that is revoked.
+    """
     sandbox = crm.sandbox(provider)
+    if lasting:
+        crm.make_lasting(provider)
     sandbox.faults.append(Fault(path=sandbox.revoke_path, status=503))
     path = "/connections/1/disconnect"
     assert "bookings wait" in crm.client.get(path).get_data(as_text=True)
@@ -182,11 +190,11 @@ def test_disconnect_keeps_or_discards_and_revokes_later(crm: Bridge, provider: s
     assert answer.status_code == 303
     row = crm.connection(provider)
     assert row.token_encrypted is None and "did not get the revocation" in (row.last_error or "")
-    assert not sandbox.grants[0].dead
+    assert not sandbox.grants[-1].dead
     with crm.services.store.write() as session:
         session.execute(update(Revocation).values(next_try_at=utcnow()))
     crm.services.connector.revoke_due()
-    assert sandbox.grants[0].dead
+    assert sandbox.grants[-1].dead
     assert crm.connection(provider).last_error is None
     with crm.services.store.read() as session:
         assert session.scalars(select(Revocation)).all() == []
