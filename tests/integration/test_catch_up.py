@@ -283,7 +283,7 @@ def test_what_cannot_be_shown_is_passed_around(crm: Bridge, meetergo: Served) ->
         row = session.get_one(Backfill, number)
     assert row.skipped == 4 and "could not show" in (row.error or "")
     page = crm.client.get("/sources").get_data(as_text=True)
-    assert "4 could not be shown" in page
+    assert "4 appointments could not be shown" in page
     assert crm.services.sources.view("default").works
 
 

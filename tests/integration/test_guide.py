@@ -157,7 +157,7 @@ def test_every_fragment_fits_an_account(accounts: Bridge, block: guide.Block) ->
 
 
 (COSTS,) = guide.tables("mapping")
-TITLES = guide.listed_titles("Calls to")
+TITLES = guide.listed_titles("Number of calls to")
 TOLD = tuple(name for title in TITLES for name, entry in ENTRIES.items() if entry.title == title)
 """The CRMs whose calls the page tells, in its order."""
 STEPS = ("booking_created", "booking_rescheduled", "booking_cancelled", "again")

@@ -67,7 +67,7 @@ def test_webhooks_reach_every_crm_and_survive_a_lost_redis(
         (
             {"SECRET_KEY": KEY, "ENCRYPTION_KEYS": KEY, "MEETERGO_WEBHOOK_SECRETS": "AB-_" * 12,
              "MEETERGO_SIGNATURE_SCHEME": "standard-webhooks"},
-            ["MEETERGO_WEBHOOK_SECRETS is not usable: secret 1 is no standard Base64"],
+            ["MEETERGO_WEBHOOK_SECRETS is not usable: secret 1 has no standard Base64"],
         ),
         (
             {"SECRET_KEY": KEY, "ENCRYPTION_KEYS": KEY, "PUBLIC_URL": "http://x.example"},
