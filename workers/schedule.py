@@ -6,16 +6,18 @@ work that must not run in two workers at once is scheduled here.
 
 from __future__ import annotations
 
-import time
+import threading
 
 import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 from rq.cron import CronJob, CronScheduler
 
+from app.domain.faults import place_of
 from app.services.wake import QUEUE, RECONCILE_JOB, connect, enqueue_once, make_queue
 from config.logging import configure_logging
-from config.settings import load_settings
+from config.settings import Settings, load_settings
+from workers.stop_signal import stop_signal
 
 log = structlog.get_logger(__name__)
 REDIS_PAUSE = 2.0
@@ -31,9 +33,16 @@ class UniqueCronJob(CronJob):
         return enqueue_once(make_queue(connection), self.func_name, f"cron-{name}")
 
 
+class Scheduler(CronScheduler):
+    """RQ's scheduler, which runs in a thread here."""
+
+    def _install_signal_handlers(self) -> None:
+        """Leave the signals to workers.stop_signal."""
+
+
 def build_scheduler(redis: Redis, reconcile_interval: int) -> CronScheduler:
     """Return the scheduler with its job; interval in seconds, 0 to schedule nothing."""
-    scheduler = CronScheduler(connection=redis)
+    scheduler = Scheduler(connection=redis)
     if reconcile_interval:
         job = UniqueCronJob(QUEUE, func_name=RECONCILE_JOB, interval=reconcile_interval)
         scheduler.get_jobs().append(job)
@@ -44,16 +53,24 @@ def main() -> None:
     """Run until SIGTERM; while Redis is away, wait for it."""
     settings = load_settings()
     configure_logging(settings.log_level)
+    stopping = stop_signal()
+    threading.Thread(target=_schedule, args=(settings, stopping), daemon=True).start()
+    stopping.wait()
+
+
+def _schedule(settings: Settings, stopping: threading.Event) -> None:
+    """Queue the jobs when they are due, for as long as the process lives."""
     redis = connect(settings.redis_url)
-    while True:
+    while not stopping.is_set():
         try:
             redis.ping()
-            scheduler = build_scheduler(redis, settings.reconcile_interval)
-            scheduler.start()  # type: ignore[no-untyped-call]
-            return
+            build_scheduler(redis, settings.reconcile_interval).start()  # type: ignore[no-untyped-call]
         except (RedisError, OSError) as error:
             log.warning("redis_away", reason=type(error).__name__)
-            time.sleep(REDIS_PAUSE)
+        except Exception as error:
+            # The outermost loop of this thread: if it ended, nothing would be scheduled any more.
+            log.error("schedule_failed", kind=type(error).__name__, place=place_of(error))
+        stopping.wait(REDIS_PAUSE)
 
 
 if __name__ == "__main__":

@@ -131,6 +131,9 @@ class WakeUpWorker(SimpleWorker):
     def _forget(self, key: Any, queue: Queue) -> None:
         self.connection.delete(key, queue.intermediate_queue_key)
 
+    def _install_signal_handlers(self) -> None:
+        """Leave the signals to workers.stop_signal."""
+
     def subscribe(self) -> None:
         """Obey no commands: RQ would stop, or end jobs, for anyone who publishes one."""
 

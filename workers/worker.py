@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 from urllib.parse import urlsplit
 
 import structlog
+from redis import Redis
 from redis.exceptions import RedisError
 from rq.serializers import JSONSerializer
 
 from app.bootstrap import Services, process_services
 from app.domain.errors import MappingError
+from app.domain.faults import place_of
 from app.services.wake import connect, make_queue
 from config.settings import SettingsError, is_loopback
 from workers.jobs import ALONE, BY_ID, look, process_pool
 from workers.lookout import Lookout
+from workers.stop_signal import stop_signal
 from workers.wakeups import WakeUpWorker
 
 log = structlog.get_logger(__name__)
@@ -34,23 +36,15 @@ def main() -> None:
         raise SystemExit(f"The worker cannot start:\n{error}") from None
     hush_outages()
     warn_of_open_redis(services.settings.redis_url)
+    stopping = stop_signal()
     lookout = Lookout(services, process_pool(), look)
     lookout.start()
-    stopping = threading.Event()
-    while not stopping.is_set():
-        # RQ replaces these handlers with its own while it works.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stopping.set())
-        try:
-            if _take_jobs(services):
-                break
-        except (RedisError, OSError) as error:
-            log.warning("redis_away", reason=type(error).__name__)
-        stopping.wait(REDIS_PAUSE)
+    threading.Thread(target=_take_jobs, args=(services, stopping), daemon=True).start()
+    stopping.wait()
     lookout.stop()
     process_pool().stop()
     logging.shutdown()
-    # Do not wait for calls to a CRM that still hang: their leases were given back.
+    # Do not wait for a call that hangs, to a CRM or to Redis: the leases were given back.
     os._exit(0)
 
 
@@ -63,9 +57,21 @@ def hush_outages() -> None:
     logging.getLogger("rq.worker").addFilter(tells)
 
 
-def _take_jobs(services: Services) -> bool:
-    """Take jobs; True if the process was asked to stop. Raises if Redis goes away."""
-    redis = connect(services.settings.redis_url, read_timeout=None)
+def _take_jobs(services: Services, stopping: threading.Event) -> None:
+    """Take jobs from RQ for as long as the process lives; while Redis is away, wait for it."""
+    while not stopping.is_set():
+        try:
+            _listen(connect(services.settings.redis_url, read_timeout=None))
+        except (RedisError, OSError) as error:
+            log.warning("redis_away", reason=type(error).__name__)
+        except Exception as error:
+            # The outermost loop of this thread: if it ended, no wake-up would be heard.
+            log.error("wake_ups_failed", kind=type(error).__name__, place=place_of(error))
+        stopping.wait(REDIS_PAUSE)
+
+
+def _listen(redis: Redis) -> None:
+    """Take jobs until Redis goes away."""
     redis.ping()
     worker = WakeUpWorker(
         [make_queue(redis)], ALONE, BY_ID, connection=redis, serializer=JSONSerializer
@@ -73,7 +79,6 @@ def _take_jobs(services: Services) -> bool:
     # The longest that RQ itself waits for Redis; after that the caller takes over.
     worker.max_connection_wait_time = 4
     worker.work(logging_level="WARNING")
-    return worker._shutdown_requested_date is not None
 
 
 def warn_of_open_redis(url: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 from sqlalchemy import select
 
 from app.store.leases import LEASE
@@ -149,6 +150,15 @@ def test_a_worker_that_is_told_to_stop_ends_within_ten_seconds(system: System) -
     system.start("worker-2")
     wait_for(lambda: system.states() == {"synced": 2 * len(PROVIDERS)}, PATIENCE)
     assert one_of_each(system)
+
+
+def test_a_worker_ends_although_redis_hangs(idle: System) -> None:
+    """On SIGTERM a worker ends even if Redis holds the connection and never answers."""
+    with Redis.from_url(idle.redis_url) as redis:
+        redis.client_pause(600_000)
+    worker = idle.processes.pop("worker-1")
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(60) == 0
 
 
 def test_the_web_process_ends_its_requests(system: System) -> None:

