@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from config.settings import CONFIG_DIR
 from tests.bridge import Bridge, sample
@@ -45,7 +45,7 @@ def test_a_person_says_how_a_meeting_went(site: tuple[Bridge, str], page: Page) 
     sign_in(page, bridge, url)
     page.get_by_role("link", name="Discovery Call").click()
     page.get_by_role("heading", name="How it went").wait_for()
-    assert page.get_by_text("Friday 2026-11-20 09:00–09:30 (Europe/Berlin)").is_visible()
+    expect(page.get_by_text("Friday 2026-11-20 09:00–09:30 (Europe/Berlin)")).to_be_visible()
     (meeting,) = bridge.sandbox("hubspot").records["meetings"].values()
     for button, words, stands in (
         ("No-show", "A person set: no-show", "NO_SHOW"),
@@ -69,16 +69,16 @@ def test_a_preview_shows_old_and_new(site: tuple[Bridge, str], page: Page) -> No
     page.get_by_role("link", name="Discovery Call").click()
     page.get_by_role("link", name="Preview what would change").click()
     row = page.get_by_role("row", name="hs_meeting_start_time")
-    assert row.get_by_text("2026-11-20T08:00:00Z").is_visible()
-    assert row.get_by_text("2026-12-02T13:00:00Z").is_visible()
-    assert page.get_by_text("Nothing to write.").count() == 9
+    expect(row.get_by_text("2026-11-20T08:00:00Z")).to_be_visible()
+    expect(row.get_by_text("2026-12-02T13:00:00Z")).to_be_visible()
+    expect(page.get_by_text("Nothing to write.")).to_have_count(9)
     assert [served.sandbox.writes() for served in bridge.served.values()] == before
     page.get_by_role("link", name="Back to the booking").click()
     page.get_by_role("button", name="Sync again").click()
     page.get_by_role("heading", name="In the CRMs").wait_for()
     bridge.settle()
     page.get_by_role("link", name="Preview what would change").click()
-    assert page.get_by_text("Nothing to write.").count() == 12
+    expect(page.get_by_text("Nothing to write.")).to_have_count(12)
 
 
 def test_a_mapping_is_tried_and_a_broken_one_told(
@@ -95,14 +95,14 @@ def test_a_mapping_is_tried_and_a_broken_one_told(
     box.fill(text.replace(PHONE, "jobtitel: {value: Boss}"))
     page.get_by_role("button", name="Check and preview").click()
     alert = page.get_by_role("alert")
-    assert "did you mean jobtitle?" in alert.inner_text()
+    expect(alert).to_contain_text("did you mean jobtitle?")
     page.get_by_label("Mapping file").fill(text.replace(PHONE, "jobtitle: {value: Boss}"))
     page.get_by_role("button", name="Check and preview").click()
     page.get_by_role("row", name="jobtitle").get_by_text("Boss").wait_for()
-    assert page.get_by_role("alert").count() == 0
+    expect(page.get_by_role("alert")).to_have_count(0)
     (files / "hubspot.yaml").write_text(text.replace("attendee.phone", "attendee.fone"), "utf-8")
     page.goto(url)
-    assert "did you mean attendee.phone?" in page.get_by_role("alert").inner_text()
+    expect(page.get_by_role("alert")).to_contain_text("did you mean attendee.phone?")
 
 
 def test_pages_fit_a_telephone(site: tuple[Bridge, str], page: Page) -> None:

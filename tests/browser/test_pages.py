@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 from werkzeug.serving import make_server
 
 from app.services.catch_up import WalkKind
@@ -26,6 +26,8 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed here"),
 ]
+# A click does not wait for the page it leads to, so a look waits for what it expects to see.
+expect.set_options(timeout=30_000)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
@@ -78,22 +80,22 @@ def test_sign_in_connect_and_see(site: tuple[Bridge, str], page: Page) -> None:
     page.goto(url)
     page.get_by_label("Your key").fill("wrong")
     page.get_by_role("button", name="Sign in").click()
-    assert page.get_by_role("alert").inner_text().startswith("This key is not valid")
+    expect(page.get_by_role("alert")).to_contain_text("This key is not valid")
     sign_in(page, bridge, url)
-    assert page.get_by_text("No CRM is connected yet").is_visible()
+    expect(page.get_by_text("No CRM is connected yet")).to_be_visible()
     page.get_by_role("link", name="HubSpot").click()
     page.get_by_role("button", name="Allow").click()
     page.get_by_role("heading", name="Bookings").wait_for()
-    assert page.get_by_text("portal 4711").is_visible()
+    expect(page.get_by_text("portal 4711")).to_be_visible()
     bridge.sync(sample("booking_created"))
     page.reload()
     row = page.get_by_role("row", name="Discovery Call")
-    assert row.get_by_text("synced").is_visible()
+    expect(row.get_by_text("synced")).to_be_visible()
     assert row.get_by_role("link", name="deal").get_attribute("href")
     page.get_by_role("link", name="Webhooks").click()
-    assert page.get_by_text("booking_created").is_visible()
+    expect(page.get_by_text("booking_created")).to_be_visible()
     page.get_by_role("button", name="Sign out").click()
-    assert page.get_by_label("Your key").is_visible()
+    expect(page.get_by_label("Your key")).to_be_visible()
 
 
 def test_refusal_and_outage_end_in_words(site: tuple[Bridge, str], page: Page) -> None:
@@ -102,13 +104,13 @@ def test_refusal_and_outage_end_in_words(site: tuple[Bridge, str], page: Page) -
     sign_in(page, bridge, url)
     page.get_by_role("link", name="Pipedrive").click()
     page.get_by_role("button", name="Deny").click()
-    assert page.get_by_text("access was not granted").is_visible()
+    expect(page.get_by_text("access was not granted")).to_be_visible()
     sandbox = bridge.sandbox("salesforce")
     sandbox.faults.append(Fault(path=sandbox.token_path, status=503, body="down"))
     page.goto(url)
     page.get_by_role("link", name="Salesforce").click()
     page.get_by_role("button", name="Allow").click()
-    assert page.get_by_text("token endpoint answered 503").is_visible()
+    expect(page.get_by_text("token endpoint answered 503")).to_be_visible()
 
 
 def test_a_source_is_made_changed_and_ended(site: tuple[Bridge, str], page: Page) -> None:
@@ -121,22 +123,24 @@ def test_a_source_is_made_changed_and_ended(site: tuple[Bridge, str], page: Page
     page.get_by_label("How its webhooks are signed").select_option("url-token")
     page.get_by_label("meetergo key").fill("ak_live:berlin-key")
     page.get_by_role("button", name="Add").click()
-    assert "user" in page.get_by_role("alert").inner_text()
+    expect(page.get_by_role("alert")).to_contain_text("user")
     page.get_by_label("meetergo key").fill("ak_live:berlin-key")
     page.get_by_label("Id of the user").fill("u1")
     page.get_by_label("Day on which the key ends").fill("2030-02-01")
     page.get_by_role("button", name="Add").click()
     row = page.get_by_role("row", name="berlin")
-    assert row.get_by_text("ends 2030-02-01").is_visible()
+    expect(row.get_by_text("ends 2030-02-01")).to_be_visible()
     row.get_by_role("link", name="berlin").click()
+    page.get_by_role("button", name="End this source").wait_for()
     assert "berlin-key" not in page.content()
     page.get_by_label("Company ids").fill("c1")
     page.get_by_role("button", name="Change").click()
+    page.get_by_role("heading", name="meetergo workspaces").wait_for()
     assert bridge.services.sources.rules("berlin").company_ids == ("c1",)
     page.get_by_role("row", name="berlin").get_by_role("link").click()
     page.get_by_role("button", name="End this source").click()
     page.get_by_role("heading", name="meetergo workspaces").wait_for()
-    assert page.get_by_role("row", name="berlin").count() == 0
+    expect(page.get_by_role("row", name="berlin")).to_have_count(0)
 
 
 def test_how_far_a_walk_is_shows_by_itself(tmp_path: Path, page: Page) -> None:
@@ -178,13 +182,13 @@ def test_a_failed_booking_says_why(site: tuple[Bridge, str], page: Page) -> None
     evil = [{"email": "eve@gmail.com", "fullname": "<script>document.title='x'</script>"}]
     bridge.sync(sample("booking_created", attendees=evil))
     sign_in(page, bridge, url)
-    assert page.get_by_text("closedate is required").is_visible()
-    assert page.get_by_text("<script>document.title").is_visible()
+    expect(page.get_by_text("closedate is required")).to_be_visible()
+    expect(page.get_by_text("<script>document.title")).to_be_visible()
     assert page.title().startswith("Bookings")
     crm = bridge.served["hubspot"].url
     page.goto(crm)
-    assert page.get_by_role("heading", name="HubSpot (sandbox)").is_visible()
-    assert page.get_by_text("eve@gmail.com").first.is_visible()
+    expect(page.get_by_role("heading", name="HubSpot (sandbox)")).to_be_visible()
+    expect(page.get_by_text("eve@gmail.com").first).to_be_visible()
 
 
 def test_a_connection_is_examined_ended_and_mended(site: tuple[Bridge, str], page: Page) -> None:
@@ -196,12 +200,12 @@ def test_a_connection_is_examined_ended_and_mended(site: tuple[Bridge, str], pag
     page.get_by_role("link", name="Manage").click()
     page.get_by_role("button", name="Examine").click()
     page.get_by_role("heading", name="Examination").wait_for()
-    assert page.locator(".state.bad").count() == 0
+    expect(page.locator(".state.bad")).to_have_count(0)
     bridge.sandbox("salesforce").kill_grants()
     bridge.post(sample("booking_created"))
     bridge.drain()
     page.goto(f"{url}/connections/1")
-    assert page.get_by_text("1 bookings wait").is_visible()
+    expect(page.get_by_text("1 bookings wait")).to_be_visible()
     page.get_by_role("link", name="Disconnect").click()
     page.get_by_label("Keep them").check()
     page.get_by_role("button", name="Disconnect").click()
