@@ -155,6 +155,7 @@ def test_a_redis_that_goes_away_is_told_in_one_line(
     hush_outages()
     # A worker that ran in this process before has taken this logger for itself.
     monkeypatch.setattr(logging.getLogger("rq.worker"), "propagate", True)
+    caplog.set_level(logging.ERROR, "rq.worker")
     for error in (ConnectionError("refused"), ValueError("a fault")):
         try:
             raise error
