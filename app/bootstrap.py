@@ -23,6 +23,7 @@ from app.services.intake import Intake
 from app.services.mapping_trial import MappingTrial
 from app.services.mappings import MappingFiles
 from app.services.notify import Notifier
+from app.services.processing import Processor
 from app.services.rate_limits import RedisBudget, SharedRateLimiter
 from app.services.reread import Rereader
 from app.services.sessions import Sessions
@@ -51,6 +52,7 @@ class Services:
     tokens: TokenService
     flow: Flow
     intake: Intake
+    processor: Processor
     sessions: Sessions
     catch_up: CatchUp
     connector: Connector
@@ -113,17 +115,10 @@ def bootstrap(
         tokens=tokens,
         flow=Flow(store, cipher, settings.public_url, settings.oauth_timeout),
         intake=intake,
+        processor=Processor(store, cipher, intake.read),
         sessions=Sessions(store),
         catch_up=CatchUp(store, intake, sources, rereader.learn_type, waker.wake),
-        connector=Connector(
-            store,
-            cipher,
-            tokens,
-            providers,
-            outside.open_account,
-            outside.adapter,
-            settings.http_timeout,
-        ),
+        connector=outside.connector(cipher),
         waker=waker,
         notifier=notifier,
         adapter=outside.adapter,
@@ -190,6 +185,18 @@ class _Outside:
         tokens = self.tokens.source(row.id, row.account_id)
         access = _access(provider, row.api_base, tokens, self.settings.http_timeout, by_key)
         return _adapter(provider, replace(access, gate=limiter))
+
+    def connector(self, cipher: Cipher) -> Connector:
+        """The service that connects accounts."""
+        return Connector(
+            self.store,
+            cipher,
+            self.tokens,
+            self.providers,
+            self.open_account,
+            self.adapter,
+            self.settings.http_timeout,
+        )
 
     def open_account(self, provider: Provider, api_base: str, token: str, by_key: bool) -> Adapter:
         """An adapter for an account that is not a connection yet."""

@@ -114,6 +114,8 @@ class Bridge:
         self.app = create_app(self.services)
         self.drainer = Drainer(self.services)
         self._signed_in: FlaskClient | None = None
+        self.workers_sleep = False
+        """Whether a stored webhook waits for `drain`, instead of being processed at once."""
 
     def sandbox(self, provider: str) -> Any:
         """Return the sandbox of a provider."""
@@ -206,13 +208,17 @@ class Bridge:
         body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
         headers = {"X-Meetergo-Signature": sign_body(secret, body), **kwargs.pop("headers", {})}
         kwargs.setdefault("content_type", "application/json")
-        return self.app.test_client().post(
+        answer = self.app.test_client().post(
             kwargs.pop("path", "/webhooks/meetergo"), data=body, headers=headers, **kwargs
         )
+        if not self.workers_sleep:
+            self.services.processor.run()
+        return answer
 
     def drain(self, warm_only: bool = False) -> None:
         """Do what the workers do when they are woken."""
         if not warm_only:
+            self.services.processor.run()
             self.reread()
         with self.services.store.read() as session:
             ids = session.scalars(select(ConnectionRow.id)).all()

@@ -21,11 +21,12 @@ from app.mapping.mapping import Mapping as FieldMapping
 from app.services.planning import ConnectionPlanner, DeliveryFacts
 from app.services.sources import UnknownSource
 from app.store import deliveries, delivery_outcomes, leases
-from app.store.bookings import in_stories, want_details
+from app.store.bookings import want_details
 from app.store.connections import connection_of
 from app.store.engine import Store
 from app.store.ledger import Ledger
 from app.store.models import BookingRow, ConnectionRow, DeliveryRow, SyncLog
+from app.store.stories import in_stories
 from app.sync.diff_state import Diff
 from workers.accounts import OpenAccount
 from workers.batch_state import BatchState, PlannedDelivery, Rows

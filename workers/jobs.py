@@ -11,7 +11,7 @@ import structlog
 from app.bootstrap import Services, process_services
 from app.domain.errors import CrmError, RateLimited
 from app.services.catch_up import WalkKind
-from app.services.wake import CONFIRM_JOB, NOTICE_JOB, RECONCILE_JOB, SYNC_JOB
+from app.services.wake import CONFIRM_JOB, NOTICE_JOB, PROCESS_JOB, RECONCILE_JOB, SYNC_JOB
 from app.services.watch import watch
 from app.store.deliveries import connections_with_work
 from app.store.delivery_marking import recover_missed, release_rechecks
@@ -36,6 +36,7 @@ def sync_connection(connection_id: int) -> None:
 
 def look(services: Services, pool: DrainPool) -> None:
     """Start all due work; every call to the outside gets a thread of its own."""
+    process(services, pool)
     wake_due(pool.submit, services)
     reread(services, pool)
     services.sources.warn_of_ends()
@@ -58,6 +59,24 @@ def wake_due(wake: Callable[[int], object], services: Services | None = None) ->
         due = connections_with_work(session, utcnow())
     for connection_id in due:
         wake(connection_id)
+
+
+def process_webhooks() -> None:
+    """Process the stored webhooks, in a thread."""
+    process(process_services(), process_pool())
+
+
+def process(services: Services, pool: DrainPool) -> None:
+    """Start processing the stored webhooks, unless this process is at it already."""
+
+    def wake(connections: list[int]) -> None:
+        # Any worker may take them; while Redis is away, this one does.
+        if not services.waker.wake(connections):
+            for connection_id in connections:
+                pool.submit(connection_id)
+
+    run = partial(services.processor.run, wake, pool.stopping.is_set)
+    pool.aside("inbox", run, again=True)
 
 
 def confirm_events() -> None:
@@ -127,5 +146,10 @@ def reconcile_source(source: str) -> None:
 
 
 BY_ID = {SYNC_JOB: sync_connection}
-ALONE = {CONFIRM_JOB: confirm_events, NOTICE_JOB: send_notices, RECONCILE_JOB: reconcile}
+ALONE = {
+    PROCESS_JOB: process_webhooks,
+    CONFIRM_JOB: confirm_events,
+    NOTICE_JOB: send_notices,
+    RECONCILE_JOB: reconcile,
+}
 """Every job there is: no other job that lies in Redis is run."""

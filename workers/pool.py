@@ -25,7 +25,8 @@ class DrainPool:
         self._lock = threading.Lock()
         self._again: dict[int, bool] = {}
         """Connection at work -> whether another wake-up came meanwhile."""
-        self._aside: set[str] = set()
+        self._aside: dict[str, bool] = {}
+        """Long action at work -> whether it is to run once more."""
         self.stopping = threading.Event()
         """Set once the process has to end."""
         self._places = threading.Semaphore(MOST_THREADS)
@@ -57,21 +58,30 @@ class DrainPool:
             self._ended.notify_all()
             return False
 
-    def aside(self, name: str, action: Callable[[], object]) -> None:
-        """Run a long action in a thread, one per name at a time; it checks `stopping` itself."""
+    def aside(self, name: str, action: Callable[[], object], again: bool = False) -> None:
+        """Run a long action in a thread, one per name at a time; it checks `stopping` itself.
+
+        `again`: if it runs already, it may have overlooked what is new: it runs once more.
+        """
         with self._lock:
             if name in self._aside:
+                self._aside[name] |= again
                 return
-            self._aside.add(name)
+            self._aside[name] = True
 
         def run() -> None:
-            try:
+            while self._is_to_be_run(name):
                 _guarded(action, 0)
-            finally:
-                with self._lock:
-                    self._aside.discard(name)
 
         threading.Thread(target=run, name=name, daemon=True).start()
+
+    def _is_to_be_run(self, name: str) -> bool:
+        with self._lock:
+            if self._aside[name]:
+                self._aside[name] = False
+                return True
+            del self._aside[name]
+            return False
 
     def join(self, seconds: float) -> bool:
         """Wait until no connection is at work; False if that takes longer than `seconds`."""

@@ -24,7 +24,7 @@ def sync_again(store: Store, key: str, actor: str) -> list[int]:
         if row is None:
             raise LookupError(f"there is no booking {key!r}")
         audit.note(session, actor, "sync_again", row.key, now)
-        return mark_due(session, row, now)
+        return mark_due(session, [row], now)
 
 
 def retry_all(

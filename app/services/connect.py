@@ -254,7 +254,7 @@ class Connector:
         now = utcnow()
         with self._store.write() as session:
             # Two people who connect one account at the same time must not get two connections.
-            take_turns(session, CONNECT_TURN)
+            take_turns(session, [CONNECT_TURN])
             placed = self._place(session, provider, account, label, wish, now)
             if isinstance(placed, Exception):
                 self._leave_account(session, account, found, wish)

@@ -1,9 +1,9 @@
-"""Takes webhooks in: verified bytes become an event, the booking's state and due deliveries."""
+"""Takes webhooks in: verified bytes are an event on disk before the answer; a worker does the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -27,16 +27,26 @@ from app.domain.events import (
 from app.domain.json_text import TooDeep, parse_json
 from app.security import signatures
 from app.security.encryption import Cipher
+from app.services.processing import apply, mark_stories_due, typed
 from app.services.secrets import WebhookSecrets
 from app.services.sources import SourceRules, Sources, UnknownSource
+from app.services.together import Together
 from app.store import audit
-from app.store.bookings import is_old_news, keep_newest, note_details, set_outcome, story_mates
+from app.store.bookings import note_details, set_outcome
 from app.store.columns import is_unfit
 from app.store.delivery_marking import mark_due
 from app.store.engine import Store, utcnow
-from app.store.inbox import add_event, hold_event, read_event_row
-from app.store.meeting_types import note_type, with_type
+from app.store.inbox import (
+    NewEvent,
+    add_event,
+    add_events,
+    event_values,
+    hold_event,
+    read_event_row,
+)
+from app.store.meeting_types import with_type
 from app.store.models import BookingRow, EventRow
+from app.store.newest import is_old_news, keep_newest
 from app.store.states import EventStatus
 from config.settings import SignatureScheme
 
@@ -56,11 +66,12 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class WebhookAnswer:
-    """The verdict on one webhook, and the connections to wake for it."""
+    """The verdict on one webhook, and what a worker has to do about it."""
 
     verdict: Verdict
     event_id: int
-    wake: tuple[int, ...] = ()
+    process: bool = False
+    """Whether a worker has to process it."""
     confirm: bool = False
     """Whether a worker has to read the appointment at meetergo before it is believed."""
 
@@ -81,6 +92,7 @@ class Intake:
         self._wants_forms = wants_forms
         self._store = store
         self._cipher = cipher
+        self._add = Together(self._add_all, is_unfit)
 
     def must_claim(self, rules: SourceRules, headers: Mapping[str, str], token: str | None) -> None:
         """Raise BadSignature if no body can make it authentic: no signature, or a wrong token."""
@@ -118,7 +130,7 @@ class Intake:
             return self._quarantine(rules.name, {"text": error.kept}, now, str(error))
         try:
             event = read_event(rules.name, document, now)
-            booking = self._read(event)
+            booking = self.read(event)
             return self._take(rules, document, event, booking)
         except UnfitPayload as error:
             return self._quarantine(rules.name, document, now, str(error))
@@ -135,26 +147,26 @@ class Intake:
     ) -> WebhookAnswer:
         now = event.received_at
         if booking is None:
-            with self._store.write() as session:
-                event_id, new = add_event(session, self._cipher, event, EventStatus.IGNORED)
-            return WebhookAnswer(Verdict.IGNORED if new else Verdict.DUPLICATE, event_id)
+            return self._put(NewEvent(event, EventStatus.IGNORED), Verdict.IGNORED)
         if rules.company_ids and booking.company_id not in rules.company_ids:
             return self._quarantine(rules.name, document, now, FOREIGN_COMPANY)
-        if rules.confirms and not booking.form:
-            return self._hold(event, booking)
+        confirm = rules.confirms and not booking.form
+        status = EventStatus.RECEIVED if confirm else EventStatus.STORED
+        answer = self._put(NewEvent(event, status, booking.key), Verdict.ACCEPTED)
+        new = answer.verdict is Verdict.ACCEPTED
+        return replace(answer, process=new and not confirm, confirm=new and confirm)
 
-        def take(session: Session) -> WebhookAnswer:
-            event_id, new = add_event(
-                session, self._cipher, event, EventStatus.APPLIED, booking.key
-            )
-            wake = self._apply(session, booking, now) if new else []
-            return WebhookAnswer(
-                Verdict.ACCEPTED if new else Verdict.DUPLICATE, event_id, tuple(wake)
-            )
+    def _put(self, new: NewEvent, verdict: Verdict) -> WebhookAnswer:
+        """Store an event; the verdict is for a new one."""
+        event_id, is_new = self._add(event_values(self._cipher, new))
+        return WebhookAnswer(verdict if is_new else Verdict.DUPLICATE, event_id)
 
-        return self._store.attempt(take)
+    def _add_all(self, rows: Sequence[dict[str, Any]]) -> list[tuple[int, bool]]:
+        """Store the webhooks that came at the same time in one transaction."""
+        return self._store.attempt(lambda session: add_events(session, rows))
 
-    def _read(self, event: Event) -> Booking | None:
+    def read(self, event: Event) -> Booking | None:
+        """The booking that an event describes; None if it is none. Raises UnfitPayload."""
         if event.type == FORM_EVENT and self._wants_forms():
             return read_form(event)
         return read_booking(event) if event.concerns_booking else None
@@ -169,7 +181,7 @@ class Intake:
             for row in session.scalars(_locked(event_ids)):
                 row.status, row.error, row.retry_at = EventStatus.APPLIED, None, None
                 row.booking_key, row.missing_since = booking.key, None
-            wake = self._apply(session, booking, event.received_at, again=True)
+            wake = apply(session, self._cipher, [booking], event.received_at, again=True)
             note_details(session, booking.key, event.received_at)
             return wake
 
@@ -207,12 +219,13 @@ class Intake:
                 return None
 
         def adopt(session: Session) -> list[int] | None:
-            kept = keep_newest(session, self._cipher, self._typed(session, booking, now), now)
+            news = keep_newest(session, self._cipher, typed(session, [booking]), now)
             note_details(session, booking.key, now)
-            if kept is None:
+            if not news:
                 return None
-            add_event(session, self._cipher, event, EventStatus.APPLIED, booking.key)
-            return _want_story(session, kept, now, backlog)
+            new = NewEvent(event, EventStatus.APPLIED, booking.key)
+            add_event(session, self._cipher, new)
+            return mark_stories_due(session, news, now, backlog)
 
         return self._store.attempt(adopt)
 
@@ -228,7 +241,7 @@ class Intake:
             event = read_event_row(row, self._cipher)
         if event.type == "unknown":
             event = read_event(event.source, event.payload, event.received_at)
-        booking = self._read(event)
+        booking = self.read(event)
         if booking is None:
             return []
         try:
@@ -248,7 +261,7 @@ class Intake:
 
         def want_known(session: Session) -> list[int]:
             known = session.scalars(query).first()
-            return mark_due(session, known, utcnow(), backlog) if known is not None else []
+            return mark_due(session, [known], utcnow(), backlog) if known is not None else []
 
         return self._store.attempt(want_known)
 
@@ -272,7 +285,7 @@ class Intake:
             set_outcome(session, self._cipher, row, outcome, now)
             said = outcome.value if outcome else "none"
             audit.note(session, actor, f"outcome_{said}", row.key, now)
-            return mark_due(session, row, now)
+            return mark_due(session, [row], now)
 
         return self._store.attempt(say)
 
@@ -284,64 +297,22 @@ class Intake:
         def settle(session: Session) -> list[int]:
             row = session.get_one(EventRow, event_id, with_for_update=True)
             row.status, row.error, row.booking_key = EventStatus.APPLIED, None, booking.key
-            return self._apply(session, booking, utcnow(), again=True, backlog=backlog)
+            now = utcnow()
+            return apply(session, self._cipher, [booking], now, again=True, backlog=backlog)
 
         return self._store.attempt(settle)
-
-    def _apply(
-        self,
-        session: Session,
-        booking: Booking,
-        now: datetime,
-        again: bool = False,
-        backlog: bool = False,
-    ) -> list[int]:
-        row = keep_newest(session, self._cipher, self._typed(session, booking, now), now)
-        if row is None and again:
-            row = session.scalars(select(BookingRow).where(BookingRow.key == booking.key)).one()
-        return _want_story(session, row, now, backlog) if row is not None else []
-
-    def _typed(self, session: Session, booking: Booking, now: datetime) -> Booking:
-        """Store what a booking says about its meeting type, and fill in what the store knows."""
-        note_type(session, booking.source, booking.meeting_type, booking.version)
-        return with_type(session, booking)
-
-    def _hold(self, event: Event, booking: Booking) -> WebhookAnswer:
-        with self._store.write() as session:
-            event_id, new = add_event(
-                session, self._cipher, event, EventStatus.RECEIVED, booking.key
-            )
-        return WebhookAnswer(Verdict.ACCEPTED if new else Verdict.DUPLICATE, event_id, confirm=new)
 
     def _quarantine(self, source: str, document: Any, now: datetime, why: str) -> WebhookAnswer:
         safe = without_secret(document)
         event = Event(source, "unknown", safe, now)
-        with self._store.write() as session:
-            event_id, new = add_event(
-                session, self._cipher, event, EventStatus.QUARANTINED, error=why
-            )
-        log.warning("webhook_quarantined", event_id=event_id, reason=why)
-        return WebhookAnswer(Verdict.QUARANTINED if new else Verdict.DUPLICATE, event_id)
+        new = NewEvent(event, EventStatus.QUARANTINED, error=why)
+        answer = self._put(new, Verdict.QUARANTINED)
+        log.warning("webhook_quarantined", event_id=answer.event_id, reason=why)
+        return answer
 
 
 def _locked(event_ids: Sequence[int]) -> Select[EventRow]:
     return select(EventRow).where(EventRow.id.in_(event_ids)).with_for_update()
-
-
-def _want_story(
-    session: Session, row: BookingRow, now: datetime, backlog: bool = False
-) -> list[int]:
-    """Mark a booking as due, and the bookings that it continues or that continue it."""
-    mates = story_mates(session, row)
-    for mate in mates:
-        # A worker that has it in hand does not know of this: the new revision keeps it due.
-        mate.revision += 1
-    wake: set[int] = set()
-    # All code that changes several deliveries does so in this order: so a transaction that waits
-    # for one delivery never holds a later one that another transaction waits for.
-    for booking in sorted([row, *mates], key=lambda booking: booking.id):
-        wake.update(mark_due(session, booking, now, backlog))
-    return sorted(wake)
 
 
 def _verify(

@@ -22,9 +22,9 @@ from app.mapping.schema import FIRST, KEEP
 from app.mapping.words import in_words
 from app.security.encryption import Cipher
 from app.services.planning import ConnectionPlanner, DeliveryFacts, plan_context
-from app.store.bookings import in_stories
 from app.store.engine import Store
 from app.store.models import BookingRow, DeliveryRow
+from app.store.stories import in_stories
 from app.sync.desired import DesiredBooking
 from app.sync.diff_state import Diff
 from app.sync.values import blank, same

@@ -15,8 +15,8 @@ from sqlalchemy import or_, select, update
 
 from app.security.encryption import Cipher
 from app.store.access_models import SecretUse, WebhookSecret
-from app.store.bookings import insert_ignoring
 from app.store.engine import DATABASE_DOWN, Store, utcnow
+from app.store.upsert import insert_unless_there
 from config.settings import SignatureScheme, secret_weakness
 from config.strength import STANDARD_PREFIX
 
@@ -82,7 +82,7 @@ class WebhookSecrets:
         try:
             with self._store.write() as session:
                 unique = ["source", "fingerprint"]
-                session.execute(insert_ignoring(session, SecretUse, values, unique))
+                session.execute(insert_unless_there(session, SecretUse, unique), values)
                 same = (SecretUse.source == source, SecretUse.fingerprint == token)
                 session.execute(update(SecretUse).where(*same).values(last_used_at=utcnow()))
         except DATABASE_DOWN as error:

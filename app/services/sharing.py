@@ -15,10 +15,11 @@ from app.mapping.mapping import Mapping
 from app.mapping.plan import Planner
 from app.mapping.plan_context import PlanContext
 from app.security.encryption import Cipher
-from app.store.bookings import histories, in_stories
+from app.store.bookings import histories
 from app.store.engine import Store
 from app.store.ledger import Ledger
 from app.store.models import BookingRow, DeliveryRow
+from app.store.stories import in_stories
 from app.sync.shared_deals import Shared
 
 MOST = 50

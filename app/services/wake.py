@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 from redis import Redis
@@ -12,11 +12,14 @@ from redis.exceptions import RedisError
 from rq import Queue
 from rq.serializers import JSONSerializer
 
+from app.services.together import Together
+
 log = structlog.get_logger(__name__)
 QUEUE = "sync"
 SYNC_JOB = "workers.jobs.sync_connection"
 NOTICE_JOB = "workers.jobs.send_notices"
 RECONCILE_JOB = "workers.jobs.reconcile"
+PROCESS_JOB = "workers.jobs.process_webhooks"
 CONFIRM_JOB = "workers.jobs.confirm_events"
 JOB_TIMEOUT = 600
 """Seconds after which RQ ends a job; a drain hands over long before."""
@@ -44,10 +47,19 @@ class Waker:
         self.redis = connect(redis_url)
         self._queue = make_queue(self.redis)
         self._rest_until = 0.0
+        self._process = Together(self._wake_processor)
 
     def wake(self, connection_ids: Iterable[int]) -> bool:
         """Queue a drain for each connection; False if Redis did not accept it."""
         return self._quietly(lambda: self._wake_all(connection_ids))
+
+    def process(self) -> bool:
+        """Queue the processing of stored webhooks; False if Redis did not accept it."""
+        return self._process(None)
+
+    def _wake_processor(self, calls: Sequence[None]) -> list[bool]:
+        done = self._quietly(lambda: enqueue_once(self._queue, PROCESS_JOB, "process"))
+        return [done] * len(calls)
 
     def confirm(self) -> bool:
         """Queue the check of waiting webhooks at meetergo; False if Redis did not accept it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,19 +11,18 @@ from sqlalchemy import (
     case,
     exists,
     func,
-    literal,
     or_,
     select,
     update,
 )
 from sqlalchemy.orm import Session
 
-from app.store.bookings import hash_of, insert_ignoring
+from app.store.bookings import hash_of
 from app.store.deliveries import WORKABLE
 from app.store.leases import SKEW
 from app.store.models import BookingPerson, BookingRow, ConnectionRow, DeliveryRow
 from app.store.states import WORKING, ConnectionStatus, DeliveryState
-from app.store.tables import UtcTime
+from app.store.upsert import insert_into
 
 OVERLOOKED, RACE = timedelta(hours=1), timedelta(minutes=1)
 """How long after a connection began to work the sweep looks for bookings that it missed, and how
@@ -38,53 +37,58 @@ FRESH: dict[str, Any] = {
 
 
 def mark_due(
-    session: Session, booking: BookingRow, now: datetime, backlog: bool = False
+    session: Session, bookings: Iterable[BookingRow], now: datetime, backlog: bool = False
 ) -> list[int]:
-    """Mark a booking's newest state as due everywhere; return the connections to wake.
+    """Mark the newest states of bookings as due everywhere; return the connections to wake.
 
-    `backlog`: nobody waits for it, so it comes after live bookings.
+    `backlog`: nobody waits for them, so they come after live bookings.
     """
-    connections = session.scalars(
-        select(ConnectionRow)
-        .where(ConnectionRow.status != ConnectionStatus.DISCONNECTED)
-        .order_by(ConnectionRow.id)
-    ).all()
-    for connection in connections:
-        mark_due_for(session, booking, connection, now, backlog)
-    return [c.id for c in connections if c.status in WORKING]
+    query = select(ConnectionRow.id, ConnectionRow.status).order_by(ConnectionRow.id)
+    query = query.where(ConnectionRow.status != ConnectionStatus.DISCONNECTED)
+    connections = {number: status for number, status in session.execute(query)}
+    mark_due_for(session, bookings, connections, now, backlog)
+    return [number for number, status in connections.items() if status in WORKING]
 
 
 def mark_due_for(
     session: Session,
-    booking: BookingRow,
-    connection: ConnectionRow,
+    bookings: Iterable[BookingRow],
+    connections: Mapping[int, str],
     now: datetime,
     backlog: bool = False,
 ) -> None:
-    """Mark a booking's newest state as due for one connection; a failed delivery gets new tries."""
-    active = connection.status in WORKING
-    values = {
-        "booking_id": booking.id,
-        "connection_id": connection.id,
-        "wanted_revision": booking.revision,
-        "state": (DeliveryState.DUE if active else DeliveryState.PARKED).value,
-        "backlog": backlog,
-        "next_attempt_at": now - SKEW,
-        "due_since": now,
-        "updated_at": now,
-        **FRESH,
-    }
-    new = {**values, "synced_revision": 0, "calls": 0}
-    session.execute(insert_ignoring(session, DeliveryRow, new, ["booking_id", "connection_id"]))
-    values["wanted_revision"] = _newer(literal(booking.revision))
+    """Mark the newest states of bookings as due for connections, given with their status.
+
+    A failed delivery gets new tries.
+    """
+    rows = [
+        {
+            "booking_id": booking.id,
+            "connection_id": number,
+            "wanted_revision": booking.revision,
+            "synced_revision": 0,
+            "state": (DeliveryState.DUE if status in WORKING else DeliveryState.PARKED).value,
+            "backlog": backlog,
+            "next_attempt_at": now - SKEW,
+            "due_since": now,
+            "updated_at": now,
+            **FRESH,
+        }
+        # All code that changes several deliveries does so in this order: so a transaction that
+        # waits for one delivery never holds a later one that another transaction waits for.
+        for booking in sorted(bookings, key=lambda booking: booking.id)
+        for number, status in connections.items()
+    ]
+    if not rows:
+        return
+    insert = insert_into(session, DeliveryRow)
+    again: dict[str, ColumnElement[Any]] = {name: insert.excluded[name] for name in rows[0]}
+    del again["synced_revision"]
+    again["wanted_revision"] = _newer(insert.excluded.wanted_revision)
     # A booking that changes while it waits keeps the time since which it waits.
-    values["due_since"] = func.coalesce(DeliveryRow.due_since, literal(now, UtcTime()))
-    session.execute(
-        update(DeliveryRow)
-        .where(DeliveryRow.booking_id == booking.id, DeliveryRow.connection_id == connection.id)
-        .values(**values)
-        .execution_options(synchronize_session=False)
-    )
+    again["due_since"] = func.coalesce(DeliveryRow.due_since, insert.excluded.due_since)
+    unique = ["booking_id", "connection_id"]
+    session.execute(insert.on_conflict_do_update(index_elements=unique, set_=again), rows)
 
 
 def _newer(revision: ColumnElement[int]) -> ColumnElement[int]:
@@ -293,8 +297,7 @@ def _mark_due_unless_settled(
     )
     query = select(BookingRow).where(*wanted, ~settled).order_by(BookingRow.id)
     rows = session.scalars(query).all()
-    for row in rows:
-        mark_due_for(session, row, connection, now, backlog=True)
+    mark_due_for(session, rows, {connection.id: connection.status}, now, backlog=True)
     return len(rows)
 
 

@@ -7,7 +7,7 @@ import functools
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -138,10 +138,14 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, PoolTimeout)
 
 
-def take_turns(session: Session, turn: int) -> None:
-    """Wait until no other transaction with this number is open; SQLite has one at a time anyway."""
+def take_turns(session: Session, turns: Sequence[int]) -> None:
+    """Wait, in this order, until no other transaction with one of these numbers is open.
+
+    SQLite has one transaction at a time anyway.
+    """
     if session.get_bind().dialect.name == "postgresql":
-        session.execute(text("SELECT pg_advisory_xact_lock(:turn)"), {"turn": turn})
+        wait = text("SELECT pg_advisory_xact_lock(turn) FROM unnest(CAST(:turns AS bigint[])) turn")
+        session.execute(wait, {"turns": list(turns)})
 
 
 def utcnow() -> datetime:

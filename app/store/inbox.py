@@ -4,46 +4,88 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from app.domain.events import Event
 from app.security.encryption import Cipher
-from app.store.bookings import insert_ignoring
 from app.store.models import EventRow
 from app.store.states import EventStatus
+from app.store.upsert import insert_unless_there
 
 PURPOSE = "events.payload"
 
 
-def add_event(
-    session: Session,
-    cipher: Cipher,
-    event: Event,
-    status: EventStatus,
-    booking_key: str | None = None,
-    error: str | None = None,
-) -> tuple[int, bool]:
+@dataclass(frozen=True)
+class NewEvent:
+    """A webhook, or an appointment that meetergo's API shows, on its way into the inbox."""
+
+    event: Event
+    status: EventStatus
+    booking_key: str | None = None
+    error: str | None = None
+
+
+def add_event(session: Session, cipher: Cipher, new: NewEvent) -> tuple[int, bool]:
     """Store an event unless it is there already; return its id and whether it is new."""
-    values = {
-        "dedupe_key": event.dedupe_key,
-        "source": event.source,
-        "type": event.type,
-        "booking_key": booking_key,
-        "payload_encrypted": cipher.encrypt(json.dumps(event.payload), PURPOSE),
-        "received_at": event.received_at,
-        "status": status.value,
-        "error": error,
+    return add_events(session, [event_values(cipher, new)])[0]
+
+
+def event_values(cipher: Cipher, new: NewEvent) -> dict[str, Any]:
+    """The values of an event's row."""
+    return {
+        "dedupe_key": new.event.dedupe_key,
+        "source": new.event.source,
+        "type": new.event.type,
+        "booking_key": new.booking_key,
+        "payload_encrypted": cipher.encrypt(json.dumps(new.event.payload), PURPOSE),
+        "received_at": new.event.received_at,
+        "status": new.status.value,
+        "error": new.error,
     }
-    statement = insert_ignoring(session, EventRow, values, ["dedupe_key"])
-    new_id = session.scalar(statement.returning(EventRow.id))
-    if new_id is not None:
-        return new_id, True
-    known = select(EventRow.id).where(EventRow.dedupe_key == event.dedupe_key)
-    return session.scalars(known).one(), False
+
+
+def add_events(session: Session, rows: Sequence[dict[str, Any]]) -> list[tuple[int, bool]]:
+    """Store the events that are not there already; return the id of each, and whether it is new."""
+    # Always in the same order, so that two processes cannot wait for each other.
+    values = sorted(rows, key=lambda row: str(row["dedupe_key"]))
+    insert = insert_unless_there(session, EventRow, ["dedupe_key"])
+    made = session.execute(insert.returning(EventRow.dedupe_key, EventRow.id), values)
+    fresh = {key: number for key, number in made}
+    asked = {row["dedupe_key"] for row in rows}
+    known: dict[str, int] = {}
+    if asked - fresh.keys():
+        there = select(EventRow.dedupe_key, EventRow.id)
+        found = session.execute(there.where(EventRow.dedupe_key.in_(asked - fresh.keys())))
+        known = {key: number for key, number in found}
+    told = []
+    for row in rows:
+        key = row["dedupe_key"]
+        told.append((fresh[key], True) if key in fresh else (known[key], False))
+        if key in fresh:
+            # The same message twice in one group.
+            known[key] = fresh.pop(key)
+    return told
+
+
+def next_stored(session: Session, most: int) -> list[EventRow]:
+    """The oldest webhooks that no worker has processed."""
+    stored = select(EventRow).where(EventRow.status == EventStatus.STORED)
+    return list(session.scalars(stored.order_by(EventRow.id).limit(most)))
+
+
+def end_stored(
+    session: Session, event_ids: Sequence[int], status: EventStatus, error: str | None = None
+) -> set[int]:
+    """Note what became of stored webhooks; return those that no other process ended before."""
+    mine = (EventRow.id.in_(event_ids), EventRow.status == EventStatus.STORED)
+    ended = update(EventRow).where(*mine).values(status=status.value, error=error)
+    ended = ended.execution_options(synchronize_session=False)
+    return set(session.scalars(ended.returning(EventRow.id)))
 
 
 def hold_event(cipher: Cipher, row: EventRow, event: Event, booking_key: str) -> None:

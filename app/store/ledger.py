@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from app.crm.objects import PEOPLE, Fingerprints, ObjectName, Ref, with_unanswered
 from app.security.encryption import Cipher
-from app.store.bookings import insert_ignoring
 from app.store.models import RecordLink
+from app.store.upsert import insert_unless_there
 from app.sync.ledger_entry import LedgerEntry
 
 PURPOSE = "record_links.key"
@@ -129,9 +129,8 @@ class Ledger:
                 }
             )
         unique = ["connection_id", "object", "key_hash"]
-        for start in range(0, len(rows), CHUNK):
-            part = rows[start : start + CHUNK]
-            self._session.execute(insert_ignoring(self._session, RecordLink, part, unique))
+        if rows:
+            self._session.execute(insert_unless_there(self._session, RecordLink, unique), rows)
 
     def intend_to_erase(self, refs: Iterable[Ref]) -> None:
         """Note which records are about to be deleted: the next write first checks for them."""

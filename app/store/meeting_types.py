@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 
 from app.domain.booking import Booking, MeetingType
 from app.domain.limits import TYPE_ID
-from app.store.bookings import insert_ignoring
 from app.store.models import MeetingTypeRow
+from app.store.upsert import insert_unless_there
 
 KEPT = timedelta(days=1)
 """After this time meetergo is asked about a meeting type again."""
@@ -35,21 +35,29 @@ def lacks_type(session: Session, booking: Booking, now: datetime) -> bool:
 
 def note_type(
     session: Session, source: str, kind: MeetingType, said_at: datetime, asked: bool = False
-) -> None:
-    """Store what a message, or an answer to our question (`asked`), says about a meeting type."""
+) -> MeetingTypeRow | None:
+    """Store what a message, or an answer to our question (`asked`), says about a meeting type.
+
+    Return the row of the type, if there is one.
+    """
     if not kind.id or len(kind.id) > TYPE_ID:
-        return
-    if not asked and "slug" in kind.not_told:
-        return
-    fresh = {"source": source, "type_id": kind.id, "details": {}}
+        return None
     row = session.get(MeetingTypeRow, (source, kind.id))
+    if not asked and "slug" in kind.not_told:
+        return row
     if row is None:
-        session.execute(insert_ignoring(session, MeetingTypeRow, fresh, ["source", "type_id"]))
+        fresh = {"source": source, "type_id": kind.id, "details": {}}
+        unique = ["source", "type_id"]
+        session.execute(insert_unless_there(session, MeetingTypeRow, unique), fresh)
         row = session.get_one(MeetingTypeRow, (source, kind.id))
     if asked:
         row.asked_at = said_at
-    if row.said_at is not None and row.said_at >= said_at:
-        return
+    if row.said_at is None or row.said_at < said_at:
+        _fill_in(row, kind, said_at)
+    return row
+
+
+def _fill_in(row: MeetingTypeRow, kind: MeetingType, said_at: datetime) -> None:
     told = {name for name in ("slug", "name", "metadata") if name not in kind.not_told}
     same = row.slug == kind.slug and row.name == kind.name and row.details == dict(kind.metadata)
     if same and row.said_at is not None and said_at - row.said_at < KEPT:

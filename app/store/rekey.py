@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 from app.security.encryption import Cipher
 from app.store.access_models import EncryptionKey
 from app.store.all_tables import metadata
-from app.store.bookings import insert_ignoring
 from app.store.engine import Store, utcnow
+from app.store.upsert import insert_unless_there
 
 CHUNK = 200
 """Rows to re-encrypt in one transaction."""
@@ -45,7 +45,7 @@ def check_keys(store: Store, cipher: Cipher) -> None:
             )
         for key_id in used | {cipher.newest}:
             row = {"key_id": key_id, "first_used_at": utcnow()}
-            session.execute(insert_ignoring(session, EncryptionKey, row, ["key_id"]))
+            session.execute(insert_unless_there(session, EncryptionKey, ["key_id"]), row)
 
 
 def rekey(store: Store, cipher: Cipher, progress: Callable[[int, int], None]) -> int:

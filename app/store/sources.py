@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.store.bookings import insert_ignoring
 from app.store.connections import NoticeKind
 from app.store.models import EventRow, Notice, SourceState
 from app.store.states import EventStatus, SourceStatus
+from app.store.upsert import insert_unless_there
 
 LEASE = timedelta(seconds=120)
 """How long one process reads a source's appointments alone; longer than any one call takes."""
@@ -26,7 +26,7 @@ def state_of(session: Session, name: str, now: datetime) -> SourceState:
             "name": name, "status": SourceStatus.WORKS.value, "since": now, "failures": 0,
             "trouble_notified": False, "reader_fence": 0,
         }  # fmt: skip
-        session.execute(insert_ignoring(session, SourceState, fresh, ["name"]))
+        session.execute(insert_unless_there(session, SourceState, ["name"]), fresh)
         row = session.get_one(SourceState, name, with_for_update=True)
     return row
 

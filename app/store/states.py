@@ -8,7 +8,10 @@ from enum import StrEnum
 class EventStatus(StrEnum):
     """What became of a webhook."""
 
+    STORED = "stored"
+    """On disk; a worker has yet to process it."""
     RECEIVED = "received"
+    """Waits until meetergo confirms it."""
     APPLIED = "applied"
     IGNORED = "ignored"
     QUARANTINED = "quarantined"

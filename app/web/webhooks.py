@@ -35,7 +35,8 @@ def receive(source: str = DEFAULT_SOURCE, token: str | None = None) -> tuple[Res
         answer = services.intake.accept(rules, body)
     except NotJson as error:
         raise BadRequest(f"The webhook was not accepted: {error}.") from None
-    services.waker.wake(answer.wake)
+    if answer.process:
+        services.waker.process()
     if answer.confirm:
         services.waker.confirm()
     return jsonify(status=answer.verdict.value, event_id=answer.event_id), 202

@@ -203,13 +203,15 @@ def deliver(services: Services, payloads: list[Any], acknowledged: Path) -> None
         if str(number) in done:
             continue
         answer = services.intake.accept(rules, json.dumps(payload).encode())
-        services.waker.wake(answer.wake)
+        if answer.process:
+            services.waker.process()
         with acknowledged.open("a") as file:
             file.write(f"{number}\n")
 
 
 def drain(services: Services, later: timedelta = timedelta()) -> None:
-    """Drain every connection; `later` is the time since the lease holder died."""
+    """Process the inbox and drain every connection; `later` is the time since the lease holder died."""
+    services.processor.run()
     drainer = Drainer(services, now=lambda: utcnow() + later)
     if later:
         # Leases use the database's clock, which no test sets.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import select, text
 
-from app.store import bookings
+from app.store import newest
 from app.store.models import BookingRow, DeliveryRow
 from tests.bridge import Bridge, sample
 from tests.postgres import postgres_url
@@ -88,7 +88,7 @@ def test_two_that_belong_together_are_stored_one_after_the_other(
                        cancel={"reason": "rescheduled", "actionAt": "2026-11-24T09:00:00Z"})  # fmt: skip
     anew = sample("booking_created", id="anew", createdAt="2026-11-24T09:00:30Z",
                   updatedAt="2026-11-24T09:00:30Z")  # fmt: skip
-    join, met = bookings._join_story, threading.Event()
+    join, met = newest.join_story, threading.Event()
     first = threading.Lock()
 
     def meets_the_other(*args: object) -> None:
@@ -96,7 +96,7 @@ def test_two_that_belong_together_are_stored_one_after_the_other(
         if first.acquire(blocking=False):
             met.wait(20)
 
-    monkeypatch.setattr(bookings, "_join_story", meets_the_other)
+    monkeypatch.setattr(newest, "join_story", meets_the_other)
     one = threading.Thread(target=crm.post, args=(cancelled,))
     one.start()
     while not first.locked():

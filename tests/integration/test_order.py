@@ -71,6 +71,7 @@ def write(url: str, number: int) -> None:
         for place in range(len(STATES)):
             payload = STATES[(place + turn + number) % len(STATES)]
             services.intake.accept(rules, json.dumps(payload).encode())
+            services.processor.run()
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(post, range(THREADS)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.services import intake
+from app.services import processing
 from app.store.connections import set_status
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow
@@ -30,7 +30,7 @@ def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bridge]:
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, do: Callable[[], Any]) -> None:
     """Run `do` completely between a webhook's look at the connections and its commit."""
-    want = intake.mark_due
+    want = processing.mark_due
 
     def look_first(*args: Any) -> list[int]:
         wake = want(*args)
@@ -40,7 +40,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, do: Callable[[], Any]) -> None:
         assert not other.is_alive()
         return wake
 
-    monkeypatch.setattr(intake, "mark_due", look_first)
+    monkeypatch.setattr(processing, "mark_due", look_first)
 
 
 def sweep(bridge: Bridge) -> None:

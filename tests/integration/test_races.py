@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import update
 
 from app.domain.errors import Unauthorized
-from app.services import bookings, intake
+from app.services import bookings, intake, processing
 from app.services.bookings import sync_again
 from app.services.connect import Connector
 from app.store import delivery_marking, delivery_outcomes, leases
@@ -120,7 +120,7 @@ def test_an_older_revision_is_never_wanted_again(crm: Bridge, provider: str) -> 
         old = session.get_one(bookings.BookingRow, 1)
     crm.post(sample("booking_rescheduled"))
     with crm.services.store.write() as session:
-        delivery_marking.mark_due_for(session, old, connection, utcnow())
+        delivery_marking.mark_due_for(session, [old], {1: connection.status}, utcnow())
     assert crm.delivery(provider).wanted_revision == old.revision + 1
     crm.settle()
 
@@ -141,14 +141,14 @@ def test_a_webhook_while_parked_work_is_taken_up(
     turn(ConnectionStatus.EXPIRED)
     early = {"updatedAt": "2026-11-23T16:00:00Z", **over}
     shared.post(sample("booking_cancelled", **early))
-    back, want = Meanwhile(lambda: turn(ConnectionStatus.ACTIVE)), intake.mark_due
+    back, want = Meanwhile(lambda: turn(ConnectionStatus.ACTIVE)), processing.mark_due
 
     def held(*args: Any) -> list[int]:
         wake = want(*args)
         back()
         return wake
 
-    monkeypatch.setattr(intake, "mark_due", held)
+    monkeypatch.setattr(processing, "mark_due", held)
     shared.post(sample("booking_cancelled", **{**early, "updatedAt": "2026-11-23T17:00:00Z"}))
     back.end()
     shared.settle()

@@ -20,9 +20,9 @@ from app.mapping.load import load_mapping
 from app.mapping.plan import Planner
 from app.security.signatures import sign_body
 from app.services.rate_limits import room
-from app.store.bookings import keep_newest
 from app.store.delivery_marking import mark_due
 from app.store.engine import utcnow
+from app.store.newest import keep_newest
 from config.providers import load_providers
 from config.settings import CONFIG_DIR
 from crm_adapters.base import load_adapter
@@ -140,9 +140,7 @@ def _fill(bridge: Bridge, bookings: int) -> None:
                 person = {**base["attendees"][0], "email": email, "phone": None}
                 message = {**base, "id": str(number), "attendees": [person]}
                 booking = read_booking(read_event("default", message, now))
-                row = keep_newest(session, cipher, booking, now)
-                assert row is not None
-                mark_due(session, row, now, backlog=True)
+                mark_due(session, keep_newest(session, cipher, [booking], now), now, backlog=True)
 
 
 def _posts(table: Table, folder: Path) -> None:

@@ -1,0 +1,75 @@
+"""Does for several threads at once what each of them asks for: one commit, or one wake-up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass
+class _Call(Generic[Item, Result]):
+    item: Item
+    result: Result | None = None
+    error: BaseException | None = None
+    done: bool = False
+
+
+class Together(Generic[Item, Result]):
+    """Groups calls: what comes in while the action runs is done together in its next run.
+
+    The first thread of a group runs the action for all of it; there is no thread of its own.
+    """
+
+    def __init__(
+        self,
+        action: Callable[[Sequence[Item]], Sequence[Result]],
+        is_of_one: Callable[[BaseException], bool] = lambda error: False,
+    ) -> None:
+        """`action` takes the items of a group and returns a result for each.
+
+        Its error is for all of them, unless `is_of_one` says that one item is to blame: then each
+        is tried alone.
+        """
+        self._action = action
+        self._is_of_one = is_of_one
+        self._waiting: list[_Call[Item, Result]] = []
+        self._lock = threading.Lock()
+        self._turn = threading.Lock()
+
+    def __call__(self, item: Item) -> Result:
+        """Return the action's result for this item, or raise the action's error."""
+        call: _Call[Item, Result] = _Call(item)
+        with self._lock:
+            self._waiting.append(call)
+        with self._turn:
+            if not call.done:
+                self._run()
+        if call.error is not None:
+            raise call.error
+        return call.result  # type: ignore[return-value]  # set whenever there is no error
+
+    def _run(self) -> None:
+        with self._lock:
+            group, self._waiting = self._waiting, []
+        self._try(group)
+        for call in group:
+            call.done = True
+
+    def _try(self, group: Sequence[_Call[Item, Result]]) -> None:
+        try:
+            results = self._action([call.item for call in group])
+        except BaseException as error:
+            if len(group) > 1 and self._is_of_one(error):
+                for call in group:
+                    self._try([call])
+                return
+            for call in group:
+                call.error = error
+            return
+        for call, result in zip(group, results, strict=True):
+            call.result = result

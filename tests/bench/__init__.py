@@ -1,0 +1,1 @@
+"""`make bench`: measures and prints; nothing here is asserted."""
