@@ -13,7 +13,7 @@ from app.domain.booking import Booking, BookingStatus, MeetingType, zone_of
 from app.domain.errors import UnfitPayload
 from app.domain.limits import BOOKING_KEY, EVENT_TYPE
 from app.domain.message_json import Json, Place, as_object, first_text, says
-from app.domain.participants import read_attendee, read_attendees, read_hosts
+from app.domain.participants import check_attendees, read_attendee, read_attendees, read_hosts
 from app.domain.text import clean_text, one_line
 
 FORM_EVENT = "form_submission"
@@ -97,15 +97,15 @@ def without_secret(value: Any) -> Any:
     A lone surrogate, which JavaScript leaves if it cuts an emoji in two, becomes a question mark:
     no database and no API accepts it.
     """
-    if isinstance(value, Mapping):
+    if isinstance(value, str):
+        return _whole(value)
+    if isinstance(value, dict):
         return {_whole(str(k)): without_secret(v) for k, v in value.items() if k != "secret"}
-    if isinstance(value, list):
-        return [without_secret(item) for item in value]
-    return _whole(value) if isinstance(value, str) else value
+    return [without_secret(item) for item in value] if isinstance(value, list) else value
 
 
 def _whole(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def kind_of(appointment: Json) -> str:
@@ -115,6 +115,27 @@ def kind_of(appointment: Json) -> str:
     if cancelled:
         return CANCELLED
     return "booking_rescheduled" if appointment.get("rescheduledAt") else "booking_created"
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What has to be known of an event before it is stored: a fraction of the work to read it all."""
+
+    booking_key: str
+    company_id: str | None
+    form: bool = False
+
+
+def outline(event: Event) -> Outline:
+    """Check a booking's event; return its outline. Raises UnfitPayload, as `read_booking` does."""
+    booking_id = _booking_id(event.source, one_line(event.payload.get("id")))
+    _required_time(event.payload, "start")
+    check_attendees(event.payload)
+    return Outline(f"{event.source}:{booking_id}", _company(event.payload))
+
+
+def _company(data: Json) -> str | None:
+    return one_line(data.get("companyId"))
 
 
 def read_booking(event: Event) -> Booking:
@@ -142,7 +163,7 @@ def read_booking(event: Event) -> Booking:
         location=first_text(data, PLACES["location"]),
         link=first_text(data, PLACES["link"]),
         channel=first_text(data, PLACES["channel"]),
-        company_id=one_line(data.get("companyId")),
+        company_id=_company(data),
         attendees=attendees,
         companions=companions,
         hosts=read_hosts(data),
@@ -223,7 +244,7 @@ def read_form(event: Event) -> Booking | None:
         updated_at=read_time(data.get("updatedAt")) or at,
         created_at=at,
         timezone=person.timezone or "UTC",
-        company_id=one_line(data.get("companyId")),
+        company_id=_company(data),
         attendees=(person,),
         meeting_type=MeetingType(name=one_line(data.get("formName"))),
         form=True,

@@ -16,15 +16,20 @@ LONGEST_TYPED = 200
 """Most characters that are kept of a typed address, number or time zone."""
 
 
+def check_attendees(data: Json) -> None:
+    """Raise UnfitPayload if the attendees are no list of objects."""
+    given = data.get("attendees")
+    if given is not None and (not isinstance(given, list) or len(as_objects(given)) < len(given)):
+        # Reading it as an empty list would unlink all people of a known booking.
+        raise UnfitPayload("attendees is not a list of objects")
+
+
 def read_attendees(data: Json) -> tuple[tuple[Attendee, ...], tuple[Attendee, ...]]:
     """Return the attendees, each person once, and people who share another attendee's identity.
 
     Raises UnfitPayload if the value is no list of objects.
     """
-    given = data.get("attendees")
-    if given is not None and (not isinstance(given, list) or len(as_objects(given)) < len(given)):
-        # Reading it as an empty list would unlink all people of a known booking.
-        raise UnfitPayload("attendees is not a list of objects")
+    check_attendees(data)
     people: dict[str, Attendee] = {}
     doubles: list[tuple[str, Attendee]] = []
     for number, item in enumerate(as_objects(data.get("attendees"))):

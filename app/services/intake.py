@@ -18,7 +18,9 @@ from app.domain.errors import UnfitPayload
 from app.domain.events import (
     FORM_EVENT,
     Event,
+    Outline,
     kind_of,
+    outline,
     read_booking,
     read_event,
     read_form,
@@ -130,8 +132,7 @@ class Intake:
             return self._quarantine(rules.name, {"text": error.kept}, now, str(error))
         try:
             event = read_event(rules.name, document, now)
-            booking = self.read(event)
-            return self._take(rules, document, event, booking)
+            return self._take(rules, document, event, self._outline(event))
         except UnfitPayload as error:
             return self._quarantine(rules.name, document, now, str(error))
         except (StatementError, OverflowError) as error:
@@ -143,7 +144,7 @@ class Intake:
             return self._quarantine(rules.name, document, now, why)
 
     def _take(
-        self, rules: SourceRules, document: Any, event: Event, booking: Booking | None
+        self, rules: SourceRules, document: Any, event: Event, booking: Outline | None
     ) -> WebhookAnswer:
         now = event.received_at
         if booking is None:
@@ -152,7 +153,7 @@ class Intake:
             return self._quarantine(rules.name, document, now, FOREIGN_COMPANY)
         confirm = rules.confirms and not booking.form
         status = EventStatus.RECEIVED if confirm else EventStatus.STORED
-        answer = self._put(NewEvent(event, status, booking.key), Verdict.ACCEPTED)
+        answer = self._put(NewEvent(event, status, booking.booking_key), Verdict.ACCEPTED)
         new = answer.verdict is Verdict.ACCEPTED
         return replace(answer, process=new and not confirm, confirm=new and confirm)
 
@@ -163,7 +164,13 @@ class Intake:
 
     def _add_all(self, rows: Sequence[dict[str, Any]]) -> list[tuple[int, bool]]:
         """Store the webhooks that came at the same time in one transaction."""
-        return self._store.attempt(lambda session: add_events(session, rows))
+        return self._store.attempt_plain(lambda connection: add_events(connection, rows))
+
+    def _outline(self, event: Event) -> Outline | None:
+        if event.concerns_booking:
+            return outline(event)
+        booking = self.read(event)
+        return Outline(booking.key, booking.company_id, True) if booking else None
 
     def read(self, event: Event) -> Booking | None:
         """The booking that an event describes; None if it is none. Raises UnfitPayload."""

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+BUSY = 0.02
+"""A call within so many seconds after the last run waits for company."""
+PAUSE = 0.002
+"""How many seconds it waits at the most; a call to an action at rest does not wait at all."""
+ENOUGH = 8
+"""With so many calls a group does not wait for more: a web process has eight threads."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -38,14 +45,16 @@ class Together(Generic[Item, Result]):
         self._action = action
         self._is_of_one = is_of_one
         self._waiting: list[_Call[Item, Result]] = []
-        self._lock = threading.Lock()
         self._turn = threading.Lock()
+        self._changed = threading.Condition()
+        self._ended = -PAUSE
 
     def __call__(self, item: Item) -> Result:
         """Return the action's result for this item, or raise the action's error."""
         call: _Call[Item, Result] = _Call(item)
-        with self._lock:
+        with self._changed:
             self._waiting.append(call)
+            self._changed.notify_all()
         with self._turn:
             if not call.done:
                 self._run()
@@ -54,11 +63,14 @@ class Together(Generic[Item, Result]):
         return call.result  # type: ignore[return-value]  # set whenever there is no error
 
     def _run(self) -> None:
-        with self._lock:
+        with self._changed:
+            if time.monotonic() - self._ended < BUSY:
+                self._changed.wait_for(lambda: len(self._waiting) >= ENOUGH, PAUSE)
             group, self._waiting = self._waiting, []
         self._try(group)
         for call in group:
             call.done = True
+        self._ended = time.monotonic()
 
     def _try(self, group: Sequence[_Call[Item, Result]]) -> None:
         try:

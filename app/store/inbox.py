@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import Connection, or_, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningInsert
 
 from app.domain.events import Event
 from app.security.encryption import Cipher
@@ -32,7 +34,7 @@ class NewEvent:
 
 def add_event(session: Session, cipher: Cipher, new: NewEvent) -> tuple[int, bool]:
     """Store an event unless it is there already; return its id and whether it is new."""
-    return add_events(session, [event_values(cipher, new)])[0]
+    return add_events(session.connection(), [event_values(cipher, new)])[0]
 
 
 def event_values(cipher: Cipher, new: NewEvent) -> dict[str, Any]:
@@ -49,18 +51,17 @@ def event_values(cipher: Cipher, new: NewEvent) -> dict[str, Any]:
     }
 
 
-def add_events(session: Session, rows: Sequence[dict[str, Any]]) -> list[tuple[int, bool]]:
+def add_events(connection: Connection, rows: Sequence[dict[str, Any]]) -> list[tuple[int, bool]]:
     """Store the events that are not there already; return the id of each, and whether it is new."""
     # Always in the same order, so that two processes cannot wait for each other.
     values = sorted(rows, key=lambda row: str(row["dedupe_key"]))
-    insert = insert_unless_there(session, EventRow, ["dedupe_key"])
-    made = session.execute(insert.returning(EventRow.dedupe_key, EventRow.id), values)
-    fresh = {key: number for key, number in made}
+    made = connection.execute(_insert(connection.dialect.name), values)
+    fresh: dict[str, int] = {row.dedupe_key: row.id for row in made}
     asked = {row["dedupe_key"] for row in rows}
     known: dict[str, int] = {}
     if asked - fresh.keys():
         there = select(EventRow.dedupe_key, EventRow.id)
-        found = session.execute(there.where(EventRow.dedupe_key.in_(asked - fresh.keys())))
+        found = connection.execute(there.where(EventRow.dedupe_key.in_(asked - fresh.keys())))
         known = {key: number for key, number in found}
     told = []
     for row in rows:
@@ -70,6 +71,13 @@ def add_events(session: Session, rows: Sequence[dict[str, Any]]) -> list[tuple[i
             # The same message twice in one group.
             known[key] = fresh.pop(key)
     return told
+
+
+@functools.cache
+def _insert(dialect: str) -> ReturningInsert[str, int]:
+    """The statement that every webhook needs; to build it takes as long as to run it."""
+    insert = insert_unless_there(dialect, EventRow, ["dedupe_key"])
+    return insert.returning(EventRow.dedupe_key, EventRow.id)
 
 
 def next_stored(session: Session, most: int) -> list[EventRow]:

@@ -9,16 +9,18 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 
-def insert_into(session: Session, model: Any) -> postgresql.Insert | sqlite.Insert:
-    """An INSERT into a model's table; its values, of one row or many, are given on execution."""
-    table = cast(Table, model.__table__)
-    if session.get_bind().dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
+def insert_into(bound: Session | str, model: Any) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT into a model's table; its values, of one row or many, are given on execution.
+
+    `bound`: a session, or the name of its database's dialect.
+    """
+    dialect = bound if isinstance(bound, str) else bound.get_bind().dialect.name
+    make = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    return make(cast(Table, model.__table__))
 
 
 def insert_unless_there(
-    session: Session, model: Any, unique: list[str]
+    bound: Session | str, model: Any, unique: list[str]
 ) -> postgresql.Insert | sqlite.Insert:
     """The same, skipping the rows whose unique columns are taken."""
-    return insert_into(session, model).on_conflict_do_nothing(index_elements=unique)
+    return insert_into(bound, model).on_conflict_do_nothing(index_elements=unique)

@@ -26,6 +26,9 @@ class Cookies(SecureCookieSessionInterface):
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
         """The session in a cookie, or an empty one."""
+        if "HTTP_COOKIE" not in request.environ:
+            # A webhook has no cookie, and need not wait for the tools that read one.
+            return self.session_class()
         try:
             return super().open_session(app, request)
         except Exception:

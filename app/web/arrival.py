@@ -76,7 +76,9 @@ class Arrival:
 
     def source(self) -> Iterator[bytes]:
         """The bytes for the parser; raises BodyAhead if it asks for bytes that have not come yet."""
-        yield bytes(self.data)
+        head = self._head or len(self.data)
+        yield bytes(self.data[:head])
+        yield bytes(self.data[head:])
         if not self.whole:
             raise BodyAhead
 

@@ -85,6 +85,8 @@ class Visit:
     server: Any
     ends: float
     arrival: Arrival = field(default_factory=Arrival)
+    request: Request | None = None
+    """The request whose head has been read, until a thread takes it."""
     phase: SocketPhase = SocketPhase.HEAD
     sock: BufferedAnswer = field(default_factory=BufferedAnswer)
     """The buffer into which gunicorn writes the answer."""
@@ -206,7 +208,7 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
         if head is None:
             return
         try:
-            request = Request(self.cfg, IterUnreader(iter([head])), visit.client)
+            request = Request(self.cfg, IterUnreader(visit.arrival.source()), visit.client)
         except Exception as error:
             too_large = len(head) > MAX_HEAD and isinstance(error, errors.NoMoreData)
             self._refuse(visit, 431 if too_large else _status(error), "This is no HTTP request.")
@@ -215,6 +217,7 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
         chunked = isinstance(reader, ChunkedReader)
         visit.arrival.expect(getattr(reader, "length", 0), chunked)
         visit.continues = request._expected_100_continue
+        visit.request = request
         self._forget(visit)
         self.enqueue_req(visit)
 
@@ -222,8 +225,11 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
         """Make the answer, in a thread; return True if it needs a body that has not come yet."""
         visit.sock = BufferedAnswer()
         try:
-            parser = RequestParser(self.cfg, visit.arrival.source(), visit.client)
-            self.handle_request(next(parser), visit)
+            request, visit.request = visit.request, None
+            if request is None:
+                # Its body had not come yet when it was read for the first time.
+                request = next(RequestParser(self.cfg, visit.arrival.source(), visit.client))
+            self.handle_request(request, visit)
         except BodyAhead:
             return True
         except Exception as error:

@@ -21,7 +21,11 @@ def receive(source: str = DEFAULT_SOURCE, token: str | None = None) -> tuple[Res
     services: Services = current_app.extensions["services"]
     if not (request.mimetype == "application/json" or request.mimetype.endswith("+json")):
         raise UnsupportedMediaType("Send the webhook as application/json.")
-    headers = dict(request.headers)
+    headers = {
+        name[5:].replace("_", "-").lower(): value
+        for name, value in request.environ.items()
+        if name.startswith("HTTP_")
+    }
     try:
         rules = services.sources.rules(source)
         # Refuse what can be refused without the body: then nobody has to send or hold 256 KiB.

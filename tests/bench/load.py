@@ -14,6 +14,9 @@ from urllib.parse import urlsplit
 from app.security.signatures import sign_body
 from tests.bridge import SECRET, sample
 
+NUMBER = b"#number#"
+"""The place of a webhook's number in its body."""
+
 
 class Clients:
     """Clients that post signed webhooks, each about another booking of another person."""
@@ -22,6 +25,10 @@ class Clients:
         parts = urlsplit(url)
         self._address = (str(parts.hostname), int(parts.port or 80))
         self._numbers = itertools.count()
+        base: dict[str, Any] = sample("booking_created", id=f"load-{NUMBER.decode()}")
+        mail = f"p{NUMBER.decode()}@corp{NUMBER.decode()}.example"
+        person = {**base["attendees"][0], "email": mail}
+        self._body = json.dumps({**base, "attendees": [person]}).encode()
         self._lock = threading.Lock()
 
     def flood(self, clients: int, seconds: float) -> tuple[float, list[float]]:
@@ -65,9 +72,7 @@ class Clients:
     def _request(self) -> bytes:
         with self._lock:
             number = next(self._numbers)
-        base: dict[str, Any] = sample("booking_created", id=f"load-{number}")
-        person = {**base["attendees"][0], "email": f"p{number}@corp{number % 1000}.example"}
-        body = json.dumps({**base, "attendees": [person]}).encode()
+        body = self._body.replace(NUMBER, str(number).encode())
         head = (
             "POST /webhooks/meetergo HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
