@@ -1,13 +1,16 @@
 # `make demo` and `make test` are all that a new machine needs; see README.md.
 VENV := .venv
 PY := $(VENV)/bin/python
-.PHONY: demo test quick thorough check bench chaos chaos-mutants crash soak month day fuzz format clean
+.PHONY: demo test test-all quick thorough check bench chaos chaos-mutants crash soak month day fuzz format clean
 
 demo: $(VENV)/.runtime ## Run everything on this machine and show it (ARGS=--once: and stop)
 	@$(PY) -m sandbox.demo $(ARGS)
 
-test: $(VENV)/.dev ## Run the tests, five at a time: most of them wait for processes
-	@$(PY) -m pytest -n 5 --dist worksteal $(ARGS)
+test: $(VENV)/.dev ## Run each test, of its variants a few (ARGS=.. names tests: then all of them)
+	@$(if $(ARGS),,SOME=1) $(PY) -m pytest -n 5 --dist worksteal $(ARGS)
+
+test-all: $(VENV)/.dev ## Run all tests, as CI does, five at a time: most of them wait for processes
+	@$(PY) -m pytest -n 5 --dist worksteal
 
 quick: $(VENV)/.dev ## For every change: the unit tests, and the contract with one CRM
 	@$(PY) -m pytest -n 4 --dist worksteal tests/unit $(ARGS)

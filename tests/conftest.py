@@ -17,6 +17,7 @@ from tests.bridge import PROVIDERS, Bridge
 from tests.postgres import postgres_url
 from tests.ready_made import build_addresses_late, read_mappings_once, share_statements
 from tests.reaper import guard
+from tests.some import SOME, left_out
 
 # The first example loads the character tables; a slow machine must not fail for this.
 settings.register_profile(
@@ -37,10 +38,16 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Start with the long tests, some on each worker, so that no worker ends late.
+    """Leave out what a short run leaves out, and start with the long tests, some on each worker.
 
-    pytest-xdist's worksteal first gives each worker an equal part of the list.
+    pytest-xdist's worksteal first gives each worker an equal part of the list. If the long tests
+    came last, one worker would end late.
     """
+    if SOME:
+        out = left_out(items)
+        config.hook.pytest_deselected(items=out)
+        gone = set(map(id, out))
+        items[:] = [item for item in items if id(item) not in gone]
     workers: int = getattr(config, "workerinput", {}).get("workercount", 1)
     long = [item for item in items if item.get_closest_marker("long")]
     rest = [item for item in items if not item.get_closest_marker("long")]

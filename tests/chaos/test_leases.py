@@ -115,6 +115,7 @@ def test_the_work_of_a_killed_worker_is_done_within_thirty_seconds(system: Syste
     assert one_of_each(system)
 
 
+@pytest.mark.long
 def test_a_worker_that_stood_still_writes_nothing(idle: System) -> None:
     """A worker stopped for longer than its lease changes no row after it wakes up."""
     system, stopped = idle, threading.Event()
@@ -137,6 +138,7 @@ def test_a_worker_that_stood_still_writes_nothing(idle: System) -> None:
     assert one_of_each(system)
 
 
+@pytest.mark.long
 def test_a_worker_that_is_told_to_stop_ends_within_ten_seconds(system: System) -> None:
     """On SIGTERM a batch is finished or returned, no lease stays, and no record is in doubt or lost."""
     worker = system.processes.pop("worker-1")
@@ -152,6 +154,7 @@ def test_a_worker_that_is_told_to_stop_ends_within_ten_seconds(system: System) -
     assert one_of_each(system)
 
 
+@pytest.mark.long
 def test_a_worker_ends_although_redis_hangs(idle: System) -> None:
     """On SIGTERM a worker ends even if Redis holds the connection and never answers."""
     with Redis.from_url(idle.redis_url) as redis:
@@ -161,6 +164,7 @@ def test_a_worker_ends_although_redis_hangs(idle: System) -> None:
     assert worker.wait(60) == 0
 
 
+@pytest.mark.long
 def test_the_web_process_ends_its_requests(system: System) -> None:
     """Webhooks that are answered around a SIGTERM of the web process are all stored."""
     for number in range(20):

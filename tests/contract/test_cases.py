@@ -41,6 +41,7 @@ def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SharedRateLimiter, "enter", lambda self, allowance: self.ensure_lease())
 
 
+@pytest.mark.variants(40)
 @pytest.mark.parametrize(("name", "crms"), RUNS)
 def test_case(name: str, crms: list[str], tmp_path: Path) -> None:
     """The CRM ends as the company's file says, and the same webhooks once more change nothing."""
@@ -105,6 +106,7 @@ def test_no_expectation_is_refused() -> None:
         case_for({key: value for key, value in SMALL.items() if key != "then"}, "hubspot")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "then",
     [

@@ -95,6 +95,7 @@ def told() -> Iterator[dict[str, object]]:
         server.stop()
 
 
+@pytest.mark.long
 def test_every_call_has_an_end(told: dict[str, dict[str, dict[str, tuple[str, float]]]]) -> None:
     """A large or slow answer means 'retry later' within the deadline plus one second."""
     ends = {"RetryLater", "Unreadable", "AnswerLost"}

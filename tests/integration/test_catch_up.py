@@ -62,6 +62,7 @@ def walk(crm: Bridge, kind: WalkKind = WalkKind.RECONCILE) -> int:
         return session.get_one(Backfill, number).found
 
 
+@pytest.mark.long
 def test_two_hundred_withheld_webhooks_are_found_in_one_pass(crm: Bridge, meetergo: Served) -> None:
     """One pass finds all 200 bookings whose webhooks were withheld; a second pass finds nothing."""
     known = [booking(number) for number in range(200, 300)]
@@ -117,6 +118,7 @@ def test_a_garbled_one_is_set_aside_and_the_rest_taken(crm: Bridge, meetergo: Se
     assert [e.error for e in aside] == ["start is missing or not a time"]
 
 
+@pytest.mark.long
 def test_a_walk_that_was_broken_off_goes_on_where_it_was(crm: Bridge, meetergo: Served) -> None:
     """A walk that meetergo's outage interrupts continues at its page; no page is read twice."""
     for number in range(350):
@@ -168,6 +170,7 @@ def withheld(meetergo: Served, numbers: range, **changes: Any) -> set[str]:
     return {f"b{number}" for number in numbers}
 
 
+@pytest.mark.long
 def test_a_meeting_that_is_moved_during_a_walk_hides_no_other(
     crm: Bridge, meetergo: Served
 ) -> None:
@@ -199,6 +202,7 @@ def test_appointments_that_are_deleted_during_a_walk_hide_no_other(
     assert known(crm) == {f"b{number}" for number in range(250)}
 
 
+@pytest.mark.long
 def test_more_than_a_page_may_start_at_one_moment(crm: Bridge, meetergo: Served) -> None:
     """230 meetings with one start time, and others around them, are all found; progress reaches the
     total.
@@ -213,6 +217,7 @@ def test_more_than_a_page_may_start_at_one_moment(crm: Bridge, meetergo: Served)
     assert told[-1].seen == told[-1].total >= 320
 
 
+@pytest.mark.long
 def test_who_starts_at_one_moment_is_found_where_another_is_deleted(
     crm: Bridge, meetergo: Served
 ) -> None:
@@ -269,6 +274,7 @@ def test_progress_stays_true_over_many_pages(
     assert told[-1].seen == told[-1].total
 
 
+@pytest.mark.long
 def test_what_cannot_be_shown_is_passed_around(crm: Bridge, meetergo: Served) -> None:
     """Two of 250 appointments break every page with them; all others are found, and the page
     reports it.

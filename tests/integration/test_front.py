@@ -119,6 +119,7 @@ def test_a_request_on_its_way_is_answered_while_the_server_stops(tmp_path: Path)
         assert status_of(answer_of(early)) == 202
 
 
+@pytest.mark.long
 def test_reloads_that_never_end_leave_somebody_to_serve(tmp_path: Path) -> None:
     """The server is reloaded faster than a worker starts, and answers all the same."""
     application = "tests.integration.test_front:slow_to_start()"

@@ -81,6 +81,7 @@ def loads(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "hashes": json.loads(value) if isinstance(value, str) else value}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("back", ["0010"])
 def test_a_migrated_database_goes_on_and_writes_nothing_twice(database_url: str, back: str) -> None:
     """A replay in a migrated database makes no call to any CRM."""

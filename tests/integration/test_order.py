@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from sqlalchemy import func, select
 
 from app.bootstrap import bootstrap
@@ -77,6 +78,7 @@ def write(url: str, number: int) -> None:
         list(pool.map(post, range(THREADS)))
 
 
+@pytest.mark.long
 def test_sixty_four_writers_in_four_processes(database_url: str) -> None:
     """Sixty-four writers of one booking store each webhook once and keep the newest state."""
     services = bootstrap(make_settings(database_url), {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from sqlalchemy import inspect, select
 
 from app.store.all_tables import metadata
@@ -29,6 +30,7 @@ def test_fifty_posts_make_one_of_each(database_url: str) -> None:
     bridge.close()
 
 
+@pytest.mark.long
 def test_a_day_of_bookings(database_url: str) -> None:
     """The demo's day is synced into every CRM, and a second run writes nothing."""
     bridge = Bridge(database_url).connect_all()

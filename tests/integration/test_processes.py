@@ -108,6 +108,7 @@ def test_a_bad_set_up_is_a_sentence(
         assert word in ended.stderr
 
 
+@pytest.mark.long
 def test_a_scheduler_without_redis_ends_when_it_is_told_to() -> None:
     """A SIGTERM ends the scheduler also when Redis goes away while it works."""
     valkey = ValkeyServer(port=free_port())
@@ -130,6 +131,7 @@ def test_a_scheduler_without_redis_ends_when_it_is_told_to() -> None:
         process.kill()
 
 
+@pytest.mark.long
 def test_the_clock_of_the_server_does_not_matter(tmp_path: Path) -> None:
     """A webhook gives the same records in every time zone of the server."""
     script = (

@@ -90,6 +90,7 @@ def test_fifty_processes_make_one_refresh(database_url: str) -> None:
     crm.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("provider", ["hubspot", "salesforce"])
 def test_a_killed_refresher_loses_nothing(tmp_path: Path, provider: str, step: str) -> None:

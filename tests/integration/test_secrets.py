@@ -27,6 +27,7 @@ def crm(tmp_path: Path) -> Iterator[Bridge]:
     made.close()
 
 
+@pytest.mark.long
 def test_three_rotations_under_load(crm: Bridge) -> None:
     """Twenty posts a second are all accepted while secrets are added and old ones end."""
     secrets, refused, posted, over = [SECRET], [], [], threading.Event()

@@ -261,6 +261,7 @@ def worker_process(bridge: Bridge, redis_url: str, folder: Path) -> Iterator[Pat
             process.wait(10)
 
 
+@pytest.mark.long
 def test_a_worker_does_without_a_sound_redis(
     redis: Redis, server: ValkeyServer, tmp_path: Path
 ) -> None:
