@@ -13,8 +13,7 @@ test-all: $(VENV)/.dev ## Run all tests, as CI does, five at a time: most of the
 	@$(PY) -m pytest -n 5 --dist worksteal
 
 quick: $(VENV)/.dev ## For every change: the unit tests, and the contract with one CRM
-	@$(PY) -m pytest -n 4 --dist worksteal tests/unit $(ARGS)
-	@$(PY) -m pytest -n 4 --dist worksteal tests/contract/test_adapters.py tests/contract/test_cases.py -k hubspot $(ARGS)
+	@SOME=1 $(PY) -m pytest -n 3 --dist worksteal tests/unit tests/contract/test_adapters.py tests/contract/test_cases.py -k "unit or hubspot" $(ARGS)
 
 thorough: $(VENV)/.dev ## The tests with all that is left out of them for time
 	@THOROUGH=1 $(PY) -m pytest -n 5 --dist worksteal $(ARGS)

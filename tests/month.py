@@ -106,7 +106,7 @@ class Hands:
         self.submit = drain
         self.stopping = threading.Event()
 
-    def aside(self, name: str, action: Callable[[], object]) -> None:
+    def aside(self, name: str, action: Callable[[], object], again: bool = False) -> None:
         """Run the action."""
         action()
 

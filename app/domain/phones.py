@@ -90,16 +90,16 @@ def usual_spellings(number: str) -> tuple[str, ...]:
 
 
 def _read(text: str, country: str | None) -> phonenumbers.PhoneNumber | None:
+    # Most countries dial 00 before a country code (ITU-T E.123). People also write it in countries
+    # that dial something else, or the number of a telephone company after it (Brazil).
+    abroad = _parse(f"+{_digits(text)[2:]}", None) if _digits(text).startswith("00") else None
+    if abroad and phonenumbers.is_valid_number(abroad):
+        return abroad
     number = _parse(text, country)
     if number and not _PLUS.search(text):
         number = _without_plus(text, number) or number
     if number and phonenumbers.is_valid_number(number):
         return number
-    # Most countries dial 00 before a country code (ITU-T E.123). People also write it in countries
-    # that dial something else.
-    abroad = _parse(f"+{_digits(text)[2:]}", None) if _digits(text).startswith("00") else None
-    if abroad and phonenumbers.is_valid_number(abroad):
-        return abroad
     possible = number and phonenumbers.is_possible_number(number)
     return number if possible else abroad
 

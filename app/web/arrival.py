@@ -78,7 +78,9 @@ class Arrival:
         """The bytes for the parser; raises BodyAhead if it asks for bytes that have not come yet."""
         head = self._head or len(self.data)
         yield bytes(self.data[:head])
-        yield bytes(self.data[head:])
+        if len(self.data) > head:
+            # No bytes would mean the end.
+            yield bytes(self.data[head:])
         if not self.whole:
             raise BodyAhead
 

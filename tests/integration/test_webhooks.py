@@ -239,7 +239,7 @@ def test_a_database_that_is_away_is_503(web: Bridge, monkeypatch: pytest.MonkeyP
         raise OperationalError("BEGIN", {}, Exception("down"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(web.services.store, "write", broken)
+        patch.setattr(web.services.store, "write_plain", broken)
         answer = web.post(sample("booking_created"))
         assert answer.status_code == 503
         assert int(answer.headers["Retry-After"]) > 0
