@@ -63,6 +63,11 @@ class Web:
         )  # fmt: skip
         return made.stdout.split()[-1]
 
+    def work(self) -> None:
+        """Process the stored webhooks, as a worker does."""
+        code = "from app.bootstrap import process_services; process_services().processor.run()"
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=self.environment, check=True)
+
     def connect(self, *sent: bytes, timeout: float = 15.0) -> socket.socket:
         """Open a connection and send these bytes unchanged."""
         wire = socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
