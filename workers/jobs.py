@@ -19,6 +19,8 @@ from app.store.engine import utcnow
 from workers.pool import DrainPool
 
 log = structlog.get_logger(__name__)
+AT_ONCE = 3
+"""Connections that a process drains without asking whether another process is free."""
 MINUTE = 60.0
 """Seconds after which meetergo's limit of calls starts anew."""
 
@@ -70,10 +72,14 @@ def process(services: Services, pool: DrainPool) -> None:
     """Start processing the stored webhooks, unless this process is at it already."""
 
     def wake(connections: list[int]) -> None:
-        # Any worker may take them; while Redis is away, this one does.
-        if not services.waker.wake(connections):
-            for connection_id in connections:
-                pool.submit(connection_id)
+        # This process begins at once with a few; any worker may take the others. While Redis is
+        # away, this one takes them all.
+        mine = connections[: max(0, AT_ONCE - pool.at_work())]
+        others = connections[len(mine) :]
+        if others and not services.waker.wake(others):
+            mine = connections
+        for connection_id in mine:
+            pool.submit(connection_id)
 
     run = partial(services.processor.run, wake, pool.stopping.is_set)
     pool.aside("inbox", run, again=True)

@@ -42,6 +42,11 @@ class DrainPool:
         name = f"drain-{connection_id}"
         threading.Thread(target=self._run, args=(connection_id,), name=name, daemon=True).start()
 
+    def at_work(self) -> int:
+        """The number of connections at work, or waiting for a place."""
+        with self._lock:
+            return len(self._again)
+
     def _run(self, connection_id: int) -> None:
         with self._places:
             _guarded(lambda: self._drainer.drain(connection_id), connection_id)

@@ -1,0 +1,74 @@
+"""How long a booking is on its way from its webhook to the last record in a CRM."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+
+from rich.table import Table
+
+from tests.apart import Apart
+from tests.bridge import PROVIDERS, sample, wait_for
+from tests.processes import running
+
+IDLE = 40
+"""The number of bookings that come one at a time, each after the one before is in every CRM."""
+QUIET = 0.4
+"""After this many seconds without a call, a booking counts as written."""
+
+
+def measure(table: Table, folder: Path) -> None:
+    """Fill in the rows: all CRMs at once, then each alone."""
+    _idle(table, folder, "three CRMs at once", *PROVIDERS)
+    for provider in PROVIDERS:
+        _idle(table, folder, "alone", provider)
+
+
+def _idle(table: Table, folder: Path, setting: str, *providers: str) -> None:
+    """Measure the time from the 202 to the last record in a CRM, without the CRM's own work.
+
+    The CRMs share this machine with the service: with three at once, its cores are the limit.
+    """
+    apart = {name: Apart(name) for name in providers}
+    own = folder / f"idle-{'-'.join(providers)}"
+    own.mkdir()
+    waited: dict[str, list[float]] = {name: [] for name in providers}
+    with running(own, f"sqlite:///{own}/idle.sqlite3", apart) as service:
+        wait_for(service.ready, 60)
+        for name in providers:
+            service.connect(name)
+        for number in range(IDLE):
+            before = {name: len(crm.times()) for name, crm in apart.items()}
+            base = sample("booking_created", id=f"idle-{number}")
+            person = {**base["attendees"][0], "email": f"p{number}@corp{number}.example"}
+            service.post({**base, "attendees": [person]}).raise_for_status()
+            began = time.monotonic()
+            # A check of the CRMs costs machine time, so none runs before the sync can be over.
+            time.sleep(2 * QUIET)
+            wait_for(partial(_quiet_since, apart, before, began), 60)
+            for name, crm in apart.items():
+                calls = [call for call in crm.times() if call[1] > began]
+                waited[name].append(max(end for _, end in calls) - began - _busy(calls, began))
+    for name, seconds in waited.items():
+        mine = sorted(seconds)
+        figures = f"{mine[IDLE // 2] * 1000:.0f} / {mine[IDLE * 95 // 100] * 1000:.0f} ms"
+        table.add_row(f"{name}, {setting}: 202 to last record, p50 / p95", figures)
+
+
+def _quiet_since(apart: dict[str, Apart], before: dict[str, int], began: float) -> bool:
+    """Whether every CRM was called, and then not again for a while."""
+    for name, crm in apart.items():
+        calls = crm.times()
+        if len(calls) == before[name] or time.monotonic() - max(c[1] for c in calls) < QUIET:
+            return False
+    return time.monotonic() > began
+
+
+def _busy(calls: list[tuple[float, float]], since: float) -> float:
+    """Return the seconds during which at least one of these calls was in progress."""
+    total, reached = 0.0, since
+    for began, ended in sorted(calls):
+        total += max(0.0, ended - max(began, reached))
+        reached = max(reached, ended)
+    return total
