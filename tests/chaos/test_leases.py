@@ -174,6 +174,7 @@ def test_the_web_process_ends_its_requests(system: System) -> None:
     wait_for(lambda: sum(system.states().values()) == 22 * len(PROVIDERS), 30)
 
 
+@pytest.mark.long
 def test_without_redis_workers_look_themselves(idle: System) -> None:
     """Webhooks posted while Valkey is gone for good are synced all the same."""
     idle.kill_valkey()

@@ -134,6 +134,7 @@ def test_two_bookings_meet_where_one_may_be_found_as_the_other(
     assert not marks("a@x.example", one).meets(marks("b@x.example", apart))
 
 
+@pytest.mark.long
 def test_a_write_that_fails_leaves_the_next_batch_as_it_was(
     ahead: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:

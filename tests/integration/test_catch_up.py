@@ -185,6 +185,7 @@ def test_a_meeting_that_is_moved_during_a_walk_hides_no_other(
     assert known(crm) == wanted
 
 
+@pytest.mark.long
 def test_appointments_that_are_deleted_during_a_walk_hide_no_other(
     crm: Bridge, meetergo: Served
 ) -> None:
@@ -307,6 +308,7 @@ def test_a_look_begins_with_what_is_new(crm: Bridge, meetergo: Served) -> None:
     assert "b900" in known(crm)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("until", [None, UNTIL])
 def test_a_backfill_is_resumed_with_and_without_an_end(
     crm: Bridge, meetergo: Served, until: datetime | None
@@ -332,6 +334,7 @@ def test_a_page_without_a_total_is_walked_as_well(crm: Bridge, meetergo: Served)
     assert walk(crm) == 150
 
 
+@pytest.mark.long
 def test_a_walk_over_known_bookings_does_not_hold_up_webhooks(
     crm: Bridge, meetergo: Served
 ) -> None:

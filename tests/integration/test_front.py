@@ -299,6 +299,7 @@ def test_no_route_takes_a_part_of_a_body(web: Web, routes: dict[str, bytes], nam
     assert status_of(answer_of(web.connect(exact))) in (400, 401)
 
 
+@pytest.mark.long
 def test_nothing_of_this_is_a_fault_of_ours(web: Web) -> None:
     """No request of this file has logged an error."""
     log = web.log.read_text(encoding="utf-8", errors="replace")
