@@ -23,6 +23,7 @@ from app.services.intake import Intake
 from app.services.mapping_trial import MappingTrial
 from app.services.mappings import MappingFiles
 from app.services.notify import Notifier
+from app.services.processes import Processes
 from app.services.processing import Processor
 from app.services.rate_limits import RedisBudget, SharedRateLimiter
 from app.services.reread import Rereader
@@ -53,6 +54,7 @@ class Services:
     flow: Flow
     intake: Intake
     processor: Processor
+    processes: Processes
     sessions: Sessions
     catch_up: CatchUp
     connector: Connector
@@ -105,6 +107,7 @@ def bootstrap(
     outside = _Outside(settings, providers, store, tokens, RedisBudget(waker.redis))
     sources = Sources(settings, store, cipher, outside.meetergo)
     intake = Intake(sources, store, cipher, lambda: any(mappings[name].form for name in providers))
+    processes = Processes(store)
     rereader = Rereader(store, intake, sources, waker.wake)
     return Services(
         settings=settings,
@@ -116,6 +119,7 @@ def bootstrap(
         flow=Flow(store, cipher, settings.public_url, settings.oauth_timeout),
         intake=intake,
         processor=Processor(store, cipher, intake.read),
+        processes=processes,
         sessions=Sessions(store),
         catch_up=CatchUp(store, intake, sources, rereader.learn_type, waker.wake),
         connector=outside.connector(cipher),
@@ -136,6 +140,7 @@ def bootstrap(
             sources=sources,
             secrets=intake.secrets,
             waker=waker,
+            processes=processes,
             notifier=notifier,
             adapter=outside.adapter,
         ),

@@ -38,6 +38,7 @@ def sync_connection(connection_id: int) -> None:
 
 def look(services: Services, pool: DrainPool) -> None:
     """Start all due work; every call to the outside gets a thread of its own."""
+    services.processes.beat()
     process(services, pool)
     wake_due(pool.submit, services)
     reread(services, pool)

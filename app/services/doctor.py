@@ -19,6 +19,7 @@ from app.oauth.tokens import TokenService
 from app.security.encryption import Cipher
 from app.services.mappings import MappingFiles
 from app.services.notify import Notifier
+from app.services.processes import Processes
 from app.services.secrets import WebhookSecrets, fingerprint
 from app.services.sources import Sources, SourceView
 from app.services.wake import Waker
@@ -65,6 +66,7 @@ class Doctor:
     sources: Sources
     secrets: WebhookSecrets
     waker: Waker
+    processes: Processes
     notifier: Notifier
     adapter: Callable[[int], Adapter]
 
@@ -82,10 +84,11 @@ class Doctor:
             yield Finding("service", "connections", Health.NOTE, "No CRM is connected.", fix)
 
     def examine_service(self) -> Iterator[Finding]:
-        """Check database, encryption keys, Redis, webhook secrets, CRM apps and notifications."""
+        """Check database, keys, Redis, processes, sources, CRM apps and notifications."""
         yield _tried("service", "database", self.store.check, "Check DATABASE_URL.")
         yield _tried("service", "encryption keys", lambda: check_keys(self.store, self.cipher), "")
         yield _tried("service", "Redis", self.waker.redis.ping, "Check REDIS_URL. Bookings wait.")
+        yield from self._processes()
         for view in self.sources.views():
             yield from self.examine_source(view)
         missing = [p.title for p in self.providers.values() if not p.configured]
@@ -96,6 +99,36 @@ class Doctor:
         if not self.notifier.targets:
             detail = "Nobody is notified when a connection breaks."
             yield Finding("service", "notifications", Health.NOTE, detail, "Set NOTIFY_URLS.")
+
+    def _processes(self) -> Iterator[Finding]:
+        """Check that workers and one scheduler run, and that webhooks come and are processed."""
+        found, now = self.processes.workers(), utcnow()
+        last = (
+            f"The last one reported {found.last_seen:%Y-%m-%d %H:%M} UTC. "
+            if found.last_seen
+            else ""
+        )
+        yield _stated(
+            "service", "workers", found.alive > 0,
+            f"No worker runs. {last}Webhooks are stored, and wait.",
+            "Start `python -m workers.worker`, and have it started again whenever it ends.",
+        )  # fmt: skip
+        if found.late(now):
+            detail = f"{found.stored}, the oldest since {found.stored_since:%Y-%m-%d %H:%M} UTC"
+            fix = "Check that workers run, and read their logs."
+            yield Finding("service", "webhooks not processed", Health.BAD, detail, fix)
+        try:
+            schedulers = self.waker.schedulers()
+        except (RedisError, OSError):
+            return  # Redis has a finding of its own.
+        if not schedulers:
+            detail = "No scheduler runs: bookings whose webhook was lost are not looked for."
+            yield Finding(
+                "service", "scheduler", Health.NOTE, detail, "Start `python -m workers.schedule`."
+            )
+        elif schedulers > 1:
+            detail = f"{schedulers} run. That does no harm, but one is enough."
+            yield Finding("service", "scheduler", Health.NOTE, detail)
 
     def examine_source(self, view: SourceView) -> Iterator[Finding]:
         """Check secrets, key, permissions and waiting webhooks of one meetergo workspace."""

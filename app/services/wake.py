@@ -10,6 +10,7 @@ import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue
+from rq.cron_scheduler_registry import get_registry_key
 from rq.serializers import JSONSerializer
 
 from app.services.together import Together
@@ -21,6 +22,8 @@ NOTICE_JOB = "workers.jobs.send_notices"
 RECONCILE_JOB = "workers.jobs.reconcile"
 PROCESS_JOB = "workers.jobs.process_webhooks"
 CONFIRM_JOB = "workers.jobs.confirm_events"
+SCHEDULERS = get_registry_key()
+"""RQ's set of schedulers, each with the time of its last report."""
 JOB_TIMEOUT = 600
 """Seconds after which RQ ends a job; a drain hands over long before."""
 COOL_DOWN = 5.0
@@ -64,6 +67,10 @@ class Waker:
     def confirm(self) -> bool:
         """Queue the check of waiting webhooks at meetergo; False if Redis did not accept it."""
         return self._quietly(lambda: enqueue_once(self._queue, CONFIRM_JOB, "confirm"))
+
+    def schedulers(self) -> int:
+        """How many schedulers have reported within two minutes. Raises what Redis raises."""
+        return int(self.redis.zcount(SCHEDULERS, time.time() - 120, "+inf"))
 
     def tell(self) -> bool:
         """Queue the sending of notices; False if Redis did not accept it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as WerkzeugResponse
 
+from app.store.engine import utcnow
 from app.store.states import DeliveryState
 from app.web.access import me, services, sign_in, signed_in
 from app.web.access import sign_out as end_session
@@ -49,6 +50,7 @@ def index() -> str:
     """Connections, then the bookings that changed last, all or those in one state."""
     asked = request.args.get("state", "")
     state = DeliveryState(asked) if asked in list(DeliveryState) else None
+    workers = services().processes.workers()
     page = min(max(0, request.args.get("page", 0, type=int)), MAX_PAGE)
     return render_template(
         "index.html",
@@ -58,6 +60,7 @@ def index() -> str:
         state=state,
         states=LISTED,
         problems=mapping_problems(),
+        workers=workers if workers.late(utcnow()) else None,
         troubled=[v for v in services().sources.views() if not v.works or v.key_ends_soon],
         page=page,
         page_size=PAGE_SIZE,

@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.bootstrap import Services
 from app.services.counts import count_all
+from app.store.engine import utcnow
 
 blueprint = Blueprint("health", __name__)
 PROBE_KEY, PROBE_SECONDS = "bridge:readyz", 60
@@ -38,6 +39,9 @@ def readyz() -> tuple[Response, int]:
         services.waker.redis.set(PROBE_KEY, "1", ex=PROBE_SECONDS)
     except (RedisError, OSError):
         checks["redis"] = "down"
+    if checks["database"] == "ok":
+        # A web process takes webhooks without a worker: this is only mentioned.
+        checks["workers"] = "ok" if services.processes.workers().alive else "none"
     ready = checks["database"] == "ok"
     return jsonify(status="ready" if ready else "not ready", checks=checks), 200 if ready else 503
 
@@ -67,6 +71,7 @@ class _Counts:
         for (provider, number), age in counts.oldest_due.items():
             family.add_metric([provider, str(number)], age)
         yield family
+        yield from self._workers()
         family = GaugeMetricFamily("bridge_events", "Webhooks stored", labels=["status"])
         for status, number in counts.events.items():
             family.add_metric([status], number)
@@ -82,6 +87,17 @@ class _Counts:
         for (provider, status), number in counts.connections.items():
             family.add_metric([provider, status], number)
         yield family
+
+    def _workers(self) -> Iterator[Metric]:
+        """The workers at work, and the webhooks that wait for one."""
+        found, now = self._services.processes.workers(), utcnow()
+        words = "Worker processes that have reported within a minute"
+        yield GaugeMetricFamily("bridge_workers", words, value=found.alive)
+        words = "Webhooks that no worker has processed"
+        yield GaugeMetricFamily("bridge_inbox_waiting", words, value=found.stored)
+        age = (now - found.stored_since).total_seconds() if found.stored_since else 0.0
+        words = "Seconds since the oldest webhook came that no worker has processed"
+        yield GaugeMetricFamily("bridge_inbox_oldest_seconds", words, value=max(0.0, age))
 
     def _sources(self) -> Iterator[Metric]:
         """The state of each meetergo workspace, and how many of its webhooks wait for meetergo."""
