@@ -1,6 +1,6 @@
 """Which tests `make test` leaves to `make test-all`, so that it can be run at every change.
 
-Every test runs, but of the variants of one test (CRMs, databases, kinds of account) only a few. Which
+Every test runs, but of the variants of one test (CRMs, databases, kinds of account) only one or a few. Which
 ones is decided by their names: always the same, and each CRM and database gets its share. Tests
 with the mark `long` (real processes that die, simulated days) are left out as a whole.
 """
@@ -17,7 +17,7 @@ from tests.bridge import PROVIDERS
 
 SOME = bool(os.environ.get("SOME"))
 """Whether this is a run of `make test`."""
-FEW = 2
+FEW = 1
 """Variants of a test, apart from its CRM and its database; the mark `variants` sets another number."""
 SAME = {*PROVIDERS, "sqlite", "postgresql"}
 

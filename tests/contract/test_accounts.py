@@ -45,7 +45,7 @@ def nobody_waits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(SharedRateLimiter, "enter", lambda self, allowance: self.ensure_lease())
 
 
-@pytest.mark.variants(20)
+@pytest.mark.variants(14)
 @pytest.mark.parametrize(("name", "crm"), RUNS)
 def test_case(name: str, crm: str, tmp_path: Path) -> None:
     """In an account with the file's switches, every booking ends as the file says."""

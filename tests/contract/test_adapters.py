@@ -26,7 +26,7 @@ from tests.bridge import RENEWED, Bridge, owned, sample, wait_for
 from tests.contract.desk import load_desks
 from workers.drain import Drainer
 
-pytestmark = pytest.mark.variants(6)
+pytestmark = pytest.mark.variants(4)
 DAY = timedelta(days=1)
 BOOKING = "default:6f0f7c1e-3a55-4c0e-9d58-0d2f7f0a11c1"
 
