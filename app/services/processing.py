@@ -91,6 +91,9 @@ class Processor:
             if not rows:
                 return
             self._process(rows, wake)
+            if len(rows) < MOST:
+                # Whoever stores more wakes a worker.
+                return
 
     def _process(self, rows: Sequence[EventRow], wake: Callable[[list[int]], object]) -> None:
         """Process webhooks in one transaction; if one of them is to blame for a failure, alone."""

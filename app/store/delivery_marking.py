@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -15,6 +16,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app.store.bookings import hash_of
@@ -81,14 +83,20 @@ def mark_due_for(
     ]
     if not rows:
         return
-    insert = insert_into(session, DeliveryRow)
-    again: dict[str, ColumnElement[Any]] = {name: insert.excluded[name] for name in rows[0]}
+    session.execute(_upsert(session.get_bind().dialect.name, tuple(rows[0])), rows)
+
+
+@cache
+def _upsert(dialect: str, columns: tuple[str, ...]) -> postgresql.Insert | sqlite.Insert:
+    """The statement that each webhook needs; to build it takes longer than to run it."""
+    insert = insert_into(dialect, DeliveryRow)
+    again: dict[str, ColumnElement[Any]] = {name: insert.excluded[name] for name in columns}
     del again["synced_revision"]
     again["wanted_revision"] = _newer(insert.excluded.wanted_revision)
     # A booking that changes while it waits keeps the time since which it waits.
     again["due_since"] = func.coalesce(DeliveryRow.due_since, insert.excluded.due_since)
     unique = ["booking_id", "connection_id"]
-    session.execute(insert.on_conflict_do_update(index_elements=unique, set_=again), rows)
+    return insert.on_conflict_do_update(index_elements=unique, set_=again)
 
 
 def _newer(revision: ColumnElement[int]) -> ColumnElement[int]:

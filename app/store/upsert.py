@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, cast
 
 from sqlalchemy import Table
@@ -23,4 +24,13 @@ def insert_unless_there(
     bound: Session | str, model: Any, unique: list[str]
 ) -> postgresql.Insert | sqlite.Insert:
     """The same, skipping the rows whose unique columns are taken."""
-    return insert_into(bound, model).on_conflict_do_nothing(index_elements=unique)
+    dialect = bound if isinstance(bound, str) else bound.get_bind().dialect.name
+    return _insert_unless_there(dialect, model, tuple(unique))
+
+
+@cache
+def _insert_unless_there(
+    dialect: str, model: Any, unique: tuple[str, ...]
+) -> postgresql.Insert | sqlite.Insert:
+    """The statement, built once: that takes longer than to run it."""
+    return insert_into(dialect, model).on_conflict_do_nothing(index_elements=list(unique))
