@@ -218,6 +218,16 @@ class HubSpotClient:
             an_id(record)
         return found
 
+    def search_few(
+        self, name: ObjectName, group: Json, properties: list[str], most: int
+    ) -> list[Json] | None:
+        """Return what one rule finds; None if that is more than `most`, after a single call."""
+        body: Json = {"filterGroups": [{"filters": [group]}], "properties": [], "limit": 1}
+        total = an_object(self._search.do_search(PLURAL[name], {**body, "sorts": []})).get("total")
+        if not isinstance(total, int) or total > most:
+            return None
+        return self.search(name, [group], properties) if total else []
+
     def linked(
         self, name: ObjectName, ids: Sequence[str], target: ObjectName
     ) -> dict[str, list[str]]:

@@ -15,7 +15,7 @@ from app.domain.phones import digit_forms, usual_spellings
 from app.outbound.reply import Json, an_id, some_text
 from crm_adapters.base import BOOKING_FIELD
 from crm_adapters.finder import Claim, Hit, KeyFinder, recognise_lost_create
-from crm_adapters.hubspot.client import LINK_TYPES, HubSpotClient, chunks, values_of
+from crm_adapters.hubspot.client import LINK_TYPES, SEARCH_PAGE, HubSpotClient, chunks, values_of
 from crm_adapters.matching import Shown, matches
 
 FURTHER_EMAILS = "hs_additional_emails"
@@ -32,6 +32,8 @@ COUNTRIES = ("hs_country_region_code", "country")
 """The country in which a contact lives: its code, and the name that people write."""
 NUMBERS = 10
 """Numbers in one search: IN takes a hundred values, and each number has about nine forms."""
+MANY_DOMAINS = 15
+"""Above so many domains, it is checked whether all companies with further domains are fewer."""
 MOST_GROUPS = 5
 """Groups of rules in one search: https://developers.hubspot.com/docs/api-reference/search/guide"""
 
@@ -202,7 +204,8 @@ class Finder(KeyFinder):
         """Find companies by their first domain, or else by a further one.
 
         The rule for further domains takes one domain each. A few of them fit into the call for the
-        first domains; more calls follow only for domains that were not found yet.
+        first domains. For many domains, all companies with further domains are read instead, if
+        that takes fewer calls; otherwise more calls follow for the domains that were not found.
         """
         asked_as = {form: key.value for _, key in asked for form in spellings(key.value.lower())}
         questions = {key.value: question for question, key in asked}
@@ -212,6 +215,12 @@ class Finder(KeyFinder):
             hits: dict[str, list[Hit]] = {}
             groups: list[Json] = [{"propertyName": "domain", "operator": "IN", "values": chunk}]
             waiting = chunk if self._portal.further else []
+            listed = self._all_with_further(fields, len(waiting))
+            if listed is not None:
+                waiting = []
+                for form, found in self._with_domains(listed, set(chunk)):
+                    domain = asked_as[form]
+                    hits.setdefault(domain, []).append((questions[domain], found))
             while groups or waiting:
                 room = MOST_GROUPS - len(groups)
                 groups += [
@@ -226,11 +235,26 @@ class Finder(KeyFinder):
             for there in hits.values():
                 yield from [hit for hit in there if hit[1].by is FoundBy.DOMAIN] or there
 
+    def _all_with_further(self, fields: list[str], domains: int) -> list[Json] | None:
+        """All companies with further domains, unless it takes fewer calls to ask for each domain."""
+        if domains <= MANY_DOMAINS:
+            return None
+        # https://developers.hubspot.com/docs/api-reference/search/guide#filter-operators
+        rule: Json = {"propertyName": FURTHER_DOMAINS, "operator": "HAS_PROPERTY"}
+        most = SEARCH_PAGE * (domains // MOST_GROUPS - 2)
+        return self._api.search_few(ObjectName.COMPANY, rule, fields, most)
+
     def _companies(
         self, groups: list[Json], fields: list[str], domains: set[str]
     ) -> Iterator[tuple[str, CrmRecord]]:
-        """Give companies with one of these domains, each with the domain that it was found by."""
-        for record in self._api.search(ObjectName.COMPANY, groups, fields):
+        """Search companies by these rules; give those with one of the domains."""
+        return self._with_domains(self._api.search(ObjectName.COMPANY, groups, fields), domains)
+
+    def _with_domains(
+        self, records: list[Json], domains: set[str]
+    ) -> Iterator[tuple[str, CrmRecord]]:
+        """Give the companies with one of these domains, each with the domain that it was found by."""
+        for record in records:
             values = values_of(record)
             first, *others = _domains(values.get("domain"), values.get(FURTHER_DOMAINS))
             for form in {first, *others} & domains:

@@ -45,6 +45,8 @@ def _fits(crm: HubSpotState, kind: str, record: Record, rule: Record) -> bool:
     if name not in fields_of(crm, kind, "query"):
         raise HubSpotRefused(400, "VALIDATION_ERROR", f"There was a problem with {name}")
     value = show(crm, record)["properties"].get(name) or ""
+    if operator == "HAS_PROPERTY":
+        return bool(value)
     if operator == "EQ":
         return value.lower() == str(rule["value"]).lower()
     if operator == "IN":
