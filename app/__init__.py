@@ -13,14 +13,21 @@ if TYPE_CHECKING:
 def create_app(services: Services | None = None) -> Flask:
     """Make the Flask application; the schema is brought up to date first.
 
-    Ends the process with a sentence where the settings or the mapping files are not usable.
+    Where `flask` looks for one of our commands, the command itself does that: `db` must not.
+    Ends the process with a sentence where the settings, the mapping files or the database are not
+    usable.
     """
     # Imported here: app.domain and app.mapping must load without Flask or a database.
-    from app.bootstrap import ready
-    from app.cli import register_commands
+    from app.bootstrap import begin, ready
+    from app.cli import prepare_before, register_commands, seeks_command
     from app.web.factory import build_app
 
-    services = ready(services)
+    services = begin(services)
+    sought = seeks_command()
+    if not sought:
+        ready(services)
     app = build_app(services)
     register_commands(app, services)
+    if sought:
+        prepare_before(app.cli, lambda: ready(services))
     return app

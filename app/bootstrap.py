@@ -30,9 +30,10 @@ from app.services.reread import Rereader
 from app.services.sessions import Sessions
 from app.services.sources import SourceRules, Sources
 from app.services.wake import Waker
-from app.store.engine import DBAPIError, Store
+from app.store.engine import DBAPIError, PoolTimeout, Store
 from app.store.models import ConnectionRow
 from app.store.rekey import MissingKey, check_keys
+from app.store.schema import UnfitSchema
 from config.companies import no_company_domains
 from config.logging import configure_logging
 from config.providers import Provider, Providers, load_providers
@@ -73,12 +74,10 @@ class Services:
         try:
             self.store.migrate()
             check_keys(self.store, self.cipher)
-        except MissingKey as error:
+        except (MissingKey, UnfitSchema) as error:
             raise SettingsError(str(error)) from None
-        except DBAPIError as error:
-            raise SettingsError(
-                f"The database of DATABASE_URL does not answer ({type(error.orig).__name__})."
-            ) from None
+        except (DBAPIError, PoolTimeout, OSError) as error:
+            raise SettingsError(self.store.explain(error)) from None
 
     def public(self, connection_id: int) -> str:
         """Address of the page on which a person can repair a connection."""
@@ -98,13 +97,13 @@ def bootstrap(
     providers = load_providers(settings.providers_file, os.environ if environ is None else environ)
     no_company = no_company_domains(settings.no_company_domains)
     mappings = MappingFiles(settings.mappings_dir, providers, no_company)
-    store = Store(settings.database_url)
+    store = _store(settings)
     cipher = Cipher(split_list(settings.encryption_keys))
     tokens = TokenService(store, cipher, providers, settings.oauth_timeout)
     notifier = _notifier(settings, providers, store)
     waker = Waker(settings.redis_url)
 
-    outside = _Outside(settings, providers, store, tokens, RedisBudget(waker.redis))
+    outside = _Outside(settings, providers, store, tokens, RedisBudget(waker.redis, waker.outage))
     sources = Sources(settings, store, cipher, outside.meetergo)
     intake = Intake(sources, store, cipher, lambda: any(mappings[name].form for name in providers))
     processes = Processes(store)
@@ -147,20 +146,33 @@ def bootstrap(
     )
 
 
-def ready(services: Services | None = None) -> Services:
-    """Return services whose schema is up to date. Raises SystemExit with a message."""
+def begin(services: Services | None = None) -> Services:
+    """Return services, wired but not yet prepared. Raises SystemExit with a message."""
     try:
-        services = services or bootstrap()
-        services.prepare()
+        return services or bootstrap()
     except (SettingsError, MappingError) as error:
         raise SystemExit(f"The service cannot start:\n{error}") from None
-    return services
+
+
+def ready(services: Services) -> None:
+    """Prepare services. Raises SystemExit with a message."""
+    try:
+        services.prepare()
+    except SettingsError as error:
+        raise SystemExit(f"The service cannot start:\n{error}") from None
 
 
 @lru_cache(maxsize=1)
 def process_services() -> Services:
     """The services of this process, from its environment; a worker's jobs share them."""
     return bootstrap()
+
+
+def _store(settings: Settings) -> Store:
+    try:
+        return Store(settings.database_url)
+    except ValueError as error:
+        raise SettingsError(f"DATABASE_URL is not usable: {error}.") from None
 
 
 def _notifier(settings: Settings, providers: Providers, store: Store) -> Notifier:
@@ -229,4 +241,4 @@ def _access(
     return Access(api_base, tokens, timeout)
 
 
-__all__ = ["Services", "bootstrap", "process_services", "ready"]
+__all__ = ["Services", "begin", "bootstrap", "process_services", "ready"]

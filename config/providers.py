@@ -11,6 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from config.settings import SettingsError, is_loopback, require_https
 
@@ -182,11 +183,28 @@ def _read(text: str) -> Mapping[str, Mapping[str, Any]]:
     return entries
 
 
+def _entries(path: Path) -> Mapping[str, Mapping[str, Any]]:
+    """Return the entries of the file. Raises SettingsError if it is missing or no such file."""
+    try:
+        entries = _read(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise SettingsError(f"PROVIDERS_FILE: {path} cannot be read ({reason}).") from None
+    except YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" in line {where.line + 1}" if where else ""
+        raise SettingsError(f"PROVIDERS_FILE: {path} has a mistake in its YAML{line}.") from None
+    if not isinstance(entries, Mapping) or not all(
+        isinstance(entry, Mapping) for entry in entries.values()
+    ):
+        raise SettingsError(f"PROVIDERS_FILE: {path} has no list of CRMs, each with its keys.")
+    return entries
+
+
 def load_providers(path: Path, environ: Mapping[str, str]) -> Providers:
     """Read providers.yaml, with overrides such as `<PROVIDER>_CLIENT_ID`. Raises SettingsError."""
-    raw = _read(path.read_text(encoding="utf-8"))
     providers = {}
-    for name, entry in raw.items():
+    for name, entry in _entries(path).items():
         try:
             providers[name] = _checked(Provider(**_overridden(name, entry, environ)))
         except (ValidationError, ValueError) as error:

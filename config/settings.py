@@ -11,9 +11,13 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from config.database_url import fit_database_url
+from config.redis_url import read_redis_url
 from config.strength import LEAST_KEY, LEAST_SECRET, standard_weakness, weakness
 
 CONFIG_DIR = Path(__file__).parent
+LOOPBACK = frozenset(["127.0.0.1", "localhost", "::1"])
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 class SettingsError(Exception):
@@ -35,9 +39,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, validate_default=True)
 
     database_url: str = "sqlite:///bridge.sqlite3"
-    """SQLAlchemy URL of the database: SQLite (default) or PostgreSQL."""
+    """URL of the database: `sqlite:///…` or `postgresql://…` (`postgres://…` is the same)."""
     redis_url: str = "redis://127.0.0.1:6379/0"
-    """URL of Redis or Valkey, which only wakes workers."""
+    """URL of Redis or Valkey, which only wakes workers; config/redis_url.py has the forms."""
     secret_key: str
     """Signs the browser session. At least 32 characters."""
     encryption_keys: str
@@ -92,6 +96,24 @@ class Settings(BaseSettings):
     """How many days ahead a scheduled search looks for meetings, by their start."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: str) -> str:
+        return fit_database_url(value)
+
+    @field_validator("redis_url")
+    @classmethod
+    def _readable_redis(cls, value: str) -> str:
+        read_redis_url(value)
+        return value.strip()
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, value: str) -> str:
+        if value.strip().upper() not in LOG_LEVELS:
+            raise ValueError(f"it must be one of {', '.join(LOG_LEVELS)}")
+        return value.strip().upper()
 
     @field_validator("secret_key", "encryption_keys")
     @classmethod
@@ -172,7 +194,7 @@ def split_list(value: str) -> tuple[str, ...]:
 
 def is_loopback(url: str) -> bool:
     """Whether a URL points to this machine."""
-    return urlsplit(url).hostname in {"127.0.0.1", "localhost", "::1"}
+    return urlsplit(url).hostname in LOOPBACK
 
 
 def require_https(url: str, variable: str) -> None:

@@ -14,9 +14,11 @@ from redis.exceptions import RedisError
 from rq.cron import CronJob, CronScheduler
 
 from app.domain.faults import place_of
-from app.services.wake import QUEUE, RECONCILE_JOB, connect, enqueue_once, make_queue
+from app.services.outage import Outage
+from app.services.redis_client import connect, explain, probe
+from app.services.wake import QUEUE, RECONCILE_JOB, enqueue_once, make_queue
 from config.logging import configure_logging
-from config.settings import Settings, load_settings
+from config.settings import Settings, SettingsError, load_settings
 from workers.stop_signal import stop_signal
 
 log = structlog.get_logger(__name__)
@@ -42,7 +44,7 @@ class Scheduler(CronScheduler):
 
 def build_scheduler(redis: Redis, reconcile_interval: int) -> CronScheduler:
     """Return the scheduler with its job; interval in seconds, 0 to schedule nothing."""
-    scheduler = Scheduler(connection=redis)
+    scheduler = Scheduler(connection=redis, logging_level="WARNING")
     if reconcile_interval:
         job = UniqueCronJob(QUEUE, func_name=RECONCILE_JOB, interval=reconcile_interval)
         scheduler.get_jobs().append(job)
@@ -51,7 +53,10 @@ def build_scheduler(redis: Redis, reconcile_interval: int) -> CronScheduler:
 
 def main() -> None:
     """Run until SIGTERM; while Redis is away, wait for it."""
-    settings = load_settings()
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        raise SystemExit(f"The scheduler cannot start:\n{error}") from None
     configure_logging(settings.log_level)
     stopping = stop_signal()
     threading.Thread(target=_schedule, args=(settings, stopping), daemon=True).start()
@@ -60,13 +65,14 @@ def main() -> None:
 
 def _schedule(settings: Settings, stopping: threading.Event) -> None:
     """Queue the jobs when they are due, for as long as the process lives."""
-    redis = connect(settings.redis_url)
+    redis, outage = connect(settings.redis_url), Outage("redis")
     while not stopping.is_set():
         try:
-            redis.ping()
+            probe(redis)
+            outage.over()
             build_scheduler(redis, settings.reconcile_interval).start()  # type: ignore[no-untyped-call]
         except (RedisError, OSError) as error:
-            log.warning("redis_away", reason=type(error).__name__)
+            outage.note(explain(error))
         except Exception as error:
             # The outermost loop of this thread: if it ended, nothing would be scheduled any more.
             log.error("schedule_failed", kind=type(error).__name__, place=place_of(error))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
+from redis.client import Pipeline
 from redis.exceptions import RedisError
 from rq import SimpleWorker
 from rq.exceptions import DequeueTimeout, NoSuchJobError, StopRequested
@@ -81,11 +82,21 @@ class WakeUpWorker(SimpleWorker):
         queues: list[Queue],
         alone: Mapping[str, Callable[[], None]],
         by_id: Mapping[str, Callable[[int], None]],
+        beats: Callable[[], None] = lambda: None,
         **kwargs: Any,
     ) -> None:
-        """`alone`: jobs without a number; `by_id`: jobs for one connection."""
+        """`alone`: jobs without a number; `by_id`: jobs for one connection; `beats`: called after
+        each heartbeat, a write by which the worker knows that Redis works.
+        """
+        self._beats = beats
         super().__init__(queues, job_class=WakeUp, **kwargs)
         self._alone, self._by_id = alone, by_id
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """Tell Redis that this worker lives."""
+        super().heartbeat(timeout, pipeline)
+        if pipeline is None:
+            self._beats()
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Run a job if it is one of ours; it is removed from Redis first."""

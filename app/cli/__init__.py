@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from datetime import datetime
 
 import click
@@ -18,6 +19,7 @@ from app.cli.mappings import mappings_group
 from app.cli.meetergo import register_meetergo
 from app.cli.moments import read_moment
 from app.cli.recovery import deliveries_group, secrets_group
+from app.cli.schema import db_group
 from app.cli.sources import sources_group
 from app.domain.booking import MeetingOutcome
 from app.domain.errors import CrmError, UnfitPayload
@@ -43,6 +45,7 @@ def register_commands(app: Flask, services: Services) -> None:
         deliveries_group(services),
         secrets_group(services),
         sources_group(services),
+        db_group(services),
     ):
         app.cli.add_command(group)
     register_meetergo(app, services)
@@ -79,6 +82,28 @@ def register_commands(app: Flask, services: Services) -> None:
         if not services.waker.wake(due):
             raise click.ClickException("Redis does not answer at REDIS_URL.")
         click.echo(f"{len(due)} connections woken")
+
+
+def seeks_command() -> bool:
+    """Whether `flask` is loading the application to find a command in it, and not to serve it."""
+    context = click.get_current_context(silent=True)
+    return context is not None and isinstance(context.command, click.Group)
+
+
+def prepare_before(group: click.Group, prepare: Callable[[], None]) -> None:
+    """Let each command but `db` call `prepare` before it runs."""
+    for name in group.commands.keys() - {"db"}:
+        _prepare_first(group.commands[name], prepare)
+
+
+def _prepare_first(command: click.Command, prepare: Callable[[], None]) -> None:
+    run = command.invoke
+
+    def invoke(context: click.Context) -> object:
+        prepare()
+        return run(context)
+
+    command.invoke = invoke  # type: ignore[method-assign]
 
 
 def _keys(services: Services) -> AppGroup:

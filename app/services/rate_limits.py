@@ -10,14 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 
 from app.domain.errors import AllowanceUsed, RateLimited
 from app.domain.rate_limits import LimitHeaders, RateLimit, RateLimiter
+from app.services.outage import Outage
+from app.services.redis_client import explain
 
-log = structlog.get_logger(__name__)
 LIVE_MARGIN = 0.08
 """The part of a short window's allowance that backlog leaves to live bookings."""
 BURST = 4
@@ -219,8 +219,9 @@ return others
 class RedisBudget:
     """The budget that all processes share; while Redis is away each process keeps its own."""
 
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
+    def __init__(self, redis: Redis, outage: Outage | None = None) -> None:
+        """`outage`: what this process has told of Redis; None: nothing yet."""
+        self._redis, self._outage = redis, outage or Outage("redis")
         self._take = redis.register_script(_TAKE)
         self._learn = redis.register_script(_LEARN)
         self._shrink = redis.register_script(_SHRINK)
@@ -293,12 +294,14 @@ class RedisBudget:
         if time.monotonic() < self._rest_until:
             return None
         try:
-            return action()
+            found = action()
         except (RedisError, OSError, ValueError, TypeError, OverflowError) as error:
             # A stranger may have written to Redis: wrong data counts as a Redis that is away.
             self._rest_until = time.monotonic() + COOL_DOWN
-            log.warning("redis_away", reason=type(error).__name__)
+            self._outage.note(explain(error))
             return None
+        self._outage.over()
+        return found
 
 
 def _keys(key: str, name: str) -> list[str]:

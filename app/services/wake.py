@@ -6,16 +6,16 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 
-import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue
 from rq.cron_scheduler_registry import get_registry_key
 from rq.serializers import JSONSerializer
 
+from app.services.outage import Outage
+from app.services.redis_client import connect, explain
 from app.services.together import Together
 
-log = structlog.get_logger(__name__)
 QUEUE = "sync"
 SYNC_JOB = "workers.jobs.sync_connection"
 NOTICE_JOB = "workers.jobs.send_notices"
@@ -30,14 +30,6 @@ COOL_DOWN = 5.0
 """Seconds without a call to Redis after it did not answer, so that webhooks are answered fast."""
 
 
-def connect(url: str, read_timeout: float | None = 2.0) -> Redis:
-    """Return a client that gives up after seconds: Redis only wakes workers, nothing waits for it.
-
-    A worker passes None: RQ chooses the time-out that fits its blocking read.
-    """
-    return Redis.from_url(url, socket_connect_timeout=1, socket_timeout=read_timeout)
-
-
 def make_queue(redis: Redis) -> Queue:
     """Return the one queue, with JSON instead of pickle: a job is a name and an id."""
     return Queue(QUEUE, connection=redis, serializer=JSONSerializer, default_timeout=JOB_TIMEOUT)
@@ -48,6 +40,8 @@ class Waker:
 
     def __init__(self, redis_url: str) -> None:
         self.redis = connect(redis_url)
+        self.outage = Outage("redis")
+        """What this process has told of Redis."""
         self._queue = make_queue(self.redis)
         self._rest_until = 0.0
         self._process = Together(self._wake_processor)
@@ -87,8 +81,9 @@ class Waker:
             action()
         except (RedisError, OSError) as error:
             self._rest_until = time.monotonic() + COOL_DOWN
-            log.warning("redis_away", reason=type(error).__name__)
+            self.outage.note(explain(error))
             return False
+        self.outage.over()
         return True
 
 

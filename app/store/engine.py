@@ -1,9 +1,7 @@
-"""Opens the database, SQLite or PostgreSQL, and brings its schema up to date."""
+"""Opens the database, SQLite or PostgreSQL, and its transactions; app/store/schema.py migrates it."""
 
 from __future__ import annotations
 
-import fcntl
-import functools
 import tempfile
 import threading
 import uuid
@@ -13,12 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import (
+    ArgumentError,
     DataError,
     DBAPIError,
     IntegrityError,
@@ -31,7 +26,10 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-MIGRATIONS = Path(__file__).parent / "migrations"
+from app.store.schema import Schema
+from app.store.trouble import explain
+from config.database_url import DRIVER, ENCODE, fit_database_url
+
 BUSY_SECONDS = 5
 """How long a writer waits for another writer before the caller is asked to come back."""
 LOCK_SECONDS = 10
@@ -42,7 +40,6 @@ ATTEMPTS = 4
 """How often a transaction is tried that a deadlock undoes."""
 DEADLOCK = "40P01"
 """https://www.postgresql.org/docs/current/errcodes-appendix.html"""
-MIGRATION_LOCK = 0x6D656574
 CONNECT_TURN = 0x636F6E6E
 DATABASE_DOWN = (
     OperationalError, InternalError, InterfaceError, NotSupportedError, PoolTimeout,
@@ -61,7 +58,9 @@ class Store:
     """Sessions on one database. Writes are short; no call to the outside happens within one."""
 
     def __init__(self, url: str) -> None:
+        """Open nothing yet. Raises ValueError with a sentence if the address cannot be read."""
         self.engine = _make_engine(url)
+        self.schema = Schema(self.engine)
         self._immediate = self.engine.execution_options(begin="IMMEDIATE")
         # SQLite allows one writer and lets the others poll with growing pauses; the threads of one
         # process queue up here instead.
@@ -118,16 +117,12 @@ class Store:
                 probe.flush()
 
     def migrate(self) -> None:
-        """Bring the schema up to date; processes that start together wait for one another."""
-        with self.engine.connect() as connection:
-            if MigrationContext.configure(connection).get_current_revision() == _newest_revision():
-                return
-        with _migration_lock(self.engine), self.engine.connect() as connection:
-            config = Config()
-            config.set_main_option("script_location", str(MIGRATIONS))
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-            connection.commit()
+        """Bring the schema up to date. Raises UnfitSchema if the database is newer than the code."""
+        self.schema.upgrade()
+
+    def explain(self, error: BaseException) -> str:
+        """Return why the database cannot be used, as a sentence without the password."""
+        return explain(error, self.engine.url)
 
     def close(self) -> None:
         """Give all connections back."""
@@ -171,10 +166,15 @@ def utcnow() -> datetime:
 
 
 def _make_engine(url: str) -> Engine:
-    parsed = make_url(url)
+    address = fit_database_url(url)
+    try:
+        parsed = make_url(address)
+    except (ArgumentError, ValueError):
+        # SQLAlchemy's own text shows the address, with its password.
+        raise ValueError(f"it cannot be read as an address{ENCODE}") from None
     if parsed.get_backend_name() == "postgresql":
         return create_engine(
-            parsed.set(drivername="postgresql+psycopg"),
+            parsed.set(drivername=DRIVER),
             pool_pre_ping=True,
             pool_timeout=BUSY_SECONDS,
             connect_args={
@@ -201,26 +201,7 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(f"BEGIN {kind}")
 
 
-@functools.cache
-def _newest_revision() -> str | None:
-    return ScriptDirectory(str(MIGRATIONS)).get_current_head()
-
-
-@contextmanager
-def _migration_lock(engine: Engine) -> Iterator[None]:
-    if engine.dialect.name == "postgresql":
-        with engine.connect() as connection:
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
-            try:
-                yield
-            finally:
-                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": MIGRATION_LOCK})
-        return
-    with Path(f"{engine.url.database}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 __all__ = [
-    "CONNECT_TURN", "DATABASE_DOWN", "DBAPIError", "Store", "is_away", "take_turns", "utcnow",
+    "CONNECT_TURN", "DATABASE_DOWN", "DBAPIError", "PoolTimeout", "Store", "is_away", "take_turns",
+    "utcnow",
 ]  # fmt: skip

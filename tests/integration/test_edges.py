@@ -22,7 +22,6 @@ from app.services import mapping_trial as trial
 from app.services import sessions
 from app.services.sessions import Person
 from app.store.access_models import ApiKey, WebSession
-from app.store.engine import MIGRATIONS
 from app.store.models import EventRow
 from tests.bridge import Bridge, sample
 from tests.contract.test_adapters import person
@@ -264,12 +263,7 @@ def test_the_migration_of_sessions_goes_both_ways(web: Bridge) -> None:
     web.post(sample("booking_created"))
     cookie = cookie_of(web)
     store = web.services.store
-    with store.engine.connect() as connection:
-        config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS))
-        config.attributes["connection"] = connection
-        command.downgrade(config, "0007")
-        connection.commit()
+    store.schema.downgrade("0007")
     store.migrate()
     with store.read() as session:
         assert session.query(EventRow).count() == session.query(ApiKey).count() == 1

@@ -33,3 +33,18 @@ def upgrade() -> None:
         sa.Column("person_hash", sa.String(64), primary_key=True),
     )
     op.create_index("ix_booking_people_person_hash", "booking_people", ["person_hash"])
+
+
+def downgrade() -> None:
+    op.drop_table("booking_people")
+    with op.batch_alter_table("record_links") as table:
+        table.drop_column("lost")
+    op.drop_index("ix_deliveries_again_at", "deliveries")
+    with op.batch_alter_table("deliveries") as table:
+        for name in ("notes", "mapping_version", "turn", "again_at"):
+            table.drop_column(name)
+    with op.batch_alter_table("connections") as table:
+        table.drop_column("mapping_problem")
+    with op.batch_alter_table("bookings") as table:
+        for name in ("details_at", "outcome_start", "outcome"):
+            table.drop_column(name)

@@ -65,3 +65,18 @@ def upgrade() -> None:
         sa.Column("fingerprint", sa.String(16), primary_key=True),
         sa.Column("last_used_at", TIME, nullable=False),
     )
+
+
+def downgrade() -> None:
+    for name in ("secret_uses", "webhook_secrets", "backfills"):
+        op.drop_table(name)
+    op.drop_index("ix_deliveries_held_by", "deliveries")
+    with op.batch_alter_table("deliveries") as table:
+        for name in (
+            "told", "error_fields", "struck_at", "failing_since", "kills", "doubts", "held_alone",
+            "held_by", "backlog",
+        ):  # fmt: skip
+            table.drop_column(name)
+    with op.batch_alter_table("connections") as table:
+        for name in ("backlog_after", "alive_at", "outages"):
+            table.drop_column(name)
