@@ -23,6 +23,7 @@ from app.services.intake import Intake
 from app.services.mapping_trial import MappingTrial
 from app.services.mappings import MappingFiles
 from app.services.notify import Notifier
+from app.services.outage import Outage
 from app.services.processes import Processes
 from app.services.processing import Processor
 from app.services.rate_limits import RedisBudget, SharedRateLimiter
@@ -68,6 +69,8 @@ class Services:
     trial: MappingTrial
     doctor: Doctor
     keys: ApiKeys
+    database_outage: Outage
+    """What this process has told of a database that it cannot use."""
 
     def prepare(self) -> None:
         """Bring the schema up to date and check the encryption keys. Raises SettingsError."""
@@ -128,6 +131,7 @@ def bootstrap(
         sources=sources,
         rereader=rereader,
         keys=ApiKeys(store),
+        database_outage=Outage("database"),
         trial=MappingTrial(store, cipher, mappings, providers, outside.adapter),
         doctor=Doctor(
             store=store,

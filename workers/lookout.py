@@ -43,8 +43,9 @@ class Lookout:
         while not self._stop.is_set():
             try:
                 self._look(self._services, self._pool)
+                self._services.database_outage.over()
             except DATABASE_DOWN as error:
-                log.error("database_down", reason=type(error).__name__)
+                self._services.database_outage.note(self._services.store.explain(error))
             except Exception as error:
                 # The outermost loop of this thread: if it ended, due work would no longer be found.
                 log.error("look_failed", kind=type(error).__name__, place=place_of(error))

@@ -21,7 +21,7 @@ class DrainPool:
     """Takes wake-ups. If one comes while its connection is drained, it is drained once more."""
 
     def __init__(self, services: Services) -> None:
-        self._drainer = Drainer(services)
+        self._services, self._drainer = services, Drainer(services)
         self._lock = threading.Lock()
         self._again: dict[int, bool] = {}
         """Connection at work -> whether another wake-up came meanwhile."""
@@ -49,9 +49,9 @@ class DrainPool:
 
     def _run(self, connection_id: int) -> None:
         with self._places:
-            _guarded(lambda: self._drainer.drain(connection_id), connection_id)
+            self._guarded(lambda: self._drainer.drain(connection_id), connection_id)
             while self._is_to_be_drained_again(connection_id):
-                _guarded(lambda: self._drainer.drain(connection_id), connection_id)
+                self._guarded(lambda: self._drainer.drain(connection_id), connection_id)
 
     def _is_to_be_drained_again(self, connection_id: int) -> bool:
         """Whether a wake-up came meanwhile; if none did, the connection is no longer at work."""
@@ -76,7 +76,7 @@ class DrainPool:
 
         def run() -> None:
             while self._is_to_be_run(name):
-                _guarded(action, 0)
+                self._guarded(action, 0)
 
         threading.Thread(target=run, name=name, daemon=True).start()
 
@@ -100,24 +100,23 @@ class DrainPool:
         self._drainer.stop()
         if not self.join(max(0.0, deadline - time.monotonic())):
             log.warning("drains_abandoned")
-            _guarded(self._drainer.abandon, 0)
+            self._guarded(self._drainer.abandon, 0)
 
+    def _guarded(self, action: Callable[[], object], connection_id: int) -> None:
+        """The outermost loop of a drain: an unforeseen error ends the drain, not the worker.
 
-def _guarded(action: Callable[[], object], connection_id: int) -> None:
-    """The outermost loop of a drain: an unforeseen error ends the drain, not the worker.
-
-    The next drainer takes over the deliveries of its batch, as after a drainer that died.
-    """
-    try:
-        action()
-    except DATABASE_DOWN as error:
-        log.error("database_down", connection_id=connection_id, reason=type(error).__name__)
-    except Exception as error:
-        # The text may hold a person's data: kind and place must do.
-        trace, place = error.__traceback__, ""
-        while trace:
-            place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-            trace = trace.tb_next
-        log.error(
-            "drain_failed", connection_id=connection_id, kind=type(error).__name__, place=place
-        )
+        The next drainer takes over the deliveries of its batch, as after a drainer that died.
+        """
+        try:
+            action()
+        except DATABASE_DOWN as error:
+            self._services.database_outage.note(self._services.store.explain(error))
+        except Exception as error:
+            # The text may hold a person's data: kind and place must do.
+            trace, place = error.__traceback__, ""
+            while trace:
+                place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+                trace = trace.tb_next
+            log.error(
+                "drain_failed", connection_id=connection_id, kind=type(error).__name__, place=place
+            )

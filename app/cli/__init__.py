@@ -103,7 +103,7 @@ def _prepare_first(command: click.Command, prepare: Callable[[], None]) -> None:
         prepare()
         return run(context)
 
-    command.invoke = invoke  # type: ignore[method-assign]
+    command.invoke = invoke  # type: ignore[method-assign,assignment]
 
 
 def _keys(services: Services) -> AppGroup:

@@ -20,6 +20,8 @@ from app.security.encryption import Cipher
 from app.services.mappings import MappingFiles
 from app.services.notify import Notifier
 from app.services.processes import Processes
+from app.services.redis_client import explain as redis_trouble
+from app.services.redis_client import probe
 from app.services.secrets import WebhookSecrets, fingerprint
 from app.services.sources import Sources, SourceView
 from app.services.wake import Waker
@@ -28,9 +30,15 @@ from app.store.delivery_marking import count_parked
 from app.store.engine import DATABASE_DOWN, Store, utcnow
 from app.store.models import ConnectionRow, DeliveryRow
 from app.store.rekey import MissingKey, check_keys
+from app.store.schema import SchemaFit
 from app.store.states import WORKING, ConnectionStatus, DeliveryState
 from config.providers import Providers
 from config.settings import SignatureScheme, secret_weakness
+
+REDIS_FIX = (
+    "Until then webhooks are accepted as ever, and workers find due bookings by themselves, some"
+    " seconds later."
+)
 
 
 class Health(StrEnum):
@@ -73,6 +81,10 @@ class Doctor:
     def examine(self, connection_id: int | None = None) -> Iterator[Finding]:
         """Yield every finding on the service and its connections (or one of them) as it is made."""
         if connection_id is None:
+            database = self._database()
+            yield database
+            if database.verdict is Health.BAD:
+                return
             yield from self.examine_service()
         with self.store.read() as session:
             rows = list(session.scalars(select(ConnectionRow).order_by(ConnectionRow.id)))
@@ -84,10 +96,13 @@ class Doctor:
             yield Finding("service", "connections", Health.NOTE, "No CRM is connected.", fix)
 
     def examine_service(self) -> Iterator[Finding]:
-        """Check database, keys, Redis, processes, sources, CRM apps and notifications."""
-        yield _tried("service", "database", self.store.check, "Check DATABASE_URL.")
+        """Check schema, keys, Redis, processes, sources, CRM apps and notifications."""
+        schema = self.store.schema.state()
+        fits = schema.fit is SchemaFit.FITS
+        yield _stated("service", "schema", fits, f"It is at {schema.database}.", schema.advice)
         yield _tried("service", "encryption keys", lambda: check_keys(self.store, self.cipher), "")
-        yield _tried("service", "Redis", self.waker.redis.ping, "Check REDIS_URL. Bookings wait.")
+        redis = self.waker.redis
+        yield _tried("service", "Redis", lambda: probe(redis), REDIS_FIX, redis_trouble)
         yield from self._processes()
         for view in self.sources.views():
             yield from self.examine_source(view)
@@ -129,6 +144,9 @@ class Doctor:
         elif schedulers > 1:
             detail = f"{schedulers} run. That does no harm, but one is enough."
             yield Finding("service", "scheduler", Health.NOTE, detail)
+
+    def _database(self) -> Finding:
+        return _tried("service", "database", self.store.check, "", self.store.explain)
 
     def examine_source(self, view: SourceView) -> Iterator[Finding]:
         """Check secrets, key, permissions and waiting webhooks of one meetergo workspace."""
@@ -293,7 +311,18 @@ def _directory(subject: str, directory: Directory) -> Iterator[Finding]:
         yield Finding(subject, "booking-id field", Health.NOTE, detail, fix)
 
 
-def _tried(subject: str, check: str, action: Callable[[], object], fix: str) -> Finding:
+def _kind(error: BaseException) -> str:
+    return type(error).__name__
+
+
+def _tried(
+    subject: str,
+    check: str,
+    action: Callable[[], object],
+    fix: str,
+    explain: Callable[[BaseException], str] = _kind,
+) -> Finding:
+    """`explain`: what a database or a Redis that does not work is called in the finding."""
     try:
         found = action()
     except CrmError as error:
@@ -301,7 +330,7 @@ def _tried(subject: str, check: str, action: Callable[[], object], fix: str) -> 
     except (MissingKey, ValueError) as error:
         return Finding(subject, check, Health.BAD, str(error), fix)
     except (*DATABASE_DOWN, RedisError, OSError) as error:
-        return Finding(subject, check, Health.BAD, type(error).__name__, fix)
+        return Finding(subject, check, Health.BAD, explain(error), fix)
     # Only the account's name is shown: any other text may be a token.
     return Finding(subject, check, Health.GOOD, str(found) if check == "account" else "")
 

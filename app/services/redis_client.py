@@ -32,7 +32,7 @@ PROBE_KEY, PROBE_SECONDS = "bridge:readyz", 60
 """The key written to Redis to test that it takes writes, and how many seconds the key stays."""
 WRONG_PASSWORD = "Redis refuses the user name or the password of REDIS_URL."  # noqa: S105
 NO_PASSWORD = "Redis wants a password, and REDIS_URL has none."  # noqa: S105
-NO_ANSWER = "Redis does not answer in time at REDIS_URL."
+NO_TLS = "Redis does not speak TLS at REDIS_URL: use redis://, or the port for TLS."
 NO_SENTINEL = "No Sentinel of REDIS_URL answers."
 
 
@@ -129,27 +129,42 @@ def _refusal(text: str) -> str:
     return f"Redis refuses a command ({text.split(' ', 1)[0][:30]})."
 
 
+_CAUSES: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
+    (
+        (ssl.SSLCertVerificationError,),
+        "The certificate of Redis is not trusted: check its name and its authority"
+        " (SSL_CERT_FILE, or ssl_ca_certs in REDIS_URL).",
+    ),
+    ((ssl.SSLError,), NO_TLS),
+    (
+        (socket.gaierror,),
+        "The host of REDIS_URL has no address: its name is wrong, or DNS is away.",
+    ),
+    (
+        (FileNotFoundError,),
+        "The socket of REDIS_URL does not exist: Redis is not running, or has another path.",
+    ),
+    (
+        (ConnectionRefusedError,),
+        "Nothing listens at the host and port of REDIS_URL: Redis is not running there.",
+    ),
+    ((RedisTimeout, TimeoutError), "Redis does not answer in time at REDIS_URL."),
+    ((RedisError, OSError), "The connection to Redis broke, or could not be opened."),
+)
+"""An error, or an error that led to it -> the sentence; the first that fits counts."""
+
+
 def _no_connection(error: BaseException) -> str:
     causes: list[BaseException] = []
     seen: BaseException | None = error
     while seen is not None and len(causes) < 5:
         causes.append(seen)
         seen = seen.__cause__ or seen.__context__
-    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
-        return (
-            "The certificate of Redis is not trusted: check its name and its authority"
-            " (SSL_CERT_FILE, or ssl_ca_certs in REDIS_URL)."
-        )
-    if any(isinstance(cause, ssl.SSLError) or "handshake" in str(cause) for cause in causes):
-        return "Redis does not speak TLS at REDIS_URL: use redis:// or its port for TLS."
-    if any(isinstance(cause, socket.gaierror) for cause in causes):
-        return "The host of REDIS_URL has no address: its name is wrong, or DNS is away."
-    if any(isinstance(cause, FileNotFoundError) for cause in causes):
-        return "The socket of REDIS_URL does not exist: Redis is not running, or has another path."
-    if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
-        return "Nothing listens at the host and port of REDIS_URL: Redis is not running there."
-    if any(isinstance(cause, RedisTimeout | TimeoutError) for cause in causes):
-        return NO_ANSWER
-    if isinstance(error, RedisError | OSError):
-        return f"Redis at REDIS_URL closes the connection ({type(error).__name__})."
-    return f"Redis at REDIS_URL holds data that this service did not write ({type(error).__name__})."
+    if any("handshake operation" in str(cause) for cause in causes):
+        return NO_TLS
+    for kinds, sentence in _CAUSES:
+        if any(isinstance(cause, kinds) for cause in causes):
+            return sentence
+    return (
+        f"Redis at REDIS_URL holds data that this service did not write ({type(error).__name__})."
+    )

@@ -13,11 +13,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.bootstrap import Services
 from app.services.counts import count_all
+from app.services.redis_client import explain, probe
 from app.store.engine import utcnow
 
 blueprint = Blueprint("health", __name__)
-PROBE_KEY, PROBE_SECONDS = "bridge:readyz", 60
-"""The key written to Redis to test that it takes writes, and how many seconds the key stays."""
+DATABASE_REASON = "The database takes no writes. `flask --app app doctor` says why."
+"""Not the reason itself: strangers may read this page, and the reason names hosts and users."""
 
 
 @blueprint.get("/healthz")
@@ -30,20 +31,21 @@ def healthz() -> Response:
 def readyz() -> tuple[Response, int]:
     """Report whether the database takes webhooks; a Redis that takes no write is only mentioned."""
     services: Services = current_app.extensions["services"]
-    checks = {"database": "ok", "redis": "ok"}
+    checks, reasons = {"database": "ok", "redis": "ok"}, {}
     try:
         services.store.check()
     except (DBAPIError, PoolTimeout, OSError):
-        checks["database"] = "down"
+        checks["database"], reasons["database"] = "down", DATABASE_REASON
     try:
-        services.waker.redis.set(PROBE_KEY, "1", ex=PROBE_SECONDS)
-    except (RedisError, OSError):
-        checks["redis"] = "down"
+        probe(services.waker.redis)
+    except (RedisError, OSError) as error:
+        checks["redis"], reasons["redis"] = "down", explain(error)
     if checks["database"] == "ok":
         # A web process takes webhooks without a worker: this is only mentioned.
         checks["workers"] = "ok" if services.processes.workers().alive else "none"
     ready = checks["database"] == "ok"
-    return jsonify(status="ready" if ready else "not ready", checks=checks), 200 if ready else 503
+    status = "ready" if ready else "not ready"
+    return jsonify(status=status, checks=checks, reasons=reasons), 200 if ready else 503
 
 
 @blueprint.get("/metrics")

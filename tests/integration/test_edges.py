@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic import command
-from alembic.config import Config
 from flask.sessions import SecureCookieSessionInterface
 from sqlalchemy import Engine, event, text, update
 

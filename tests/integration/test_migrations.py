@@ -124,20 +124,18 @@ def test_a_migrated_database_goes_on_and_writes_nothing_twice(database_url: str,
 
 def value_for(column: Column[Any], row: int) -> Any:
     """Return a value for a column: different in each row, and in every column that may be empty."""
-    if column.name in EMPTY:
-        return None
-    if column.foreign_keys or (column.primary_key and isinstance(column.type, Integer | BigInteger)):
-        return row
     kind = column.type.impl if isinstance(column.type, TypeDecorator) else column.type
-    if isinstance(kind, Boolean):
-        return row == 1 and column.name not in MARKS
-    if isinstance(kind, DateTime):
-        return datetime(2026, 1, row, 12, 30, 15, 123456, tzinfo=UTC)
-    if isinstance(kind, JSON):
-        return {"a": f"ü {row}"}
-    if isinstance(kind, Integer | BigInteger):
-        return row + len(column.name)
-    return f"{row} {column.name} ü"[: getattr(kind, "length", None) or 100]
+    if column.foreign_keys or (column.primary_key and isinstance(kind, Integer | BigInteger)):
+        return row
+    values = {
+        Boolean: row == 1 and column.name not in MARKS,
+        DateTime: datetime(2026, 1, row, 12, 30, 15, 123456, tzinfo=UTC),
+        JSON: {"a": f"ü {row}"},
+        Integer: row + len(column.name),
+    }
+    found = next((value for each, value in values.items() if isinstance(kind, each)), None)
+    text_of = f"{row} {column.name} ü"[: getattr(kind, "length", None) or 100]
+    return None if column.name in EMPTY else text_of if found is None else found
 
 
 def fill(store: Store) -> None:
@@ -179,7 +177,9 @@ def contents(store: Store) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of every table."""
     with store.engine.connect() as connection:
         return {
-            table: [dict(row) for row in connection.execute(text(f"SELECT * FROM {table}")).mappings()]
+            table: [
+                dict(row) for row in connection.execute(text(f"SELECT * FROM {table}")).mappings()
+            ]
             for table in described(store)
         }
 
