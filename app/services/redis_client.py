@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from typing import Any
@@ -33,7 +34,32 @@ PROBE_KEY, PROBE_SECONDS = "bridge:readyz", 60
 WRONG_PASSWORD = "Redis refuses the user name or the password of REDIS_URL."  # noqa: S105
 NO_PASSWORD = "Redis wants a password, and REDIS_URL has none."  # noqa: S105
 NO_TLS = "Redis does not speak TLS at REDIS_URL: use redis://, or the port for TLS."
-NO_SENTINEL = "No Sentinel of REDIS_URL answers."
+
+
+class SentinelsSilent(MasterNotFoundError):
+    """No Sentinel answers."""
+
+
+class SentinelsRefuse(MasterNotFoundError):
+    """A Sentinel refuses the password."""
+
+
+class _Sentinels(Sentinel):
+    """The Sentinels; a master that is not found has one of three reasons."""
+
+    def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Return host and port of the master. Raises MasterNotFoundError or one of the two above."""
+        try:
+            found: tuple[str, int] = super().discover_master(service_name)
+        except MasterNotFoundError as error:
+            # redis-py lists each Sentinel that it could not ask: `<…> - network:ConnectionError`.
+            failed = re.findall(r"> - \S*?(\w+Error)", str(error))
+            if "AuthenticationError" in failed:
+                raise SentinelsRefuse from None
+            if len(failed) >= len(self.sentinels):
+                raise SentinelsSilent from None
+            raise
+        return found
 
 
 def connect(url: str, read_timeout: float | None = 2.0) -> Redis:
@@ -58,7 +84,7 @@ def _by_sentinels(address: RedisAddress, read_timeout: float | None) -> Redis:
         **address.sentinel_options,
     }
     members = list(address.sentinels)
-    found = Sentinel(members, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
+    found = _Sentinels(members, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
     usual = {"socket_connect_timeout": CONNECT_SECONDS, "socket_timeout": read_timeout}
     tls = {"ssl": True} if address.tls else {}
     options = {**usual, **address.options, **tls}
@@ -79,8 +105,6 @@ def explain(error: BaseException) -> str:
     for kind, sentence in _SENTENCES:
         if isinstance(error, kind):
             return sentence
-    if isinstance(error, MasterNotFoundError):
-        return _no_master(str(error))
     if isinstance(error, ResponseError):
         return _refusal(str(error))
     return _no_connection(error)
@@ -101,6 +125,9 @@ _SENTENCES: tuple[tuple[type[BaseException], str], ...] = (
         "Redis does not allow the user of REDIS_URL to do what RQ needs: give it all commands"
         " (+@all) on all keys (~*) and channels (&*).",
     ),
+    (SentinelsRefuse, "The Sentinels refuse the password: set sentinel_password in REDIS_URL."),
+    (SentinelsSilent, "No Sentinel of REDIS_URL answers."),
+    (MasterNotFoundError, "The Sentinels know no working master with the name in REDIS_URL."),
     (BusyLoadingError, "Redis is starting: it still loads its data."),
     (
         InvalidResponse,
@@ -108,15 +135,6 @@ _SENTENCES: tuple[tuple[type[BaseException], str], ...] = (
         " rediss://.",
     ),
 )
-
-
-def _no_master(text: str) -> str:
-    """What redis-py says of the Sentinels; its text holds addresses, so it is not shown."""
-    if "AuthenticationError" in text:
-        return "The Sentinels refuse the password: set sentinel_password in REDIS_URL."
-    if "Error" in text:
-        return NO_SENTINEL
-    return "The Sentinels know no working master with the name in REDIS_URL."
 
 
 def _refusal(text: str) -> str:

@@ -16,8 +16,8 @@ STATES = {
     "25006": "PostgreSQL takes no writes: DATABASE_URL names a standby, or the database is read-only.",
     "53100": "The disk of PostgreSQL is full.",
     "53300": "PostgreSQL has no connection left for this service: raise max_connections.",
-    "55P03": "Another process holds a lock on the tables: stop web, workers and scheduler, and try"
-    " again.",
+    "55P03": "Another process holds a lock in PostgreSQL for too long. Before a migration, stop web,"
+    " workers and scheduler.",
     "57P01": "PostgreSQL is being shut down.",
 }
 """https://www.postgresql.org/docs/current/errcodes-appendix.html"""

