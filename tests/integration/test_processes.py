@@ -17,6 +17,11 @@ from tests.bridge import KEY, PROVIDERS, sample, wait_for
 from tests.ports import free_port
 from tests.processes import ROOT, running
 
+PROGRAMS = {
+    "web": "from app import create_app; create_app()",
+    "worker": "from workers.worker import main; main()",
+}
+
 
 def test_webhooks_reach_every_crm_and_survive_a_lost_redis(
     tmp_path: Path, database_url: str
@@ -83,29 +88,71 @@ def test_webhooks_reach_every_crm_and_survive_a_lost_redis(
         (
             {"SECRET_KEY": KEY, "ENCRYPTION_KEYS": KEY,
              "DATABASE_URL": "postgresql://x@127.0.0.1:1/x"},
-            ["DATABASE_URL"],
+            ["Nothing listens at 127.0.0.1, port 1", "DATABASE_URL"],
+        ),
+        (
+            {"SECRET_KEY": KEY, "ENCRYPTION_KEYS": KEY, "DATABASE_URL": "sqlite:////nowhere/a.db"},
+            ["The folder /nowhere of DATABASE_URL does not exist"],
+        ),
+        (
+            {"SECRET_KEY": KEY, "ENCRYPTION_KEYS": KEY, "DATABASE_URL": "foo",
+             "REDIS_URL": ":pass-word@127.0.0.1:6379", "LOG_LEVEL": "verbose"},
+            ["DATABASE_URL is not usable: it is no address of a database",
+             "REDIS_URL is not usable: it has no scheme",
+             "LOG_LEVEL is not usable: it must be one of DEBUG, INFO, WARNING, ERROR"],
+        ),
+        (
+            {"SECRET_KEY": KEY, "ENCRYPTION_KEYS": KEY, "DATABASE_URL": "mysql://u:pass-word@h/d"},
+            ["DATABASE_URL is not usable: mysql:// is not a database"],
+        ),
+        (
+            {"SECRET_KEY": KEY, "ENCRYPTION_KEYS": KEY,
+             "DATABASE_URL": "postgres://u:pass-word@h:port/d"},
+            ["DATABASE_URL is not usable: it cannot be read as an address"],
+        ),
+        (
+            {"SECRET_KEY": KEY, "ENCRYPTION_KEYS": KEY, "PROVIDERS_FILE": "/nowhere/p.yaml"},
+            ["PROVIDERS_FILE: /nowhere/p.yaml cannot be read (No such file or directory)"],
+        ),
+        (
+            {"SECRET_KEY": KEY, "ENCRYPTION_KEYS": KEY, "PROVIDERS_FILE": "/etc/hosts"},
+            ["PROVIDERS_FILE: /etc/hosts has"],
         ),
     ],
-    ids=["no keys", "weak keys", "no Base64", "plain http", "no mappings", "no database"],
+    ids=["no keys", "weak keys", "no Base64", "plain http", "no mappings", "no database", "no folder",
+         "no addresses", "mysql", "no port", "no providers", "other providers"],
 )  # fmt: skip
-@pytest.mark.parametrize(
-    "program",
-    ["from app import create_app; create_app()", "from workers.worker import main; main()"],
-    ids=["web", "worker"],
-)
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_a_bad_set_up_is_a_sentence(
     tmp_path: Path, variables: dict[str, str], words: list[str], program: str
 ) -> None:
     """A service that cannot start names the variable or the file, without a traceback."""
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **variables}
     ended = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+        [sys.executable, "-c", PROGRAMS[program]],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert ended.returncode == 1
-    assert "Traceback" not in ended.stderr
+    assert "Traceback" not in ended.stderr and "pass-word" not in ended.stderr
     for word in words:
         assert word in ended.stderr
+
+
+def test_a_scheduler_with_wrong_settings_is_a_sentence(tmp_path: Path) -> None:
+    """The scheduler names each wrong setting, without a traceback and without a password."""
+    environment = {
+        "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "ENCRYPTION_KEYS": KEY,
+        "DATABASE_URL": "mysql://u:pass-word@h/d", "REDIS_URL": ":pass-word@h:6379",
+    }  # fmt: skip
+    ended = subprocess.run(
+        [sys.executable, "-m", "workers.schedule"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("The scheduler cannot start:\n")
+    for words in ("SECRET_KEY is not set", "DATABASE_URL is not usable", "REDIS_URL is not usable"):
+        assert words in ended.stderr
+    assert "Traceback" not in ended.stderr and "pass-word" not in ended.stderr
 
 
 @pytest.mark.long
