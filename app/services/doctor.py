@@ -81,10 +81,10 @@ class Doctor:
     def examine(self, connection_id: int | None = None) -> Iterator[Finding]:
         """Yield every finding on the service and its connections (or one of them) as it is made."""
         if connection_id is None:
-            database = self._database()
-            yield database
-            if database.verdict is Health.BAD:
-                return
+            basics = list(self._basics())
+            yield from basics
+            if any(found.verdict is Health.BAD for found in basics):
+                return  # Every other check reads the database.
             yield from self.examine_service()
         with self.store.read() as session:
             rows = list(session.scalars(select(ConnectionRow).order_by(ConnectionRow.id)))
@@ -96,10 +96,7 @@ class Doctor:
             yield Finding("service", "connections", Health.NOTE, "No CRM is connected.", fix)
 
     def examine_service(self) -> Iterator[Finding]:
-        """Check schema, keys, Redis, processes, sources, CRM apps and notifications."""
-        schema = self.store.schema.state()
-        fits = schema.fit is SchemaFit.FITS
-        yield _stated("service", "schema", fits, f"It is at {schema.database}.", schema.advice)
+        """Check keys, Redis, processes, sources, CRM apps and notifications."""
         yield _tried("service", "encryption keys", lambda: check_keys(self.store, self.cipher), "")
         redis = self.waker.redis
         yield _tried("service", "Redis", lambda: probe(redis), REDIS_FIX, redis_trouble)
@@ -145,8 +142,18 @@ class Doctor:
             detail = f"{schedulers} run. That does no harm, but one is enough."
             yield Finding("service", "scheduler", Health.NOTE, detail)
 
-    def _database(self) -> Finding:
-        return _tried("service", "database", self.store.check, "", self.store.explain)
+    def _basics(self) -> Iterator[Finding]:
+        """Check that the database can be reached, fits the code and takes writes."""
+        schema, explain = self.store.schema, self.store.explain
+        reached = _tried("service", "database", schema.state, "", explain)
+        if reached.verdict is Health.BAD:
+            yield reached
+            return
+        state = schema.state()
+        fits = state.fit is SchemaFit.FITS
+        yield _stated("service", "schema", fits, f"It is at {state.database}.", state.advice)
+        if fits:
+            yield _tried("service", "database", self.store.check, "", explain)
 
     def examine_source(self, view: SourceView) -> Iterator[Finding]:
         """Check secrets, key, permissions and waiting webhooks of one meetergo workspace."""

@@ -50,7 +50,7 @@ class _Sentinels(Sentinel):
     def discover_master(self, service_name: str) -> tuple[str, int]:
         """Return host and port of the master. Raises MasterNotFoundError or one of the two above."""
         try:
-            found: tuple[str, int] = super().discover_master(service_name)
+            found: tuple[str, int] = super().discover_master(service_name)  # type: ignore[no-untyped-call]
         except MasterNotFoundError as error:
             # redis-py lists each Sentinel that it could not ask: `<…> - network:ConnectionError`.
             failed = re.findall(r"> - \S*?(\w+Error)", str(error))

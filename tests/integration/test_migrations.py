@@ -229,7 +229,7 @@ def test_rows_of_all_tables_go_down_to_the_first_revision_and_up_again(database_
 @pytest.mark.parametrize(
     ("revision", "words"),
     [
-        ("0012", "There is no revision '0012': they go from 0001 to"),
+        ("0999", "There is no revision '0999': they go from 0001 to"),
         ("base", "There is no revision 'base'"),
     ],
 )

@@ -16,12 +16,14 @@ import pytest
 from sqlalchemy import make_url, text
 
 from app.store.engine import DBAPIError, Store
+from app.store.schema import revisions
 from tests.bridge import KEY, Bridge, wait_for
 from tests.postgres import postgres_url
 from tests.processes import ROOT
 
 PASSWORD = "pass-of-a-role"
 NOBODY = 65534
+NEWEST = revisions()[-1]
 
 
 def trouble(url: str) -> str:
@@ -134,19 +136,21 @@ def test_the_commands_of_the_schema(database_url: str) -> None:
     """`flask db` goes up and down, asks before it loses data, and never migrates unasked."""
     db = ("flask", "--app", "app", "db")
     new = run(database_url, *db, "current")
-    assert (new.returncode, new.stdout) == (1, "Database: empty. Code: 0011.\n")
+    assert (new.returncode, new.stdout) == (1, f"Database: empty. Code: {NEWEST}.\n")
     assert "db upgrade" in new.stderr
-    assert run(database_url, *db, "upgrade").stdout == "The database went from empty to 0011.\n"
+    assert (
+        run(database_url, *db, "upgrade").stdout == f"The database went from empty to {NEWEST}.\n"
+    )
     fits = run(database_url, *db, "current")
-    assert fits.returncode == 0 and fits.stdout.startswith("Database: 0011. Code: 0011.\n")
+    assert fits.returncode == 0 and fits.stdout.startswith(f"Database: {NEWEST}. Code: {NEWEST}.\n")
     asked = run(database_url, *db, "downgrade", "0010", given="n\n")
     assert asked.returncode == 1 and "workers and scheduler must be stopped" in asked.stdout
-    assert "Take the database from 0011 to 0010?" in asked.stdout
+    assert f"Take the database from {NEWEST} to 0010?" in asked.stdout
     assert run(database_url, *db, "current").returncode == 0
     down = run(database_url, *db, "downgrade", "0009", "--yes")
-    assert down.stdout.endswith("The database went from 0011 to 0009.\n")
+    assert down.stdout.endswith(f"The database went from {NEWEST} to 0009.\n")
     old = run(database_url, *db, "current")
-    assert (old.returncode, old.stdout) == (1, "Database: 0009. Code: 0011.\n")
+    assert (old.returncode, old.stdout) == (1, f"Database: 0009. Code: {NEWEST}.\n")
     wrong = run(database_url, *db, "downgrade", "0010", "--yes")
     assert "Error: Revision 0010 is newer than the database" in wrong.stderr
     # Any other command brings the schema up to date first.
@@ -173,7 +177,7 @@ def test_a_database_that_is_newer_than_the_code_is_a_sentence(database_url: str)
         ended = run(database_url, *program)
         assert ended.returncode == 1 and "Traceback" not in ended.stderr, program
         assert "The database is at revision 0099, which this version" in ended.stderr
-        assert "db downgrade 0011" in ended.stderr
+        assert f"db downgrade {NEWEST}" in ended.stderr
     assert store.schema.state().database == "0099"
     store.close()
 
@@ -185,8 +189,8 @@ def test_doctor_names_the_schema_and_stops_at_a_database_that_is_away(tmp_path: 
     found = {f.check: f for f in bridge.services.doctor.examine()}
     assert found["database"].verdict == found["schema"].verdict == "good"
     bridge.services.store.schema.downgrade("0010")
-    schema = next(f for f in bridge.services.doctor.examine() if f.check == "schema")
-    assert (schema.verdict, schema.detail) == ("bad", "It is at 0010.")
+    (schema,) = bridge.services.doctor.examine()
+    assert (schema.check, schema.verdict, schema.detail) == ("schema", "bad", "It is at 0010.")
     assert "db upgrade" in schema.fix
     bridge.services.store.close()
     for file in tmp_path.glob("a.sqlite3*"):
