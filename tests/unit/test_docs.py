@@ -105,6 +105,7 @@ def test_every_command_is_documented() -> None:
         "connections": ["list", "add-token"], "mappings": ["check", "preview", "diff", "schema", "questions"],
         "events": ["replay"], "webhooks": ["register", "list"], "secrets": ["add", "list", "end"],
         "deliveries": ["list", "retry"], "keys": ["create", "rotate"], "bookings": ["outcome"],
+        "db": ["current", "upgrade", "downgrade"],
     }  # fmt: skip
     for group, names in groups.items():
         for name in names:
