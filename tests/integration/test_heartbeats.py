@@ -80,6 +80,8 @@ def test_webhooks_that_wait_for_a_worker_are_told(
     """After a minute without a worker the first page, `doctor` and the metrics say what waits."""
     assert bridge.post(sample("booking_created")).status_code == 202
     assert "wait for a worker" not in bridge.client.get("/").get_data(as_text=True)
+    # There is no page of this booking yet.
+    assert "/bookings/" not in bridge.client.get("/events").get_data(as_text=True)
     assert "webhooks not processed" not in findings(bridge)
     later(monkeypatch, timedelta(minutes=2))
     page = bridge.client.get("/").get_data(as_text=True)
@@ -92,6 +94,7 @@ def test_webhooks_that_wait_for_a_worker_are_told(
     assert 119 < float(age.split()[1]) < 180
     assert "webhooks not processed" in run(bridge, "doctor", code=1)
     bridge.services.processor.run()
+    assert "/bookings/" in bridge.client.get("/events").get_data(as_text=True)
     assert "wait for a worker" not in bridge.client.get("/").get_data(as_text=True)
 
 
