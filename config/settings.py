@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
@@ -18,6 +19,7 @@ from config.strength import LEAST_KEY, LEAST_SECRET, standard_weakness, weakness
 CONFIG_DIR = Path(__file__).parent
 LOOPBACK = frozenset(["127.0.0.1", "localhost", "::1"])
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+Read = TypeVar("Read", bound=BaseSettings)
 
 
 class SettingsError(Exception):
@@ -36,7 +38,9 @@ class SignatureScheme(StrEnum):
 class Settings(BaseSettings):
     """The environment of one process. Each field is the variable of the same name in capitals."""
 
-    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, validate_default=True)
+    model_config = SettingsConfigDict(
+        extra="ignore", env_ignore_empty=True, validate_default=True, use_attribute_docstrings=True
+    )
 
     database_url: str = "sqlite:///bridge.sqlite3"
     """URL of the database: `sqlite:///…` or `postgresql://…` (`postgres://…` is the same)."""
@@ -94,6 +98,9 @@ class Settings(BaseSettings):
     """How many days back a scheduled search looks for meetings, by their start."""
     reconcile_ahead_days: int = Field(default=60, ge=1, le=730)
     """How many days ahead a scheduled search looks for meetings, by their start."""
+    restored_at: datetime | None = None
+    """Time at which the database was restored from a backup (2027-02-01T10:00:00Z): records of
+    bookings made before it are looked for in the CRM before they are created."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
 
@@ -141,7 +148,7 @@ class Settings(BaseSettings):
             raise ValueError(problem)
         return value
 
-    @field_validator("meetergo_key_ends_at")
+    @field_validator("meetergo_key_ends_at", "restored_at")
     @classmethod
     def _in_utc(cls, value: datetime | None) -> datetime | None:
         if value is None:
@@ -163,6 +170,30 @@ class Settings(BaseSettings):
     def company_ids(self) -> tuple[str, ...]:
         """The allowed company ids as a tuple, without empty entries."""
         return split_list(self.meetergo_company_ids)
+
+
+class Listening(BaseSettings):
+    """Where gunicorn listens, and with how many processes (config/gunicorn.py)."""
+
+    model_config = Settings.model_config
+
+    port: int | None = Field(default=None, ge=1, le=65_535)
+    """Set by platforms such as Heroku, whose router calls the web process from another machine: it
+    then listens on 0.0.0.0 and this port."""
+    web_bind: str = ""
+    """Address at which the web process listens; it counts more than PORT. Without both:
+    127.0.0.1:8000."""
+    web_concurrency: int = Field(default=2, ge=1, le=64)
+    """Number of web processes."""
+
+    @property
+    def address(self) -> str:
+        """The address for gunicorn to bind.
+
+        Heroku routes to `$PORT` on any interface, and to no other port:
+        https://devcenter.heroku.com/articles/dynos#web-dynos
+        """
+        return self.web_bind or (f"0.0.0.0:{self.port}" if self.port else "127.0.0.1:8000")
 
 
 def api_key_problem(key: str, user_id: str) -> str | None:
@@ -209,8 +240,17 @@ def require_https(url: str, variable: str) -> None:
 
 def load_settings() -> Settings:
     """Read the settings; raise SettingsError with a message that names the variables to set."""
+    return _read(Settings)
+
+
+def load_listening() -> Listening:
+    """Read where the web process listens; raise SettingsError with a message that names the variable."""
+    return _read(Listening)
+
+
+def _read(kind: type[Read]) -> Read:
     try:
-        return Settings()
+        return kind()
     except ValidationError as error:
         lines = [
             _explain(str(item["loc"][0]).upper(), item["type"], item["msg"])

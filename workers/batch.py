@@ -222,7 +222,9 @@ class Batch:
             # find what the first one is about to make.
             if (group and group in groups) or self._marks.meets(marks):
                 continue
-            if in_writing and self._may_meet(in_writing, planned, marks):
+            if in_writing and in_writing._marks.meets(marks, same_record=True):
+                continue
+            if in_writing and planned.desired and planner.may_have_begun(planned.desired):
                 continue
             groups.add(group)
             self._marks.add(marks)
@@ -231,9 +233,6 @@ class Batch:
         state.known, diff = planner.settle(desired)
         diff.plan = replace(diff.plan, assign=account.mapping.assignment_rules)
         state.diff = diff
-
-    def _may_meet(self, in_writing: Batch, planned: PlannedDelivery, marks: Marks) -> bool:
-        return in_writing._marks.meets(marks, same_record=True) or self._is_begun(planned)
 
     def _facts(self, delivery: DeliveryRow, row: BookingRow, booking: Booking) -> DeliveryFacts:
         """What the delivery adds to the plan; it also takes its place in the rotation of owners."""
@@ -250,7 +249,13 @@ class Batch:
             delivery.mapping_section or {},
             recheck if recheck and recheck <= now else None,
             frozenset(self._account.left_out.get((delivery.id, row.revision), ())),
+            self._was_before_restore(booking),
         )
+
+    def _was_before_restore(self, booking: Booking) -> bool:
+        """Whether the booking may have been written after the backup that was restored."""
+        restored_at, made_at = self._services.settings.restored_at, booking.created_at
+        return restored_at is not None and (made_at is None or made_at <= restored_at)
 
     def _want_answers(
         self, mapping: FieldMapping, states: list[tuple[BookingRow, Booking]]
@@ -293,17 +298,6 @@ class Batch:
             if planned.desired
         }
         return {n: found for n, found in sections.items() if found and found != before[n]}
-
-    def _is_begun(self, planned: PlannedDelivery) -> bool:
-        """Whether a create of a record was begun before: the CRM may hold it already.
-
-        It is then searched for among other people's records too.
-        """
-        records = planned.desired.records if planned.desired else ()
-        refs = [record.ref for record in records if not record.fill_only]
-        with self._store.read() as session:
-            known = Ledger(session, self._cipher, self._id).read(refs)
-        return any(ref in known and not known[ref].live for ref in refs)
 
     def _log_changes(self, session: Session) -> None:
         report, entries = self.state.report, list[dict[str, Any]]()

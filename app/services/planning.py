@@ -28,6 +28,7 @@ from app.store.ledger import Ledger
 from app.sync.desired import DesiredBooking
 from app.sync.diff_state import Diff
 from app.sync.ledger_entry import LedgerEntry
+from app.sync.ledger_rules import as_begun
 from app.sync.merge import merge, with_lead_contacts
 
 log = structlog.get_logger(__name__)
@@ -44,6 +45,8 @@ class DeliveryFacts:
     """The time for which this second look was planned (UTC); None at the first look."""
     left_out: frozenset[tuple[ObjectName, str]] = frozenset()
     """Fields whose value the CRM refuses although its lists have it."""
+    maybe_there: bool = False
+    """Whether the CRM may have records of the booking that the ledger lacks: they are looked for."""
 
 
 def plan_context(
@@ -80,6 +83,7 @@ class ConnectionPlanner:
         self._store, self._cipher, self._id = store, cipher, connection_id
         self._adapter, self._mapping, self._directory = adapter, mapping, directory
         self._now, self._refused_owners = now, refused_owners
+        self._maybe_there: set[Ref] = set()
         self._planner = Planner(mapping, adapter.shape, directory)
 
     def existing(self, bookings: Iterable[Booking]) -> frozenset[Ref]:
@@ -105,13 +109,27 @@ class ConnectionPlanner:
             left_out=facts.left_out,
         )
         try:
-            return self._planner.plan(booking, context)
+            desired = self._planner.plan(booking, context)
         except CrmError as error:
             return error
         except Exception as error:
             # Pure logic on a stranger's data: an unforeseen error concerns this booking only.
             log.error("plan_failed", booking=booking.key, reason=type(error).__name__)
             return Unforeseen(f"{type(error).__name__} at {place_of(error)}")
+        if facts.maybe_there:
+            self._maybe_there |= desired.own_refs
+        return desired
+
+    def may_have_begun(self, desired: DesiredBooking) -> bool:
+        """Whether the CRM may hold a record of the booking that the ledger does not know.
+
+        Such a record is searched for among other people's records too.
+        """
+        refs = [record.ref for record in desired.records if not record.fill_only]
+        with self._store.read() as session:
+            known = Ledger(session, self._cipher, self._id).read(refs)
+        unknown = any(ref in self._maybe_there and ref not in known for ref in refs)
+        return unknown or any(ref in known and not known[ref].live for ref in refs)
 
     def settle(
         self,
@@ -127,6 +145,8 @@ class ConnectionPlanner:
         with self._store.read() as session:
             ledger = Ledger(session, self._cipher, self._id)
             known = ledger.read(with_lead_contacts(merged), self._now())
+        for ref in (self._maybe_there & set(merged)) - set(known):
+            known[ref] = as_begun(merged[ref].record)
         others = Sharing(
             self._store,
             self._cipher,

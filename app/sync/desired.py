@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from app.crm.lookup import Match
-from app.crm.objects import Fields, Ref
+from app.crm.objects import SHARED, Fields, Ref
 from app.domain.errors import CrmError
 
 
@@ -88,3 +88,9 @@ class DesiredBooking:
     """Bookings with the same group may share a deal: a batch takes only one of them."""
     problems: Mapping[Ref, CrmError] = field(default_factory=dict, compare=False)
     """Why the mapping or the account's lists rule out a record; the others can be written."""
+
+    @property
+    def own_refs(self) -> frozenset[Ref]:
+        """The records of this booking alone that are to be there; not people and companies."""
+        own = (record for record in self.records if record.ref.object not in SHARED)
+        return frozenset(r.ref for r in own if not (r.delete or r.fill_only))

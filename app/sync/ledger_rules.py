@@ -32,6 +32,12 @@ def changed_fields(record: DesiredRecord, known: LedgerEntry) -> dict[str, Field
     return changed
 
 
+def as_begun(record: DesiredRecord) -> LedgerEntry:
+    """Return the ledger entry of a create that may have been sent: the record is looked for first."""
+    sent = {n: (content_hash(value),) for n, value in record.fields.items() if not blank(value)}
+    return LedgerEntry(None, sent, record.links)
+
+
 def known_after(
     item: MergedRecord,
     known: LedgerEntry | None,
