@@ -1,7 +1,7 @@
 # `make demo` and `make test` are all that a new machine needs; see README.md.
 VENV := .venv
 PY := $(VENV)/bin/python
-.PHONY: demo test test-all quick thorough check bench chaos chaos-mutants crash soak month day fuzz format clean
+.PHONY: demo test test-all quick thorough check bench chaos chaos-mutants crash soak month day fuzz format env-example image clean
 
 demo: $(VENV)/.runtime ## Run everything on this machine and show it (ARGS=--once: and stop)
 	@$(PY) -m sandbox.demo $(ARGS)
@@ -18,11 +18,12 @@ quick: $(VENV)/.dev ## For every change: the unit tests, and the contract with o
 thorough: $(VENV)/.dev ## The tests with all that is left out of them for time
 	@THOROUGH=1 $(PY) -m pytest -n 5 --dist worksteal $(ARGS)
 
-check: $(VENV)/.dev ## Lint, types, layers
+check: $(VENV)/.dev ## Lint, types, layers, the Dockerfile
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/hadolint Dockerfile
 
 bench: $(VENV)/.dev ## Measure and print
 	@$(PY) -m tests.bench $(ARGS)
@@ -57,6 +58,12 @@ fuzz: $(VENV)/.dev ## Hostile requests against the web process (WEBHOOKS=.. RAW=
 format: $(VENV)/.dev
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+env-example: $(VENV)/.dev ## Make .env.example from the settings
+	@$(PY) -m scripts.env_example > .env.example
+
+image: $(VENV)/.dev ## Check the Dockerfile, and run its steps as the image does, without a container engine
+	@$(PY) -m scripts.check_image
 
 clean:
 	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,11 +1,16 @@
 """How gunicorn serves the web process."""
 
-import os
 import time
 from typing import Any
 
-bind = os.environ.get("WEB_BIND", f"0.0.0.0:{os.environ.get('PORT', '8000')}")
-workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
+from config.settings import SettingsError, load_listening
+
+try:
+    _listening = load_listening()
+except SettingsError as error:
+    raise SystemExit(f"The web process cannot start:\n{error}") from None
+bind = _listening.address
+workers = _listening.web_concurrency
 # Reads requests and sends answers without a thread, and ends slow connections.
 worker_class = "app.web.front.FrontWorker"
 threads = 8
