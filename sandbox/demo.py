@@ -172,10 +172,10 @@ def _make_key(environment: dict[str, str]) -> str:
 
 @contextmanager
 def _processes(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the Procfile as in production, with honcho; the output goes to a file."""
+    """Run the Procfile's three processes with honcho; the output goes to a file."""
     with _log().open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "honcho", "start", "--no-prefix"],
+            [sys.executable, "-m", "honcho", "start", "--no-prefix", "web", "worker", "scheduler"],
             cwd=ROOT,
             env=environment,
             stdout=log,

@@ -57,7 +57,7 @@ class Running:
         self.key = made.stdout.split()[-1]
         self.log = (folder / "log").open("wb")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "honcho", "start"], cwd=ROOT, env=self.environment,
+            [sys.executable, "-m", "honcho", "start", "web", "worker", "scheduler"], cwd=ROOT, env=self.environment,
             stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from app import __version__
 from app.bootstrap import Services
 from app.cli.mappings import mappings_group
 from app.cli.meetergo import register_meetergo
@@ -74,6 +75,11 @@ def register_commands(app: Flask, services: Services) -> None:
         if bad:
             raise click.ClickException(f"{bad} things to fix.")
         click.echo("Nothing to fix.")
+
+    @app.cli.command("version")
+    def version() -> None:
+        """Show the version of this service."""
+        click.echo(__version__)
 
     @app.cli.command("sweep")
     def sweep() -> None:
