@@ -190,8 +190,7 @@ class Listening(BaseSettings):
     def address(self) -> str:
         """The address for gunicorn to bind.
 
-        Heroku routes to `$PORT` on any interface, and to no other port:
-        https://devcenter.heroku.com/articles/dynos#web-dynos
+        A web process on Heroku listens on `$PORT`: https://devcenter.heroku.com/articles/procfile
         """
         return self.web_bind or (f"0.0.0.0:{self.port}" if self.port else "127.0.0.1:8000")
 
