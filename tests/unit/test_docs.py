@@ -110,7 +110,7 @@ def test_every_command_is_documented() -> None:
     for group, names in groups.items():
         for name in names:
             assert f"{group} {name}" in pages, f"{group} {name}"
-    for name in ("doctor", "backfill", "reconcile"):
+    for name in ("doctor", "backfill", "reconcile", "version"):
         assert f"app {name}" in pages, name
 
 
