@@ -9,9 +9,6 @@ if TYPE_CHECKING:
 
     from app.bootstrap import Services
 
-__version__ = "0.1.0"
-"""The only place of the version; pyproject.toml reads it here."""
-
 
 def create_app(services: Services | None = None) -> Flask:
     """Make the Flask application; the schema is brought up to date first.

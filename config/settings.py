@@ -19,7 +19,6 @@ from config.strength import LEAST_KEY, LEAST_SECRET, standard_weakness, weakness
 CONFIG_DIR = Path(__file__).parent
 LOOPBACK = frozenset(["127.0.0.1", "localhost", "::1"])
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-Read = TypeVar("Read", bound=BaseSettings)
 
 
 class SettingsError(Exception):
@@ -235,6 +234,9 @@ def require_https(url: str, variable: str) -> None:
     if parts.scheme == "http" and is_loopback(url):
         return
     raise ValueError(f"{variable} must be an https:// address (http:// only on 127.0.0.1)")
+
+
+Read = TypeVar("Read", bound=BaseSettings)
 
 
 def load_settings() -> Settings:

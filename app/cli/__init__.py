@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from app import __version__
 from app.bootstrap import Services
 from app.cli.mappings import mappings_group
 from app.cli.meetergo import register_meetergo
@@ -31,6 +30,7 @@ from app.services.overview import Overview
 from app.services.replay import Replayed, ReplaySelection, count, replay
 from app.store.models import ConnectionRow
 from app.store.rekey import rekey
+from config.version import VERSION
 
 MARKS = {Health.GOOD: ("✓", "green"), Health.NOTE: ("!", "yellow"), Health.BAD: ("✗", "red")}
 
@@ -79,7 +79,7 @@ def register_commands(app: Flask, services: Services) -> None:
     @app.cli.command("version")
     def version() -> None:
         """Show the version of this service."""
-        click.echo(__version__)
+        click.echo(VERSION)
 
     @app.cli.command("sweep")
     def sweep() -> None:
