@@ -120,7 +120,7 @@ def bootstrap(
         tokens=tokens,
         flow=Flow(store, cipher, settings.public_url, settings.oauth_timeout),
         intake=intake,
-        processor=Processor(store, cipher, intake.read),
+        processor=Processor(store, cipher),
         processes=processes,
         sessions=Sessions(store),
         catch_up=CatchUp(store, intake, sources, rereader.learn_type, waker.wake),

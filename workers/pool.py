@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import structlog
 
@@ -24,7 +26,7 @@ class DrainPool:
         self._services, self._drainer = services, Drainer(services)
         self._lock = threading.Lock()
         self._again: dict[int, bool] = {}
-        """Connection at work -> whether another wake-up came meanwhile."""
+        """Connection at work -> whether it is to be drained once more."""
         self._aside: dict[str, bool] = {}
         """Long action at work -> whether it is to run once more."""
         self.stopping = threading.Event()
@@ -38,30 +40,19 @@ class DrainPool:
             if connection_id in self._again:
                 self._again[connection_id] = True
                 return
-            self._again[connection_id] = False
-        name = f"drain-{connection_id}"
-        threading.Thread(target=self._run, args=(connection_id,), name=name, daemon=True).start()
+            self._again[connection_id] = True
+        drain = partial(self._drainer.drain, connection_id)
+
+        def run() -> None:
+            with self._places:
+                self._repeat(self._again, connection_id, drain, connection_id)
+
+        self._start(self._again, connection_id, run, f"drain-{connection_id}")
 
     def at_work(self) -> int:
         """The number of connections at work, or waiting for a place."""
         with self._lock:
             return len(self._again)
-
-    def _run(self, connection_id: int) -> None:
-        with self._places:
-            self._guarded(lambda: self._drainer.drain(connection_id), connection_id)
-            while self._is_to_be_drained_again(connection_id):
-                self._guarded(lambda: self._drainer.drain(connection_id), connection_id)
-
-    def _is_to_be_drained_again(self, connection_id: int) -> bool:
-        """Whether a wake-up came meanwhile; if none did, the connection is no longer at work."""
-        with self._lock:
-            if self._again[connection_id]:
-                self._again[connection_id] = False
-                return True
-            del self._again[connection_id]
-            self._ended.notify_all()
-            return False
 
     def aside(self, name: str, action: Callable[[], object], again: bool = False) -> None:
         """Run a long action in a thread, one per name at a time; it checks `stopping` itself.
@@ -73,20 +64,43 @@ class DrainPool:
                 self._aside[name] |= again
                 return
             self._aside[name] = True
+        self._start(self._aside, name, lambda: self._repeat(self._aside, name, action, 0), name)
 
-        def run() -> None:
-            while self._is_to_be_run(name):
-                self._guarded(action, 0)
+    def _start(
+        self, at_work: dict[Any, bool], key: object, run: Callable[[], None], name: str
+    ) -> None:
+        """Start a thread. If the system has no more threads, nothing is at work: raises."""
+        try:
+            threading.Thread(target=run, name=name, daemon=True).start()
+        except RuntimeError:
+            self._end(at_work, key)
+            raise
 
-        threading.Thread(target=run, name=name, daemon=True).start()
+    def _repeat(
+        self, at_work: dict[Any, bool], key: object, action: Callable[[], object], number: int
+    ) -> None:
+        """Run an action for as long as it is asked for again."""
+        try:
+            while self._is_asked_for(at_work, key):
+                self._guarded(action, number)
+        except BaseException:
+            self._end(at_work, key)
+            raise
 
-    def _is_to_be_run(self, name: str) -> bool:
+    def _is_asked_for(self, at_work: dict[Any, bool], key: object) -> bool:
+        """Whether somebody asked meanwhile; if nobody did, it is no longer at work."""
         with self._lock:
-            if self._aside[name]:
-                self._aside[name] = False
+            if at_work[key]:
+                at_work[key] = False
                 return True
-            del self._aside[name]
+            del at_work[key]
+            self._ended.notify_all()
             return False
+
+    def _end(self, at_work: dict[Any, bool], key: object) -> None:
+        with self._lock:
+            at_work.pop(key, None)
+            self._ended.notify_all()
 
     def join(self, seconds: float) -> bool:
         """Wait until no connection is at work; False if that takes longer than `seconds`."""

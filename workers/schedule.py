@@ -19,7 +19,7 @@ from app.services.redis_client import connect, explain, probe
 from app.services.wake import QUEUE, RECONCILE_JOB, enqueue_once, make_queue
 from config.logging import configure_logging
 from config.settings import Settings, SettingsError, load_settings
-from workers.stop_signal import stop_signal
+from workers.stop_signal import StopSignal
 
 log = structlog.get_logger(__name__)
 REDIS_PAUSE = 2.0
@@ -58,9 +58,9 @@ def main() -> None:
     except SettingsError as error:
         raise SystemExit(f"The scheduler cannot start:\n{error}") from None
     configure_logging(settings.log_level)
-    stopping = stop_signal()
+    stopping = StopSignal()
     threading.Thread(target=_schedule, args=(settings, stopping), daemon=True).start()
-    stopping.wait()
+    stopping.wait_for_it()
 
 
 def _schedule(settings: Settings, stopping: threading.Event) -> None:

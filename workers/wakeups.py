@@ -8,6 +8,7 @@ only says "now": a table lists the allowed jobs; all else is dropped with a line
 from __future__ import annotations
 
 import json
+import threading
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -77,6 +78,9 @@ def read_job(packed: object) -> tuple[str, int | None]:
 class WakeUpWorker(SimpleWorker):
     """Takes wake-ups and runs what the table says for them; it runs nothing that Redis names."""
 
+    stopping = threading.Event()
+    """Set once the process has been told to stop; its own event takes the place of this one."""
+
     def __init__(
         self,
         queues: list[Queue],
@@ -99,7 +103,14 @@ class WakeUpWorker(SimpleWorker):
             self._beats()
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Run a job if it is one of ours; it is removed from Redis first."""
+        """Run a job if it is one of ours; it is removed from Redis first.
+
+        A process that is about to end leaves it to another one.
+        """
+        if self.stopping.is_set():
+            queue.push_job_id(job.id, at_front=True)
+            self.connection.delete(queue.intermediate_queue_key)
+            raise StopRequested
         self._forget(job.key, queue)
         if not isinstance(job, WakeUp):
             return

@@ -22,7 +22,7 @@ from config.settings import LOOPBACK, SettingsError
 from workers.jobs import ALONE, BY_ID, look, process_pool
 from workers.lookout import Lookout
 from workers.redis_log import hush_outages
-from workers.stop_signal import stop_signal
+from workers.stop_signal import StopSignal
 from workers.wakeups import WakeUpWorker
 
 log = structlog.get_logger(__name__)
@@ -39,11 +39,11 @@ def main() -> None:
         raise SystemExit(f"The worker cannot start:\n{error}") from None
     hush_outages(services.waker.outage)
     warn_of_open_redis(services.settings.redis_url)
-    stopping = stop_signal()
+    stopping = StopSignal()
     lookout = Lookout(services, process_pool(), look)
     lookout.start()
     threading.Thread(target=_take_jobs, args=(services, stopping), daemon=True).start()
-    stopping.wait()
+    stopping.wait_for_it()
     lookout.stop()
     process_pool().stop()
     logging.shutdown()
@@ -55,7 +55,8 @@ def _take_jobs(services: Services, stopping: threading.Event) -> None:
     """Take jobs from RQ for as long as the process lives; while Redis is away, wait for it."""
     while not stopping.is_set():
         try:
-            _listen(connect(services.settings.redis_url, read_timeout=None), services.waker.outage)
+            redis = connect(services.settings.redis_url, read_timeout=None)
+            _listen(redis, services.waker.outage, stopping)
         except (RedisError, OSError) as error:
             services.waker.outage.note(explain(error))
         except Exception as error:
@@ -64,8 +65,8 @@ def _take_jobs(services: Services, stopping: threading.Event) -> None:
         stopping.wait(REDIS_PAUSE)
 
 
-def _listen(redis: Redis, outage: Outage) -> None:
-    """Take jobs until Redis goes away."""
+def _listen(redis: Redis, outage: Outage, stopping: threading.Event) -> None:
+    """Take jobs until Redis goes away or the process ends."""
     probe(redis)
     outage.over()
     worker = WakeUpWorker(
@@ -73,6 +74,7 @@ def _listen(redis: Redis, outage: Outage) -> None:
     )
     # The longest pause between two tries of RQ itself to reach Redis again.
     worker.max_connection_wait_time = 4
+    worker.stopping = stopping
     worker.work(logging_level="WARNING")
 
 

@@ -94,7 +94,7 @@ class Intake:
         self._wants_forms = wants_forms
         self._store = store
         self._cipher = cipher
-        self._add = Together(self._add_all, is_unfit)
+        self._add = Together(self._add_all, _is_of_one)
 
     def must_claim(self, rules: SourceRules, headers: Mapping[str, str], token: str | None) -> None:
         """Raise BadSignature if no body can make it authentic: no signature, or a wrong token."""
@@ -320,6 +320,14 @@ class Intake:
 
 def _locked(event_ids: Sequence[int]) -> Select[EventRow]:
     return select(EventRow).where(EventRow.id.in_(event_ids)).with_for_update()
+
+
+def _is_of_one(error: BaseException) -> bool:
+    """Whether one webhook of a group is to blame: it is unfit, or waits for its double.
+
+    A process that stands still may hold the double's row (lock_not_available).
+    """
+    return is_unfit(error) or getattr(getattr(error, "orig", None), "sqlstate", "") == "55P03"
 
 
 def _verify(

@@ -7,11 +7,12 @@ from datetime import datetime
 
 import structlog
 from sqlalchemy import select
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
 from app.domain.booking import Booking
 from app.domain.errors import UnfitPayload
-from app.domain.events import Event
+from app.domain.events import FORM_EVENT, read_booking, read_form
 from app.domain.faults import place_of
 from app.security.encryption import Cipher, UnreadableSecret
 from app.store.delivery_marking import mark_due
@@ -70,14 +71,8 @@ def mark_stories_due(
 class Processor:
     """Works off the inbox. Several processes may do so: each webhook is processed once."""
 
-    def __init__(
-        self,
-        store: Store,
-        cipher: Cipher,
-        read: Callable[[Event], Booking | None],
-    ) -> None:
-        """`read` makes the booking of an event."""
-        self._store, self._cipher, self._read = store, cipher, read
+    def __init__(self, store: Store, cipher: Cipher) -> None:
+        self._store, self._cipher = store, cipher
 
     def run(
         self,
@@ -85,53 +80,68 @@ class Processor:
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         """Process what is stored, until nothing is left; `wake` gets the connections with work."""
+        unread: set[int] = set()
         while not stopping():
             with self._store.read() as session:
-                rows = next_stored(session, MOST)
-            if not rows:
-                return
-            self._process(rows, wake)
+                rows = next_stored(session, MOST, unread)
+            bookings = self._read(rows, unread)
+            if bookings:
+                self._process(bookings, wake)
             if len(rows) < MOST:
                 # Whoever stores more wakes a worker.
                 return
 
-    def _process(self, rows: Sequence[EventRow], wake: Callable[[list[int]], object]) -> None:
+    def _read(self, rows: Sequence[EventRow], unread: set[int]) -> dict[int, Booking | None]:
+        """The booking of each webhook, None if it is of no use; note those that cannot be read.
+
+        The key of a webhook may be known to another process only, while keys are being changed: it
+        stays stored, and `doctor` reports it.
+        """
+        found: dict[int, Booking | None] = {}
+        for row in rows:
+            try:
+                event = read_event_row(row, self._cipher)
+                found[row.id] = (
+                    read_form(event) if event.type == FORM_EVENT else read_booking(event)
+                )
+            except UnreadableSecret as error:
+                log.error("webhook_unreadable", event_id=row.id, reason=str(error))
+                unread.add(row.id)
+            except Exception as error:
+                self._set_aside(row.id, error)
+        return found
+
+    def _process(
+        self, found: dict[int, Booking | None], wake: Callable[[list[int]], object]
+    ) -> None:
         """Process webhooks in one transaction; if one of them is to blame for a failure, alone."""
         try:
-            connections = self._apply([(row.id, self._booking(row)) for row in rows])
-        except DATABASE_DOWN:
+            connections = self._store.attempt(lambda session: self._apply(session, found))
+        except (*DATABASE_DOWN, ProgrammingError):
+            # The database is away, or its schema is of another version: no webhook is to blame.
             raise
         except Exception as error:
-            if len(rows) > 1:
-                for row in rows:
-                    self._process([row], wake)
+            if len(found) > 1:
+                for number, booking in found.items():
+                    self._process({number: booking}, wake)
                 return
-            self._set_aside(rows[0].id, error)
+            self._set_aside(next(iter(found)), error)
             return
         if connections:
             wake(connections)
 
-    def _booking(self, row: EventRow) -> Booking | None:
-        return self._read(read_event_row(row, self._cipher))
-
-    def _apply(self, found: Sequence[tuple[int, Booking | None]]) -> list[int]:
-        bookings = {number: booking for number, booking in found if booking is not None}
-        others = [number for number, booking in found if booking is None]
-
-        def take(session: Session) -> list[int]:
-            if others:
-                # A form that was wanted when it came.
-                end_stored(session, others, EventStatus.IGNORED)
-            mine = end_stored(session, list(bookings), EventStatus.APPLIED)
-            news = [booking for number, booking in bookings.items() if number in mine]
-            return apply(session, self._cipher, news, utcnow()) if news else []
-
-        return self._store.attempt(take)
+    def _apply(self, session: Session, found: dict[int, Booking | None]) -> list[int]:
+        bookings = {number: booking for number, booking in found.items() if booking is not None}
+        if len(bookings) < len(found):
+            end_stored(session, list(found.keys() - bookings.keys()), EventStatus.IGNORED)
+        mine = end_stored(session, list(bookings), EventStatus.APPLIED) if bookings else set()
+        news = [booking for number, booking in bookings.items() if number in mine]
+        return apply(session, self._cipher, news, utcnow()) if news else []
 
     def _set_aside(self, event_id: int, error: Exception) -> None:
         """Quarantine a webhook that cannot be processed: it can be replayed once that is mended."""
         why = f"it could not be processed: {type(error).__name__} at {place_of(error)}"
-        if isinstance(error, UnfitPayload | UnreadableSecret):
+        if isinstance(error, UnfitPayload):
             why = str(error)
         with self._store.write() as session:
             end_stored(session, [event_id], EventStatus.QUARANTINED, why)

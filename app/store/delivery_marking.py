@@ -47,6 +47,9 @@ def mark_due(
     """
     query = select(ConnectionRow.id, ConnectionRow.status).order_by(ConnectionRow.id)
     query = query.where(ConnectionRow.status != ConnectionStatus.DISCONNECTED)
+    # New deliveries lock their connections. Whoever changes a connection goes on to its deliveries:
+    # so the connections come first here too.
+    query = query.with_for_update(read=True, key_share=True)
     connections = {number: status for number, status in session.execute(query)}
     mark_due_for(session, bookings, connections, now, backlog)
     return [number for number, status in connections.items() if status in WORKING]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -80,9 +80,11 @@ def _insert(dialect: str) -> ReturningInsert[str, int]:
     return insert.returning(EventRow.dedupe_key, EventRow.id)
 
 
-def next_stored(session: Session, most: int) -> list[EventRow]:
-    """The oldest webhooks that no worker has processed."""
+def next_stored(session: Session, most: int, without: Collection[int] = ()) -> list[EventRow]:
+    """The oldest webhooks that no worker has processed, without some."""
     stored = select(EventRow).where(EventRow.status == EventStatus.STORED)
+    if without:
+        stored = stored.where(EventRow.id.not_in(without))
     return list(session.scalars(stored.order_by(EventRow.id).limit(most)))
 
 

@@ -34,11 +34,14 @@ def keep_newest(
     news: dict[int, BookingRow] = {}
     for booking in bookings:
         row = rows[booking.key]
-        if new.get(row.id) is booking:
-            join_story(session, cipher, row, booking, now, kin)
-            news[row.id] = row
-        elif _keep(session, cipher, row, booking, now):
-            news[row.id] = row
+        state: Booking | None = booking
+        if new.get(row.id) is not booking:
+            state = _keep(session, cipher, row, booking, now)
+            if state is not None:
+                kin.add(look_for_kin(session, [state]))
+        if state is not None:
+            changed = join_story(session, cipher, row, state, now, kin)
+            news |= {found.id: found for found in (row, *changed)}
     session.flush()
     return list(news.values())
 
@@ -75,21 +78,20 @@ def _insert(
 
 def _keep(
     session: Session, cipher: Cipher, row: BookingRow, booking: Booking, now: datetime
-) -> bool:
-    """Store a state of a known booking if it is newer; False if it is no news."""
+) -> Booking | None:
+    """Store a state of a known booking if it is newer; return what it is now, None if no news."""
     known = stored_state(row, cipher)
     if not is_more_than_said(known, booking):
         if _fills(known, booking):
             row.state_encrypted = seal(fill(known, booking), cipher)
-        return False
+        return None
     kept = merge(known, booking)
     row.status, row.start, row.version = kept.status.value, kept.start, kept.version
     row.state_encrypted = seal(kept, cipher)
     row.updated_at = now
     row.revision += 1
     _note_people(session, {row.id: kept}, anew=True)
-    join_story(session, cipher, row, kept, now, look_for_kin(session, [kept]))
-    return True
+    return kept
 
 
 def _fills(known: Booking, booking: Booking) -> bool:

@@ -30,6 +30,11 @@ class Kin:
     continued: set[str]
     """Keys of bookings that another one continues."""
 
+    def add(self, more: Kin) -> None:
+        """Add what has become known meanwhile."""
+        self.busy_people |= more.busy_people
+        self.continued |= more.continued
+
 
 def wait_for_kin(session: Session, bookings: Iterable[Booking]) -> None:
     """Wait until no other process stores a booking of the same stories.
@@ -69,13 +74,17 @@ def join_story(
     booking: Booking,
     now: datetime,
     kin: Kin,
-) -> None:
-    """Note which bookings continue one another, in whatever order they arrived."""
+) -> list[BookingRow]:
+    """Note which bookings continue one another, in whatever order they arrived.
+
+    Return the other bookings whose state this changes.
+    """
+    changed: list[BookingRow] = []
     if booking.form:
-        return
+        return changed
     others = _of_same_person(session, cipher, booking, kin) if not booking.continues else ()
     for other, state in others:
-        if is_continued(state, booking):
+        if is_continued(state, booking) and state.continues != booking.id:
             booking = replace(booking, continues=state.id)
             row.state_encrypted = seal(booking, cipher)
             break
@@ -85,18 +94,25 @@ def join_story(
             other.story, other.updated_at = row.story or row.key, now
             other.revision += 1
             kin.continued.add(other.story)
+            _move_story(session, other)
+            changed.append(other)
     if booking.continues:
         before = f"{booking.source}:{booking.continues}"
         found = session.scalars(select(BookingRow).where(BookingRow.key == before)).first()
         row.story = (found.story if found else None) or before
         kin.continued.add(row.story)
     if row.key in kin.continued:
-        # A booking that came before this one and continues it belongs to the same story.
-        session.execute(
-            update(BookingRow)
-            .where(BookingRow.story == row.key, BookingRow.id != row.id)
-            .values(story=row.story or row.key)
-        )
+        _move_story(session, row)
+    return changed
+
+
+def _move_story(session: Session, row: BookingRow) -> None:
+    """Take the bookings that continue a booking along into its story."""
+    session.execute(
+        update(BookingRow)
+        .where(BookingRow.story == row.key, BookingRow.id != row.id)
+        .values(story=row.story or row.key)
+    )
 
 
 def _first_person(booking: Booking) -> str | None:

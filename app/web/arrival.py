@@ -81,7 +81,7 @@ class Arrival:
         if len(self.data) > head:
             # No bytes would mean the end.
             yield bytes(self.data[head:])
-        if not self.whole:
+        if self._head is not None and not self.whole:
             raise BodyAhead
 
 

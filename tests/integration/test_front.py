@@ -262,6 +262,22 @@ def test_a_body_that_breaks_off_is_refused(web: Web, sent: bytes) -> None:
     assert status_of(answer_of(wire)) == 400
 
 
+@pytest.mark.parametrize("kibibytes", [65, 200, 900])
+def test_a_head_without_an_end_is_refused(web: Web, kibibytes: int) -> None:
+    """More than 64 KiB of headers without an empty line get 431, and nobody else notices."""
+    line = b"X-Filler: " + b"x" * 1012 + b"\r\n"
+    wire = web.connect(b"GET / HTTP/1.1\r\nHost: x\r\n" + line * 64)
+    for _ in range(kibibytes - 64):
+        try:
+            wire.sendall(line)
+        except OSError:
+            break
+    assert status_of(answer_of(wire)) == 431
+    assert web.process.poll() is None
+    assert web.post(sample("booking_created", id=f"beside-{kibibytes}")).status_code == 202
+    assert "exited with code" not in web.log.read_text(errors="replace")
+
+
 @pytest.fixture(scope="module")
 def routes(web: Web) -> dict[str, bytes]:
     """Return the head of a request for each kind of route that reads a body."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -234,6 +236,33 @@ def test_keys_of_another_type_stop_no_call(redis: Redis, kind: str) -> None:
     budget.learn("a", CALLS, LimitHeaders(3, 5))
     budget.note_day("a", LimitHeaders(500, 1000))
     assert budget.day("a") == (500, 1000)
+
+
+def test_a_process_that_is_about_to_end_leaves_its_wake_ups(redis: Redis) -> None:
+    """A wake-up that reaches a worker after SIGTERM goes back, and another worker takes it."""
+    done: list[int] = []
+    put(redis, "good", said("workers.jobs.sync_connection", None, [GOOD], {}))
+    ending = worker_of(redis, done)
+    ending.stopping = threading.Event()
+    ending.stopping.set()
+    ending.work(burst=True, logging_level="CRITICAL")
+    assert done == []
+    worker_of(redis, done).work(burst=True, logging_level="CRITICAL")
+    assert done == [GOOD]
+
+
+def test_a_process_ends_however_often_it_is_told_to() -> None:
+    """Signals that come on the heels of one another do not stand in each other's way."""
+    code = (
+        "from workers.stop_signal import StopSignal\n"
+        "stop = StopSignal()\nprint('ready', flush=True)\nstop.wait_for_it()\n"
+    )
+    for _ in range(5):
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
+        assert process.stdout and process.stdout.readline() == b"ready\n"
+        for number in (signal.SIGINT, signal.SIGTERM) * 3:
+            process.send_signal(number)
+        assert process.wait(20) in (0, -signal.SIGTERM, -signal.SIGINT)
 
 
 # A worker process
