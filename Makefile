@@ -9,7 +9,7 @@ demo: $(VENV)/.runtime ## Run everything on this machine and show it (ARGS=--onc
 test: $(VENV)/.dev ## Run each test, of its variants a few (ARGS=.. names tests: then all of them)
 	@$(if $(ARGS),,SOME=1) $(PY) -m pytest -n 5 --dist worksteal $(ARGS)
 
-test-all: $(VENV)/.dev ## Run all tests, as CI does, five at a time: most of them wait for processes
+test-all: $(VENV)/.dev ## Run all tests, once before a change is merged; most of them wait for processes
 	@$(PY) -m pytest -n 5 --dist worksteal
 
 quick: $(VENV)/.dev ## For every change: the unit tests, and the contract with one CRM
