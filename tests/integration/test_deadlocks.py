@@ -91,10 +91,11 @@ def test_two_that_belong_together_are_stored_one_after_the_other(
     join, met = newest.join_story, threading.Event()
     first = threading.Lock()
 
-    def meets_the_other(*args: object) -> None:
-        join(*args)  # type: ignore[arg-type]
+    def meets_the_other(*args: object) -> list[BookingRow]:
+        changed = join(*args)  # type: ignore[arg-type]
         if first.acquire(blocking=False):
             met.wait(20)
+        return changed
 
     monkeypatch.setattr(newest, "join_story", meets_the_other)
     one = threading.Thread(target=crm.post, args=(cancelled,))
