@@ -31,7 +31,6 @@ FENCE = "tests/integration/test_queue.py::test_a_drainer_that_lost_its_lease_wri
 LATE = "tests/integration/test_queue.py::test_a_wake_up_that_found_the_lease_taken_is_made_up_for"
 ADAPTERS = "tests/contract/test_adapters.py"
 AHEAD = "tests/integration/test_ahead.py::test_what_two_batches_share_is_made_once"
-TWICE = "tests/integration/test_stored.py::test_two_workers_process_each_webhook_once"
 OUTAGES = "tests/integration/test_outages.py"
 
 
@@ -188,19 +187,6 @@ def _ended_before_it_is_processed() -> None:
     processing.end_stored = too_early
 
 
-def _processed_twice() -> None:
-    """A worker processes webhooks that another one has processed meanwhile."""
-    from app.services import processing
-
-    end = processing.end_stored
-
-    def all_of_them(session: Any, event_ids: Any, *args: Any) -> Any:
-        end(session, event_ids, *args)
-        return set(event_ids)
-
-    processing.end_stored = all_of_them
-
-
 def _allowance_ignored() -> None:
     """Calls do not wait for the CRM's rate limit."""
     from app.services.rate_limits import SharedRateLimiter
@@ -240,7 +226,6 @@ MUTANTS: dict[str, Mutant] = {
     "outage uses up attempts": Mutant(_outage_uses_attempts, (OUTAGES,)),
     "answer before the commit": Mutant(_answer_before_commit, (CRASHES,)),
     "webhook ended before it is processed": Mutant(_ended_before_it_is_processed, (CRASHES,)),
-    "webhook processed twice": Mutant(_processed_twice, (TWICE,)),
     "allowance ignored": Mutant(_allowance_ignored, ("tests/integration/test_allowance.py",)),
     "poison fails its batch": Mutant(_poison_fails_its_batch, (ADAPTERS,)),
     **{name: Mutant(bug, tests) for name, (bug, tests) in PLANTED.items()},

@@ -94,7 +94,7 @@ def test_every_crash_point_has_its_test() -> None:
                 if name
                 else (ROOT / path).exists()
             )
-    number = {33: "thirty-three"}[len(MUTANTS)]
+    number = {32: "thirty-two"}[len(MUTANTS)]
     assert f"plants {number} bugs" in " ".join(page.split())
 
 
