@@ -14,7 +14,7 @@ from app.services.catch_up import WalkKind
 from app.services.wake import CONFIRM_JOB, NOTICE_JOB, PROCESS_JOB, RECONCILE_JOB, SYNC_JOB
 from app.services.watch import watch
 from app.store.deliveries import connections_with_work
-from app.store.delivery_marking import recover_missed, release_rechecks
+from app.store.delivery_marking import recover_missed, release_rechecks, release_skewed
 from app.store.engine import utcnow
 from workers.pool import DrainPool
 
@@ -57,6 +57,7 @@ def wake_due(wake: Callable[[int], object], services: Services | None = None) ->
     services = services or process_services()
     with services.store.write() as session:
         release_rechecks(session, utcnow())
+        release_skewed(session, utcnow())
         recover_missed(session, utcnow())
     with services.store.read() as session:
         due = connections_with_work(session, utcnow())

@@ -1,4 +1,4 @@
-"""The numbers that /metrics shows, counted on each request."""
+"""The numbers that /metrics shows: what waits or failed is counted, not all that ever was."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 
 from app.services.watch import waiting
-from app.store.deliveries import count_by_state
+from app.store.deliveries import count_unfinished
 from app.store.engine import Store, utcnow
 from app.store.models import ConnectionRow, EventRow
+from app.store.states import EventStatus
+
+OPEN = (EventStatus.STORED, EventStatus.RECEIVED, EventStatus.QUARANTINED)
 
 
 @dataclass(frozen=True)
@@ -17,9 +20,9 @@ class Counts:
     """The numbers of webhooks, deliveries and connections."""
 
     events: dict[str, int]
-    """Status of webhooks -> number."""
-    deliveries: dict[tuple[str, str], int]
-    """Provider and state -> number."""
+    """Status -> number of webhooks, without those that are done."""
+    deliveries: dict[tuple[str, int, str], int]
+    """Provider, connection and state -> number of deliveries, without those that are done."""
     connections: dict[tuple[str, str], int]
     """Provider and status -> number."""
     oldest_due: dict[tuple[str, int], float]
@@ -30,9 +33,11 @@ def count_all(store: Store) -> Counts:
     """Count once."""
     place = (ConnectionRow.provider, ConnectionRow.status)
     with store.read() as session:
-        events = session.execute(select(EventRow.status, func.count()).group_by(EventRow.status))
-        by_status = {status: number for status, number in events}
-        deliveries = count_by_state(session)
+        by_status = {
+            status.value: session.scalar(select(func.count()).where(EventRow.status == status)) or 0
+            for status in OPEN
+        }
+        deliveries = count_unfinished(session)
         connections = session.execute(select(*place, func.count()).group_by(*place))
         by_place = {(provider, status): number for provider, status, number in connections}
         now = utcnow()

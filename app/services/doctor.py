@@ -25,7 +25,7 @@ from app.services.redis_client import probe
 from app.services.secrets import WebhookSecrets, fingerprint
 from app.services.sources import Sources, SourceView
 from app.services.wake import Waker
-from app.services.watch import waiting
+from app.services.watch import number_waiting, waiting
 from app.store.delivery_marking import count_parked
 from app.store.engine import DATABASE_DOWN, Store, utcnow
 from app.store.models import ConnectionRow, DeliveryRow
@@ -261,17 +261,16 @@ class Doctor:
     def _work(self, subject: str, row: ConnectionRow) -> Iterator[Finding]:
         with self.store.read() as session:
             parked = count_parked(session, row.id)
-            found = waiting(session, utcnow())
+            found = waiting(session, utcnow(), row.id)
+            late = found.get(row.id)
+            number = number_waiting(session, late, utcnow()) if late else 0
             failed = session.scalar(
                 select(func.count()).where(
                     DeliveryRow.connection_id == row.id, DeliveryRow.state == DeliveryState.FAILED
                 )
             )
-        late = found.get(row.id)
         if late and late.overdue(utcnow()):
-            detail = (
-                f"{late.number} bookings wait, the oldest since {late.since:%Y-%m-%d %H:%M} UTC"
-            )
+            detail = f"{number} bookings wait, the oldest since {late.since:%Y-%m-%d %H:%M} UTC"
             yield Finding(subject, "waiting too long", Health.BAD, detail, late.reason)
         for note in row.account_notes:
             yield Finding(subject, "done without", Health.NOTE, str(note))

@@ -7,16 +7,16 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import exists, func, or_, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.crm.objects import ObjectName, Ref
 from app.domain.booking import Booking, MeetingOutcome
 from app.domain.events import Event
 from app.security.encryption import Cipher
-from app.services.watch import Waiting, waiting
+from app.services.watch import Waiting, number_waiting, waiting
 from app.store.bookings import read_state
-from app.store.deliveries import connections_with_work
+from app.store.deliveries import TIMED, connections_with_work
 from app.store.delivery_marking import count_parked
 from app.store.engine import Store, utcnow
 from app.store.inbox import read_event_row
@@ -29,8 +29,7 @@ from config.providers import Provider
 
 MOST_LOG = 50
 """Lines of the sync log on a booking's page, the newest ones."""
-TIMED = (DeliveryState.RETRYING, DeliveryState.WAITING)
-"""The states in which the time of the next try matters."""
+MOST_OUTDATED = 1000
 
 
 @dataclass(frozen=True)
@@ -136,15 +135,14 @@ class Overview:
     def bookings(
         self, limit: int = 50, offset: int = 0, state: DeliveryState | None = None
     ) -> list[BookingView]:
-        """The bookings that changed last; `state`: only those in that state in some CRM."""
-        query = select(BookingRow).order_by(BookingRow.updated_at.desc(), BookingRow.id.desc())
-        if state is not None:
-            stands = exists().where(
-                DeliveryRow.booking_id == BookingRow.id, DeliveryRow.state == state
-            )
-            query = query.where(stands)
+        """The bookings that changed last; `state`: those that came last into it in some CRM."""
         with self._store.read() as session:
-            rows = session.scalars(query.limit(limit).offset(offset)).all()
+            if state is None:
+                newest = (BookingRow.updated_at.desc(), BookingRow.id.desc())
+                query = select(BookingRow).order_by(*newest).limit(limit).offset(offset)
+                rows = list(session.scalars(query))
+            else:
+                rows = _in_state(session, state, limit, offset)
             return [self._booking(session, row) for row in rows]
 
     def booking(self, key: str) -> BookingView | None:
@@ -163,16 +161,18 @@ class Overview:
             return BookingDetail(self._view(session, row, booking), booking, _log(session, row.id))
 
     def outdated(self, connection_id: int, version: str) -> int:
-        """How many bookings of a connection were planned by another version of its mapping."""
-        query = select(func.count()).where(
-            DeliveryRow.connection_id == connection_id,
-            DeliveryRow.state.in_(
-                (DeliveryState.SYNCED, DeliveryState.SKIPPED, DeliveryState.FAILED)
-            ),
-            or_(DeliveryRow.mapping_version.is_(None), DeliveryRow.mapping_version != version),
-        )
+        """How many bookings of a connection were planned by another version of its mapping.
+
+        No more than `MOST_OUTDATED` are counted.
+        """
+        settled = (DeliveryState.SYNCED, DeliveryState.SKIPPED, DeliveryState.FAILED)
+        mine = (DeliveryRow.connection_id == connection_id, DeliveryRow.state.in_(settled))
+        planned, found = DeliveryRow.mapping_version, 0
         with self._store.read() as session:
-            return session.scalar(query) or 0
+            for other in (planned < version, planned > version, planned.is_(None)):
+                some = select(DeliveryRow.id).where(*mine, other).limit(MOST_OUTDATED - found)
+                found += session.scalar(select(func.count()).select_from(some.subquery())) or 0
+        return found
 
     def connections(self) -> list[ConnectionRow]:
         """Every connection, oldest first."""
@@ -220,10 +220,12 @@ class Overview:
         with self._store.read() as session:
             return count_parked(session, connection_id)
 
-    def waiting(self, connection_id: int) -> Waiting | None:
-        """The due work of a working connection; None if there is none."""
+    def waiting(self, connection_id: int) -> tuple[Waiting, int] | None:
+        """The due work of a working connection, and how many bookings it is; None if there is none."""
+        now = utcnow()
         with self._store.read() as session:
-            return waiting(session, utcnow()).get(connection_id)
+            found = waiting(session, now, connection_id).get(connection_id)
+            return (found, number_waiting(session, found, now)) if found else None
 
     def deliveries(
         self, state: DeliveryState, connection_id: int | None = None, limit: int = 50
@@ -297,6 +299,19 @@ class Overview:
                 if ref in known and known[ref].record_id
             ),
         )
+
+
+def _in_state(session: Session, state: DeliveryState, limit: int, offset: int) -> list[BookingRow]:
+    """The bookings that came last into a state in some CRM, each once."""
+    # A booking stands there once for each CRM in which it is in that state.
+    most = (offset + limit) * (session.scalar(select(func.count(ConnectionRow.id))) or 0)
+    newest = (DeliveryRow.updated_at.desc(), DeliveryRow.id.desc())
+    query = select(DeliveryRow.booking_id).where(DeliveryRow.state == state)
+    numbers = list(dict.fromkeys(session.scalars(query.order_by(*newest).limit(most))))
+    wanted = numbers[offset : offset + limit]
+    found = session.scalars(select(BookingRow).where(BookingRow.id.in_(wanted)))
+    rows = {row.id: row for row in found}
+    return [rows[number] for number in wanted]
 
 
 def _refs(booking: Booking) -> tuple[list[Ref], list[Ref]]:

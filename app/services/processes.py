@@ -69,9 +69,10 @@ class Processes:
         """The workers, and what waits for one."""
         recent = Heartbeat.beat_at >= utcnow() - ALIVE
         stored = EventRow.status == EventStatus.STORED
-        oldest = select(func.count(), func.min(EventRow.received_at)).where(stored)
+        oldest = select(EventRow.received_at).where(stored).order_by(EventRow.id).limit(1)
         with self._store.read() as session:
             alive = session.scalar(select(func.count()).where(recent)) or 0
             last_seen = session.scalar(select(func.max(Heartbeat.beat_at)))
-            number, since = session.execute(oldest).one()
+            number = session.scalar(select(func.count()).where(stored)) or 0
+            since = session.scalar(oldest)
         return Workers(alive, last_seen, number, since)

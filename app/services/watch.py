@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import and_, case, func, or_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.store.connections import NoticeKind, tell
-from app.store.deliveries import WORKABLE
+from app.store.deliveries import count_due, oldest_due
 from app.store.engine import Store
-from app.store.models import ConnectionRow, DeliveryRow
-from app.store.states import WORKING, DeliveryState
+from app.store.models import ConnectionRow
+from app.store.states import WORKING
 
 log = structlog.get_logger(__name__)
 TOO_LONG = timedelta(minutes=5)
@@ -27,7 +27,8 @@ class Waiting:
     connection_id: int
     since: datetime
     """When the oldest delivery became due (UTC)."""
-    number: int
+    backlog: bool
+    """Whether backlog is among it."""
     reason: str
     """Why the work waits, as far as that is known."""
 
@@ -36,29 +37,32 @@ class Waiting:
         return now - self.since > TOO_LONG
 
 
-def waiting(session: Session, now: datetime) -> dict[int, Waiting]:
-    """Connection -> its due work; backlog counts only if the connection makes no progress at all."""
-    since = case(
-        (DeliveryRow.state == DeliveryState.DUE, DeliveryRow.due_since),
-        else_=DeliveryRow.next_attempt_at,
-    )
-    idle = or_(ConnectionRow.progress_at.is_(None), ConnectionRow.progress_at < now - TOO_LONG)
-    query = (
-        select(ConnectionRow, func.min(since), func.count())
-        .join(DeliveryRow, DeliveryRow.connection_id == ConnectionRow.id)
-        .where(
-            ConnectionRow.status.in_(WORKING),
-            DeliveryRow.state.in_(WORKABLE),
-            since <= now,
-            or_(DeliveryRow.backlog.is_(False), and_(idle, since < now - TOO_LONG)),
-        )
-        .group_by(ConnectionRow.id)
-    )
+def waiting(session: Session, now: datetime, *only: int) -> dict[int, Waiting]:
+    """Connection -> its due work; backlog counts only if the connection makes no progress at all.
+
+    `only`: of these connections.
+    """
+    working = select(ConnectionRow).where(ConnectionRow.status.in_(WORKING))
+    if only:
+        working = working.where(ConnectionRow.id.in_(only))
     found = {}
-    for row, oldest, number in session.execute(query):
-        if oldest is not None:
-            found[row.id] = Waiting(row.id, oldest, number, why(row, now))
+    for row in session.scalars(working.order_by(ConnectionRow.id)):
+        live = oldest_due(session, row.id, now)
+        late = None
+        if row.progress_at is None or row.progress_at < now - TOO_LONG:
+            late = oldest_due(session, row.id, now - TOO_LONG, backlog=True)
+        times = [moment for moment in (live, late) if moment is not None]
+        if times:
+            found[row.id] = Waiting(row.id, min(times), late is not None, why(row, now))
     return found
+
+
+def number_waiting(session: Session, found: Waiting, now: datetime) -> int:
+    """How many deliveries of a connection are due."""
+    until = now - TOO_LONG if found.backlog else now
+    live = count_due(session, found.connection_id, now)
+    backlog = found.backlog and count_due(session, found.connection_id, until, backlog=True)
+    return live + backlog
 
 
 def why(row: ConnectionRow, now: datetime) -> str:
@@ -106,7 +110,8 @@ def _change(session: Session, row: ConnectionRow, late: Waiting | None, now: dat
     if row.overdue_since is not None:
         return
     row.overdue_since = late.since
-    log.error("overdue", connection_id=row.id, number=late.number, reason=late.reason)
-    words = f"{late.number} bookings are due, the oldest since {late.since:%Y-%m-%d %H:%M} UTC."
+    number = number_waiting(session, late, now)
+    log.error("overdue", connection_id=row.id, number=number, reason=late.reason)
+    words = f"{number} bookings are due, the oldest since {late.since:%Y-%m-%d %H:%M} UTC."
     step = "Nothing is lost. If this goes on, run `flask --app app doctor`."
     tell(session, row, NoticeKind.OVERDUE, now, f"{words} {late.reason}", step)

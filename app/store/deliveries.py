@@ -13,11 +13,14 @@ from sqlalchemy import (
     and_,
     bindparam,
     func,
+    literal,
+    literal_column,
     or_,
     select,
+    union_all,
     update,
 )
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.domain.errors import AccountMoved, AccountRefused, MissingScope
 from app.store.leases import at_moment, may_be_tried, moment
@@ -39,6 +42,19 @@ OPEN_AFTER = 3
 WORKABLE = (DeliveryState.DUE, DeliveryState.RETRYING, DeliveryState.WAITING)
 
 
+TIMED = (DeliveryState.RETRYING, DeliveryState.WAITING)
+"""The states of a delivery that is due at a certain time."""
+
+
+UNFINISHED = (*WORKABLE, DeliveryState.PARKED, DeliveryState.FAILED)
+"""The states of a delivery whose booking is not in the CRM as it should be."""
+
+
+IS_DUE = DeliveryRow.state == literal_column("'due'")
+"""The condition of the partial indexes on due deliveries: a placeholder would hide them from the
+database. A due delivery is due, whatever the clock showed when it was marked."""
+
+
 REFUSALS = (AccountRefused.code, AccountMoved.code, MissingScope.code)
 """Error codes of an account that refuses everything."""
 
@@ -56,7 +72,8 @@ def due(
     others. Deliveries that a drainer has claimed are left out.
     """
     values = {"of_connection": connection_id, "most": limit, **at_moment(now)}
-    rows = [(delivery, booking) for delivery, booking in session.execute(_due(parked), values)]
+    query = _parked() if parked else _due(_backlog_may_go(session, values))
+    rows = [(delivery, booking) for delivery, booking in session.execute(query, values)]
     if not rows:
         return []
     first = rows[0][0]
@@ -68,21 +85,43 @@ def due(
 
 
 @cache
-def _due(parked: bool) -> Select[DeliveryRow, BookingRow]:
-    return (
-        select(DeliveryRow, BookingRow)
-        .join(BookingRow, BookingRow.id == DeliveryRow.booking_id)
-        .join(ConnectionRow, ConnectionRow.id == DeliveryRow.connection_id)
+def _due(backlog: bool) -> Select[DeliveryRow, BookingRow]:
+    """The first due deliveries; `backlog`: of all, otherwise of the live ones."""
+    places = (DeliveryRow.backlog, DeliveryRow.inconclusive_batches, DeliveryRow.next_attempt_at)
+    # Each part reads as many rows as it gives, however many wait: see the indexes of the table.
+    parts = [
+        select(DeliveryRow.id)
         .where(
             DeliveryRow.connection_id == bindparam("of_connection"),
             DeliveryRow.claimed_by.is_(None),
-            *([DeliveryRow.state == DeliveryState.PARKED] if parked else _workable()),
+            condition,
+            *(() if backlog else (DeliveryRow.backlog.is_(False),)),
         )
-        .order_by(
-            *(() if parked else (DeliveryRow.backlog, DeliveryRow.inconclusive_batches)),
-            DeliveryRow.next_attempt_at,
-            DeliveryRow.id,
+        .order_by(*places, DeliveryRow.id)
+        .limit(bindparam("most"))
+        for condition in (IS_DUE, _comes_due())
+    ]
+    first = union_all(*(select(part.subquery().c.id) for part in parts))
+    return (
+        select(DeliveryRow, BookingRow)
+        .join(BookingRow, BookingRow.id == DeliveryRow.booking_id)
+        .where(DeliveryRow.id.in_(first))
+        .order_by(*places, DeliveryRow.id)
+        .limit(bindparam("most"))
+    )
+
+
+@cache
+def _parked() -> Select[DeliveryRow, BookingRow]:
+    return (
+        select(DeliveryRow, BookingRow)
+        .join(BookingRow, BookingRow.id == DeliveryRow.booking_id)
+        .where(
+            DeliveryRow.connection_id == bindparam("of_connection"),
+            DeliveryRow.claimed_by.is_(None),
+            DeliveryRow.state == DeliveryState.PARKED,
         )
+        .order_by(DeliveryRow.next_attempt_at, DeliveryRow.id)
         .limit(bindparam("most"))
     )
 
@@ -104,27 +143,25 @@ def refused_last(session: Session, connection_id: int) -> list[tuple[DeliveryRow
     return [(delivery, booking) for delivery, booking in session.execute(query)]
 
 
-def _workable() -> tuple[ColumnElement[bool], ...]:
-    """The conditions on a delivery to be worked on, with places for the moments of `at_moment`."""
-    return (
-        or_(
-            # A due delivery is due, whatever the clock showed when it was marked.
-            DeliveryRow.state == DeliveryState.DUE,
-            and_(
-                DeliveryRow.state.in_(WORKABLE),
-                or_(
-                    DeliveryRow.next_attempt_at <= moment("at_now"),
-                    DeliveryRow.updated_at > moment("at_skewed"),
-                ),
-            ),
-        ),
-        or_(
-            DeliveryRow.backlog.is_(False),
-            ConnectionRow.backlog_after.is_(None),
-            ConnectionRow.backlog_after <= moment("at_now"),
-            ConnectionRow.backlog_after > moment("at_backlog_limit"),
-        ),
+def _comes_due() -> ColumnElement[bool]:
+    """The condition on a delivery that waited for a time which has come."""
+    late = DeliveryRow.next_attempt_at <= moment("at_now")
+    return and_(DeliveryRow.state.in_(TIMED), late)
+
+
+def _may_take_backlog() -> ColumnElement[bool]:
+    """The condition on a connection that may work on backlog now."""
+    return or_(
+        ConnectionRow.backlog_after.is_(None),
+        ConnectionRow.backlog_after <= moment("at_now"),
+        ConnectionRow.backlog_after > moment("at_backlog_limit"),
     )
+
+
+def _backlog_may_go(session: Session, values: Mapping[str, Any]) -> bool:
+    mine = ConnectionRow.id == bindparam("of_connection")
+    query = select(ConnectionRow.id).where(mine, _may_take_backlog())
+    return session.scalar(query, dict(values)) is not None
 
 
 def is_live_due(session: Session, connection_id: int, now: datetime) -> bool:
@@ -135,17 +172,28 @@ def is_live_due(session: Session, connection_id: int, now: datetime) -> bool:
 
 @cache
 def _live_due() -> Select[int]:
-    return (
-        select(DeliveryRow.id)
-        .join(ConnectionRow, ConnectionRow.id == DeliveryRow.connection_id)
-        .where(
-            DeliveryRow.connection_id == bindparam("of_connection"),
-            DeliveryRow.backlog.is_(False),
-            DeliveryRow.claimed_by.is_(None),
-            *_workable(),
-        )
-        .limit(1)
+    mine = (
+        DeliveryRow.connection_id == bindparam("of_connection"),
+        DeliveryRow.backlog.is_(False),
+        DeliveryRow.claimed_by.is_(None),
     )
+    return select(literal(1)).where(or_(*_any_due(*mine)))
+
+
+def _any_due(*mine: ColumnElement[bool]) -> list[ColumnElement[bool]]:
+    """The conditions that such a delivery is due: each looks at the first one of an index only.
+
+    With EXISTS, or without an order, PostgreSQL may read all that waits, since it expects to meet a
+    due one soon.
+    """
+    late = DeliveryRow.next_attempt_at
+    queue = (DeliveryRow.backlog, DeliveryRow.inconclusive_batches, late, DeliveryRow.id)
+    parts = [select(DeliveryRow.id).where(*mine, IS_DUE).order_by(*queue)]
+    for state in TIMED:
+        timed = (DeliveryRow.state == state, late <= moment("at_now"))
+        parts.append(select(DeliveryRow.id).where(*mine, *timed).order_by(late))
+    firsts = [part.limit(1).correlate(ConnectionRow).scalar_subquery() for part in parts]
+    return [first.is_not(None) for first in firsts]
 
 
 def connections_with_work(session: Session, now: datetime, *only: int) -> list[int]:
@@ -156,17 +204,54 @@ def connections_with_work(session: Session, now: datetime, *only: int) -> list[i
 
 @cache
 def _with_work(some: bool) -> Select[int]:
-    due = select(DeliveryRow.id).where(DeliveryRow.connection_id == ConnectionRow.id, *_workable())
+    mine, live = DeliveryRow.connection_id == ConnectionRow.id, DeliveryRow.backlog.is_(False)
     query = select(ConnectionRow.id).where(
         may_be_tried(),
         or_(
             ConnectionRow.status == ConnectionStatus.ERROR,
-            due.correlate(ConnectionRow).exists(),
+            *_any_due(mine, live),
+            and_(_may_take_backlog(), or_(*_any_due(mine))),
         ),
     )
     if some:
         query = query.where(ConnectionRow.id.in_(bindparam("only", expanding=True)))
     return query.order_by(ConnectionRow.id)
+
+
+def oldest_due(
+    session: Session, connection_id: int, now: datetime, backlog: bool = False
+) -> datetime | None:
+    """Since when the oldest live (or backlog) delivery of a connection has been due; None: none is."""
+    values = {"of_connection": connection_id, "of_backlog": backlog, "at_now": now}
+    times = [session.scalar(query, values) for query in _oldest_due()]
+    return min((moment for moment in times if moment is not None), default=None)
+
+
+@cache
+def _oldest_due() -> tuple[Select[datetime | None], ...]:
+    marked, late = DeliveryRow.due_since, DeliveryRow.next_attempt_at
+    parts = [select(marked).where(*_due_part(IS_DUE, marked)).order_by(marked).limit(1)]
+    for state in TIMED:
+        timed = _due_part(DeliveryRow.state == state, late)
+        parts.append(select(late).where(*timed).order_by(late).limit(1))
+    return tuple(parts)
+
+
+def count_due(session: Session, connection_id: int, now: datetime, backlog: bool = False) -> int:
+    """How many live (or backlog) deliveries of a connection are due."""
+    values = {"of_connection": connection_id, "of_backlog": backlog, "at_now": now}
+    marked = _due_part(IS_DUE, DeliveryRow.due_since)
+    timed = _due_part(_comes_due(), DeliveryRow.next_attempt_at)
+    queries = [select(func.count()).where(*part) for part in (marked, timed)]
+    return sum(session.scalar(query, values) or 0 for query in queries)
+
+
+def _due_part(
+    condition: ColumnElement[bool], since: InstrumentedAttribute[Any]
+) -> tuple[ColumnElement[bool], ...]:
+    mine = DeliveryRow.connection_id == bindparam("of_connection")
+    kind = DeliveryRow.backlog == bindparam("of_backlog")
+    return mine, kind, condition, since <= moment("at_now")
 
 
 def claim(session: Session, delivery_ids: Sequence[int], fence: int) -> None:
@@ -231,11 +316,16 @@ def lock(session: Session, delivery_ids: Sequence[int]) -> list[DeliveryRow]:
     return list(session.scalars(query))
 
 
-def count_by_state(session: Session) -> dict[tuple[str, str], int]:
-    """(provider, state) -> number of deliveries."""
-    query = (
-        select(ConnectionRow.provider, DeliveryRow.state, func.count())
-        .join(ConnectionRow, ConnectionRow.id == DeliveryRow.connection_id)
-        .group_by(ConnectionRow.provider, DeliveryRow.state)
-    )
-    return {(provider, state): number for provider, state, number in session.execute(query)}
+def count_unfinished(session: Session) -> dict[tuple[str, int, str], int]:
+    """(provider, connection, state) -> number of deliveries, in all states but the final ones.
+
+    Those that are done are not counted: they are all that there ever were.
+    """
+    mine = (DeliveryRow.connection_id == ConnectionRow.id, DeliveryRow.state == bindparam("state"))
+    number = select(func.count()).where(*mine).correlate(ConnectionRow).scalar_subquery()
+    query = select(ConnectionRow.provider, ConnectionRow.id, number)
+    return {
+        (provider, connection_id, state): found
+        for state in UNFINISHED
+        for provider, connection_id, found in session.execute(query, {"state": state.value})
+    }

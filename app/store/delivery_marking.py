@@ -20,7 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app.store.bookings import hash_of
-from app.store.deliveries import WORKABLE
+from app.store.deliveries import TIMED, WORKABLE
 from app.store.leases import SKEW
 from app.store.models import BookingPerson, BookingRow, ConnectionRow, DeliveryRow
 from app.store.states import WORKING, ConnectionStatus, DeliveryState
@@ -121,6 +121,19 @@ def release_rechecks(session: Session, now: datetime) -> None:
     )
 
 
+def release_skewed(session: Session, now: datetime) -> None:
+    """Mark as due what waits for a time that was set while the clock was ahead of what it is now."""
+    session.execute(
+        update(DeliveryRow)
+        .where(
+            DeliveryRow.state.in_(TIMED),
+            DeliveryRow.updated_at > now + SKEW,
+        )
+        .values(next_attempt_at=now - SKEW, updated_at=now)
+        .execution_options(synchronize_session=False)
+    )
+
+
 def recover_missed(session: Session, now: datetime) -> None:
     """Mark as due the bookings that were stored just when a connection was made or came back.
 
@@ -128,12 +141,10 @@ def recover_missed(session: Session, now: datetime) -> None:
     did not see the webhook. Such a booking would wait, or go nowhere, although everything works.
     """
     working = ConnectionRow.status.in_(WORKING)
-    ids = (
-        select(ConnectionRow.id)
-        .join(DeliveryRow)
-        .where(working, DeliveryRow.state == DeliveryState.PARKED)
+    parked = exists().where(
+        DeliveryRow.connection_id == ConnectionRow.id, DeliveryRow.state == DeliveryState.PARKED
     )
-    for connection_id in session.scalars(ids.distinct()).all():
+    for connection_id in session.scalars(select(ConnectionRow.id).where(working, parked)).all():
         unpark(session, connection_id, now)
     young = ConnectionRow.status_since > now - OVERLOOKED
     for connection in session.scalars(select(ConnectionRow).where(working, young)).all():
@@ -143,6 +154,8 @@ def recover_missed(session: Session, now: datetime) -> None:
             connection,
             now,
             BookingRow.updated_at >= since - RACE,
+            # What came later saw the connection; the clocks of two machines may differ.
+            BookingRow.updated_at <= since + SKEW,
             or_(BookingRow.start >= since, BookingRow.updated_at >= since),
         )
 
@@ -270,7 +283,7 @@ def discard_parked(session: Session, connection_id: int, now: datetime) -> int:
             DeliveryRow.connection_id == connection_id,
             DeliveryRow.state == DeliveryState.PARKED,
         )
-        .values(state=DeliveryState.DISCARDED.value, updated_at=now)
+        .values(state=DeliveryState.DISCARDED.value, due_since=None, updated_at=now)
         .returning(DeliveryRow.id)
     )
     return len(gone.all())

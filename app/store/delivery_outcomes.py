@@ -177,7 +177,7 @@ def record_failure(
     if row.wanted_revision > revision or outdated:
         # A newer state or mapping came meanwhile and is tried at once: it may repair the failure.
         row.state, row.attempts, row.failing_since = DeliveryState.DUE, 0, None
-        row.replan_by = None
+        row.replan_by, row.due_since = None, row.due_since or now
         return False
     row.attempts += 1
     row.failing_since = row.failing_since or now

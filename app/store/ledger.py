@@ -128,7 +128,7 @@ class Ledger:
                     "updated_at": now,
                 }
             )
-        unique = ["connection_id", "object", "key_hash"]
+        unique = ["connection_id", "key_hash"]
         if rows:
             self._session.execute(insert_unless_there(self._session, RecordLink, unique), rows)
 

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Index,
     Integer,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy import false as sql_false
 from sqlalchemy.orm import Mapped, mapped_column
@@ -19,6 +20,11 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.domain import limits
 from app.store.columns import Label, Link, String, Text
 from app.store.tables import Base, Id
+
+
+def _some(name: str, rows: str, *columns: str) -> Index:
+    """An index of some rows only: of the few that a query is about, not of all that ever were."""
+    return Index(name, *columns, sqlite_where=text(rows), postgresql_where=text(rows))
 
 
 class SourceRow(Base):
@@ -82,6 +88,7 @@ class EventRow(Base):
     """The inbox: every authentic webhook, stored once."""
 
     __tablename__ = "events"
+    __table_args__ = (Index("ix_events_status", "status", "id"),)
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     dedupe_key: Mapped[str] = mapped_column(String(64), unique=True)
     source: Mapped[str] = mapped_column(String(limits.SOURCE_NAME))
@@ -89,7 +96,7 @@ class EventRow(Base):
     booking_key: Mapped[str | None] = mapped_column(String(limits.BOOKING_KEY), index=True)
     payload_encrypted: Mapped[str] = mapped_column(Text, info={"purpose": "events.payload"})
     received_at: Mapped[datetime] = mapped_column(index=True)
-    status: Mapped[str] = mapped_column(String(16), index=True)
+    status: Mapped[str] = mapped_column(String(16))
     error: Mapped[str | None] = mapped_column(Text)
     tries: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     """How often meetergo was asked about the webhook's appointment and did not show it."""
@@ -103,6 +110,7 @@ class BookingRow(Base):
     """The newest known state of every booking."""
 
     __tablename__ = "bookings"
+    __table_args__ = (Index("ix_bookings_updated_at", "updated_at", "id"),)
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     key: Mapped[str] = mapped_column(String(limits.BOOKING_KEY), unique=True)
     status: Mapped[str] = mapped_column(String(16))
@@ -122,7 +130,7 @@ class BookingRow(Base):
     details_due_at: Mapped[datetime | None] = mapped_column(index=True)
     """When to ask meetergo for answers that a mapping wants; None: none are wanted."""
     details_tries: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
-    updated_at: Mapped[datetime] = mapped_column(index=True)
+    updated_at: Mapped[datetime]
 
 
 class BookingPerson(Base):
@@ -205,8 +213,17 @@ class DeliveryRow(Base):
     __table_args__ = (
         UniqueConstraint("booking_id", "connection_id"),
         Index("ix_deliveries_due", "connection_id", "state", "next_attempt_at"),
-        Index("ix_deliveries_claimed_by", "connection_id", "claimed_by"),
-    )
+        # The order in which due deliveries are worked on, and the oldest of them.
+        _some("ix_deliveries_queue", "state = 'due'", "connection_id", "backlog",
+              "inconclusive_batches", "next_attempt_at", "id"),
+        _some("ix_deliveries_due_since", "state = 'due'", "connection_id", "backlog", "due_since"),
+        _some("ix_deliveries_claimed_by", "claimed_by IS NOT NULL", "connection_id", "claimed_by"),
+        _some("ix_deliveries_recheck_at", "recheck_at IS NOT NULL", "state", "recheck_at"),
+        _some("ix_deliveries_rotation", "round_robin_position IS NOT NULL", "connection_id",
+              "round_robin_position"),
+        Index("ix_deliveries_newest", "state", "updated_at", "id"),
+        Index("ix_deliveries_mapping_version", "connection_id", "mapping_version"),
+    )  # fmt: skip
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     booking_id: Mapped[int] = mapped_column(ForeignKey("bookings.id"))
     connection_id: Mapped[int] = mapped_column(ForeignKey("connections.id"))
@@ -217,7 +234,7 @@ class DeliveryRow(Base):
     """Since when there is something to write to the CRM; None: nothing."""
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     next_attempt_at: Mapped[datetime]
-    recheck_at: Mapped[datetime | None] = mapped_column(index=True)
+    recheck_at: Mapped[datetime | None]
     """When it becomes due again although nothing changed: some links and summaries come later."""
     round_robin_position: Mapped[int | None] = mapped_column(Integer)
     """The booking's place in the rotation of owners."""
@@ -260,8 +277,10 @@ class RecordLink(Base):
 
     __tablename__ = "record_links"
     __table_args__ = (
-        UniqueConstraint("connection_id", "object", "key_hash"),
+        # The hash is of the object too.
+        Index("ix_record_links_key_hash", "connection_id", "key_hash", unique=True),
         Index("ix_record_links_needs_recheck", "connection_id", "needs_recheck"),
+        Index("ix_record_links_record_id", "connection_id", "object", "record_id"),
     )
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     connection_id: Mapped[int] = mapped_column(ForeignKey("connections.id"))

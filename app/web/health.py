@@ -78,10 +78,11 @@ class _Counts:
         for status, number in counts.events.items():
             family.add_metric([status], number)
         yield family
-        labels = ["provider", "state"]
-        family = GaugeMetricFamily("bridge_deliveries", "Bookings on their way", labels=labels)
-        for (provider, state), number in counts.deliveries.items():
-            family.add_metric([provider, state], number)
+        labels = ["provider", "connection", "state"]
+        words = "Bookings that are not in a CRM as they should be"
+        family = GaugeMetricFamily("bridge_deliveries", words, labels=labels)
+        for (provider, number, state), found in counts.deliveries.items():
+            family.add_metric([provider, str(number), state], found)
         yield family
         yield from self._sources()
         labels = ["provider", "status"]

@@ -8,6 +8,7 @@ from flask import Blueprint, render_template, request
 from werkzeug.exceptions import NotFound
 
 from app.services.mapping_trial import MAX_TEXT, MOST_BOOKINGS, Trial
+from app.services.overview import MOST_OUTDATED
 from app.services.questions import questions_seen
 from app.store.models import ConnectionRow
 from app.web.access import me, services, signed_in
@@ -51,6 +52,7 @@ def index() -> str:
     return render_template(
         "mappings.html", providers=services().providers, files=files, uses=uses,
         problems=mapping_problems(), seen=questions_seen(services().store, services().cipher),
+        most_outdated=MOST_OUTDATED,
     )  # fmt: skip
 
 
