@@ -12,7 +12,7 @@ import requests
 import structlog
 import urllib3
 
-from app.crm.port import Access, ApiFacts
+from app.crm.port import Access, ApiFacts, CallResult
 from app.domain.errors import (
     AccountMoved,
     CrmError,
@@ -118,6 +118,22 @@ def exchange(access: Access, allowance: RateLimit, send: Callable[[], Reply]) ->
     Raises RetryLater for an outage, RateLimited with the seconds to wait, Redirected, and
     Unreadable for an answer that no API gives.
     """
+    result = CallResult.OUTAGE
+    try:
+        reply = _reply_to(access, send)
+        access.answered(allowance, reply.headers)
+        raise_for_outage(reply, access.facts)
+        result = _result_of(reply.status)
+    except RateLimited:
+        result = CallResult.LIMITED
+        access.gate.refused(allowance)
+        raise
+    finally:
+        access.meter.note(result)
+    return reply
+
+
+def _reply_to(access: Access, send: Callable[[], Reply]) -> Reply:
     try:
         with Call(access.timeout) as call:
             try:
@@ -126,16 +142,16 @@ def exchange(access: Access, allowance: RateLimit, send: Callable[[], Reply]) ->
                 raise too_slow(access) if call.over else unreachable(error) from None
             if call.over:
                 raise too_slow(access)
+            return reply
     except Unreadable:
         access.meter.count_nonsense()
         raise
-    access.answered(allowance, reply.headers)
-    try:
-        raise_for_outage(reply, access.facts)
-    except RateLimited:
-        access.gate.refused(allowance)
-        raise
-    return reply
+
+
+def _result_of(status: int) -> CallResult:
+    if status == 401:
+        return CallResult.UNAUTHORIZED
+    return CallResult.OK if status < 400 else CallResult.REFUSED
 
 
 class ApiSession:

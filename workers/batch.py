@@ -20,13 +20,14 @@ from app.domain.rate_limits import MakeWay, NotOurs
 from app.mapping.mapping import Mapping as FieldMapping
 from app.services.planning import ConnectionPlanner, DeliveryFacts
 from app.services.sources import UnknownSource
-from app.store import deliveries, delivery_outcomes, leases
+from app.store import deliveries, delivery_outcomes, leases, totals
 from app.store.bookings import want_details
 from app.store.connections import connection_of
 from app.store.engine import Store
 from app.store.ledger import Ledger
 from app.store.models import BookingRow, ConnectionRow, DeliveryRow, SyncLog
 from app.store.stories import in_stories
+from app.store.totals import TotalKind
 from app.sync.diff_state import Diff
 from workers.accounts import OpenAccount
 from workers.batch_state import BatchState, PlannedDelivery, Rows
@@ -181,9 +182,14 @@ class Batch:
         if not state.stopped_by or (cut and state.report.results):
             _recovered(row)
             row.progress_at, row.stalls = now, 0
+        day = meter.limits.get("day")
+        row.calls_left = day[0] if day else None
         tell_after = self._services.settings.notify_after_failures
         ends = DeliveryEnds(state, self._account, tell_after, self._now)
-        ends.end(session, row, meter.since())
+        attempts = ends.end(session, row, meter.since())
+        calls = {(TotalKind.CALLS, name): found for name, found in meter.take_results().items()}
+        batches = {(TotalKind.BATCHES, ""): 1}
+        totals.add(session, self._id, {**attempts, **calls, **batches})
 
     def _write(self) -> AbstractContextManager[Session]:
         return write_as_holder(self._store, self._lease)

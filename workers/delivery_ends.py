@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
@@ -18,15 +19,21 @@ from app.domain.errors import (
     RetryLater,
 )
 from app.domain.rate_limits import NotOurs
-from app.store import deliveries, delivery_outcomes
+from app.store import deliveries, delivery_outcomes, totals
 from app.store.connections import count_failures, tell_failures
-from app.store.models import ConnectionRow
+from app.store.models import ConnectionRow, DeliveryRow
+from app.store.states import TIMED, DeliveryState
+from app.store.totals import TotalKind
 from app.sync.desired import DesiredBooking
 from workers.accounts import OpenAccount
 from workers.batch_state import BatchState, PlannedDelivery
 
 LISTED_KINDS = (FieldKind.CHOICE, FieldKind.CHOICES, FieldKind.REFERENCE)
 """Fields whose values are taken from the account's lists."""
+
+
+ENDED = (*TIMED, DeliveryState.SYNCED, DeliveryState.SKIPPED, DeliveryState.FAILED)
+"""The states in which an attempt may end; in another one, the delivery is tried again at once."""
 
 
 class DeliveryEnds:
@@ -43,10 +50,13 @@ class DeliveryEnds:
         self._state, self._account = state, account
         self._tell_after, self._now = tell_after, now
 
-    def end(self, session: Session, row: ConnectionRow, calls: int) -> None:
-        """End each delivery; the batch's calls are counted for its deliveries in equal shares."""
+    def end(self, session: Session, row: ConnectionRow, calls: int) -> totals.Counts:
+        """End each delivery; the batch's calls are counted for its deliveries in equal shares.
+
+        Return how many attempts ended in what, for the totals of the connection.
+        """
         works = {work.delivery_id: work for work in self._state.planned}
-        _locked = deliveries.lock(session, [delivery.id for delivery, _ in self._state.rows])
+        locked = deliveries.lock(session, [delivery.id for delivery, _ in self._state.rows])
         share, rest = divmod(calls, len(self._state.rows))
         given_up = passed = 0
         for number, (delivery, booking) in enumerate(self._state.rows):
@@ -87,6 +97,22 @@ class DeliveryEnds:
         count_failures(session, row, given_up, passed, limit, self._now())
         if given_up:
             tell_failures(session, row, self._now())
+        return self._counted(locked)
+
+    def _counted(self, ended: list[DeliveryRow]) -> totals.Counts:
+        """Count the attempts that ended, and how long live bookings took to be in the CRM."""
+        found, now = defaultdict[tuple[TotalKind, str], float](float), self._now()
+        before = {delivery.id: delivery for delivery, _ in self._state.rows}
+        for row in ended:
+            if row.state not in ENDED:
+                continue
+            found[TotalKind.ATTEMPTS, row.state] += 1
+            claimed = before[row.id]
+            if row.state == DeliveryState.SYNCED and claimed.due_since and not claimed.backlog:
+                seconds = max(0.0, (now - claimed.due_since).total_seconds())
+                found[TotalKind.SYNC_TIMES, totals.bound_of(seconds)] += 1
+                found[TotalKind.SYNC_SECONDS, ""] += seconds
+        return found
 
     def _end_open(self, session: Session, work: PlannedDelivery, calls: int) -> bool:
         """End a delivery that got no answer; True if it was given up."""

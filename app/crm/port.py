@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from threading import Lock
 from typing import ClassVar, Protocol
 
@@ -36,6 +38,18 @@ class TokenSource(Protocol):
         """Get a new token; the answer may contain a new address for the account."""
 
 
+class CallResult(StrEnum):
+    """How a call to a CRM ended."""
+
+    OK = "ok"
+    REFUSED = "refused"
+    UNAUTHORIZED = "unauthorized"
+    LIMITED = "limited"
+    """The CRM asks for a pause: too many calls."""
+    OUTAGE = "outage"
+    """No answer, or one that no API gives when it works."""
+
+
 @dataclass
 class CallMeter:
     """Counts the HTTP calls of one adapter and keeps the limits that the CRM last reported."""
@@ -48,6 +62,7 @@ class CallMeter:
     limits: dict[str, tuple[int, int | None]] = field(default_factory=dict)
     """The limit, in words -> (calls left, calls allowed or None if not reported)."""
     _told: int = 0
+    _results: Counter[str] = field(default_factory=Counter)
     _lock: Lock = field(default_factory=Lock)
 
     def since(self) -> int:
@@ -63,6 +78,17 @@ class CallMeter:
                 self.answered += 1
             else:
                 self.calls += 1
+
+    def note(self, result: CallResult) -> None:
+        """Count how a call ended."""
+        with self._lock:
+            self._results[result] += 1
+
+    def take_results(self) -> Counter[str]:
+        """Return the numbers of results since the last call of this method."""
+        with self._lock:
+            taken, self._results = self._results, Counter()
+            return taken
 
     def count_nonsense(self) -> None:
         """Count an answer that did not have the expected form."""

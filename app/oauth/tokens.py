@@ -16,12 +16,14 @@ from app.domain.errors import RetryLater, Unauthorized
 from app.oauth import exchange
 from app.oauth.grants import EARLY, SPARE, Grant, back_off, lifetime_of, refresh_spread
 from app.security.encryption import Cipher
+from app.store import totals
 from app.store.access_models import Revocation
 from app.store.connections import Problem, set_status, tokens_of
 from app.store.engine import Store, utcnow
 from app.store.leases import SKEW
 from app.store.models import ConnectionRow
 from app.store.states import WORKING, ConnectionStatus
+from app.store.totals import TotalKind
 from config.providers import Provider, Providers
 
 log = structlog.get_logger(__name__)
@@ -37,6 +39,7 @@ POLL = (0.05, 0.5)
 """Seconds between two looks at another process's refresh: first wait, longest wait."""
 
 
+RECONNECT = "Connect the CRM again on the connections page; the waiting bookings are then synced."
 ALARM_AFTER = timedelta(minutes=15)
 """A token endpoint that has failed for this long makes a connection `expiring`."""
 
@@ -327,6 +330,7 @@ class TokenService:
                 # The drain was paused for as long as the token endpoint was to be left alone.
                 row.pause_until = None
             self.keep(row, provider, answer)
+            totals.add_one(session, row.id, TotalKind.REFRESHES, "ok")
             if mine:
                 row.refresh_until = None
             # This also repairs a grant that was declared dead because its answer came late.
@@ -351,15 +355,9 @@ class TokenService:
                     " the new refresh token."
                 )
             _settle(row)
-            set_status(
-                session,
-                row,
-                ConnectionStatus.EXPIRED,
-                self._now(),
-                Problem.GRANT,
-                reason,
-                "Connect the CRM again on the connections page; the waiting bookings are then synced.",
-            )
+            totals.add_one(session, row.id, TotalKind.REFRESHES, "refused")
+            now, step = self._now(), RECONNECT
+            set_status(session, row, ConnectionStatus.EXPIRED, now, Problem.GRANT, reason, step)
         log.warning("connection_expired", connection_id=connection_id)
 
     def _postpone(
@@ -375,6 +373,7 @@ class TokenService:
             if not isinstance(error, exchange.AnswerLost):
                 row.refresh_sent_at = None
             row.refresh_failures += 1
+            totals.add_one(session, row.id, TotalKind.REFRESHES, "failed")
             row.refresh_failing_since = row.refresh_failing_since or now
             row.refresh_retry_at = now + timedelta(seconds=back_off(row.refresh_failures, error))
             self._judge(session, row, error, now)

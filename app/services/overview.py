@@ -16,13 +16,13 @@ from app.domain.events import Event
 from app.security.encryption import Cipher
 from app.services.watch import Waiting, number_waiting, waiting
 from app.store.bookings import read_state
-from app.store.deliveries import TIMED, connections_with_work
+from app.store.deliveries import connections_with_work
 from app.store.delivery_marking import count_parked
 from app.store.engine import Store, utcnow
 from app.store.inbox import read_event_row
 from app.store.ledger import Ledger
 from app.store.models import BookingRow, ConnectionRow, DeliveryRow, EventRow, SyncLog
-from app.store.states import DeliveryState
+from app.store.states import TIMED, DeliveryState
 from app.sync.ledger_entry import LedgerEntry
 from app.sync.lookups import is_own_company
 from config.providers import Provider

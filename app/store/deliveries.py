@@ -25,7 +25,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from app.domain.errors import AccountMoved, AccountRefused, MissingScope
 from app.store.leases import at_moment, may_be_tried, moment
 from app.store.models import BookingRow, ConnectionRow, DeliveryRow
-from app.store.states import ConnectionStatus, DeliveryState
+from app.store.states import TIMED, ConnectionStatus, DeliveryState
 
 ALONE = 2
 """A delivery with this many inconclusive batches gets a batch of its own."""
@@ -40,10 +40,6 @@ OPEN_AFTER = 3
 
 
 WORKABLE = (DeliveryState.DUE, DeliveryState.RETRYING, DeliveryState.WAITING)
-
-
-TIMED = (DeliveryState.RETRYING, DeliveryState.WAITING)
-"""The states of a delivery that is due at a certain time."""
 
 
 UNFINISHED = (*WORKABLE, DeliveryState.PARKED, DeliveryState.FAILED)
@@ -316,16 +312,16 @@ def lock(session: Session, delivery_ids: Sequence[int]) -> list[DeliveryRow]:
     return list(session.scalars(query))
 
 
-def count_unfinished(session: Session) -> dict[tuple[str, int, str], int]:
-    """(provider, connection, state) -> number of deliveries, in all states but the final ones.
+def count_unfinished(session: Session) -> dict[tuple[int, str], int]:
+    """(connection, state) -> number of deliveries, in all states but the final ones.
 
     Those that are done are not counted: they are all that there ever were.
     """
     mine = (DeliveryRow.connection_id == ConnectionRow.id, DeliveryRow.state == bindparam("state"))
     number = select(func.count()).where(*mine).correlate(ConnectionRow).scalar_subquery()
-    query = select(ConnectionRow.provider, ConnectionRow.id, number)
+    query = select(ConnectionRow.id, number)
     return {
-        (provider, connection_id, state): found
+        (connection_id, state.value): found
         for state in UNFINISHED
-        for provider, connection_id, found in session.execute(query, {"state": state.value})
+        for connection_id, found in session.execute(query, {"state": state.value})
     }

@@ -20,10 +20,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app.store.bookings import hash_of
-from app.store.deliveries import TIMED, WORKABLE
+from app.store.deliveries import WORKABLE
 from app.store.leases import SKEW
 from app.store.models import BookingPerson, BookingRow, ConnectionRow, DeliveryRow
-from app.store.states import WORKING, ConnectionStatus, DeliveryState
+from app.store.states import TIMED, WORKING, ConnectionStatus, DeliveryState
 from app.store.upsert import insert_into
 
 OVERLOOKED, RACE = timedelta(hours=1), timedelta(minutes=1)

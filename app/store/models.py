@@ -181,6 +181,8 @@ class ConnectionRow(Base):
     """When a delivery of this connection last ended, well or badly."""
     backlog_after: Mapped[datetime | None]
     """Backlog waits until then: the rest of the CRM's allowance is for live bookings."""
+    calls_left: Mapped[int | None] = mapped_column(Integer)
+    """Calls that were left of the account's day after the last batch, as far as the CRM says."""
     outages: Mapped[int] = mapped_column(Integer, default=0)
     """Times in a row that the CRM was out of order when it was called."""
     alive_at: Mapped[datetime | None]

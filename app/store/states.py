@@ -50,6 +50,10 @@ class DeliveryState(StrEnum):
     """Parked work that a person discarded while disconnecting."""
 
 
+TIMED = (DeliveryState.RETRYING, DeliveryState.WAITING)
+"""The states of a delivery that is due at a certain time."""
+
+
 class SourceStatus(StrEnum):
     """Whether meetergo answers when it is called with a source's key."""
 

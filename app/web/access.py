@@ -89,13 +89,18 @@ def signed_in(view: Callable[P, R]) -> Callable[P, R | WerkzeugResponse]:
     return guarded
 
 
+def bearer_name() -> str | None:
+    """The name of the key that the request carries as Bearer token; None if it is not valid."""
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    return key_name(key.strip()) if scheme.lower() == "bearer" else None
+
+
 def bearer(view: Callable[P, R]) -> Callable[P, R]:
     """Open an API view only to calls with `Authorization: Bearer <key>`."""
 
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or key_name(key.strip()) is None:
+        if bearer_name() is None:
             raise Unauthorized("Send a valid key as Authorization: Bearer <key>.")
         return view(*args, **kwargs)
 

@@ -15,7 +15,17 @@ from app.bootstrap import Services
 from app.services.sessions import LONGEST
 from app.store.columns import UnfitText, is_unfit
 from app.store.engine import is_away
-from app.web import api, bookings, connections, dashboard, health, mappings, sources, webhooks
+from app.web import (
+    api,
+    bookings,
+    connections,
+    dashboard,
+    health,
+    mappings,
+    metrics,
+    sources,
+    webhooks,
+)
 from app.web.access import Cookies
 from app.web.body import bounded
 from app.web.hosts import with_fit_host
@@ -50,7 +60,17 @@ def build_app(services: Services) -> Flask:
         app.wsgi_app = ProxyFix(app.wsgi_app, hops, hops, hops)  # type: ignore[method-assign]
     app.session_interface = Cookies()
     app.extensions["services"] = services
-    for module in (webhooks, health, connections, dashboard, bookings, mappings, sources, api):
+    for module in (
+        webhooks,
+        health,
+        metrics,
+        connections,
+        dashboard,
+        bookings,
+        mappings,
+        sources,
+        api,
+    ):
         app.register_blueprint(module.blueprint)
     app.after_request(_add_headers)
     app.context_processor(lambda: {"me": g.get("person")})
@@ -68,7 +88,7 @@ def _add_headers(response: Response) -> Response:
 
 
 def _wants_json() -> bool:
-    return request.path.startswith(("/webhooks", "/api", "/healthz", "/readyz"))
+    return request.path.startswith(("/webhooks", "/api", "/healthz", "/readyz", "/metrics"))
 
 
 def _answer(status: int, code: str, message: str) -> Response:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Column,
     Connection,
     DateTime,
+    Float,
     Integer,
     TypeDecorator,
     inspect,
@@ -132,6 +133,7 @@ def value_for(column: Column[Any], row: int) -> Any:
         DateTime: datetime(2026, 1, row, 12, 30, 15, 123456, tzinfo=UTC),
         JSON: {"a": f"ü {row}"},
         Integer: row + len(column.name),
+        Float: row + 0.5,
     }
     found = next((value for each, value in values.items() if isinstance(kind, each)), None)
     text_of = f"{row} {column.name} ü"[: getattr(kind, "length", None) or 100]

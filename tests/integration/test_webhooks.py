@@ -265,14 +265,15 @@ def test_the_credential_lies_nowhere(tmp_path: Path, capfd: pytest.CaptureFixtur
 
 
 def test_health_and_metrics(web: Bridge) -> None:
-    """The service reports its health, readiness without Redis and counts by status."""
+    """The service reports its health, readiness without Redis and what waits by status."""
     client = web.app.test_client()
     assert client.get("/healthz").json == {"status": "ok"}
     ready = client.get("/readyz")
     assert (ready.status_code, ready.json["checks"]["redis"]) == (200, "down")
+    web.workers_sleep = True
     web.post(sample("booking_created"))
     text = client.get("/metrics").get_data(as_text=True)
-    assert 'bridge_events{status="applied"} 1.0' in text
+    assert 'bridge_events{status="stored"} 1.0' in text
 
 
 def test_half_a_character_is_taken(bridge: Bridge) -> None:
