@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -36,7 +36,23 @@ def postgres_url() -> Iterator[str]:
 
 @lru_cache(maxsize=1)
 def _start() -> str | None:
-    """Start a server in a temporary folder; PostgreSQL refuses to run as root."""
+    """Start one server for all tests of this process."""
+    started = start_server()
+    if started is None:
+        return None
+    url, stop = started
+    atexit.register(stop)
+    return url
+
+
+def start_server(
+    listen: str = "127.0.0.1", allowed: str = ""
+) -> tuple[str, Callable[[], None]] | None:
+    """Start a server in a temporary folder; return its address and a function that stops it.
+
+    `listen`: its addresses; `allowed`: the network that may connect beside this machine. None if
+    PostgreSQL is not installed. It refuses to run as root.
+    """
     binaries = _binaries()
     if binaries is None:
         return None
@@ -56,7 +72,10 @@ def _start() -> str | None:
         **quiet,
         **as_user,
     )
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    if allowed:
+        with (data / "pg_hba.conf").open("a", encoding="ascii") as rules:
+            rules.write(f"host all all {allowed} trust\n")
+    options = f"-p {port} -k {folder} -c listen_addresses={listen} -c fsync=off"
     command = [binaries / "pg_ctl", "-D", data, "-o", options, "-l", folder / "log", "-w", "start"]
     subprocess.run(command, **quiet, **as_user)
 
@@ -64,8 +83,7 @@ def _start() -> str | None:
         subprocess.run([binaries / "pg_ctl", "-D", data, "-m", "fast", "stop"], **quiet, **as_user)
         shutil.rmtree(folder, ignore_errors=True)
 
-    atexit.register(stop)
-    return f"postgresql://bridge@127.0.0.1:{port}/postgres"
+    return f"postgresql://bridge@127.0.0.1:{port}/postgres", stop
 
 
 def _binaries() -> Path | None:

@@ -9,6 +9,7 @@ import heapq
 import itertools
 import os
 import socket
+import struct
 import threading
 import time
 from contextlib import suppress
@@ -50,6 +51,8 @@ class Call:
         with self._lock:
             self.done = True
             for handle in self._lines.values():
+                if error is not None:
+                    _drop_unsent(handle)
                 handle.close()
             self._lines.clear()
 
@@ -80,6 +83,16 @@ def current_call() -> Call | None:
     """The outside call that this thread is making."""
     call: Call | None = getattr(_current, "call", None)
     return call
+
+
+def _drop_unsent(line: socket.socket) -> None:
+    """Have the system throw away what it has not sent when it closes a connection.
+
+    Otherwise a host that is cut off sends the rest of a request minutes later, when it is back and
+    another host has done the work. https://man7.org/linux/man-pages/man7/socket.7.html
+    """
+    with suppress(OSError):
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _shut(line: socket.socket) -> None:

