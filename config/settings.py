@@ -87,6 +87,8 @@ class Settings(BaseSettings):
     """Number of deliveries of one connection that fail in a row before people are notified."""
     sweep_interval: int = Field(default=10, ge=1, le=60)
     """Seconds between two sweeps, which look for due deliveries."""
+    worker_accounts: int = Field(default=16, ge=1, le=100)
+    """CRM accounts that one worker process works on at the same time."""
     probe_interval: int = Field(default=30, ge=1, le=3600)
     """Seconds between two probes of a CRM that has been out of order several times in a row."""
     keep_free: float = Field(default=0.2, ge=0, le=0.9)

@@ -15,8 +15,6 @@ from app.store.engine import DATABASE_DOWN
 from workers.drain import STOP_GRACE, Drainer
 
 log = structlog.get_logger(__name__)
-MOST_THREADS = 16
-"""Connections that one process drains at the same time; further ones wait for a free place."""
 
 
 class DrainPool:
@@ -31,7 +29,8 @@ class DrainPool:
         """Long action at work -> whether it is to run once more."""
         self.stopping = threading.Event()
         """Set once the process has to end."""
-        self._places = threading.Semaphore(MOST_THREADS)
+        self._places = threading.Semaphore(services.settings.worker_accounts)
+        """Connections drained at the same time; further ones wait for a free place."""
         self._ended = threading.Condition(self._lock)
 
     def submit(self, connection_id: int) -> None:

@@ -67,14 +67,17 @@ def _drain(
     return after["total"] - before["total"], seconds, after["refused"]
 
 
-def fill(bridge: Bridge, bookings: int) -> None:
-    """Store a backlog: each booking has another person, from a thousand companies."""
+def fill(bridge: Bridge, bookings: int, mark: str = "") -> None:
+    """Store a backlog: each booking has another person, from a thousand companies.
+
+    `mark`: begins the ids and the people's addresses.
+    """
     base, cipher, now = sample("booking_created"), bridge.services.cipher, utcnow()
     for start in range(0, bookings, 500):
         with bridge.services.store.write() as session:
             for number in range(start, min(start + 500, bookings)):
-                email = f"p{number}@corp{number % 1000}.example"
+                email = f"{mark}p{number}@corp{number % 1000}.example"
                 person = {**base["attendees"][0], "email": email, "phone": None}
-                message = {**base, "id": str(number), "attendees": [person]}
+                message = {**base, "id": f"{mark}{number}", "attendees": [person]}
                 booking = read_booking(read_event("default", message, now))
                 mark_due(session, keep_newest(session, cipher, [booking], now), now, backlog=True)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tests.apart import Apart
 from tests.bridge import PROVIDERS, sample, wait_for
-from tests.processes import running
+from tests.processes import Running, running
 
 IDLE = 40
 """The number of bookings that come one at a time, each after the one before is in every CRM."""
@@ -33,27 +33,37 @@ def _idle(table: Table, folder: Path, setting: str, *providers: str) -> None:
     apart = {name: Apart(name) for name in providers}
     own = folder / f"idle-{'-'.join(providers)}"
     own.mkdir()
-    waited: dict[str, list[float]] = {name: [] for name in providers}
     with running(own, f"sqlite:///{own}/idle.sqlite3", apart) as service:
         wait_for(service.ready, 60)
         for name in providers:
             service.connect(name)
-        for number in range(IDLE):
-            before = {name: len(crm.times()) for name, crm in apart.items()}
-            base = sample("booking_created", id=f"idle-{number}")
-            person = {**base["attendees"][0], "email": f"p{number}@corp{number}.example"}
-            service.post({**base, "attendees": [person]}).raise_for_status()
-            began = time.monotonic()
-            # A check of the CRMs costs machine time, so none runs before the sync can be over.
-            time.sleep(2 * QUIET)
-            wait_for(partial(_quiet_since, apart, before, began), 60)
-            for name, crm in apart.items():
-                calls = [call for call in crm.times() if call[1] > began]
-                waited[name].append(max(end for _, end in calls) - began - _busy(calls, began))
+        waited = travel_times(service, apart)
     for name, seconds in waited.items():
-        mine = sorted(seconds)
-        figures = f"{mine[IDLE // 2] * 1000:.0f} / {mine[IDLE * 95 // 100] * 1000:.0f} ms"
-        table.add_row(f"{name}, {setting}: 202 to last record, p50 / p95", figures)
+        table.add_row(f"{name}, {setting}: 202 to last record, p50 / p95", told(seconds))
+
+
+def told(seconds: list[float]) -> str:
+    """Return the median and the 95th percentile, in words."""
+    mine = sorted(seconds)
+    return f"{mine[len(mine) // 2] * 1000:.0f} / {mine[len(mine) * 95 // 100] * 1000:.0f} ms"
+
+
+def travel_times(service: Running, apart: dict[str, Apart]) -> dict[str, list[float]]:
+    """Post bookings one at a time; return for each CRM the seconds from 202 to its last record."""
+    waited: dict[str, list[float]] = {name: [] for name in apart}
+    for number in range(IDLE):
+        before = {name: len(crm.times()) for name, crm in apart.items()}
+        base = sample("booking_created", id=f"idle-{number}")
+        person = {**base["attendees"][0], "email": f"p{number}@corp{number}.example"}
+        service.post({**base, "attendees": [person]}).raise_for_status()
+        began = time.monotonic()
+        # A check of the CRMs costs machine time, so none runs before the sync can be over.
+        time.sleep(2 * QUIET)
+        wait_for(partial(_quiet_since, apart, before, began), 60)
+        for name, crm in apart.items():
+            calls = [call for call in crm.times() if call[1] > began]
+            waited[name].append(max(end for _, end in calls) - began - _busy(calls, began))
+    return waited
 
 
 def _quiet_since(apart: dict[str, Apart], before: dict[str, int], began: float) -> bool:
