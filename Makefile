@@ -25,8 +25,9 @@ check: $(VENV)/.dev ## Lint, types, layers, the Dockerfile
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/hadolint Dockerfile
 
-bench: $(VENV)/.dev ## Measure and print
-	@$(PY) -m tests.bench $(ARGS)
+ROWS := 100000
+bench: $(VENV)/.dev ## Measure, print, and write docs/benchmarks.md (ARGS="ingest latency": these only; ROWS=..)
+	@ROWS=$(ROWS) $(PY) -m tests.bench $(ARGS)
 
 SEED := 1
 BOOKINGS := 200

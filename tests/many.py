@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -141,6 +142,18 @@ def analyze(store: Store) -> None:
                 session.execute(text(last))
         with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM ANALYZE"))
+
+
+class Idle:
+    """A pool of drains that begins nothing."""
+
+    stopping = threading.Event()
+
+    def submit(self, connection_id: int) -> None:
+        """Begin no drain."""
+
+    def aside(self, name: str, action: Callable[[], object], again: bool = False) -> None:
+        """Begin no action."""
 
 
 class Costs:

@@ -16,9 +16,16 @@ from rich.console import Console
 from rich.table import Table
 
 from app.store.engine import utcnow
-from tests.bench import backlog, costs, ingest, latency, scale
+from tests.bench import backlog, costs, ingest, latency, rows, scale
 
-PARTS = {"costs": costs, "ingest": ingest, "latency": latency, "scale": scale, "backlog": backlog}
+PARTS = {
+    "costs": costs,
+    "ingest": ingest,
+    "latency": latency,
+    "scale": scale,
+    "backlog": backlog,
+    "rows": rows,
+}
 PAGE = Path(__file__).parent.parent.parent / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 

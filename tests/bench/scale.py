@@ -35,7 +35,7 @@ from tests.processes import running
 
 ROOT = Path(__file__).parent.parent.parent
 CRM = "hubspot"
-ACCOUNTS, BOOKINGS, LATENCY = 12, 200, 0.15
+ACCOUNTS, BOOKINGS, LATENCY = 12, 300, 0.15
 """CRM accounts, the bookings that each of them gets, and the seconds that each call takes."""
 AT_ONCE = 3
 """Accounts that each worker works on at the same time in the comparison."""
@@ -117,7 +117,7 @@ def _rate(accounts: list[Account], workers: int, at_once: int, folder: Path) -> 
         environment = {
             **os.environ, **accounts[0].environment(), "DATABASE_URL": url,
             "REDIS_URL": valkey.connection_url, "SECRET_KEY": KEY, "ENCRYPTION_KEYS": KEY,
-            "MEETERGO_WEBHOOK_SECRETS": SECRET, "WORKER_ACCOUNTS": str(at_once),
+            "MEETERGO_WEBHOOK_SECRETS": SECRET, "WORKER_ACCOUNTS": str(at_once), "SWEEP_INTERVAL": "1",
         }  # fmt: skip
         for number in range(workers):
             log = stack.enter_context((folder / f"worker-{number}.log").open("wb"))
@@ -146,13 +146,13 @@ def _count(store: Store, query: Select[int]) -> int:
 
 def _neighbours(table: Table, folder: Path) -> None:
     """Measure live bookings beside a backlog that waits for another account."""
-    own = folder / "neighbours"
-    own.mkdir()
     for waiting in (0, WAITING):
+        own = folder / f"beside-{waiting}"
+        own.mkdir()
         with ExitStack() as stack:
             url = stack.enter_context(postgres_url())
             apart = {name: Apart(name) for name in PROVIDERS}
-            service = stack.enter_context(running(own / str(waiting), url, apart))
+            service = stack.enter_context(running(own, url, apart))
             wait_for(service.ready, 60)
             for name in PROVIDERS:
                 service.connect(name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Callable
 
 import pytest
@@ -13,25 +12,13 @@ from app.store.engine import utcnow
 from app.store.models import ConnectionRow
 from app.store.states import ConnectionStatus
 from tests.bridge import Bridge, sample
-from tests.many import Costs, analyze, fill
+from tests.many import Costs, Idle, analyze, fill
 from workers.jobs import look
 
 FEW, MANY = 200, 20_000
 NUMBERS = itertools.count()
 GROWTH, SLACK = 1.6, {"sqlite": 60_000, "postgresql": 400}
 """An index grows by a level now and then; a scan of a table costs seven times the slack and more."""
-
-
-class Idle:
-    """A pool of drains that begins nothing."""
-
-    stopping = threading.Event()
-
-    def submit(self, connection_id: int) -> None:
-        """Begin no drain."""
-
-    def aside(self, name: str, action: Callable[[], object], again: bool = False) -> None:
-        """Begin no action."""
 
 
 def deeds(bridge: Bridge) -> dict[str, Callable[[], object]]:
