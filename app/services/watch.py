@@ -42,18 +42,13 @@ def waiting(session: Session, now: datetime, *only: int) -> dict[int, Waiting]:
 
     `only`: of these connections.
     """
-    working = select(ConnectionRow).where(ConnectionRow.status.in_(WORKING))
-    if only:
-        working = working.where(ConnectionRow.id.in_(only))
     found = {}
-    for row in session.scalars(working.order_by(ConnectionRow.id)):
-        live = oldest_due(session, row.id, now)
-        late = None
-        if row.progress_at is None or row.progress_at < now - TOO_LONG:
-            late = oldest_due(session, row.id, now - TOO_LONG, backlog=True)
-        times = [moment for moment in (live, late) if moment is not None]
+    for row, live, backlog in oldest_due(session, now, now - TOO_LONG, *only):
+        idle = row.progress_at is None or row.progress_at < now - TOO_LONG
+        times = [since for since in (live, backlog if idle else None) if since is not None]
         if times:
-            found[row.id] = Waiting(row.id, min(times), late is not None, why(row, now))
+            late = idle and backlog is not None
+            found[row.id] = Waiting(row.id, min(times), late, why(row, now))
     return found
 
 

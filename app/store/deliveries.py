@@ -25,7 +25,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from app.domain.errors import AccountMoved, AccountRefused, MissingScope
 from app.store.leases import at_moment, may_be_tried, moment
 from app.store.models import BookingRow, ConnectionRow, DeliveryRow
-from app.store.states import TIMED, ConnectionStatus, DeliveryState
+from app.store.states import TIMED, WORKING, ConnectionStatus, DeliveryState
 
 ALONE = 2
 """A delivery with this many inconclusive batches gets a batch of its own."""
@@ -215,22 +215,36 @@ def _with_work(some: bool) -> Select[int]:
 
 
 def oldest_due(
-    session: Session, connection_id: int, now: datetime, backlog: bool = False
-) -> datetime | None:
-    """Since when the oldest live (or backlog) delivery of a connection has been due; None: none is."""
-    values = {"of_connection": connection_id, "of_backlog": backlog, "at_now": now}
-    times = [session.scalar(query, values) for query in _oldest_due()]
+    session: Session, now: datetime, late: datetime, *only: int
+) -> list[tuple[ConnectionRow, datetime | None, datetime | None]]:
+    """Working connections, each with since when its oldest live delivery, and backlog, has been due.
+
+    Backlog counts if it became due before `late`. `only`: of these connections.
+    """
+    values = {"at_now": now, "at_late": late, "only": list(only)}
+    found = session.execute(_oldest_due(bool(only)), values)
+    return [(row, _first(times[:3]), _first(times[3:])) for row, *times in found]
+
+
+def _first(times: Sequence[datetime | None]) -> datetime | None:
     return min((moment for moment in times if moment is not None), default=None)
 
 
 @cache
-def _oldest_due() -> tuple[Select[datetime | None], ...]:
+def _oldest_due(some: bool) -> Select[Any]:
     marked, late = DeliveryRow.due_since, DeliveryRow.next_attempt_at
-    parts = [select(marked).where(*_due_part(IS_DUE, marked)).order_by(marked).limit(1)]
-    for state in TIMED:
-        timed = _due_part(DeliveryRow.state == state, late)
-        parts.append(select(late).where(*timed).order_by(late).limit(1))
-    return tuple(parts)
+    entities: list[Any] = [ConnectionRow]
+    for backlog, until in ((False, "at_now"), (True, "at_late")):
+        mine = (DeliveryRow.connection_id == ConnectionRow.id, DeliveryRow.backlog.is_(backlog))
+        parts = [select(marked).where(*mine, IS_DUE, marked <= moment(until)).order_by(marked)]
+        for state in TIMED:
+            timed = (DeliveryRow.state == state, late <= moment(until))
+            parts.append(select(late).where(*mine, *timed).order_by(late))
+        entities += [part.limit(1).correlate(ConnectionRow).scalar_subquery() for part in parts]
+    query = select(*entities).where(ConnectionRow.status.in_(WORKING))
+    if some:
+        query = query.where(ConnectionRow.id.in_(bindparam("only", expanding=True)))
+    return query.order_by(ConnectionRow.id)
 
 
 def count_due(session: Session, connection_id: int, now: datetime, backlog: bool = False) -> int:
