@@ -75,7 +75,7 @@ class Services:
     def prepare(self) -> None:
         """Bring the schema up to date and check the encryption keys. Raises SettingsError."""
         try:
-            self.store.migrate()
+            self.store.migrate(self.cipher)
             check_keys(self.store, self.cipher)
         except (MissingKey, UnfitSchema) as error:
             raise SettingsError(str(error)) from None

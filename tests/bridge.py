@@ -201,6 +201,8 @@ class Bridge:
             return
         self.services.store.close()
         ready_made.put(made, path, sandboxes)
+        # The copy has its own hash key.
+        self.services.prepare()
         self._signed_in = None
 
     def post(self, payload: Any, secret: str = SECRET, **kwargs: Any) -> Any:

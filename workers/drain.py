@@ -297,7 +297,9 @@ class Drainer:
         with write_as_holder(self._store, lease) as session:
             ledger = Ledger(session, self._services.cipher, lease.connection_id)
             people = [ref.key for ref in ledger.abandoned()]
-            delivery_marking.mark_people_due(session, lease.connection_id, people, self._now())
+            delivery_marking.mark_people_due(
+                session, self._services.cipher, lease.connection_id, people, self._now()
+            )
 
     def _probe(self, lease: Lease, account: OpenAccount) -> None:
         """Check by one harmless call if a CRM that was out of order answers. Raises RetryLater.

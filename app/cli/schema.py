@@ -37,7 +37,7 @@ def db_group(services: Services) -> AppGroup:
     def upgrade() -> None:
         """Bring the schema to the revision of the code."""
         with _told(services):
-            before = schema.upgrade()
+            before = schema.upgrade(services.cipher)
         click.echo(
             f"The database is at revision {before.code} already."
             if before.fit is SchemaFit.FITS
@@ -59,7 +59,7 @@ def db_group(services: Services) -> AppGroup:
         if not yes:
             click.confirm(f"Take the database from {state.database} to {revision}?", abort=True)
         with _told(services):
-            schema.downgrade(revision)
+            schema.downgrade(revision, services.cipher)
         click.echo(f"The database went from {state.database} to {revision}.")
 
     return group

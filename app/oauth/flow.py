@@ -16,6 +16,7 @@ from app.domain.errors import RetryLater, Unauthorized
 from app.oauth.exchange import SetupError, Token, clean_words, exchange_code
 from app.security.encryption import Cipher
 from app.store.access_models import OAuthFlow
+from app.store.boxes import seal, unseal
 from app.store.engine import Store, utcnow
 from config.providers import Provider
 
@@ -23,7 +24,6 @@ LIFETIME = timedelta(minutes=10)
 """How long a person may stay on the consent page."""
 KEPT = timedelta(days=1)
 """How long a begun connect is stored, so that a late answer gets an explanation."""
-PURPOSE = "oauth_flows.verifier"
 
 
 REFUSALS = {
@@ -122,19 +122,20 @@ class Flow:
             }
         with self.store.write() as session:
             session.execute(delete(OAuthFlow).where(OAuthFlow.created_at < utcnow() - KEPT))
-            session.add(
-                OAuthFlow(
-                    state_hash=_hash(state),
-                    provider=provider.name,
-                    session_hash=_hash(session_id),
-                    verifier_encrypted=self.cipher.encrypt(verifier, PURPOSE) if verifier else None,
-                    connection_id=wish.connection_id,
-                    other_account=wish.other_account,
-                    login_host=wish.login_host,
-                    next_path=own_path(wish.next_path),
-                    created_at=utcnow(),
-                )
+            flow = OAuthFlow(
+                state_hash=_hash(state),
+                provider=provider.name,
+                session_hash=_hash(session_id),
+                connection_id=wish.connection_id,
+                other_account=wish.other_account,
+                login_host=wish.login_host,
+                next_path=own_path(wish.next_path),
+                created_at=utcnow(),
             )
+            if verifier:
+                column = OAuthFlow.verifier_encrypted
+                flow.verifier_encrypted = seal(self.cipher, column, flow, verifier)
+            session.add(flow)
         scope = list(provider.scopes) if provider.scopes_in_request else None
         if provider.optional_scopes:
             extra["optional_scope"] = " ".join(provider.optional_scopes)
@@ -169,7 +170,7 @@ class Flow:
         if not answer.get("code"):
             raise FlowError(f"{title} sent no code. Start again from the connections page.")
         verifier = (
-            self.cipher.decrypt(flow.verifier_encrypted, PURPOSE)
+            unseal(self.cipher, OAuthFlow.verifier_encrypted, flow)
             if flow.verifier_encrypted
             else None
         )

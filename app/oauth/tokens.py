@@ -18,6 +18,7 @@ from app.oauth.grants import EARLY, SPARE, Grant, back_off, lifetime_of, refresh
 from app.security.encryption import Cipher
 from app.store import totals
 from app.store.access_models import Revocation
+from app.store.boxes import seal, unseal
 from app.store.connections import Problem, set_status, tokens_of
 from app.store.engine import Store, utcnow
 from app.store.leases import SKEW
@@ -29,8 +30,6 @@ from config.providers import Provider, Providers
 log = structlog.get_logger(__name__)
 
 
-PURPOSE = "connections.tokens"
-REVOCATION_PURPOSE = "revocations.token"
 LEASE_SLACK = 30.0
 """Seconds by which a refresh lease outlasts the HTTP timeout."""
 
@@ -126,7 +125,7 @@ class TokenService:
             merged.get("lifetime")
         )
         merged["lifetime"] = lifetime or provider.default_lifetime
-        row.token_encrypted = self._cipher.encrypt(json.dumps(merged), PURPOSE)
+        row.token_encrypted = self._box(row, merged)
         lasts = self._lasts(provider.name, merged)
         row.expires_at = None if lasts else self._now() + timedelta(seconds=merged["lifetime"])
         row.scopes = merged.get("scope") or []
@@ -156,7 +155,7 @@ class TokenService:
 
     def keep_key(self, row: ConnectionRow, key: str) -> None:
         """Store a key that a person made by hand; it is never refreshed."""
-        row.token_encrypted = self._cipher.encrypt(json.dumps({"access_token": key}), PURPOSE)
+        row.token_encrypted = self._box(row, {"access_token": key})
         row.expires_at, row.scopes, row.auth = None, [], "key"
         row.refresh_fence += 1
         row.refresh_until = None
@@ -178,16 +177,18 @@ class TokenService:
         if self._lasts(row.provider, tokens):
             token = str(tokens.get("access_token") or "")
         if token and self._providers[row.provider].revoke_url:
-            session.add(
-                Revocation(
-                    connection_id=row.id,
-                    login_host=row.login_host,
-                    token_encrypted=self._cipher.encrypt(token, REVOCATION_PURPOSE),
-                    tries=0,
-                    next_try_at=self._now(),
-                    created_at=self._now(),
-                )
+            entry = Revocation(
+                connection_id=row.id,
+                login_host=row.login_host,
+                tries=0,
+                next_try_at=self._now(),
+                created_at=self._now(),
             )
+            entry.token_encrypted = seal(self._cipher, Revocation.token_encrypted, entry, token)
+            session.add(entry)
+
+    def _box(self, row: ConnectionRow, tokens: Mapping[str, Any]) -> str:
+        return seal(self._cipher, ConnectionRow.token_encrypted, row, json.dumps(tokens))
 
     def _read(self, connection_id: int) -> Grant:
         with self._store.read() as session:
@@ -198,7 +199,7 @@ class TokenService:
 
     def _grant(self, row: ConnectionRow | Row[Any]) -> Grant:
         tokens = (
-            json.loads(self._cipher.decrypt(row.token_encrypted, PURPOSE))
+            json.loads(unseal(self._cipher, ConnectionRow.token_encrypted, row))
             if row.token_encrypted
             else {}
         )

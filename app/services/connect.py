@@ -15,10 +15,11 @@ from app.crm.schema import CrmAccount
 from app.domain.errors import CrmError, RetryLater, Unauthorized
 from app.oauth import exchange
 from app.oauth.flow import ConnectRequest
-from app.oauth.tokens import REVOCATION_PURPOSE, TokenService
+from app.oauth.tokens import TokenService
 from app.security.encryption import Cipher
 from app.store import audit
 from app.store.access_models import Revocation
+from app.store.boxes import unseal
 from app.store.connections import set_status
 from app.store.delivery_marking import discard_parked, mark_all_due, mark_missed_due
 from app.store.engine import CONNECT_TURN, Store, take_turns, utcnow
@@ -212,7 +213,7 @@ class Connector:
         if claimed is None:
             return None
         provider = self._providers[row.provider]
-        token = self._cipher.decrypt(entry.token_encrypted, REVOCATION_PURPOSE)
+        token = unseal(self._cipher, Revocation.token_encrypted, entry)
         problem = None
         try:
             exchange.revoke(provider.at(entry.login_host), token, self._timeout)

@@ -174,7 +174,7 @@ class ConnectionPlanner:
     def _shared(self, ref: Ref, record_id: str) -> bool:
         with self._store.read() as session:
             others = Ledger(session, self._cipher, self._id).holders(ref, record_id)
-            return take_part(session, [other.key for other in others])
+            return take_part(session, self._cipher, [other.key for other in others])
 
     def _look_up(self, ref: Ref) -> LedgerEntry | None:
         with self._store.read() as session:

@@ -15,13 +15,13 @@ from sqlalchemy import or_, select, update
 
 from app.security.encryption import Cipher
 from app.store.access_models import SecretUse, WebhookSecret
+from app.store.boxes import seal, unseal
 from app.store.engine import DATABASE_DOWN, Store, utcnow
 from app.store.upsert import insert_unless_there
 from config.settings import SignatureScheme, secret_weakness
 from config.strength import STANDARD_PREFIX
 
 log = structlog.get_logger(__name__)
-PURPOSE = "webhook_secrets.secret"
 REMEMBERED = 2.0
 """Seconds for which a source's secrets are cached; an unknown secret forces a new read."""
 LEAST_FINGERPRINT = 4
@@ -66,7 +66,7 @@ class WebhookSecrets:
                 )
                 .order_by(WebhookSecret.id.desc())
             ).all()
-        secrets = tuple(self._cipher.decrypt(row.secret_encrypted, PURPOSE) for row in rows)
+        secrets = tuple(map(self._secret, rows))
         with self._lock:
             self._known[source] = (time.monotonic(), secrets)
         return secrets
@@ -107,8 +107,9 @@ class WebhookSecrets:
             if old_end is not None:
                 before = (WebhookSecret.source == source, WebhookSecret.ends_at.is_(None))
                 session.execute(update(WebhookSecret).where(*before).values(ends_at=now + old_end))
-            box = self._cipher.encrypt(secret, PURPOSE)
-            session.add(WebhookSecret(source=source, secret_encrypted=box, created_at=now))
+            row = WebhookSecret(source=source, created_at=now)
+            row.secret_encrypted = seal(self._cipher, WebhookSecret.secret_encrypted, row, secret)
+            session.add(row)
         self.of(source, anew=True)
         return secret
 
@@ -125,9 +126,7 @@ class WebhookSecrets:
             meant = [
                 row
                 for row in rows
-                if fingerprint(self._cipher.decrypt(row.secret_encrypted, PURPOSE)).startswith(
-                    token
-                )
+                if fingerprint(self._secret(row)).startswith(token)
                 and (row.ends_at is None or row.ends_at > now)
             ]
             for row in meant:
@@ -150,10 +149,13 @@ class WebhookSecrets:
             for token in map(fingerprint, environment)
         ]
         for row in rows:
-            token = fingerprint(self._cipher.decrypt(row.secret_encrypted, PURPOSE))
+            token = fingerprint(self._secret(row))
             at = (row.created_at, row.ends_at, uses.get(token))
             views.append(SecretView(token, "database", *at))
         return views
+
+    def _secret(self, row: WebhookSecret) -> str:
+        return unseal(self._cipher, WebhookSecret.secret_encrypted, row)
 
 
 def make_secret(scheme: SignatureScheme) -> str:

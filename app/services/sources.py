@@ -25,6 +25,7 @@ from app.security import signatures
 from app.security.encryption import Cipher
 from app.store import audit
 from app.store.access_models import WebhookSecret
+from app.store.boxes import seal, unseal
 from app.store.connections import NoticeKind
 from app.store.engine import Store, utcnow
 from app.store.models import SourceRow, SourceState
@@ -35,8 +36,6 @@ from config.settings import Settings, SignatureScheme, api_key_problem
 log = structlog.get_logger(__name__)
 DEFAULT_SOURCE = "default"
 """The source that the environment describes."""
-SECRETS_PURPOSE = "sources.secrets"
-API_KEY_PURPOSE = "sources.api_key"
 PAUSES = (2.0, 5.0, 15.0, 30.0)
 """Seconds until meetergo is asked again, by failures in a row; then the last one."""
 REFUSED_PAUSE = 30.0
@@ -134,15 +133,13 @@ class Sources:
         if row is None:
             raise UnknownSource(f"there is no source {name!r}")
         key = (
-            self._cipher.decrypt(row.api_key_encrypted, API_KEY_PURPOSE)
-            if row.api_key_encrypted
-            else ""
+            unseal(self._cipher, SourceRow.api_key_encrypted, row) if row.api_key_encrypted else ""
         )
         return SourceRules(
             name,
             SignatureScheme(row.scheme),
             row.header,
-            tuple(json.loads(self._cipher.decrypt(row.secrets_encrypted, SECRETS_PURPOSE))),
+            tuple(json.loads(unseal(self._cipher, SourceRow.secrets_encrypted, row))),
             tuple(row.company_ids),
             key,
             row.api_user_id,
@@ -180,12 +177,18 @@ class Sources:
             row = session.get(SourceRow, rules.name, with_for_update=True)
             made = row is None
             if row is None:
-                row = SourceRow(name=rules.name, created_at=now, secrets_encrypted=self._box(()))
+                row = SourceRow(name=rules.name, created_at=now)
+                # Its secrets are kept in a table of their own.
+                row.secrets_encrypted = seal(
+                    self._cipher, SourceRow.secrets_encrypted, row, json.dumps([])
+                )
                 session.add(row)
             row.scheme, row.header = rules.scheme.value, rules.header
             row.company_ids = list(rules.company_ids)
             row.api_key_encrypted = (
-                self._cipher.encrypt(rules.api_key, API_KEY_PURPOSE) if rules.api_key else None
+                seal(self._cipher, SourceRow.api_key_encrypted, row, rules.api_key)
+                if rules.api_key
+                else None
             )
             row.api_user_id, row.key_ends_at = rules.api_user_id, rules.key_ends_at
             state = state_of(session, rules.name, now)
@@ -329,9 +332,6 @@ class Sources:
                 words = f"The meetergo key of this source ends on {end:%Y-%m-%d %H:%M} UTC."
                 step = "Make a new key in meetergo and replace the old one with it."
                 tell_source(session, view.name, NoticeKind.EXPIRING, now, words, step)
-
-    def _box(self, secrets: tuple[str, ...]) -> str:
-        return self._cipher.encrypt(json.dumps(list(secrets)), SECRETS_PURPOSE)
 
 
 def _raise_unknown(name: str) -> SourceView:

@@ -12,6 +12,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.domain import limits
+from app.store.boxes import box
 from app.store.columns import Label, String, Text
 from app.store.tables import Base, Id
 
@@ -59,7 +60,7 @@ class OAuthFlow(Base):
     provider: Mapped[str] = mapped_column(String(32))
     session_hash: Mapped[str] = mapped_column(String(64))
     verifier_encrypted: Mapped[str | None] = mapped_column(
-        Text, info={"purpose": "oauth_flows.verifier"}
+        Text, info=box("oauth_flows.verifier", "state_hash")
     )
     connection_id: Mapped[int | None] = mapped_column(Id)
     """The connection to repair; None: a new one is wanted."""
@@ -78,7 +79,9 @@ class Revocation(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     connection_id: Mapped[int] = mapped_column(ForeignKey("connections.id"))
     login_host: Mapped[str | None] = mapped_column(String(limits.LOGIN_HOST))
-    token_encrypted: Mapped[str] = mapped_column(Text, info={"purpose": "revocations.token"})
+    token_encrypted: Mapped[str] = mapped_column(
+        Text, info=box("revocations.token", "connection_id", "created_at")
+    )
     tries: Mapped[int] = mapped_column(Integer, default=0)
     next_try_at: Mapped[datetime] = mapped_column(index=True)
     error: Mapped[str | None] = mapped_column(Text)
@@ -93,13 +96,29 @@ class EncryptionKey(Base):
     first_used_at: Mapped[datetime]
 
 
+class DataKey(Base):
+    """The one random key of the hashes that stand for people and records in the database."""
+
+    __tablename__ = "data_keys"
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    hash_key_encrypted: Mapped[str] = mapped_column(
+        Text, info=box("data_keys.hash_key", "id", "reads_unbound")
+    )
+    reads_unbound: Mapped[bool] = mapped_column(Boolean)
+    """Whether boxes of older releases are still read, which were not bound to their rows. Bound to
+    the key itself: who changes it makes the key unreadable."""
+    created_at: Mapped[datetime]
+
+
 class WebhookSecret(Base):
     """A secret that webhooks may be signed with, in addition to those of the environment."""
 
     __tablename__ = "webhook_secrets"
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     source: Mapped[str] = mapped_column(String(limits.SOURCE_NAME), index=True)
-    secret_encrypted: Mapped[str] = mapped_column(Text, info={"purpose": "webhook_secrets.secret"})
+    secret_encrypted: Mapped[str] = mapped_column(
+        Text, info=box("webhook_secrets.secret", "source", "created_at")
+    )
     created_at: Mapped[datetime]
     ends_at: Mapped[datetime | None]
     """The secret is not accepted after this time; None: until a person ends it."""

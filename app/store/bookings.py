@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -15,9 +14,9 @@ from sqlalchemy.orm import Session
 from app.domain.booking import Booking, MeetingOutcome
 from app.domain.history import History, tell
 from app.security.encryption import Cipher
+from app.store.boxes import seal, unseal
 from app.store.models import BookingPerson, BookingRow
 
-PURPOSE = "bookings.state"
 MOST_BOOKINGS = 500
 """The most bookings of one person that a summary reads, newest first."""
 FORMER_NAMES = {"earlier": "previous_starts", "left": "former_attendees"}
@@ -130,14 +129,15 @@ def postpone_details(session: Session, row_id: int, until: datetime) -> None:
     session.execute(update(BookingRow).where(BookingRow.id == row_id).values(later))
 
 
-def seal(booking: Booking, cipher: Cipher) -> str:
+def seal_state(booking: Booking, cipher: Cipher) -> str:
     """A booking as its row holds it."""
-    return cipher.encrypt(_codec.dump_json(booking).decode(), PURPOSE)
+    text = _codec.dump_json(booking).decode()
+    return seal(cipher, BookingRow.state_encrypted, {"key": booking.key}, text)
 
 
 def stored_state(row: BookingRow, cipher: Cipher) -> Booking:
     """The booking of a row as its messages describe it. Raises UnreadableSecret."""
-    return _codec.validate_json(cipher.decrypt(row.state_encrypted, PURPOSE))
+    return _codec.validate_json(unseal(cipher, BookingRow.state_encrypted, row))
 
 
 def read_state(row: BookingRow, cipher: Cipher) -> Booking:
@@ -151,13 +151,13 @@ def read_state(row: BookingRow, cipher: Cipher) -> Booking:
 def newest_answers(session: Session, cipher: Cipher, most: int) -> list[Answered]:
     """The questions of the `most` bookings that changed last. Raises UnreadableSecret."""
     query = (
-        select(BookingRow.state_encrypted)
+        select(BookingRow.key, BookingRow.state_encrypted)
         .order_by(BookingRow.updated_at.desc(), BookingRow.id.desc())
         .limit(most)
     )
     found = []
-    for box in session.scalars(query):
-        part = _part.validate_json(cipher.decrypt(box, PURPOSE))
+    for row in session.execute(query):
+        part = _part.validate_json(unseal(cipher, BookingRow.state_encrypted, row))
         kind = part.meeting_type
         labels = dict.fromkeys(label for person in part.attendees for label in person.answers)
         told = (part.source, kind.id, kind.slug, kind.name, part.form)
@@ -190,7 +190,7 @@ def histories(
         query = (
             select(BookingRow)
             .join(BookingPerson, BookingPerson.booking_id == BookingRow.id)
-            .where(BookingPerson.person_hash == hash_of(identity))
+            .where(BookingPerson.person_hash == hash_of(cipher, identity))
             .order_by(BookingRow.start.desc())
             .limit(MOST_BOOKINGS)
         )
@@ -198,9 +198,9 @@ def histories(
     return found
 
 
-def take_part(session: Session, identities: Iterable[str]) -> bool:
+def take_part(session: Session, cipher: Cipher, identities: Iterable[str]) -> bool:
     """Whether any of these people takes part in a booking."""
-    hashes = [hash_of(identity) for identity in identities]
+    hashes = [hash_of(cipher, identity) for identity in identities]
     query = select(BookingPerson.booking_id).where(BookingPerson.person_hash.in_(hashes))
     return session.scalars(query.limit(1)).first() is not None
 
@@ -210,12 +210,12 @@ def has_booked_since(session: Session, cipher: Cipher, identity: str, since: dat
     query = (
         select(BookingRow)
         .join(BookingPerson, BookingPerson.booking_id == BookingRow.id)
-        .where(BookingPerson.person_hash == hash_of(identity), BookingRow.version >= since)
+        .where(BookingPerson.person_hash == hash_of(cipher, identity), BookingRow.version >= since)
     )
     found = (stored_state(row, cipher) for row in session.scalars(query))
     return any(not b.form and (b.created_at or b.version) >= since for b in found)
 
 
-def hash_of(identity: str) -> str:
+def hash_of(cipher: Cipher, identity: str) -> str:
     """The hash that stands for a person in the tables."""
-    return hashlib.sha256(f"person\0{identity}".encode()).hexdigest()
+    return cipher.keyed_hash(f"person\0{identity}")

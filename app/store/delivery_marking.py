@@ -19,6 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from app.security.encryption import Cipher
 from app.store.bookings import hash_of
 from app.store.deliveries import WORKABLE
 from app.store.leases import SKEW
@@ -161,10 +162,10 @@ def recover_missed(session: Session, now: datetime) -> None:
 
 
 def mark_people_due(
-    session: Session, connection_id: int, identities: Iterable[str], now: datetime
+    session: Session, cipher: Cipher, connection_id: int, identities: Iterable[str], now: datetime
 ) -> None:
     """Look again at the bookings of some people: what the ledger has of them may be wrong."""
-    hashes = [hash_of(identity) for identity in identities]
+    hashes = [hash_of(cipher, identity) for identity in identities]
     theirs = select(BookingPerson.booking_id).where(BookingPerson.person_hash.in_(hashes))
     session.execute(
         update(DeliveryRow)

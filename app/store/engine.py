@@ -26,6 +26,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
+from app.security.encryption import Cipher
 from app.store.schema import Schema
 from app.store.trouble import explain
 from config.database_url import DRIVER, ENCODE, fit_database_url
@@ -122,9 +123,9 @@ class Store:
                 probe.write(b"\0" * SPACE)
                 probe.flush()
 
-    def migrate(self) -> None:
+    def migrate(self, cipher: Cipher | None = None) -> None:
         """Bring the schema up to date. Raises UnfitSchema if the database is newer than the code."""
-        self.schema.upgrade()
+        self.schema.upgrade(cipher)
 
     def explain(self, error: BaseException) -> str:
         """Return why the database cannot be used, as a sentence without the password."""

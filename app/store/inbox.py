@@ -15,11 +15,10 @@ from sqlalchemy.sql.dml import ReturningInsert
 
 from app.domain.events import Event
 from app.security.encryption import Cipher
+from app.store.boxes import seal, unseal
 from app.store.models import EventRow
 from app.store.states import EventStatus
 from app.store.upsert import insert_unless_there
-
-PURPOSE = "events.payload"
 
 
 @dataclass(frozen=True)
@@ -39,16 +38,17 @@ def add_event(session: Session, cipher: Cipher, new: NewEvent) -> tuple[int, boo
 
 def event_values(cipher: Cipher, new: NewEvent) -> dict[str, Any]:
     """The values of an event's row."""
-    return {
+    payload = json.dumps(new.event.payload)
+    values = {
         "dedupe_key": new.event.dedupe_key,
         "source": new.event.source,
         "type": new.event.type,
         "booking_key": new.booking_key,
-        "payload_encrypted": cipher.encrypt(json.dumps(new.event.payload), PURPOSE),
         "received_at": new.event.received_at,
         "status": new.status.value,
         "error": new.error,
     }
+    return values | {"payload_encrypted": seal(cipher, EventRow.payload_encrypted, values, payload)}
 
 
 def add_events(connection: Connection, rows: Sequence[dict[str, Any]]) -> list[tuple[int, bool]]:
@@ -102,12 +102,13 @@ def hold_event(cipher: Cipher, row: EventRow, event: Event, booking_key: str) ->
     """Have a quarantined event wait for meetergo's answer, with type and payload as read now."""
     row.status, row.error, row.booking_key = EventStatus.RECEIVED, None, booking_key
     row.tries, row.retry_at, row.missing_since = 0, None, None
-    row.type, row.payload_encrypted = event.type, cipher.encrypt(json.dumps(event.payload), PURPOSE)
+    row.type, payload = event.type, json.dumps(event.payload)
+    row.payload_encrypted = seal(cipher, EventRow.payload_encrypted, row, payload)
 
 
 def read_event_row(row: EventRow, cipher: Cipher) -> Event:
     """The event of a row."""
-    payload: Any = json.loads(cipher.decrypt(row.payload_encrypted, PURPOSE))
+    payload: Any = json.loads(unseal(cipher, EventRow.payload_encrypted, row))
     return Event(row.source, row.type, payload, row.received_at)
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Select, Text, bindparam, cast, delete, select
 from sqlalchemy.orm import Session
 
 from app.crm.objects import PEOPLE, Fingerprints, ObjectName, Ref, with_unanswered
 from app.security.encryption import Cipher
+from app.store.boxes import seal, unseal
 from app.store.models import RecordLink
 from app.store.upsert import insert_unless_there
 from app.sync.ledger_entry import LedgerEntry
 
-PURPOSE = "record_links.key"
 CHUNK = 500
 """Rows in one statement: SQLite accepts at most 32,766 values."""
 
@@ -56,7 +57,7 @@ class Ledger:
         return {
             tokens[f"{row.object}:{row.key_hash}"]: LedgerEntry(
                 row.record_id,
-                _read_fingerprints(row),
+                self._fingerprints(row),
                 tuple(tokens[token] for token in row.links if token in tokens),
                 row.version,
                 row.url,
@@ -89,7 +90,7 @@ class Ledger:
             links = [self._token(target) for target in intent.links]
             if token in there:
                 row = there[token]
-                before = _read_fingerprints(row)
+                before = self._fingerprints(row)
                 row.links = list(dict.fromkeys([*row.links, *links]))
                 if row.record_id is None:
                     # The values of the first create still identify it; the new values may be
@@ -108,17 +109,21 @@ class Ledger:
                         for name, value in intent.fingerprints.items()
                     }
                     row.links_in_doubt = row.needs_recheck = True
-                row.fingerprints = _stored_fingerprints({**before, **sent})
+                self._keep_fingerprints(row, {**before, **sent})
                 continue
-            name, key_hash = token.split(":")
+            object_name, _, key_hash = token.partition(":")
+            place = {
+                "connection_id": self._connection_id,
+                "object": object_name,
+                "key_hash": key_hash,
+            }
+            begun = {name: (value,) for name, value in intent.fingerprints.items()}
             rows.append(
                 {
-                    "connection_id": self._connection_id,
-                    "object": name,
-                    "key_hash": key_hash,
-                    "key_encrypted": self._cipher.encrypt(ref.key, PURPOSE),
+                    **place,
+                    "key_encrypted": seal(self._cipher, RecordLink.key_encrypted, place, ref.key),
                     "url": "",
-                    "fingerprints": dict(intent.fingerprints),
+                    "fingerprints_encrypted": self._sealed_fingerprints(place, begun),
                     "links": links,
                     "versions": {},
                     "filled_by_others": [],
@@ -167,7 +172,8 @@ class Ledger:
         for ref, known in records.items():
             row = rows[self._token(ref)]
             row.record_id, row.url, row.lost = known.record_id, known.url, False
-            row.fingerprints, row.version = _stored_fingerprints(known.fingerprints), known.version
+            row.version = known.version
+            self._keep_fingerprints(row, known.fingerprints)
             row.versions = _told(known.versions)
             row.links_in_doubt = known.links_in_doubt
             row.erase_begun, row.needs_recheck = known.erase_begun, False
@@ -246,25 +252,29 @@ class Ledger:
     def _token(self, ref: Ref) -> str:
         """Return `object:hash`: the ledger holds no e-mail address in clear text."""
         text = f"{self._connection_id}\0{ref.object}\0{ref.key}"
-        return f"{ref.object}:{hashlib.sha256(text.encode()).hexdigest()}"
+        return f"{ref.object}:{self._cipher.keyed_hash(text)}"
 
     def _ref(self, row: RecordLink) -> Ref:
-        return Ref(ObjectName(row.object), self._cipher.decrypt(row.key_encrypted, PURPOSE))
+        return Ref(ObjectName(row.object), unseal(self._cipher, RecordLink.key_encrypted, row))
 
+    def _fingerprints(self, row: RecordLink) -> dict[str, Fingerprints]:
+        stored = json.loads(unseal(self._cipher, RecordLink.fingerprints_encrypted, row))
+        return {
+            name: (value,) if isinstance(value, str) else tuple(value)
+            for name, value in stored.items()
+        }
 
-def _read_fingerprints(row: RecordLink) -> dict[str, Fingerprints]:
-    return {
-        name: (stored,) if isinstance(stored, str) else tuple(stored)
-        for name, stored in row.fingerprints.items()
-    }
+    def _keep_fingerprints(self, row: RecordLink, fingerprints: Mapping[str, Fingerprints]) -> None:
+        if fingerprints != self._fingerprints(row):
+            row.fingerprints_encrypted = self._sealed_fingerprints(row, fingerprints)
 
-
-def _stored_fingerprints(fingerprints: Mapping[str, Fingerprints]) -> dict[str, str | list[str]]:
-    """One fingerprint as it is, several as a list: hardly any field has several."""
-    return {
-        name: several[0] if len(several) == 1 else list(several)
-        for name, several in fingerprints.items()
-    }
+    def _sealed_fingerprints(self, row: Any, fingerprints: Mapping[str, Fingerprints]) -> str:
+        """One fingerprint as it is, several as a list: hardly any field has several."""
+        stored = {
+            name: several[0] if len(several) == 1 else list(several)
+            for name, several in fingerprints.items()
+        }
+        return seal(self._cipher, RecordLink.fingerprints_encrypted, row, json.dumps(stored))
 
 
 def _told(versions: Mapping[str, datetime]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from sqlalchemy import false as sql_false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.domain import limits
+from app.store.boxes import box
 from app.store.columns import Label, Link, String, Text
 from app.store.tables import Base, Id
 
@@ -34,9 +35,9 @@ class SourceRow(Base):
     name: Mapped[str] = mapped_column(String(limits.SOURCE_NAME), primary_key=True)
     scheme: Mapped[str] = mapped_column(String(32))
     header: Mapped[str] = mapped_column(String(64))
-    secrets_encrypted: Mapped[str] = mapped_column(Text, info={"purpose": "sources.secrets"})
+    secrets_encrypted: Mapped[str] = mapped_column(Text, info=box("sources.secrets", "name"))
     company_ids: Mapped[list[Any]] = mapped_column(JSON)
-    api_key_encrypted: Mapped[str | None] = mapped_column(Text, info={"purpose": "sources.api_key"})
+    api_key_encrypted: Mapped[str | None] = mapped_column(Text, info=box("sources.api_key", "name"))
     api_user_id: Mapped[str] = mapped_column(String(64), default="", server_default="")
     key_ends_at: Mapped[datetime | None]
     """When meetergo stops accepting the key, as a person entered it; None: not known."""
@@ -94,7 +95,7 @@ class EventRow(Base):
     source: Mapped[str] = mapped_column(String(limits.SOURCE_NAME))
     type: Mapped[str] = mapped_column(String(limits.EVENT_TYPE))
     booking_key: Mapped[str | None] = mapped_column(String(limits.BOOKING_KEY), index=True)
-    payload_encrypted: Mapped[str] = mapped_column(Text, info={"purpose": "events.payload"})
+    payload_encrypted: Mapped[str] = mapped_column(Text, info=box("events.payload", "dedupe_key"))
     received_at: Mapped[datetime] = mapped_column(index=True)
     status: Mapped[str] = mapped_column(String(16))
     error: Mapped[str | None] = mapped_column(Text)
@@ -118,7 +119,7 @@ class BookingRow(Base):
     version: Mapped[datetime]
     revision: Mapped[int] = mapped_column(Integer, default=1)
     """Counts the states that this row has held."""
-    state_encrypted: Mapped[str] = mapped_column(Text, info={"purpose": "bookings.state"})
+    state_encrypted: Mapped[str] = mapped_column(Text, info=box("bookings.state", "key"))
     outcome: Mapped[str | None] = mapped_column(String(16))
     """How the meeting went, as a person said."""
     outcome_start: Mapped[datetime | None]
@@ -134,7 +135,7 @@ class BookingRow(Base):
 
 
 class BookingPerson(Base):
-    """Which people take part in which booking, as hashes: finds all bookings of one person."""
+    """Which people take part in which booking, as keyed hashes: finds all bookings of one person."""
 
     __tablename__ = "booking_people"
     booking_id: Mapped[int] = mapped_column(ForeignKey("bookings.id"), primary_key=True)
@@ -156,9 +157,7 @@ class ConnectionRow(Base):
     auth: Mapped[str] = mapped_column(String(8), default="oauth")
     """oauth, or key: a token that a person made by hand and that is never refreshed."""
     api_base: Mapped[str] = mapped_column(String(300))
-    token_encrypted: Mapped[str | None] = mapped_column(
-        Text, info={"purpose": "connections.tokens"}
-    )
+    token_encrypted: Mapped[str | None] = mapped_column(Text, info=box("connections.tokens", "id"))
     scopes: Mapped[list[Any]] = mapped_column(JSON, default=list)
     expires_at: Mapped[datetime | None]
     status: Mapped[str] = mapped_column(String(16))
@@ -288,11 +287,16 @@ class RecordLink(Base):
     connection_id: Mapped[int] = mapped_column(ForeignKey("connections.id"))
     object: Mapped[str] = mapped_column(String(16))
     key_hash: Mapped[str] = mapped_column(String(64))
-    key_encrypted: Mapped[str] = mapped_column(Text, info={"purpose": "record_links.key"})
+    """Keyed hash of our key for the record; without the hash key nobody can make it."""
+    key_encrypted: Mapped[str] = mapped_column(
+        Text, info=box("record_links.key", "connection_id", "object", "key_hash")
+    )
     record_id: Mapped[str | None] = mapped_column(String(64))
     """None: a create was begun and its answer never stored (the intent row)."""
     url: Mapped[str] = mapped_column(Link(500), default="")
-    fingerprints: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    fingerprints_encrypted: Mapped[str] = mapped_column(
+        Text, info=box("record_links.fingerprints", "connection_id", "object", "key_hash")
+    )
     """Field -> fingerprint of the value last written; a list of them if an answer never came."""
     links: Mapped[list[Any]] = mapped_column(JSON, default=list)
     """`object:hash of key` of every record that it is linked to."""

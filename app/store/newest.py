@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.domain.booking import Booking
 from app.domain.merge import fill, identities, is_more_than_said, merge
 from app.security.encryption import Cipher
-from app.store.bookings import hash_of, seal, stored_state
+from app.store.bookings import hash_of, seal_state, stored_state
 from app.store.models import BookingPerson, BookingRow
 from app.store.stories import join_story, look_for_kin, wait_for_kin
 from app.store.upsert import insert_unless_there
@@ -21,7 +21,7 @@ def keep_newest(
     session: Session, cipher: Cipher, bookings: Sequence[Booking], now: datetime
 ) -> list[BookingRow]:
     """Store each state that is the newest of its booking; return the rows of those that are news."""
-    wait_for_kin(session, bookings)
+    wait_for_kin(session, cipher, bookings)
     first: dict[str, Booking] = {}
     for booking in bookings:
         first.setdefault(booking.key, booking)
@@ -29,8 +29,8 @@ def keep_newest(
     query = select(BookingRow).where(BookingRow.key.in_(first)).order_by(BookingRow.id)
     rows = {row.key: row for row in session.scalars(query.with_for_update())}
     new = {rows[key].id: first[key] for key in first if key in fresh}
-    _note_people(session, new)
-    kin = look_for_kin(session, new.values())
+    _note_people(session, cipher, new)
+    kin = look_for_kin(session, cipher, new.values())
     news: dict[int, BookingRow] = {}
     for booking in bookings:
         row = rows[booking.key]
@@ -38,7 +38,7 @@ def keep_newest(
         if new.get(row.id) is not booking:
             state = _keep(session, cipher, row, booking, now)
             if state is not None:
-                kin.add(look_for_kin(session, [state]))
+                kin.add(look_for_kin(session, cipher, [state]))
         if state is not None:
             changed = join_story(session, cipher, row, state, now, kin)
             news |= {found.id: found for found in (row, *changed)}
@@ -66,7 +66,7 @@ def _insert(
             "start": booking.start,
             "version": booking.version,
             "revision": 1,
-            "state_encrypted": seal(booking, cipher),
+            "state_encrypted": seal_state(booking, cipher),
             "updated_at": now,
         }
         # Always in the same order, so that two processes cannot wait for each other.
@@ -83,14 +83,14 @@ def _keep(
     known = stored_state(row, cipher)
     if not is_more_than_said(known, booking):
         if _fills(known, booking):
-            row.state_encrypted = seal(fill(known, booking), cipher)
+            row.state_encrypted = seal_state(fill(known, booking), cipher)
         return None
     kept = merge(known, booking)
     row.status, row.start, row.version = kept.status.value, kept.start, kept.version
-    row.state_encrypted = seal(kept, cipher)
+    row.state_encrypted = seal_state(kept, cipher)
     row.updated_at = now
     row.revision += 1
-    _note_people(session, {row.id: kept}, anew=True)
+    _note_people(session, cipher, {row.id: kept}, anew=True)
     return kept
 
 
@@ -99,11 +99,13 @@ def _fills(known: Booking, booking: Booking) -> bool:
     return kept.conference != known.conference or kept.payload != known.payload
 
 
-def _note_people(session: Session, bookings: dict[int, Booking], anew: bool = False) -> None:
+def _note_people(
+    session: Session, cipher: Cipher, bookings: dict[int, Booking], anew: bool = False
+) -> None:
     """Note who takes part in each booking; `anew`: others may have been noted before."""
     values = []
     for booking_id, booking in bookings.items():
-        hashes = {hash_of(identity) for identity in identities(booking)}
+        hashes = {hash_of(cipher, identity) for identity in identities(booking)}
         if anew:
             mine = BookingPerson.booking_id == booking_id
             gone = delete(BookingPerson).where(mine, BookingPerson.person_hash.not_in(hashes))

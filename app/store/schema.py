@@ -16,6 +16,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
+from app.security.encryption import Cipher, UnreadableSecret
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 0x6D656574
 
@@ -81,11 +83,11 @@ class Schema:
             current = MigrationContext.configure(connection).get_current_revision()
         return SchemaState(current, revisions()[-1])
 
-    def upgrade(self) -> SchemaState:
+    def upgrade(self, cipher: Cipher | None = None) -> SchemaState:
         """Bring the schema to the code's revision; return the state before.
 
         Processes that start together wait for one another. Raises UnfitSchema if the database is
-        newer than the code.
+        newer than the code, or if its data cannot be read. `cipher`: an empty database needs none.
         """
         state = self.state()
         if state.fit is SchemaFit.FITS:
@@ -96,10 +98,10 @@ class Schema:
             # Another process, perhaps of another version, may have been first.
             if self.state().fit is SchemaFit.NEWER:
                 raise UnfitSchema(self.state().advice)
-            self._move("head", up=True)
+            self._move("head", up=True, cipher=cipher)
         return state
 
-    def downgrade(self, revision: str) -> SchemaState:
+    def downgrade(self, revision: str, cipher: Cipher | None = None) -> SchemaState:
         """Take the schema back to an older revision; return the state before.
 
         Tables and columns that the older revision lacks are lost. Raises UnfitSchema if the
@@ -109,7 +111,7 @@ class Schema:
             state = self.state()
             self.check_downgrade(revision, state)
             if revision != state.database:
-                self._move(revision, up=False)
+                self._move(revision, up=False, cipher=cipher)
         return state
 
     def check_downgrade(self, revision: str, state: SchemaState) -> None:
@@ -127,13 +129,17 @@ class Schema:
                 " Use `flask --app app db upgrade`."
             )
 
-    def _move(self, revision: str, up: bool) -> None:
+    def _move(self, revision: str, up: bool, cipher: Cipher | None) -> None:
         """Migrate in one transaction: it is done as a whole or not at all."""
         with self._engine.connect() as connection, _without_foreign_keys(connection):
             config = Config()
             config.set_main_option("script_location", str(MIGRATIONS))
             config.attributes["connection"] = connection
-            (command.upgrade if up else command.downgrade)(config, revision)
+            config.attributes["cipher"] = cipher
+            try:
+                (command.upgrade if up else command.downgrade)(config, revision)
+            except UnreadableSecret as error:
+                raise UnfitSchema(str(error)) from None
             _check_foreign_keys(connection)
             connection.commit()
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from app.domain.booking import Booking
 from app.domain.story import is_continued, tell
 from app.security.encryption import Cipher
-from app.store.bookings import hash_of, read_state, seal, stored_state
+from app.store.bookings import hash_of, read_state, seal_state, stored_state
 from app.store.engine import take_turns
 from app.store.models import BookingPerson, BookingRow
 
@@ -36,7 +36,7 @@ class Kin:
         self.continued |= more.continued
 
 
-def wait_for_kin(session: Session, bookings: Iterable[Booking]) -> None:
+def wait_for_kin(session: Session, cipher: Cipher, bookings: Iterable[Booking]) -> None:
     """Wait until no other process stores a booking of the same stories.
 
     On PostgreSQL, two bookings stored at the same moment would not see each other, and each would
@@ -44,7 +44,7 @@ def wait_for_kin(session: Session, bookings: Iterable[Booking]) -> None:
     """
     kin = set()
     for booking in bookings:
-        person = _first_person(booking)
+        person = _first_person(cipher, booking)
         kin |= {booking.key, person or booking.key}
         if booking.continues:
             kin.add(f"{booking.source}:{booking.continues}")
@@ -53,9 +53,9 @@ def wait_for_kin(session: Session, bookings: Iterable[Booking]) -> None:
     take_turns(session, sorted(int.from_bytes(turn, "big", signed=True) for turn in turns))
 
 
-def look_for_kin(session: Session, bookings: Collection[Booking]) -> Kin:
+def look_for_kin(session: Session, cipher: Cipher, bookings: Collection[Booking]) -> Kin:
     """Look up the other bookings of some that have just been stored, for all of them together."""
-    hashes = {person for booking in bookings if (person := _first_person(booking))}
+    hashes = {person for booking in bookings if (person := _first_person(cipher, booking))}
     busy = (
         select(BookingPerson.person_hash)
         .where(BookingPerson.person_hash.in_(hashes))
@@ -86,11 +86,11 @@ def join_story(
     for other, state in others:
         if is_continued(state, booking) and state.continues != booking.id:
             booking = replace(booking, continues=state.id)
-            row.state_encrypted = seal(booking, cipher)
+            row.state_encrypted = seal_state(booking, cipher)
             break
         if not state.continues and is_continued(booking, state):
             told = replace(state, continues=booking.id)
-            other.state_encrypted = seal(told, cipher)
+            other.state_encrypted = seal_state(told, cipher)
             other.story, other.updated_at = row.story or row.key, now
             other.revision += 1
             kin.continued.add(other.story)
@@ -115,17 +115,17 @@ def _move_story(session: Session, row: BookingRow) -> None:
     )
 
 
-def _first_person(booking: Booking) -> str | None:
+def _first_person(cipher: Cipher, booking: Booking) -> str | None:
     """The hash of the first attendee."""
     identity = booking.attendees[0].identity if booking.attendees else None
-    return hash_of(identity) if identity else None
+    return hash_of(cipher, identity) if identity else None
 
 
 def _of_same_person(
     session: Session, cipher: Cipher, booking: Booking, kin: Kin
 ) -> Iterable[tuple[BookingRow, Booking]]:
     """The newest other bookings of the first attendee, each with its state."""
-    first = _first_person(booking)
+    first = _first_person(cipher, booking)
     if first is None or first not in kin.busy_people:
         return []
     query = (

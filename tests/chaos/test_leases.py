@@ -67,7 +67,7 @@ def rows(system: System) -> list[Any]:
     """Return the current ledger and deliveries."""
     with system.store.read() as session:
         ledger = session.scalars(select(RecordLink).order_by(RecordLink.id))
-        lines = [(r.record_id, r.fingerprints, r.links, r.updated_at) for r in ledger]
+        lines = [(r.record_id, r.fingerprints_encrypted, r.links, r.updated_at) for r in ledger]
         every = session.scalars(select(DeliveryRow).order_by(DeliveryRow.id))
         return lines + [(r.state, r.synced_revision, r.calls, r.updated_at) for r in every]
 

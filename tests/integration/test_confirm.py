@@ -15,7 +15,7 @@ import time_machine
 from sqlalchemy import select
 
 from app.services.replay import ReplaySelection, replay
-from app.services.sources import API_KEY_PURPOSE, SECRETS_PURPOSE
+from app.store.boxes import seal
 from app.store.engine import utcnow
 from app.store.models import BookingRow, Notice, SourceRow, SourceState
 from app.store.sources import take_reader
@@ -272,14 +272,14 @@ def test_company_and_id_are_held_against_the_answer(tmp_path: Path, meetergo: Se
 def test_one_source_holds_no_other_up(tmp_path: Path, web: Bridge, meetergo: Served) -> None:
     """A revoked API key of one company does not delay the bookings of another company."""
     services = web.services
+    row = SourceRow(
+        name="another", scheme="url-token", header="x", company_ids=[], created_at=utcnow(), api_user_id=""
+    )  # fmt: skip
+    cipher = services.cipher
+    row.secrets_encrypted = seal(cipher, SourceRow.secrets_encrypted, row, json.dumps([SECRET]))
+    row.api_key_encrypted = seal(cipher, SourceRow.api_key_encrypted, row, "rgo-dead")
     with services.store.write() as session:
-        session.add(
-            SourceRow(
-                name="another", scheme="url-token", header="x", company_ids=[], created_at=utcnow(),
-                secrets_encrypted=services.cipher.encrypt(json.dumps([SECRET]), SECRETS_PURPOSE),
-                api_key_encrypted=services.cipher.encrypt("rgo-dead", API_KEY_PURPOSE), api_user_id="",
-            )
-        )  # fmt: skip
+        session.add(row)
     for number in range(20):
         post(web, f"held{number}", "another")
     meetergo.sandbox.book(sample("booking_created", id="fine"))

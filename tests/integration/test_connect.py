@@ -16,6 +16,7 @@ from werkzeug.test import TestResponse
 from app.domain.errors import RetryLater, Unauthorized
 from app.oauth.tokens import TokenService
 from app.store.access_models import OAuthFlow
+from app.store.boxes import unseal
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow
 from sandbox.faults import Fault
@@ -136,9 +137,8 @@ def test_refresh_keeps_what_the_answer_leaves_out(crm: Bridge, provider: str) ->
     for _ in range(2):
         token = crm.services.tokens.token(1)
         assert crm.services.tokens.renewed(1, token) != token
-    box = crm.connection(provider).token_encrypted
-    assert box is not None
-    stored = json.loads(crm.services.cipher.decrypt(box, "connections.tokens"))
+    row = crm.connection(provider)
+    stored = json.loads(unseal(crm.services.cipher, ConnectionRow.token_encrypted, row))
     assert stored["refresh_token"] == crm.sandbox(provider).grants[0].refresh_token
     assert crm.connection(provider).scopes
 

@@ -19,6 +19,8 @@ from app.crm.port import Access, ApiFacts, Report
 from app.crm.schema import CrmAccount, CrmShape, Directory
 from app.domain.errors import Unauthorized
 from app.domain.rate_limits import RateLimit
+from app.store.boxes import unseal
+from app.store.models import ConnectionRow
 from config.settings import CONFIG_DIR
 from crm_adapters.base import CrmField
 from crm_adapters.http import ApiSession, RefusedToken, with_token
@@ -159,9 +161,9 @@ def test_connect_rotate_and_revoke(independent: tuple[Bridge, str]) -> None:
     services = bridge.services
 
     def refresh_token() -> str:
-        box = bridge.connection("independent").token_encrypted
-        assert box
-        return str(json.loads(services.cipher.decrypt(box, "connections.tokens"))["refresh_token"])
+        row = bridge.connection("independent")
+        box = unseal(services.cipher, ConnectionRow.token_encrypted, row)
+        return str(json.loads(box)["refresh_token"])
 
     start = bridge.client.get("/oauth/independent/start").headers["Location"]
     assert parse_qs(urlsplit(start).query)["code_challenge_method"] == ["S256"]

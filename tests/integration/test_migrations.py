@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -27,11 +28,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError, OperationalError
 
+from app.security.encryption import Cipher, keyed
 from app.store.all_tables import metadata
+from app.store.boxes import place_in
 from app.store.engine import Store, utcnow
-from app.store.models import DeliveryRow
+from app.store.models import DeliveryRow, RecordLink
 from app.store.schema import MIGRATIONS, SchemaFit, UnfitSchema, revisions
-from tests.bridge import Bridge, sample
+from tests.bridge import KEY, Bridge, sample
 
 MARKED = {"name": "aa|bb|cc", "email": "dd", "~": "?", "~-": "?"}
 """A record's fingerprints before revision 0011, with all marks."""
@@ -41,11 +44,16 @@ EMPTY = ("replan_by",)
 """Columns of states that revision 0010 keeps as marks in other columns: another test fills them."""
 
 
+CIPHER = Cipher((KEY,))
+HASH_KEY = b"k" * 32
+
+
 def move(connection: Connection, revision: str, up: bool) -> None:
     """Migrate to a revision."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
+    config.attributes["cipher"] = CIPHER
     (command.upgrade if up else command.downgrade)(config, revision)
     connection.commit()
 
@@ -77,9 +85,9 @@ def test_what_stood_in_marks_before_0011_is_in_columns_and_back(database_url: st
         old = {t: rows(connection, t) for t in before}
         move(connection, "head", up=True)
         links = {row["id"]: row for row in rows(connection, "record_links")}
-        stored = links[marked["id"]]["fingerprints"]
-        values = json.loads(stored) if isinstance(stored, str) else stored
-        assert values == {"name": ["aa", "bb", "cc"], "email": "dd"}
+        place_of_it = place_in(RecordLink.fingerprints_encrypted.info, links[marked["id"]])
+        stored = CIPHER.decrypt(links[marked["id"]]["fingerprints_encrypted"], place_of_it)
+        assert json.loads(stored) == {"name": ["aa", "bb", "cc"], "email": "dd"}
         assert links[marked["id"]]["links_in_doubt"] and links[marked["id"]]["erase_begun"]
         assert links[marked["id"]]["needs_recheck"]
         assert not links[plain["id"]]["links_in_doubt"] and not links[plain["id"]]["erase_begun"]
@@ -91,7 +99,7 @@ def test_what_stood_in_marks_before_0011_is_in_columns_and_back(database_url: st
         assert [loads(row) for row in again["record_links"]] == [
             loads(row) for row in old["record_links"]
         ]
-        assert again["deliveries"] == old["deliveries"] and again["bookings"] == old["bookings"]
+        assert again["deliveries"] == old["deliveries"]
         move(connection, "head", up=True)
         assert set(rows(connection, "deliveries")[0]) == set(before["deliveries"][0])
     bridge.close()
@@ -100,11 +108,12 @@ def test_what_stood_in_marks_before_0011_is_in_columns_and_back(database_url: st
 def loads(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row with its JSON parsed: the order of keys does not matter."""
     value = row["hashes"]
-    return {**row, "hashes": json.loads(value) if isinstance(value, str) else value}
+    hashes = json.loads(value) if isinstance(value, str) else value
+    return {**row, "hashes": hashes, "key_box": CIPHER.decrypt(row["key_box"], "record_links.key")}
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("back", ["0010"])
+@pytest.mark.parametrize("back", ["0010", "0012"])
 def test_a_migrated_database_goes_on_and_writes_nothing_twice(database_url: str, back: str) -> None:
     """A replay in a migrated database makes no call to any CRM."""
     bridge = Bridge(database_url).connect_all()
@@ -113,6 +122,7 @@ def test_a_migrated_database_goes_on_and_writes_nothing_twice(database_url: str,
     with store.engine.connect() as connection:
         move(connection, back, up=False)
         move(connection, "head", up=True)
+    bridge.services.prepare()
     writes = {name: sum(bridge.sandbox(name).calls.values()) for name in bridge.served}
     with store.write() as session:
         for row in session.query(DeliveryRow):
@@ -146,7 +156,38 @@ def fill(store: Store) -> None:
         for table in metadata.sorted_tables:
             for row in (1, 2):
                 values = {column.name: value_for(column, row) for column in table.columns}
+                values |= hashes_for(table.name, row)
+                for column in table.columns:
+                    if "purpose" in column.info:
+                        where = place_in(column.info, values)
+                        values[column.name] = CIPHER.encrypt(text_for(column, row), where)
                 connection.execute(table.insert().values(values))
+
+
+def text_for(column: Column[Any], row: int) -> str:
+    """Return what is encrypted in a column."""
+    texts = {
+        "hash_key_encrypted": HASH_KEY.hex(),
+        "key_encrypted": f"email:{row}@x.example",
+        "fingerprints_encrypted": json.dumps({"name": f"ab{row}"}),
+    }
+    usual = json.dumps({"attendees": [{"email": f"{row}@x.example", "phone": None}]})
+    return texts.get(column.name, usual)
+
+
+def hashes_for(table: str, row: int) -> dict[str, Any]:
+    """Return the keyed hashes of a row."""
+    if table == "booking_people":
+        return {"person_hash": hashed(f"person\0email:{row}@x.example")}
+    if table != "record_links":
+        return {}
+    text = f"{row}\0{value_for(metadata.tables[table].c.object, row)}\0email:{row}@x.example"
+    return {"key_hash": hashed(text), "links": []}
+
+
+def hashed(text: str) -> str:
+    """Return the hash of a text under the key in the database."""
+    return keyed(HASH_KEY, hashlib.sha256(text.encode()).hexdigest())
 
 
 def described(store: Store) -> dict[str, Any]:
@@ -187,13 +228,27 @@ def contents(store: Store) -> dict[str, list[dict[str, Any]]]:
 
 
 def assert_kept(
-    old: dict[str, list[dict[str, Any]]], new: dict[str, list[dict[str, Any]]], renamed: Any
+    old: dict[str, list[dict[str, Any]]],
+    new: dict[str, list[dict[str, Any]]],
+    renamed: Any,
+    rewritten: Any = None,
 ) -> None:
-    """Fail unless all that an older revision can hold is the same in both; `new` is the newer one."""
+    """Fail unless all that an older revision can hold is the same in both; `new` is the newer one.
+
+    `rewritten`: columns whose values change, besides the encrypted ones; another test compares them.
+    """
     for table, rows in old.items():
         names = renamed.get(table, {})
-        kept = [column for column in rows[0] if names.get(column, column) in new[table][0]]
-        assert len(kept) > 1 or len(rows[0]) == 1, table
+        changed = {"hashes", *(rewritten or {}).get(table, ())} if rewritten else set()
+        kept = [
+            column
+            for column in rows[0]
+            if names.get(column, column) in new[table][0]
+            and column not in changed
+            and not (rewritten and str(names.get(column, column)).endswith(("_encrypted", "_box")))
+        ]
+        assert len(rows) == len(new[table])
+        assert len(kept) > 1 or len(rows[0]) == 1 or (kept and rewritten), table
         assert sorted(str([row[name] for name in kept]) for row in rows) == sorted(
             str([row[names.get(name, name)] for name in kept]) for row in new[table]
         ), table
@@ -213,15 +268,18 @@ def test_rows_of_all_tables_go_down_to_the_first_revision_and_up_again(database_
     assert set(whole) == set(metadata.tables) and all(len(rows) == 2 for rows in whole.values())
     newer = whole
     for back, ahead in reversed(list(pairwise(revisions()))):
-        assert store.schema.downgrade(back).database == ahead
+        assert store.schema.downgrade(back, CIPHER).database == ahead
         older = contents(store)
         assert described(store) == made[back]
-        assert_kept(older, newer, getattr(scripts.get_revision(ahead).module, "RENAMED", {}))
+        module = scripts.get_revision(ahead).module
+        rewritten = getattr(module, "REWRITTEN", None)
+        assert_kept(older, newer, getattr(module, "RENAMED", {}), rewritten)
         newer = older
     assert len(newer) == 10
-    store.migrate()
+    store.migrate(CIPHER)
     assert described(store) == made[revisions()[-1]]
-    assert_kept(newer, contents(store), scripts.get_revision("0011").module.RENAMED)
+    rewritten = scripts.get_revision("0013").module.REWRITTEN
+    assert_kept(newer, contents(store), scripts.get_revision("0011").module.RENAMED, rewritten)
     # Those rows still refer to one another, and SQLite checks that again.
     with pytest.raises(IntegrityError), store.write_plain() as session:
         session.execute(text("DELETE FROM bookings"))
@@ -265,10 +323,10 @@ def test_a_migration_that_fails_changes_nothing(
 
     monkeypatch.setattr(script.op, "drop_index", fails)
     with pytest.raises(OperationalError):
-        store.schema.downgrade("0001")
+        store.schema.downgrade("0001", CIPHER)
     monkeypatch.undo()
     assert (described(store), contents(store)) == before
-    store.schema.downgrade("0001")
+    store.schema.downgrade("0001", CIPHER)
     store.close()
 
 

@@ -15,6 +15,8 @@ from standardwebhooks.webhooks import Webhook
 
 from app.services import secrets as secrets_module
 from app.services.secrets import make_secret
+from app.store.access_models import WebhookSecret
+from app.store.boxes import seal
 from config.settings import SignatureScheme
 from tests.bridge import PROVIDERS, SECRET, Bridge, sample, wait_for
 
@@ -88,10 +90,11 @@ def test_a_made_secret_fits_its_scheme(tmp_path: Path) -> None:
 
 def test_doctor_names_a_weak_secret_of_the_database(crm: Bridge) -> None:
     """doctor names a weak secret from before the limit by its fingerprint."""
-    box = crm.services.cipher.encrypt("aaaaaaaaaaaaaaaaaaaa", secrets_module.PURPOSE)
+    row = WebhookSecret(source="default", created_at=secrets_module.utcnow())
+    column = WebhookSecret.secret_encrypted
+    row.secret_encrypted = seal(crm.services.cipher, column, row, "aaaaaaaaaaaaaaaaaaaa")
     with crm.services.store.write() as session:
-        row = {"source": "default", "secret_encrypted": box, "created_at": secrets_module.utcnow()}
-        session.add(secrets_module.WebhookSecret(**row))
+        session.add(row)
     shown = crm.app.test_cli_runner().invoke(args=["doctor"], env={"COLUMNS": "200"}).output
     weak = secrets_module.fingerprint("aaaaaaaaaaaaaaaaaaaa")
     assert f"{weak} of source default is one character repeated" in " ".join(shown.split())

@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 from standardwebhooks.webhooks import Webhook
 
 from app.security.signatures import sign_body
+from app.store.boxes import seal
 from app.store.models import EventRow, SourceRow
 from sandbox.meetergo import API_KEY, MeetergoSandbox
 from sandbox.serve import Served
@@ -184,10 +185,11 @@ def test_url_token_is_re_read_before_it_is_believed(tmp_path: Path) -> None:
 
 def test_a_second_source_has_its_own_secret(web: Bridge) -> None:
     """/webhooks/meetergo/<source> uses that source's rules; an unknown source gives 401."""
-    from app.services.sources import SECRETS_PURPOSE
     from app.store.engine import utcnow
 
-    box = web.services.cipher.encrypt(json.dumps(["their-secret"]), SECRETS_PURPOSE)
+    box = seal(
+        web.services.cipher, SourceRow.secrets_encrypted, {"name": "berlin"}, '["their-secret"]'
+    )
     with web.services.store.write() as session:
         session.add(
             SourceRow(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook
 
 from app.security import signatures
-from app.security.encryption import Cipher, UnreadableSecret
+from app.security.encryption import Cipher, UnreadableSecret, place
 from tests.bridge import DATA
 
 SECRETS = ("new-secret", "old-secret")
@@ -111,14 +111,31 @@ def test_token_scheme() -> None:
 
 @given(st.text())
 def test_encryption_round_trip(text: str) -> None:
-    """Data encrypted with an older key can be read; a different purpose is refused."""
+    """Data encrypted with an older key can be read; another column or another row is refused."""
     try:
         text.encode()
     except UnicodeEncodeError:
         return
-    box = Cipher(("old",)).encrypt(text, "a.b")
-    assert Cipher(("new", "old")).decrypt(box, "a.b") == text
+    where = place("a.b", "1")
+    box = Cipher(("old",)).encrypt(text, where)
+    assert Cipher(("new", "old")).decrypt(box, where) == text
     with pytest.raises(UnreadableSecret, match="ENCRYPTION_KEYS"):
-        Cipher(("new",)).decrypt(box, "a.b")
+        Cipher(("new",)).decrypt(box, where)
+    for other in (place("c.d", "1"), place("a.b", "2"), place("a.b"), "a.b1"):
+        with pytest.raises(UnreadableSecret, match="another row"):
+            Cipher(("old",)).decrypt(box, other)
+
+
+def test_boxes_of_older_releases_are_read_until_they_are_refused() -> None:
+    """A box without its row is readable in any row of its column, until the cipher refuses it."""
+    cipher = Cipher(("old",))
+    box = cipher.encrypt_unbound("text", "a.b")
+    assert cipher.decrypt(box, place("a.b", "1")) == "text"
+    # A new box does not become an old one by its first letters.
     with pytest.raises(UnreadableSecret):
-        Cipher(("old",)).decrypt(box, "c.d")
+        cipher.decrypt(
+            cipher.encrypt("text", place("a.b", "1")).replace("v2", "v1"), place("a.b", "1")
+        )
+    cipher.reads_unbound = False
+    with pytest.raises(UnreadableSecret, match="not accepted any more"):
+        cipher.decrypt(box, place("a.b", "1"))
