@@ -126,6 +126,7 @@ def _update(table: Any, changed: list[dict[str, Any]], *where: str) -> None:
 def _key_hashes() -> None:
     """Make the hash key, and turn each plain hash into the hash under this key."""
     cipher, key = _cipher(), secrets.token_bytes(32)
+    cipher.reads_unbound = True
     row: dict[str, Any] = {"id": 1, "reads_unbound": True, "created_at": datetime.now(UTC)}
     box = cipher.encrypt(key.hex(), place("data_keys.hash_key", "1", "True"))
     op.get_bind().execute(sa.insert(keys).values(**row, hash_key_encrypted=box))
