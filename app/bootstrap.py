@@ -28,6 +28,7 @@ from app.services.processes import Processes
 from app.services.processing import Processor
 from app.services.rate_limits import RedisBudget, SharedRateLimiter
 from app.services.reread import Rereader
+from app.services.retention import Retention
 from app.services.sessions import Sessions
 from app.services.sources import SourceRules, Sources
 from app.services.wake import Waker
@@ -66,6 +67,7 @@ class Services:
     """Makes an adapter for a connection, with its own session, token source and gate."""
     sources: Sources
     rereader: Rereader
+    retention: Retention
     trial: MappingTrial
     doctor: Doctor
     keys: ApiKeys
@@ -130,6 +132,7 @@ def bootstrap(
         adapter=outside.adapter,
         sources=sources,
         rereader=rereader,
+        retention=Retention(store, cipher, settings.retention_days),
         keys=ApiKeys(store),
         database_outage=Outage("database"),
         trial=MappingTrial(store, cipher, mappings, providers, outside.adapter),

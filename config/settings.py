@@ -99,6 +99,8 @@ class Settings(BaseSettings):
     """How many days back a scheduled search looks for meetings, by their start."""
     reconcile_ahead_days: int = Field(default=60, ge=1, le=730)
     """How many days ahead a scheduled search looks for meetings, by their start."""
+    retention_days: int = Field(default=30, ge=0, le=3650)
+    """Days after a meeting after which the data of its people is deleted here; 0 keeps everything."""
     restored_at: datetime | None = None
     """Time at which the database was restored from a backup (2027-02-01T10:00:00Z): records of
     bookings made before it are looked for in the CRM before they are created."""

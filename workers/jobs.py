@@ -11,7 +11,14 @@ import structlog
 from app.bootstrap import Services, process_services
 from app.domain.errors import CrmError, RateLimited
 from app.services.catch_up import WalkKind
-from app.services.wake import CONFIRM_JOB, NOTICE_JOB, PROCESS_JOB, RECONCILE_JOB, SYNC_JOB
+from app.services.wake import (
+    CONFIRM_JOB,
+    NOTICE_JOB,
+    PROCESS_JOB,
+    RECONCILE_JOB,
+    RETENTION_JOB,
+    SYNC_JOB,
+)
 from app.services.watch import watch
 from app.store.deliveries import connections_with_work
 from app.store.delivery_marking import recover_missed, release_rechecks, release_skewed
@@ -153,11 +160,18 @@ def reconcile_source(source: str) -> None:
             break
 
 
+def delete_old_data() -> None:
+    """Delete people's data whose time is over, in a thread."""
+    pool, retention = process_pool(), process_services().retention
+    pool.aside("retention", partial(retention.run, pool.stopping.is_set))
+
+
 BY_ID = {SYNC_JOB: sync_connection}
 ALONE = {
     PROCESS_JOB: process_webhooks,
     CONFIRM_JOB: confirm_events,
     NOTICE_JOB: send_notices,
     RECONCILE_JOB: reconcile,
+    RETENTION_JOB: delete_old_data,
 }
 """Every job there is: no other job that lies in Redis is run."""

@@ -16,12 +16,14 @@ from rq.cron import CronJob, CronScheduler
 from app.domain.faults import place_of
 from app.services.outage import Outage
 from app.services.redis_client import connect, explain, probe
-from app.services.wake import QUEUE, RECONCILE_JOB, enqueue_once, make_queue
+from app.services.wake import QUEUE, RECONCILE_JOB, RETENTION_JOB, enqueue_once, make_queue
 from config.logging import configure_logging
 from config.settings import Settings, SettingsError, load_settings
 from workers.stop_signal import StopSignal
 
 log = structlog.get_logger(__name__)
+RETENTION_INTERVAL = 3600
+"""Seconds between two looks for data whose time is over."""
 REDIS_PAUSE = 2.0
 """Seconds between tries to reach Redis while it is away."""
 
@@ -42,12 +44,15 @@ class Scheduler(CronScheduler):
         """Leave the signals to workers.stop_signal."""
 
 
-def build_scheduler(redis: Redis, reconcile_interval: int) -> CronScheduler:
-    """Return the scheduler with its job; interval in seconds, 0 to schedule nothing."""
+def build_scheduler(
+    redis: Redis, reconcile_interval: int, retention_interval: int = RETENTION_INTERVAL
+) -> CronScheduler:
+    """Return the scheduler with its jobs; intervals in seconds, 0 to leave a job out."""
     scheduler = Scheduler(connection=redis, logging_level="WARNING")
-    if reconcile_interval:
-        job = UniqueCronJob(QUEUE, func_name=RECONCILE_JOB, interval=reconcile_interval)
-        scheduler.get_jobs().append(job)
+    intervals = {RECONCILE_JOB: reconcile_interval, RETENTION_JOB: retention_interval}
+    for name, interval in intervals.items():
+        if interval:
+            scheduler.get_jobs().append(UniqueCronJob(QUEUE, func_name=name, interval=interval))
     return scheduler
 
 

@@ -18,11 +18,12 @@ from app.bootstrap import Services
 from app.cli.mappings import mappings_group
 from app.cli.meetergo import register_meetergo
 from app.cli.moments import read_moment
+from app.cli.privacy import retention_group
 from app.cli.recovery import deliveries_group, secrets_group
 from app.cli.schema import db_group
 from app.cli.sources import sources_group
 from app.domain.booking import MeetingOutcome
-from app.domain.errors import CrmError, UnfitPayload
+from app.domain.errors import ContentDeleted, CrmError, UnfitPayload
 from app.oauth.flow import ConnectRequest
 from app.services.connect import OtherAccount, UnfitGrant
 from app.services.doctor import Health
@@ -47,6 +48,7 @@ def register_commands(app: Flask, services: Services) -> None:
         secrets_group(services),
         sources_group(services),
         db_group(services),
+        retention_group(services),
     ):
         app.cli.add_command(group)
     register_meetergo(app, services)
@@ -264,7 +266,10 @@ def _events(services: Services) -> AppGroup:
     @click.argument("event_id", type=int)
     def show(event_id: int) -> None:
         """Show one webhook, without the booking's credential."""
-        event = Overview(services.store, services.cipher).event(event_id)
+        try:
+            event = Overview(services.store, services.cipher).event(event_id)
+        except ContentDeleted as error:
+            raise click.ClickException(f"Event {event_id}: {error}.") from None
         if event is None:
             raise click.ClickException(f"There is no event {event_id}.")
         click.echo(json.dumps(event.payload, indent=2, ensure_ascii=False))
@@ -331,6 +336,11 @@ def _replay_many(services: Services, choice: ReplaySelection) -> None:
         raise click.ClickException(f"Stopped. To continue, add --after {told.last_id}.") from None
     unfit = f", {told.unfit} still cannot be read" if told.unfit else ""
     click.echo(f"{told.done} events replayed{unfit}")
+    if told.deleted:
+        click.echo(
+            f"{told.deleted} events cannot be replayed any more: their content was deleted after"
+            " RETENTION_DAYS or on request. What they wrote into the CRMs stays."
+        )
 
 
 def _bookings(services: Services) -> AppGroup:

@@ -63,6 +63,10 @@ OWN_COMPANY = "id:"
 """The prefix of our key for a company that is known only by its id: the one of a found contact."""
 
 
+FORGOTTEN = "forgotten:"
+"""The prefix of our key for a person whose address was deleted; the keyed hash follows."""
+
+
 class Ref(NamedTuple):
     """The name of a record before the CRM has given it an id: the object and our key for it."""
 

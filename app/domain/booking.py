@@ -166,6 +166,8 @@ class Booking:
     conference: Mapping[str, str] = field(default_factory=dict, compare=False)
     """The meeting's ids in the video services, by meetergo's names (`zoomMeetingId`)."""
     not_told: NotTold = field(default_factory=dict, compare=False)
+    reduced_at: datetime | None = field(default=None, compare=False)
+    """When the data of its people was deleted (UTC); None: the state is whole."""
 
     @property
     def key(self) -> str:

@@ -9,6 +9,10 @@ class UnfitPayload(ValueError):
     """An authentic webhook that does not describe a booking; the message says what is missing."""
 
 
+class ContentDeleted(UnfitPayload):
+    """A webhook whose content was deleted after RETENTION_DAYS, or because a person was erased."""
+
+
 class MappingError(Exception):
     """A mapping file cannot be used; the message names file, line and key."""
 

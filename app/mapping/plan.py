@@ -55,6 +55,13 @@ class Planner:
         A problem that concerns one record only is in its `problems`. Raises InvalidRecord with the
         field's name if a value does not fit and the mapping says that the booking then fails.
         """
+        if booking.reduced_at:
+            words = (
+                f"The data of its people was deleted on {booking.reduced_at:%Y-%m-%d}, after"
+                " RETENTION_DAYS or on request: its records stay as they are until a newer webhook"
+                " of the booking comes."
+            )
+            return DesiredBooking(booking.key, booking.version, skipped=words)
         if booking.replaced_by:
             words = f"moved: booking {booking.replaced_by} takes its place"
             return DesiredBooking(booking.key, booking.version, skipped=words)

@@ -76,6 +76,8 @@ class BookingView:
     outcome: MeetingOutcome | None
     """The outcome, if a person has given one."""
     deliveries: tuple[DeliveryView, ...]
+    reduced_at: str | None = None
+    """When the data of its people was deleted; None: the booking is whole."""
 
     def as_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -268,6 +270,7 @@ class Overview:
             status=booking.status.value,
             outcome=booking.outcome,
             deliveries=tuple(self._delivery(session, booking, d, c) for d, c in pairs),
+            reduced_at=row.reduced_at.isoformat() if row.reduced_at else None,
         )
 
     def _delivery(

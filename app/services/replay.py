@@ -30,7 +30,14 @@ class ReplaySelection:
     """Only those with a larger id: where an interrupted replay resumes."""
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """The selection as SQL conditions."""
+        """The selection as SQL conditions, of the events that still have their content."""
+        return [*self._chosen(), EventRow.payload_encrypted.is_not(None)]
+
+    def deleted(self) -> list[ColumnElement[bool]]:
+        """The events that are selected, but cannot be replayed any more."""
+        return [*self._chosen(), EventRow.payload_encrypted.is_(None)]
+
+    def _chosen(self) -> list[ColumnElement[bool]]:
         wanted = [EventRow.id > self.after]
         if self.since is not None:
             wanted.append(EventRow.received_at >= self.since)
@@ -48,6 +55,8 @@ class Replayed:
     done: int = 0
     unfit: int = 0
     """Events that still do not fit."""
+    deleted: int = 0
+    """Events whose content was deleted: they cannot be replayed any more."""
     last_id: int = 0
 
 
@@ -66,6 +75,9 @@ def replay(
 ) -> Replayed:
     """Replay the selected events, oldest first; values in a CRM already are not written again."""
     told = Replayed(last_id=choice.after)
+    with store.read() as session:
+        query = select(func.count(EventRow.id)).where(*choice.deleted())
+        told.deleted = session.scalar(query) or 0
     while True:
         with store.read() as session:
             query = select(EventRow.id).where(*choice.conditions(), EventRow.id > told.last_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import or_, select
@@ -80,13 +81,15 @@ class Sharing:
             if booking.cancelled or booking.replaced_by or booking.record_key not in keys:
                 continue
             mine = Ref(ref.object, booking.record_key)
+            # What is left of a reduced booking still says which stage it wants.
+            whole = replace(booking, reduced_at=None)
             context = PlanContext(
                 self._now(),
                 known,
                 existing=frozenset([mine]),
                 mapping_section=mapping_section.get(number, {}),
             )
-            stage = self._stage(booking, mine, context)
+            stage = self._stage(whole, mine, context)
             if stage:
                 stages.append(str(stage))
         return Shared(tuple(stages), tuple(dict.fromkeys(itertools.chain.from_iterable(written))))

@@ -22,6 +22,7 @@ NOTICE_JOB = "workers.jobs.send_notices"
 RECONCILE_JOB = "workers.jobs.reconcile"
 PROCESS_JOB = "workers.jobs.process_webhooks"
 CONFIRM_JOB = "workers.jobs.confirm_events"
+RETENTION_JOB = "workers.jobs.delete_old_data"
 SCHEDULERS = get_registry_key()
 """RQ's set of schedulers, each with the time of its last report."""
 JOB_TIMEOUT = 600

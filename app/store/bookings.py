@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, TypeAdapter
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from app.crm.objects import FORGOTTEN
 from app.domain.booking import Booking, MeetingOutcome
 from app.domain.history import History, tell
 from app.security.encryption import Cipher
@@ -142,7 +143,7 @@ def stored_state(row: BookingRow, cipher: Cipher) -> Booking:
 
 def read_state(row: BookingRow, cipher: Cipher) -> Booking:
     """The booking of a row, with the outcome if a person gave one. Raises UnreadableSecret."""
-    booking = replace(stored_state(row, cipher), story=row.story)
+    booking = replace(stored_state(row, cipher), story=row.story, reduced_at=row.reduced_at)
     if row.outcome and row.outcome_start == booking.start:
         return replace(booking, outcome=MeetingOutcome(row.outcome))
     return booking
@@ -200,7 +201,11 @@ def histories(
 
 def take_part(session: Session, cipher: Cipher, identities: Iterable[str]) -> bool:
     """Whether any of these people takes part in a booking."""
-    hashes = [hash_of(cipher, identity) for identity in identities]
+    wanted = list(identities)
+    if any(identity.startswith(FORGOTTEN) for identity in wanted):
+        # Somebody whose address was deleted after their meetings took part in one.
+        return True
+    hashes = [hash_of(cipher, identity) for identity in wanted]
     query = select(BookingPerson.booking_id).where(BookingPerson.person_hash.in_(hashes))
     return session.scalars(query.limit(1)).first() is not None
 

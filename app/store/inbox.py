@@ -13,6 +13,7 @@ from sqlalchemy import Connection, or_, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningInsert
 
+from app.domain.errors import ContentDeleted
 from app.domain.events import Event
 from app.security.encryption import Cipher
 from app.store.boxes import seal, unseal
@@ -107,7 +108,11 @@ def hold_event(cipher: Cipher, row: EventRow, event: Event, booking_key: str) ->
 
 
 def read_event_row(row: EventRow, cipher: Cipher) -> Event:
-    """The event of a row."""
+    """The event of a row. Raises ContentDeleted if only the row is left."""
+    if row.payload_encrypted is None:
+        raise ContentDeleted(
+            "its content was deleted after RETENTION_DAYS or on request: it cannot be replayed"
+        )
     payload: Any = json.loads(unseal(cipher, EventRow.payload_encrypted, row))
     return Event(row.source, row.type, payload, row.received_at)
 

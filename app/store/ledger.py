@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Select, Text, bindparam, cast, delete, select
 from sqlalchemy.orm import Session
 
-from app.crm.objects import PEOPLE, Fingerprints, ObjectName, Ref, with_unanswered
+from app.crm.objects import FORGOTTEN, PEOPLE, Fingerprints, ObjectName, Ref, with_unanswered
 from app.security.encryption import Cipher
 from app.store.boxes import seal, unseal
 from app.store.models import RecordLink
@@ -171,6 +171,7 @@ class Ledger:
             rows = {f"{row.object}:{row.key_hash}": row for row in self._rows(tokens)}
         for ref, known in records.items():
             row = rows[self._token(ref)]
+            self._remember_key(row, ref)
             row.record_id, row.url, row.lost = known.record_id, known.url, False
             row.version = known.version
             self._keep_fingerprints(row, known.fingerprints)
@@ -239,6 +240,12 @@ class Ledger:
         )
         self.unlink(ref)
 
+    def forget_keys(self, identities: Iterable[str]) -> None:
+        """Delete the addresses and numbers of some people; their records are still found by hash."""
+        refs = [Ref(name, identity) for identity in identities for name in PEOPLE]
+        for row in self._rows([self._token(ref) for ref in refs]):
+            row.key_encrypted = None
+
     def _rows(self, tokens: Iterable[str]) -> list[RecordLink]:
         wanted = set(tokens)
         hashes = sorted({token.split(":")[1] for token in wanted})
@@ -251,11 +258,20 @@ class Ledger:
 
     def _token(self, ref: Ref) -> str:
         """Return `object:hash`: the ledger holds no e-mail address in clear text."""
+        if ref.object in PEOPLE and ref.key.startswith(FORGOTTEN):
+            return f"{ref.object}:{ref.key.removeprefix(FORGOTTEN)}"
         text = f"{self._connection_id}\0{ref.object}\0{ref.key}"
         return f"{ref.object}:{self._cipher.keyed_hash(text)}"
 
     def _ref(self, row: RecordLink) -> Ref:
+        if row.key_encrypted is None:
+            return Ref(ObjectName(row.object), f"{FORGOTTEN}{row.key_hash}")
         return Ref(ObjectName(row.object), unseal(self._cipher, RecordLink.key_encrypted, row))
+
+    def _remember_key(self, row: RecordLink, ref: Ref) -> None:
+        """Store the key of a person who is back after their address was deleted."""
+        if row.key_encrypted is None and not ref.key.startswith(FORGOTTEN):
+            row.key_encrypted = seal(self._cipher, RecordLink.key_encrypted, row, ref.key)
 
     def _fingerprints(self, row: RecordLink) -> dict[str, Fingerprints]:
         stored = json.loads(unseal(self._cipher, RecordLink.fingerprints_encrypted, row))

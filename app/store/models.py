@@ -22,7 +22,6 @@ from app.store.boxes import box
 from app.store.columns import Label, Link, String, Text
 from app.store.tables import Base, Id
 
-
 def _some(name: str, rows: str, *columns: str) -> Index:
     """An index of some rows only: of the few that a query is about, not of all that ever were."""
     return Index(name, *columns, sqlite_where=text(rows), postgresql_where=text(rows))
@@ -89,13 +88,19 @@ class EventRow(Base):
     """The inbox: every authentic webhook, stored once."""
 
     __tablename__ = "events"
-    __table_args__ = (Index("ix_events_status", "status", "id"),)
+    __table_args__ = (
+        Index("ix_events_status", "status", "id"),
+        _some("ix_events_to_reduce", "payload_encrypted IS NOT NULL", "status", "received_at"),
+    )
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     dedupe_key: Mapped[str] = mapped_column(String(64), unique=True)
     source: Mapped[str] = mapped_column(String(limits.SOURCE_NAME))
     type: Mapped[str] = mapped_column(String(limits.EVENT_TYPE))
     booking_key: Mapped[str | None] = mapped_column(String(limits.BOOKING_KEY), index=True)
-    payload_encrypted: Mapped[str] = mapped_column(Text, info=box("events.payload", "dedupe_key"))
+    payload_encrypted: Mapped[str | None] = mapped_column(
+        Text, info=box("events.payload", "dedupe_key")
+    )
+    """None: its content was deleted, and it cannot be replayed."""
     received_at: Mapped[datetime] = mapped_column(index=True)
     status: Mapped[str] = mapped_column(String(16))
     error: Mapped[str | None] = mapped_column(Text)
@@ -111,7 +116,10 @@ class BookingRow(Base):
     """The newest known state of every booking."""
 
     __tablename__ = "bookings"
-    __table_args__ = (Index("ix_bookings_updated_at", "updated_at", "id"),)
+    __table_args__ = (
+        Index("ix_bookings_updated_at", "updated_at", "id"),
+        _some("ix_bookings_to_reduce", "reduced_at IS NULL", "start", "id"),
+    )
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     key: Mapped[str] = mapped_column(String(limits.BOOKING_KEY), unique=True)
     status: Mapped[str] = mapped_column(String(16))
@@ -132,6 +140,8 @@ class BookingRow(Base):
     """When to ask meetergo for answers that a mapping wants; None: none are wanted."""
     details_tries: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     updated_at: Mapped[datetime]
+    reduced_at: Mapped[datetime | None]
+    """When the data of its people was deleted; None: the state is whole."""
 
 
 class BookingPerson(Base):
@@ -140,6 +150,16 @@ class BookingPerson(Base):
     __tablename__ = "booking_people"
     booking_id: Mapped[int] = mapped_column(ForeignKey("bookings.id"), primary_key=True)
     person_hash: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
+
+
+class ErasedPerson(Base):
+    """A person who was erased on request, as a keyed hash: older bookings do not bring them back."""
+
+    __tablename__ = "erased_people"
+    person_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    booking_key: Mapped[str] = mapped_column(String(limits.BOOKING_KEY), primary_key=True)
+    """A booking of theirs; empty: every booking made before `erased_at`."""
+    erased_at: Mapped[datetime]
 
 
 class ConnectionRow(Base):
@@ -288,7 +308,7 @@ class RecordLink(Base):
     object: Mapped[str] = mapped_column(String(16))
     key_hash: Mapped[str] = mapped_column(String(64))
     """Keyed hash of our key for the record; without the hash key nobody can make it."""
-    key_encrypted: Mapped[str] = mapped_column(
+    key_encrypted: Mapped[str | None] = mapped_column(
         Text, info=box("record_links.key", "connection_id", "object", "key_hash")
     )
     record_id: Mapped[str | None] = mapped_column(String(64))

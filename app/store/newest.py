@@ -10,9 +10,11 @@ from sqlalchemy.orm import Session
 
 from app.domain.booking import Booking
 from app.domain.merge import fill, identities, is_more_than_said, merge
+from app.domain.reduced import is_news_of_reduced
 from app.security.encryption import Cipher
 from app.store.bookings import hash_of, seal_state, stored_state
 from app.store.models import BookingPerson, BookingRow
+from app.store.payloads import forget_payloads
 from app.store.stories import join_story, look_for_kin, wait_for_kin
 from app.store.upsert import insert_unless_there
 
@@ -49,7 +51,11 @@ def keep_newest(
 def is_old_news(session: Session, cipher: Cipher, booking: Booking) -> bool:
     """Whether storing a state that meetergo's API shows would change nothing."""
     row = session.scalars(select(BookingRow).where(BookingRow.key == booking.key)).first()
-    if row is None or row.details_at is None:
+    if row is None:
+        return False
+    if row.reduced_at is not None:
+        return not is_news_of_reduced(stored_state(row, cipher), booking)
+    if row.details_at is None:
         return False
     known = stored_state(row, cipher)
     return not is_more_than_said(known, booking) and not _fills(known, booking)
@@ -81,6 +87,11 @@ def _keep(
 ) -> Booking | None:
     """Store a state of a known booking if it is newer; return what it is now, None if no news."""
     known = stored_state(row, cipher)
+    if row.reduced_at is not None:
+        if not is_news_of_reduced(known, booking):
+            forget_payloads(session, [row.key])
+            return None
+        row.reduced_at = None
     if not is_more_than_said(known, booking):
         if _fills(known, booking):
             row.state_encrypted = seal_state(fill(known, booking), cipher)

@@ -68,7 +68,11 @@ def test_exchanged_webhooks_and_bookings_are_not_used(crm: Bridge, provider: str
     swap(store, EventRow.__table__, EventRow.__table__.c.payload_encrypted)
     crm.services.processor.run()
     swap(store, BookingRow.__table__, BookingRow.__table__.c.state_encrypted)
-    other = json.dumps(sample("booking_created", id="b3")).replace("Jane", "Bea").replace("23456789", "23456780")
+    other = (
+        json.dumps(sample("booking_created", id="b3"))
+        .replace("Jane", "Bea")
+        .replace("23456789", "23456780")
+    )
     crm.post(json.loads(other))
     crm.settle()
     assert [delivery.state for delivery in crm.deliveries()] == ["failed", "failed", "synced"]

@@ -82,7 +82,7 @@ def test_redis_away_is_said_not_raised() -> None:
 def test_scheduled_jobs_do_not_pile_up(waker: Waker) -> None:
     """Workers that were away for a day find one scheduled look at meetergo, not many."""
     redis: Redis = waker.redis
-    scheduler = build_scheduler(redis, 1)
+    scheduler = build_scheduler(redis, 1, retention_interval=0)
     for _ in range(5):
         for job in scheduler.get_jobs():
             job.enqueue(redis)

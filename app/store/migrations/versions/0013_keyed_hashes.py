@@ -14,7 +14,7 @@ from app.security.encryption import Cipher, keyed, place
 from app.store.tables import Id, UtcTime
 
 revision = "0013"
-down_revision = "0012"
+down_revision = "0018"
 branch_labels = None
 depends_on = None
 

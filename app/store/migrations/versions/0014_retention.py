@@ -1,0 +1,59 @@
+"""what is left of bookings and webhooks after RETENTION_DAYS, and the people who were erased"""
+
+import sqlalchemy as sa
+from alembic import op
+
+from app.store.tables import UtcTime
+
+revision = "0014"
+down_revision = "0013"
+branch_labels = None
+depends_on = None
+
+FULL = sa.text("reduced_at IS NULL")
+CONTENT = sa.text("payload_encrypted IS NOT NULL")
+
+
+def upgrade() -> None:
+    op.add_column("bookings", sa.Column("reduced_at", UtcTime()))
+    with op.batch_alter_table("events") as batch:
+        batch.alter_column("payload_encrypted", existing_type=sa.Text(), nullable=True)
+    with op.batch_alter_table("record_links") as batch:
+        batch.alter_column("key_encrypted", existing_type=sa.Text(), nullable=True)
+    op.create_index(
+        "ix_bookings_to_reduce",
+        "bookings",
+        ["start", "id"],
+        sqlite_where=FULL,
+        postgresql_where=FULL,
+    )
+    op.create_index(
+        "ix_events_to_reduce",
+        "events",
+        ["status", "received_at"],
+        sqlite_where=CONTENT,
+        postgresql_where=CONTENT,
+    )
+    op.create_table(
+        "erased_people",
+        sa.Column("person_hash", sa.String(64), primary_key=True),
+        sa.Column("booking_key", sa.String(400), primary_key=True),
+        sa.Column("erased_at", UtcTime(), nullable=False),
+    )
+
+
+def downgrade() -> None:
+    """Go back. Webhooks without content are deleted, and so are ledger lines without their keys.
+
+    The older version reads every webhook and every key; it finds those records by the CRM's search.
+    """
+    op.drop_table("erased_people")
+    op.drop_index("ix_events_to_reduce", "events")
+    op.drop_index("ix_bookings_to_reduce", "bookings")
+    op.execute("DELETE FROM events WHERE payload_encrypted IS NULL")
+    op.execute("DELETE FROM record_links WHERE key_encrypted IS NULL")
+    with op.batch_alter_table("record_links") as batch:
+        batch.alter_column("key_encrypted", existing_type=sa.Text(), nullable=False)
+    with op.batch_alter_table("events") as batch:
+        batch.alter_column("payload_encrypted", existing_type=sa.Text(), nullable=False)
+    op.drop_column("bookings", "reduced_at")
