@@ -19,6 +19,7 @@ from app.services.api_keys import ApiKeys
 from app.services.catch_up import CatchUp
 from app.services.connect import Connector
 from app.services.doctor import Doctor
+from app.services.erasure import Erasure
 from app.services.intake import Intake
 from app.services.mapping_trial import MappingTrial
 from app.services.mappings import MappingFiles
@@ -68,6 +69,7 @@ class Services:
     sources: Sources
     rereader: Rereader
     retention: Retention
+    erasure: Erasure
     trial: MappingTrial
     doctor: Doctor
     keys: ApiKeys
@@ -111,7 +113,7 @@ def bootstrap(
     outside = _Outside(settings, providers, store, tokens, RedisBudget(waker.redis, waker.outage))
     sources = Sources(settings, store, cipher, outside.meetergo)
     intake = Intake(sources, store, cipher, lambda: any(mappings[name].form for name in providers))
-    processes = Processes(store)
+    processes, processor = Processes(store), Processor(store, cipher)
     rereader = Rereader(store, intake, sources, waker.wake)
     return Services(
         settings=settings,
@@ -122,7 +124,7 @@ def bootstrap(
         tokens=tokens,
         flow=Flow(store, cipher, settings.public_url, settings.oauth_timeout),
         intake=intake,
-        processor=Processor(store, cipher),
+        processor=processor,
         processes=processes,
         sessions=Sessions(store),
         catch_up=CatchUp(store, intake, sources, rereader.learn_type, waker.wake),
@@ -132,6 +134,7 @@ def bootstrap(
         adapter=outside.adapter,
         sources=sources,
         rereader=rereader,
+        erasure=Erasure(store, cipher, processor, outside.adapter, waker.wake),
         retention=Retention(store, cipher, settings.retention_days),
         keys=ApiKeys(store),
         database_outage=Outage("database"),

@@ -18,7 +18,7 @@ from app.bootstrap import Services
 from app.cli.mappings import mappings_group
 from app.cli.meetergo import register_meetergo
 from app.cli.moments import read_moment
-from app.cli.privacy import retention_group
+from app.cli.privacy import register_privacy, retention_group
 from app.cli.recovery import deliveries_group, secrets_group
 from app.cli.schema import db_group
 from app.cli.sources import sources_group
@@ -52,6 +52,7 @@ def register_commands(app: Flask, services: Services) -> None:
     ):
         app.cli.add_command(group)
     register_meetergo(app, services)
+    register_privacy(app, services)
 
     @app.cli.command("doctor")
     @click.option("--connection", type=int, help="Only this connection.")

@@ -38,6 +38,7 @@ from app.store.bookings import note_details, set_outcome
 from app.store.columns import is_unfit
 from app.store.delivery_marking import mark_due
 from app.store.engine import Store, utcnow
+from app.store.erased import without_erased
 from app.store.inbox import (
     NewEvent,
     add_event,
@@ -49,6 +50,7 @@ from app.store.inbox import (
 from app.store.meeting_types import with_type
 from app.store.models import BookingRow, EventRow
 from app.store.newest import is_old_news, keep_newest
+from app.store.payloads import forget_payloads
 from app.store.states import EventStatus
 from config.settings import SignatureScheme
 
@@ -227,11 +229,13 @@ class Intake:
 
         def adopt(session: Session) -> list[int] | None:
             news = keep_newest(session, self._cipher, typed(session, [booking]), now)
+            _, cut = without_erased(session, self._cipher, [booking], now)
             note_details(session, booking.key, now)
             if not news:
                 return None
             new = NewEvent(event, EventStatus.APPLIED, booking.key)
             add_event(session, self._cipher, new)
+            forget_payloads(session, cut)
             return mark_stories_due(session, news, now, backlog)
 
         return self._store.attempt(adopt)

@@ -136,6 +136,17 @@ def seal_state(booking: Booking, cipher: Cipher) -> str:
     return seal(cipher, BookingRow.state_encrypted, {"key": booking.key}, text)
 
 
+def state_text(row: BookingRow, cipher: Cipher) -> str:
+    """The state of a row as JSON. Raises UnreadableSecret."""
+    return unseal(cipher, BookingRow.state_encrypted, row)
+
+
+def as_plain(booking: Booking) -> dict[str, Any]:
+    """A booking as plain data."""
+    plain: dict[str, Any] = _codec.dump_python(booking, mode="json")
+    return plain
+
+
 def stored_state(row: BookingRow, cipher: Cipher) -> Booking:
     """The booking of a row as its messages describe it. Raises UnreadableSecret."""
     return _codec.validate_json(unseal(cipher, BookingRow.state_encrypted, row))

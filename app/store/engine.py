@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 import threading
 import uuid
@@ -54,6 +55,7 @@ DATABASE_DOWN = (
 """The errors of a database that cannot take a write: away, full, read-only, or cutting us off."""
 _OURS = (IntegrityError, DataError, ProgrammingError)
 """The errors for a wrong statement, even if the database is well."""
+CHECKPOINT = "PRAGMA wal_checkpoint(TRUNCATE)"
 SPACE = 64 * 1024
 """Bytes that must fit on the disk next to a SQLite database."""
 
@@ -126,6 +128,27 @@ class Store:
     def migrate(self, cipher: Cipher | None = None) -> None:
         """Bring the schema up to date. Raises UnfitSchema if the database is newer than the code."""
         self.schema.upgrade(cipher)
+
+    def compact(self) -> bool:
+        """Remove what the files still hold of deleted rows; False if other processes prevent it.
+
+        https://www.sqlite.org/lang_vacuum.html, https://www.postgresql.org/docs/current/sql-vacuum.html
+        """
+        if self.engine.dialect.name == "postgresql":
+            with self.engine.connect() as connection:
+                alone = connection.execution_options(isolation_level="AUTOCOMMIT")
+                alone.exec_driver_sql("VACUUM")
+            return True
+        with self._turn:
+            raw = self.engine.raw_connection()
+            try:
+                for step in (CHECKPOINT, "VACUUM", CHECKPOINT):
+                    busy = raw.cursor().execute(step).fetchone()
+            except sqlite3.OperationalError:
+                return False
+            finally:
+                raw.close()
+        return not busy[0]
 
     def explain(self, error: BaseException) -> str:
         """Return why the database cannot be used, as a sentence without the password."""

@@ -15,6 +15,7 @@ from sqlalchemy import (
     bindparam,
     func,
     or_,
+    select,
     update,
 )
 from sqlalchemy.orm import Session
@@ -115,6 +116,22 @@ def hold_lease(session: Session, connection_id: int, fence: int) -> bool:
     by_database = goes_by_database(session)
     values = {"of_connection": connection_id, "of_fence": fence, **_lease_moments(by_database)}
     return session.execute(_holding(by_database), values).scalar() is not None
+
+
+def lock_idle(session: Session) -> bool:
+    """Keep drainers away from all connections until this transaction ends.
+
+    False if one is at work: then nothing is locked for long, as the caller ends the transaction.
+    """
+    by_database = goes_by_database(session)
+    locked = select(ConnectionRow.id).order_by(ConnectionRow.id).with_for_update()
+    session.execute(locked).all()
+    held = select(ConnectionRow.id).where(
+        ConnectionRow.drain_until >= _clock(by_database, "lease_now"),
+        ConnectionRow.drain_until <= _clock(by_database, "lease_limit"),
+    )
+    values = {**at_moment(utcnow()), **_lease_moments(by_database)}
+    return session.execute(held.limit(1), values).first() is None
 
 
 @cache

@@ -13,6 +13,7 @@ from app.domain.merge import fill, identities, is_more_than_said, merge
 from app.domain.reduced import is_news_of_reduced
 from app.security.encryption import Cipher
 from app.store.bookings import hash_of, seal_state, stored_state
+from app.store.erased import without_erased
 from app.store.models import BookingPerson, BookingRow
 from app.store.payloads import forget_payloads
 from app.store.stories import join_story, look_for_kin, wait_for_kin
@@ -23,6 +24,7 @@ def keep_newest(
     session: Session, cipher: Cipher, bookings: Sequence[Booking], now: datetime
 ) -> list[BookingRow]:
     """Store each state that is the newest of its booking; return the rows of those that are news."""
+    bookings, cut = without_erased(session, cipher, bookings, now)
     wait_for_kin(session, cipher, bookings)
     first: dict[str, Booking] = {}
     for booking in bookings:
@@ -45,6 +47,7 @@ def keep_newest(
             changed = join_story(session, cipher, row, state, now, kin)
             news |= {found.id: found for found in (row, *changed)}
     session.flush()
+    forget_payloads(session, cut)
     return list(news.values())
 
 
@@ -74,6 +77,7 @@ def _insert(
             "revision": 1,
             "state_encrypted": seal_state(booking, cipher),
             "updated_at": now,
+            "reduced_at": booking.reduced_at,
         }
         # Always in the same order, so that two processes cannot wait for each other.
         for booking in sorted(bookings, key=lambda booking: booking.key)
@@ -87,11 +91,9 @@ def _keep(
 ) -> Booking | None:
     """Store a state of a known booking if it is newer; return what it is now, None if no news."""
     known = stored_state(row, cipher)
-    if row.reduced_at is not None:
-        if not is_news_of_reduced(known, booking):
-            forget_payloads(session, [row.key])
-            return None
-        row.reduced_at = None
+    if row.reduced_at is not None and not is_news_of_reduced(known, booking):
+        forget_payloads(session, [row.key])
+        return None
     if not is_more_than_said(known, booking):
         if _fills(known, booking):
             row.state_encrypted = seal_state(fill(known, booking), cipher)
@@ -99,7 +101,7 @@ def _keep(
     kept = merge(known, booking)
     row.status, row.start, row.version = kept.status.value, kept.start, kept.version
     row.state_encrypted = seal_state(kept, cipher)
-    row.updated_at = now
+    row.updated_at, row.reduced_at = now, booking.reduced_at
     row.revision += 1
     _note_people(session, cipher, {row.id: kept}, anew=True)
     return kept

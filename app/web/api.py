@@ -6,10 +6,11 @@ from dataclasses import asdict
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
-from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, ServiceUnavailable, UnsupportedMediaType
 
 from app.domain.booking import MeetingOutcome
 from app.domain.json_text import NotJson, TooDeep, parse_json
+from app.services.erasure import Busy
 from app.store.states import DeliveryState
 from app.web.access import bearer, services
 from app.web.api_description import describe
@@ -86,10 +87,44 @@ def connections() -> Response:
     return jsonify(connections=[asdict(view) for view in views])
 
 
+@blueprint.post("/privacy/erase")
+@bearer
+def erase() -> Response:
+    """Erase a person, given by e-mail address; list or delete their records in the CRMs."""
+    body = _person()
+    wanted = body.get("crm_records", "list")
+    if wanted not in ("list", "delete"):
+        raise BadRequest('crm_records is "list" or "delete".')
+    try:
+        done = services().erasure.erase(body["email"], wanted == "delete", ACTOR)
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+    except Busy as error:
+        raise ServiceUnavailable(str(error)) from None
+    return jsonify(done.as_json())
+
+
+@blueprint.post("/privacy/export")
+@bearer
+def export() -> Response:
+    """All that is held on a person, given by e-mail address: in the body, not in a URL."""
+    try:
+        return jsonify(services().erasure.export(_person()["email"]))
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+
+
 @blueprint.get("/openapi.json")
 def openapi() -> Response:
     """This API in OpenAPI 3.1."""
     return jsonify(describe(MAX_LIMIT))
+
+
+def _person() -> dict[str, Any]:
+    body = _json()
+    if not isinstance(body, dict) or not isinstance(body.get("email"), str):
+        raise BadRequest('Send {"email": …} with the address of a person.')
+    return body
 
 
 def _json() -> Any:
