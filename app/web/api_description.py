@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
 from app.domain.booking import MeetingOutcome
+from app.services.erasure import Erased
 from app.services.mapping_trial import AccountPreview
 from app.services.overview import BookingView, ConnectionView
 from app.services.sources import SourceView
+from app.store.erasure import CrmRecord
 from app.store.states import DeliveryState
 
 
@@ -60,6 +62,31 @@ class ConnectionList:
 
 
 @dataclass(frozen=True)
+class Person:
+    """A person."""
+
+    email: str
+
+
+@dataclass(frozen=True)
+class ErasureRequest:
+    """A person to erase, and what happens to their records in the CRMs."""
+
+    email: str
+    crm_records: Literal["list", "delete"] = "list"
+
+
+@dataclass(frozen=True)
+class Export:
+    """All that is held on a person."""
+
+    person: dict[str, Any]
+    bookings: list[dict[str, Any]]
+    webhooks: list[dict[str, Any]]
+    crm_records: list[CrmRecord]
+
+
+@dataclass(frozen=True)
 class ErrorText:
     """What went wrong."""
 
@@ -74,7 +101,8 @@ class Error:
     error: ErrorText
 
 
-_ANSWERS = (Bookings, BookingView, Preview, Outcome, SourceList, ConnectionList, Error)
+_ANSWERS = (Bookings, BookingView, Preview, Outcome, SourceList, ConnectionList, Export, Erased, Error)
+_BODIES = (OutcomeRequest, Person, ErasureRequest)
 _PLACE = "#/components/schemas/{model}"
 
 
@@ -129,6 +157,18 @@ def describe(most_bookings: int) -> dict[str, Any]:
                     body=OutcomeRequest,
                 )
             },
+            "/api/v1/privacy/export": {
+                "post": _operation(
+                    "All that is held on a person, given by e-mail address", Export, body=Person
+                )
+            },
+            "/api/v1/privacy/erase": {
+                "post": _operation(
+                    "Erase a person; their records in the CRMs are listed, or deleted by choice",
+                    Erased,
+                    body=ErasureRequest,
+                )
+            },
             "/api/v1/sources": {
                 "get": _operation("meetergo workspaces and their state", SourceList)
             },
@@ -143,13 +183,13 @@ class _AllThere(GenerateJsonSchema):
     """Marks every field as required: an answer holds each field, even one with a default."""
 
     def field_is_required(self, field: Any, total: bool) -> bool:
-        return True
+        return self.mode == "serialization" or super().field_is_required(field, total)
 
 
 def _schemas() -> dict[str, Any]:
     """JSON Schema of every type that the API sends or accepts, by name."""
     kinds: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
-        (OutcomeRequest.__name__, "validation", TypeAdapter(OutcomeRequest)),
+        *((kind.__name__, "validation", TypeAdapter(kind)) for kind in _BODIES),
         *((kind.__name__, "serialization", TypeAdapter(kind)) for kind in _ANSWERS),
     ]
     _, found = TypeAdapter.json_schemas(kinds, ref_template=_PLACE, schema_generator=_AllThere)

@@ -13,15 +13,18 @@ import time_machine
 from sqlalchemy import event, select, text, update
 from time_machine import Traveller
 
+from app.crm.objects import ObjectName, Ref
 from app.security.encryption import UnreadableSecret
 from app.services.bookings import resync_all, sync_again
 from app.store.access_models import AuditLog
 from app.store.boxes import place_in
 from app.store.engine import Store, utcnow
+from app.store.ledger import Ledger
 from app.store.models import BookingRow, DeliveryRow, EventRow, Notice, RecordLink, SyncLog
 from app.store.rekey import boxes
 from app.store.retention import aside_since, count_waiting, over_since
 from app.store.states import EventStatus
+from app.sync.ledger_entry import LedgerEntry
 from tests.bridge import PROVIDERS, Bridge, sample
 
 BEGIN = "2026-11-28T10:00:00Z"
@@ -284,3 +287,43 @@ def test_the_scheduler_knows_the_job() -> None:
     scheduler = build_scheduler(None, 0)  # type: ignore[arg-type]
     assert [job.func_name for job in scheduler.get_jobs()] == [RETENTION_JOB]
     assert json.dumps(RETENTION_JOB)
+
+
+def test_a_forgotten_person_stays_linked(crm: Bridge, provider: str) -> None:
+    """A record whose person's address was deleted keeps its link when it is written again."""
+    person, deal = Ref(ObjectName.CONTACT, "email:a@b.example"), Ref(ObjectName.DEAL, "default:b1")
+    now = utcnow()
+    with crm.services.store.write() as session:
+        ledger = Ledger(session, crm.services.cipher, 1)
+        ledger.save({person: LedgerEntry("1"), deal: LedgerEntry("2", links=(person,))}, now)
+        ledger.forget_keys([person.key])
+    with crm.services.store.write() as session:
+        ledger = Ledger(session, crm.services.cipher, 1)
+        entry = ledger.read([deal])[deal]
+        assert entry.links != (person,) and len(entry.links) == 1
+        assert "a@b.example" not in str(entry)
+        ledger.save({deal: entry}, now)
+    with crm.services.store.read() as session:
+        again = Ledger(session, crm.services.cipher, 1).read([person, deal])
+        assert again[deal].links == (person,) and again[person].record_id == "1"
+
+
+def test_who_left_loses_the_link_also_after_that(bridge: Bridge, clock: Traveller) -> None:
+    """A newer webhook without one of the people: contact stays, the link to the meeting goes."""
+    payload = sample("group_booking_created")
+    bridge.sync(payload)
+    days(clock, 35)
+    bridge.services.retention.run()
+    there = kinds(bridge)
+    moved = copy.deepcopy(payload) | {
+        "start": "2027-01-20T09:00:00+01:00",
+        "end": "2027-01-20T09:30:00+01:00",
+        "updatedAt": "2027-01-05T10:00:00Z",
+        "attendees": payload["attendees"][:1],
+    }
+    bridge.sync(moved)
+    assert kinds(bridge) == there
+    for name in PROVIDERS:
+        view = bridge.sandbox(name).view()
+        jane = next(c.id for c in view.contacts if c.email == "jane.van.der.berg@example.com")
+        assert view.meetings[0].contact_ids == [jane], name
