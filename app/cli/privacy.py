@@ -13,7 +13,7 @@ from rich.table import Table
 
 from app.bootstrap import Services
 from app.services.erasure import Busy
-from app.store.erasure import CrmRecord
+from app.store.erasure import PersonRecord
 
 
 def retention_group(services: Services) -> AppGroup:
@@ -89,7 +89,7 @@ def register_privacy(app: Flask, services: Services) -> None:
         )
 
 
-def _show(records: list[CrmRecord], delete: bool) -> None:
+def _show(records: list[PersonRecord], delete: bool) -> None:
     if not records:
         click.echo("The CRMs hold no record of this person that this service knows.")
         return

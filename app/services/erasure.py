@@ -19,7 +19,7 @@ from app.services.exported import export
 from app.services.processing import Processor
 from app.store import audit
 from app.store.engine import Store, utcnow
-from app.store.erasure import CrmRecord, Traces, erase, look_for
+from app.store.erasure import PersonRecord, Traces, erase, look_for
 from app.store.leases import lock_idle
 
 log = structlog.get_logger(__name__)
@@ -38,9 +38,9 @@ class Erased:
 
     bookings: int
     webhooks: int
-    records: tuple[CrmRecord, ...]
+    records: tuple[PersonRecord, ...]
     """The person's records in the CRMs."""
-    deleted: tuple[CrmRecord, ...]
+    deleted: tuple[PersonRecord, ...]
     """Those of them that were deleted there."""
     problems: tuple[str, ...]
     """What could not be done, in sentences."""
@@ -132,7 +132,7 @@ class Erasure:
             " more, or stop the processes first."
         ]
 
-    def _delete(self, record: CrmRecord, identity: str) -> str | None:
+    def _delete(self, record: PersonRecord, identity: str) -> str | None:
         """Delete a record in its CRM; return why that was not possible."""
         ref = Ref(ObjectName(record.object), identity)
         report = Report()

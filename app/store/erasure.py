@@ -44,7 +44,7 @@ STAFF = {("connections", "account"), ("audit_log", "actor")}
 
 
 @dataclass(frozen=True)
-class CrmRecord:
+class PersonRecord:
     """A record in a CRM that is about a person."""
 
     connection_id: int
@@ -68,7 +68,7 @@ class Traces:
     """Webhooks with the person in their content."""
     waiting: list[int] = field(default_factory=list)
     """Those of them that meetergo has yet to confirm."""
-    records: list[CrmRecord] = field(default_factory=list)
+    records: list[PersonRecord] = field(default_factory=list)
 
 
 def look_for(session: Session, cipher: Cipher, identity: str) -> Traces:
@@ -150,7 +150,7 @@ def _is_told(booking: Booking, traces: Traces) -> bool:
     return any(word.lower() in text for word in traces.words)
 
 
-def _records(session: Session, cipher: Cipher, traces: Traces) -> list[CrmRecord]:
+def _records(session: Session, cipher: Cipher, traces: Traces) -> list[PersonRecord]:
     """The person's records in every CRM, and those of the bookings that they took part in."""
     found = {}
     for connection in session.scalars(select(ConnectionRow).order_by(ConnectionRow.id)).all():
@@ -164,7 +164,7 @@ def _records(session: Session, cipher: Cipher, traces: Traces) -> list[CrmRecord
         for ref, entry in ledger.read(refs).items():
             if ref in refs and entry.record_id:
                 place = (connection.id, connection.provider, ref.object.value, entry.record_id)
-                found[place] = CrmRecord(*place, entry.url, refs[ref])
+                found[place] = PersonRecord(*place, entry.url, refs[ref])
     return list(found.values())
 
 

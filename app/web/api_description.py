@@ -13,7 +13,7 @@ from app.services.erasure import Erased
 from app.services.mapping_trial import AccountPreview
 from app.services.overview import BookingView, ConnectionView
 from app.services.sources import SourceView
-from app.store.erasure import CrmRecord
+from app.store.erasure import PersonRecord
 from app.store.states import DeliveryState
 
 
@@ -62,8 +62,8 @@ class ConnectionList:
 
 
 @dataclass(frozen=True)
-class Person:
-    """A person."""
+class ExportRequest:
+    """The person whose data is wanted."""
 
     email: str
 
@@ -83,7 +83,7 @@ class Export:
     person: dict[str, Any]
     bookings: list[dict[str, Any]]
     webhooks: list[dict[str, Any]]
-    crm_records: list[CrmRecord]
+    crm_records: list[PersonRecord]
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,18 @@ class Error:
     error: ErrorText
 
 
-_ANSWERS = (Bookings, BookingView, Preview, Outcome, SourceList, ConnectionList, Export, Erased, Error)
-_BODIES = (OutcomeRequest, Person, ErasureRequest)
+_ANSWERS = (
+    Bookings,
+    BookingView,
+    Preview,
+    Outcome,
+    SourceList,
+    ConnectionList,
+    Export,
+    Erased,
+    Error,
+)
+_BODIES = (OutcomeRequest, ExportRequest, ErasureRequest)
 _PLACE = "#/components/schemas/{model}"
 
 
@@ -157,24 +167,31 @@ def describe(most_bookings: int) -> dict[str, Any]:
                     body=OutcomeRequest,
                 )
             },
-            "/api/v1/privacy/export": {
-                "post": _operation(
-                    "All that is held on a person, given by e-mail address", Export, body=Person
-                )
-            },
-            "/api/v1/privacy/erase": {
-                "post": _operation(
-                    "Erase a person; their records in the CRMs are listed, or deleted by choice",
-                    Erased,
-                    body=ErasureRequest,
-                )
-            },
+            **_about_people(),
             "/api/v1/sources": {
                 "get": _operation("meetergo workspaces and their state", SourceList)
             },
             "/api/v1/connections": {
                 "get": _operation("CRM accounts and their state", ConnectionList)
             },
+        },
+    }
+
+
+def _about_people() -> dict[str, Any]:
+    """The calls about one person."""
+    return {
+        "/api/v1/privacy/export": {
+            "post": _operation(
+                "All that is held on a person, given by e-mail address", Export, body=ExportRequest
+            )
+        },
+        "/api/v1/privacy/erase": {
+            "post": _operation(
+                "Erase a person; their records in the CRMs are listed, or deleted by choice",
+                Erased,
+                body=ErasureRequest,
+            )
         },
     }
 
