@@ -261,8 +261,8 @@ def test_the_migration_of_sessions_goes_both_ways(web: Bridge) -> None:
     web.post(sample("booking_created"))
     cookie = cookie_of(web)
     store = web.services.store
-    store.schema.downgrade("0007")
-    store.migrate()
+    store.schema.downgrade("0007", web.services.cipher)
+    web.services.prepare()
     with store.read() as session:
         assert session.query(EventRow).count() == session.query(ApiKey).count() == 1
     assert not opens(web, cookie)

@@ -188,7 +188,7 @@ def test_doctor_names_the_schema_and_stops_at_a_database_that_is_away(tmp_path: 
     bridge = Bridge(f"sqlite:///{path}", ("hubspot",))
     found = {f.check: f for f in bridge.services.doctor.examine()}
     assert found["database"].verdict == found["schema"].verdict == "good"
-    bridge.services.store.schema.downgrade("0010")
+    bridge.services.store.schema.downgrade("0010", bridge.services.cipher)
     (schema,) = bridge.services.doctor.examine()
     assert (schema.check, schema.verdict, schema.detail) == ("schema", "bad", "It is at 0010.")
     assert "db upgrade" in schema.fix
