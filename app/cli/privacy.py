@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.bootstrap import Services
+from app.security.encryption import UnreadableSecret
 from app.services.erasure import Busy
 from app.store.erasure import PersonRecord
 
@@ -53,7 +54,7 @@ def register_privacy(app: Flask, services: Services) -> None:
         """Print all that is held on a person, as JSON."""
         try:
             found = services.erasure.export(email)
-        except ValueError as error:
+        except (ValueError, UnreadableSecret) as error:
             raise click.ClickException(str(error)) from None
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
 
@@ -76,7 +77,7 @@ def register_privacy(app: Flask, services: Services) -> None:
                 question = f"Erase this person from {len(found.bookings)} bookings?"
                 click.confirm(question, abort=True)
             done = services.erasure.erase(email, crm_records == "delete", "cli")
-        except (ValueError, Busy) as error:
+        except (ValueError, Busy, UnreadableSecret) as error:
             raise click.ClickException(str(error)) from None
         click.echo(f"Erased from {done.bookings} bookings and {done.webhooks} webhooks.")
         if crm_records == "delete":

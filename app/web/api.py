@@ -10,6 +10,7 @@ from werkzeug.exceptions import BadRequest, ServiceUnavailable, UnsupportedMedia
 
 from app.domain.booking import MeetingOutcome
 from app.domain.json_text import NotJson, TooDeep, parse_json
+from app.security.encryption import UnreadableSecret
 from app.services.erasure import Busy
 from app.store.states import DeliveryState
 from app.web.access import bearer, services
@@ -99,7 +100,7 @@ def erase() -> Response:
         done = services().erasure.erase(body["email"], wanted == "delete", ACTOR)
     except ValueError as error:
         raise BadRequest(str(error)) from None
-    except Busy as error:
+    except (Busy, UnreadableSecret) as error:
         raise ServiceUnavailable(str(error)) from None
     return jsonify(done.as_json())
 
@@ -112,6 +113,8 @@ def export() -> Response:
         return jsonify(services().erasure.export(_person()["email"]))
     except ValueError as error:
         raise BadRequest(str(error)) from None
+    except UnreadableSecret as error:
+        raise ServiceUnavailable(str(error)) from None
 
 
 @blueprint.get("/openapi.json")

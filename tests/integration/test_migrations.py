@@ -128,6 +128,9 @@ def test_a_migrated_database_goes_on_and_writes_nothing_twice(database_url: str,
         for row in session.query(DeliveryRow):
             row.state, row.next_attempt_at, row.due_since = "due", utcnow(), utcnow()
     bridge.settle()
+    assert bridge.post(sample("booking_created")).json["status"] == "duplicate"
+    bridge.services.intake.replay(1)
+    bridge.settle()
     assert {d.state for d in bridge.deliveries()} == {"synced"}
     assert writes == {name: sum(bridge.sandbox(name).calls.values()) for name in bridge.served}
     bridge.close()

@@ -130,6 +130,8 @@ def test_what_comes_later_writes_nothing_and_brings_nothing_back(
     assert bridge.post(payload).json["status"] == "duplicate"
     late = {**payload, "lateKey": 1}
     assert bridge.post(late).json["status"] == "accepted"
+    shown = {key: value for key, value in payload.items() if key != "webhookType"}
+    assert bridge.services.intake.adopt("default", shown) is None
     bridge.settle()
     assert seen_of(bridge) == []
     runner = bridge.app.test_cli_runner()
