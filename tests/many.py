@@ -18,7 +18,8 @@ from app.domain.booking import Booking
 from app.domain.events import Event, read_booking, read_event
 from app.domain.merge import identities
 from app.security.encryption import Cipher
-from app.store.bookings import hash_of, seal
+from app.store.bookings import hash_of, seal_state
+from app.store.boxes import seal
 from app.store.engine import Store, utcnow
 from app.store.inbox import NewEvent, event_values
 from app.store.models import (
@@ -77,15 +78,16 @@ def _insert(
             {
                 "id": number, "key": booking.key, "status": booking.status.value, "revision": 1,
                 "start": booking.start, "version": booking.version, "updated_at": now,
-                "state_encrypted": seal(booking, cipher),
+                "state_encrypted": seal_state(booking, cipher),
             }
         )  # fmt: skip
         people += [
-            {"booking_id": number, "person_hash": hash_of(who)} for who in identities(booking)
+            {"booking_id": number, "person_hash": hash_of(cipher, who)}
+            for who in identities(booking)
         ]
         message = Event("default", "booking_created", {**MESSAGE, "id": booking.id}, now)
         new = NewEvent(message, EventStatus.APPLIED, booking.key)
-        events.append({**event_values(cipher, new), "dedupe_key": f"many-{number}"})
+        events.append(event_values(cipher, new))
     places = [(number, place) for number in made for place in range(len(connections))]
     session.execute(insert(BookingRow), bookings)
     session.execute(insert(BookingPerson), people)
@@ -126,11 +128,14 @@ def _delivery(
 
 def _link(cipher: Cipher, number: int, connection_id: int) -> dict[str, Any]:
     key = f"default:many-{number}"
+    place = {"connection_id": connection_id, "object": "deal", "key_hash": hash_of(cipher, key)}
     return {
-        "connection_id": connection_id, "object": "deal", "key_hash": hash_of(key),
-        "key_encrypted": cipher.encrypt(key, "record_links.key"), "record_id": f"many-{number}",
+        **place,
+        "key_encrypted": seal(cipher, RecordLink.key_encrypted, place, key),
+        "fingerprints_encrypted": seal(cipher, RecordLink.fingerprints_encrypted, place, "{}"),
+        "record_id": f"many-{number}",
         "updated_at": utcnow(),
-    }  # fmt: skip
+    }
 
 
 def analyze(store: Store) -> None:

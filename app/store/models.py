@@ -22,6 +22,7 @@ from app.store.boxes import box
 from app.store.columns import Label, Link, String, Text
 from app.store.tables import Base, Id
 
+
 def _some(name: str, rows: str, *columns: str) -> Index:
     """An index of some rows only: of the few that a query is about, not of all that ever were."""
     return Index(name, *columns, sqlite_where=text(rows), postgresql_where=text(rows))
