@@ -14,7 +14,7 @@ from app.domain.booking import Booking
 from app.domain.errors import UnfitPayload
 from app.domain.events import FORM_EVENT, read_booking, read_form
 from app.domain.faults import place_of
-from app.security.encryption import Cipher, UnreadableSecret
+from app.security.encryption import Cipher, NoHashKey, UnreadableSecret
 from app.store.delivery_marking import mark_due
 from app.store.engine import DATABASE_DOWN, Store, utcnow
 from app.store.inbox import end_stored, next_stored, read_event_row
@@ -117,8 +117,8 @@ class Processor:
         """Process webhooks in one transaction; if one of them is to blame for a failure, alone."""
         try:
             connections = self._store.attempt(lambda session: self._apply(session, found))
-        except (*DATABASE_DOWN, ProgrammingError):
-            # The database is away, or its schema is of another version: no webhook is to blame.
+        except (*DATABASE_DOWN, ProgrammingError, NoHashKey):
+            # The database is away, or not prepared for this version: no webhook is to blame.
             raise
         except Exception as error:
             if len(found) > 1:

@@ -145,7 +145,9 @@ class Stage:
 
     def services(self, url: str) -> Services:
         """Return the services on a database, connected to the sandbox."""
-        return bootstrap(make_settings(url), self.served.environment())
+        services = bootstrap(make_settings(url), self.served.environment())
+        services.prepare()
+        return services
 
     def picture(self) -> dict[str, Any]:
         """Return the counted records of the CRM, without ids."""

@@ -66,6 +66,7 @@ def status_of(services: Any) -> str:
 def write(url: str, number: int) -> None:
     """Run one process: sixteen threads each store the same webhooks."""
     services = bootstrap(make_settings(url), {})
+    services.prepare()
     rules = services.sources.rules(DEFAULT_SOURCE)
 
     def post(turn: int) -> None:
