@@ -281,7 +281,7 @@ def test_rows_of_all_tables_go_down_to_the_first_revision_and_up_again(database_
     assert len(newer) == 10
     store.migrate(CIPHER)
     assert described(store) == made[revisions()[-1]]
-    rewritten = scripts.get_revision("0013").module.REWRITTEN
+    rewritten = scripts.get_revision("0015").module.REWRITTEN
     assert_kept(newer, contents(store), scripts.get_revision("0011").module.RENAMED, rewritten)
     # Those rows still refer to one another, and SQLite checks that again.
     with pytest.raises(IntegrityError), store.write_plain() as session:

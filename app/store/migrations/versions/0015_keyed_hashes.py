@@ -13,8 +13,8 @@ from alembic import context, op
 from app.security.encryption import Cipher, keyed, place
 from app.store.tables import Id, UtcTime
 
-revision = "0013"
-down_revision = "0018"
+revision = "0015"
+down_revision = "0014"
 branch_labels = None
 depends_on = None
 

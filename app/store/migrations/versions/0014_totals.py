@@ -5,8 +5,8 @@ from alembic import op
 
 from app.store.tables import Id
 
-revision = "0018"
-down_revision = "0017"
+revision = "0014"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 
