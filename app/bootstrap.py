@@ -14,6 +14,7 @@ from app.meetergo.client import MeetergoClient
 from app.oauth.flow import Flow
 from app.oauth.token_sources import FixedToken
 from app.oauth.tokens import TokenService
+from app.outbound.addresses import REACH
 from app.security.encryption import Cipher
 from app.services.api_keys import ApiKeys
 from app.services.catch_up import CatchUp
@@ -101,6 +102,7 @@ def bootstrap(
     """Wire the services. Raises SettingsError or MappingError; the message says what to fix."""
     settings = settings or load_settings()
     configure_logging(settings.log_level)
+    REACH.allow(settings.networks)
     providers = load_providers(settings.providers_file, os.environ if environ is None else environ)
     no_company = no_company_domains(settings.no_company_domains)
     mappings = MappingFiles(settings.mappings_dir, providers, no_company)

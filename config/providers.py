@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from app.outbound.addresses import HOST_NAME, host_of
 from config.settings import SettingsError, is_loopback, require_https
 
 
@@ -148,16 +149,6 @@ class Provider(BaseModel):
         return {scope: why for scope, why in asked.items() if held and scope not in held}
 
 
-def host_of(address: str) -> str | None:
-    """Return the host of `https://<host>`, at most with port 443 and a slash; None for anything else.
-
-    A host is never cut out of a longer URL that is then used as it is: another parser may end the
-    host at another sign (a backslash, a user name before an @).
-    """
-    match = re.fullmatch(rf"https://({HOST_NAME.pattern})(?::443)?/?", address, re.IGNORECASE)
-    return match[1].lower() if match and len(match[1]) <= LONGEST_HOST else None
-
-
 def under(host: str, suffixes: Iterable[str]) -> bool:
     """Whether a host is one of these domains or a subdomain of one."""
     return any(host == suffix or host.endswith("." + suffix) for suffix in suffixes)
@@ -171,9 +162,6 @@ def _origin(url: str) -> str:
 Providers = dict[str, Provider]
 ENDPOINTS = ("authorize_url", "token_url", "revoke_url", "introspect_url", "api_base")
 OVERRIDES = ("client_id", "client_secret", *ENDPOINTS)
-HOST_NAME = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}")
-LONGEST_HOST = 200
-"""Most characters of a host name."""
 
 
 @lru_cache(maxsize=4)

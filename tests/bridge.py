@@ -25,6 +25,7 @@ from app.store.models import ConnectionRow, DeliveryRow, EventRow
 from config.providers import load_providers
 from config.settings import Settings
 from crm_adapters.base import load_adapter
+from sandbox.browser import ONWARD, address_onward, form_token
 from sandbox.core import Sandbox
 from sandbox.serve import Served, load_sandbox
 from tests import ready_made
@@ -151,7 +152,7 @@ class Bridge:
 
     def connect(self, provider: str, decision: str = "allow", query: str = "") -> Any:
         """Go through the provider's consent page as a person does; return the callback's answer."""
-        address = self.client.get(f"/oauth/{provider}/start{query}").headers["Location"]
+        address = self.consent_page(provider, query)
         page = requests.get(address, timeout=5)
         assert page.status_code == 200, page.text
         fields = dict(parse_qsl(urlsplit(address).query))
@@ -163,6 +164,16 @@ class Bridge:
         )
         back = urlsplit(answer.headers["Location"])
         return self.client.get(f"{back.path}?{back.query}")
+
+    def start(self, provider: str, query: str = "", **kwargs: Any) -> Any:
+        """Press the button that begins a connect; return the answer."""
+        token = form_token(self.client.get("/connections/more").get_data(as_text=True))
+        form = {"csrf": token, **dict(parse_qsl(query.lstrip("?")))}
+        return self.client.post(f"/oauth/{provider}/start", data=form, **kwargs)
+
+    def consent_page(self, provider: str, query: str = "", **kwargs: Any) -> str:
+        """Press the button that begins a connect; return the address of the consent page."""
+        return address_onward(self.start(provider, query, **kwargs).headers[ONWARD])
 
     def make_lasting(self, provider: str) -> None:
         """Connect a CRM again as one whose tokens have no end, and that gives no refresh token."""

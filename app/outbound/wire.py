@@ -7,6 +7,7 @@ BoundedTransport for a requests session.
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -14,8 +15,15 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import (
+    HTTPError,
+    LocationParseError,
+    NameResolutionError,
+    NewConnectionError,
+)
 
 from app.domain.rate_limits import RateLimiter
+from app.outbound.addresses import REACH
 from app.outbound.deadline import current_call
 from app.outbound.reply import MOST_BYTES, read_body
 
@@ -42,7 +50,7 @@ def watch(pools: PoolManager, gate: RateLimiter) -> None:
 def _watched(kind: type[HTTPConnection], gate: RateLimiter) -> type[HTTPConnection]:
     def new_connection(self: Any) -> socket.socket:
         # A second handle on the same socket: TLS takes over the first one.
-        line = kind._new_conn(self)
+        line = _connect(kind, self)
         _forget_late_data(line)
         self.line = line.dup()
         _use(self)
@@ -73,6 +81,36 @@ def _forget_late_data(line: socket.socket) -> None:
     # its call has ended. https://man7.org/linux/man-pages/man7/tcp.7.html
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_SECONDS * 1000)
+
+
+def _connect(kind: type[HTTPConnection], connection: Any) -> socket.socket:
+    """Connect to an address of the host that this service may call, and to no other.
+
+    Behind a proxy, the proxy resolves the name; its own address is the operator's choice.
+    """
+    if connection.proxy:
+        return kind._new_conn(connection)
+    name, failure = connection._dns_host, None
+    try:
+        for place in _places(connection):
+            connection._dns_host = place
+            try:
+                return kind._new_conn(connection)
+            except HTTPError as error:
+                failure = error
+    finally:
+        connection._dns_host = name
+    raise failure or NewConnectionError(connection, "the host has no address")
+
+
+def _places(connection: Any) -> Sequence[str]:
+    name = connection._dns_host
+    try:
+        return REACH.resolve(name, connection.port)
+    except UnicodeError:
+        raise LocationParseError(f"{name!r}, label empty or too long") from None
+    except socket.gaierror as error:
+        raise NameResolutionError(name, connection, error) from error
 
 
 def _use(connection: Any) -> None:

@@ -9,11 +9,12 @@ from typing import ParamSpec, TypeVar
 
 from flask import Flask, Request, current_app, g, redirect, request, session, url_for
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
-from werkzeug.exceptions import BadRequest, Unauthorized
+from werkzeug.exceptions import BadRequest, Forbidden, TooManyRequests, Unauthorized
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from app.bootstrap import Services
 from app.services.sessions import Person
+from app.web.tries import WrongTries
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,19 +43,40 @@ def services() -> Services:
     return found
 
 
-def key_name(key: str) -> str | None:
-    """The name of a valid key, or None."""
-    return services().keys.name_of(key)
+def wrong_tries() -> WrongTries:
+    """The count of wrong keys of the running application."""
+    found: WrongTries = current_app.extensions["wrong_tries"]
+    return found
 
 
 def sign_in(key: str) -> bool:
-    """Begin a browser session for the owner of a key; any session before it ends."""
-    begun = services().sessions.begin(key)
+    """Begin a browser session for the owner of a key; any session before it ends.
+
+    Raises Forbidden if another site sent the form: it could sign a person in as somebody else.
+    Browsers say so since 2023: https://www.w3.org/TR/fetch-metadata/. Raises TooManyRequests.
+    """
+    if request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+        raise Forbidden(
+            "Another site has sent this form. Open the sign-in page here and try again."
+        )
+    begun = _tried(lambda: services().sessions.begin(key))
     if begun is None:
         return False
     sign_out()
     session[SESSION_ID] = begun
     return True
+
+
+def _tried(look: Callable[[], R | None]) -> R | None:
+    """Look a key up, and count it if it is wrong. Raises TooManyRequests after too many of these."""
+    seconds = wrong_tries().wait(request.remote_addr)
+    if seconds:
+        words = f"Too many wrong keys came from your address. Try again in {seconds} s."
+        raise TooManyRequests(words, retry_after=seconds)
+    found = look()
+    if found is None:
+        wrong_tries().note(request.remote_addr)
+    return found
 
 
 def sign_out() -> None:
@@ -90,9 +112,14 @@ def signed_in(view: Callable[P, R]) -> Callable[P, R | WerkzeugResponse]:
 
 
 def bearer_name() -> str | None:
-    """The name of the key that the request carries as Bearer token; None if it is not valid."""
+    """The name of the key that the request carries as Bearer token; None if it is not valid.
+
+    Raises TooManyRequests.
+    """
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-    return key_name(key.strip()) if scheme.lower() == "bearer" else None
+    if scheme.lower() != "bearer":
+        return None
+    return _tried(lambda: services().keys.name_of(key.strip()))
 
 
 def bearer(view: Callable[P, R]) -> Callable[P, R]:

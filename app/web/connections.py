@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
-from flask import Blueprint, redirect, render_template, request, url_for
+from flask import Blueprint, make_response, redirect, render_template, request, url_for
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as WerkzeugResponse
 
@@ -25,7 +25,7 @@ blueprint = Blueprint("connections", __name__)
 Answer = WerkzeugResponse | str | tuple[str, int]
 
 
-@blueprint.get("/oauth/<name>/start")
+@blueprint.post("/oauth/<name>/start")
 @signed_in
 def start(name: str) -> Answer:
     """Send the browser to the provider's consent page, in the same window: no pop-up to block."""
@@ -36,22 +36,26 @@ def start(name: str) -> Answer:
             f" {name.upper()}_CLIENT_SECRET and restart. The README says where to get them."
         )
         return _message("Not set up", message, 409)
-    host = request.args.get("host", "").strip().lower()
+    host = request.form.get("host", "").strip().lower()
     if len(host) > LOGIN_HOST:
         words = f"A login host has at most {LOGIN_HOST} characters. Go back and correct it."
         return _message(f"{provider.title} is not connected", words, 400)
     wish = ConnectRequest(
-        connection_id=asked_connection(request.args),
-        other_account="other_account" in request.args,
+        connection_id=asked_connection(request.form),
+        other_account="other_account" in request.form,
         login_host=host or None,
-        next_path=own_path(request.args.get("next")),
+        next_path=own_path(request.form.get("next")),
     )
     try:
-        return redirect(services().flow.start(provider, _session_id(), wish), 303)
+        address = services().flow.start(provider, _session_id(), wish)
     except ValueError as error:
         return _message(
             f"{provider.title} is not connected", f"{error} Go back and correct it.", 400
         )
+    # Not a redirect: Chromium holds a form's redirects to form-action, which names this site alone.
+    page = make_response(render_template("onward.html", provider=provider, address=address))
+    page.headers["Refresh"] = f"0; url={address}"
+    return page
 
 
 @blueprint.get("/oauth/<name>/callback")
@@ -76,20 +80,22 @@ def callback(name: str) -> Answer:
 @signed_in
 def more() -> Answer:
     """Show the rarer ways to connect: hand-made keys, sandbox orgs and a customer's login hosts."""
-    return render_template("more.html", providers=services().providers)
+    return render_template("more.html", providers=services().providers, csrf=me().csrf)
 
 
 @blueprint.get("/connections/host/<name>")
 @signed_in
 def ask_host(name: str) -> Answer:
-    """Ask for a customer's own login host; a link leads on, since a form may not leave this site."""
+    """Ask for a customer's own login host, and check it before the person goes there."""
     provider = _provider(name)
     host, problem = request.args.get("host", "").strip().lower(), None
     try:
         provider.at(host)
     except ValueError as error:
         host, problem = "", str(error)
-    return render_template("host.html", provider=provider, host=host, problem=problem)
+    return render_template(
+        "host.html", provider=provider, host=host, problem=problem, csrf=me().csrf
+    )
 
 
 @blueprint.get("/connections/<int:connection_id>")
@@ -196,19 +202,14 @@ def _message(title: str, message: str, status: int) -> tuple[str, int]:
 
 def _not_connected(provider: Provider, error: Exception, wish: ConnectRequest) -> tuple[str, int]:
     log.warning("connect_failed", provider=provider.name, reason=type(error).__name__)
-    again: dict[str, Any] = {"name": provider.name, "host": wish.login_host}
-    if wish.connection_id:
-        again["connection"] = wish.connection_id
-    other = None
-    if isinstance(error, OtherAccount):
-        other = url_for("connections.start", **again, other_account="yes")
     page = render_template(
         "not_connected.html",
         provider=provider,
         message=error.message if isinstance(error, CrmError) else str(error),
         advice=error.advice if isinstance(error, CrmError) else "",
-        again=url_for("connections.start", **again),
-        other=other,
+        wish=wish,
+        other=isinstance(error, OtherAccount),
+        csrf=me().csrf,
     )
     return page, 400
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 
 import structlog
 from flask import Flask, Response, g, jsonify, render_template, request
@@ -29,6 +30,7 @@ from app.web import (
 from app.web.access import Cookies
 from app.web.body import bounded
 from app.web.hosts import with_fit_host
+from app.web.tries import WrongTries
 
 log = structlog.get_logger(__name__)
 RETRY_AFTER = 10
@@ -43,23 +45,33 @@ SECURITY_HEADERS = {
     "Cache-Control": "no-store",
 }
 
+HSTS = {"Strict-Transport-Security": "max-age=31536000"}
+"""Browsers use https alone for a year (RFC 6797); not for subdomains, which are not ours."""
+
 
 def build_app(services: Services) -> Flask:
     """Wire services into a Flask application."""
     app = Flask(__name__)
+    secure = services.settings.public_url.startswith("https://")
     app.config.update(
         SECRET_KEY=services.settings.secret_key,
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
-        SESSION_COOKIE_SECURE=services.settings.public_url.startswith("https://"),
+        SESSION_COOKIE_SECURE=secure,
         PERMANENT_SESSION_LIFETIME=LONGEST,
     )
+    if secure:
+        # No other host of the domain can set a cookie of this name (RFC 6265bis, 4.1.3.2).
+        app.config["SESSION_COOKIE_NAME"] = "__Host-session"
+    # Werkzeug would redirect //x to an address made of the Host header.
+    app.url_map.merge_slashes = False
     app.wsgi_app = with_fit_host(bounded(app.wsgi_app))  # type: ignore[method-assign,assignment]
     hops = services.settings.trusted_proxies
     if hops:
         app.wsgi_app = ProxyFix(app.wsgi_app, hops, hops, hops)  # type: ignore[method-assign]
     app.session_interface = Cookies()
     app.extensions["services"] = services
+    app.extensions["wrong_tries"] = WrongTries()
     for module in (
         webhooks,
         health,
@@ -72,7 +84,7 @@ def build_app(services: Services) -> Flask:
         api,
     ):
         app.register_blueprint(module.blueprint)
-    app.after_request(_add_headers)
+    app.after_request(partial(_add_headers, SECURITY_HEADERS | (HSTS if secure else {})))
     app.context_processor(lambda: {"me": g.get("person")})
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected)
@@ -81,8 +93,8 @@ def build_app(services: Services) -> Flask:
     return app
 
 
-def _add_headers(response: Response) -> Response:
-    for name, value in SECURITY_HEADERS.items():
+def _add_headers(headers: dict[str, str], response: Response) -> Response:
+    for name, value in headers.items():
         response.headers.setdefault(name, value)
     return response
 
@@ -105,7 +117,7 @@ def _answer(status: int, code: str, message: str) -> Response:
 def _http_error(error: HTTPException) -> Response:
     status = error.code or 500
     response = _answer(status, error.name.lower().replace(" ", "_"), error.description or "")
-    if status == 405:
+    if status in (405, 429):
         response.headers.extend(error.get_headers())
         response.content_type = "application/json" if _wants_json() else "text/html"
     return response

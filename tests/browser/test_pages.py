@@ -83,7 +83,7 @@ def test_sign_in_connect_and_see(site: tuple[Bridge, str], page: Page) -> None:
     expect(page.get_by_role("alert")).to_contain_text("This key is not valid")
     sign_in(page, bridge, url)
     expect(page.get_by_text("No CRM is connected yet")).to_be_visible()
-    page.get_by_role("link", name="HubSpot").click()
+    page.get_by_role("button", name="HubSpot").click()
     page.get_by_role("button", name="Allow").click()
     page.get_by_role("heading", name="Bookings").wait_for()
     expect(page.get_by_text("portal 4711")).to_be_visible()
@@ -102,13 +102,13 @@ def test_refusal_and_outage_end_in_words(site: tuple[Bridge, str], page: Page) -
     """After Deny on the consent page, or with the token endpoint down, the page says what happened."""
     bridge, url = site
     sign_in(page, bridge, url)
-    page.get_by_role("link", name="Pipedrive").click()
+    page.get_by_role("button", name="Pipedrive").click()
     page.get_by_role("button", name="Deny").click()
     expect(page.get_by_text("access was not granted")).to_be_visible()
     sandbox = bridge.sandbox("salesforce")
     sandbox.faults.append(Fault(path=sandbox.token_path, status=503, body="down"))
     page.goto(url)
-    page.get_by_role("link", name="Salesforce").click()
+    page.get_by_role("button", name="Salesforce").click()
     page.get_by_role("button", name="Allow").click()
     expect(page.get_by_text("token endpoint answered 503")).to_be_visible()
 
@@ -195,7 +195,7 @@ def test_a_connection_is_examined_ended_and_mended(site: tuple[Bridge, str], pag
     """A connection's page reports problems, asks what to do with waiting bookings, and connects again."""
     bridge, url = site
     sign_in(page, bridge, url)
-    page.get_by_role("link", name="Salesforce").click()
+    page.get_by_role("button", name="Salesforce").click()
     page.get_by_role("button", name="Allow").click()
     page.get_by_role("link", name="Manage").click()
     page.get_by_role("button", name="Examine").click()
@@ -210,7 +210,7 @@ def test_a_connection_is_examined_ended_and_mended(site: tuple[Bridge, str], pag
     page.get_by_label("Keep them").check()
     page.get_by_role("button", name="Disconnect").click()
     page.get_by_text("lists connected apps").wait_for()
-    page.get_by_role("link", name="Connect again").click()
+    page.get_by_role("button", name="Connect again").click()
     page.get_by_role("button", name="Allow").click()
     page.get_by_text("active", exact=True).wait_for()
     bridge.settle()

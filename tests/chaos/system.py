@@ -31,6 +31,7 @@ from app.security.signatures import sign_body
 from app.store.engine import Store
 from app.store.models import ConnectionRow, DeliveryRow
 from app.store.states import DeliveryState
+from sandbox.browser import open_consent_page
 from sandbox.limits import Window
 from sandbox.meetergo import API_KEY, MeetergoSandbox
 from sandbox.serve import Served, load_sandbox
@@ -232,7 +233,7 @@ class System:
             try:
                 browser = requests.Session()
                 browser.post(f"{self.web}/sign-in", data={"key": self._key}, timeout=10)
-                page = browser.get(f"{self.web}/oauth/{provider}/start", timeout=10)
+                page = open_consent_page(browser, self.web, provider)
                 fields = {**dict(parse_qsl(urlsplit(page.url).query)), "decision": "allow"}
                 answer = browser.post(page.url.partition("?")[0], data=fields, timeout=30)
                 return answer.status_code == 200

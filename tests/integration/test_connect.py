@@ -19,6 +19,7 @@ from app.store.access_models import OAuthFlow
 from app.store.boxes import unseal
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow
+from sandbox.browser import ONWARD, address_onward
 from sandbox.faults import Fault
 from tests.bridge import RENEWED, REVOKED, Bridge, sample
 
@@ -38,7 +39,7 @@ class Clock:
 
 
 def state_of(response: TestResponse) -> str:
-    return parse_qs(urlsplit(response.headers["Location"]).query)["state"][0]
+    return parse_qs(urlsplit(address_onward(response.headers[ONWARD])).query)["state"][0]
 
 
 def test_connect_shows_the_account(crm: Bridge, provider: str) -> None:
@@ -59,7 +60,7 @@ def test_a_state_is_single_use_and_bound(crm: Bridge, provider: str) -> None:
     """Replayed, unknown and foreign states are refused before any token call."""
     sandbox = crm.sandbox(provider)
     before = sandbox.calls_to_token
-    state = state_of(crm.client.get(f"/oauth/{provider}/start"))
+    state = state_of(crm.start(provider))
     callback = f"/oauth/{provider}/callback?code=x&state="
     stranger = crm.sign_in()
     assert stranger.get(callback + state).status_code == 400
@@ -73,7 +74,7 @@ def test_a_state_is_single_use_and_bound(crm: Bridge, provider: str) -> None:
 def test_a_code_of_one_crm_is_refused_at_another(bridge: Bridge) -> None:
     """HubSpot's state at Salesforce's callback makes no token call (mix-up attack)."""
     before = bridge.sandbox("salesforce").calls_to_token
-    state = state_of(bridge.client.get("/oauth/hubspot/start"))
+    state = state_of(bridge.start("hubspot"))
     answer = bridge.client.get(f"/oauth/salesforce/callback?code=x&state={state}")
     assert answer.status_code == 400
     assert bridge.sandbox("salesforce").calls_to_token == before
@@ -82,9 +83,11 @@ def test_a_code_of_one_crm_is_refused_at_another(bridge: Bridge) -> None:
 def test_only_who_is_signed_in(crm: Bridge, provider: str) -> None:
     """Without a sign-in nobody reaches the pages or the flow; a form needs its token."""
     stranger = crm.app.test_client()
-    for path in ("/", "/events", f"/oauth/{provider}/start", f"/oauth/{provider}/callback"):
+    for path in ("/", "/events", f"/oauth/{provider}/callback"):
         answer = stranger.get(path)
         assert (answer.status_code, answer.headers["Location"]) == (303, "/sign-in")
+    started = stranger.post(f"/oauth/{provider}/start")
+    assert (started.status_code, started.headers["Location"]) == (303, "/sign-in")
     assert stranger.post("/sign-in", data={"key": "mcb_wrong"}).status_code == 401
     number = crm.connection(provider).id
     assert crm.client.post(f"/connections/{number}/disconnect").status_code == 400
@@ -194,9 +197,7 @@ def consent(address: str) -> str:
 
 def test_two_tabs_end_well_in_any_order(crm: Bridge, provider: str) -> None:
     """Two tabs each have their own state; both lead to the account's single connection."""
-    first, second = (
-        consent(crm.client.get(f"/oauth/{provider}/start").headers["Location"]) for _ in range(2)
-    )
+    first, second = (consent(crm.consent_page(provider)) for _ in range(2))
     assert crm.client.get(second).status_code == 303
     assert crm.client.get(first).status_code == 303
     assert crm.connection(provider).status == "active"
@@ -204,7 +205,7 @@ def test_two_tabs_end_well_in_any_order(crm: Bridge, provider: str) -> None:
 
 def test_a_consent_page_that_was_open_for_too_long(crm: Bridge, provider: str) -> None:
     """A state older than ten minutes is refused, in words, before any token call."""
-    back = consent(crm.client.get(f"/oauth/{provider}/start").headers["Location"])
+    back = consent(crm.consent_page(provider))
     with crm.services.store.write() as session:
         session.execute(update(OAuthFlow).values(created_at=utcnow() - timedelta(minutes=11)))
     before = crm.sandbox(provider).calls_to_token
@@ -217,11 +218,11 @@ def test_a_consent_page_that_was_open_for_too_long(crm: Bridge, provider: str) -
 def test_forwarded_headers_are_not_believed(crm: Bridge, provider: str) -> None:
     """The redirect address comes from PUBLIC_URL; the request's host headers are ignored."""
     headers = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"}
-    start = crm.client.get(f"/oauth/{provider}/start", headers=headers).headers["Location"]
+    start = crm.consent_page(provider, headers=headers)
     assert "evil.example" not in start
     sent = parse_qs(urlsplit(start).query)["redirect_uri"][0]
     assert sent.startswith(crm.settings.public_url)
-    onward = crm.client.get(f"/oauth/{provider}/start?next=//evil.example").headers["Location"]
+    onward = crm.consent_page(provider, "?next=//evil.example")
     assert crm.client.get(consent(onward)).headers["Location"] == "/"
 
 

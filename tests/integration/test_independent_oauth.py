@@ -165,7 +165,7 @@ def test_connect_rotate_and_revoke(independent: tuple[Bridge, str]) -> None:
         box = unseal(services.cipher, ConnectionRow.token_encrypted, row)
         return str(json.loads(box)["refresh_token"])
 
-    start = bridge.client.get("/oauth/independent/start").headers["Location"]
+    start = bridge.consent_page("independent")
     assert parse_qs(urlsplit(start).query)["code_challenge_method"] == ["S256"]
     back = urlsplit(consent(start))
     assert parse_qs(back.query)["iss"] == [base]
@@ -187,7 +187,7 @@ def test_connect_rotate_and_revoke(independent: tuple[Bridge, str]) -> None:
     assert not active(base, last)
     assert bridge.connection("independent").token_encrypted is None
     # After a reconnect, a stolen refresh token that is used again ends the grant on both sides.
-    again = urlsplit(consent(bridge.client.get("/oauth/independent/start").headers["Location"]))
+    again = urlsplit(consent(bridge.consent_page("independent")))
     assert bridge.client.get(f"{again.path}?{again.query}").status_code == 303
     stolen = refresh_token()
     services.tokens.renewed(row.id, services.tokens.token(row.id))
@@ -204,7 +204,7 @@ def test_connect_rotate_and_revoke(independent: tuple[Bridge, str]) -> None:
 def test_an_answer_of_another_issuer_is_refused(independent: tuple[Bridge, str]) -> None:
     """RFC 9207: a code with a foreign `iss` is never traded."""
     bridge, _ = independent
-    start = bridge.client.get("/oauth/independent/start").headers["Location"]
+    start = bridge.consent_page("independent")
     state = parse_qs(urlsplit(start).query)["state"][0]
     answer = bridge.client.get(
         f"/oauth/independent/callback?code=x&state={state}&iss=https://evil.example"
