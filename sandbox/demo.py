@@ -63,7 +63,7 @@ def main() -> int:
 
 def _run(stack: ExitStack, once: bool) -> int:
     shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir()
+    FOLDER.mkdir(mode=0o700)
     started = time.monotonic()
     sandboxes = _start_sandboxes()
     for served in sandboxes.values():

@@ -14,11 +14,12 @@ from rq.serializers import JSONSerializer
 from app.bootstrap import Services, process_services
 from app.domain.errors import MappingError
 from app.domain.faults import place_of
+from app.outbound.addresses import LOOPBACK
 from app.services.outage import Outage
 from app.services.redis_client import connect, explain, probe
 from app.services.wake import make_queue
 from config.redis_url import read_redis_url
-from config.settings import LOOPBACK, SettingsError
+from config.settings import SettingsError
 from workers.jobs import ALONE, BY_ID, look, process_pool
 from workers.lookout import Lookout
 from workers.redis_log import hush_outages

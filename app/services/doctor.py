@@ -98,6 +98,12 @@ class Doctor:
     def examine_service(self) -> Iterator[Finding]:
         """Check keys, Redis, processes, sources, CRM apps and notifications."""
         yield _tried("service", "encryption keys", lambda: check_keys(self.store, self.cipher), "")
+        files = self.store.open_to_others()
+        yield _stated(
+            "service", "files of the database", not files,
+            f"Other users of this machine may open {', '.join(files)}.",
+            "Take their rights away: `chmod go= FILE`.",
+        )  # fmt: skip
         redis = self.waker.redis
         yield _tried("service", "Redis", lambda: probe(redis), REDIS_FIX, redis_trouble)
         yield from self._processes()

@@ -12,6 +12,7 @@ import structlog
 from apprise.utils.parse import parse_urls
 from sqlalchemy import func, select, update
 
+from app.outbound.addresses import LOOPBACK
 from app.store.connections import NoticeKind
 from app.store.delivery_marking import count_parked
 from app.store.engine import Store, utcnow
@@ -24,6 +25,8 @@ log = structlog.get_logger(__name__)
 MOST_TRIES = 12
 LONGEST = 30.0
 """Seconds that one target may take."""
+PLAIN_KINDS = ("json", "xml", "form")
+"""Kinds of apprise that post to any host, without TLS; each has a safe twin with an s."""
 MOST_NAMED = 10
 """Failed bookings that one message lists."""
 WAIT = (30.0, 3600.0)
@@ -51,10 +54,17 @@ class Notifier:
         self._store = store
         self._providers = providers
         self._public_url = public_url
+        # A redirect would lead to a machine that nobody has named.
+        asset = apprise.AppriseAsset(http_redirects=False)
         self.targets: dict[str, apprise.NotifyBase] = {}
         addresses = parse_urls(urls)  # type: ignore[no-untyped-call]
         for number, url in enumerate(addresses, 1):
-            target = apprise.Apprise.instantiate(url, suppress_exceptions=True)
+            target = apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
+            if target is not None and _in_the_clear(url, target):
+                raise ValueError(
+                    f"NOTIFY_URLS: address number {number} would send messages in the clear. Write its"
+                    " kind with an s at the end (jsons://), or name 127.0.0.1."
+                )
             if target is None:
                 raise ValueError(
                     f"NOTIFY_URLS: apprise does not know the kind of address number {number}."
@@ -176,6 +186,12 @@ class Notifier:
         provider = self._providers.get(row.provider)
         name = f"{provider.title if provider else row.provider}: {row.account}"
         return name, waiting, f"/connections/{row.id}"
+
+
+def _in_the_clear(url: str, target: apprise.NotifyBase) -> bool:
+    """Whether a target posts to a host of its own without TLS; on this machine that is no harm."""
+    kind = url.partition("://")[0].strip().lower()
+    return kind in PLAIN_KINDS and str(target.host).strip("[]") not in LOOPBACK
 
 
 def _reached(target: apprise.NotifyBase, body: str, title: str, kind: apprise.NotifyType) -> bool:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from app.security.encryption import Cipher
+from app.store.private_files import make_private, open_to_others
 from app.store.schema import Schema
 from app.store.trouble import explain
 from config.database_url import DRIVER, ENCODE, fit_database_url
@@ -125,6 +127,11 @@ class Store:
                 probe.write(b"\0" * SPACE)
                 probe.flush()
 
+    def open_to_others(self) -> list[str]:
+        """Return the files of a SQLite database that other users of this machine may read or write."""
+        path = self.engine.url.database
+        return open_to_others(path) if path and self.engine.dialect.name == "sqlite" else []
+
     def migrate(self, cipher: Cipher | None = None) -> None:
         """Bring the schema up to date. Raises UnfitSchema if the database is newer than the code."""
         self.schema.upgrade(cipher)
@@ -205,6 +212,7 @@ def _make_engine(url: str) -> Engine:
     if parsed.get_backend_name() == "postgresql":
         return create_engine(
             parsed.set(drivername=DRIVER),
+            hide_parameters=True,
             pool_pre_ping=True,
             pool_timeout=BUSY_SECONDS,
             connect_args={
@@ -214,10 +222,15 @@ def _make_engine(url: str) -> Engine:
                 f" -c idle_in_transaction_session_timeout={STILL_SECONDS}s",
             },
         )
-    engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS})
+    engine = create_engine(parsed, hide_parameters=True, connect_args={"timeout": BUSY_SECONDS})
+    event.listen(engine, "do_connect", partial(_make_file, str(parsed.database)))
     event.listen(engine, "connect", _tune_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _make_file(path: str, *_: object) -> None:
+    make_private(path)
 
 
 def _tune_sqlite(connection: Any, _record: object) -> None:

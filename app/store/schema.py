@@ -17,6 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
 from app.security.encryption import Cipher, UnreadableSecret
+from app.store.private_files import make_private
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 0x6D656574
@@ -158,7 +159,9 @@ class Schema:
                     unlock = text("SELECT pg_advisory_unlock(:key)")
                     connection.execute(unlock, {"key": MIGRATION_LOCK})
             return
-        with Path(f"{self._engine.url.database}.lock").open("w") as lock:
+        path = f"{self._engine.url.database}.lock"
+        make_private(path)
+        with Path(path).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from app.bootstrap import bootstrap
 from app.web.tries import MOST_WRONG, WITHIN, WrongTries
+from config.settings import SettingsError
 from sandbox.browser import ONWARD, address_onward
-from tests.bridge import Bridge, sample
+from tests.between import Speaker, reply
+from tests.bridge import Bridge, make_settings, sample
 
 
 @pytest.fixture
@@ -112,3 +115,29 @@ def test_no_address_is_made_of_the_host_header(web: Bridge, path: str) -> None:
         raw = {"PATH_INFO": path}  # The client would read //x as a host.
         answer = web.client.open("/", method=method, headers=headers, environ_overrides=raw)
         assert answer.headers.get("Location", "/sign-in") == "/sign-in", answer.status_code
+
+
+@pytest.mark.parametrize("url", ["json://hooks.example/x", "xml://10.0.0.1", "form://h.example:80"])
+def test_no_message_goes_out_in_the_clear(tmp_path: Path, url: str) -> None:
+    """A notification address without TLS is refused in words, except on this machine."""
+    settings = make_settings(f"sqlite:///{tmp_path}/a.sqlite3", notify_urls=url)
+    with pytest.raises(SettingsError, match="in the clear"):
+        bootstrap(settings, {})
+    safe = make_settings(
+        f"sqlite:///{tmp_path}/a.sqlite3",
+        notify_urls=f"{url.replace('://', 's://')},json://127.0.0.1",
+    )
+    assert len(bootstrap(safe, {}).notifier.targets) == 2
+
+
+def test_a_notice_follows_no_redirect(tmp_path: Path) -> None:
+    """What a notification service answers sends the message nowhere else."""
+    elsewhere: list[bytes] = []
+    other = Speaker(lambda line: elsewhere.append(line.recv(65536)))
+    first = Speaker(lambda line: line.sendall(reply(307, b"", {"Location": f"{other.url}/x"})))
+    url = first.url.replace("http:", "json:")
+    settings = make_settings(f"sqlite:///{tmp_path}/a.sqlite3", notify_urls=url)
+    assert bootstrap(settings, {}).notifier.test() == [False]
+    assert elsewhere == []
+    first.stop()
+    other.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 import tempfile
@@ -203,3 +204,36 @@ def test_doctor_names_the_schema_and_stops_at_a_database_that_is_away(tmp_path: 
     assert str(tmp_path) not in json.dumps(ready.json) and "doctor" in ready.get_data(as_text=True)
     tmp_path.mkdir()
     bridge.close()
+
+
+def test_only_its_owner_may_read_the_database(tmp_path: Path) -> None:
+    """The files of a SQLite database are made with mode 0600 whatever the umask; `doctor` names a file
+    that was opened to others.
+    """
+    usual = os.umask(0o000)
+    try:
+        store = Store(f"sqlite:///{tmp_path}/a.db")
+        store.migrate()
+        with store.write() as session:
+            session.execute(text("DELETE FROM audit_log"))
+            modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    finally:
+        os.umask(usual)
+    assert {"a.db", "a.db-wal", "a.db-shm", "a.db.lock"} <= set(modes)
+    assert set(modes.values()) == {0o600}
+    assert store.open_to_others() == []
+    (tmp_path / "a.db").chmod(0o640)
+    assert store.open_to_others() == [f"{tmp_path}/a.db"]
+    store.close()
+
+
+def test_an_error_of_the_database_shows_no_values(database_url: str) -> None:
+    """The text of a database error has no value of a row, whoever logs it."""
+    store = Store(database_url)
+    store.migrate()
+    with pytest.raises(DBAPIError) as caught, store.write() as session:
+        session.execute(
+            text("SELECT nothing FROM bookings WHERE key = :key"), {"key": "jane@x.example"}
+        )
+    store.close()
+    assert "jane@x.example" not in str(caught.value)
