@@ -1,7 +1,7 @@
 # `make demo` and `make test` are all that a new machine needs; see README.md.
 VENV := .venv
 PY := $(VENV)/bin/python
-.PHONY: demo test test-all quick thorough check bench chaos chaos-mutants crash soak month day fuzz format env-example image clean
+.PHONY: demo test test-all quick thorough check audit bench chaos chaos-mutants crash soak month day fuzz format env-example image clean
 
 demo: $(VENV)/.runtime ## Run everything on this machine and show it (ARGS=--once: and stop)
 	@$(PY) -m sandbox.demo $(ARGS)
@@ -18,12 +18,16 @@ quick: $(VENV)/.dev ## For every change: the unit tests, and the contract with o
 thorough: $(VENV)/.dev ## The tests with all that is left out of them for time
 	@THOROUGH=1 $(PY) -m pytest -n 5 --dist worksteal $(ARGS)
 
-check: $(VENV)/.dev ## Lint, types, layers, the Dockerfile
+check: $(VENV)/.dev ## Lint, types, layers, the Dockerfile, risky calls
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/hadolint Dockerfile
+	$(VENV)/bin/bandit -q -c pyproject.toml -r app config crm_adapters sandbox scripts workers
+
+audit: $(VENV)/.dev ## Look the pinned packages up for known holes; says so if that is not possible here
+	@$(PY) -m scripts.audit
 
 ROWS := 100000
 bench: $(VENV)/.dev ## Measure, print, and write docs/benchmarks.md (ARGS="ingest latency": these only; ROWS=..)
@@ -51,10 +55,11 @@ month: $(VENV)/.dev ## A simulated month in which something happens each hour (S
 day: $(VENV)/.dev ## A simulated day of bookings that nobody signs, meetergo at its worst (BOOKINGS=.. SEED=..)
 	@DAY_BOOKINGS=$(BOOKINGS) DAY_SEED=$(SEED) $(PY) -m pytest -n 2 -q -s tests/integration/test_day.py
 
-WEBHOOKS := 1500
-RAW := 300
-fuzz: $(VENV)/.dev ## Hostile requests against the web process (WEBHOOKS=.. RAW=.. DATABASE=.. SEED=..)
-	@$(PY) -m tests.fuzz.run --webhooks $(WEBHOOKS) --raw $(RAW) --database $(DATABASE) --seed $(SEED)
+WEBHOOKS := 0
+RAW := 0
+fuzz: MINUTES := 10
+fuzz: $(VENV)/.dev ## Hostile requests, mappings, callbacks and answers (MINUTES=.. for each, SEED=.., ARGS=answers: one kind; WEBHOOKS=.. RAW=.. DATABASE=..)
+	@$(PY) -m tests.fuzz.run --minutes $(MINUTES) --webhooks $(WEBHOOKS) --raw $(RAW) --database $(DATABASE) --seed $(SEED) $(ARGS)
 
 format: $(VENV)/.dev
 	$(VENV)/bin/ruff check --fix .

@@ -156,7 +156,7 @@ class Processes:
             if process.poll() is not None:
                 raise CheckError(f"{name} ended with {process.returncode}:\n{self.log(name)}")
         try:
-            with urlopen(f"{self.url}/readyz", timeout=5) as answer:  # noqa: S310 - our own address
+            with urlopen(f"{self.url}/readyz", timeout=5) as answer:  # nosec B310  # noqa: S310 - our own address
                 return answer.status == 200 and json.load(answer)["checks"]["redis"] == "ok"
         except (URLError, OSError):
             return False
@@ -185,7 +185,7 @@ def main() -> int:
     _lint()
     if os.geteuid() != 0:
         _say("Not root: the processes run as you, and the root is not read-only.")
-    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="bridge-image-") as made:
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="bridge-image-") as made:  # nosec B108  # a new folder of its own name
         folder = Path(made)
         folder.chmod(0o755)
         try:

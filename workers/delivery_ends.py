@@ -138,7 +138,7 @@ class DeliveryEnds:
     def _end_well(self, session: Session, work: PlannedDelivery, calls: int) -> bool:
         """End a delivery that went through (True), or that the mapping skips or delays (False)."""
         wanted, now = work.desired, self._now()
-        assert wanted is not None  # noqa: S101 - what was not planned is open
+        assert wanted is not None  # nosec B101  # noqa: S101 - what was not planned is open
         ending = delivery_outcomes.DeliveryEnd(
             calls,
             self._account.mapping.version,

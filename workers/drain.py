@@ -348,7 +348,7 @@ class Drainer:
         if outages < deliveries.OPEN_AFTER:
             return FIRST_PAUSES[outages - 1]
         probe = self._services.settings.probe_interval
-        return probe + random.uniform(0, probe / 6)  # noqa: S311 - spreads probes, no secret
+        return probe + random.uniform(0, probe / 6)  # nosec B311  # noqa: S311 - spreads probes, no secret
 
     def _note_refusal(self, lease: Lease, error: CrmError, grant: object) -> None:
         """Park the work of a connection whose grant or account the CRM refuses."""

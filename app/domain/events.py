@@ -260,9 +260,10 @@ def read_time(value: object) -> datetime | None:
         moment = datetime.fromisoformat(value.strip())
     except ValueError:
         return None
-    if not 1000 <= moment.year <= 9000:
+    if not 2 <= moment.year <= 9998:
         return None  # close to the calendar's ends, other zones have no such time
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    return moment if 1000 <= moment.year <= 9000 else None
 
 
 def _required_time(data: Json, key: str) -> datetime:

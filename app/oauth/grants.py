@@ -88,7 +88,7 @@ class Grant:
 def refresh_spread(number: int, grant: Grant) -> float:
     """A factor from one to EARLY margins for each token: jitter on which all processes agree."""
     seed = f"{number}{grant.expires_at}"
-    return random.Random(seed).uniform(1.0, EARLY)  # noqa: S311
+    return random.Random(seed).uniform(1.0, EARLY)  # nosec B311  # noqa: S311 - spreads calls, no secret
 
 
 def back_off(failures: int, error: Exception) -> float:
@@ -97,7 +97,7 @@ def back_off(failures: int, error: Exception) -> float:
     after = error.after if isinstance(error, RetryLater) else None
     if after is not None:
         return min(max(after, 1.0), LONGEST_BACK_OFF.total_seconds())
-    return random.uniform(1.0, min(most, first * 2 ** min(failures, 10)))  # noqa: S311
+    return random.uniform(1.0, min(most, first * 2 ** min(failures, 10)))  # nosec B311  # noqa: S311 - spreads calls, no secret
 
 
 def lifetime_of(value: Any) -> int:

@@ -277,4 +277,4 @@ def _wait(error: CrmError, attempts: int) -> timedelta:
         return timedelta()
     after = error.after if isinstance(error, RetryLater) else None
     ceiling = RETRY_CEILINGS[min(attempts, len(RETRY_CEILINGS)) - 1]
-    return timedelta(seconds=after or random.uniform(0, ceiling))  # noqa: S311
+    return timedelta(seconds=after or random.uniform(0, ceiling))  # nosec B311  # noqa: S311 - spreads retries, no secret

@@ -40,7 +40,7 @@ def serve_fields(crm: PipedriveState, kind: str) -> Response:
         if body.get("field_type") not in MADE or listed is not bool(body.get("options")):
             raise unfit("field_type: is not allowed, or its options")
         seed = f"{target}{body['field_name']}{len(crm.custom[target])}"
-        key = hashlib.sha1(seed.encode()).hexdigest()  # noqa: S324 - a name, as Pipedrive makes them
+        key = hashlib.sha1(seed.encode(), usedforsecurity=False).hexdigest()
         options = [
             {"id": number, "label": option["label"]}
             for number, option in enumerate(body.get("options") or (), 1)

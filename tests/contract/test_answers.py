@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import gzip
 import itertools
@@ -234,14 +235,14 @@ STATUSES = st.one_of(
 def places_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Return the path to every part of a JSON value."""
     yield path
-    parts = value.items() if isinstance(value, dict) else enumerate(value)
     if isinstance(value, (dict, list)):
-        for key, part in parts:
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
             yield from places_in(part, (*path, key))
 
 
 def bent(value: Any, where: int, instead: Any, drop: bool) -> Any:
     """Return a JSON value with one part replaced or removed."""
+    instead = copy.deepcopy(instead)  # The pool's own value must stay as it is.
     *way, last = list(places_in(value))[where % sum(1 for _ in places_in(value))] or (None,)
     if last is None:
         return instead

@@ -1,8 +1,9 @@
-"""`make fuzz`: hostile webhooks and raw requests against the web process, on loopback alone."""
+"""`make fuzz`: hostile requests, mapping files, OAuth callbacks and answers, on loopback alone."""
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +29,9 @@ from tests.web import Web, answer_of, status_of, web_process
 
 HANG_SECONDS = 5.0
 CLIENTS = 8
+KINDS = ["requests", "mappings", "callbacks", "answers"]
+ENDLESS = 1 << 40
+"""More requests than anybody waits for."""
 AT_ONCE = 200
 """The number of requests that are generated and kept together."""
 MOST_GROWN = 96
@@ -94,14 +98,19 @@ def fuzz(
     seed: int,
     amounts: dict[str, int],
     step: Callable[[str, int], None],
+    seconds: float = 1e9,
 ) -> Report:
-    """Send this many hostile webhooks and raw requests; `step` gets each kind and number sent."""
+    """Send this many hostile webhooks and raw requests; `step` gets each kind and number sent.
+
+    Each kind ends after its part of the seconds, however many are left.
+    """
     report, first = Report(), None
     makers = {"webhooks": webhooks, "raw": raws}
     with ThreadPoolExecutor(CLIENTS) as clients:
         for kind, amount in amounts.items():
             stream = islice(makers[kind](seed), amount)
-            while batch := list(islice(stream, AT_ONCE)):
+            ends = time.monotonic() + seconds / len(amounts)
+            while time.monotonic() < ends and (batch := list(islice(stream, AT_ONCE))):
                 answers = clients.map(lambda hostile: _send(web, hostile), batch)
                 for hostile, found in zip(batch, answers, strict=True):
                     report.add(kind, hostile, *found)
@@ -153,24 +162,23 @@ def _database(kind: str, folder: Path) -> Iterator[str]:
         yield url
 
 
-def main() -> int:
-    """Run from the command line; return the exit code, 1 after any fault."""
-    parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
-    parser.add_argument("--webhooks", type=int, default=1500)
-    parser.add_argument("--raw", type=int, default=300)
-    parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
-    parser.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args()
-    amounts, began = {"webhooks": asked.webhooks, "raw": asked.raw}, time.monotonic()
-    console = Console(stderr=True)
+def requests_for(asked: argparse.Namespace, console: Console) -> bool:
+    """Run the requests, by number or by minutes, and print the result; return whether all is well."""
+    by_number = asked.webhooks or asked.raw
+    seconds = 1e9 if by_number else asked.minutes * 60
+    amounts = {"webhooks": asked.webhooks, "raw": asked.raw}
+    amounts = amounts if by_number else dict.fromkeys(amounts, ENDLESS)
+    began = time.monotonic()
     with tempfile.TemporaryDirectory() as name, Progress(console=console) as bars:
         folder = Path(name)
-        tasks = {kind: bars.add_task(kind, total=amount) for kind, amount in amounts.items()}
+        tasks = {
+            kind: bars.add_task(kind, total=n if by_number else None) for kind, n in amounts.items()
+        }
         with _database(asked.database, folder) as url, web_process(folder, url) as web:
             report = fuzz(
-                web, url, asked.seed, amounts, lambda kind, n: bars.advance(tasks[kind], n)
+                web, url, asked.seed, amounts, lambda kind, n: bars.advance(tasks[kind], n), seconds
             )
-    table = Table("what", f"seed {asked.seed}, {asked.database}")
+    table = Table("requests", f"seed {asked.seed}, {asked.database}")
     table.add_row("webhooks, raw requests", f"{report.sent['webhooks']}, {report.sent['raw']}")
     statuses = ", ".join(f"{n} x {s or 'closed'}" for s, n in sorted(report.statuses.items()))
     table.add_row("answers", statuses)
@@ -181,7 +189,40 @@ def main() -> int:
     for words in report.faults:
         table.add_row("FAULT", words)
     Console().print(table)
-    return 1 if report.faults else 0
+    return not report.faults
+
+
+def inside_for(name: str, asked: argparse.Namespace) -> bool:
+    """Run one of the fuzzers of tests/fuzz/inside.py in a process of its own."""
+    command = [sys.executable, "-m", "tests.fuzz.inside", name, str(asked.seed), str(asked.minutes)]
+    return subprocess.run(command, check=False).returncode == 0
+
+
+def main() -> int:
+    """Run from the command line; return the exit code, 1 after any fault."""
+    parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
+    parser.add_argument(
+        "kinds", nargs="*", help=f"some of {', '.join(KINDS)}; all if none is named"
+    )
+    parser.add_argument("--minutes", type=float, default=10, help="for each kind")
+    parser.add_argument(
+        "--webhooks", type=int, default=0, help="this many requests, and no other kind"
+    )
+    parser.add_argument("--raw", type=int, default=0)
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--seed", type=int, default=1)
+    asked = parser.parse_args()
+    by_number = asked.webhooks or asked.raw
+    kinds = ["requests"] if by_number else asked.kinds or KINDS
+    unknown = set(kinds) - set(KINDS)
+    if unknown:
+        parser.error(f"there is no kind {', '.join(sorted(unknown))}")
+    console = Console(stderr=True)
+    good = [
+        requests_for(asked, console) if kind == "requests" else inside_for(kind, asked)
+        for kind in kinds
+    ]
+    return 0 if all(good) else 1
 
 
 if __name__ == "__main__":

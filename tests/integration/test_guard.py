@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from app.bootstrap import bootstrap
+from app.store.access_models import AuditLog
 from app.web.tries import MOST_WRONG, WITHIN, WrongTries
 from config.settings import SettingsError
-from sandbox.browser import ONWARD, address_onward
+from sandbox.browser import ONWARD, address_onward, form_token
 from tests.between import Speaker, reply
 from tests.bridge import Bridge, make_settings, sample
+
+ACTS = ("connect", "resume", "disconnect")
 
 
 @pytest.fixture
@@ -141,3 +145,19 @@ def test_a_notice_follows_no_redirect(tmp_path: Path) -> None:
     assert elsewhere == []
     first.stop()
     other.stop()
+
+
+def test_who_did_what_is_kept(crm: Bridge, provider: str) -> None:
+    """The audit log names the owner of the key for what a person does, in the order of the acts."""
+    crm.sync(sample("booking_created"))
+    number = crm.connection(provider).id
+    page = crm.client.get(f"/connections/{number}").get_data(as_text=True)
+    for act in ("resume", "disconnect"):
+        answer = crm.client.post(f"/connections/{number}/{act}", data={"csrf": form_token(page)})
+        assert answer.status_code == 303
+    crm.connect(provider)
+    with crm.services.store.read() as session:
+        rows = list(session.scalars(select(AuditLog).order_by(AuditLog.id)))
+    acts = [(row.actor, row.action) for row in rows if row.action in ACTS][-3:]
+    assert acts == [("tester", "resume"), ("tester", "disconnect"), ("tester", "connect")]
+    assert all(row.subject and row.at for row in rows)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from textwrap import dedent
 
 from app.mapping.load import MappingText
 from config.settings import Settings
+from scripts.audit import OUT_OF_REACH, judged
 from tests import guide
 from tests.bridge import PROVIDERS
 from tests.chaos.mutants import MUTANTS
@@ -147,3 +149,51 @@ def _replaced_in_vain(function: ast.FunctionDef) -> Iterator[str]:
                 module = modules.get(target.value.id)
                 if module is not None and not hasattr(module, target.attr):
                     yield f"{target.value.id}.{target.attr}"
+
+
+def test_every_threat_has_its_test() -> None:
+    """docs/threat-model.md names an existing test for each threat, and has a table for each entry point."""
+    page = text("docs/threat-model.md")
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    threats = page.partition("## Threats")[2]
+    entries = page.partition("## Entry points")[2].partition("## Threats")[0]
+    doors = re.findall(r"^\| (\w[^|]+?) \|", entries, re.M)[1:]
+    tables = re.findall(r"^### (.*)$", threats, re.M)
+    assert [door.casefold() for door in doors] == [table.casefold() for table in tables]
+    rows = [line for line in threats.splitlines() if re.match(r"\| ?\S? ?\|", line)]
+    rows = [row for row in rows if not row.startswith(("| | threat", "|---"))]
+    assert len(rows) >= 60
+    for row in rows:
+        assert re.match(r"\| [STRIDE] \| .+ \| .+ \| .+ \|$", row), row
+        named = re.findall(r"`(test_\w+)`", row.rpartition(" | ")[2])
+        assert named, row
+        assert all(f"def {name}(" in code for name in named), row
+
+
+def test_every_exception_of_bandit_has_its_reason() -> None:
+    """A line that bandit passes over says why, and `make check` and CI run bandit and the audit."""
+    for folder in ("app", "config", "crm_adapters", "sandbox", "scripts", "workers"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                if "# nosec" in line:
+                    assert re.search(r"# nosec B\d{3}  # (noqa: S\d+ - )?\w.{7,}$", line), (
+                        path,
+                        line,
+                    )
+    skips = text("pyproject.toml").partition("[tool.bandit]")[2].partition("]\n\n")[0]
+    lines = [line.strip() for line in skips.splitlines() if line.startswith("    ")]
+    assert all(lines[at - 1].startswith("#") for at, line in enumerate(lines) if line[0] == '"')
+    assert "bandit" in text("Makefile").partition("\ncheck:")[2].partition("\n\n")[0]
+    assert "make audit" in text(".ci/run")
+
+
+def test_an_audit_says_what_it_found_or_that_it_could_not_look() -> None:
+    """A known hole exits 1 and names its version; without the advisory service a sentence says so."""
+    fine = {"name": "flask", "version": "3", "vulns": []}
+    hole = {"name": "x", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]}
+    unknown = {"name": "y", "skip_reason": "Dependency not found on PyPI"}
+    assert judged(json.dumps({"dependencies": [fine, unknown]}))[0] == 0
+    code, lines = judged(json.dumps({"dependencies": [fine, hole]}))
+    assert code == 1 and "x 1: CVE-1, mended in 2" in lines
+    for nothing in ("", "[]", "Traceback", json.dumps({"dependencies": [unknown]})):
+        assert judged(nothing) == (0, [OUT_OF_REACH])
