@@ -28,8 +28,8 @@ ACTOR = "api"
 @bearer
 def bookings() -> Response:
     """The bookings that changed last, all or those in one state, with deliveries and records."""
-    limit = min(max(request.args.get("limit", 50, type=int), 1), MAX_LIMIT)
-    offset = min(max(request.args.get("offset", 0, type=int), 0), MAX_OFFSET)
+    limit = min(max(_number("limit", 50), 1), MAX_LIMIT)
+    offset = min(_number("offset", 0), MAX_OFFSET)
     asked = request.args.get("state")
     if asked is not None and asked not in list(DeliveryState):
         known = ", ".join(DeliveryState)
@@ -137,6 +137,17 @@ def _json() -> Any:
         return parse_json(request.get_data())
     except (NotJson, TooDeep) as error:
         raise BadRequest(f"The body was not accepted: {error}.") from None
+
+
+def _number(name: str, default: int) -> int:
+    """A whole number in the query; the default if there is none. Raises BadRequest for anything else."""
+    text = request.args.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.removeprefix("-").isdigit()):
+        raise BadRequest(f"{name} takes a whole number.")
+    # More than nine digits are over any limit.
+    return max(0, int(text[:10]))
 
 
 def _connection() -> int:

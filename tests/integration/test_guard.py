@@ -161,3 +161,12 @@ def test_who_did_what_is_kept(crm: Bridge, provider: str) -> None:
     acts = [(row.actor, row.action) for row in rows if row.action in ACTS][-3:]
     assert acts == [("tester", "resume"), ("tester", "disconnect"), ("tester", "connect")]
     assert all(row.subject and row.at for row in rows)
+
+
+@pytest.mark.parametrize("text", ["null", "", "-", "1.5", "²", "1e9"])
+def test_what_is_no_number_is_refused_by_the_api(web: Bridge, text: str) -> None:
+    """A parameter that takes a number refuses anything else with 400, and never takes it for the default."""
+    bearer = {"Authorization": f"Bearer {web.key}"}
+    for name in ("limit", "offset"):
+        answer = web.client.get("/api/v1/bookings", query_string={name: text}, headers=bearer)
+        assert answer.status_code == 400 and name in answer.get_json()["error"]["message"]
