@@ -317,7 +317,7 @@ class TokenEnd:
 
     def calls(self) -> dict[str, Callable[[], object]]:
         """Return every call to a token endpoint."""
-        self.between.sandbox.grants = [Grant(["api"], "r1", {"t1": float("inf")})]
+        self.between.sandbox.grants = [Grant(["api"], "r1", {"t1": 1e12})]
         return {
             "exchange": lambda: exchange.exchange_code(
                 self.entry, CODE, VERIFIER, "http://127.0.0.1/back", 2.0
