@@ -31,8 +31,9 @@ DEADLINE = 2.0
 """HTTP_TIMEOUT of these tests, in seconds."""
 SLACK = 3.0
 """Seconds that the rest of a step may take on a busy machine."""
-MOST_GROWN = 100
-"""MB that a process may grow in a run."""
+MOST_GROWN = 200
+"""MB that a process may grow in a run at most, the senders of large answers among it (85 in two minutes,
+90 in three). `test_no_answer_takes_the_memory` measures the service alone."""
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 BOMB = gzip.compress(b" " * (60 * MB))
 Hostile = Callable[[Right], Any]

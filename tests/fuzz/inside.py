@@ -13,7 +13,7 @@ import structlog
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.answers import MOST_GROWN, answer, memory
+from tests.fuzz.answers import MOST_GROWN, answer, every_call, memory
 from tests.fuzz.callbacks import callback
 from tests.fuzz.mappings import mapping_file
 
@@ -72,6 +72,9 @@ def main() -> int:
     # A CRM that answers nonsense is logged each time.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     name, first_seed, minutes = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    if name == "answers":
+        # The contents of all three sandboxes are no growth.
+        list(every_call())
     play(name, first_seed, BATCH)
     before, began = memory(), time.monotonic()
     run = play_for(name, first_seed, minutes * 60)
