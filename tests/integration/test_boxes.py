@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from app.security.encryption import UnreadableSecret
 from app.store.access_models import DataKey
 from app.store.boxes import place_in
 from app.store.engine import Store
-from app.store.models import BookingRow, EventRow
+from app.store.models import BookingPerson, BookingRow, EventRow, RecordLink
 from app.store.rekey import MissingKey, boxes, check_keys, rekey
 from tests.bridge import Bridge, sample
 from tests.integration.test_migrations import CIPHER, fill
@@ -109,3 +111,24 @@ def test_rotation_binds_old_boxes_and_then_none_is_accepted(crm: Bridge) -> None
         session.execute(text("DELETE FROM data_keys"))
     with pytest.raises(MissingKey, match="lost its hash key"):
         check_keys(store, cipher)
+
+
+def test_a_person_is_not_found_by_trying(tmp_path: Path) -> None:
+    """Two services hash the same person differently, and no hash can be made without the key."""
+    hashes = []
+    for name in ("one", "two"):
+        # With a setting of its own, it is no copy of a service that is there already.
+        bridge = Bridge(f"sqlite:///{tmp_path}/{name}.sqlite3", ("hubspot",), http_timeout=6)
+        bridge.connect_all().sync(sample("booking_created"))
+        with bridge.services.store.read() as session:
+            people = set(session.scalars(select(BookingPerson.person_hash)))
+            keys = set(session.scalars(select(RecordLink.key_hash)))
+        hashes.append(people | keys)
+        bridge.close()
+    email = sample("booking_created")["attendees"][0]["email"].lower()
+    tried = {
+        hashlib.sha256(text.encode()).hexdigest()
+        for text in (email, f"person\0{email}", f"1\0contact\0{email}", f"contact\0{email}")
+    }
+    assert hashes[0] and not hashes[0] & hashes[1]
+    assert not tried & (hashes[0] | hashes[1])
