@@ -21,9 +21,12 @@ def create_app(services: Services | None = None) -> Flask:
     from app.bootstrap import begin, ready
     from app.cli import prepare_before, register_commands, seeks_command
     from app.web.factory import build_app
+    from config.logging import start_logging
 
-    services = begin(services)
     sought = seeks_command()
+    if sought:
+        start_logging("cli")
+    services = begin(services)
     if not sought:
         ready(services)
     app = build_app(services)

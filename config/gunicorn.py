@@ -25,7 +25,9 @@ graceful_timeout = 10
 # No control from outside, and no header may set the path where the service is mounted.
 control_socket_disable = True
 forwarder_headers = ""
-# The URL of a webhook may contain a token, so requests are not logged.
+# Lines in the one shape of this service's log. A line for each request is written only with
+# GUNICORN_CMD_ARGS="--access-logfile=-"; it has no address, which may contain a token.
+logger_class = "app.web.process_log.ProcessLog"
 accesslog = None
 
 BOOT_SECONDS = 30.0

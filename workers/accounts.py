@@ -183,7 +183,7 @@ class Accounts:
         """
         mistakes = check_against(latest, shape, directory)
         if not mistakes:
-            log.info("mapping_taken", connection_id=connection_id, version=latest.version)
+            log.info("mapping_taken", connection_id=connection_id, mapping_version=latest.version)
             return self._take(connection_id, latest)
         words = "; ".join(f"{mistake.key}: {mistake.message}" for mistake in mistakes)
         in_use = before or latest

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import structlog
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
@@ -36,6 +37,8 @@ from workers.lease import Lease, LeaseLost
 from workers.ledger_notes import note_intents, note_results
 from workers.marks import Marks, marks_of
 from workers.turn import Turn
+
+log = structlog.get_logger(__name__)
 
 
 class Stopping(NotOurs):
@@ -133,8 +136,16 @@ class Batch:
         with self._write() as session:
             self._save(session)
         self._lease.alone = None
+        self._log_ends()
         if state.stopped_by and not cut:
             raise state.stopped_by
+
+    def _log_ends(self) -> None:
+        ended = {planned.delivery_id: planned for planned in self.state.planned}
+        for delivery, row in self.state.rows:
+            problem = self.state.problem_of(ended[delivery.id]) if delivery.id in ended else None
+            code = problem.code if isinstance(problem, CrmError) else None
+            log.debug("delivery_ended", delivery_id=delivery.id, booking=row.key, code=code)
 
     def _set_pace(self, in_hand: list[Batch], turn: Turn | None) -> None:
         """Tell the rate limiter for which deliveries calls are made now, and when to make way."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from app.bootstrap import Services
 from app.domain.errors import (
@@ -22,9 +24,11 @@ from app.domain.errors import (
     MissingScope,
     RateLimited,
     RetryLater,
+    Unreadable,
 )
 from app.domain.errors import Unauthorized as UnauthorizedError
 from app.domain.faults import place_of
+from app.services.outage import Outage
 from app.store import deliveries, delivery_marking, delivery_outcomes, leases
 from app.store.connections import (
     PROBED,
@@ -52,6 +56,9 @@ FIRST_PAUSES = (2.0, 5.0)
 """Seconds until a CRM that is out of order is called again, the first times; then it is probed."""
 RATE_PAUSE = 10.0
 """Seconds to wait if a CRM reports too many calls but does not say how long to wait."""
+NO_ANSWER = "The CRM does not answer, or only with an error of its own."
+NO_SENSE = "The CRM's answers do not fit the calls."
+"""What the log says of a CRM that is out of order; its own words are on the connection's page."""
 HAND_OVER = 300.0
 """Seconds after which a drain hands the worker to other connections and is queued again."""
 TELL_AFTER = 3
@@ -81,6 +88,7 @@ class Drainer:
         self._stopping = threading.Event()
         self._stop_at = 0.0
         self._leases: dict[int, Lease] = {}
+        self._outages: defaultdict[int, Outage] = defaultdict(lambda: Outage("crm"))
 
     def stop(self) -> None:
         """Begin nothing new; work under way may go on for STOP_GRACE seconds."""
@@ -94,6 +102,10 @@ class Drainer:
 
     def drain(self, connection_id: int) -> None:
         """Write all due deliveries to one CRM; return at once if another drainer has the lease."""
+        with bound_contextvars(connection_id=connection_id):
+            self._drain(connection_id)
+
+    def _drain(self, connection_id: int) -> None:
         deadline = time.monotonic() + HAND_OVER
         while time.monotonic() < deadline and not self._stopping.is_set():
             taken = self._take(connection_id)
@@ -128,9 +140,8 @@ class Drainer:
         except DATABASE_DOWN:
             raise
         except Exception as error:
-            # The text may hold a person's data, so only the kind and the place are logged.
             kind, place = type(error).__name__, place_of(error)
-            log.error("drain_failed", connection_id=connection_id, kind=kind, place=place)
+            log.error("drain_failed", connection_id=connection_id, place=place, exc_info=error)
             self._count_stall(lease, f"{kind} at {place}")
         else:
             return True
@@ -243,7 +254,9 @@ class Drainer:
                 lane.end()
             if last and batch.done and not rows[0][0].inconclusive_batches:
                 break
-        lane.end()
+        if lane.wrote:
+            lane.end()
+            self._outages[connection_id].over()
         self._recheck_people(lease)
 
     def _live_waits(self, connection_id: int) -> bool:
@@ -342,7 +355,11 @@ class Drainer:
                 row.pause_until, row.paused_at = until, self._now()
             if row.problem is None:
                 row.last_error = error.message
-        log.warning("crm_paused", connection_id=lease.connection_id, seconds=round(seconds, 1))
+        if isinstance(error, RateLimited):
+            log.info("crm_asks_to_wait", code=error.code, seconds=round(seconds, 1))
+        else:
+            words = NO_SENSE if isinstance(error, Unreadable) else NO_ANSWER
+            self._outages[lease.connection_id].note(words)
 
     def _outage_pause(self, outages: int) -> float:
         if outages < deliveries.OPEN_AFTER:

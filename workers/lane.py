@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 
 from app.store.engine import DATABASE_DOWN
 from workers.batch import Batch
@@ -17,6 +18,8 @@ class Lane:
         self._writer = writer
         self._ending: Future[None] | None = None
         self.writes: Batch | None = None
+        self.wrote = False
+        """Whether it has had anything to write."""
 
     def write(self, batch: Batch) -> None:
         """Write a batch after the one before it; if that one failed, raise its error instead."""
@@ -26,7 +29,9 @@ class Lane:
             with suppress(LeaseLost, *DATABASE_DOWN):
                 batch.release()
             raise
-        self.writes, self._ending = batch, self._writer.submit(batch.apply)
+        self.writes, self.wrote = batch, True
+        # The lines of the log in the other thread say which connection they are about, too.
+        self._ending = self._writer.submit(copy_context().run, batch.apply)
 
     def end(self) -> None:
         """Wait for the batch that is being written, and raise its error if it failed."""

@@ -90,7 +90,9 @@ class Lease:
                     held = hold_lease(session, self.connection_id, self.fence)
             except Exception as error:
                 # The outermost loop of this thread: if it ended, the lease would be lost each time.
-                log.warning("lease_not_renewed", reason=type(error).__name__)
+                log.warning(
+                    "lease_not_renewed", connection_id=self.connection_id, kind=type(error).__name__
+                )
                 continue
             if not held:
                 self._lost = True

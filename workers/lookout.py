@@ -48,5 +48,5 @@ class Lookout:
                 self._services.database_outage.note(self._services.store.explain(error))
             except Exception as error:
                 # The outermost loop of this thread: if it ended, due work would no longer be found.
-                log.error("look_failed", kind=type(error).__name__, place=place_of(error))
+                log.error("look_failed", place=place_of(error), exc_info=error)
             self._stop.wait(interval)

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from app.bootstrap import Services
+from app.domain.faults import place_of
 from app.store.engine import DATABASE_DOWN
 from workers.drain import STOP_GRACE, Drainer
 
@@ -125,11 +126,5 @@ class DrainPool:
         except DATABASE_DOWN as error:
             self._services.database_outage.note(self._services.store.explain(error))
         except Exception as error:
-            # The text may hold a person's data: kind and place must do.
-            trace, place = error.__traceback__, ""
-            while trace:
-                place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-                trace = trace.tb_next
-            log.error(
-                "drain_failed", connection_id=connection_id, kind=type(error).__name__, place=place
-            )
+            place = place_of(error)
+            log.error("drain_failed", connection_id=connection_id, place=place, exc_info=error)

@@ -17,7 +17,7 @@ from app.domain.faults import place_of
 from app.services.outage import Outage
 from app.services.redis_client import connect, explain, probe
 from app.services.wake import QUEUE, RECONCILE_JOB, RETENTION_JOB, enqueue_once, make_queue
-from config.logging import configure_logging
+from config.logging import configure_logging, start_logging
 from config.settings import Settings, SettingsError, load_settings
 from workers.stop_signal import StopSignal
 
@@ -58,11 +58,13 @@ def build_scheduler(
 
 def main() -> None:
     """Run until SIGTERM; while Redis is away, wait for it."""
+    start_logging("scheduler")
     try:
         settings = load_settings()
     except SettingsError as error:
         raise SystemExit(f"The scheduler cannot start:\n{error}") from None
     configure_logging(settings.log_level)
+    log.info("started")
     stopping = StopSignal()
     threading.Thread(target=_schedule, args=(settings, stopping), daemon=True).start()
     stopping.wait_for_it()
@@ -80,7 +82,7 @@ def _schedule(settings: Settings, stopping: threading.Event) -> None:
             outage.note(explain(error))
         except Exception as error:
             # The outermost loop of this thread: if it ended, nothing would be scheduled any more.
-            log.error("schedule_failed", kind=type(error).__name__, place=place_of(error))
+            log.error("schedule_failed", place=place_of(error), exc_info=error)
         stopping.wait(REDIS_PAUSE)
 
 

@@ -87,12 +87,14 @@ class WakeUpWorker(SimpleWorker):
         alone: Mapping[str, Callable[[], None]],
         by_id: Mapping[str, Callable[[int], None]],
         beats: Callable[[], None] = lambda: None,
+        away: Callable[[BaseException], None] = lambda error: None,
         **kwargs: Any,
     ) -> None:
         """`alone`: jobs without a number; `by_id`: jobs for one connection; `beats`: called after
-        each heartbeat, a write by which the worker knows that Redis works.
+        each heartbeat, a write by which the worker knows that Redis works; `away`: told of a
+        database that cannot be used.
         """
-        self._beats = beats
+        self._beats, self._away = beats, away
         super().__init__(queues, job_class=WakeUp, **kwargs)
         self._alone, self._by_id = alone, by_id
 
@@ -118,10 +120,10 @@ class WakeUpWorker(SimpleWorker):
             self._do(job)
         except DATABASE_DOWN as error:
             # The job's work is due in the database, and is found once the database is back.
-            log.error("database_down", reason=type(error).__name__)
+            self._away(error)
         except Exception as error:
             # RQ would print the stack, which holds a person's data, and end the worker.
-            log.error("job_failed", kind=type(error).__name__, place=place_of(error))
+            log.error("job_failed", place=place_of(error), exc_info=error)
 
     def _do(self, job: WakeUp) -> None:
         if job.connection_id is None and job.name in self._alone:

@@ -15,9 +15,9 @@ from app.bootstrap import Services, process_services
 from app.domain.errors import MappingError
 from app.domain.faults import place_of
 from app.outbound.addresses import LOOPBACK
-from app.services.outage import Outage
 from app.services.redis_client import connect, explain, probe
 from app.services.wake import make_queue
+from config.logging import start_logging
 from config.redis_url import read_redis_url
 from config.settings import SettingsError
 from workers.jobs import ALONE, BY_ID, look, process_pool
@@ -33,11 +33,13 @@ REDIS_PAUSE = 2.0
 
 def main() -> None:
     """Work until SIGTERM; then finish or give back the work under way within ten seconds."""
+    start_logging("worker")
     try:
         services = process_services()
         services.prepare()
     except (SettingsError, MappingError) as error:
         raise SystemExit(f"The worker cannot start:\n{error}") from None
+    log.info("started")
     hush_outages(services.waker.outage)
     warn_of_open_redis(services.settings.redis_url)
     stopping = StopSignal()
@@ -57,22 +59,28 @@ def _take_jobs(services: Services, stopping: threading.Event) -> None:
     while not stopping.is_set():
         try:
             redis = connect(services.settings.redis_url, read_timeout=None)
-            _listen(redis, services.waker.outage, stopping)
+            _listen(redis, services, stopping)
         except (RedisError, OSError) as error:
             services.waker.outage.note(explain(error))
         except Exception as error:
             # The outermost loop of this thread: if it ended, no wake-up would be heard.
-            log.error("wake_ups_failed", kind=type(error).__name__, place=place_of(error))
+            log.error("wake_ups_failed", place=place_of(error), exc_info=error)
         stopping.wait(REDIS_PAUSE)
 
 
-def _listen(redis: Redis, outage: Outage, stopping: threading.Event) -> None:
+def _listen(redis: Redis, services: Services, stopping: threading.Event) -> None:
     """Take jobs until Redis goes away or the process ends."""
+    outage = services.waker.outage
     probe(redis)
     outage.over()
+
+    def away(error: BaseException) -> None:
+        services.database_outage.note(services.store.explain(error))
+
     worker = WakeUpWorker(
-        [make_queue(redis)], ALONE, BY_ID, outage.over, connection=redis, serializer=JSONSerializer
-    )
+        [make_queue(redis)], ALONE, BY_ID, outage.over, away,
+        connection=redis, serializer=JSONSerializer,
+    )  # fmt: skip
     # The longest pause between two tries of RQ itself to reach Redis again.
     worker.max_connection_wait_time = 4
     worker.stopping = stopping

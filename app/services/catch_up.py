@@ -179,7 +179,7 @@ class CatchUp:
         elif row.failures + 1 < MOST_TRIES:
             self._note(row, failures=row.failures + 1)
         else:
-            log.error("appointment_not_shown", source=row.source, place=row.page)
+            log.error("appointment_not_shown", source=row.source, page=row.page)
             after = _sized(row.page + 1, 1)
             words = (
                 f"meetergo could not show an appointment, which was passed over: {error.message}"

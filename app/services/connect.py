@@ -219,7 +219,7 @@ class Connector:
             exchange.revoke(provider.at(entry.login_host), token, self._timeout)
         except (RetryLater, exchange.SetupError) as error:
             problem = f"{error} The service keeps trying for a day."
-            log.warning("revocation_failed", connection_id=row.id, reason=type(error).__name__)
+            log.warning("revocation_failed", connection_id=row.id, kind=type(error).__name__)
         given_up = problem and utcnow() - entry.created_at > REVOKE_FOR
         with self._store.write() as session:
             if problem is None or given_up:

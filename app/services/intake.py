@@ -141,7 +141,7 @@ class Intake:
             if not is_unfit(error):
                 raise
             # Nothing should come as far as this; if something does, it is stored, whatever it is.
-            log.error("webhook_unfit_for_database", reason=type(error).__name__)
+            log.error("webhook_unfit_for_database", kind=type(error).__name__)
             why = "the database cannot hold it: a text or a number in it is too large"
             return self._quarantine(rules.name, document, now, why)
 

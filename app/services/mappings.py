@@ -68,7 +68,7 @@ class MappingFiles:
         file.stamp = stamp
         try:
             file.mapping, file.problem = self.load(path, provider), None
-            log.info("mapping_reloaded", provider=provider, version=file.mapping.version)
+            log.info("mapping_reloaded", provider=provider, mapping_version=file.mapping.version)
         except MappingError as error:
             file.problem = str(error)
             log.error("mapping_refused", provider=provider, problem=file.problem,

@@ -114,7 +114,7 @@ class ConnectionPlanner:
             return error
         except Exception as error:
             # Pure logic on a stranger's data: an unforeseen error concerns this booking only.
-            log.error("plan_failed", booking=booking.key, reason=type(error).__name__)
+            log.error("plan_failed", booking=booking.key, kind=type(error).__name__)
             return Unforeseen(f"{type(error).__name__} at {place_of(error)}")
         if facts.maybe_there:
             self._maybe_there |= desired.own_refs

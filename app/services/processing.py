@@ -105,7 +105,7 @@ class Processor:
                     read_form(event) if event.type == FORM_EVENT else read_booking(event)
                 )
             except UnreadableSecret as error:
-                log.error("webhook_unreadable", event_id=row.id, reason=str(error))
+                log.error("webhook_unreadable", event_id=row.id, problem=str(error))
                 unread.add(row.id)
             except Exception as error:
                 self._set_aside(row.id, error)
@@ -136,6 +136,8 @@ class Processor:
             end_stored(session, list(found.keys() - bookings.keys()), EventStatus.IGNORED)
         mine = end_stored(session, list(bookings), EventStatus.APPLIED) if bookings else set()
         news = [booking for number, booking in bookings.items() if number in mine]
+        for number in mine:
+            log.debug("webhook_processed", event_id=number, booking=bookings[number].key)
         return apply(session, self._cipher, news, utcnow()) if news else []
 
     def _set_aside(self, event_id: int, error: Exception) -> None:

@@ -86,7 +86,7 @@ class WebhookSecrets:
                 same = (SecretUse.source == source, SecretUse.fingerprint == token)
                 session.execute(update(SecretUse).where(*same).values(last_used_at=utcnow()))
         except DATABASE_DOWN as error:
-            log.warning("secret_use_not_noted", reason=type(error).__name__)
+            log.warning("secret_use_not_noted", kind=type(error).__name__)
 
     def add(
         self,

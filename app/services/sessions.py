@@ -107,7 +107,7 @@ class Sessions:
                 meant = (WebSession.id_hash == _hash(session_id), WebSession.seen_at < now)
                 session.execute(update(WebSession).where(*meant).values(seen_at=now))
         except DATABASE_DOWN as error:
-            log.warning("session_use_not_noted", reason=type(error).__name__)
+            log.warning("session_use_not_noted", kind=type(error).__name__)
 
 
 def _alive(now: datetime) -> tuple[ColumnElement[bool], ...]:

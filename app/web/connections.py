@@ -201,7 +201,7 @@ def _message(title: str, message: str, status: int) -> tuple[str, int]:
 
 
 def _not_connected(provider: Provider, error: Exception, wish: ConnectRequest) -> tuple[str, int]:
-    log.warning("connect_failed", provider=provider.name, reason=type(error).__name__)
+    log.warning("connect_failed", provider=provider.name, kind=type(error).__name__)
     page = render_template(
         "not_connected.html",
         provider=provider,

@@ -6,13 +6,14 @@ import uuid
 from functools import partial
 
 import structlog
-from flask import Flask, Response, g, jsonify, render_template, request
+from flask import Flask, Response, current_app, g, jsonify, render_template, request
 from sqlalchemy.exc import StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.bootstrap import Services
+from app.domain.faults import place_of
 from app.services.sessions import LONGEST
 from app.store.columns import UnfitText, is_unfit
 from app.store.engine import is_away
@@ -30,9 +31,12 @@ from app.web import (
 from app.web.access import Cookies
 from app.web.body import bounded
 from app.web.hosts import with_fit_host
+from app.web.request_id import ROUTE, with_request_id
 from app.web.tries import WrongTries
 
 log = structlog.get_logger(__name__)
+USES_DATABASE = frozenset(["webhooks.receive", "health.readyz"])
+"""An answer of theirs without an error shows that the database works."""
 RETRY_AFTER = 10
 """Seconds after which a sender may try again if the database is away."""
 SECURITY_HEADERS = {
@@ -69,6 +73,7 @@ def build_app(services: Services) -> Flask:
     hops = services.settings.trusted_proxies
     if hops:
         app.wsgi_app = ProxyFix(app.wsgi_app, hops, hops, hops)  # type: ignore[method-assign]
+    app.wsgi_app = with_request_id(app.wsgi_app)  # type: ignore[method-assign,assignment]
     app.session_interface = Cookies()
     app.extensions["services"] = services
     app.extensions["wrong_tries"] = WrongTries()
@@ -93,9 +98,19 @@ def build_app(services: Services) -> Flask:
     return app
 
 
+def current_services() -> Services:
+    """The services of the application that answers."""
+    services: Services = current_app.extensions["services"]
+    return services
+
+
 def _add_headers(headers: dict[str, str], response: Response) -> Response:
     for name, value in headers.items():
         response.headers.setdefault(name, value)
+    if request.url_rule is not None:
+        request.environ[ROUTE] = request.url_rule.rule
+    if response.status_code < 300 and request.endpoint in USES_DATABASE:
+        current_services().database_outage.over()
     return response
 
 
@@ -133,7 +148,8 @@ def _database_error(error: Exception) -> Response:
 
 
 def _database_down(error: Exception) -> Response:
-    log.error("database_down", reason=type(error).__name__)
+    services = current_services()
+    services.database_outage.note(services.store.explain(error))
     response = _answer(503, "database_unavailable", "The database does not answer. Try again soon.")
     response.headers["Retry-After"] = str(RETRY_AFTER)
     return response
@@ -141,11 +157,6 @@ def _database_down(error: Exception) -> Response:
 
 def _unexpected(error: Exception) -> Response:
     error_id = uuid.uuid4().hex[:12]
-    # The text of an unforeseen error may hold a person's data: log only its kind and place.
-    trace, place = error.__traceback__, ""
-    while trace:
-        place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    log.error("unexpected_error", error_id=error_id, kind=type(error).__name__, place=place)
+    log.error("unexpected_error", error_id=error_id, place=place_of(error), exc_info=error)
     message = f"An unexpected error occurred. Its number in the log is {error_id}."
     return _answer(500, "unexpected", message)

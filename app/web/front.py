@@ -18,6 +18,7 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
+import structlog
 from gunicorn.http import errors
 from gunicorn.http.body import ChunkedReader
 from gunicorn.http.message import Request
@@ -25,8 +26,10 @@ from gunicorn.http.parser import RequestParser
 from gunicorn.http.unreader import IterUnreader
 from gunicorn.workers.gthread import ThreadWorker
 
+from app.domain.faults import place_of
 from app.web.arrival import MAX_HEAD, Arrival, BodyAhead
 
+log = structlog.get_logger(__name__)
 HEAD_SECONDS = 10.0
 """From the start of the connection to the end of its headers."""
 BODY_SECONDS = 30.0
@@ -236,7 +239,7 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
             status = _status(error)
             if status == 500:
                 # Log neither the address, which may hold a token, nor the words of the error.
-                self.log.error("A request ended in %s", type(error).__name__)
+                log.error("request_failed", kind=type(error).__name__, place=place_of(error))
             visit.sock = _answer(status, "The request could not be answered.")
         return False
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import structlog
 from flask import Blueprint, Response, current_app, jsonify, request
+from structlog.contextvars import bind_contextvars
 from werkzeug.exceptions import BadRequest, Unauthorized, UnsupportedMediaType
 
 from app.bootstrap import Services
@@ -10,6 +12,7 @@ from app.domain.json_text import NotJson
 from app.security.signatures import BadSignature
 from app.services.sources import DEFAULT_SOURCE
 
+log = structlog.get_logger(__name__)
 blueprint = Blueprint("webhooks", __name__, url_prefix="/webhooks/meetergo")
 
 
@@ -39,6 +42,8 @@ def receive(source: str = DEFAULT_SOURCE, token: str | None = None) -> tuple[Res
         answer = services.intake.accept(rules, body)
     except NotJson as error:
         raise BadRequest(f"The webhook was not accepted: {error}.") from None
+    bind_contextvars(event_id=answer.event_id)
+    log.debug("webhook_stored", source=source, state=answer.verdict.value)
     if answer.process:
         services.waker.process()
     if answer.confirm:

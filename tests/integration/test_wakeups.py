@@ -107,7 +107,7 @@ def worker_of(redis: Redis, done: list[int]) -> WakeUpWorker:
 @pytest.mark.parametrize(
     ("error", "event"),
     [
-        (OperationalError("SELECT", {}, Exception("the database is away")), "database_down"),
+        (OperationalError("SELECT", {}, Exception("the database is away")), "away"),
         (ValueError("jane@corp.example"), "job_failed"),
     ],
 )
@@ -127,7 +127,8 @@ def test_a_job_that_fails_is_one_line_and_ends_no_worker(
 
     worker = WakeUpWorker(
         [make_queue(redis)], {"workers.jobs.reconcile": fails},
-        {"workers.jobs.sync_connection": done.append}, connection=redis, serializer=JSONSerializer,
+        {"workers.jobs.sync_connection": done.append}, away=lambda error: told.append("away"),
+        connection=redis, serializer=JSONSerializer,
     )  # fmt: skip
     put(redis, "first", said("workers.jobs.reconcile", None, [], {}))
     put(redis, "then", said("workers.jobs.sync_connection", None, [GOOD], {}))
