@@ -77,5 +77,5 @@ clean:
 $(VENV)/.runtime: requirements.txt constraints.txt
 	@scripts/install requirements.txt $@
 
-$(VENV)/.dev: requirements-dev.txt requirements.txt constraints.txt
+$(VENV)/.dev: requirements-dev.txt requirements.txt requirements-observe.txt constraints.txt
 	@scripts/install requirements-dev.txt $@

@@ -40,6 +40,7 @@ from app.store.rekey import MissingKey, check_keys
 from app.store.schema import UnfitSchema
 from config.companies import no_company_domains
 from config.logging import configure_logging
+from config.observe import start_observing
 from config.providers import Provider, Providers, load_providers
 from config.settings import Settings, SettingsError, load_settings, split_list
 from crm_adapters.base import load_adapter
@@ -161,6 +162,7 @@ def bootstrap(
 def begin(services: Services | None = None) -> Services:
     """Return services, wired but not yet prepared. Raises SystemExit with a message."""
     try:
+        start_observing()
         return services or bootstrap()
     except (SettingsError, MappingError) as error:
         raise SystemExit(f"The service cannot start:\n{error}") from None

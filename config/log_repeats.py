@@ -20,7 +20,7 @@ CALM = 600.0
 MOST = 500
 """The most lines that are remembered."""
 PASSING = frozenset(
-    ["request_id", "trace_id", "seconds", "milliseconds", "tries", "failures", "number"]
+    ["error", "request_id", "trace_id", "seconds", "milliseconds", "tries", "failures", "number"]
 )
 """Keys in which two lines may differ and are the same all the same."""
 LOUD = frozenset(["warning", "error", "critical"])

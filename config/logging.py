@@ -9,7 +9,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -28,6 +28,7 @@ OUTAGES = frozenset(
 """Names of classes (also those above an error's own): something is away, which needs no stack."""
 
 _process = "cli"
+_report: Callable[[BaseException, Mapping[str, Any]], None] | None = None
 
 
 def configure_logging(level: str = "INFO") -> None:
@@ -39,6 +40,7 @@ def configure_logging(level: str = "INFO") -> None:
             describe_error,
             Repeats(),
             add_process,
+            report_fault,
             hide_unlisted,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
@@ -138,7 +140,23 @@ def describe_error(
     if isinstance(error, BaseException):
         event["kind"] = type(error).__name__
         if not is_outage(error):
-            event["trace"] = frames_of(error.__traceback__)
+            event["trace"], event["error"] = frames_of(error.__traceback__), error
+    return event
+
+
+def use_reporter(report: Callable[[BaseException, Mapping[str, Any]], None] | None) -> None:
+    """Have each fault that the log tells of reported elsewhere, too; an outage is none."""
+    global _report  # noqa: PLW0603 - one reporter a process
+    _report = report
+
+
+def report_fault(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Hand the error of a line to the reporter, and take it out of the line."""
+    error = event.pop("error", None)
+    if _report is not None and isinstance(error, BaseException):
+        _report(error, event)
     return event
 
 

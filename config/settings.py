@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
@@ -222,6 +222,41 @@ class Listening(BaseSettings):
         return self.web_bind or (f"0.0.0.0:{self.port}" if self.port else "127.0.0.1:8000")
 
 
+class Observing(BaseSettings):
+    """Where spans and faults are sent (config/observe.py); without these variables nowhere."""
+
+    model_config = Settings.model_config
+
+    sentry_dsn: str = ""
+    """Address of a project in Sentry, which then gets faults of this service; needs
+    requirements-observe.txt."""
+    sentry_environment: str = "production"
+    """Name of this installation in Sentry."""
+    otel_exporter_otlp_endpoint: str = ""
+    """Address of an OpenTelemetry collector (OTLP over HTTP, such as http://127.0.0.1:4318), which then
+    gets spans; needs requirements-observe.txt. OpenTelemetry's other OTEL_* variables count as well."""
+    otel_exporter_otlp_traces_endpoint: str = ""
+    """The same, as the whole address for spans."""
+    otel_exporter_otlp_protocol: Literal["http/protobuf"] = "http/protobuf"
+    """How the collector is spoken to."""
+    otel_traces_exporter: Literal["otlp", "none"] | None = None
+    """otlp sends spans to the usual address, http://127.0.0.1:4318, if none is set; none sends none."""
+    otel_sdk_disabled: bool = False
+    """true sends no spans, whatever else is set."""
+    otel_service_name: str = "meetergo-bridge"
+    """Name of this service in spans."""
+
+    @property
+    def wants_spans(self) -> bool:
+        """Whether spans are to be sent.
+
+        https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+        """
+        named = self.otel_exporter_otlp_endpoint or self.otel_exporter_otlp_traces_endpoint
+        asked = self.otel_traces_exporter == "otlp" or bool(named)
+        return asked and self.otel_traces_exporter != "none" and not self.otel_sdk_disabled
+
+
 def api_key_problem(key: str, user_id: str) -> str | None:
     """Return the problem with a meetergo API key, in words; None if none is known.
 
@@ -288,6 +323,11 @@ def load_settings() -> Settings:
 def load_listening() -> Listening:
     """Read where the web process listens; raise SettingsError with a message that names the variable."""
     return _read(Listening)
+
+
+def load_observing() -> Observing:
+    """Read where spans and faults go; raise SettingsError with a message that names the variable."""
+    return _read(Observing)
 
 
 def _read(kind: type[Read]) -> Read:

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
 from config.providers import load_providers
-from config.settings import Listening, Settings
+from config.settings import Listening, Observing, Settings
 
 ROOT = Path(__file__).parent.parent
 HEAD = """\
@@ -34,8 +34,8 @@ def text() -> str:
     """Return the content of .env.example."""
     entries = load_providers(ROOT / "config/providers.yaml", {})
     apps = [f"#{name.upper()}_CLIENT_{part}=" for name in entries for part in ("ID", "SECRET")]
-    parts = [HEAD, *_variables(Settings), *_variables(Listening), CRM_APPS + "\n".join(apps) + "\n"]
-    return "\n".join([*parts, COMPOSE])
+    variables = [text for kind in (Settings, Listening, Observing) for text in _variables(kind)]
+    return "\n".join([HEAD, *variables, CRM_APPS + "\n".join(apps) + "\n", COMPOSE])
 
 
 def _variables(kind: type[BaseSettings]) -> Iterator[str]:

@@ -19,6 +19,7 @@ from app.domain.booking import Booking
 from app.domain.errors import AccountRefused, CrmError, RetryLater, Unauthorized, Unreadable
 from app.domain.rate_limits import MakeWay, NotOurs
 from app.mapping.mapping import Mapping as FieldMapping
+from app.outbound.tracing import span
 from app.services.planning import ConnectionPlanner, DeliveryFacts
 from app.services.sources import UnknownSource
 from app.store import deliveries, delivery_outcomes, leases, totals
@@ -95,7 +96,8 @@ class Batch:
             deliveries.claim(session, ids, self._lease.fence)
         self._lease.alone = ids[0] if len(ids) == 1 else None
         try:
-            self._plan(in_writing)
+            with span("batch: plan", connection_id=self._id, delivery_ids=ids):
+                self._plan(in_writing)
         except STOPS_BATCH as error:
             self.state.stopped_by = error
         except CrmError as error:
@@ -125,8 +127,10 @@ class Batch:
         way for others are left for later.
         """
         state = self.state
+        ids = [delivery.id for delivery, _ in state.rows]
         try:
-            self._send()
+            with span("batch: write", connection_id=self._id, delivery_ids=ids):
+                self._send()
         except STOPS_BATCH as error:
             state.stopped_by = error
         except CrmError as error:

@@ -24,10 +24,10 @@ from app.domain.errors import (
     MissingScope,
     RateLimited,
     RetryLater,
-    Unreadable,
 )
 from app.domain.errors import Unauthorized as UnauthorizedError
 from app.domain.faults import place_of
+from app.outbound.tracing import span
 from app.services.outage import Outage
 from app.store import deliveries, delivery_marking, delivery_outcomes, leases
 from app.store.connections import (
@@ -56,9 +56,6 @@ FIRST_PAUSES = (2.0, 5.0)
 """Seconds until a CRM that is out of order is called again, the first times; then it is probed."""
 RATE_PAUSE = 10.0
 """Seconds to wait if a CRM reports too many calls but does not say how long to wait."""
-NO_ANSWER = "The CRM does not answer, or only with an error of its own."
-NO_SENSE = "The CRM's answers do not fit the calls."
-"""What the log says of a CRM that is out of order; its own words are on the connection's page."""
 HAND_OVER = 300.0
 """Seconds after which a drain hands the worker to other connections and is queued again."""
 TELL_AFTER = 3
@@ -102,7 +99,10 @@ class Drainer:
 
     def drain(self, connection_id: int) -> None:
         """Write all due deliveries to one CRM; return at once if another drainer has the lease."""
-        with bound_contextvars(connection_id=connection_id):
+        with (
+            bound_contextvars(connection_id=connection_id),
+            span("drain", connection_id=connection_id),
+        ):
             self._drain(connection_id)
 
     def _drain(self, connection_id: int) -> None:
@@ -358,8 +358,7 @@ class Drainer:
         if isinstance(error, RateLimited):
             log.info("crm_asks_to_wait", code=error.code, seconds=round(seconds, 1))
         else:
-            words = NO_SENSE if isinstance(error, Unreadable) else NO_ANSWER
-            self._outages[lease.connection_id].note(words)
+            self._outages[lease.connection_id].note(error.outage)
 
     def _outage_pause(self, outages: int) -> float:
         if outages < deliveries.OPEN_AFTER:

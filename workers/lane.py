@@ -30,7 +30,7 @@ class Lane:
                 batch.release()
             raise
         self.writes, self.wrote = batch, True
-        # The lines of the log in the other thread say which connection they are about, too.
+        # The lines of the log and the spans of the other thread say which connection they are about, too.
         self._ending = self._writer.submit(copy_context().run, batch.apply)
 
     def end(self) -> None:

@@ -18,6 +18,7 @@ from app.services.outage import Outage
 from app.services.redis_client import connect, explain, probe
 from app.services.wake import QUEUE, RECONCILE_JOB, RETENTION_JOB, enqueue_once, make_queue
 from config.logging import configure_logging, start_logging
+from config.observe import start_observing
 from config.settings import Settings, SettingsError, load_settings
 from workers.stop_signal import StopSignal
 
@@ -60,6 +61,7 @@ def main() -> None:
     """Run until SIGTERM; while Redis is away, wait for it."""
     start_logging("scheduler")
     try:
+        start_observing()
         settings = load_settings()
     except SettingsError as error:
         raise SystemExit(f"The scheduler cannot start:\n{error}") from None

@@ -18,6 +18,7 @@ from app.outbound.addresses import LOOPBACK
 from app.services.redis_client import connect, explain, probe
 from app.services.wake import make_queue
 from config.logging import start_logging
+from config.observe import start_observing, stop_observing
 from config.redis_url import read_redis_url
 from config.settings import SettingsError
 from workers.jobs import ALONE, BY_ID, look, process_pool
@@ -35,6 +36,7 @@ def main() -> None:
     """Work until SIGTERM; then finish or give back the work under way within ten seconds."""
     start_logging("worker")
     try:
+        start_observing()
         services = process_services()
         services.prepare()
     except (SettingsError, MappingError) as error:
@@ -49,6 +51,7 @@ def main() -> None:
     stopping.wait_for_it()
     lookout.stop()
     process_pool().stop()
+    stop_observing()
     logging.shutdown()
     # Do not wait for a call that hangs, to a CRM or to Redis: the leases were given back.
     os._exit(0)

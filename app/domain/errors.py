@@ -32,6 +32,8 @@ class RetryLater(CrmError):
     """The CRM is down or unreachable; the same call may succeed after `after` seconds."""
 
     code = "unavailable"
+    outage = "The CRM does not answer, or only with an error of its own."
+    """What the log says while it lasts; the CRM's own words are on the connection's page."""
     advice = "Nothing to do: the service tries again by itself."
 
     def __init__(self, message: str, after: float | None = None) -> None:
@@ -53,6 +55,7 @@ class Unreadable(RetryLater):
     """
 
     code = "unreadable"
+    outage = "The CRM's answers do not fit the calls."
 
 
 class AccountRefused(CrmError):

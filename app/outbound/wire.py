@@ -26,6 +26,7 @@ from app.domain.rate_limits import RateLimiter
 from app.outbound.addresses import REACH
 from app.outbound.deadline import current_call
 from app.outbound.reply import MOST_BYTES, read_body
+from app.outbound.tracing import pattern_of, span
 
 UNHEARD_SECONDS = 10
 """Data that the other end has not confirmed for so long are given up: less than a lease lasts."""
@@ -39,8 +40,14 @@ def watch(pools: PoolManager, gate: RateLimiter) -> None:
     The gate's check while waiting for an allowance is some milliseconds older. A process that is
     stopped in this gap, and continues after its lease has passed on, would duplicate a record here.
     """
-    plain = {"ConnectionCls": _watched(HTTPConnection, gate)}
-    secure = {"ConnectionCls": _watched(HTTPSConnection, gate)}
+    plain = {
+        "ConnectionCls": _watched(HTTPConnection, gate),
+        "urlopen": _traced(HTTPConnectionPool),
+    }
+    secure = {
+        "ConnectionCls": _watched(HTTPSConnection, gate),
+        "urlopen": _traced(HTTPSConnectionPool),
+    }
     pools.pool_classes_by_scheme = {
         "http": type("WatchedPool", (HTTPConnectionPool,), plain),
         "https": type("WatchedSecurePool", (HTTPSConnectionPool,), secure),
@@ -111,6 +118,20 @@ def _places(connection: Any) -> Sequence[str]:
         raise LocationParseError(f"{name!r}, label empty or too long") from None
     except socket.gaierror as error:
         raise NameResolutionError(name, connection, error) from error
+
+
+def _traced(kind: type[HTTPConnectionPool]) -> Any:
+    def urlopen(self: Any, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
+        with span("call", http__request__method=method, server__address=self.host) as current:
+            answer = kind.urlopen(self, method, url, *args, **kwargs)
+            if current is not None:
+                pattern = pattern_of(urlsplit(url).path)
+                current.update_name(f"{method} {self.host}{pattern}")
+                current.set_attribute("url.template", pattern)
+                current.set_attribute("http.response.status_code", answer.status)
+            return answer
+
+    return urlopen
 
 
 def _use(connection: Any) -> None:

@@ -14,6 +14,7 @@ from app.domain.booking import Booking
 from app.domain.errors import UnfitPayload
 from app.domain.events import FORM_EVENT, read_booking, read_form
 from app.domain.faults import place_of
+from app.outbound.tracing import span
 from app.security.encryption import Cipher, NoHashKey, UnreadableSecret
 from app.store.delivery_marking import mark_due
 from app.store.engine import DATABASE_DOWN, Store, utcnow
@@ -116,7 +117,8 @@ class Processor:
     ) -> None:
         """Process webhooks in one transaction; if one of them is to blame for a failure, alone."""
         try:
-            connections = self._store.attempt(lambda session: self._apply(session, found))
+            with span("inbox", event_ids=list(found)):
+                connections = self._store.attempt(lambda session: self._apply(session, found))
         except (*DATABASE_DOWN, ProgrammingError, NoHashKey):
             # The database is away, or not prepared for this version: no webhook is to blame.
             raise

@@ -9,6 +9,8 @@ from typing import Any
 
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
+from app.outbound.tracing import span
+
 HEADER = "X-Request-Id"
 REQUEST_ID, ROUTE = "bridge.request_id", "bridge.route"
 """Where the WSGI environment has the id, and the pattern of the address."""
@@ -30,8 +32,17 @@ def with_request_id(application: Application) -> Application:
         bind_contextvars(request_id=request_id)
 
         def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            if current is not None:
+                current.set_attribute("http.response.status_code", int(status[:3]))
             return start_response(status, [*headers, (HEADER, request_id)], *more)
 
-        return application(environ, start)
+        method = environ.get("REQUEST_METHOD", "")
+        with span("request", http__request__method=method, request_id=request_id) as current:
+            body = application(environ, start)
+            if current is not None:
+                route = environ.get(ROUTE, "")
+                current.update_name(f"{method} {route}")
+                current.set_attribute("http.route", route)
+            return body
 
     return answer
