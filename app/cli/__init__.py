@@ -26,7 +26,7 @@ from app.domain.booking import MeetingOutcome
 from app.domain.errors import ContentDeleted, CrmError, UnfitPayload
 from app.oauth.flow import ConnectRequest
 from app.services.connect import OtherAccount, UnfitGrant
-from app.services.doctor import Health
+from app.services.findings import Health
 from app.services.overview import Overview
 from app.services.replay import Replayed, ReplaySelection, count, replay
 from app.store.models import ConnectionRow

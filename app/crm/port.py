@@ -61,6 +61,8 @@ class CallMeter:
     """Answers that did not have the expected form."""
     limits: dict[str, tuple[int, int | None]] = field(default_factory=dict)
     """The limit, in words -> (calls left, calls allowed or None if not reported)."""
+    date: str = ""
+    """The `Date` header of the last answer."""
     _told: int = 0
     _results: Counter[str] = field(default_factory=Counter)
     _lock: Lock = field(default_factory=Lock)
@@ -139,6 +141,7 @@ class Access:
 
     def answered(self, allowance: RateLimit, headers: Mapping[str, str]) -> None:
         """Store the limits that an answer reports; call this before looking at its status."""
+        self.meter.date = headers.get("date", "")
         short, day = self.facts.read_limits(headers)
         short = short if allowance.told else None
         for label, reading in ((allowance.name, short), ("day", day)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 
 from redis.exceptions import RedisError
@@ -17,6 +16,7 @@ from app.domain.errors import CrmError
 from app.meetergo.client import MeetergoClient
 from app.oauth.tokens import TokenService
 from app.security.encryption import Cipher
+from app.services.findings import Finding, Health
 from app.services.mappings import MappingFiles
 from app.services.notify import Notifier
 from app.services.processes import Processes
@@ -24,6 +24,13 @@ from app.services.redis_client import explain as redis_trouble
 from app.services.redis_client import probe
 from app.services.secrets import WebhookSecrets, fingerprint
 from app.services.sources import Sources, SourceView
+from app.services.surroundings import (
+    check_clocks,
+    check_crm_clock,
+    check_files,
+    check_last_webhook,
+    check_public_url,
+)
 from app.services.wake import Waker
 from app.services.watch import number_waiting, waiting
 from app.store.delivery_marking import count_parked
@@ -39,26 +46,6 @@ REDIS_FIX = (
     "Until then webhooks are accepted as ever, and workers find due bookings by themselves, some"
     " seconds later."
 )
-
-
-class Health(StrEnum):
-    """The result of a check."""
-
-    GOOD = "good"
-    NOTE = "note"
-    """It works, but a person should know something."""
-    BAD = "bad"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check, with what it found."""
-
-    subject: str
-    check: str
-    verdict: Health
-    detail: str = ""
-    fix: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,6 +94,11 @@ class Doctor:
         redis = self.waker.redis
         yield _tried("service", "Redis", lambda: probe(redis), REDIS_FIX, redis_trouble)
         yield from self._processes()
+        yield from check_public_url(self.public_url)
+        yield check_clocks(self.store, redis)
+        files = check_files(self.store)
+        if files:
+            yield files
         for view in self.sources.views():
             yield from self.examine_source(view)
         missing = [p.title for p in self.providers.values() if not p.configured]
@@ -170,6 +162,7 @@ class Doctor:
             "Make one with `flask --app app secrets add`.",
         )  # fmt: skip
         yield from self._weak_secrets(view.name)
+        yield check_last_webhook(self.store, view.name, utcnow())
         if not rules.api_key:
             needed = rules.scheme is SignatureScheme.URL_TOKEN
             detail = (
@@ -240,6 +233,9 @@ class Doctor:
             yield Finding(subject, "directory", Health.BAD, error.message, error.advice)
         else:
             yield from _directory(subject, directory)
+        clock = check_crm_clock(subject, adapter.access.meter.date, utcnow())
+        if clock:
+            yield clock
         for label, (left, most) in adapter.access.meter.limits.items():
             detail = f"{left} calls left of {most}" if most is not None else f"{left} left"
             low = most is not None and left < most * 0.1

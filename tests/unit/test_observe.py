@@ -181,7 +181,7 @@ def test_nothing_is_imported_unless_it_is_asked_for() -> None:
     """Without the variables neither package is loaded; with them both are."""
     code = (
         "import sys\nfrom app.bootstrap import begin\nbegin()\n"
-        "print({'opentelemetry.sdk', 'sentry_sdk'} & sys.modules.keys())"
+        "print({'opentelemetry.exporter', 'sentry_sdk'} & sys.modules.keys())"
     )
     asked = {"SENTRY_DSN": DSN, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
     off = run(code, OTEL_SDK_DISABLED="true", OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
