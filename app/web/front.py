@@ -11,6 +11,7 @@ import errno
 import json
 import selectors
 import socket
+import sys
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ from app.domain.faults import place_of
 from app.web.arrival import MAX_HEAD, Arrival, BodyAhead
 
 log = structlog.get_logger(__name__)
+APP_LOAD_ERROR = 4
+"""The exit code of a worker at which gunicorn ends (`Arbiter.APP_LOAD_ERROR`)."""
 HEAD_SECONDS = 10.0
 """From the start of the connection to the end of its headers."""
 BODY_SECONDS = 30.0
@@ -101,6 +104,17 @@ class Visit:
 
 class FrontWorker(ThreadWorker):  # type: ignore[misc]
     """gthread's loop and threads, but the loop itself handles all sockets."""
+
+    def load_wsgi(self) -> None:
+        """Load the application; where it cannot start, end all of gunicorn with its sentence.
+
+        gunicorn would start this worker again each second, for ever; a supervisor knows better when.
+        """
+        try:
+            super().load_wsgi()
+        except SystemExit as error:
+            sys.stderr.write(f"{error}\n")
+            raise SystemExit(APP_LOAD_ERROR) from None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

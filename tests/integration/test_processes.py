@@ -155,6 +155,23 @@ def test_a_scheduler_with_wrong_settings_is_a_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr and "pass-word" not in ended.stderr
 
 
+@pytest.mark.parametrize("variable", ["DATABASE_URL=foo", "DATABASE_URL=sqlite:////nowhere/a.db"])
+def test_gunicorn_ends_where_the_service_cannot_start(variable: str) -> None:
+    """The web process ends with the sentence, for its supervisor to see; it does not try for ever."""
+    name, _, value = variable.partition("=")
+    environment = {
+        "PATH": os.environ["PATH"], "SECRET_KEY": KEY, "ENCRYPTION_KEYS": KEY, "WEB_CONCURRENCY": "1",
+        "WEB_BIND": f"127.0.0.1:{free_port()}", name: value,
+    }  # fmt: skip
+    ended = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "--config", "config/gunicorn.py", "app:create_app()"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode == 4
+    assert ended.stderr.count("The service cannot start:") == 1 and "DATABASE_URL" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 @pytest.mark.long
 def test_a_scheduler_without_redis_ends_when_it_is_told_to() -> None:
     """A SIGTERM ends the scheduler also when Redis goes away while it works."""
