@@ -79,7 +79,6 @@ def _report_faults(asked: Observing, transport: Any) -> None:
             environment=asked.sentry_environment,
             default_integrations=False,
             auto_enabling_integrations=False,
-            send_default_pii=False,
             include_local_variables=False,
             include_source_context=False,
             max_request_body_size="never",
