@@ -82,7 +82,8 @@ SHOWN: Mapping[str, Callable[[Any], Any]] = {
     "method": _identifier, "route": _configured, "address": _configured,
     # How much.
     "number": _number, "seconds": _number, "milliseconds": _number, "tries": _number,
-    "failures": _number, "bookings": _number, "deleted": _number, "times": _number,
+    "failures": _number, "bookings": _number, "webhooks": _number, "days": _number,
+    "deleted": _number, "times": _number,
 }  # fmt: skip
 """Key -> how its value is checked before it is written."""
 

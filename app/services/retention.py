@@ -63,7 +63,14 @@ class Retention:
             if max(gone.values()) < CHUNK:
                 break
         told = {name: number for name, number in done.items() if number}
-        log.info("retention_done", days=self.days, **told)
+        reduced = {name: done[name] for name in ("bookings", "webhooks")}
+        log.info(
+            "retention_done",
+            days=self.days,
+            bookings=reduced["bookings"],
+            webhooks=reduced["webhooks"],
+            deleted=sum(told.values()) - sum(reduced.values()),
+        )
         return told
 
     def figures(self) -> Kept:
