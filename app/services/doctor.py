@@ -27,7 +27,6 @@ from app.services.sources import Sources, SourceView
 from app.services.surroundings import (
     check_clocks,
     check_crm_clock,
-    check_files,
     check_last_webhook,
     check_public_url,
 )
@@ -96,9 +95,6 @@ class Doctor:
         yield from self._processes()
         yield from check_public_url(self.public_url)
         yield check_clocks(self.store, redis)
-        files = check_files(self.store)
-        if files:
-            yield files
         for view in self.sources.views():
             yield from self.examine_source(view)
         missing = [p.title for p in self.providers.values() if not p.configured]

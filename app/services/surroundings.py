@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
@@ -115,20 +114,6 @@ def check_crm_clock(subject: str, date: str, now: datetime) -> Finding | None:
     except ValueError:
         return None
     return compare_clocks(subject, [("the CRM", shown.replace(tzinfo=UTC))], now)
-
-
-def check_files(store: Store) -> Finding | None:
-    """Check that nobody else on the machine may read an SQLite database; None for PostgreSQL."""
-    name = store.engine.url.database
-    if store.engine.dialect.name != "sqlite" or not name or name == ":memory:":
-        return None
-    there = [Path(f"{name}{end}") for end in ("", "-wal", "-shm")]
-    open_ones = [str(path) for path in there if path.exists() and path.stat().st_mode & 0o077]
-    if not open_ones:
-        return Finding("service", "database file", Health.GOOD)
-    detail = f"Other users of this machine may read {', '.join(open_ones)}."
-    fix = f"Run `chmod 600 {' '.join(open_ones)}`."
-    return Finding("service", "database file", Health.BAD, detail, fix)
 
 
 def check_last_webhook(store: Store, source: str, now: datetime) -> Finding:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -135,7 +134,6 @@ class Store:
 
     def migrate(self, cipher: Cipher | None = None) -> None:
         """Bring the schema up to date. Raises UnfitSchema if the database is newer than the code."""
-        self._own_file()
         self.schema.upgrade(cipher)
 
     def compact(self) -> bool:
@@ -158,14 +156,6 @@ class Store:
             finally:
                 raw.close()
         return not busy[0]
-
-    def _own_file(self) -> None:
-        """Make a new SQLite file such that other users cannot read it; its WAL follows the file."""
-        name = self.engine.url.database
-        if self.engine.dialect.name == "sqlite" and name and name != ":memory:":
-            # A folder that is missing, or that this user may not write in, is told by SQLite.
-            with suppress(OSError):
-                os.close(os.open(name, os.O_CREAT | os.O_EXCL, 0o600))
 
     def explain(self, error: BaseException) -> str:
         """Return why the database cannot be used, as a sentence without the password."""
