@@ -65,7 +65,10 @@ class Web:
 
     def work(self) -> None:
         """Process the stored webhooks, as a worker does."""
-        code = "from app.bootstrap import process_services; process_services().processor.run()"
+        code = (
+            "from app.bootstrap import process_services as services;"
+            " services().prepare(); services().processor.run()"
+        )
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=self.environment, check=True)
 
     def connect(self, *sent: bytes, timeout: float = 15.0) -> socket.socket:
