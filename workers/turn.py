@@ -10,7 +10,7 @@ from workers.lease import ticks
 
 SHORT = 1.0
 """Seconds that a batch of backlog still goes on while a live booking waits."""
-LONG = 10.0
+LONG = 30.0
 """Seconds that any batch goes on: then it is cut and its results are noted."""
 LOOK_EVERY = 0.25
 """Seconds between two looks at whether a live booking waits."""
