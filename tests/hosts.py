@@ -24,6 +24,8 @@ from tests.ports import free_port
 from tests.postgres import start_server
 
 NAMES = Path("/etc/netns")
+NETWORKS = "10.0.0.0/8"
+"""Holds the networks of all hosts."""
 PORT = 8000
 """Where the web process of each host listens."""
 
@@ -94,7 +96,7 @@ class Hosts(System):
             self._valkey.start()
 
     def _environment(self, mutant: str) -> dict[str, str]:
-        made = super()._environment(mutant)
+        made = {**super()._environment(mutant), "PRIVATE_NETWORKS": NETWORKS}
         return {
             name: value
             if name in ("PUBLIC_URL", "WEB_BIND")
@@ -141,7 +143,7 @@ class Hosts(System):
 @contextmanager
 def open_postgres() -> Iterator[str]:
     """Yield the address of a PostgreSQL database that other hosts reach as well."""
-    server = start_server(listen="*", allowed="10.0.0.0/8")
+    server = start_server(listen="*", allowed=NETWORKS)
     if server is None:
         pytest.skip("PostgreSQL is not installed here: initdb was not found")
     url, stop = server
