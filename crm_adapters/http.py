@@ -118,7 +118,7 @@ def exchange(access: Access, allowance: RateLimit, send: Callable[[], Reply]) ->
     Raises RetryLater for an outage, RateLimited with the seconds to wait, Redirected, and
     Unreadable for an answer that no API gives.
     """
-    result = CallResult.OUTAGE
+    result: CallResult | None = None
     try:
         reply = _reply_to(access, send)
         access.answered(allowance, reply.headers)
@@ -128,8 +128,13 @@ def exchange(access: Access, allowance: RateLimit, send: Callable[[], Reply]) ->
         result = CallResult.LIMITED
         access.gate.refused(allowance)
         raise
+    except (RetryLater, Redirected, Unreadable):
+        result = CallResult.OUTAGE
+        raise
     finally:
-        access.meter.note(result)
+        # A call that this service itself held back says nothing of the CRM.
+        if result is not None:
+            access.meter.note(result)
     return reply
 
 

@@ -28,7 +28,12 @@ def reduced(booking: Booking) -> Booking:
 
 
 def is_news_of_reduced(known: Booking, found: Booking) -> bool:
-    """Whether a message brings a reduced booking back: only a state that is newer does."""
+    """Whether a message brings a reduced booking back: only a newer state that tells of people does.
+
+    One that names nobody would make the booking one of nobody, and empty its records.
+    """
+    if not found.attendees:
+        return False
     if known.updated_at and found.updated_at:
         cancelled = found.cancelled and not known.cancelled
         return found.updated_at > known.updated_at or (

@@ -6,8 +6,9 @@ import difflib
 import html
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
+from typing import Any
 
 import regex
 
@@ -120,3 +121,14 @@ def is_link(text: str) -> bool:
 def as_html(text: str) -> str:
     """Escape text for a field that shows HTML; line breaks become <br>."""
     return html.escape(text, quote=False).replace("\n", "<br>")
+
+
+def reworded(value: Any, change: Callable[[str], str]) -> Any:
+    """Return plain data with every text changed; the keys of objects stay."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list | tuple):
+        return [reworded(each, change) for each in value]
+    if isinstance(value, dict):
+        return {key: reworded(each, change) for key, each in value.items()}
+    return value

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import structlog
+from sqlalchemy.orm import Session
 
 from app.crm.changes import Change, Plan
 from app.crm.objects import ObjectName, Ref
 from app.crm.port import Adapter, Report
-from app.domain.errors import CrmError
+from app.domain.errors import CrmError, Gone
 from app.domain.people import normalise_email
 from app.security.encryption import Cipher
 from app.services.exported import export
 from app.services.processing import Processor
 from app.store import audit
 from app.store.engine import Store, utcnow
-from app.store.erasure import PersonRecord, Traces, erase, look_for
+from app.store.erased import alone_with_erasure
+from app.store.erasure import PersonRecord, Quote, Traces, erase, look_for, quotes_of
 from app.store.leases import lock_idle
 
 log = structlog.get_logger(__name__)
@@ -82,46 +84,62 @@ class Erasure:
         Raises ValueError if the text is no e-mail address, and Busy if workers do not pause.
         """
         identity = identity_of(email)
-        # A webhook that nobody has processed yet would otherwise lose its booking for the others.
+        # What waits would otherwise come to its booking only after this.
         self._processor.run(self._wake)
-        traces = self._erase_here(identity, actor)
-        problems = self._clean_file()
-        if traces.waiting:
-            problems.append(
-                f"{len(traces.waiting)} webhooks waited for meetergo's confirmation and lost their"
-                " content: reconcile finds their bookings."
-            )
-        deleted = []
+        with self._store.read() as session:
+            traces = look_for(session, self._cipher, identity)
+            quotes = quotes_of(session, traces.words)
+        deleted, problems = [], []
+        # Here last: if this ends half-way, the next run still knows the records.
         for record in traces.records if delete_records else ():
             problem = self._delete(record, identity) if record.alone else None
             if problem:
                 problems.append(problem)
             elif record.alone:
                 deleted.append(record)
-        webhooks = len(traces.events) + len(traces.waiting)
+        traces = self._erase_here(identity, quotes, actor)
+        problems += self._clean_file()
+        if traces.waiting:
+            problems.append(
+                f"{traces.waiting} webhooks wait to be processed; their content goes then."
+            )
         log.info("person_erased", bookings=len(traces.bookings), deleted=len(deleted))
         return Erased(
-            len(traces.bookings), webhooks, tuple(traces.records), tuple(deleted), tuple(problems)
+            len(traces.bookings),
+            len(traces.events),
+            tuple(traces.records),
+            tuple(deleted),
+            tuple(problems),
         )
 
-    def _erase_here(self, identity: str, actor: str) -> Traces:
-        """Erase in one transaction, while no worker has a booking in hand."""
+    def _erase_here(self, identity: str, quotes: Sequence[Quote], actor: str) -> Traces:
+        """Erase in one short transaction, while no worker has a booking in hand."""
         until = time.monotonic() + WAIT
         while True:
-            with self._store.write() as session:
-                if lock_idle(session):
-                    now = utcnow()
-                    traces = look_for(session, self._cipher, identity)
-                    erase(session, self._cipher, traces, now)
-                    told = f"a person: {len(traces.bookings)} bookings"
-                    audit.note(session, actor, "erase", told, now)
-                    return traces
+            traces = self._store.attempt(
+                lambda session: self._try_to_erase(session, identity, quotes, actor)
+            )
+            if traces is not None:
+                return traces
             if time.monotonic() > until:
                 raise Busy(
                     "Workers write to a CRM all the time: nothing was erased. Stop them, or try"
                     " again in a minute."
                 )
             time.sleep(BETWEEN)
+
+    def _try_to_erase(
+        self, session: Session, identity: str, quotes: Sequence[Quote], actor: str
+    ) -> Traces | None:
+        """Erase, unless a worker has a booking in hand: then None."""
+        alone_with_erasure(session)
+        if not lock_idle(session):
+            return None
+        now = utcnow()
+        traces = look_for(session, self._cipher, identity)
+        erase(session, self._cipher, traces, quotes, now)
+        audit.note(session, actor, "erase", f"a person: {len(traces.bookings)} bookings", now)
+        return traces
 
     def _clean_file(self) -> list[str]:
         """Remove what the database's files still hold of deleted rows."""
@@ -141,6 +159,8 @@ class Erasure:
             self._adapter(record.connection_id).apply(Plan((change,)), report)
         except CrmError as error:
             report.problems[ref] = error
+        if isinstance(report.problems.get(ref), Gone):
+            return None
         problem = report.problems.get(ref)
         if problem is None:
             return None

@@ -75,11 +75,10 @@ def _webhooks(
     session: Session, cipher: Cipher, traces: Traces, alone: set[str]
 ) -> list[dict[str, Any]]:
     """The webhooks about the person; the content of one about several people is left out."""
-    ids = [*traces.events, *traces.waiting]
-    query = select(EventRow).where(EventRow.id.in_(ids)).order_by(EventRow.id)
+    query = select(EventRow).where(EventRow.id.in_(traces.events)).order_by(EventRow.id)
     told = []
     for row in session.scalars(query):
-        shown = row.booking_key is None or row.booking_key in alone
+        shown = row.booking_key in alone
         told.append(
             {
                 "id": row.id,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Annotated, Any
@@ -14,12 +14,15 @@ from sqlalchemy.orm import Session
 from app.crm.objects import FORGOTTEN
 from app.domain.booking import Booking, MeetingOutcome
 from app.domain.history import History, tell
+from app.domain.text import reworded
 from app.security.encryption import Cipher
 from app.store.boxes import seal, unseal
 from app.store.models import BookingPerson, BookingRow
 
 MOST_BOOKINGS = 500
 """The most bookings of one person that a summary reads, newest first."""
+NAMES = frozenset(["source", "id", "continues", "hosts", "former_attendees", "story"])
+"""Fields of a booking that name it or its people: no texts."""
 FORMER_NAMES = {"earlier": "previous_starts", "left": "former_attendees"}
 """Field names of a stored booking in an older release -> the names now."""
 
@@ -145,6 +148,18 @@ def as_plain(booking: Booking) -> dict[str, Any]:
     """A booking as plain data."""
     plain: dict[str, Any] = _codec.dump_python(booking, mode="json")
     return plain
+
+
+def with_texts(booking: Booking, change: Callable[[str], str]) -> Booking:
+    """A booking with changed texts: answers, notes and the like, but no names of its people."""
+    plain = as_plain(booking)
+    for name, value in plain.items():
+        if name in ("attendees", "companions"):
+            for person in value:
+                person |= {part: reworded(person[part], change) for part in ("answers", "choices")}
+        elif name not in NAMES:
+            plain[name] = reworded(value, change)
+    return _codec.validate_python(plain)
 
 
 def stored_state(row: BookingRow, cipher: Cipher) -> Booking:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from app.domain.booking import Booking
@@ -16,8 +16,26 @@ from app.store.bookings import hash_of
 from app.store.models import ErasedPerson
 from app.store.upsert import insert_unless_there
 
+ERASURE_TURN = 0x65726173
+"""The number of the advisory lock: https://www.postgresql.org/docs/current/explicit-locking.html"""
 ANY_BOOKING = ""
 """Stands for every booking that was made before the person was erased."""
+
+
+def alone_with_erasure(session: Session) -> None:
+    """Wait until nobody stores bookings, and let nobody begin before this transaction ends."""
+    _erasure_turn(session, "pg_advisory_xact_lock")
+
+
+def not_beside_erasure(session: Session) -> None:
+    """Wait until no erasure is under way: who is erased by then is known."""
+    _erasure_turn(session, "pg_advisory_xact_lock_shared")
+
+
+def _erasure_turn(session: Session, function: str) -> None:
+    # SQLite has one transaction at a time anyway.
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text(f"SELECT {function}(:turn)"), {"turn": ERASURE_TURN})
 
 
 def without_erased(

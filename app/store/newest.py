@@ -13,7 +13,7 @@ from app.domain.merge import fill, identities, is_more_than_said, merge
 from app.domain.reduced import is_news_of_reduced
 from app.security.encryption import Cipher
 from app.store.bookings import hash_of, seal_state, stored_state
-from app.store.erased import without_erased
+from app.store.erased import not_beside_erasure, without_erased
 from app.store.models import BookingPerson, BookingRow
 from app.store.payloads import forget_payloads
 from app.store.stories import join_story, look_for_kin, wait_for_kin
@@ -24,6 +24,7 @@ def keep_newest(
     session: Session, cipher: Cipher, bookings: Sequence[Booking], now: datetime
 ) -> list[BookingRow]:
     """Store each state that is the newest of its booking; return the rows of those that are news."""
+    not_beside_erasure(session)
     bookings, cut = without_erased(session, cipher, bookings, now)
     wait_for_kin(session, cipher, bookings)
     first: dict[str, Booking] = {}

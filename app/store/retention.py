@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
 from sqlalchemy import Select, delete, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from app.domain.reduced import everybody, reduced
-from app.security.encryption import Cipher
+from app.security.encryption import Cipher, UnreadableSecret
 from app.store.access_models import AuditLog, OAuthFlow, WebSession
 from app.store.bookings import hash_of, seal_state, stored_state
 from app.store.ledger import Ledger
@@ -27,6 +28,7 @@ from app.store.models import (
 from app.store.payloads import forget_payloads
 from app.store.states import DeliveryState, EventStatus
 
+log = structlog.get_logger(__name__)
 UNFINISHED = (
     DeliveryState.DUE,
     DeliveryState.RETRYING,
@@ -85,8 +87,15 @@ def reduce_bookings(
     busy = set(session.scalars(query))
     chosen, people = [], set()
     for row in rows:
-        booking = stored_state(row, cipher)
-        if row.id in busy or booking.end >= before:
+        if row.id in busy:
+            continue
+        try:
+            booking = stored_state(row, cipher)
+        except UnreadableSecret as error:
+            # The others must not wait for it.
+            log.error("booking_unreadable", booking=row.key, reason=str(error))
+            continue
+        if booking.end >= before:
             continue
         people |= everybody(booking)
         row.state_encrypted = seal_state(reduced(booking), cipher)

@@ -15,6 +15,7 @@ from sqlalchemy import select, update
 from app.store.access_models import AuditLog
 from app.store.engine import utcnow
 from app.store.models import BookingRow, DeliveryRow, ErasedPerson, Notice
+from app.store.retention import reduce_bookings
 from tests.bridge import PROVIDERS, Bridge, sample
 from tests.integration.test_retention import JANE, decrypted, kinds, seen_of, writes
 
@@ -180,3 +181,69 @@ def test_the_api_erases_and_exports(bridge: Bridge) -> None:
     assert seen_of(bridge) == []
     empty = client.post("/api/v1/privacy/export", json={"email": EMAIL}, headers=key).json
     assert empty["bookings"] == [] and empty["crm_records"] == []
+
+
+def test_a_longer_address_is_another_person(bridge: Bridge) -> None:
+    """Whose address ends or begins like the erased one, and who has the name of a field, keep all."""
+    for number, email in enumerate((f"x.{EMAIL}", f"{EMAIL}.de", f"x{EMAIL}")):
+        other = {**sample("booking_created")["attendees"][0], "email": email, "phone": None,
+                 "firstname": "Attendee", "lastname": "Meeting", "fullname": "Attendee Meeting",
+                 "id": f"o{number}"}  # fmt: skip
+        bridge.sync(sample("booking_created", id=f"other-{number}", attendees=[other]))
+    before = writes(bridge)
+    found = bridge.services.erasure.export(EMAIL)
+    assert len(found["bookings"]) == 2 and len(found["webhooks"]) == 2
+    assert "Erased from 2 bookings and 2 webhooks" in erase(bridge)
+    bridge.settle()
+    assert writes(bridge) == before
+    with bridge.services.store.read() as session:
+        rows = session.scalars(select(BookingRow).where(BookingRow.key.like("%other-%"))).all()
+        assert [row.reduced_at for row in rows] == [None] * 3
+    # A person whose name is a word of this service can be erased too.
+    result = bridge.app.test_cli_runner().invoke(args=["erase", "--email", f"x.{EMAIL}", "--yes"])
+    assert result.exit_code == 0 and "Erased from 1 bookings" in result.output
+
+
+def test_a_shared_meeting_stays_when_its_booking_is_reduced(
+    bridge: Bridge,
+) -> None:
+    """Erased after the meeting's data was reduced: what others take part in is not deleted."""
+    before = {name: kind[3] for name, kind in kinds(bridge).items()}
+    with bridge.services.store.write() as session:
+        rows = session.scalars(select(BookingRow).order_by(BookingRow.start)).all()
+        far = utcnow() + timedelta(days=4000)
+        reduce_bookings(session, bridge.services.cipher, rows, far, utcnow())
+        assert all(row.reduced_at for row in rows)
+    erase(bridge, "--crm-records", "delete")
+    assert {name: kind[3] for name, kind in kinds(bridge).items()} == {
+        name: number - 1 for name, number in before.items()
+    }
+
+
+def test_a_host_is_not_erased_by_mistake(bridge: Bridge) -> None:
+    """The address of a host finds no booking: hosts are your staff, and their bookings go on."""
+    host = sample("booking_created")["hosts"][0]["email"]
+    result = bridge.app.test_cli_runner().invoke(args=["erase", "--email", host, "--yes"])
+    assert "Erased from 0 bookings" in result.output
+    with bridge.services.store.read() as session:
+        assert not any(row.reduced_at for row in session.scalars(select(BookingRow)))
+
+
+def test_words_in_places_of_others_go_and_names_of_columns_stay(bridge: Bridge) -> None:
+    """Notes of another booking that quote the person lose the words; nothing else changes."""
+    bridge.sync(sample("booking_created", id="bobs", attendees=[group()["attendees"][1]]))
+    with bridge.services.store.write() as session:
+        bobs = select(BookingRow.id).where(BookingRow.key == "default:bobs")
+        session.execute(
+            update(DeliveryRow)
+            .where(DeliveryRow.booking_id.in_(bobs))
+            .values(
+                notes=[f"It met {EMAIL}.", "Bob is fine."], error_fields={"email": f"as {EMAIL}"}
+            )
+        )
+    erase(bridge)
+    with bridge.services.store.read() as session:
+        query = select(DeliveryRow).where(DeliveryRow.booking_id.in_(bobs))
+        for row in session.scalars(query):
+            assert row.notes == ["It met an erased person.", "Bob is fine."]
+            assert row.error_fields == {"email": "as an erased person"}
