@@ -78,13 +78,17 @@ class Hosts(System):
         # The CRMs are reached from the hosts too.
         serve.HOST = "0.0.0.0"
         self.hosts = {str(n): Host(n) for n in range(1, number + 1)}
-        for host in self.hosts.values():
-            host.begin()
         there = tuple(self.hosts)
         workers = tuple(f"worker-{n}" for n in there)
-        super().__init__(
-            folder, database_url, workers=workers, more=tuple(f"web-{n}" for n in there)
-        )
+        try:
+            for host in self.hosts.values():
+                host.begin()
+            super().__init__(
+                folder, database_url, workers=workers, more=tuple(f"web-{n}" for n in there)
+            )
+        except BaseException:
+            self._remove()
+            raise
         self._webs = [f"http://{host.address}:{PORT}" for host in self.hosts.values()]
 
     def start_valkey(self) -> None:
@@ -96,13 +100,13 @@ class Hosts(System):
             self._valkey.start()
 
     def _environment(self, mutant: str) -> dict[str, str]:
-        made = {**super()._environment(mutant), "PRIVATE_NETWORKS": NETWORKS}
+        made = super()._environment(mutant)
         return {
             name: value
             if name in ("PUBLIC_URL", "WEB_BIND")
             else value.replace("127.0.0.1", "localhost").replace("0.0.0.0", "localhost")
             for name, value in made.items()
-        }
+        } | {"PRIVATE_NETWORKS": NETWORKS}
 
     def start(self, name: str) -> None:
         """Start a process of the service on its host."""
@@ -135,9 +139,12 @@ class Hosts(System):
         try:
             super().stop()
         finally:
-            serve.HOST = self._open
-            for host in self.hosts.values():
-                host.end()
+            self._remove()
+
+    def _remove(self) -> None:
+        serve.HOST = self._open
+        for host in self.hosts.values():
+            host.end()
 
 
 @contextmanager

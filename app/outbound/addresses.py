@@ -126,7 +126,10 @@ class Reach:
         found = self._resolve(name, port)
         for text in found:
             ip = _ip(text.partition("%")[0])
-            fits = ip is not None and (ip.is_loopback if name in LOOPBACK else self._may_call(ip))
+            named = name in LOOPBACK
+            fits = ip is not None and (
+                ip.is_loopback or self._is_allowed(ip) if named else self._may_call(ip)
+            )
             if not fits:
                 raise PrivateAddress(
                     f"The host {name} leads into a private network, so nothing was sent there. If that"
