@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, cast, delete, or_, select, update
+from sqlalchemy import Select, cast, delete, or_, select, update
 from sqlalchemy import Text as SqlText
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -235,16 +235,21 @@ def quotes_of(session: Session, words: set[str]) -> list[Quote]:
     """The sentences for people that name somebody. All of them are read: do it without a lock."""
     is_told = _finder(words)
     forms = sorted({form for word in words for form in (word, json.dumps(word)[1:-1])})
-    found = []
-    for model, columns in WORDS.items():
-        keys = list(model.__table__.primary_key.columns)
-        for column in columns:
-            text = cast(column, SqlText)
-            named: ColumnElement[bool] = or_(*(text.icontains(f, autoescape=True) for f in forms))
-            for *key, value in session.execute(select(*keys, column).where(named)):
-                if any(is_told(each) for each in _texts(value)):
-                    found.append(Quote(column, tuple(key)))
-    return found
+    return [
+        Quote(column, tuple(key))
+        for columns in WORDS.values()
+        for column in columns
+        for *key, value in session.execute(_naming(column, forms))
+        if any(map(is_told, _texts(value)))
+    ]
+
+
+def _naming(column: InstrumentedAttribute[Any], forms: Sequence[str]) -> Select[Any]:
+    """The key and the value of each row in which a column holds one of some texts."""
+    text = cast(column, SqlText)
+    named = or_(*(text.icontains(form, autoescape=True) for form in forms))
+    entities: list[Any] = [*column.class_.__table__.primary_key.columns, column]
+    return select(*entities).where(named)
 
 
 def _texts(value: Any) -> Iterator[str]:
