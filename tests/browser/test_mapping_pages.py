@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from config.settings import CONFIG_DIR
-from tests.bridge import Bridge, sample
+from tests.bridge import PROVIDERS, Bridge, sample
 from tests.browser.test_pages import CHROMIUM, page, served, sign_in
 
 pytestmark = [
@@ -71,14 +71,14 @@ def test_a_preview_shows_old_and_new(site: tuple[Bridge, str], page: Page) -> No
     row = page.get_by_role("row", name="hs_meeting_start_time")
     expect(row.get_by_text("2026-11-20T08:00:00Z")).to_be_visible()
     expect(row.get_by_text("2026-12-02T13:00:00Z")).to_be_visible()
-    expect(page.get_by_text("Nothing to write.")).to_have_count(9)
+    expect(page.get_by_text("Nothing to write.")).to_have_count(3 * len(PROVIDERS))
     assert [served.sandbox.writes() for served in bridge.served.values()] == before
     page.get_by_role("link", name="Back to the booking").click()
     page.get_by_role("button", name="Sync again").click()
     page.get_by_role("heading", name="In the CRMs").wait_for()
     bridge.settle()
     page.get_by_role("link", name="Preview what would change").click()
-    expect(page.get_by_text("Nothing to write.")).to_have_count(12)
+    expect(page.get_by_text("Nothing to write.")).to_have_count(4 * len(PROVIDERS))
 
 
 def test_a_mapping_is_tried_and_a_broken_one_told(

@@ -17,14 +17,14 @@ from app.services import processing
 from app.store.engine import utcnow
 from app.store.inbox import next_stored
 from app.store.models import BookingRow, ConnectionRow
-from tests.bridge import KEY, Bridge, sample
+from tests.bridge import KEY, PROVIDERS, Bridge, sample
 from tests.integration.test_cli import run
 from workers.pool import DrainPool
 
 
 @pytest.fixture
 def bridge(tmp_path: Path, database_url: str) -> Iterator[Bridge]:
-    """The service with three CRMs; its workers sleep, so that webhooks wait in the inbox."""
+    """The service with every CRM; its workers sleep, so that webhooks wait in the inbox."""
     made = Bridge(database_url).connect_all()
     made.workers_sleep = True
     yield made
@@ -50,7 +50,7 @@ def test_an_answer_means_on_disk_and_no_more(bridge: Bridge) -> None:
     assert bridge.deliveries() == []
     bridge.settle()
     assert statuses(bridge) == ["applied"]
-    assert [row.state for row in bridge.deliveries()] == ["synced"] * 3
+    assert [row.state for row in bridge.deliveries()] == ["synced"] * len(PROVIDERS)
 
 
 def test_many_webhooks_take_one_transaction_of_few_statements(bridge: Bridge) -> None:
@@ -69,7 +69,7 @@ def test_many_webhooks_take_one_transaction_of_few_statements(bridge: Bridge) ->
         bridge.services.processor.run()
         event.remove(engine, "before_cursor_execute", note)
         counts.append(len(seen))
-    assert len(bridge.deliveries()) == 3 * 51
+    assert len(bridge.deliveries()) == len(PROVIDERS) * 51
     assert counts[1] <= counts[0] + 5, counts
 
 
@@ -117,7 +117,7 @@ def test_one_that_cannot_be_processed_stops_no_other(
     run(bridge, "events", "replay", "3")
     bridge.settle()
     assert statuses(bridge) == ["applied"] * 5
-    assert [row.state for row in bridge.deliveries()] == ["synced"] * 15
+    assert [row.state for row in bridge.deliveries()] == ["synced"] * 5 * len(PROVIDERS)
 
 
 def test_one_whose_key_is_not_here_waits_and_holds_nobody_up(bridge: Bridge) -> None:
@@ -191,7 +191,7 @@ def test_two_workers_process_each_webhook_once(bridge: Bridge) -> None:
     processor._process(processor._read(rows, set()), woken.append)
     bridge.settle()
     processor._process(processor._read(rows, set()), woken.append)
-    assert woken == [[1, 2, 3]]
+    assert woken == [[*range(1, len(PROVIDERS) + 1)]]
     assert {row.state for row in bridge.deliveries()} == {"synced"}
 
 
