@@ -257,6 +257,15 @@ class Observing(BaseSettings):
         return asked and self.otel_traces_exporter != "none" and not self.otel_sdk_disabled
 
 
+class MappingPlaces(BaseSettings):
+    """Where the mapping files are: all that is needed to check them."""
+
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
+
+    mappings_dir: Path = CONFIG_DIR / "mappings"
+    providers_file: Path = CONFIG_DIR / "providers.yaml"
+
+
 def api_key_problem(key: str, user_id: str) -> str | None:
     """Return the problem with a meetergo API key, in words; None if none is known.
 
@@ -320,6 +329,11 @@ def load_settings() -> Settings:
     return _read(Settings)
 
 
+def load_mapping_places() -> MappingPlaces:
+    """Read where the mapping files are; raise SettingsError with a message that names the variable."""
+    return _read(MappingPlaces)
+
+
 def load_listening() -> Listening:
     """Read where the web process listens; raise SettingsError with a message that names the variable."""
     return _read(Listening)
@@ -345,7 +359,7 @@ def _explain(variable: str, kind: str, message: str) -> str:
     hint = ""
     message = message.removeprefix("Value error, ")
     if variable == "MEETERGO_WEBHOOK_SECRETS":
-        hint = " Make one with: flask --app app secrets add"
+        hint = " Make one with: bridge secrets add"
     if variable in {"SECRET_KEY", "ENCRYPTION_KEYS"}:
         hint = " Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
     problem = "is not set." if kind == "missing" else f"is not usable: {message}."

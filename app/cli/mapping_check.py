@@ -1,4 +1,4 @@
-"""`flask mappings check`: whether a file is correct, for the language and for an account."""
+"""`bridge mappings check`: whether a file is correct, for the language and for an account."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from flask.cli import AppGroup
 
 from app.bootstrap import Services
-from app.cli.mapping_shared import FILE, connection_row, read_file
-from app.cli.mapping_words import complain, end
-from app.crm.port import Adapter
+from app.cli.command import Answer, Needs, command, many
+from app.cli.connections import must_exist
+from app.cli.later import Later
+from app.cli.mapping_shared import FILE, read_file
+from app.cli.mapping_words import checked, complain
 from app.crm.schema import NewField
 from app.domain.errors import CrmError, MappingError
 from app.domain.text import nearest, quoted
@@ -22,39 +23,45 @@ from app.services.bookings import resync_all
 from app.services.questions import answers_seen, questions_seen, warn
 
 
-def add_check(group: AppGroup, services: Services) -> None:
-    @group.command("check")
-    @click.argument("file", type=FILE, required=False)
-    @click.option("--connection", type=int, help="Also check against this CRM account.")
-    @click.option("--provision", is_flag=True, help="Create the missing custom fields.")
-    @click.option("--yes", is_flag=True, help="Create them without asking.")
-    @click.option("--resync", is_flag=True, help="Then apply the mapping to past bookings.")
-    def check(
-        file: Path | None, connection: int | None, provision: bool, yes: bool, resync: bool
-    ) -> None:
-        """Check mapping files; exit 1 with file, line and key of every mistake.
+@command("check", "bridge mappings check draft.yaml --connection 1", needs=Needs.LATER)
+@click.argument("file", type=FILE, required=False)
+@click.option("--connection", type=int, help="Also check against this CRM account.")
+@click.option("--provision", is_flag=True, help="Create the missing custom fields.")
+@click.option("--yes", is_flag=True, help="Create them without asking.")
+@click.option("--resync", is_flag=True, help="Then apply the mapping to past bookings.")
+def check(
+    later: Later, file: Path | None, connection: int | None, provision: bool, yes: bool,
+    resync: bool,
+) -> Answer:  # fmt: skip
+    """Check mapping files; exit 1 with file, line and key of every mistake.
 
-        Without FILE and --connection the command checks the file of every CRM.
-        """
-        if connection is None:
-            if provision or resync:
-                raise click.ClickException("--provision and --resync need --connection.")
-            _check_files(services, file)
-            return
-        row = connection_row(services, connection)
-        text = read_file(file or services.mappings.path(row.provider), row.provider)
-        _check_account(services, connection, text, provision, yes)
-        if resync:
-            if file and file.resolve() != services.mappings.path(row.provider).resolve():
-                raise click.ClickException(
-                    "--resync needs the file in use: put your file in its place."
-                )
-            number = resync_all(services.store, connection, text.version, "cli")
-            services.waker.wake([connection])
-            click.echo(f"{number} bookings are synced again with {text.name} {text.version}")
+    Without FILE and --connection the command checks the file of every CRM.
+    """
+    if connection is None:
+        if provision or resync:
+            raise click.UsageError("--provision and --resync need --connection.")
+        return _check_files(later.or_stand_in(), file)
+    services = later.take()
+    row = must_exist(services, connection)
+    text = read_file(file or services.mappings.path(row.provider), row.provider)
+    in_use = services.mappings.path(row.provider)
+    if resync and file and file.resolve() != in_use.resolve():
+        raise click.UsageError("--resync needs the file in use: put your file in its place.")
+    lines = _check_account(services, connection, text, provision, yes)
+    warnings = warn(text, questions_seen(services.store, services.cipher))
+    if text.mistakes:
+        return checked([], text.lines(), warnings, lines)
+    lines.append(f"{text.name} is good for connection {connection}")
+    if not resync:
+        return checked([text.name], [], warnings, lines)
+    number = resync_all(services.store, connection, text.version, "cli")
+    services.waker.wake([connection])
+    lines.append(f"{many(number, 'booking')} synced again with {text.name} {text.version}")
+    return checked([text.name], [], warnings, lines, number)
 
 
-def _check_files(services: Services, file: Path | None) -> None:
+def _check_files(services: Services, file: Path | None) -> Answer:
+    good: list[str] = []
     mistakes: list[str] = []
     warnings: list[str] = []
     seen = questions_seen(services.store, services.cipher)
@@ -69,10 +76,10 @@ def _check_files(services: Services, file: Path | None) -> None:
             mistakes.append(str(error))
             continue
         if not text.mistakes:
-            click.echo(f"{text.name} is good")
+            good.append(text.name)
         mistakes += text.lines()
         warnings += warn(text, seen)
-    end(mistakes, warnings)
+    return checked(good, mistakes, warnings, [f"{name} is good" for name in good])
 
 
 def crm_of(services: Services, file: Path) -> str:
@@ -96,7 +103,9 @@ def crm_of(services: Services, file: Path) -> str:
 
 def _check_account(
     services: Services, connection: int, text: MappingText, provision: bool, yes: bool
-) -> None:
+) -> list[str]:
+    """Note in the text what does not fit the account; return what was done, in lines."""
+    lines: list[str] = []
     try:
         adapter = services.adapter(connection)
         directory = adapter.directory()
@@ -106,40 +115,39 @@ def _check_account(
         others = others or any(item.missing is None for item in complaints)
         missing = list(dict.fromkeys(item.missing for item in complaints if item.missing))
         if missing and provision and others:
-            click.echo("No custom field is created before the other mistakes are corrected.")
-        elif missing and provision and _provision(adapter, missing, yes):
+            lines.append("No custom field is created before the other mistakes are corrected.")
+        elif missing and provision and (wanted := _wanted(missing, yes)):
+            lines += adapter.provision(wanted)
             text.mistakes.clear()
             text.reread()
             complain(text, adapter.shape, adapter.directory())
     except CrmError as error:
         raise click.ClickException(f"{error.message} {error.advice}") from None
-    if not text.mistakes:
-        click.echo(f"{text.name} is good for connection {connection}")
-    end(text.lines(), warn(text, questions_seen(services.store, services.cipher)))
+    return lines
 
 
-def _provision(adapter: Adapter, missing: list[NewField], yes: bool) -> bool:
-    """Make the custom fields that a person agrees to, or all; return whether any was made."""
-    wanted = missing if yes else _ask_for(missing)
+def _wanted(missing: list[NewField], yes: bool) -> list[NewField]:
+    """The custom fields to create: those that a person agrees to, or all."""
     if yes:
-        _show_new(wanted)
-    for line in adapter.provision(wanted) if wanted else ():
-        click.echo(line)
-    return bool(wanted)
+        _show_new(missing)
+    return missing if yes else _ask_for(missing)
 
 
 def _show_new(fields: Sequence[NewField]) -> None:
-    click.echo("These custom fields would be created:")
+    click.echo("These custom fields would be created:", err=True)
     for field in fields:
-        click.echo(f"  {field.object}.{field.name} ({type_in_words(field)})")
+        click.echo(f"  {field.object}.{field.name} ({type_in_words(field)})", err=True)
 
 
 def _ask_for(fields: list[NewField]) -> list[NewField]:
     """Let a person agree, or give a field another type first; return none if the answer is no."""
     _show_new(fields)
-    click.echo(f"For another type, answer {fields[0].object}.{fields[0].name}: one of a list: A, B")
+    first = f"{fields[0].object}.{fields[0].name}"
+    click.echo(f"For another type, answer {first}: one of a list: A, B", err=True)
     while True:
-        answer = click.prompt("Create them? [y/N]", default="", show_default=False).strip()
+        answer = click.prompt(
+            "Create them? [y/N]", default="", show_default=False, err=True
+        ).strip()
         if answer.casefold() in ("y", "yes"):
             return fields
         if answer.casefold() in ("", "n", "no"):
@@ -147,6 +155,6 @@ def _ask_for(fields: list[NewField]) -> list[NewField]:
         try:
             fields = retyped(fields, answer)
         except ValueError as error:
-            click.echo(str(error))
+            click.echo(str(error), err=True)
         else:
             _show_new(fields)

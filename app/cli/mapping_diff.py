@@ -1,4 +1,4 @@
-"""`flask mappings diff`: what two files would do differently."""
+"""`bridge mappings diff`: what two files would do differently."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-from flask.cli import AppGroup
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from app.bootstrap import Services
+from app.cli.command import Answer, command
 from app.cli.mapping_check import crm_of
 from app.cli.mapping_shared import FILE, load_for
 from app.cli.mapping_shown import shown_value
@@ -23,31 +22,32 @@ from app.store.engine import utcnow
 from app.sync.desired import DesiredBooking, DesiredRecord, WriteRule
 from app.sync.values import blank
 
+KEYS = ("booking", "who", "record", "field", "old", "new")
 
-def add_diff(group: AppGroup, services: Services) -> None:
-    @group.command("diff")
-    @click.argument("old", type=FILE)
-    @click.argument("new", type=FILE)
-    @click.option("--events", "since", default="last-week", show_default=True,
-                  help="Which stored bookings: today, last-week, last-month or a date.")  # fmt: skip
-    def diff(old: Path, new: Path, since: str) -> None:
-        """List the bookings that would be written differently; no CRM is called, nothing is written."""
-        crm = crm_of(services, new)
-        first, second = load_for(services, old, crm), load_for(services, new, crm)
-        previewer = Previewer(services.store, services.cipher, utcnow)
-        bookings, shape = previewer.since(read_moment(since)), services.shape(crm)
-        before = previewer.offline(first, shape, bookings)
-        after = previewer.offline(second, shape, bookings)
-        table = Table("booking", "who", "record", "field", "old", "new")
-        different = set()
-        for (booking, one), (_, two) in zip(before, after, strict=True):
-            key, _, who = describe(booking)
-            for row in _differences(one, two):
-                different.add(key)
-                table.add_row(Text(key), Text(who), *map(shown_value, row))
-        if different:
-            Console().print(table)
-        click.echo(f"{len(different)} of {len(bookings)} bookings would be written differently")
+
+@command("diff", "bridge mappings diff mappings/hubspot.yaml draft.yaml --since last-month")
+@click.argument("old", type=FILE)
+@click.argument("new", type=FILE)
+@click.option("--since", "--events", "since", default="last-week", show_default=True,
+              help="Which stored bookings: today, last-week, last-month or a date.")  # fmt: skip
+def diff(services: Services, old: Path, new: Path, since: str) -> Answer:
+    """List the bookings that would be written differently; no CRM is called, nothing is written."""
+    crm = crm_of(services, new)
+    first, second = load_for(services, old, crm), load_for(services, new, crm)
+    previewer = Previewer(services.store, services.cipher, utcnow)
+    bookings, shape = previewer.since(read_moment(since)), services.shape(crm)
+    before = previewer.offline(first, shape, bookings)
+    after = previewer.offline(second, shape, bookings)
+    table, items = Table("booking", "who", "record", "field", "old", "new"), []
+    for (booking, one), (_, two) in zip(before, after, strict=True):
+        key, _, who = describe(booking)
+        for row in _differences(one, two):
+            items.append(dict(zip(KEYS, (key, who, *row), strict=True)))
+            table.add_row(Text(key), Text(who), *map(shown_value, row))
+    different = len({item["booking"] for item in items})
+    words = f"{different} of {len(bookings)} bookings would be written differently"
+    data = {"bookings": len(bookings), "different": different, "differences": items}
+    return Answer(data, [table, words] if items else [words])
 
 
 def _differences(

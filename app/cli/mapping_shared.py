@@ -8,14 +8,13 @@ from pathlib import Path
 import click
 
 from app.bootstrap import Services
+from app.cli.command import many
 from app.cli.mapping_words import complain
 from app.crm.schema import CrmShape, Directory
 from app.domain.errors import MappingError
 from app.mapping.check import check_against
 from app.mapping.load import MappingText, read_text
 from app.mapping.mapping import Mapping
-from app.services.overview import Overview
-from app.store.models import ConnectionRow
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -47,16 +46,6 @@ def load_for(services: Services, file: Path, crm: str) -> Mapping:
         raise click.ClickException(str(error)) from None
 
 
-def fail_on(problems: Sequence[str]) -> None:
-    """End with exit code 1 if a booking would fail, once everything has been shown."""
-    if problems:
-        click.echo(f"{len(problems)} of the bookings would fail.", err=True)
-        raise SystemExit(1)
-
-
-def connection_row(services: Services, connection_id: int) -> ConnectionRow:
-    """A connection by its number; ends the command if there is none."""
-    row = Overview(services.store, services.cipher).connection(connection_id)
-    if row is None:
-        raise click.ClickException(f"There is no connection {connection_id}.")
-    return row
+def failing(keys: Sequence[str]) -> str:
+    """The problem of a preview in which bookings would fail; empty if none would."""
+    return f"{many(len(keys), 'booking')} would fail." if keys else ""

@@ -6,8 +6,13 @@ from rich.text import Text
 
 from app.domain.text import cut
 
+LONGEST = 200
+
 
 def shown_value(value: object) -> Text:
-    """A value as it is: text from strangers is not read as the table's markup."""
+    """A value as it is: text from strangers is not read as the table's markup.
+
+    Long text is cut; what has no blank, such as an address, is shown whole.
+    """
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return Text(cut("" if value is None else text, 200))
+    return Text("" if value is None else cut(text, LONGEST) if " " in text else text)

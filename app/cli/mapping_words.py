@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import click
-
+from app.cli.command import Answer
 from app.crm.schema import CrmShape, Directory
 from app.mapping.check import Complaint, check_against
 from app.mapping.load import MappingText
 from app.mapping.provision import Seen as Answers
 
 
-def end(mistakes: Sequence[str], warnings: Sequence[str]) -> None:
-    """Print mistakes and, apart from them, warnings on what may just be new; exit 1 on mistakes."""
-    if mistakes:
-        click.echo("Error: " + "\n".join(mistakes), err=True)
-    for line in warnings:
-        click.echo(f"Warning: {line}", err=True)
-    if mistakes:
-        raise SystemExit(1)
+def checked(
+    good: Sequence[str], mistakes: Sequence[str], warnings: Sequence[str], lines: Sequence[str],
+    resynced: int | None = None,
+) -> Answer:  # fmt: skip
+    """The answer of a check; mistakes are a problem, warnings are on what may just be new."""
+    data: dict[str, object] = {"good": good, "mistakes": mistakes, "warnings": warnings}
+    if resynced is not None:
+        data["resynced"] = resynced
+    return Answer(data, lines, "\n".join(mistakes), warnings)
 
 
 def complain(

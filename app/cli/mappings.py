@@ -1,106 +1,116 @@
-"""`flask mappings …`: check, preview and compare mapping files before they touch a CRM."""
+"""`bridge mappings …`: check, preview and compare mapping files before they touch a CRM."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import click
-from flask.cli import AppGroup
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from app.bootstrap import Services
-from app.cli.mapping_check import add_check
-from app.cli.mapping_diff import add_diff
-from app.cli.mapping_shared import FILE, connection_row, fail_on, load_for, must_fit
+from app.cli.command import Answer, Group, Needs, as_json_text, command, many
+from app.cli.connections import must_exist
+from app.cli.later import Later
+from app.cli.mapping_check import check
+from app.cli.mapping_diff import diff
+from app.cli.mapping_shared import FILE, failing, load_for, must_fit
 from app.cli.mapping_shown import shown_value
-from app.cli.mapping_words import end
 from app.cli.moments import read_moment
+from app.cli.tables import table_of
 from app.domain.booking import Booking
 from app.domain.errors import CrmError
 from app.domain.events import FORM_EVENT, read_booking, read_event, read_form
 from app.mapping.json_schema import json_schema
 from app.mapping.load import MappingText
+from app.mapping.mapping import Mapping
 from app.services.overview import Overview
-from app.services.preview import BookingPreview, Previewer, describe
+from app.services.preview import BookingPreview, Previewer, RecordView, describe
 from app.services.questions import questions_seen, warn
 from app.store.engine import utcnow
 from app.sync.desired import DesiredBooking
 
-
-def mappings_group(services: Services) -> AppGroup:
-    """The commands about mapping files."""
-    group = AppGroup("mappings", help="Which booking data goes into which CRM field.")
-    add_check(group, services)
-    _add_preview(group, services)
-    add_diff(group, services)
-    _add_questions(group, services)
-
-    @group.command("schema")
-    def schema() -> None:
-        """Print the JSON Schema of mapping files, for editors."""
-        click.echo(json.dumps(json_schema(), indent=2))
-
-    return group
+mappings = Group("mappings", help="Which booking data goes into which CRM field.")
+QUESTIONS = {"question": "label", "bookings": "bookings", "meeting types": "meeting_types"}
+mappings.add_command(check)
+mappings.add_command(diff)
 
 
-def _add_preview(group: AppGroup, services: Services) -> None:
-    @group.command("preview")
-    @click.argument("crm")
-    @click.argument("payload", type=FILE, required=False)
-    @click.option("--event", type=int, help="The id of a stored webhook, instead of a file.")
-    @click.option("--booking", help="A stored booking, by its key or id.")
-    @click.option("--since", help="Stored bookings: today, last-week, last-month or a date.")
-    @click.option("--connection", type=int, help="Compare with the records in this CRM account.")
-    @click.option(
-        "--mapping", "file", type=FILE, help="Use this mapping file instead of the one in use."
-    )
-    @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-    def preview(
-        crm: str, payload: Path | None, event: int | None, booking: str | None,
-        since: str | None, connection: int | None, file: Path | None, as_json: bool,
-    ) -> None:  # fmt: skip
-        """Show what would be created, changed (old and new value) or left alone; nothing is written.
+@command("schema", "bridge mappings schema > mappings/schema.json", mappings, Needs.NOTHING)
+def schema() -> Answer:
+    """Print the JSON Schema of mapping files, for editors."""
+    data = json_schema()
+    return Answer(data, [as_json_text(data)])
 
-        Without --connection only the fields and their values are shown, and no CRM is called.
-        """
-        if crm not in services.providers:
-            raise click.ClickException(f"There is no CRM {crm!r}.")
-        previewer = Previewer(services.store, services.cipher, utcnow)
-        bookings = _bookings(services, previewer, payload, event, booking, since)
-        mapping = load_for(services, file, crm) if file else services.mappings[crm]
-        text = MappingText(file.name if file else f"{crm}.yaml", mapping.text, crm)
-        end((), warn(text, questions_seen(services.store, services.cipher), bookings))
-        if connection is None:
-            pairs = previewer.offline(mapping, services.shape(crm), bookings)
-            _show_offline(pairs, as_json)
-            return
-        row = connection_row(services, connection)
-        if row.provider != crm:
-            raise click.ClickException(
-                f"Connection {connection} belongs to {row.provider}, not {crm}."
-            )
-        try:
-            adapter = services.adapter(connection)
-            directory = adapter.directory()
-            must_fit(mapping, file, adapter.shape, directory)
-            with Progress(console=Console(stderr=True), transient=True) as bar:
-                task = bar.add_task("Asking the CRM", total=len(bookings))
-                found = previewer.live(
-                    connection, adapter, mapping, bookings,
-                    lambda number: bar.update(task, completed=number), directory,
-                )  # fmt: skip
-        except CrmError as error:
-            raise click.ClickException(f"{error.message} {error.advice}") from None
-        if as_json:
-            click.echo(json.dumps([item.as_json() for item in found], indent=2, ensure_ascii=False))
-        else:
-            _show_live(found)
-        fail_on([item.key for item in found if item.fails])
+
+@command(
+    "preview", "bridge mappings preview hubspot payload.json --mapping draft.yaml", mappings,
+    Needs.LATER,
+)  # fmt: skip
+@click.argument("crm")
+@click.argument("payload", type=FILE, required=False)
+@click.option("--event", type=int, help="The id of a stored webhook, instead of a file.")
+@click.option("--booking", help="A stored booking, by its key or id.")
+@click.option("--since", help="Stored bookings: today, last-week, last-month or a date.")
+@click.option("--connection", type=int, help="Compare with the records in this CRM account.")
+@click.option(
+    "--mapping", "file", type=FILE, help="Use this mapping file instead of the one in use."
+)
+def preview(
+    later: Later, crm: str, payload: Path | None, event: int | None, booking: str | None,
+    since: str | None, connection: int | None, file: Path | None,
+) -> Answer:  # fmt: skip
+    """Show what would be created, changed (old and new value) or left alone; nothing is written.
+
+    Without --connection only the fields and their values are shown, and no CRM is called.
+    """
+    given = [value for value in (payload, event, booking, since) if value is not None]
+    if len(given) != 1:
+        raise click.UsageError("Give one of: a payload file, --event, --booking, --since.")
+    alone = payload is not None and connection is None
+    services = later.or_stand_in() if alone else later.take()
+    if crm not in services.providers:
+        there = ", ".join(services.providers)
+        raise click.ClickException(f"There is no CRM {crm!r}; there are: {there}.")
+    previewer = Previewer(services.store, services.cipher, utcnow)
+    bookings = _bookings(services, previewer, payload, event, booking, since)
+    mapping = load_for(services, file, crm) if file else services.mappings[crm]
+    text = MappingText(file.name if file else f"{crm}.yaml", mapping.text, crm)
+    for line in warn(text, questions_seen(services.store, services.cipher), bookings):
+        click.echo(f"Warning: {line}", err=True)
+    if connection is None:
+        return _offline(previewer.offline(mapping, services.shape(crm), bookings))
+    found = _ask_crm(services, connection, previewer, mapping, file, bookings)
+    keys = [item.key for item in found if item.fails]
+    return Answer([item.as_json() for item in found], list(_live_parts(found)), failing(keys))
+
+
+def _ask_crm(
+    services: Services, connection: int, previewer: Previewer, mapping: Mapping,
+    file: Path | None, bookings: list[Booking],
+) -> list[BookingPreview]:  # fmt: skip
+    row = must_exist(services, connection)
+    if row.provider != mapping.crm:
+        raise click.ClickException(
+            f"Connection {connection} belongs to {row.provider}, not {mapping.crm}."
+        )
+    try:
+        adapter = services.adapter(connection)
+        directory = adapter.directory()
+        must_fit(mapping, file, adapter.shape, directory)
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("Asking the CRM", total=len(bookings))
+            return previewer.live(
+                connection, adapter, mapping, bookings,
+                lambda number: bar.update(task, completed=number), directory,
+            )  # fmt: skip
+    except CrmError as error:
+        raise click.ClickException(f"{error.message} {error.advice}") from None
 
 
 def _bookings(
@@ -111,9 +121,6 @@ def _bookings(
     booking: str | None,
     since: str | None,
 ) -> list[Booking]:
-    given = [value for value in (payload, event, booking, since) if value is not None]
-    if len(given) != 1:
-        raise click.ClickException("Give one of: a payload file, --event, --booking, --since.")
     if since is not None:
         return previewer.since(read_moment(since))
     if booking is not None:
@@ -145,21 +152,17 @@ def _document(payload: Path) -> object:
         raise ValueError(f"{payload.name} is not JSON.") from None
 
 
-def _show_offline(pairs: list[tuple[Booking, DesiredBooking | CrmError]], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps([_plain(*pair) for pair in pairs], indent=2, ensure_ascii=False))
-    else:
-        for booking, plan in pairs:
-            _show_plan(Console(), booking, plan)
-    fail_on([booking.key for booking, plan in pairs if isinstance(plan, CrmError) or plan.problems])
+def _offline(pairs: list[tuple[Booking, DesiredBooking | CrmError]]) -> Answer:
+    shown = [part for pair in pairs for part in _plan_parts(*pair)]
+    fails = [b.key for b, plan in pairs if isinstance(plan, CrmError) or plan.problems]
+    return Answer([_plain(*pair) for pair in pairs], shown, failing(fails))
 
 
-def _show_plan(console: Console, booking: Booking, plan: DesiredBooking | CrmError) -> None:
+def _plan_parts(booking: Booking, plan: DesiredBooking | CrmError) -> Iterator[str | Table]:
     key, title, who = describe(booking)
-    console.print(f"{title}: {who} ({key})", style="bold", markup=False)
+    yield click.style(f"{title}: {who} ({key})", bold=True)
     if isinstance(plan, CrmError) or plan.skipped:
-        words = plan.message if isinstance(plan, CrmError) else f"skipped: {plan.skipped}"
-        console.print(f"  {words}", markup=False)
+        yield f"  {plan.message if isinstance(plan, CrmError) else f'skipped: {plan.skipped}'}"
         return
     table = Table("record", "field", "value", "written")
     for record in plan.records:
@@ -168,9 +171,8 @@ def _show_plan(console: Console, booking: Booking, plan: DesiredBooking | CrmErr
                 rule = record.rules[field].value
                 table.add_row(record.ref.object.value, Text(field), shown_value(value), rule)
         table.add_section()
-    console.print(table)
-    for words in (*_refusals(plan), *plan.notes):
-        console.print(words, markup=False)
+    yield table
+    yield from (*_refusals(plan), *plan.notes)
 
 
 def _refusals(plan: DesiredBooking) -> list[str]:
@@ -188,53 +190,40 @@ def _plain(booking: Booking, plan: DesiredBooking | CrmError) -> dict[str, objec
     }  # fmt: skip
 
 
-def _show_live(found: list[BookingPreview]) -> None:
-    console = Console()
+def _live_parts(found: list[BookingPreview]) -> Iterator[str | Table]:
     for item in found:
-        console.print(f"{item.title}: {item.who} ({item.key})", style="bold", markup=False)
+        yield click.style(f"{item.title}: {item.who} ({item.key})", bold=True)
         if item.skipped or item.problem:
-            console.print(f"  {item.problem or 'skipped: ' + item.skipped}", markup=False)
+            yield f"  {item.problem or 'skipped: ' + item.skipped}"
             continue
         table = Table("record", "what", "field", "now", "then")
         for record in item.records:
-            first = (record.object, f"{record.action} {record.record_id or ''}".strip())
-            for field in record.fields:
-                table.add_row(
-                    *first, Text(field.name), shown_value(field.now), shown_value(field.then)
-                )
-                first = ("", "")
-            for link in record.links:
-                table.add_row(*first, "link to", "", link)
-                first = ("", "")
-            if first[0]:
-                table.add_row(*first)
-            for note in record.notes:
-                table.add_row("", "", "", "", Text(note))
-            table.add_section()
-        console.print(table)
-        for note in item.notes:
-            console.print(note, markup=False)
+            _add_record(table, record)
+        yield table
+        yield from item.notes
 
 
-def _add_questions(group: AppGroup, services: Services) -> None:
-    @group.command("questions")
-    @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-    def questions(as_json: bool) -> None:
-        """List the questions answered in stored bookings, with their meeting types."""
-        seen = questions_seen(services.store, services.cipher)
-        if as_json:
-            shown = {
-                "bookings": seen.bookings,
-                "every": seen.every,
-                "questions": [asdict(question) for question in seen.questions],
-            }
-            click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
-            return
-        table = Table("question", "bookings", "meeting types")
-        for question in seen.questions:
-            types = ", ".join(question.meeting_types)
-            table.add_row(Text(question.label), str(question.bookings), Text(types))
-        if seen.questions:
-            Console().print(table)
-        which = "all that are stored" if seen.every else "the ones that changed last"
-        click.echo(f"{len(seen.questions)} questions in {seen.bookings:,} bookings, {which}")
+def _add_record(table: Table, record: RecordView) -> None:
+    first = (record.object, f"{record.action} {record.record_id or ''}".strip())
+    for field in record.fields:
+        table.add_row(*first, Text(field.name), shown_value(field.now), shown_value(field.then))
+        first = ("", "")
+    for link in record.links:
+        table.add_row(*first, "link to", "", link)
+        first = ("", "")
+    if first[0]:
+        table.add_row(*first)
+    for note in record.notes:
+        table.add_row("", "", "", "", Text(note))
+    table.add_section()
+
+
+@command("questions", "bridge mappings questions", mappings)
+def questions(services: Services) -> Answer:
+    """List the questions answered in stored bookings, with their meeting types."""
+    seen = questions_seen(services.store, services.cipher)
+    items = [asdict(question) for question in seen.questions]
+    data = {"bookings": seen.bookings, "every": seen.every, "questions": items}
+    which = "all that are stored" if seen.every else "the ones that changed last"
+    told = f"{many(len(items), 'question')} in {many(seen.bookings, 'booking')}, {which}"
+    return Answer(data, [table_of(items, QUESTIONS), told] if items else [told])

@@ -1,4 +1,4 @@
-"""`flask backfill | reconcile | webhooks …`: the commands that work at meetergo itself."""
+"""`bridge backfill | reconcile | webhooks …`: the commands that work at meetergo itself."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 import click
-from flask import Flask
-from flask.cli import AppGroup
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
 
 from app.bootstrap import Services
+from app.cli.command import Answer, Group, command, listing, many
 from app.cli.moments import read_moment
 from app.domain.errors import CrmError, RateLimited
 from app.domain.events import BOOKING_EVENTS, FORM_EVENT
@@ -28,44 +26,44 @@ from app.store.engine import utcnow
 from config.settings import SignatureScheme
 
 SOURCE = click.option("--source", default=DEFAULT_SOURCE, show_default=True, help="Workspace.")
-Answer = TypeVar("Answer")
+Reply = TypeVar("Reply")
 LONGEST_WAIT = 60.0
 """Seconds: meetergo counts calls by the minute."""
 
 
-def register_meetergo(app: Flask, services: Services) -> None:
-    """Add the commands about meetergo to an application."""
+webhooks = Group("webhooks", help="The webhook registrations at meetergo.")
+COLUMNS = {"id": "id", "address": "address", "events": "events", "ours": "ours"}
 
-    @app.cli.command("backfill")
-    @click.option("--since", required=True, help="A date, or today, last-week, last-month.")
-    @click.option(
-        "--until",
-        help="Last start of the meetings to read; bookings made since are read in any case.",
-    )
-    @SOURCE
-    def backfill(since: str, until: str | None, source: str) -> None:
-        """Read the bookings that were made, or take place, since a date from meetergo.
 
-        If it is interrupted, call it again with the same date: it continues from there.
-        """
-        ends = read_moment(until) if until else None
-        _walk(services, source, WalkKind.BACKFILL, read_moment(since), ends)
+@command("backfill", "bridge backfill --since 2026-01-01")
+@click.option("--since", required=True, help="A date, or today, last-week, last-month.")
+@click.option(
+    "--until",
+    help="Last start of the meetings to read; bookings made since are read in any case.",
+)
+@SOURCE
+def backfill(services: Services, since: str, until: str | None, source: str) -> Answer:
+    """Read older bookings from meetergo: those made, or taking place, since a date.
 
-    @app.cli.command("reconcile")
-    @SOURCE
-    def reconcile(source: str) -> None:
-        """Look now for bookings whose webhook never arrived; the schedule does the same by itself."""
-        settings, now = services.settings, utcnow()
-        since = now - timedelta(days=settings.reconcile_back_days)
-        until = now + timedelta(days=settings.reconcile_ahead_days)
-        _walk(services, source, WalkKind.RECONCILE, since, until)
+    If it is interrupted, call it again with the same date: it continues from there.
+    """
+    ends = read_moment(until) if until else None
+    return _walk(services, source, WalkKind.BACKFILL, read_moment(since), ends)
 
-    app.cli.add_command(_webhooks(services))
+
+@command("reconcile", "bridge reconcile")
+@SOURCE
+def reconcile(services: Services, source: str) -> Answer:
+    """Look now for bookings whose webhook never arrived; the schedule does the same by itself."""
+    settings, now = services.settings, utcnow()
+    since = now - timedelta(days=settings.reconcile_back_days)
+    until = now + timedelta(days=settings.reconcile_ahead_days)
+    return _walk(services, source, WalkKind.RECONCILE, since, until)
 
 
 def _walk(
     services: Services, source: str, kind: WalkKind, since: datetime, until: datetime | None
-) -> None:
+) -> Answer:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     found = 0
     try:
@@ -86,8 +84,9 @@ def _walk(
     except UnknownSource:
         raise click.ClickException(f"There is no source {source!r}.") from None
     except CrmError as error:
-        raise click.ClickException(f"{error.message} Call it again to go on.") from None
-    click.echo(f"{found} bookings found without a webhook; workers sync them now")
+        raise click.ClickException(f"{error.message} Then run the command again.") from None
+    told = f"{many(found, 'booking')} found without a webhook"
+    return Answer({"found": found}, [f"{told}; workers sync them now." if found else f"{told}."])
 
 
 def _run(services: Services, number: int, show: Callable[[Progress], None]) -> bool:
@@ -99,51 +98,55 @@ def _run(services: Services, number: int, show: Callable[[Progress], None]) -> b
         return False
 
 
-def _client_call(call: Callable[[], Answer]) -> Answer:
+def _client_call(call: Callable[[], Reply]) -> Reply:
     try:
         return call()
     except CrmError as error:
         raise click.ClickException(error.message) from None
 
 
-def _webhooks(services: Services) -> AppGroup:
-    group = AppGroup("webhooks", help="The webhook registrations at meetergo.")
-
-    @group.command("list")
-    @SOURCE
-    def list_(source: str) -> None:
-        """List the company's webhook registrations; tokens in addresses are hidden."""
-        table = Table("id", "address", "events", "ours")
-        rows = _client_call(_client(services, source).webhooks)
-        ours, wanted = _ours(services, source, rows), _address(services, source)
-        for row in rows:
-            address = str(row.get("endpoint", ""))
-            mark = "" if row not in ours else "yes" if address == wanted else "old address"
-            events = ", ".join(map(str, row.get("eventTypes") or ()))
-            table.add_row(str(row.get("id", "")), _hidden(services, address), events, mark)
-        Console().print(table)
-
-    @group.command("register")
-    @SOURCE
-    @click.option("--forms", is_flag=True, help="Also receive submitted forms.")
-    def register(source: str, forms: bool) -> None:
-        """Register the webhook that MEETERGO_SIGNATURE_SCHEME needs, or correct the existing one."""
-        _register(services, source, forms)
-
-    @group.command("remove")
-    @SOURCE
-    def remove(source: str) -> None:
-        """Remove this service's webhooks from meetergo, which then posts no more bookings here."""
-        client = _client(services, source)
-        ours = _ours(services, source, _client_call(client.webhooks))
-        for row in ours:
-            _client_call(partial(client.remove, str(row.get("id"))))
-        click.echo(f"{len(ours)} webhooks removed.")
-
-    return group
+@command("list", "bridge webhooks list", webhooks)
+@SOURCE
+def list_(services: Services, source: str) -> Answer:
+    """List the company's webhook registrations; tokens in addresses are hidden."""
+    rows = _client_call(_client(services, source).webhooks)
+    ours, wanted = _ours(services, source, rows), _address(services, source)
+    items = []
+    for row in rows:
+        address = str(row.get("endpoint", ""))
+        mark = None if row not in ours else "yes" if address == wanted else "old address"
+        items.append(
+            {
+                "id": str(row.get("id", "")), "address": _hidden(services, address),
+                "events": [str(name) for name in row.get("eventTypes") or ()], "ours": mark,
+            }
+        )  # fmt: skip
+    empty = "meetergo has no webhook of this company: `bridge webhooks register` makes one."
+    return listing("webhooks", items, COLUMNS, empty)
 
 
-def _register(services: Services, source: str, forms: bool) -> None:
+@command("register", "bridge webhooks register", webhooks)
+@SOURCE
+@click.option("--forms", is_flag=True, help="Also receive submitted forms.")
+def register(services: Services, source: str, forms: bool) -> Answer:
+    """Register the webhook that MEETERGO_SIGNATURE_SCHEME needs, or correct the existing one."""
+    return _register(services, source, forms)
+
+
+@command("remove", "bridge webhooks remove", webhooks)
+@SOURCE
+def remove(services: Services, source: str) -> Answer:
+    """Remove this service's webhooks from meetergo, which then posts no more bookings here."""
+    client = _client(services, source)
+    ours = _ours(services, source, _client_call(client.webhooks))
+    for row in ours:
+        _client_call(partial(client.remove, str(row.get("id"))))
+    problem = "" if ours else "meetergo has no webhook of this service: nothing was removed."
+    shown = [f"{many(len(ours), 'webhook')} removed."] if ours else []
+    return Answer({"removed": [str(row.get("id")) for row in ours]}, shown, problem)
+
+
+def _register(services: Services, source: str, forms: bool) -> Answer:
     """Have meetergo post to our address: keep or change one webhook, remove our other ones."""
     address = _address(services, source)
     if not address.startswith("https://"):
@@ -160,23 +163,33 @@ def _register(services: Services, source: str, forms: bool) -> None:
             f"meetergo allows {MOST_WEBHOOKS} webhooks per company, and {len(there)} exist."
             " Delete one that nobody needs (`webhooks list` shows them) and try again."
         )
-    if mine is None:
-        made = _client_call(lambda: client.register(address, events))
-        click.echo(f"Registered as {made.get('id', '?')}: {_hidden(services, address)}")
-    elif mine.get("endpoint") == address and set(mine.get("eventTypes") or ()) >= set(events):
-        click.echo(f"The webhook is registered already as {mine.get('id')}.")
-    else:
-        _client_call(lambda: client.change(str(mine.get("id")), address, events))
-        click.echo(f"Webhook {mine.get('id')} now sends: {', '.join(events)}")
-    for row in ours:
-        if row is not mine:
-            _client_call(partial(client.remove, str(row.get("id"))))
-            click.echo(f"Webhook {row.get('id')} was a duplicate and is removed.")
+    duplicates = [row for row in ours if row is not mine]
+    number, did, told = _place(client, mine, address, events)
+    shown = [f"{told} {_hidden(services, address)}" if did == "created" else told]
+    for row in duplicates:
+        _client_call(partial(client.remove, str(row.get("id"))))
+        shown.append(f"Webhook {row.get('id')} was a duplicate and is removed.")
     if services.sources.rules(source).scheme is not SignatureScheme.URL_TOKEN:
-        click.echo(
+        shown.append(
             "Note: meetergo does not sign webhooks. Let a proxy sign them, or set"
             " MEETERGO_SIGNATURE_SCHEME=url-token and register again."
         )
+    removed = [str(row.get("id")) for row in duplicates]
+    return Answer({"id": number, "webhook": did, "removed": removed}, shown)
+
+
+def _place(
+    client: MeetergoClient, mine: Mapping[str, Any] | None, address: str, events: list[str]
+) -> tuple[str, str, str]:
+    """Create a webhook, change it or leave it; return its id, what was done, and that in words."""
+    if mine is None:
+        made = str(_client_call(lambda: client.register(address, events)).get("id", "?"))
+        return made, "created", f"Registered as {made}:"
+    number = str(mine.get("id"))
+    if mine.get("endpoint") == address and set(mine.get("eventTypes") or ()) >= set(events):
+        return number, "unchanged", f"The webhook is registered already as {number}."
+    _client_call(lambda: client.change(number, address, events))
+    return number, "changed", f"Webhook {number} now sends: {', '.join(events)}"
 
 
 def _client(services: Services, source: str) -> MeetergoClient:
@@ -210,7 +223,7 @@ def _address(services: Services, source: str) -> str:
         return base if source == DEFAULT_SOURCE else f"{base}/{source}"
     secrets = (*services.intake.secrets.of(source, anew=True), *rules.secrets)
     if not secrets:
-        raise click.ClickException("There is no secret yet: `flask --app app secrets add`.")
+        raise click.ClickException("There is no secret yet: `bridge secrets add`.")
     return f"{base}/{source}/{secrets[0]}"
 
 

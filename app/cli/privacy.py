@@ -1,102 +1,105 @@
-"""`flask retention …`: the deletion of people's data whose time is over."""
+"""`bridge retention … | export | erase`: people's data, by time and on request."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import click
-from flask import Flask
-from flask.cli import AppGroup
-from rich.console import Console
 from rich.table import Table
 
 from app.bootstrap import Services
+from app.cli.command import Answer, Group, as_json_text, command
+from app.cli.tables import print_table, table_of
 from app.security.encryption import UnreadableSecret
 from app.services.erasure import Busy
 from app.store.erasure import PersonRecord
 
-
-def retention_group(services: Services) -> AppGroup:
-    """The commands about the deletion of old data."""
-    group = AppGroup("retention", help="People's data, deleted RETENTION_DAYS after a meeting.")
-
-    @group.command("show")
-    def show() -> None:
-        """Show how long data is kept, and what the next run deletes."""
-        kept = services.retention.figures()
-        if not kept.days:
-            click.echo("RETENTION_DAYS is 0: nothing is deleted.")
-            return
-        since = f", the oldest of {kept.oldest:%Y-%m-%d}" if kept.oldest else ""
-        click.echo(
-            f"Data is deleted {kept.days} days after the end of a meeting (RETENTION_DAYS)."
-            f"\n{kept.waiting} older bookings still hold data{since}: the next run deletes it,"
-            " except where a CRM has yet to get the booking."
-        )
-
-    @group.command("run")
-    def run() -> None:
-        """Delete now what the scheduled run deletes every hour."""
-        done = services.retention.run()
-        told = ", ".join(f"{number} {name}" for name, number in done.items())
-        click.echo(f"Deleted: {told or 'nothing'}.")
-
-    return group
+retention = Group("retention", help="People's data, deleted RETENTION_DAYS after a meeting.")
+COLUMNS = {
+    "CRM": "provider", "record": "object", "id": "record_id", "link": "url", "what happens": "goes",
+}  # fmt: skip
+RESTORE = (
+    "Backups still hold the person: after a restore, run this command again. See docs/privacy.md."
+)
 
 
-def register_privacy(app: Flask, services: Services) -> None:
-    """Add the commands about one person."""
-
-    @app.cli.command("export")
-    @click.option("--email", required=True, help="The person's e-mail address.")
-    def export(email: str) -> None:
-        """Print all that is held on a person, as JSON."""
-        try:
-            found = services.erasure.export(email)
-        except (ValueError, UnreadableSecret) as error:
-            raise click.ClickException(str(error)) from None
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
-
-    @app.cli.command("erase")
-    @click.option("--email", required=True, help="The person's e-mail address.")
-    @click.option(
-        "--crm-records",
-        type=click.Choice(["list", "delete"]),
-        default="list",
-        show_default=True,
-        help="List the person's records in the CRMs, or also delete contact, lead and own meetings.",
-    )
-    @click.option("--yes", is_flag=True, help="Do not ask.")
-    def erase(email: str, crm_records: str, yes: bool) -> None:
-        """Erase a person from this service, for good; older bookings do not bring them back."""
-        try:
-            found = services.erasure.look(email)
-            _show(found.records, crm_records == "delete")
-            if not yes:
-                question = f"Erase this person from {len(found.bookings)} bookings?"
-                click.confirm(question, abort=True)
-            done = services.erasure.erase(email, crm_records == "delete", "cli")
-        except (ValueError, Busy, UnreadableSecret) as error:
-            raise click.ClickException(str(error)) from None
-        click.echo(f"Erased from {done.bookings} bookings and {done.webhooks} webhooks.")
-        if crm_records == "delete":
-            click.echo(f"{len(done.deleted)} records were deleted in the CRMs.")
-        for problem in done.problems:
-            click.echo(problem)
-        click.echo(
-            "Backups still hold the person: after a restore, run this command again."
-            " See docs/privacy.md."
-        )
+@command("show", "bridge retention show", retention)
+def show(services: Services) -> Answer:
+    """Show how long data is kept, and what the next run deletes."""
+    kept = services.retention.figures()
+    data = asdict(kept)
+    if not kept.days:
+        return Answer(data, ["RETENTION_DAYS is 0: nothing is deleted."])
+    since = f", the oldest of {kept.oldest:%Y-%m-%d}" if kept.oldest else ""
+    return Answer(data, [
+        f"Data is deleted {kept.days} days after the end of a meeting (RETENTION_DAYS).",
+        f"{kept.waiting} older bookings still hold data{since}: the next run deletes it,"
+        " except where a CRM has yet to get the booking.",
+    ])  # fmt: skip
 
 
-def _show(records: list[PersonRecord], delete: bool) -> None:
+@command("run", "bridge retention run", retention)
+def run(services: Services) -> Answer:
+    """Delete now what the scheduled run deletes every hour."""
+    done = services.retention.run()
+    told = ", ".join(f"{number} {name}" for name, number in done.items())
+    return Answer({"deleted": done}, [f"Deleted: {told or 'nothing'}."])
+
+
+@command("export", "bridge export --email jane@example.com > jane.json")
+@click.option("--email", required=True, help="The person's e-mail address.")
+def export(services: Services, email: str) -> Answer:
+    """Print all that is held on a person, as JSON."""
+    try:
+        found = services.erasure.export(email)
+    except (ValueError, UnreadableSecret) as error:
+        raise click.ClickException(str(error)) from None
+    return Answer(found, [as_json_text(found)])
+
+
+@command("erase", "bridge erase --email jane@example.com --crm-records delete")
+@click.option("--email", required=True, help="The person's e-mail address.")
+@click.option(
+    "--crm-records",
+    type=click.Choice(["list", "delete"]),
+    default="list",
+    show_default=True,
+    help="List the person's records in the CRMs, or also delete contact, lead and own meetings.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def erase(services: Services, email: str, crm_records: str, yes: bool) -> Answer:
+    """Erase a person from this service, for good; older bookings do not bring them back."""
+    delete = crm_records == "delete"
+    shown: list[str | Table] = []
+    try:
+        found = services.erasure.look(email)
+        records = _records(found.records, delete)
+        if yes:
+            shown.append(records)
+        else:
+            _ask(records, len(found.bookings))
+        done = services.erasure.erase(email, delete, "cli")
+    except (ValueError, Busy, UnreadableSecret) as error:
+        raise click.ClickException(str(error)) from None
+    shown.append(f"Erased from {done.bookings} bookings and {done.webhooks} webhooks.")
+    if delete:
+        shown.append(f"{len(done.deleted)} records were deleted in the CRMs.")
+    return Answer(done.as_json(), [*shown, *done.problems, RESTORE])
+
+
+def _ask(records: str | Table, bookings: int) -> None:
+    """Show the records on stderr and ask; end the command if the answer is no."""
+    if isinstance(records, str):
+        click.echo(records, err=True)
+    else:
+        print_table(records, err=True)
+    click.confirm(f"Erase this person from {bookings} bookings?", abort=True, err=True)
+
+
+def _records(records: Sequence[PersonRecord], delete: bool) -> str | Table:
     if not records:
-        click.echo("The CRMs hold no record of this person that this service knows.")
-        return
-    table = Table("CRM", "record", "id", "link", "what happens")
-    for record in records:
-        goes = "is deleted there" if delete and record.alone else "stays there: check it yourself"
-        told = asdict(record)
-        table.add_row(told["provider"], told["object"], told["record_id"], told["url"], goes)
-    Console().print(table)
+        return "The CRMs hold no record of this person that this service knows."
+    gone, stays = "is deleted there", "stays there: check it yourself"
+    items = [{**asdict(r), "goes": gone if delete and r.alone else stays} for r in records]
+    return table_of(items, COLUMNS)
