@@ -7,10 +7,13 @@ COPY requirements.txt constraints.txt ./
 RUN /venv/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary :all: \
     -r requirements.txt -c constraints.txt
 COPY app app
+COPY bin bin
 COPY config config
 COPY crm_adapters crm_adapters
 COPY workers workers
 COPY LICENSE ./
+# The command `bridge` finds the environment beside its folder, and PATH finds the command.
+RUN ln -s /venv .venv && ln -s ../../app/bin/bridge /venv/bin/bridge
 RUN /venv/bin/python -m compileall -q app config crm_adapters workers
 
 FROM python:3.11-slim-bookworm

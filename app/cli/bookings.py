@@ -8,7 +8,6 @@ from app.bootstrap import Services
 from app.cli.command import Answer, Group, as_json_text, command
 from app.domain.booking import MeetingOutcome
 from app.services.overview import Overview
-from app.store.engine import utcnow
 
 bookings = Group("bookings", help="The bookings and their state.")
 NONE = "none"
@@ -37,9 +36,6 @@ def outcome_(services: Services, key: str, outcome: str) -> Answer:
         raise click.ClickException(f"There is no booking {key!r}.")
     if found.booking.form:
         raise click.ClickException(f"{found.view.key} is a form: it has no meeting, so no outcome.")
-    if said and found.booking.start > utcnow():
-        begins = f"{found.booking.start:%Y-%m-%d %H:%M}"
-        raise click.ClickException(f"The meeting has not begun yet: it begins at {begins} UTC.")
     try:
         wake = services.intake.say_outcome(found.view.key, said, "cli")
     except LookupError as error:

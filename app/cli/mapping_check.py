@@ -46,17 +46,17 @@ def check(
     text = read_file(file or services.mappings.path(row.provider), row.provider)
     in_use = services.mappings.path(row.provider)
     if resync and file and file.resolve() != in_use.resolve():
-        raise click.UsageError("--resync needs the file in use: put your file in its place.")
+        raise click.ClickException("--resync needs the file in use: put your file in its place.")
     lines = _check_account(services, connection, text, provision, yes)
     warnings = warn(text, questions_seen(services.store, services.cipher))
     if text.mistakes:
         return checked([], text.lines(), warnings, lines)
-    lines.append(f"{text.name} is good for connection {connection}")
+    lines.append(f"{text.name} is good for connection {connection}.")
     if not resync:
         return checked([text.name], [], warnings, lines)
     number = resync_all(services.store, connection, text.version, "cli")
     services.waker.wake([connection])
-    lines.append(f"{many(number, 'booking')} synced again with {text.name} {text.version}")
+    lines.append(f"{many(number, 'booking is', 'bookings are')} synced again with {text.name} {text.version}.")
     return checked([text.name], [], warnings, lines, number)
 
 
@@ -79,7 +79,7 @@ def _check_files(services: Services, file: Path | None) -> Answer:
             good.append(text.name)
         mistakes += text.lines()
         warnings += warn(text, seen)
-    return checked(good, mistakes, warnings, [f"{name} is good" for name in good])
+    return checked(good, mistakes, warnings, [f"{name} is good." for name in good])
 
 
 def crm_of(services: Services, file: Path) -> str:

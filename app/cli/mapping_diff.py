@@ -45,7 +45,7 @@ def diff(services: Services, old: Path, new: Path, since: str) -> Answer:
             items.append(dict(zip(KEYS, (key, who, *row), strict=True)))
             table.add_row(Text(key), Text(who), *map(shown_value, row))
     different = len({item["booking"] for item in items})
-    words = f"{different} of {len(bookings)} bookings would be written differently"
+    words = f"{different} of {len(bookings)} bookings would be written differently."
     data = {"bookings": len(bookings), "different": different, "differences": items}
     return Answer(data, [table, words] if items else [words])
 

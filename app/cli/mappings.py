@@ -69,14 +69,14 @@ def preview(
 
     Without --connection only the fields and their values are shown, and no CRM is called.
     """
-    given = [value for value in (payload, event, booking, since) if value is not None]
-    if len(given) != 1:
-        raise click.UsageError("Give one of: a payload file, --event, --booking, --since.")
-    alone = payload is not None and connection is None
-    services = later.or_stand_in() if alone else later.take()
+    stored = any(value is not None for value in (event, booking, since, connection))
+    services = later.take() if stored else later.or_stand_in()
     if crm not in services.providers:
         there = ", ".join(services.providers)
         raise click.ClickException(f"There is no CRM {crm!r}; there are: {there}.")
+    given = [value for value in (payload, event, booking, since) if value is not None]
+    if len(given) != 1:
+        raise click.UsageError("Give one of: a payload file, --event, --booking, --since.")
     previewer = Previewer(services.store, services.cipher, utcnow)
     bookings = _bookings(services, previewer, payload, event, booking, since)
     mapping = load_for(services, file, crm) if file else services.mappings[crm]
@@ -225,5 +225,5 @@ def questions(services: Services) -> Answer:
     items = [asdict(question) for question in seen.questions]
     data = {"bookings": seen.bookings, "every": seen.every, "questions": items}
     which = "all that are stored" if seen.every else "the ones that changed last"
-    told = f"{many(len(items), 'question')} in {many(seen.bookings, 'booking')}, {which}"
+    told = f"{many(len(items), 'question')} in {many(seen.bookings, 'booking')}, {which}."
     return Answer(data, [table_of(items, QUESTIONS), told] if items else [told])

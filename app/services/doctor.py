@@ -155,7 +155,7 @@ class Doctor:
         known = (*rules.secrets, *self.secrets.of(view.name, anew=True))
         yield _stated(
             subject, "webhook secret", bool(known), "There is no secret: every webhook is refused.",
-            "Make one with `flask --app app secrets add`.",
+            "Make one with `bridge secrets add`.",
         )  # fmt: skip
         yield from self._weak_secrets(view.name)
         yield check_last_webhook(self.store, view.name, utcnow())
@@ -192,7 +192,7 @@ class Doctor:
             problem = secret_weakness(secret, rules.scheme)
             if problem:
                 detail = f"The secret {fingerprint(secret)} of source {source} {problem}."
-                fix = "Make a new one with `flask --app app secrets add`, then end this one."
+                fix = "Make a new one with `bridge secrets add`, then end this one."
                 yield Finding("service", "strength of secrets", Health.BAD, detail, fix)
 
     def examine_connection(self, row: ConnectionRow) -> Iterator[Finding]:

@@ -346,7 +346,7 @@ def _what_is_wrong(name: str, error: CrmError) -> tuple[SourceStatus, str]:
     where = (
         "MEETERGO_API_KEY"
         if name == DEFAULT_SOURCE
-        else f"the key of source {name} (`flask --app app sources change {name} --key -`)"
+        else f"the key of source {name} (`bridge sources change {name} --key -`)"
     )
     if isinstance(error, Unauthorized):
         step = f"Make a new key in meetergo (Integrations, API) and set {where}. {_AFTER}"

@@ -123,7 +123,7 @@ def check_last_webhook(store: Store, source: str, now: datetime) -> Finding:
         times = list(session.scalars(query.order_by(EventRow.id.desc()).limit(LOOK_BACK)))
     subject, check = f"source {source}", "last webhook"
     if not times:
-        fix = "Book a test meeting; `flask --app app webhooks register` makes meetergo post them."
+        fix = "Book a test meeting; `bridge webhooks register` makes meetergo post them."
         return Finding(subject, check, Health.NOTE, "No webhook has come yet.", fix)
     times.sort(reverse=True)
     detail = f"The last one came at {times[0]:%Y-%m-%d %H:%M} UTC"
@@ -137,7 +137,7 @@ def check_last_webhook(store: Store, source: str, now: datetime) -> Finding:
     detail += f", and the longest silence so far was {words_for(longest)}."
     fix = (
         "Check in meetergo that the webhook is still there and active:"
-        " `flask --app app webhooks list`. Lost bookings are found by `flask --app app reconcile`."
+        " `bridge webhooks list`. Lost bookings are found by `bridge reconcile`."
     )
     return Finding(subject, check, Health.NOTE, detail, fix)
 

@@ -108,5 +108,5 @@ def _change(session: Session, row: ConnectionRow, late: Waiting | None, now: dat
     number = number_waiting(session, late, now)
     log.error("overdue", connection_id=row.id, number=number, reason=late.reason)
     words = f"{number} bookings are due, the oldest since {late.since:%Y-%m-%d %H:%M} UTC."
-    step = "Nothing is lost. If this goes on, run `flask --app app doctor`."
+    step = "Nothing is lost. If this goes on, run `bridge doctor`."
     tell(session, row, NoticeKind.OVERDUE, now, f"{words} {late.reason}", step)

@@ -49,7 +49,7 @@ def check_keys(store: Store, cipher: Cipher) -> None:
             raise MissingKey(
                 f"ENCRYPTION_KEYS lacks the key with the id {', '.join(missing)}, which data in the"
                 f" database was encrypted with; it holds {', '.join(sorted(cipher.key_ids))}. Put"
-                " the old key back at the end of the list; `flask --app app keys rotate` then"
+                " the old key back at the end of the list; `bridge keys rotate` then"
                 " re-encrypts everything with the first key, and you may remove the old one."
             )
         for key_id in used | {cipher.newest}:

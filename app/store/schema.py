@@ -61,13 +61,13 @@ class SchemaState:
             return (
                 f"The database is at revision {self.database}, which this version of the service"
                 f" does not know: a newer version has changed the database. Install that version"
-                f" again, or step back with it: `flask --app app db downgrade {self.code}`."
+                f" again, or step back with it: `bridge db downgrade {self.code}`."
             )
         if self.fit is SchemaFit.FITS:
             return "The database fits this version of the service."
         lacks = "is empty" if self.fit is SchemaFit.EMPTY else f"lacks what {self.code} has"
         return (
-            f"The database {lacks}. Run `flask --app app db upgrade`, or start the service: each"
+            f"The database {lacks}. Run `bridge db upgrade`, or start the service: each"
             " process upgrades the database when it starts."
         )
 
@@ -127,7 +127,7 @@ class Schema:
         if known.index(revision) > known.index(state.database):
             raise UnfitSchema(
                 f"Revision {revision} is newer than the database, which is at {state.database}."
-                " Use `flask --app app db upgrade`."
+                " Use `bridge db upgrade`."
             )
 
     def _move(self, revision: str, up: bool, cipher: Cipher | None) -> None:

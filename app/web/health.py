@@ -11,7 +11,7 @@ from app.bootstrap import Services
 from app.services.redis_client import explain, probe
 
 blueprint = Blueprint("health", __name__)
-DATABASE_REASON = "The database takes no writes. `flask --app app doctor` says why."
+DATABASE_REASON = "The database takes no writes. `bridge doctor` says why."
 """Not the reason itself: strangers may read this page, and the reason names hosts and users."""
 
 

@@ -392,7 +392,7 @@ def test_backfill_by_the_command_line(crm: Bridge, meetergo: Served) -> None:
     assert told.exit_code == 0, told.output
     assert "5 bookings found" in told.output
     assert "0 bookings found" in runner.invoke(args=["reconcile"]).output
-    assert runner.invoke(args=["backfill", "--since", "tomorrowish"]).exit_code == 1
+    assert runner.invoke(args=["backfill", "--since", "tomorrowish"]).exit_code == 2
     crm.settings.meetergo_api_key = ""
     told = runner.invoke(args=["reconcile"])
     assert told.exit_code == 1 and "no meetergo API key" in told.output
@@ -425,7 +425,7 @@ def test_webhooks_are_registered_once_and_shown(crm: Bridge, meetergo: Served) -
     assert told.exit_code == 0 and "7 was a duplicate" in told.output
     assert sorted(meetergo.sandbox.webhooks) == [1, 8]
     assert meetergo.sandbox.webhooks[1]["endpoint"] == "https://bridge.example/webhooks/meetergo"
-    assert "1 webhooks removed" in runner.invoke(args=["webhooks", "remove"]).output
+    assert "1 webhook removed" in runner.invoke(args=["webhooks", "remove"]).output
     assert sorted(meetergo.sandbox.webhooks) == [8]
     meetergo.sandbox.webhooks.clear()
     for number in range(6):

@@ -48,7 +48,7 @@ class Reader:
 
     def type(self, command: str, answers: str) -> str:
         """Run one command; `answers` reply to its questions."""
-        if not command.startswith("flask "):
+        if not command.startswith("bridge "):
             made = subprocess.run(
                 ["bash", "-c", command], cwd=self.folder, capture_output=True, text=True
             )
@@ -59,9 +59,8 @@ class Reader:
             return made.stdout
         words, _, target = command.partition(" > ")
         arguments = shlex.split(words)
-        assert arguments[:3] == ["flask", "--app", "app"]
         runner = self.bridge.app.test_cli_runner(env={"COLUMNS": str(WIDTH)})
-        answer = runner.invoke(args=arguments[3:], input=answers)
+        answer = runner.invoke(args=arguments[1:], input=answers)
         assert answer.exception is None or isinstance(answer.exception, SystemExit)
         if target:
             (self.folder / target).write_text(answer.output, encoding="utf-8")
@@ -200,6 +199,6 @@ def test_outcomes_are_taken_by_the_words_of_the_page(accounts: Bridge) -> None:
     runner = accounts.app.test_cli_runner()
     for word in (*(item.value for item in MeetingOutcome), "none"):
         answer = runner.invoke(args=["bookings", "outcome", key, word])
-        assert answer.output == f"{word}: workers now write it to the CRMs\n"
+        assert answer.output == f"{word}: workers now write it to the CRMs.\n"
     assert runner.invoke(args=["bookings", "outcome", key, "maybe"]).exit_code == 2
     assert "no booking" in runner.invoke(args=["bookings", "outcome", "x", "held"]).output

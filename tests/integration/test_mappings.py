@@ -243,7 +243,7 @@ def test_good_files_pass(still: tuple[Bridge, str], tmp_path: Path) -> None:
 def test_errors_are_sentences(
     still: tuple[Bridge, str], tmp_path: Path, words: list[str], sentence: str
 ) -> None:
-    """An impossible command prints a sentence with exit code 1 and no traceback."""
+    """An impossible command prints a sentence, with exit code 2 if it was written wrongly, else 1."""
     bridge, provider = still
     files = {
         "BROKEN": ("broken.json", b"{"),
@@ -261,7 +261,9 @@ def test_errors_are_sentences(
     paths = {key: str(tmp_path / name) for key, (name, _) in files.items()}
     paths |= {"CRM": provider, "BOOKING": str(DATA / "booking_created.json")}
     paths["SHIPPED"] = str(SHIPPED / f"{provider}.yaml")
-    output = run(bridge, *(paths.get(word, word) for word in words), code=1)
+    usage = ("need --connection", "Give one of", "neither a date")
+    code = 2 if sentence.startswith(usage) else 1
+    output = run(bridge, *(paths.get(word, word) for word in words), code=code)
     assert sentence in output and "Traceback" not in output
 
 
@@ -572,7 +574,7 @@ def test_preview_says_which_bookings_fail(account: Bridge, provider: str, tmp_pa
     for extra in ((), ("--connection", "1")):
         table = run(account, "preview", provider, *words, *extra, code=1)
         assert "'many' is not a number" in table and "default:2" in table
-        assert "1 of the bookings would fail" in table
+        assert "1 booking would fail" in table
     offline = json.loads(run(account, "preview", provider, *words, "--json", code=1))
     assert "problem" in offline[0] and "problem" not in offline[1]
 

@@ -279,7 +279,7 @@ def test_what_failed_is_listed_and_tried_again_in_bulk(crm: Bridge) -> None:
     runner = crm.app.test_cli_runner()
     listed = runner.invoke(args=["deliveries", "list"], env={"COLUMNS": "250"})
     assert listed.exit_code == 0 and listed.output.count("default:b") == 3
-    assert runner.invoke(args=["deliveries", "retry"]).exit_code == 1
+    assert runner.invoke(args=["deliveries", "retry"]).exit_code == 2
     page = crm.client.get("/?state=failed").get_data(as_text=True)
     assert page.count('class="state failed"') == 3
     assert "No booking is synced" in crm.client.get("/?state=synced").get_data(as_text=True)

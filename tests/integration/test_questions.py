@@ -76,7 +76,7 @@ def test_check_warns_of_what_no_booking_has(hub: Bridge, file: str) -> None:
     """Check prints warnings with lines, apart from the verdict and with exit code 0, also against
     an account.
     """
-    assert run(hub, "check", file).output == "m.yaml is good\n"
+    assert run(hub, "check", file).output == "m.yaml is good.\n"
     some(hub)
     for words in ([], ["--connection", "1"]):
         done = run(hub, "check", file, *words)
@@ -113,12 +113,12 @@ def test_preview_warns_but_of_what_it_shows(hub: Bridge, file: str, tmp_path: Pa
 
 def test_questions_are_listed(hub: Bridge) -> None:
     """Each question is listed with the number of bookings and their types, as a table and as JSON."""
-    assert run(hub, "questions").output == "0 questions in 0 bookings, all that are stored\n"
+    assert run(hub, "questions").output == "0 questions in 0 bookings, all that are stored.\n"
     some(hub)
     done = run(hub, "questions")
     assert re.search(r"Budget\s+│ 2\s+│ (demo, support|support, demo) ", done.output), done.output
     assert re.search(rf"{re.escape(PLAN)}\s+│ 1\s+│ demo ", done.output)
-    assert done.output.endswith("2 questions in 3 bookings, all that are stored\n")
+    assert done.output.endswith("2 questions in 3 bookings, all that are stored.\n")
     shown = json.loads(run(hub, "questions", "--json").stdout)
     assert (shown["bookings"], shown["every"]) == (3, True)
     assert [q["label"] for q in shown["questions"]] == ["Budget", PLAN]

@@ -145,8 +145,8 @@ def test_the_commands_of_the_schema(database_url: str) -> None:
     fits = run(database_url, *db, "current")
     assert fits.returncode == 0 and fits.stdout.startswith(f"Database: {NEWEST}. Code: {NEWEST}.\n")
     asked = run(database_url, *db, "downgrade", "0010", given="n\n")
-    assert asked.returncode == 1 and "workers and scheduler must be stopped" in asked.stdout
-    assert f"Take the database from {NEWEST} to 0010?" in asked.stdout
+    assert asked.returncode == 1 and "workers and scheduler must be stopped" in asked.stderr
+    assert f"Take the database from {NEWEST} to 0010?" in asked.stderr
     assert run(database_url, *db, "current").returncode == 0
     down = run(database_url, *db, "downgrade", "0009", "--yes")
     assert down.stdout.endswith(f"The database went from {NEWEST} to 0009.\n")

@@ -74,7 +74,7 @@ def test_made_used_changed_and_ended_by_the_command_line(web: Bridge, meetergo: 
         (["change", "default", "--key", "x"], "environment"),
         (["end", "default"], "environment"),
         (["end", "paris"], "no source"),
-        (["change", "paris"], "no source"),
+        (["change", "paris", "--company", "c1"], "no source"),
         (["add", "paris", "--key", "ak_live:1:2"], "id of that user"),
     ],
 )
