@@ -35,7 +35,7 @@ def revoke(services: Services, name: str) -> Answer:
 
 @command("list", "bridge keys list", keys)
 def list_(services: Services) -> Answer:
-    """List the keys, with the start and the last use of their open browser sessions."""
+    """List the keys; also the start and the last use of their open browser sessions."""
     alive = services.sessions.alive()
     items = []
     for row in services.keys.all():

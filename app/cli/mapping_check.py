@@ -56,7 +56,9 @@ def check(
         return checked([text.name], [], warnings, lines)
     number = resync_all(services.store, connection, text.version, "cli")
     services.waker.wake([connection])
-    lines.append(f"{many(number, 'booking is', 'bookings are')} synced again with {text.name} {text.version}.")
+    lines.append(
+        f"{many(number, 'booking is', 'bookings are')} synced again with {text.name} {text.version}."
+    )
     return checked([text.name], [], warnings, lines, number)
 
 

@@ -65,7 +65,7 @@ def preview(
     later: Later, crm: str, payload: Path | None, event: int | None, booking: str | None,
     since: str | None, connection: int | None, file: Path | None,
 ) -> Answer:  # fmt: skip
-    """Show what would be created, changed (old and new value) or left alone; nothing is written.
+    """Show what a sync would create, change or leave; nothing is written.
 
     Without --connection only the fields and their values are shown, and no CRM is called.
     """
@@ -220,7 +220,7 @@ def _add_record(table: Table, record: RecordView) -> None:
 
 @command("questions", "bridge mappings questions", mappings)
 def questions(services: Services) -> Answer:
-    """List the questions answered in stored bookings, with their meeting types."""
+    """List the questions that stored bookings answer; also their meeting types."""
     seen = questions_seen(services.store, services.cipher)
     items = [asdict(question) for question in seen.questions]
     data = {"bookings": seen.bookings, "every": seen.every, "questions": items}

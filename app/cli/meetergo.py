@@ -129,14 +129,14 @@ def list_(services: Services, source: str) -> Answer:
 @SOURCE
 @click.option("--forms", is_flag=True, help="Also receive submitted forms.")
 def register(services: Services, source: str, forms: bool) -> Answer:
-    """Register the webhook that MEETERGO_SIGNATURE_SCHEME needs, or correct the existing one."""
+    """Register the webhook of this service; correct the one that is there, if it is another."""
     return _register(services, source, forms)
 
 
 @command("remove", "bridge webhooks remove", webhooks)
 @SOURCE
 def remove(services: Services, source: str) -> Answer:
-    """Remove this service's webhooks from meetergo, which then posts no more bookings here."""
+    """Remove this service's webhooks from meetergo; it then posts no more bookings here."""
     client = _client(services, source)
     ours = _ours(services, source, _client_call(client.webhooks))
     for row in ours:

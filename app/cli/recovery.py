@@ -34,7 +34,7 @@ SECRET_COLUMNS = {
 @click.option("--connection", type=int, help="Only deliveries of this connection.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1))
 def list_(services: Services, state: str, connection: int | None, limit: int) -> Answer:
-    """List the failed deliveries with the reason, or the deliveries in another state."""
+    """List the failed deliveries and why; or the deliveries in another state."""
     overview = Overview(services.store, services.cipher)
     items = [
         {

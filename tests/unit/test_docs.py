@@ -115,7 +115,7 @@ def test_every_command_is_documented() -> None:
         for name in names:
             assert f"{group} {name}" in pages, f"{group} {name}"
     for name in ("doctor", "backfill", "reconcile", "version"):
-        assert f"app {name}" in pages, name
+        assert f"bridge {name}" in pages, name
 
 
 def test_every_planted_bug_can_be_planted() -> None:
