@@ -76,9 +76,19 @@ TREE = dict(walk(make_root()))
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
-    """A service with one CRM, one booking, and meetergo."""
+    """A service with one CRM, one booking, and meetergo, for all tests of this file."""
+    yield from serve(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Bridge]:
+    """The same for one test, which may change it."""
+    yield from serve(tmp_path)
+
+
+def serve(folder: Path) -> Iterator[Bridge]:
     meetergo = Served(MeetergoSandbox())
-    url = f"sqlite:///{tmp_path_factory.mktemp('small')}/bridge.sqlite3"
+    url = f"sqlite:///{folder}/bridge.sqlite3"
     made = Bridge(
         url, ("hubspot",), meetergo_api_base=meetergo.url, meetergo_api_key=API_KEY,
         meetergo_api_user_id="u1",
@@ -138,12 +148,12 @@ def test_each_command_is_tried_and_documented() -> None:
     assert {name for row in rows for name in re.findall(r"`([^`]+)`", row)} == set(TREE)
 
 
-def test_each_command_prints_json(small: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_command_prints_json(own: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
     """With --json, stdout is one document; the exit code is 0, or 1 with an error on stderr."""
     for variable in ("SECRET_KEY", "ENCRYPTION_KEYS"):
         monkeypatch.delenv(variable, raising=False)
     for path, words in COMMANDS.items():
-        told = run(small, f"{path} {words} --json", given="x\n")
+        told = run(own, f"{path} {words} --json", given="x\n")
         assert told.exit_code == (1 if path in FINDS_FAULT else 0), (path, told.output)
         if told.exit_code:
             assert json.loads(told.stderr.splitlines()[-1])["error"], path
