@@ -7,7 +7,7 @@ import sys
 import click
 
 from app.bootstrap import Services
-from app.cli.command import Answer, Group, command, listing
+from app.cli.command import Answer, Group, command, listing, many
 from app.domain.errors import CrmError
 from app.oauth.flow import ConnectRequest
 from app.services.connect import OtherAccount, UnfitGrant
@@ -87,10 +87,14 @@ def disconnect(services: Services, connection_id: int, parked: str | None) -> An
         question = f"{waiting} bookings wait for this account. Keep them for a reconnect?"
         parked = "keep" if click.confirm(question, default=True, err=True) else "discard"
     gone, problem = services.connector.disconnect(connection_id, "cli", parked == "discard")
-    discarded = f" {gone} waiting bookings are discarded." if gone else ""
+    discarded = f" {many(gone, 'waiting booking is', 'waiting bookings are')} discarded."
     provider = services.providers[row.provider]
     where = f"{provider.title} lists connected apps under: {provider.apps_where}"
-    shown = [f"Connection {connection_id} is disconnected.{discarded}", problem, where]
+    shown = [
+        f"Connection {connection_id} is disconnected.{discarded if gone else ''}",
+        problem,
+        where,
+    ]
     data = {"connection": connection_id, "discarded": gone, "note": problem or None}
     return Answer(data, [line for line in shown if line])
 

@@ -210,7 +210,7 @@ def test_parked_work_may_be_let_go(crm: Bridge, provider: str) -> None:
     crm.post(sample("booking_created"))
     crm.drain()
     printed = run(crm, "connections", "disconnect", "1", "--parked", "discard")
-    assert "1 bookings discarded" in printed and "lists connected apps" in printed
+    assert "1 waiting booking is discarded" in printed and "lists connected apps" in printed
     crm.connect(provider)
     crm.drain()
     assert crm.delivery(provider).state == "discarded"
