@@ -1,7 +1,7 @@
 # `make demo` and `make test` are all that a new machine needs; see README.md.
 VENV := .venv
 PY := $(VENV)/bin/python
-.PHONY: demo test test-all quick thorough check audit bench chaos chaos-mutants crash soak month day fuzz format env-example image clean
+.PHONY: demo test test-all quick thorough check audit bench chaos chaos-mutants crash soak month day hour fuzz format env-example image clean
 
 demo: $(VENV)/.runtime ## Run everything on this machine and show it (ARGS=--once: and stop)
 	@$(PY) -m sandbox.demo $(ARGS)
@@ -54,6 +54,11 @@ month: $(VENV)/.dev ## A simulated month in which something happens each hour (S
 
 day: $(VENV)/.dev ## A simulated day of bookings that nobody signs, meetergo at its worst (BOOKINGS=.. SEED=..)
 	@DAY_BOOKINGS=$(BOOKINGS) DAY_SEED=$(SEED) $(PY) -m pytest -n 2 -q -s tests/integration/test_day.py
+
+RATE := 20
+RETENTION := 0
+hour: $(VENV)/.dev ## An hour of bookings at a steady rate (MINUTES=.. RATE=.. DATABASE=.. RETENTION=1: half are long over)
+	@$(PY) -m tests.hour --minutes $(MINUTES) --rate $(RATE) --retention $(RETENTION) --database $(DATABASE)
 
 WEBHOOKS := 0
 RAW := 0

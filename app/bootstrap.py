@@ -184,7 +184,7 @@ def process_services() -> Services:
 
 def _store(settings: Settings) -> Store:
     try:
-        return Store(settings.database_url)
+        return Store(settings.database_url, settings.worker_accounts)
     except ValueError as error:
         raise SettingsError(f"DATABASE_URL is not usable: {error}.") from None
 

@@ -71,7 +71,7 @@ SHOWN: Mapping[str, Callable[[Any], Any]] = {
     "process": _identifier, "pid": _number, "version": _identifier,
     # What the line is about. A booking's key is its source's name and meetergo's id for it.
     "request_id": _identifier, "event_id": _id, "event_ids": _each(_id), "booking": _identifier,
-    "booking_id": _id, "delivery_id": _id, "connection_id": _id, "notice_id": _id,
+    "booking_id": _id, "delivery_id": _id, "connection_id": _id, "entry_id": _id, "notice_id": _id,
     "provider": _identifier, "source": _identifier, "object": _identifier, "logger": _identifier,
     "trace_id": _identifier,
     # What happened.

@@ -9,9 +9,10 @@ from typing import Any
 
 import requests
 
+from sandbox.core import Sandbox
 from sandbox.serve import Served, load_sandbox
 
-TIMES = "/_sandbox/times"
+TIMES, COUNTS = "/_sandbox/times", "/_sandbox/counts"
 
 
 def _serve(name: str, settings: dict[str, Any], pipe: Connection) -> None:
@@ -20,8 +21,14 @@ def _serve(name: str, settings: dict[str, Any], pipe: Connection) -> None:
         setattr(sandbox, key, value)
     served = Served(sandbox)
     sandbox.app.add_url_rule(TIMES, "times", lambda: json.dumps(served.times))
+    sandbox.app.add_url_rule(COUNTS, "counts", lambda: json.dumps(_counts(sandbox)))
     pipe.send((served.url, served.environment()))
     pipe.recv()
+
+
+def _counts(sandbox: Sandbox) -> dict[str, int]:
+    view = sandbox.view()
+    return {"deals": len(view.deals), "meetings": len(view.meetings)}
 
 
 class Apart:
@@ -52,6 +59,11 @@ class Apart:
         """
         found = requests.get(f"{self.url}{TIMES}", timeout=30).json()
         return [(float(began), float(ended)) for began, ended in found]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many deals and meetings the CRM has."""
+        answer: dict[str, int] = requests.get(f"{self.url}{COUNTS}", timeout=300).json()
+        return answer
 
     def stop(self) -> None:
         """Stop the process."""

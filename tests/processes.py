@@ -29,9 +29,16 @@ class Running:
     """The running processes, with functions to control them."""
 
     def __init__(
-        self, folder: Path, database_url: str, served: dict[str, Any] | None = None
+        self,
+        folder: Path,
+        database_url: str,
+        served: dict[str, Any] | None = None,
+        settings: dict[str, str] | None = None,
     ) -> None:
-        """`served`: sandboxes that run already; otherwise one of each is started here."""
+        """`served`: sandboxes that run already; otherwise one of each is started here.
+
+        `settings`: further settings of the service.
+        """
         self.folder = folder
         self.served = served or {name: Served(load_sandbox(name)()) for name in PROVIDERS}
         self.redis_port = free_port()
@@ -50,7 +57,7 @@ class Running:
         }
         for each in self.served.values():
             own.update(each.environment())
-        self.environment = {**os.environ, **own}
+        self.environment = {**os.environ, **own, **(settings or {})}
         made = subprocess.run(
             [sys.executable, "-m", "flask", "--app", "app", "keys", "create", "test"],
             cwd=ROOT, env=self.environment, capture_output=True, text=True, check=True,

@@ -98,8 +98,8 @@ def share_statements() -> None:
     shared: LRUCache[Any, Any] = LRUCache(2000)
     make = engine._make_engine
 
-    def made(url: str) -> Engine:
-        found = make(url)
+    def made(url: str, at_once: int) -> Engine:
+        found = make(url, at_once)
         if found.dialect.name == "sqlite":
             found._compiled_cache = shared
         return found

@@ -26,6 +26,10 @@ class UnreadableSecret(Exception):
     """Data was encrypted with a key that ENCRYPTION_KEYS does not hold, or was tampered with."""
 
 
+class DamagedSecret(UnreadableSecret):
+    """Our key made the value, but it was changed, or moved to another row, since."""
+
+
 class NoHashKey(RuntimeError):
     """Something is to be hashed before the hash key was read from the database: a fault in the code."""
 
@@ -92,7 +96,7 @@ class Cipher:
             raw = base64.urlsafe_b64decode(payload)
             return cipher.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], bound.encode()).decode()
         except (ValueError, InvalidTag):
-            raise UnreadableSecret(
+            raise DamagedSecret(
                 f"Data in {purpose} cannot be read: it was changed, or is from another row of the"
                 " database. Restore the row from a backup."
             ) from None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -28,6 +30,10 @@ CHUNK = 100
 """Rows in one transaction: on SQLite, nobody else can write meanwhile."""
 
 
+LEAST_REST = 0.11
+"""The seconds that others have between two chunks (SQLite's busy handler sleeps up to 0.1 s)."""
+
+
 @dataclass(frozen=True)
 class Kept:
     """What retention is about to do."""
@@ -43,9 +49,16 @@ class Kept:
 class Retention:
     """Reduces bookings, webhooks and logs whose time is over."""
 
-    def __init__(self, store: Store, cipher: Cipher, days: int) -> None:
-        """`days`: RETENTION_DAYS; 0 keeps everything."""
+    def __init__(
+        self,
+        store: Store,
+        cipher: Cipher,
+        days: int,
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`days`: RETENTION_DAYS; 0 keeps everything. `wait`: waits for some seconds."""
         self._store, self._cipher, self.days = store, cipher, days
+        self._wait = wait
 
     def run(self, stopping: Callable[[], bool] = lambda: False) -> dict[str, int]:
         """Delete what is too old; return how many rows of each kind. It may stop and run again."""
@@ -57,7 +70,7 @@ class Retention:
         done["bookings"] = self._reduce_bookings(before, now, stopping)
         done["webhooks"] = self._reduce_aside(before, stopping)
         while not stopping():
-            with self._store.write() as session:
+            with self._making_way(), self._store.write() as session:
                 gone = delete_old(session, before, now, CHUNK)
             done.update(gone)
             if max(gone.values()) < CHUNK:
@@ -73,6 +86,16 @@ class Retention:
         )
         return told
 
+    @contextmanager
+    def _making_way(self) -> Iterator[None]:
+        """Wait after a transaction for as long as it took, so that others get as much of the time.
+
+        SQLite has one writer, and others that wait for it look again only every 0.1 seconds.
+        """
+        began = time.monotonic()
+        yield
+        self._wait(max(LEAST_REST, time.monotonic() - began))
+
     def figures(self) -> Kept:
         """What the next run has to do."""
         if not self.days:
@@ -86,9 +109,10 @@ class Retention:
     ) -> int:
         done, after = 0, None
         while not stopping():
-            number, after = self._store.attempt(
-                lambda session, place=after: self._reduce_some(session, before, now, place)  # type: ignore[misc]
-            )
+            with self._making_way():
+                number, after = self._store.attempt(
+                    lambda session, place=after: self._reduce_some(session, before, now, place)  # type: ignore[misc]
+                )
             done += number
             if after is None:
                 break
@@ -106,7 +130,7 @@ class Retention:
     def _reduce_aside(self, before: datetime, stopping: Callable[[], bool]) -> int:
         done, left = 0, list(ASIDE)
         while left and not stopping():
-            with self._store.write() as session:
+            with self._making_way(), self._store.write() as session:
                 ids = list(session.scalars(aside_since(left[0], before, CHUNK)))
                 forget_aside(session, ids)
             done += len(ids)

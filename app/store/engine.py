@@ -36,6 +36,8 @@ from config.database_url import DRIVER, ENCODE, fit_database_url
 
 BUSY_SECONDS = 5
 """How long a writer waits for another writer before the caller is asked to come back."""
+SPARE = 10
+"""Connections to the database beside the pool of five and those of the accounts worked on."""
 LOCK_SECONDS = 10
 """How long a statement waits for a row that another process has locked (PostgreSQL)."""
 STILL_SECONDS = 15
@@ -68,9 +70,12 @@ Open = TypeVar("Open")
 class Store:
     """Sessions on one database. Writes are short; no call to the outside happens within one."""
 
-    def __init__(self, url: str) -> None:
-        """Open nothing yet. Raises ValueError with a sentence if the address cannot be read."""
-        self.engine = _make_engine(url)
+    def __init__(self, url: str, at_once: int = 0) -> None:
+        """Open nothing yet. Raises ValueError with a sentence if the address cannot be read.
+
+        `at_once`: how many accounts are worked on at once, each with a connection to the database.
+        """
+        self.engine = _make_engine(url, at_once)
         self.schema = Schema(self.engine)
         self._immediate = self.engine.execution_options(begin="IMMEDIATE")
         # SQLite allows one writer and lets the others poll with growing pauses; the threads of one
@@ -202,7 +207,7 @@ def utcnow() -> datetime:
     return datetime.now(UTC)
 
 
-def _make_engine(url: str) -> Engine:
+def _make_engine(url: str, at_once: int) -> Engine:
     address = fit_database_url(url)
     try:
         parsed = make_url(address)
@@ -215,6 +220,7 @@ def _make_engine(url: str) -> Engine:
             hide_parameters=True,
             pool_pre_ping=True,
             pool_timeout=BUSY_SECONDS,
+            max_overflow=SPARE + at_once,
             connect_args={
                 "connect_timeout": BUSY_SECONDS,
                 **UNHEARD,
@@ -222,7 +228,12 @@ def _make_engine(url: str) -> Engine:
                 f" -c idle_in_transaction_session_timeout={STILL_SECONDS}s",
             },
         )
-    engine = create_engine(parsed, hide_parameters=True, connect_args={"timeout": BUSY_SECONDS})
+    engine = create_engine(
+        parsed,
+        hide_parameters=True,
+        max_overflow=SPARE + at_once,
+        connect_args={"timeout": BUSY_SECONDS},
+    )
     event.listen(engine, "do_connect", partial(_make_file, str(parsed.database)))
     event.listen(engine, "connect", _tune_sqlite)
     event.listen(engine, "begin", _begin_sqlite)

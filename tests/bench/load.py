@@ -21,14 +21,15 @@ NUMBER = b"#number#"
 class Clients:
     """Clients that post signed webhooks, each about another booking of another person."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, mark: str = "load", **changes: Any) -> None:
+        """`mark` begins the ids and people's addresses; `changes` are other keys of the webhook."""
         parts = urlsplit(url)
         self._address = (str(parts.hostname), int(parts.port or 80))
         self._numbers = itertools.count()
-        base: dict[str, Any] = sample("booking_created", id=f"load-{NUMBER.decode()}")
-        mail = f"p{NUMBER.decode()}@corp{NUMBER.decode()}.example"
+        base: dict[str, Any] = sample("booking_created", id=f"{mark}-{NUMBER.decode()}")
+        mail = f"{mark}-p{NUMBER.decode()}@{mark}-corp{NUMBER.decode()}.example"
         person = {**base["attendees"][0], "email": mail}
-        self._body = json.dumps({**base, "attendees": [person]}).encode()
+        self._body = json.dumps({**base, **changes, "attendees": [person]}).encode()
         self._lock = threading.Lock()
 
     def flood(self, clients: int, seconds: float) -> tuple[float, list[float]]:

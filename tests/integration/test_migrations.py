@@ -289,6 +289,28 @@ def test_rows_of_all_tables_go_down_to_the_first_revision_and_up_again(database_
     store.close()
 
 
+def test_one_damaged_entry_of_the_ledger_does_not_stop_an_upgrade(database_url: str) -> None:
+    """It stays as unreadable as it was, and all others are moved; a lost key stops the upgrade."""
+    store = Store(database_url)
+    store.migrate(CIPHER)
+    fill(store)
+    store.schema.downgrade("0014", CIPHER)
+    with store.write_plain() as session:
+        whole = session.execute(text("SELECT key_encrypted FROM record_links")).scalars().all()
+        changed = {"old": whole[0], "new": whole[0][:-8] + "AAAAAAA="}
+        session.execute(
+            text("UPDATE record_links SET key_encrypted = :new WHERE key_encrypted = :old"), changed
+        )
+    with pytest.raises(UnfitSchema, match="ENCRYPTION_KEYS lacks its key"):
+        store.migrate(Cipher(("z" * 43,)))
+    store.migrate(CIPHER)
+    with store.read() as session:
+        after = session.execute(text("SELECT key_encrypted FROM record_links")).scalars().all()
+    assert [box for box in after if box == changed["new"]] == [changed["new"]]
+    assert len(after) == len(whole) and not set(after) & set(whole)
+    store.close()
+
+
 @pytest.mark.parametrize(
     ("revision", "words"),
     [

@@ -16,6 +16,7 @@ from time_machine import Traveller
 from app.crm.objects import ObjectName, Ref
 from app.security.encryption import UnreadableSecret
 from app.services.bookings import resync_all, sync_again
+from app.services.retention import LEAST_REST, Retention
 from app.store.access_models import AuditLog
 from app.store.boxes import place_in
 from app.store.engine import Store, utcnow
@@ -217,6 +218,30 @@ def test_logs_and_webhooks_of_no_booking_go_too(bridge: Bridge, clock: Traveller
     assert "later" in decrypted(bridge) and seen_of(bridge) == list(JANE)
     days(clock, 340)
     assert bridge.services.retention.run()["audit_log"] > 0
+
+
+def test_others_get_to_write_between_two_chunks(
+    clock: Traveller, crm: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A webhook is not kept waiting by a long run: it rests after each transaction."""
+    for number in range(3):
+        crm.sync(sample("booking_created", id=f"b{number}"))
+    days(clock, 90)
+    monkeypatch.setattr("app.services.retention.CHUNK", 1)
+    events: list[str] = []
+    store = crm.services.store
+
+    def rest(seconds: float) -> None:
+        events.append("rest")
+        assert seconds >= LEAST_REST
+        # The transaction is over: somebody else writes at once.
+        ahead = {"start": "2027-06-01T09:00:00Z", "end": "2027-06-01T10:00:00Z"}
+        answer = crm.post(sample("booking_created", id=f"later{len(events)}", **ahead))
+        assert answer.status_code == 202
+
+    event.listen(store.engine, "commit", lambda _: events.append("commit"))
+    found = Retention(store, crm.services.cipher, 30, rest).run()
+    assert found["bookings"] == 3 and events.count("rest") >= 6
 
 
 def test_a_booking_that_a_crm_has_yet_to_get_stays_whole(crm: Bridge, provider: str) -> None:

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 from alembic import context, op
 
-from app.security.encryption import Cipher, keyed, place
+from app.security.encryption import Cipher, DamagedSecret, keyed, place
 from app.store.tables import Id, UtcTime
 
 revision = "0015"
@@ -18,6 +19,7 @@ down_revision = "0014"
 branch_labels = None
 depends_on = None
 
+log = structlog.get_logger(__name__)
 CHUNK = 500
 BOXES = (
     ("sources", "name", "secrets_encrypted", "sources.secrets", ("name",)),
@@ -153,18 +155,28 @@ def _key_hashes() -> None:
 def _keyed_link(row: Any, cipher: Cipher, key: bytes) -> dict[str, Any]:
     key_hash = keyed(key, row.key_hash)
     where = (str(row.connection_id), row.object, key_hash)
-    text = cipher.decrypt(row.key_encrypted, "record_links.key")
     written = json.dumps(row.fingerprints)
     targets = (target.partition(":") for target in row.links)
     return {
         "of_id": row.id,
         "key_hash": key_hash,
-        "key_encrypted": cipher.encrypt(text, place("record_links.key", *where)),
+        "key_encrypted": _bound(row, cipher, where),
         "fingerprints_encrypted": cipher.encrypt(
             written, place("record_links.fingerprints", *where)
         ),
         "links": [f"{name}:{keyed(key, plain)}" for name, _, plain in targets],
     }
+
+
+def _bound(row: Any, cipher: Cipher, where: tuple[str, ...]) -> str:
+    """The key of a record, bound to its row; a damaged one stays, as unreadable as it was."""
+    try:
+        text = cipher.decrypt(row.key_encrypted, "record_links.key")
+    except DamagedSecret as error:
+        # One row must not keep the whole service from its new version.
+        log.error("ledger_entry_unreadable", entry_id=row.id, reason=str(error))
+        return str(row.key_encrypted)
+    return cipher.encrypt(text, place("record_links.key", *where))
 
 
 def _unkey_hashes() -> None:
