@@ -46,12 +46,13 @@ def _start() -> str | None:
 
 
 def start_server(
-    listen: str = "127.0.0.1", allowed: str = ""
+    listen: str = "127.0.0.1", allowed: str = "", durable: bool = False
 ) -> tuple[str, Callable[[], None]] | None:
     """Start a server in a temporary folder; return its address and a function that stops it.
 
-    `listen`: its addresses; `allowed`: the network that may connect beside this machine. None if
-    PostgreSQL is not installed. It refuses to run as root.
+    `listen`: its addresses; `allowed`: the network that may connect beside this machine;
+    `durable`: whether a commit is on the disk, which a test need not wait for. None if PostgreSQL
+    is not installed. It refuses to run as root.
     """
     binaries = _binaries()
     if binaries is None:
@@ -75,7 +76,7 @@ def start_server(
     if allowed:
         with (data / "pg_hba.conf").open("a", encoding="ascii") as rules:
             rules.write(f"host all all {allowed} trust\n")
-    options = f"-p {port} -k {folder} -c listen_addresses={listen} -c fsync=off"
+    options = f"-p {port} -k {folder} -c listen_addresses={listen} -c fsync={'on' if durable else 'off'}"
     command = [binaries / "pg_ctl", "-D", data, "-o", options, "-l", folder / "log", "-w", "start"]
     subprocess.run(command, **quiet, **as_user)
 

@@ -36,18 +36,21 @@ class Together(Generic[Item, Result]):
         self,
         action: Callable[[Sequence[Item]], Sequence[Result]],
         is_of_one: Callable[[BaseException], bool] = lambda error: False,
+        pause: float = PAUSE,
     ) -> None:
         """`action` takes the items of a group and returns a result for each.
 
+        `pause`: how many seconds a busy action waits for company; 0: it takes who is there.
         Its error is for all of them, unless `is_of_one` says that one item is to blame: then each
         is tried alone.
         """
         self._action = action
         self._is_of_one = is_of_one
+        self._pause = pause
         self._waiting: list[_Call[Item, Result]] = []
         self._turn = threading.Lock()
         self._changed = threading.Condition()
-        self._ended = -PAUSE
+        self._ended = -BUSY
 
     def __call__(self, item: Item) -> Result:
         """Return the action's result for this item, or raise the action's error."""
@@ -64,8 +67,8 @@ class Together(Generic[Item, Result]):
 
     def _run(self) -> None:
         with self._changed:
-            if time.monotonic() - self._ended < BUSY:
-                self._changed.wait_for(lambda: len(self._waiting) >= ENOUGH, PAUSE)
+            if self._pause and time.monotonic() - self._ended < BUSY:
+                self._changed.wait_for(lambda: len(self._waiting) >= ENOUGH, self._pause)
             group, self._waiting = self._waiting, []
         self._try(group)
         for call in group:

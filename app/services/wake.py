@@ -45,7 +45,8 @@ class Waker:
         """What this process has told of Redis."""
         self._queue = make_queue(self.redis)
         self._rest_until = 0.0
-        self._process = Together(self._wake_processor)
+        # A wake-up is cheap, and the webhook's answer waits for it.
+        self._process = Together(self._wake_processor, pause=0)
 
     def wake(self, connection_ids: Iterable[int]) -> bool:
         """Queue a drain for each connection; False if Redis did not accept it."""

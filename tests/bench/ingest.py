@@ -19,7 +19,7 @@ from app.store.models import ConnectionRow
 from tests.bench.load import Clients
 from tests.bridge import KEY, NO_REDIS, PROVIDERS, SECRET, wait_for
 from tests.ports import free_port
-from tests.postgres import postgres_url
+from tests.postgres import start_server
 
 ROOT = Path(__file__).parent.parent.parent
 CLIENTS, SECONDS, ROUNDS = 16, 5.0, 3
@@ -31,8 +31,13 @@ def measure(table: Table, folder: Path) -> None:
     valkey = ValkeyServer(port=free_port())
     valkey.start()
     _compare(table, "SQLite", f"sqlite:///{folder}/ingest.sqlite3", valkey.connection_url)
-    with postgres_url() as url:
+    server = start_server(durable=True)
+    if server is None:
+        table.add_row("PostgreSQL", "is not installed here")
+    else:
+        url, stop = server
         _compare(table, "PostgreSQL", url, valkey.connection_url)
+        stop()
     valkey.stop()
     _compare(table, "SQLite, no Redis", f"sqlite:///{folder}/alone.sqlite3", NO_REDIS)
 
