@@ -18,8 +18,11 @@ from pathlib import Path
 
 import redis
 from rich.console import Console
+from rq import Queue
+from rq.serializers import JSONSerializer
 from sqlalchemy import create_engine, func, select
 
+from app.services.wake import QUEUE
 from app.store.engine import utcnow
 from app.store.models import BookingRow, DeliveryRow
 from app.store.states import DeliveryState
@@ -28,6 +31,7 @@ from tests.bench.load import Clients
 from tests.bridge import wait_for
 from tests.postgres import postgres_url
 from tests.processes import Running
+from workers.schedule import RETENTION_JOB
 
 CRMS = ("hubspot", "salesforce")
 """The CRMs whose own limits let through so many bookings; Pipedrive's searches do not."""
@@ -37,6 +41,8 @@ FIRST = 10
 """Minutes in which memory settles."""
 SETTLE = 900.0
 """Seconds that the last bookings have to be synced."""
+REDUCE_EVERY = 5
+"""Minutes between two runs of retention; the scheduler's own are an hour apart."""
 KEYS = 100
 """More keys than this in Redis, and something piles up there."""
 console = Console(width=120)
@@ -81,11 +87,16 @@ class Observer:
             self._memory(), int(keys), info["used_memory"] / 2**20, size / 2**20, *numbers
         )
 
+    def reduce(self) -> None:
+        """Begin retention, as the scheduler does once an hour."""
+        queue = Queue(QUEUE, connection=self._redis, serializer=JSONSerializer)
+        queue.enqueue(RETENTION_JOB)
+
     def states(self) -> dict[str, int]:
         """Return how many deliveries are in each state."""
         query = select(DeliveryRow.state, func.count()).group_by(DeliveryRow.state)
         with self._engine.connect() as connection:
-            return dict(connection.execute(query).tuples().all())
+            return {state: number for state, number in connection.execute(query)}
 
     def _memory(self) -> dict[str, float]:
         found: dict[str, float] = {}
@@ -106,7 +117,8 @@ def _is(name: str, words: list[bytes]) -> bool:
     line = b" ".join(words)
     if name == "web":
         return b"gunicorn" in line
-    return f"workers.{name}".encode() in line and b"sh -c" not in line
+    module = {"worker": b"workers.worker", "scheduler": b"workers.schedule"}[name]
+    return module in line and b"sh -c" not in line
 
 
 def _below(pid: int) -> list[int]:
@@ -171,6 +183,8 @@ def run(folder: Path, url: str, minutes: float, rate: float, retention: bool) ->
                 if passed >= len(moments) * 60:
                     moments.append(observer.look())
                     _say(len(moments) - 1, moments[-1])
+                    if retention and not len(moments) % REDUCE_EVERY:
+                        observer.reduce()
                 time.sleep(0.5)
         ends = time.monotonic() + SETTLE
         while (states := observer.states()) != {"synced": total * len(CRMS)}:
