@@ -31,6 +31,7 @@ from app.services.processing import Processor
 from app.services.rate_limits import RedisBudget, SharedRateLimiter
 from app.services.reread import Rereader
 from app.services.retention import Retention
+from app.services.search import SearchIndex
 from app.services.sessions import Sessions
 from app.services.sources import SourceRules, Sources
 from app.services.wake import Waker
@@ -71,6 +72,7 @@ class Services:
     sources: Sources
     rereader: Rereader
     retention: Retention
+    search_index: SearchIndex
     erasure: Erasure
     trial: MappingTrial
     doctor: Doctor
@@ -138,6 +140,7 @@ def bootstrap(
         sources=sources,
         rereader=rereader,
         erasure=Erasure(store, cipher, processor, outside.adapter, waker.wake),
+        search_index=SearchIndex(store, cipher),
         retention=Retention(store, cipher, settings.retention_days),
         keys=ApiKeys(store),
         database_outage=Outage("database"),

@@ -226,6 +226,7 @@ class Bridge:
         )
         if not self.workers_sleep:
             self.services.processor.run()
+            self.services.search_index.run()
         return answer
 
     def drain(self, warm_only: bool = False) -> None:
@@ -233,6 +234,7 @@ class Bridge:
         if not warm_only:
             self.services.processor.run()
             self.reread()
+            self.services.search_index.run()
         with self.services.store.read() as session:
             ids = session.scalars(select(ConnectionRow.id)).all()
         for connection_id in ids:

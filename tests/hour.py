@@ -22,7 +22,7 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 from sqlalchemy import create_engine, func, select
 
-from app.services.wake import QUEUE
+from app.services.wake import QUEUE, RETENTION_JOB
 from app.store.engine import utcnow
 from app.store.models import BookingRow, DeliveryRow
 from app.store.states import DeliveryState
@@ -31,7 +31,6 @@ from tests.bench.load import Clients
 from tests.bridge import wait_for
 from tests.postgres import postgres_url
 from tests.processes import Running
-from workers.schedule import RETENTION_JOB
 
 CRMS = ("hubspot", "salesforce")
 """The CRMs whose own limits let through so many bookings; Pipedrive's searches do not."""

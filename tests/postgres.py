@@ -76,7 +76,9 @@ def start_server(
     if allowed:
         with (data / "pg_hba.conf").open("a", encoding="ascii") as rules:
             rules.write(f"host all all {allowed} trust\n")
-    options = f"-p {port} -k {folder} -c listen_addresses={listen} -c fsync={'on' if durable else 'off'}"
+    options = (
+        f"-p {port} -k {folder} -c listen_addresses={listen} -c fsync={'on' if durable else 'off'}"
+    )
     command = [binaries / "pg_ctl", "-D", data, "-o", options, "-l", folder / "log", "-w", "start"]
     subprocess.run(command, **quiet, **as_user)
 

@@ -90,7 +90,11 @@ def process(services: Services, pool: DrainPool) -> None:
         for connection_id in mine:
             pool.submit(connection_id)
 
-    run = partial(services.processor.run, wake, pool.stopping.is_set)
+    def run() -> None:
+        services.processor.run(wake, pool.stopping.is_set)
+        index = partial(services.search_index.run, pool.stopping.is_set)
+        pool.aside("search", index, again=True)
+
     pool.aside("inbox", run, again=True)
 
 

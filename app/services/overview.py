@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -146,7 +146,7 @@ class Overview:
                 rows = list(session.scalars(query))
             else:
                 rows = _in_state(session, state, limit, offset)
-            return self._views(session, {r.id: (r, read_state(r, self._cipher)) for r in rows})
+            return self.views(session, [(row, read_state(row, self._cipher)) for row in rows])
 
     def booking(self, key: str) -> BookingView | None:
         """One booking by its key (`source:id`), or by its id in the default source."""
@@ -161,7 +161,7 @@ class Overview:
             if row is None:
                 return None
             booking = read_state(row, self._cipher)
-            (view,) = self._views(session, {row.id: (row, booking)})
+            (view,) = self.views(session, [(row, booking)])
             return BookingDetail(view, booking, _log(session, row.id))
 
     def outdated(self, connection_id: int, version: str) -> int:
@@ -253,10 +253,11 @@ class Overview:
             query = select(EventRow).order_by(EventRow.id.desc()).limit(limit)
             return list(session.scalars(query))
 
-    def _views(
-        self, session: Session, bookings: dict[int, tuple[BookingRow, Booking]]
+    def views(
+        self, session: Session, rows: Iterable[tuple[BookingRow, Booking]]
     ) -> list[BookingView]:
-        """The views of bookings by their row's id; as many queries for fifty of them as for one."""
+        """The views of bookings; as many queries for fifty of them as for one."""
+        bookings = {row.id: (row, booking) for row, booking in rows}
         pairs = (
             select(DeliveryRow, ConnectionRow)
             .join(ConnectionRow, ConnectionRow.id == DeliveryRow.connection_id)

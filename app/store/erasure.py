@@ -40,6 +40,7 @@ from app.store.models import (
 )
 from app.store.payloads import UNPROCESSED, forget_payloads
 from app.store.retention import forget_aside, forget_words
+from app.store.search import forget_terms
 
 CHUNK = 500
 ANOTHER = "an erased person"
@@ -146,6 +147,7 @@ def erase(
     forget_payloads(session, keys)
     forget_aside(session, traces.events)
     forget_words(session, list(traces.bookings))
+    forget_terms(session, list(traces.bookings))
     for connection_id in session.scalars(select(ConnectionRow.id)).all():
         ledger = Ledger(session, cipher, connection_id)
         for name in PEOPLE:

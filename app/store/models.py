@@ -120,6 +120,8 @@ class BookingRow(Base):
     __table_args__ = (
         Index("ix_bookings_updated_at", "updated_at", "id"),
         _some("ix_bookings_to_reduce", "reduced_at IS NULL", "start", "id"),
+        _some("ix_bookings_to_index", "NOT indexed", "id"),
+        _some("ix_bookings_outcome", "outcome IS NOT NULL", "outcome"),
     )
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     key: Mapped[str] = mapped_column(String(limits.BOOKING_KEY), unique=True)
@@ -143,6 +145,8 @@ class BookingRow(Base):
     updated_at: Mapped[datetime]
     reduced_at: Mapped[datetime | None]
     """When the data of its people was deleted; None: the state is whole."""
+    indexed: Mapped[bool] = mapped_column(Boolean, default=False, server_default=sql_false())
+    """Whether the search finds it by what it holds now."""
 
 
 class BookingPerson(Base):

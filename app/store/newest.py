@@ -97,11 +97,11 @@ def _keep(
         return None
     if not is_more_than_said(known, booking):
         if _fills(known, booking):
-            row.state_encrypted = seal_state(fill(known, booking), cipher)
+            row.state_encrypted, row.indexed = seal_state(fill(known, booking), cipher), False
         return None
     kept = merge(known, booking)
     row.status, row.start, row.version = kept.status.value, kept.start, kept.version
-    row.state_encrypted = seal_state(kept, cipher)
+    row.state_encrypted, row.indexed = seal_state(kept, cipher), False
     row.updated_at, row.reduced_at = now, booking.reduced_at
     row.revision += 1
     _note_people(session, cipher, {row.id: kept}, anew=True)

@@ -26,6 +26,7 @@ from app.store.models import (
     SyncLog,
 )
 from app.store.payloads import forget_payloads
+from app.store.search import forget_terms
 from app.store.states import DeliveryState, EventStatus
 
 log = structlog.get_logger(__name__)
@@ -104,6 +105,7 @@ def reduce_bookings(
     session.flush()
     forget_payloads(session, [row.key for row in chosen])
     forget_words(session, [row.id for row in chosen])
+    forget_terms(session, [row.id for row in chosen])
     forget_keys(session, cipher, people)
     return len(chosen)
 

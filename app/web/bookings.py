@@ -2,23 +2,111 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, redirect, render_template, request, url_for
+from dataclasses import fields
+
+from flask import Blueprint, flash, jsonify, redirect, render_template, request, url_for
 from werkzeug.exceptions import BadRequest
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from app.domain.booking import Booking, MeetingOutcome
 from app.domain.zones import local
+from app.services.booking_list import PERIODS, BookingList, BookingPage, Filters, UnfitFilter
 from app.services.bookings import sync_again
 from app.store.engine import utcnow
+from app.web import live
 from app.web.access import me, services, signed_in
+from app.web.lists import as_csv
 from app.web.lookup import connected, find_booking
 
-blueprint = Blueprint("bookings", __name__, url_prefix="/bookings")
+blueprint = Blueprint("bookings", __name__)
+PAGE_SIZE = 50
+MOST_ROWS = 1000
+"""Bookings in one file."""
+MOST_TEXT = 200
+"""Characters of one filter."""
 TAKE_BACK = "none"
 """The value that the form sends to take an outcome back."""
 
 
-@blueprint.get("/<path:key>")
+@blueprint.get("/bookings")
+@signed_in
+def index() -> WerkzeugResponse | tuple[WerkzeugResponse, int]:
+    """The list of bookings: searched, filtered, live."""
+    filters, problem = _filters(), ""
+    try:
+        most = min(max(1, request.args.get("most", PAGE_SIZE, type=int)), PAGE_SIZE)
+        page = booking_list().page(filters, request.args.get("after"), most)
+    except UnfitFilter as error:
+        page, problem = BookingPage((), None), str(error)
+    found = live.render(
+        "bookings.html",
+        "booking_rows.html",
+        bookings=page.bookings,
+        after=page.after,
+        filters=filters,
+        facets=booking_list().facets(filters) if "HX-Request" not in request.headers else {},
+        periods=tuple(PERIODS),
+        problem=problem,
+        providers=services().providers,
+        empty="No booking fits." if filters.given() else "No booking has arrived yet.",
+    )
+    return (found, 400) if problem else found
+
+
+@blueprint.get("/bookings.json")
+@signed_in
+def as_json() -> WerkzeugResponse:
+    """The same list as data."""
+    page = _page_or_refuse()
+    return jsonify(bookings=[view.as_json() for view in page.bookings], after=page.after)
+
+
+@blueprint.get("/bookings.csv")
+@signed_in
+def as_csv_file() -> WerkzeugResponse:
+    """The same list for a spreadsheet, a line for each booking and CRM."""
+    columns = (
+        "key",
+        "title",
+        "who",
+        "start",
+        "status",
+        "outcome",
+        "crm",
+        "state",
+        "reason",
+        "advice",
+    )
+    rows = [
+        {
+            "key": view.key, "title": view.title, "who": view.who, "start": view.start,
+            "status": view.status, "outcome": view.outcome, "crm": delivery.provider,
+            "state": delivery.state, "reason": delivery.error, "advice": delivery.advice,
+        }
+        for view in _page_or_refuse().bookings
+        for delivery in view.deliveries
+    ]  # fmt: skip
+    return as_csv("bookings", columns, rows)
+
+
+def booking_list() -> BookingList:
+    """The reader of the list."""
+    return BookingList(services().store, services().cipher)
+
+
+def _filters() -> Filters:
+    names = [field.name for field in fields(Filters)]
+    return Filters(**{name: request.args.get(name, "")[:MOST_TEXT] for name in names})
+
+
+def _page_or_refuse() -> BookingPage:
+    try:
+        return booking_list().page(_filters(), request.args.get("after"), MOST_ROWS)
+    except UnfitFilter as error:
+        raise BadRequest(str(error)) from None
+
+
+@blueprint.get("/bookings/<path:key>")
 @signed_in
 def show(key: str) -> str:
     """One booking."""
@@ -38,7 +126,7 @@ def show(key: str) -> str:
     )
 
 
-@blueprint.post("/<path:key>/outcome")
+@blueprint.post("/bookings/<path:key>/outcome")
 @signed_in
 def outcome(key: str) -> WerkzeugResponse:
     """Note how the meeting went, or take that back; the CRMs follow."""
@@ -49,19 +137,22 @@ def outcome(key: str) -> WerkzeugResponse:
     meant = None if said == TAKE_BACK else MeetingOutcome(said)
     wake = services().intake.say_outcome(booking.key, meant, me().name)
     services().waker.wake(wake)
+    told = f"The outcome is {said.replace('_', '-')}" if meant else "The outcome is taken back"
+    flash(f"{told}. The CRMs are being brought up to date.")
     return redirect(url_for("bookings.show", key=booking.key), 303)
 
 
-@blueprint.post("/<path:key>/sync")
+@blueprint.post("/bookings/<path:key>/sync")
 @signed_in
 def sync(key: str) -> WerkzeugResponse:
     """Sync the booking to every CRM once more."""
     booking = find_booking(key).booking
     services().waker.wake(sync_again(services().store, booking.key, me().name))
+    flash("The sync has begun. This page shows by itself how it ends.")
     return redirect(url_for("bookings.show", key=booking.key), 303)
 
 
-@blueprint.get("/<path:key>/preview")
+@blueprint.get("/bookings/<path:key>/preview")
 @signed_in
 def ask_preview(key: str) -> str:
     """Show what would be created, changed or left alone in each CRM now; nothing is written."""

@@ -5,21 +5,18 @@ from __future__ import annotations
 from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as WerkzeugResponse
 
+from app.services.booking_list import BookingList, Filters
+from app.services.summary import MOST, Summary
 from app.store.engine import utcnow
-from app.store.states import DeliveryState
+from app.web import live
 from app.web.access import me, services, sign_in, signed_in
 from app.web.access import sign_out as end_session
 from app.web.lookup import overview
 from app.web.mappings import mapping_problems
 
-LISTED = (
-    DeliveryState.FAILED, DeliveryState.RETRYING, DeliveryState.DUE, DeliveryState.PARKED,
-    DeliveryState.SKIPPED, DeliveryState.SYNCED,
-)  # fmt: skip
-"""The states that bookings may be listed by; those that need a person come first."""
 blueprint = Blueprint("dashboard", __name__)
-PAGE_SIZE = 50
-MAX_PAGE = 1_000_000
+NEWEST = 10
+"""Bookings on the first page."""
 
 
 @blueprint.get("/sign-in")
@@ -46,26 +43,38 @@ def sign_out() -> WerkzeugResponse:
 
 @blueprint.get("/")
 @signed_in
-def index() -> str:
-    """Connections, then the bookings that changed last, all or those in one state."""
-    asked = request.args.get("state", "")
-    state = DeliveryState(asked) if asked in list(DeliveryState) else None
+def index() -> WerkzeugResponse:
+    """What needs a person first, then how each account is doing, then the newest bookings."""
+    asked = request.args.get("state")
+    if asked is not None:
+        # The list was here once: addresses that people keep go on working.
+        return redirect(url_for("bookings.index", state=asked))
     workers = services().processes.workers()
-    page = min(max(0, request.args.get("page", 0, type=int)), MAX_PAGE)
-    return render_template(
-        "index.html",
-        providers=services().providers,
-        connections=overview().connections(),
-        bookings=overview().bookings(PAGE_SIZE, page * PAGE_SIZE, state),
-        state=state,
-        states=LISTED,
-        problems=mapping_problems(),
-        workers=workers if workers.late(utcnow()) else None,
-        troubled=[v for v in services().sources.views() if not v.works or v.key_ends_soon],
-        page=page,
-        page_size=PAGE_SIZE,
-        csrf=me().csrf,
-    )
+    summary = Summary(services().store, services().sources)
+    days = summary.days()
+    values = {
+        "providers": services().providers,
+        "accounts": summary.accounts(),
+        "days": days,
+        "total_webhooks": sum(day.webhooks for day in days),
+        "highest": max(day.webhooks for day in days),
+        "silences": summary.silences(),
+        "quarantined": summary.quarantined(),
+        "most": MOST,
+        "problems": mapping_problems(),
+        "workers": workers if workers.late(utcnow()) else None,
+        "troubled": [v for v in services().sources.views() if not v.works or v.key_ends_soon],
+    }
+    if "HX-Request" not in request.headers:
+        values |= {
+            "bookings": BookingList(services().store, services().cipher)
+            .page(Filters(), most=NEWEST)
+            .bookings,
+            "newest": NEWEST,
+            "empty": "No booking has arrived yet.",
+            "csrf": me().csrf,
+        }
+    return live.render("index.html", "overview_live.html", **values)
 
 
 @blueprint.get("/events")

@@ -31,6 +31,8 @@ from app.web import (
 from app.web.access import Cookies
 from app.web.body import bounded
 from app.web.hosts import with_fit_host
+from app.web.lists import view_with
+from app.web.moments import say_day, say_moment, say_second, viewer_zone
 from app.web.request_id import ROUTE, with_request_id
 from app.web.tries import WrongTries
 
@@ -90,7 +92,10 @@ def build_app(services: Services) -> Flask:
     ):
         app.register_blueprint(module.blueprint)
     app.after_request(partial(_add_headers, SECURITY_HEADERS | (HSTS if secure else {})))
-    app.context_processor(lambda: {"me": g.get("person")})
+    app.context_processor(
+        lambda: {"me": g.get("person"), "viewer_zone": viewer_zone, "view_with": view_with}
+    )
+    app.jinja_env.filters |= {"moment": say_moment, "second": say_second, "day": say_day}
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected)
     for kind in (PoolTimeout, StatementError, UnfitText, OverflowError):

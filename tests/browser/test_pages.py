@@ -71,7 +71,7 @@ def sign_in(page: Page, bridge: Bridge, url: str) -> None:
     page.goto(url)
     page.get_by_label("Your key").fill(bridge.key)
     page.get_by_role("button", name="Sign in").click()
-    page.get_by_role("heading", name="Bookings").wait_for()
+    page.get_by_role("heading", name="Overview").wait_for()
 
 
 def test_sign_in_connect_and_see(site: tuple[Bridge, str], page: Page) -> None:
@@ -85,7 +85,7 @@ def test_sign_in_connect_and_see(site: tuple[Bridge, str], page: Page) -> None:
     expect(page.get_by_text("No CRM is connected yet")).to_be_visible()
     page.get_by_role("button", name="HubSpot").click()
     page.get_by_role("button", name="Allow").click()
-    page.get_by_role("heading", name="Bookings").wait_for()
+    page.get_by_role("heading", name="Overview").wait_for()
     expect(page.get_by_text("portal 4711")).to_be_visible()
     bridge.sync(sample("booking_created"))
     page.reload()
