@@ -254,8 +254,9 @@ def _access(
     provider: Provider, api_base: str, tokens: TokenSource, timeout: float, by_key: bool
 ) -> Access:
     if by_key and provider.key:
-        return Access(api_base, tokens, timeout, provider.key.header, provider.key.prefix)
-    return Access(api_base, tokens, timeout)
+        key = provider.key
+        return Access(api_base, tokens, timeout, key.header, key.prefix, web_base=provider.web_base)
+    return Access(api_base, tokens, timeout, web_base=provider.web_base)
 
 
 __all__ = ["Services", "begin", "bootstrap", "process_services", "ready"]

@@ -48,6 +48,9 @@ class Provider(BaseModel):
     api_base: str
     api_base_from: str | None = None
     """Key of the token answer that gives the host to call (api_domain, instance_url)."""
+    web_base: str = ""
+    """Root of the CRM's pages for people, if the links to records lead to another host than the
+    account's usual one: a region's host, a domain of your own, a sandbox."""
     api_hosts: tuple[str, ...] = ()
     """Domain suffixes that are allowed for such a host and for an `iss` (RFC 9207, RFC 9700 4.4)."""
     issuer_hosts: tuple[str, ...] = ()
@@ -161,7 +164,7 @@ def _origin(url: str) -> str:
 
 Providers = dict[str, Provider]
 ENDPOINTS = ("authorize_url", "token_url", "revoke_url", "introspect_url", "api_base")
-OVERRIDES = ("client_id", "client_secret", *ENDPOINTS)
+OVERRIDES = ("client_id", "client_secret", "web_base", *ENDPOINTS)
 
 
 @lru_cache(maxsize=4)
@@ -206,7 +209,7 @@ def _overridden(name: str, entry: Mapping[str, Any], environ: Mapping[str, str])
     for key in OVERRIDES:
         override = environ.get(f"{name}_{key}".upper(), "")
         if override:
-            values[key] = override.rstrip("/") if key == "api_base" else override
+            values[key] = override.rstrip("/") if key.endswith("_base") else override
         elif key == "introspect_url" and environ.get(f"{name}_token_url".upper()):
             # Tokens of a replaced server must not be sent to the provider.
             values[key] = ""
@@ -215,7 +218,7 @@ def _overridden(name: str, entry: Mapping[str, Any], environ: Mapping[str, str])
 
 def _checked(provider: Provider) -> Provider:
     """Return the provider if its URLs are safe. Raises ValueError otherwise."""
-    for key in ENDPOINTS:
-        if getattr(provider, key) or key not in ("revoke_url", "introspect_url"):
+    for key in (*ENDPOINTS, "web_base"):
+        if getattr(provider, key) or key not in ("revoke_url", "introspect_url", "web_base"):
             require_https(getattr(provider, key), f"{provider.name}_{key}".upper())
     return provider

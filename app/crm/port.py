@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from threading import Lock
 from typing import ClassVar, Protocol
+from urllib.parse import urlsplit
 
 from app.crm.changes import Plan, WriteResult
 from app.crm.lookup import Lookup, LookupResults
@@ -133,6 +134,13 @@ class Access:
     meter: CallMeter = field(default_factory=CallMeter)
     gate: RateLimiter = field(default_factory=RateLimiter)
     facts: ApiFacts = field(default_factory=ApiFacts)
+    web_base: str = ""
+    """Root of the pages for people, if it is not the account's usual one; `url_for` uses it."""
+
+    @property
+    def web_host(self) -> str:
+        """Return host and port of `web_base`; empty without one."""
+        return urlsplit(self.web_base).netloc.lower()
 
     def enter(self, allowance: RateLimit) -> None:
         """Wait until a call may be made, and count it. Raises RateLimited."""

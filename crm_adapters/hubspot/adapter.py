@@ -233,10 +233,8 @@ class HubSpotAdapter:
 
     def url_for(self, name: ObjectName, record_id: str) -> str:
         """Return the URL of a record in the portal."""
-        return (
-            f"https://app.hubspot.com/contacts/{self._number}/record/"
-            f"{RECORD_TYPES[name]}/{record_id}"
-        )
+        web = self.access.web_base or "https://app.hubspot.com"
+        return f"{web}/contacts/{self._number}/record/{RECORD_TYPES[name]}/{record_id}"
 
     def record_id_in(self, name: ObjectName, text: str) -> str:
         """Return the id itself, or the id in a URL of this portal, in any of HubSpot's regions.
@@ -245,7 +243,10 @@ class HubSpotAdapter:
         """
         kinds = f"(?:record/{RECORD_TYPES[name]}|{name})"
         page = f"/contacts/{re.escape(self._number)}/{kinds}/{{id}}(?:/.*)?"
-        return id_in(text, _HOST.fullmatch, (page,))
+        return id_in(text, self._is_own, (page,))
+
+    def _is_own(self, host: str) -> bool:
+        return host == self.access.web_host or bool(_HOST.fullmatch(host))
 
     def apply(self, plan: Plan, report: Report) -> None:
         """Write companies, contacts, deals and meetings, each in as few batches as possible."""

@@ -218,14 +218,16 @@ class PipedriveAdapter:
     def url_for(self, name: ObjectName, record_id: str) -> str:
         """Return the URL of a record in the web application."""
         lead = name is ObjectName.DEAL and is_lead(record_id)
-        return f"{self._web}/{LEAD_PAGE if lead else PAGES[name]}/{record_id}"
+        web = self.access.web_base or self._web
+        return f"{web}/{LEAD_PAGE if lead else PAGES[name]}/{record_id}"
 
     def record_id_in(self, name: ObjectName, text: str) -> str:
         """Return the id itself, or the id in a URL of this company's account.
 
         An activity has no page of its own: its id is in the fragment of the list's URL.
         """
-        own = {urlsplit(base).netloc.lower() for base in (self._web, self.access.api_base)}
+        bases = (self._web, self.access.api_base, self.access.web_base)
+        own = {urlsplit(base).netloc.lower() for base in bases if base}
         page = f"/{PAGES[name]}/{{id}}"
         found = id_in(text, own.__contains__, (page if "#" in page else f"{page}/?",), ID)
         if found or name is not ObjectName.DEAL:

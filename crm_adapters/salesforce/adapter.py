@@ -287,11 +287,13 @@ class SalesforceAdapter:
 
     def url_for(self, name: ObjectName, record_id: str) -> str:
         """Return the URL of a record in Lightning."""
-        return f"{self.access.api_base}/lightning/r/{SOBJECTS[name]}/{record_id}/view"
+        web = self.access.web_base or self.access.api_base
+        return f"{web}/lightning/r/{SOBJECTS[name]}/{record_id}/view"
 
     def record_id_in(self, name: ObjectName, text: str) -> str:
         """Return the id itself, or the id in a URL of Lightning or of the classic pages."""
-        return record_id_in(name, text, urlsplit(self.access.api_base).netloc.lower())
+        own = (urlsplit(self.access.api_base).netloc.lower(), self.access.web_host)
+        return record_id_in(name, text, own)
 
     def apply(self, plan: Plan, report: Report) -> None:
         """Write connected changes together, all or nothing, in as few calls as possible."""

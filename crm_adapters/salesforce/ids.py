@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+from collections.abc import Collection
 
 from app.crm.objects import ObjectName
 from crm_adapters.finder import id_in
@@ -50,14 +51,14 @@ def id_of(name: ObjectName, text: str) -> str:
     return full_id(text) if text.startswith(PREFIXES[name]) else ""
 
 
-def record_id_in(name: ObjectName, text: str, own_host: str) -> str:
+def record_id_in(name: ObjectName, text: str, own_hosts: Collection[str]) -> str:
     """Return the id that a person typed, or the id in the URL of a record's page; empty if none.
 
-    `own_host`: the host of the org, which may have any name.
+    `own_hosts`: the hosts of the org, which may have any name.
     """
 
     def is_own(host: str) -> bool:
-        return host == own_host or bool(_HOST.fullmatch(host))
+        return host in own_hosts or bool(_HOST.fullmatch(host))
 
     pages = (_LIGHTNING.format(SOBJECTS[name]), _CLASSIC)
     return id_of(name, id_in(text, is_own, pages, _FORM))

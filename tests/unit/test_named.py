@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from app.crm.lookup import Whose
 from app.crm.objects import ObjectName
 from app.crm.port import Access, Adapter
+from config.providers import load_providers
+from config.settings import CONFIG_DIR
 from sandbox.salesforce import soql
 from tests.bridge import ADAPTERS, ENTRIES, PROVIDERS, Bridge
 from tests.contract.desk import load_desks
@@ -104,6 +106,22 @@ def test_the_address_that_an_adapter_gives_is_read_back(
     for stranger, their in connected.items():
         if stranger != crm and name in their.shape.objects:
             assert their.record_id_in(name, address) == ""
+
+
+@pytest.mark.parametrize("crm", PROVIDERS)
+def test_links_lead_to_the_pages_that_the_environment_names(crm: str) -> None:
+    """With <CRM>_WEB_BASE, links open there and are read back, and so are those of the usual host."""
+    path, web = CONFIG_DIR / "providers.yaml", "https://crm.acme.example:444"
+    entry = load_providers(path, {f"{crm.upper()}_WEB_BASE": f"{web}/"})[crm]
+    base = DESKS[crm].called_at or entry.api_base
+    moved = ADAPTERS[crm](Access(base, NoTokens(), web_base=entry.web_base))
+    for name in moved.shape.objects:
+        record_id = DESKS[crm].made_up_id(name, 77)
+        usual, address = UNCALLED[crm].url_for(name, record_id), moved.url_for(name, record_id)
+        assert address.startswith(f"{web}/")
+        assert moved.record_id_in(name, address) == record_id
+        assert moved.record_id_in(name, usual) == record_id
+        assert UNCALLED[crm].record_id_in(name, address) == ""
 
 
 READ = [
