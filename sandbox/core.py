@@ -9,14 +9,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from flask import Flask, Response, jsonify, render_template_string, request
+from flask import Flask, Response, jsonify, request
 
-from sandbox import oauth
+from sandbox import oauth, pages
 from sandbox.account import Account, User
 from sandbox.answers import Record, make
 from sandbox.faults import REFUSED, Fault, next_fault, reads
 from sandbox.oauth import Grant
-from sandbox.pages import PAGE
 from sandbox.view import View
 
 
@@ -45,6 +44,9 @@ class Sandbox:
     """Scopes that are set in the app instead of requested."""
     api_paths: tuple[str, ...] = ("/",)
     """Parts of a path that mark it as an API path, not an OAuth path."""
+    record_pages: ClassVar[Mapping[str, str]] = {}
+    """Object (contact, company, deal, meeting) -> path of a record's page for people, as the CRM has
+    it: with <record_id>, also behind a #, and perhaps <account>."""
     free_paths: tuple[str, ...] = ("/oauth", "/_sandbox", "/favicon")
     dresses: ClassVar[Mapping[str, Callable[[Any], None]]] = {}
     """Kind of sandbox.accounts.KINDS, except plain -> the function that turns a new account into it."""
@@ -73,14 +75,16 @@ class Sandbox:
         """Calls that were answered with 429."""
         self.faults: list[Fault] = []
         self.next_id = 1000
+        self.changes: list[pages.Change] = []
+        """The history of the records, if `pages.keep_history` notes it."""
         self.account = Account(self)
         """The account with the switches of the tests."""
-        self.app = Flask(f"sandbox.{self.name}")
+        self.app = Flask(f"sandbox.{self.name}", template_folder=str(pages.TEMPLATES))
         self.app.before_request(self._before)
         self.app.after_request(self._after)
         oauth.add_routes(self)
+        pages.add_pages(self)
         add = self.app.add_url_rule
-        add("/", "page", self._page)
         add("/_sandbox/calls", "calls", self._calls)
         add("/_sandbox/faults", "faults", self._set_faults, methods=["POST", "DELETE"])
         self.routes()
@@ -92,6 +96,10 @@ class Sandbox:
     def view(self) -> View:
         """Return the records in the neutral shape."""
         raise NotImplementedError
+
+    def fields_of(self, name: str, record_id: str) -> Record | None:
+        """Return a record's fields by the CRM's own names, for its page; None: those of the view."""
+        return None
 
     def delete_meetings(self) -> None:
         """Delete every meeting, as a person does."""
@@ -175,7 +183,7 @@ class Sandbox:
         # Before any lock: a client that stops in the middle of a request blocks no other.
         request.get_data()
         path = request.path
-        if path == "/" or path.startswith("/_sandbox"):
+        if str(request.endpoint).startswith(pages.PREFIX) or path.startswith("/_sandbox"):
             return None
         with self.lock:
             fault = next_fault(self.faults, path, request.method)
@@ -234,11 +242,3 @@ class Sandbox:
             else:
                 self.faults.append(Fault(**request.get_json()))
         return jsonify(faults=len(self.faults))
-
-    def _page(self) -> str:
-        with self.lock:
-            view = self.view()
-        names = {c.id: " ".join(filter(None, (c.first, c.last))) or c.email for c in view.contacts}
-        return render_template_string(
-            PAGE, title=self.title, view=view, names=names, calls=self.total_calls
-        )

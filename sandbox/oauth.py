@@ -11,10 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from flask import Response, redirect, render_template_string, request
+from flask import Response, redirect, render_template, request
 
 from sandbox.answers import make
-from sandbox.pages import CONSENT
 
 if TYPE_CHECKING:
     from sandbox.core import Sandbox
@@ -74,9 +73,7 @@ def authorize(crm: Sandbox) -> Response | str:
     if crm.pkce and given.get("code_challenge_method") != "S256":
         return make(400, {"error": "invalid_request", "error_description": "PKCE is missing"})
     if request.method == "GET":
-        return render_template_string(
-            CONSENT, title=crm.title, scopes=scopes, fields=given.to_dict()
-        )
+        return render_template("consent.html", crm=crm, scopes=scopes, fields=given.to_dict())
     if request.form.get("decision") != "allow":
         query = {"error": "access_denied", "state": given.get("state", "")}
         return redirect(f"{given['redirect_uri']}?{urlencode(query)}", 302)

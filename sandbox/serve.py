@@ -63,7 +63,9 @@ class Handler(WSGIRequestHandler):
 class Served:
     """A sandbox with a running server."""
 
-    def __init__(self, sandbox: Any, port: int = 0) -> None:
+    def __init__(self, sandbox: Any, port: int = 0, own_pages: bool = False) -> None:
+        """`own_pages`: links to records lead to this sandbox, not to the CRM's usual host."""
+        self._own_pages = own_pages
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self.sandbox = sandbox
         self.connections: set[socket.socket] = set()
@@ -88,6 +90,7 @@ class Served:
             f"{name}_AUTHORIZE_URL": self.url + self.sandbox.authorize_path,
             f"{name}_TOKEN_URL": self.url + self.sandbox.token_path,
             f"{name}_API_BASE": self.url,
+            **({f"{name}_WEB_BASE": self.url} if self._own_pages else {}),
             **({f"{name}_REVOKE_URL": self.url + revoke} if revoke else {}),
             **({f"{name}_INTROSPECT_URL": self.url + introspect} if introspect else {}),
         }

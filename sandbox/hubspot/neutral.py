@@ -38,6 +38,15 @@ def view(crm: HubSpotState) -> View:
                                              crm.records["meetings"].values()])  # fmt: skip
 
 
+KINDS = {"contact": "contacts", "company": "companies", "deal": "deals", "meeting": "meetings"}
+
+
+def fields_of(crm: HubSpotState, name: str, record_id: str) -> Record | None:
+    """Return the properties of a record."""
+    properties: Record = crm.records[KINDS[name]][record_id]["properties"]
+    return properties
+
+
 def owner_email(crm: HubSpotState, properties: Record) -> str | None:
     """Return the address of a record's owner."""
     by_id = {user.id: user.email for user in crm.owner_rows()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from flask import Response
 
 from sandbox.answers import Record, make
@@ -21,10 +23,14 @@ class HubSpotSandbox(HubSpotState):
     introspect_path = f"/oauth/{VERSION}/token/introspect"
     api_paths = ("/crm/", "/account-info/")
     account_id, account_name = "4711", "acme.example"
+    record_pages: ClassVar = {
+        name: f"/contacts/<account>/record/{number}/<record_id>"
+        for name, number in (("contact", "0-1"), ("company", "0-2"), ("deal", "0-3"), ("meeting", "0-47"))
+    }  # fmt: skip
 
     dresses = dresses.DRESSES
     guard = door.guard
-    view = neutral.view
+    view, fields_of = neutral.view, neutral.fields_of
     merge = colleagues.merge
     # The tests' desk uses these.
     _insert, _show = records.insert, records.show

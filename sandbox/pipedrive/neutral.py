@@ -40,6 +40,18 @@ def view(crm: PipedriveState) -> View:
                                              live["activities"]])  # fmt: skip
 
 
+KINDS = {"contact": "persons", "company": "organizations", "deal": "deals", "meeting": "activities"}
+HIDDEN = ("id", "is_deleted", "custom_fields", "participants")
+
+
+def fields_of(crm: PipedriveState, name: str, record_id: str) -> Record | None:
+    """Return the fields of a record, custom ones by their names."""
+    kind, record = KINDS[name], crm.records[KINDS[name]][int(record_id)]
+    custom = record.get("custom_fields") or {}
+    own = {field["field_name"]: custom.get(code) for code, field in crm.custom[kind].items()}
+    return {**{key: value for key, value in record.items() if key not in HIDDEN}, **own}
+
+
 def _custom(crm: PipedriveState, kind: str, record: Record, name: str) -> Any:
     keys = [k for k, f in crm.custom[kind].items() if f["field_name"] == name]
     return record.get("custom_fields", {}).get(keys[0]) if keys else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from flask import Response
 
 from sandbox.answers import Record
@@ -19,6 +21,11 @@ class PipedriveSandbox(PipedriveState):
     api_paths = ("/api/v2/", "/v1/")
     key_header, key_prefix = "x-api-token", ""
     account_id = "77"
+    record_pages: ClassVar = {
+        "contact": "/person/<record_id>", "company": "/organization/<record_id>",
+        "deal": "/deal/<record_id>",
+        "meeting": "/activities/list/user/everyone#dialog/activity/edit/<record_id>",
+    }  # fmt: skip
     scope_separator = ","
     lifetime = 3600.0
     fixed_scopes = ("base", "deals:full", "contacts:full", "activities:full", "users:read",
@@ -26,7 +33,7 @@ class PipedriveSandbox(PipedriveState):
 
     dresses = dresses.DRESSES
     guard = door.guard
-    view = neutral.view
+    view, fields_of = neutral.view, neutral.fields_of
     merge = colleagues.merge
     convert = colleagues.convert
     # The tests' desk uses these.

@@ -35,6 +35,15 @@ def view(crm: SalesforceState) -> View:
                                              crm.tables["Event"].values()])  # fmt: skip
 
 
+SOBJECTS = {"contact": "Contact", "company": "Account", "deal": "Opportunity", "meeting": "Event"}
+
+
+def fields_of(crm: SalesforceState, name: str, record_id: str) -> Record | None:
+    """Return the fields of a record."""
+    fields = crm.tables[SOBJECTS[name]][record_id]
+    return {key: value for key, value in fields.items() if key not in ("Id", "CreatedDate")}
+
+
 def _meeting(crm: SalesforceState, r: Record, users: dict[str, str]) -> Meeting:
     start, end = (datetime.fromisoformat(r[key]) for key in ("StartDateTime", "EndDateTime"))
     others = [

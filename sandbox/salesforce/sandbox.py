@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from flask import Response, request
 
 from sandbox.answers import Record, make
@@ -22,10 +24,14 @@ class SalesforceSandbox(SalesforceState):
     introspect_path = "/services/oauth2/introspect"
     revoke_needs_client = False
     api_paths = ("/services/data",)
+    record_pages: ClassVar = {
+        name: f"/lightning/r/{sobject}/<record_id>/view"
+        for name, sobject in neutral.SOBJECTS.items()
+    }
 
     dresses = dresses.DRESSES
     guard = door.guard
-    view = neutral.view
+    view, fields_of = neutral.view, neutral.fields_of
     convert = colleagues.convert
     merge = colleagues.merge
     # The tests' desk uses these.
