@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-Payload = dict[str, Any]
-JOHN = {"id": "h1", "email": "john@acme.example", "givenName": "John", "familyName": "Smith", "fullName": "John Smith"}  # fmt: skip
-MARY = {"id": "h2", "email": "mary@acme.example", "givenName": "Mary", "familyName": "Major", "fullName": "Mary Major"}  # fmt: skip
+from sandbox.webhooks import MARY, Payload, booked, cancelled, guest, iso, moved
+
 PEOPLE = [
     (
         "Jane",
@@ -48,61 +45,33 @@ def day(now: datetime | None = None) -> list[Payload]:
     events += plain[5:]
     events.append(phone)
     left = {**group, "webhookType": "booking_cancelled", "attendees": group["attendees"][:2]}
-    events.append({**left, "updatedAt": _iso(now + timedelta(minutes=9))})  # one guest left
-    moved = _moved(plain[3])
-    events.append({**moved, "hosts": [MARY], "hostIds": ["h2"]})  # with another host
+    events.append({**left, "updatedAt": iso(now + timedelta(minutes=9))})  # one guest left
+    later = _moved(plain[3])
+    events.append({**later, "hosts": [MARY], "hostIds": ["h2"]})  # with another host
     events.append(_cancelled(plain[4]))
     return events
 
 
 def _booking(now: datetime, number: int, people: list[int]) -> Payload:
-    tomorrow = (now + timedelta(days=1)).replace(minute=0, second=0, microsecond=0)
-    start = tomorrow + timedelta(hours=number % 10)
-    return {
-        "webhookType": "booking_created",
-        "id": str(uuid.uuid4()),
-        "secret": "cancel-token-do-not-store",
-        "start": _iso(start),
-        "end": _iso(start + timedelta(minutes=30)),
-        "location": None,
-        "isCancelled": False,
-        "rescheduledAt": None,
-        "meetingInfo": {"channel": "zoom", "meetingLink": f"https://zoom.us/j/9990001{number:04d}"},
-        "attendees": [_attendee(index) for index in people],
-        "hosts": [JOHN],
-        "hostIds": ["h1"],
-        "meetingType": {"id": "mt1", "slug": "discovery-call",
-                        "meetingInfo": {"name": "Discovery Call", "duration": 30},
-                        "metadata": {"source": "website"}},
-        "meetingTypeId": "mt1",
-        "companyId": "c1",
-        "createdAt": _iso(now),
-        "updatedAt": _iso(now),
-    }  # fmt: skip
+    guests = []
+    for index in people:
+        first, last, email, phone, zone = PEOPLE[index]
+        answers = {"Team size": "50-100"}
+        each = guest(first, last, email, number=index, phone=phone, zone=zone, answers=answers)
+        guests.append(each)
+    return booked(now, tomorrow(now, number % 10), guests, number=number)
 
 
-def _attendee(index: int) -> Payload:
-    first, last, email, phone, zone = PEOPLE[index]
-    return {"id": f"a{index}", "email": email, "firstname": first, "lastname": last,
-            "fullname": f"{first} {last}", "phone": phone or None, "timezone": zone,
-            "language": "de", "notes": {"Team size": "50-100"}}  # fmt: skip
+def tomorrow(now: datetime, hour: int) -> datetime:
+    """Return a full hour of the next 24 hours from this time tomorrow on."""
+    day_after = (now + timedelta(days=1)).replace(minute=0, second=0, microsecond=0)
+    return day_after + timedelta(hours=hour)
 
 
 def _moved(payload: Payload) -> Payload:
-    shift = timedelta(days=1, hours=2)
-    start, end = (datetime.fromisoformat(payload[key]) + shift for key in ("start", "end"))
-    at = _iso(datetime.fromisoformat(payload["createdAt"]) + timedelta(minutes=5))
-    return {**payload, "webhookType": "booking_rescheduled", "start": _iso(start),
-            "end": _iso(end), "rescheduledAt": at, "updatedAt": at}  # fmt: skip
+    at = datetime.fromisoformat(payload["createdAt"]) + timedelta(minutes=5)
+    return moved(payload, at, timedelta(days=1, hours=2))
 
 
 def _cancelled(payload: Payload) -> Payload:
-    at = _iso(datetime.fromisoformat(payload["createdAt"]) + timedelta(minutes=30))
-    cancel = {"actionSource": "attendee", "actionAt": at, "actionBy": "the attendee",
-              "reason": "Something came up"}  # fmt: skip
-    return {**payload, "webhookType": "booking_cancelled", "isCancelled": True, "updatedAt": at,
-            "cancel": cancel}  # fmt: skip
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="seconds")
+    return cancelled(payload, datetime.fromisoformat(payload["createdAt"]) + timedelta(minutes=30))

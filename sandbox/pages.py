@@ -94,8 +94,9 @@ def _show_record(
         abort(404)
     heading = pages[0].title if record_id else f"{crm.title}: {name}s"
     return render_template(
-        "record.html", crm=crm, pages=pages, heading=heading, address=partial(address, crm)
-    )
+        "record.html", crm=crm, pages=pages, heading=heading, listed=record_id is None,
+        address=partial(address, crm),
+    )  # fmt: skip
 
 
 def _page(crm: Sandbox, items: Mapping[str, Mapping[str, Item]], name: str, own: str) -> Page:
@@ -107,7 +108,7 @@ def _page(crm: Sandbox, items: Mapping[str, Mapping[str, Item]], name: str, own:
         if _leads_to(item, name, own) or _leads_to(items[name][own], other, each)
     ]
     changes = [c for c in crm.changes if (c.object, c.record_id) == (name, own)]
-    return Page(f"{name}: {title_of(items[name][own])}", fields, linked, changes[::-1])
+    return Page(f"{name.capitalize()}: {title_of(items[name][own])}", fields, linked, changes[::-1])
 
 
 def title_of(item: Item) -> str:

@@ -33,7 +33,7 @@ def test_a_link_opens_the_record_in_the_sandbox(tmp_path: Path, crm: str) -> Non
         assert answer.status_code == 200, link
         shown[link] = answer.text
     meeting = next(
-        text for text in shown.values() if "<h1>meeting" in text or "meetings</h1>" in text
+        text for text in shown.values() if "<h1>Meeting:" in text or "meetings</h1>" in text
     )
     assert "2026-12-01" in meeting
     assert "2026-12-02" in meeting, "the history shows the time before the move"

@@ -1,0 +1,1 @@
+"""`make demo`: the whole service with sandbox CRMs on one machine, and a day with faults."""
