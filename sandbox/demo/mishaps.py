@@ -37,7 +37,9 @@ class Mishap:
 
 def mishaps_of(crm: Sandbox) -> list[Mishap]:
     """Return what can go wrong in a CRM."""
-    return [mishap for mishap in MISHAPS if not mishap.crms or crm.name in mishap.crms]
+    fitting = [mishap for mishap in MISHAPS if not mishap.crms or crm.name in mishap.crms]
+    # A CRM whose access never ends renews none.
+    return [mishap for mishap in fitting if crm.lifetime or mishap is not SIGN_IN]
 
 
 def _fault(status: int) -> Callable[[Sandbox], bool]:
@@ -153,6 +155,15 @@ REVOKED = Mishap(
     lambda crm: crm.kill_grants(),
     None,
 )
+SIGN_IN = Mishap(
+    "sign-in",
+    "The CRM renews no access",
+    "The present access has ended and cannot be renewed. Bookings wait; after 15 minutes the connection is expiring.",
+    "Access is renewed again at the next try, by itself.",
+    _is_out,
+    _sign_in_fails,
+    _sign_in_works,
+)
 MISHAPS = (
     Mishap(
         "outage",
@@ -175,15 +186,7 @@ MISHAPS = (
         _mends_fault(429),
     ),
     REVOKED,
-    Mishap(
-        "sign-in",
-        "The CRM renews no access",
-        "The present access has ended and cannot be renewed. Bookings wait; after 15 minutes the connection is expiring.",
-        "Access is renewed again at the next try, by itself.",
-        _is_out,
-        _sign_in_fails,
-        _sign_in_works,
-    ),
+    SIGN_IN,
     NAME,
     NO_OPTION,
     APPROVAL,

@@ -20,6 +20,7 @@ import requests
 from flask.testing import FlaskClient
 from werkzeug.serving import make_server
 
+from sandbox.browser import form_token
 from sandbox.demo import story
 from sandbox.demo.control import Control
 from sandbox.demo.folder import DemoError, locked_folder
@@ -105,9 +106,16 @@ def test_each_mishap_shows_what_the_page_says_and_can_be_mended(
             assert bridge.deliveries()[-1].state in STATES[mishap.code], (mishap.code, seen)
             mend(bridge, page, crm, mishap)
             if bridge.deliveries()[-1].state == "failed":
-                press(page, f"/bookings/{list(sender.bookings)[-1]}/move")
+                sync_again(bridge, list(sender.bookings)[-1])
             wait_for(lambda: drained(bridge) == {"synced"}, 30)
         assert not any(mishap.is_on(sandbox) for mishap in mishaps_of(sandbox))
+
+
+def sync_again(bridge: Bridge, booking_id: str) -> None:
+    """Press the button on the booking's page in the bridge."""
+    path = f"/bookings/default:{booking_id}"
+    token = form_token(bridge.client.get(path).get_data(as_text=True))
+    assert bridge.client.post(f"{path}/sync", data={"csrf": token}).status_code == 303
 
 
 def drained(bridge: Bridge) -> set[str]:

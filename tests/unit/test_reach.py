@@ -211,7 +211,14 @@ def test_no_setting_takes_what_no_parser_reads_alike(text: str) -> None:
         for setting in ("public_url", "meetergo_api_base"):
             with pytest.raises(ValueError, match=setting):
                 make_settings("sqlite:///a.sqlite3", **{setting: text})
-        for name in ("API_BASE", "TOKEN_URL", "AUTHORIZE_URL", "REVOKE_URL", "INTROSPECT_URL", "WEB_BASE"):
+        for name in (
+            "API_BASE",
+            "TOKEN_URL",
+            "AUTHORIZE_URL",
+            "REVOKE_URL",
+            "INTROSPECT_URL",
+            "WEB_BASE",
+        ):
             with pytest.raises(SettingsError, match=f"HUBSPOT_{name}"):
                 load_providers(CONFIG_DIR / "providers.yaml", {f"HUBSPOT_{name}": text})
 
