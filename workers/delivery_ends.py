@@ -178,13 +178,14 @@ class DeliveryEnds:
 
         The first time the lists are read anew. The second time the refused value is left out.
         """
-        if not isinstance(problem, InvalidRecord) or not problem.listed or work.desired is None:
+        if not isinstance(problem, InvalidRecord) or not problem.listed:
             return False
         account, key = self._account, (work.delivery_id, work.revision)
         look, new = account.second_looks.get(key, 0), account.is_new(self._now())
         # A value that planning refused was never sent: there is nothing to leave out.
-        planned = problem in work.desired.problems.values()
-        refused = [] if planned else list(self._refused_values(work.desired))
+        desired = work.desired
+        planned = desired is None or problem in desired.problems.values()
+        refused = [] if planned or desired is None else list(self._refused_values(desired))
         if look == 0 and not new and (planned or refused):
             account.stale = True
             account.second_looks[key] = 1
@@ -192,6 +193,9 @@ class DeliveryEnds:
         # A field that the CRM needs cannot be left out: the CRM's own words on the value are shown.
         refused = [entry for entry in refused if not self._is_needed(*entry[:2])]
         if look > 1 or not refused:
+            if planned:
+                # Whoever syncs it again has perhaps mended the list meanwhile.
+                account.second_looks.pop(key, None)
             return False
         account.second_looks[key] = 2
         self._leave_out(key, refused)

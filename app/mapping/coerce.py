@@ -30,6 +30,10 @@ def plain(value: Any) -> FieldValue:
     return value if isinstance(value, (int, float, bool)) else None
 
 
+class NotListed(ValueError):
+    """The account's lists, as they were last read, do not have the value."""
+
+
 def coerce(value: Any, field: CrmField) -> FieldValue:
     """Return the value in the form of the field's type. Raises ValueError if that is impossible."""
     if value is None or value in ("", []):
@@ -100,7 +104,7 @@ def _choice(value: Any, options: tuple[FieldOption, ...]) -> str:
     near = difflib.get_close_matches(str(value), labels, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     shown = ", ".join(labels[:12]) + (" …" if len(labels) > 12 else "")
-    raise ValueError(f"{quoted(value)} is none of the options ({shown}){hint}")
+    raise NotListed(f"{quoted(value)} is none of the options ({shown}){hint}")
 
 
 def _choices(value: Any, options: tuple[FieldOption, ...]) -> list[str]:
@@ -165,7 +169,7 @@ def _user(value: Any, field: CrmField) -> str:
     for option in field.options:
         if text == option.value or key == address_key(option.label):
             return option.value
-    raise ValueError(f"{quoted(value)} is no user of this account")
+    raise NotListed(f"{quoted(value)} is no user of this account")
 
 
 def _reference(value: Any, field: CrmField) -> str:

@@ -12,7 +12,7 @@ from app.domain.booking import Attendee
 from app.domain.errors import InvalidRecord
 from app.domain.people import is_address
 from app.domain.text import as_html, clean_text, cut, is_link, measure, no_formula
-from app.mapping.coerce import coerce, plain
+from app.mapping.coerce import NotListed, coerce, plain
 from app.mapping.conditions import holds
 from app.mapping.paths import NAME_PATHS, plain_label, resolve
 from app.mapping.plan_context import PlanInputs, PlanReport
@@ -95,7 +95,8 @@ def _note_on(
         # Without this field, there is no name for the person at all.
         raise InvalidRecord(problem, {key: str(error)}) from None
     if spec.on_error == "fail" and not too_long:
-        raise UnfitValue(problem, {key: str(error)}) from None
+        listed = isinstance(error, NotListed)
+        raise UnfitValue(problem, {key: str(error)}, listed=listed) from None
     if spec.on_error == "skip_record":
         raise LeftOut(f"The {name} was left out: {problem}") from None
     return f"{problem} (left out)"
