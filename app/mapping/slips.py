@@ -145,6 +145,10 @@ def _open_quote(trouble: _Trouble) -> _Found:
 
 def _nested_transform(trouble: _Trouble) -> _Found:
     name = re.search(r"\bas:\s+(\w+)\s*$", trouble.head)
+    table = re.match(r"\s*(?:- +)?map:\s+([^{\s].*)", trouble.line)
+    if table and trouble.rest.startswith(":"):
+        pair = _short(re.split(r"\s#", table[1])[0].strip())
+        return trouble.at, f"map needs braces around its answers and values: map: {{{pair}}}"
     if not name or name[1] not in WITH_ARGUMENT or not trouble.rest.startswith(":"):
         return None
     argument = "{answer: value}" if name[1] == "map" else "…"

@@ -82,6 +82,8 @@ def _sentences(place: Location, items: list[ErrorDetails], meant: bool) -> Itera
         hint = f"; a constant is written {{value: {_as_yaml(given)}}}" if constant else ""
         if isinstance(given, str) and re.match(r"[\w.-]+:\S", given):
             hint = "; a blank is missing after the colon"
+        if given is None and "keys and values" in forms:
+            hint = "; indent the lines that belong to it deeper, or remove it"
         yield f"this must be {' or '.join(forms)}{shown}{hint}"
 
 
@@ -94,7 +96,8 @@ def _words(place: Location, item: ErrorDetails) -> str:
     if item["type"] == "extra_forbidden":
         return _not_known(place, item)
     if item["type"] == "missing":
-        return f"{item['loc'][-1]} is missing"
+        hint = "; a file begins with version: 1" if tuple(item["loc"]) == ("version",) else ""
+        return f"{item['loc'][-1]} is missing{hint}"
     words = str(item["msg"]).removeprefix("Value error, ")
     return words.replace("Input should", "this should", 1)
 
@@ -115,6 +118,8 @@ def _not_known(place: Location, item: ErrorDetails) -> str:
         hint = f"; a field of the CRM belongs under fields: {{fields: {{{key}: …}}}}"
     elif "fields" in place[:-1] and key in WITH_ARGUMENT:
         hint = f"; a transform belongs under as: {{as: {{{key}: …}}}}"
+    elif not place[:-1] and _is_source(item["input"]):
+        hint = f"; a field of the CRM belongs into a section: {{contact: {{fields: {{{key}: …}}}}}}"
     else:
         hint = near
     return f"this key is not known here{hint}"

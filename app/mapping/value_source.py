@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from app.domain.text import cut
+from app.domain.text import cut, quoted
 from app.mapping.conditions import check_condition, paths_of
 from app.mapping.paths import answer_label, as_constant, check_path
 from app.mapping.templates import check_template, names_in
@@ -50,6 +51,10 @@ _SOURCES = {"path": "from"} | {
 SOURCE_KEYS = frozenset(_SOURCES.values())
 
 
+_CURLY = re.compile("[“”„‟‘’‚‛«»‹›](.*)[“”„‟‘’‚‛«»‹›]", re.S)
+"""A constant in curly quotes: YAML takes them for letters of the text."""
+
+
 def _constant(text: str) -> str:
     return f"; a constant is written {as_constant(cut(text, 60))}"
 
@@ -82,6 +87,16 @@ class ValueSource(Strict):
         Transforms, Field(alias="as", description="Transforms, applied in this order")
     ] = ()
     when: Annotated[When, Field(description="Used only if every line is true")] = {}
+
+    @field_validator("value")
+    @classmethod
+    def _no_curly_quotes(cls, value: Any) -> Any:
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and (inside := _CURLY.fullmatch(text.strip())):
+                right = as_constant(cut(inside[1], 60))
+                words = f"{quoted(text)} would be written with its curly quotes; write {right}"
+                raise ValueError(f"{words}, or a template if you want them")
+        return value
 
     @field_validator("transforms", mode="before")
     @classmethod

@@ -269,7 +269,7 @@ def test_version_and_crm_are_asked_for() -> None:
     assert sorted(document.lines()) == [
         "f.yaml:1: contact.fields.mail: there is no path 'attendee.emial'; did you mean attendee.email?",
         "f.yaml:1: crm is missing",
-        "f.yaml:1: version is missing",
+        "f.yaml:1: version is missing; a file begins with version: 1",
     ]
     other = MappingText("f.yaml", "version: 3\ncrm: other\n", "test")
     assert [line[:8] for line in other.lines()] == ["f.yaml:1", "f.yaml:2"]
