@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from collections.abc import Mapping as MappingType
 from dataclasses import asdict
 from pathlib import Path
 
@@ -36,7 +37,10 @@ from app.store.engine import utcnow
 from app.sync.desired import DesiredBooking
 
 mappings = Group("mappings", help="Which booking data goes into which CRM field.")
-QUESTIONS = {"question": "label", "bookings": "bookings", "meeting types": "meeting_types"}
+QUESTIONS = {
+    "question": "label", "bookings": "bookings", "meeting types": "meeting_types",
+    "used by": "used_by",
+}  # fmt: skip
 mappings.add_command(check)
 mappings.add_command(diff)
 
@@ -220,10 +224,22 @@ def _add_record(table: Table, record: RecordView) -> None:
 
 @command("questions", "bridge mappings questions", mappings)
 def questions(services: Services) -> Answer:
-    """List the questions that stored bookings answer; also their meeting types."""
-    seen = questions_seen(services.store, services.cipher)
+    """List the questions that stored bookings answer; also their meeting types, and who uses them."""
+    files = {name: services.mappings[name] for name in services.providers}
+    seen = questions_seen(services.store, services.cipher, files=files)
     items = [asdict(question) for question in seen.questions]
+    unused = sum(not question.used_by for question in seen.questions)
     data = {"bookings": seen.bookings, "every": seen.every, "questions": items}
     which = "all that are stored" if seen.every else "the ones that changed last"
     told = f"{many(len(items), 'question')} in {many(seen.bookings, 'booking')}, {which}."
-    return Answer(data, [table_of(items, QUESTIONS), told] if items else [told])
+    if unused:
+        told += f" No mapping file names {unused:,} of them."
+    rows = [
+        {**asdict(question), "meeting_types": _counted(question.by_type)}
+        for question in seen.questions
+    ]
+    return Answer(data, [table_of(rows, QUESTIONS), told] if items else [told])
+
+
+def _counted(by_type: MappingType[str, int]) -> str:
+    return ", ".join(f"{name} ({number:,})" for name, number in by_type.items())

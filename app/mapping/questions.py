@@ -66,6 +66,11 @@ def doubts(mapping: Mapping, known: KnownQuestions) -> list[Doubt]:
     return found
 
 
+def labels_used(mapping: Mapping) -> frozenset[str]:
+    """Return the questions that a file names anywhere, in the form of `plain_label`."""
+    return frozenset(plain_label(label) for _, label in questions_of(mapping))
+
+
 def questions_of(mapping: Mapping) -> Iterator[tuple[Location, str]]:
     """Give every question in a file with its place, as it is written; an inherited one only once."""
     said: set[tuple[Location, str]] = set()

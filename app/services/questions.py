@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from app.domain.booking import Booking
 from app.domain.text import cut
 from app.mapping.load import MappingText
+from app.mapping.mapping import Mapping as FieldMapping
 from app.mapping.paths import plain_label
 from app.mapping.provision import Seen as Answers
-from app.mapping.questions import KnownQuestions, doubts
+from app.mapping.questions import KnownQuestions, doubts, labels_used
 from app.security.encryption import Cipher
 from app.store.bookings import Answered, newest_answers
 from app.store.engine import Store
@@ -34,6 +35,10 @@ class FormQuestion:
     label: str
     bookings: int
     meeting_types: tuple[str, ...]
+    by_type: Mapping[str, int] = field(default_factory=dict)
+    """Meeting type -> how many of its bookings answer it; most first, as in `meeting_types`."""
+    used_by: tuple[str, ...] = ()
+    """The CRMs whose mapping file names the question."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,17 @@ class Seen:
     """Slugs of all meeting types known from meetergo, not only those of these bookings."""
 
 
-def questions_seen(store: Store, cipher: Cipher, newest: int = MOST_LOOKED_AT) -> Seen:
-    """The questions that the newest bookings answer, most answered first. Raises UnreadableSecret."""
+def questions_seen(
+    store: Store,
+    cipher: Cipher,
+    newest: int = MOST_LOOKED_AT,
+    files: Mapping[str, FieldMapping] | None = None,
+) -> Seen:
+    """The questions that the newest bookings answer, most answered first. Raises UnreadableSecret.
+
+    `files`: CRM -> its mapping, to say which of them names a question.
+    """
+    named = {crm: labels_used(mapping) for crm, mapping in (files or {}).items()}
     with store.read() as session:
         answered = newest_answers(session, cipher, newest + 1)
         slugs = known_slugs(session)
@@ -61,10 +75,10 @@ def questions_seen(store: Store, cipher: Cipher, newest: int = MOST_LOOKED_AT) -
             count = found.setdefault(plain_label(label), _Count(label))
             count.bookings += 1
             count.types[_type_of(booking, slugs)] += 1
-    counted = sorted(found.values(), key=lambda count: (-count.bookings, count.label))
+    counted = sorted(found.items(), key=lambda item: (-item[1].bookings, item[1].label))
     questions = [
-        FormQuestion(cut(c.label, LONGEST), c.bookings, tuple(t for t, _ in c.types.most_common()))
-        for c in counted[:MOST_QUESTIONS]
+        count.told(tuple(crm for crm, labels in named.items() if label in labels))
+        for label, count in counted[:MOST_QUESTIONS]
     ]
     every_slug = {booking.slug for booking in answered if booking.slug} | set(slugs.values())
     return Seen(len(answered), every, tuple(questions), tuple(sorted(every_slug)))
@@ -98,6 +112,11 @@ class _Count:
     label: str
     bookings: int = 0
     types: Counter[str] = field(default_factory=Counter)
+
+    def told(self, used_by: tuple[str, ...]) -> FormQuestion:
+        """The question as lists show it."""
+        label, by_type = cut(self.label, LONGEST), dict(self.types.most_common())
+        return FormQuestion(label, self.bookings, tuple(by_type), by_type, used_by)
 
 
 def _type_of(booking: Answered, slugs: dict[tuple[str, str], str]) -> str:

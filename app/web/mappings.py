@@ -49,9 +49,11 @@ def index() -> str:
         ]
         for name in services().providers
     }
+    used = {name: files[name] for name in services().providers}
+    seen = questions_seen(services().store, services().cipher, files=used)
     return render_template(
         "mappings.html", providers=services().providers, files=files, uses=uses,
-        problems=mapping_problems(), seen=questions_seen(services().store, services().cipher),
+        problems=mapping_problems(), seen=seen,
         most_outdated=MOST_OUTDATED,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from app.mapping.load import MappingText
+from app.mapping.load import MappingText, load_mapping
 from app.services.questions import questions_seen, warn
 from tests.bridge import Bridge, sample
 from tests.integration.test_pages_mapping import press, see, text_of
@@ -112,17 +112,47 @@ def test_preview_warns_but_of_what_it_shows(hub: Bridge, file: str, tmp_path: Pa
 
 
 def test_questions_are_listed(hub: Bridge) -> None:
-    """Each question is listed with the number of bookings and their types, as a table and as JSON."""
+    """Each question is listed with the number of bookings, their types and the files that name it, as
+    a table and as JSON.
+    """
     assert run(hub, "questions").output == "0 questions in 0 bookings, all that are stored.\n"
     some(hub)
     done = run(hub, "questions")
-    assert re.search(r"Budget\s+│ 2\s+│ (demo, support|support, demo) ", done.output), done.output
-    assert re.search(rf"{re.escape(PLAN)}\s+│ 1\s+│ demo ", done.output)
-    assert done.output.endswith("2 questions in 3 bookings, all that are stored.\n")
+    assert re.search(
+        r"Budget\s+│ 2\s+│ (demo \(1\), support \(1\)|support \(1\), demo \(1\)) ", done.output
+    ), done.output
+    assert re.search(rf"{re.escape(PLAN)}\s+│ 1\s+│ demo \(1\) ", done.output)
+    assert done.output.endswith(
+        "2 questions in 3 bookings, all that are stored. No mapping file names 2 of them.\n"
+    )
     shown = json.loads(run(hub, "questions", "--json").stdout)
     assert (shown["bookings"], shown["every"]) == (3, True)
     assert [q["label"] for q in shown["questions"]] == ["Budget", PLAN]
-    assert shown["questions"][1] == {"label": PLAN, "bookings": 1, "meeting_types": ["demo"]}
+    assert shown["questions"][1] == {
+        "label": PLAN, "bookings": 1, "meeting_types": ["demo"], "by_type": {"demo": 1},
+        "used_by": [],
+    }  # fmt: skip
+
+
+def test_a_question_that_a_file_names_is_not_called_unused(hub: Bridge, tmp_path: Path) -> None:
+    """A question counts as used by the file that names it anywhere, in whatever spelling."""
+    some(hub)
+    book(hub, 4, "support", **{"Long " + "x" * 400: "y"})
+    mine = load_mapping(_write(tmp_path, "hubspot", FILE), "hubspot")
+    seen = questions_seen(hub.services.store, hub.services.cipher, files={"hubspot": mine})
+    used = {question.label[:6]: question.used_by for question in seen.questions}
+    assert used == {"Budget": ("hubspot",), PLAN[:6]: (), "Long x": ()}
+    longer = FILE.replace("answers.budget", "answers['LONG " + "x" * 400 + "']")
+    mine = load_mapping(_write(tmp_path, "hubspot", longer), "hubspot")
+    seen = questions_seen(hub.services.store, hub.services.cipher, files={"hubspot": mine})
+    used = {question.label[:6]: question.used_by for question in seen.questions}
+    assert used == {"Budget": (), PLAN[:6]: (), "Long x": ("hubspot",)}
+
+
+def _write(folder: Path, crm: str, text: str) -> Path:
+    path = folder / f"{crm}.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
 
 
 def test_only_the_newest_bookings_are_looked_at(hub: Bridge) -> None:
@@ -146,8 +176,10 @@ def test_pages_show_questions_and_warnings(hub: Bridge) -> None:
     some(hub)
     book(hub, 4, "demo", **{"<b>Bold?</b>": "x"})
     page = see(hub, "/mappings")
-    assert "<b>Bold" not in page and "<b>Bold?</b> 1 demo" in text_of(page)
-    assert f"{PLAN} 1 demo" in text_of(page) and "the stored bookings answer" in text_of(page)
+    assert "<b>Bold" not in page and "<b>Bold?</b> 1 demo (1) no field" in text_of(page)
+    assert f"{PLAN} 1 demo (1) no field" in text_of(
+        page
+    ) and "the stored bookings answer" in text_of(page)
     tried = text_of(press(hub, "/mappings/hubspot/try", 200, mapping=FILE, connection=0))
     assert "has no mistake" in tried and "Possible mistakes, or new names" in tried
     assert "hubspot.yaml:6: contact.fields.jobtitle: no stored booking answers" in tried
