@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -14,11 +15,13 @@ from app.cli.connections import must_exist
 from app.cli.later import Later
 from app.cli.mapping_shared import FILE, read_file
 from app.cli.mapping_words import checked, complain
-from app.crm.schema import NewField
+from app.crm.schema import Directory, NewField
 from app.domain.errors import CrmError, MappingError
 from app.domain.text import nearest, quoted
 from app.mapping.load import MappingText, read_text
-from app.mapping.provision import retyped, type_in_words
+from app.mapping.provision import Seen as Answers
+from app.mapping.provision import new_in_words, retyped
+from app.mapping.unfit_answers import unfit_answers
 from app.services.bookings import resync_all
 from app.services.questions import answers_seen, questions_seen, warn
 
@@ -28,26 +31,35 @@ from app.services.questions import answers_seen, questions_seen, warn
 @click.option("--connection", type=int, help="Also check against this CRM account.")
 @click.option("--provision", is_flag=True, help="Create the missing custom fields.")
 @click.option("--yes", is_flag=True, help="Create them without asking.")
+@click.option(
+    "--type",
+    "types",
+    multiple=True,
+    metavar="FIELD: TYPE",
+    help='A new field\'s type: "contact.plan: one of a list: A, B". May be repeated.',
+)
 @click.option("--resync", is_flag=True, help="Then apply the mapping to past bookings.")
 def check(
     later: Later, file: Path | None, connection: int | None, provision: bool, yes: bool,
-    resync: bool,
+    resync: bool, types: tuple[str, ...],
 ) -> Answer:  # fmt: skip
     """Check mapping files; exit 1 with file, line and key of every mistake.
 
     Without FILE and --connection the command checks the file of every CRM.
     """
     if connection is None:
-        if provision or resync:
-            raise click.UsageError("--provision and --resync need --connection.")
+        if provision or resync or types:
+            raise click.UsageError("--provision, --type and --resync need --connection.")
         return _check_files(later.or_stand_in(), file)
+    if types and not provision:
+        raise click.UsageError("--type needs --provision.")
     services = later.take()
     row = must_exist(services, connection)
     text = read_file(file or services.mappings.path(row.provider), row.provider)
     in_use = services.mappings.path(row.provider)
     if resync and file and file.resolve() != in_use.resolve():
         raise click.ClickException("--resync needs the file in use: put your file in its place.")
-    lines = _check_account(services, connection, text, provision, yes)
+    lines = _check_account(services, connection, text, _Creation(provision, yes, types))
     warnings = warn(text, questions_seen(services.store, services.cipher))
     if text.mistakes:
         return checked([], text.lines(), warnings, lines)
@@ -103,8 +115,28 @@ def crm_of(services: Services, file: Path) -> str:
     )
 
 
+@dataclass(frozen=True)
+class _Creation:
+    """Whether missing custom fields are created, without a question, and with which types."""
+
+    wanted: bool
+    yes: bool
+    types: tuple[str, ...]
+
+    def agreed(self, missing: list[NewField]) -> list[NewField]:
+        """The fields to create: those that a person agrees to. Raises UsageError for a wrong type."""
+        for words in self.types:
+            try:
+                missing = retyped(missing, words)
+            except ValueError as error:
+                raise click.UsageError(f"--type {words!r}: {error}") from None
+        if self.yes:
+            _show_new(missing)
+        return missing if self.yes else _ask_for(missing)
+
+
 def _check_account(
-    services: Services, connection: int, text: MappingText, provision: bool, yes: bool
+    services: Services, connection: int, text: MappingText, creation: _Creation
 ) -> list[str]:
     """Note in the text what does not fit the account; return what was done, in lines."""
     lines: list[str] = []
@@ -112,13 +144,14 @@ def _check_account(
         adapter = services.adapter(connection)
         directory = adapter.directory()
         others = bool(text.mistakes)
-        answers = answers_seen(services.store, services.cipher) if provision else {}
+        answers = answers_seen(services.store, services.cipher)
         complaints = complain(text, adapter.shape, directory, answers)
+        _doubt(text, directory, answers)
         others = others or any(item.missing is None for item in complaints)
         missing = list(dict.fromkeys(item.missing for item in complaints if item.missing))
-        if missing and provision and others:
+        if missing and creation.wanted and others:
             lines.append("No custom field is created before the other mistakes are corrected.")
-        elif missing and provision and (wanted := _wanted(missing, yes)):
+        elif missing and creation.wanted and (wanted := creation.agreed(missing)):
             lines += adapter.provision(wanted)
             text.mistakes.clear()
             text.reread()
@@ -128,17 +161,16 @@ def _check_account(
     return lines
 
 
-def _wanted(missing: list[NewField], yes: bool) -> list[NewField]:
-    """The custom fields to create: those that a person agrees to, or all."""
-    if yes:
-        _show_new(missing)
-    return missing if yes else _ask_for(missing)
+def _doubt(text: MappingText, directory: Directory, answers: Answers) -> None:
+    """Warn of answers that did not fit their field so far."""
+    for doubt in unfit_answers(text.mapping, directory, answers) if text.mapping else ():
+        text.warn(doubt.location, doubt.message)
 
 
 def _show_new(fields: Sequence[NewField]) -> None:
     click.echo("These custom fields would be created:", err=True)
     for field in fields:
-        click.echo(f"  {field.object}.{field.name} ({type_in_words(field)})", err=True)
+        click.echo(f"  {new_in_words(field)}", err=True)
 
 
 def _ask_for(fields: list[NewField]) -> list[NewField]:

@@ -88,6 +88,8 @@ class NewField:
     label: str = ""
     options: tuple[str, ...] = ()
     """For a list: the allowed values, in the words that people see."""
+    why: str = field(default="", compare=False)
+    """For people: what the type was taken from."""
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from app.crm.objects import ObjectName
 from app.crm.schema import FieldKind, NewField
-from app.mapping.paths import FIXED, kind_of
+from app.mapping.paths import FIXED, kind_of, plain_label
 from app.mapping.templates import is_constant
 from app.mapping.transforms import read_flag
 from app.mapping.value_source import FieldSpec, ValueSource
@@ -17,6 +19,12 @@ Seen = Mapping[str, Sequence[str | list[str]]]
 """Question, in the form of `plain_label` -> answers in stored bookings."""
 MOST_OPTIONS = 100
 """People do not choose from longer lists."""
+FEWEST_ANSWERS = 5
+"""Fewer answers do not show that a question has a list of answers."""
+MOST_GUESSED = 20
+"""The most options that are taken from answers of one choice each."""
+LONGEST_OPTION = 60
+"""Longer answers are sentences."""
 AFTER: dict[str, FieldKind] = {
     "number": FieldKind.NUMBER, "date": FieldKind.DATE, "iso": FieldKind.MOMENT, "tz": FieldKind.MOMENT,
     "add_days": FieldKind.MOMENT, "lower": FieldKind.TEXT, "e164": FieldKind.TEXT, "time": FieldKind.TIME,
@@ -66,25 +74,34 @@ def constants_of(spec: FieldSpec) -> Iterator[Any]:
         yield last["default"]
 
 
+@dataclass(frozen=True)
+class _NewType:
+    """The type of a field to create."""
+
+    kind: FieldKind
+    options: tuple[str, ...] = ()
+    why: str = ""
+    """What the type was taken from, if that was the answers of bookings."""
+
+
 def new_field(name: ObjectName, key: str, spec: FieldSpec, seen: Seen) -> NewField:
     """Return the custom field that a file needs: its type fits the values, and its options come
     from a map or from answers seen so far."""
-    kind, options = _kind(spec, seen)
-    return NewField(name, key, kind, options=options)
+    made = _type_of(spec, seen)
+    return NewField(name, key, made.kind, options=made.options, why=made.why)
 
 
-def _kind(spec: FieldSpec, seen: Seen) -> tuple[FieldKind, tuple[str, ...]]:
+def _type_of(spec: FieldSpec, seen: Seen) -> _NewType:
     last = spec.transforms[-1] if spec.transforms else None
     if spec.value is not None and not spec.transforms:
-        return _kind_of_constant(spec.value)
+        return _type_of_constant(spec.value)
     if isinstance(last, Mapping) and "map" in last:
-        return _kind_of_map([v for v in last["map"].values() if v is not None])
+        return _type_of_map([v for v in last["map"].values() if v is not None])
     kinds = kinds_of(spec)
     kind = kinds.pop() if len(kinds) == 1 else None
-    if kind is None:
-        return _kind_of_answers(
-            [answer for label in spec.labels() for answer in seen.get(label, ())]
-        )
+    labels = list(spec.labels()) if spec.template is None else []
+    if kind is None and labels:
+        return _type_of_answers([answer for label in labels for answer in seen.get(label, ())])
     makes = (
         FieldKind.NUMBER,
         FieldKind.WHOLE,
@@ -93,48 +110,78 @@ def _kind(spec: FieldSpec, seen: Seen) -> tuple[FieldKind, tuple[str, ...]]:
         FieldKind.MOMENT,
         FieldKind.TIME,
     )
-    return (kind if kind in makes else FieldKind.TEXT), ()
+    return _NewType(kind if kind in makes else FieldKind.TEXT)
 
 
-def _kind_of_constant(value: Any) -> tuple[FieldKind, tuple[str, ...]]:
+def _type_of_constant(value: Any) -> _NewType:
     if isinstance(value, list):
-        return FieldKind.CHOICES, tuple(dict.fromkeys(map(str, value)))
+        return _NewType(FieldKind.CHOICES, tuple(dict.fromkeys(map(str, value))))
     if isinstance(value, bool):
-        return FieldKind.FLAG, ()
-    return (FieldKind.NUMBER if isinstance(value, (int, float)) else FieldKind.TEXT), ()
+        return _NewType(FieldKind.FLAG)
+    return _NewType(FieldKind.NUMBER if isinstance(value, (int, float)) else FieldKind.TEXT)
 
 
-def _kind_of_map(values: list[Any]) -> tuple[FieldKind, tuple[str, ...]]:
+def _type_of_map(values: list[Any]) -> _NewType:
     """Use the results of a map as options, unless they are numbers or booleans."""
     if values and all(isinstance(value, bool) for value in values):
-        return FieldKind.FLAG, ()
+        return _NewType(FieldKind.FLAG)
     if values and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
-        return FieldKind.NUMBER, ()
+        return _NewType(FieldKind.NUMBER)
     flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
     options = tuple(dict.fromkeys(str(item) for item in flat))
     several = any(isinstance(value, list) for value in values)
-    return _listed(FieldKind.CHOICES if several else FieldKind.CHOICE, options)
-
-
-def _kind_of_answers(answers: Sequence[str | list[str]]) -> tuple[FieldKind, tuple[str, ...]]:
-    """Use a list if any answer had several choices; otherwise only yes or no is recognised."""
-    if any(isinstance(answer, list) for answer in answers):
-        flat = [i for answer in answers for i in (answer if isinstance(answer, list) else [answer])]
-        return _listed(FieldKind.CHOICES, tuple(dict.fromkeys(flat)))
-    words = [answer for answer in answers if isinstance(answer, str)]
-    told = [read_flag(word) is not None and not word.strip().isdigit() for word in words]
-    return (FieldKind.FLAG if told and all(told) else FieldKind.TEXT), ()
-
-
-def _listed(kind: FieldKind, options: tuple[str, ...]) -> tuple[FieldKind, tuple[str, ...]]:
     fits = 0 < len(options) <= MOST_OPTIONS and all(options)
-    return (kind, options) if fits else (FieldKind.TEXT, ())
+    return (
+        _NewType(FieldKind.CHOICES if several else FieldKind.CHOICE, options)
+        if fits
+        else _NewType(FieldKind.TEXT)
+    )
+
+
+def _type_of_answers(answers: Sequence[str | list[str]]) -> _NewType:
+    """Use a list for several choices, and for answers that repeat as those of a list do.
+
+    meetergo does not say what kind of question it was, so `why` says what was seen.
+    """
+    if not answers:
+        return _NewType(FieldKind.TEXT, why="no stored booking answers this question")
+    several = any(isinstance(answer, list) for answer in answers)
+    flat = [i for answer in answers for i in (answer if isinstance(answer, list) else [answer])]
+    # Each option in the spelling that most answers have.
+    spelling = {plain_label(i): i.strip() for i, _ in Counter(flat).most_common()[::-1]}
+    counts = Counter(map(plain_label, flat))
+    options = tuple(spelling[name] for name in sorted(counts) if name)
+    number = f"the {len(answers)} answers" if len(answers) > 1 else "the one answer"
+    if len(options) > MOST_OPTIONS:
+        words = f"{number} hold {len(options)} choices, and a list takes {MOST_OPTIONS} at most"
+        return _NewType(FieldKind.TEXT, why=words)
+    if several:
+        return _NewType(FieldKind.CHOICES, options, f"these are the choices in {number} so far")
+    if all(read_flag(word) is not None and not word.strip().isdigit() for word in flat):
+        return _NewType(FieldKind.FLAG, why=f"{number} so far say yes or no")
+    if _like_a_list(counts, len(answers)):
+        return _NewType(FieldKind.CHOICE, options, f"each of {number} so far is one of these")
+    return _NewType(FieldKind.TEXT, why=f"{number} so far are no choices of a list")
+
+
+def _like_a_list(counts: Counter[str], answers: int) -> bool:
+    """Whether answers look like those of a list: few, short, each given twice, and no number."""
+    wordy = all(any(c.isalpha() for c in name) and "@" not in name for name in counts)
+    short = max(map(len, counts)) <= LONGEST_OPTION
+    repeated = answers >= FEWEST_ANSWERS and min(counts.values()) >= 2
+    return wordy and short and repeated and len(counts) <= MOST_GUESSED
 
 
 def type_in_words(field: NewField) -> str:
     """Return the type of a new field in people's words: one of a list: A, B."""
     words = next((word for word, kind in TYPES.items() if kind is field.kind), field.kind.value)
     return f"{words}: {', '.join(field.options)}" if field.options else words
+
+
+def new_in_words(field: NewField) -> str:
+    """Return a new field, its type, and what that was taken from, in people's words."""
+    why = f": {field.why}" if field.why else ""
+    return f"{field.object}.{field.name} ({type_in_words(field)}){why}"
 
 
 def retyped(fields: Sequence[NewField], text: str) -> list[NewField]:

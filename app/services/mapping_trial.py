@@ -16,10 +16,11 @@ from app.mapping.check import check_against
 from app.mapping.load import MappingText
 from app.mapping.mapping import Mapping
 from app.mapping.patience import patience
+from app.mapping.unfit_answers import unfit_answers
 from app.security.encryption import Cipher
 from app.services.mappings import MappingFiles
 from app.services.preview import BookingPreview, Previewer
-from app.services.questions import questions_seen, warn
+from app.services.questions import answers_seen, questions_seen, warn
 from app.store.engine import Store, utcnow
 from app.store.models import ConnectionRow
 from app.store.states import WORKING
@@ -126,6 +127,8 @@ class MappingTrial:
         for complaint in check_against(mapping, adapter.shape, directory):
             if not read.left_out(complaint.location):
                 read.note(complaint.location, complaint.message)
+        for doubt in unfit_answers(mapping, directory, answers_seen(self._store, self._cipher)):
+            read.warn(doubt.location, doubt.message)
         if read.mistakes:
             return None
         previewer = Previewer(self._store, self._cipher, utcnow)
