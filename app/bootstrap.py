@@ -23,6 +23,7 @@ from app.services.doctor import Doctor
 from app.services.erasure import Erasure
 from app.services.intake import Intake
 from app.services.mapping_trial import MappingTrial
+from app.services.mapping_versions import MappingVersions
 from app.services.mappings import MappingFiles
 from app.services.notify import Notifier
 from app.services.outage import Outage
@@ -75,6 +76,7 @@ class Services:
     search_index: SearchIndex
     erasure: Erasure
     trial: MappingTrial
+    versions: MappingVersions
     doctor: Doctor
     keys: ApiKeys
     database_outage: Outage
@@ -144,6 +146,7 @@ def bootstrap(
         retention=Retention(store, cipher, settings.retention_days),
         keys=ApiKeys(store),
         database_outage=Outage("database"),
+        versions=MappingVersions(store, cipher),
         trial=MappingTrial(store, cipher, mappings, providers, outside.adapter),
         doctor=Doctor(
             store=store,

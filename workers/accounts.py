@@ -72,6 +72,8 @@ class Accounts:
         self._warm: dict[int, OpenAccount] = {}
         self._refused: dict[int, str] = {}
         """Connection -> version of the newest mapping, which does not fit the CRM's schema."""
+        self._noted: dict[int, str] = {}
+        """Connection -> version of the mapping whose use here was noted."""
 
     def get(self, row: ConnectionRow, ensure_lease: Callable[[], None]) -> OpenAccount:
         """The account of a connection; read anew after a while, a reconnect or a new mapping.
@@ -98,6 +100,9 @@ class Accounts:
         if before is not in_use and before and check_against(before, adapter.shape, directory):
             before = None
         mapping = self._chosen(connection_id, before, latest, adapter.shape, directory)
+        if self._noted.get(connection_id) != mapping.version:
+            self._services.versions.note(mapping, self._services.processes.name)
+            self._noted[connection_id] = mapping.version
         account = OpenAccount(
             adapter,
             directory,

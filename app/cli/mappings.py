@@ -22,6 +22,7 @@ from app.cli.mapping_check import check
 from app.cli.mapping_diff import diff
 from app.cli.mapping_shared import FILE, failing, load_for, must_fit
 from app.cli.mapping_shown import shown_value
+from app.cli.mapping_versions import versions
 from app.cli.moments import read_moment
 from app.cli.tables import table_of
 from app.domain.booking import Booking
@@ -43,6 +44,7 @@ QUESTIONS = {
 }  # fmt: skip
 mappings.add_command(check)
 mappings.add_command(diff)
+mappings.add_command(versions)
 
 
 @command("schema", "bridge mappings schema > mappings/schema.json", mappings, Needs.NOTHING)

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from app.crm.port import Adapter
-from app.crm.schema import Directory
+from app.crm.schema import CrmShape, Directory
 from app.domain.booking import Booking
 from app.domain.errors import CrmError, MappingError
 from app.mapping.check import check_against
@@ -93,6 +93,32 @@ class MappingTrial:
         mapping = self._mappings[row.provider]
         return self._live(row, bookings, mapping, self._adapter(row.id), None)
 
+    def preview_alone(
+        self, provider: str, shape: CrmShape, bookings: Sequence[Booking]
+    ) -> AccountPreview:
+        """What the mapping in use would write for bookings, without asking any account."""
+        mapping = self._mappings[provider]
+        found = Previewer(self._store, self._cipher, utcnow).imagined(mapping, shape, bookings)
+        return AccountPreview(0, provider, "no account asked", mapping.version, tuple(found))
+
+    def doubts(self, provider: str, bookings: Sequence[Booking]) -> list[str]:
+        """The names in the file in use that no stored booking, and none of these, has."""
+        read = MappingText(f"{provider}.yaml", self._mappings[provider].text, provider)
+        return warn(read, questions_seen(self._store, self._cipher), bookings)
+
+    def check(self, row: ConnectionRow) -> Trial:
+        """Check the file in use against an account; nothing is stored."""
+        mapping = self._mappings[row.provider]
+        read = MappingText(f"{row.provider}.yaml", mapping.text, row.provider)
+        account = self._unusable(row)
+        if account is None:
+            try:
+                self._compare(read, mapping, self._adapter(row.id))
+            except CrmError as error:
+                account = _silent(row, error)
+        warnings = warn(read, questions_seen(self._store, self._cipher))
+        return Trial(tuple(read.lines()), tuple(warnings), read.version, account)
+
     def try_text(self, provider: str, text: str, row: ConnectionRow | None) -> Trial:
         """Check a text, and show what it would do with last week's bookings; nothing is stored."""
         if len(text) > MAX_TEXT:
@@ -121,19 +147,27 @@ class MappingTrial:
         """Check the file against the account first; a file that it would refuse gives no plan."""
         adapter = self._adapter(row.id)
         try:
-            directory = adapter.directory()
+            directory = self._compare(read, mapping, adapter)
         except CrmError as error:
             return _silent(row, error)
-        for complaint in check_against(mapping, adapter.shape, directory):
-            if not read.left_out(complaint.location):
-                read.note(complaint.location, complaint.message)
-        for doubt in unfit_answers(mapping, directory, answers_seen(self._store, self._cipher)):
-            read.warn(doubt.location, doubt.message)
         if read.mistakes:
             return None
         previewer = Previewer(self._store, self._cipher, utcnow)
         bookings = previewer.since(utcnow() - SPAN, MOST_BOOKINGS)
         return self._live(row, bookings, mapping, adapter, directory)
+
+    def _compare(self, read: MappingText, mapping: Mapping, adapter: Adapter) -> Directory:
+        """Note in a file what its account refuses, and the answers so far that do not fit.
+
+        Return what was read of the account. Raises the CRM's errors.
+        """
+        directory = adapter.directory()
+        for complaint in check_against(mapping, adapter.shape, directory):
+            if not read.left_out(complaint.location):
+                read.note(complaint.location, complaint.message)
+        for doubt in unfit_answers(mapping, directory, answers_seen(self._store, self._cipher)):
+            read.warn(doubt.location, doubt.message)
+        return directory
 
     def _live(
         self,

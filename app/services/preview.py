@@ -122,6 +122,12 @@ class Previewer:
                 plans.append((booking, error))
         return plans
 
+    def imagined(
+        self, mapping: FieldMapping, shape: CrmShape, bookings: Iterable[Booking]
+    ) -> list[BookingPreview]:
+        """The same as `live`, without asking any CRM: every record is shown as new."""
+        return [_imagined_preview(*pair) for pair in self.offline(mapping, shape, bookings)]
+
     def live(
         self,
         connection_id: int,
@@ -194,6 +200,21 @@ def _imagined(mapping: FieldMapping) -> Directory:
             Pipeline(name, name, (first, *stages.values())) for name, stages in named.items()
         ),
     )
+
+
+def _imagined_preview(booking: Booking, plan: DesiredBooking | CrmError) -> BookingPreview:
+    if isinstance(plan, CrmError):
+        return BookingPreview(*describe(booking), problem=plan.message)
+    records = []
+    for record in plan.records:
+        values = {name: value for name, value in record.fields.items() if not blank(value)}
+        fields = tuple(FieldView(name, None, v, None, v) for name, v in values.items())
+        links = tuple(dict.fromkeys(link.object.value for link in record.links))
+        notes = tuple([plan.problems[record.ref].message] if record.ref in plan.problems else ())
+        action: Action = "problem" if notes else "create"
+        records.append(RecordView(record.ref.object.value, action, None, "", fields, links, notes))
+    records.sort(key=lambda view: WRITE_ORDER.index(ObjectName(view.object)))
+    return BookingPreview(*describe(booking), tuple(records), plan.skipped, notes=plan.notes)
 
 
 def describe(booking: Booking) -> tuple[str, str, str]:

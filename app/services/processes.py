@@ -48,7 +48,7 @@ class Processes:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._name = f"{socket.gethostname()[:60]}:{os.getpid()}"
+        self.name = f"{socket.gethostname()[:60]}:{os.getpid()}"
         self._started_at = utcnow()
         self._beaten = -EVERY
 
@@ -57,7 +57,7 @@ class Processes:
         if time.monotonic() - self._beaten < EVERY:
             return
         self._beaten, now = time.monotonic(), utcnow()
-        mine = {"name": self._name, "started_at": self._started_at, "beat_at": now}
+        mine = {"name": self.name, "started_at": self._started_at, "beat_at": now}
         with self._store.write() as session:
             insert = insert_into(session, Heartbeat)
             again = {"beat_at": insert.excluded.beat_at, "started_at": insert.excluded.started_at}

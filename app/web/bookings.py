@@ -112,9 +112,11 @@ def show(key: str) -> str:
     """One booking."""
     found = find_booking(key)
     booking = found.booking
+    planned = {(d.provider, d.mapping_version or "") for d in found.view.deliveries}
     return render_template(
         "booking.html",
         view=found.view,
+        kept=services().versions.kept(planned),
         booking=booking,
         log=found.log,
         providers=services().providers,

@@ -23,6 +23,7 @@ from app.web import (
     connections,
     dashboard,
     health,
+    mapping_file,
     mappings,
     metrics,
     sources,
@@ -87,6 +88,7 @@ def build_app(services: Services) -> Flask:
         dashboard,
         bookings,
         mappings,
+        mapping_file,
         sources,
         api,
     ):

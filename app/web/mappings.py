@@ -31,6 +31,7 @@ class _Use:
 class MappingProblem:
     """What is wrong with a mapping file: the CRM, the message, and the account that it does not fit."""
 
+    provider: str
     title: str
     words: str
     connection_id: int | None = None
@@ -62,7 +63,7 @@ def index() -> str:
 @signed_in
 def ask(name: str) -> str:
     """A form with the file in use, to be changed and tried."""
-    provider = _provider(name)
+    provider = find_provider(name)
     try:
         text = services().mappings.path(name).read_text(encoding="utf-8")
     except (OSError, ValueError):
@@ -74,7 +75,7 @@ def ask(name: str) -> str:
 @signed_in
 def try_file(name: str) -> str:
     """Check a text, and show what it would do with last week's bookings; nothing is stored."""
-    provider = _provider(name)
+    provider = find_provider(name)
     text = request.form.get("mapping", "").replace("\r\n", "\n")
     # The value 0 in the form means no account.
     none = request.form.get("connection") == "0"
@@ -89,12 +90,14 @@ def mapping_problems() -> list[MappingProblem]:
     """Files that are broken as they are now, and files that do not fit an account."""
     titles = {name: provider.title for name, provider in services().providers.items()}
     found = [
-        MappingProblem(title, problem)
+        MappingProblem(name, title, problem)
         for name, title in titles.items()
         if (problem := services().mappings.problem(name))
     ]
     return found + [
-        MappingProblem(f"{titles[row.provider]}, {row.account}", row.mapping_problem, row.id)
+        MappingProblem(
+            row.provider, f"{titles[row.provider]}, {row.account}", row.mapping_problem, row.id
+        )
         for row in connected()
         if row.mapping_problem and row.provider in titles
     ]
@@ -116,7 +119,8 @@ def _page(provider: Provider, text: str, chosen: int | None, trial: Trial | None
     )
 
 
-def _provider(name: str) -> Provider:
+def find_provider(name: str) -> Provider:
+    """A CRM by its name. Raises NotFound."""
     provider = services().providers.get(name)
     if provider is None:
         raise NotFound(f"There is no CRM {name!r} here.")
