@@ -76,7 +76,6 @@ class Services:
     search_index: SearchIndex
     erasure: Erasure
     trial: MappingTrial
-    versions: MappingVersions
     doctor: Doctor
     keys: ApiKeys
     database_outage: Outage
@@ -91,6 +90,11 @@ class Services:
             raise SettingsError(str(error)) from None
         except (DBAPIError, PoolTimeout, OSError) as error:
             raise SettingsError(self.store.explain(error)) from None
+
+    @property
+    def versions(self) -> MappingVersions:
+        """The texts of the mapping files that were in force."""
+        return MappingVersions(self.store, self.cipher)
 
     def public(self, connection_id: int) -> str:
         """Address of the page on which a person can repair a connection."""
@@ -146,7 +150,6 @@ def bootstrap(
         retention=Retention(store, cipher, settings.retention_days),
         keys=ApiKeys(store),
         database_outage=Outage("database"),
-        versions=MappingVersions(store, cipher),
         trial=MappingTrial(store, cipher, mappings, providers, outside.adapter),
         doctor=Doctor(
             store=store,
