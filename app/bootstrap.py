@@ -17,7 +17,9 @@ from app.oauth.tokens import TokenService
 from app.outbound.addresses import REACH
 from app.security.encryption import Cipher
 from app.services.api_keys import ApiKeys
+from app.services.audit_log import AuditReader
 from app.services.catch_up import CatchUp
+from app.services.company_sign_in import CompanySignIn
 from app.services.connect import Connector
 from app.services.doctor import Doctor
 from app.services.erasure import Erasure
@@ -35,6 +37,7 @@ from app.services.retention import Retention
 from app.services.search import SearchIndex
 from app.services.sessions import Sessions
 from app.services.sources import SourceRules, Sources
+from app.services.users import Users
 from app.services.wake import Waker
 from app.store.engine import DBAPIError, PoolTimeout, Store
 from app.store.models import ConnectionRow
@@ -78,6 +81,10 @@ class Services:
     trial: MappingTrial
     doctor: Doctor
     keys: ApiKeys
+    users: Users
+    audit: AuditReader
+    company: CompanySignIn | None
+    """The sign-in through the company's own server, if there is one."""
     database_outage: Outage
     """What this process has told of a database that it cannot use."""
 
@@ -125,6 +132,7 @@ def bootstrap(
     sources = Sources(settings, store, cipher, outside.meetergo)
     intake = Intake(sources, store, cipher, lambda: any(mappings[name].form for name in providers))
     processes, processor = Processes(store), Processor(store, cipher)
+    users = Users(store, cipher)
     rereader = Rereader(store, intake, sources, waker.wake)
     return Services(
         settings=settings,
@@ -149,6 +157,9 @@ def bootstrap(
         search_index=SearchIndex(store, cipher),
         retention=Retention(store, cipher, settings.retention_days),
         keys=ApiKeys(store),
+        users=users,
+        company=CompanySignIn(settings, users) if settings.oidc_issuer else None,
+        audit=AuditReader(store),
         database_outage=Outage("database"),
         trial=MappingTrial(store, cipher, mappings, providers, outside.adapter),
         doctor=Doctor(

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.domain.roles import Role
 from app.outbound.addresses import LOOPBACK, Address, Network, read_address
 from config.database_url import fit_database_url
 from config.redis_url import read_redis_url
@@ -108,6 +109,23 @@ class Settings(BaseSettings):
     restored_at: datetime | None = None
     """Time at which the database was restored from a backup (2027-02-01T10:00:00Z): records of
     bookings made before it are looked for in the CRM before they are created."""
+    oidc_issuer: str = ""
+    """Address of the company's OpenID Connect server; people then sign in through it too."""
+    oidc_client_id: str = ""
+    """Client id of this service there; its redirect address is PUBLIC_URL and /sign-in/oidc/callback."""
+    oidc_client_secret: str = ""
+    """Client secret there."""
+    oidc_domains: str = ""
+    """E-mail domains whose people get a user at their first sign-in, separated by commas; empty: only
+    people who have a user already."""
+    oidc_role_claim: str = ""
+    """Claim of the ID token that holds a role or a list with one (admin, developer, sales, viewer);
+    it then sets the role at each sign-in. Empty: an admin sets it."""
+    oidc_default_role: Role | Literal["none"] = Role.VIEWER
+    """Role of a new user, and of one whose claim holds none; `none` lets nobody in without a role."""
+    demo_sign_in: bool = False
+    """yes signs every browser on this machine in as an admin called demo, without a password. For the
+    demo; never set it elsewhere."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
 
@@ -168,6 +186,28 @@ class Settings(BaseSettings):
         value = value.rstrip("/")
         if _read_address(value).path:
             raise ValueError("it must end with the host: the service cannot be below a path")
+        return value
+
+    @field_validator("demo_sign_in")
+    @classmethod
+    def _demo_is_here(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and not is_loopback(str(info.data.get("public_url", ""))):
+            raise ValueError("it signs everybody in, so PUBLIC_URL must name this machine")
+        return value
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _safe_issuer(cls, value: str) -> str:
+        if value:
+            # The client secret is sent to where it says.
+            _read_address(value)
+        return value
+
+    @field_validator("oidc_client_secret")
+    @classmethod
+    def _whole_oidc(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("oidc_issuer") and not (info.data.get("oidc_client_id") and value):
+            raise ValueError("OIDC_ISSUER needs OIDC_CLIENT_ID and OIDC_CLIENT_SECRET too")
         return value
 
     @field_validator("meetergo_api_base")

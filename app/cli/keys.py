@@ -9,6 +9,7 @@ from rich.progress import Progress
 from app.bootstrap import Services
 from app.cli.command import Answer, Group, command, listing, many
 from app.cli.tables import in_words
+from app.domain.roles import Role
 from app.store.rekey import rekey
 
 keys = Group("keys", help="API keys; people also sign in to the pages with them.")
@@ -16,10 +17,14 @@ keys = Group("keys", help="API keys; people also sign in to the pages with them.
 
 @command("create", "bridge keys create anna", keys)
 @click.argument("name")
-def create(services: Services, name: str) -> Answer:
+@click.option(
+    "--role", type=click.Choice([role.value for role in Role]),
+    help="What the key may do; without it, everything.",
+)  # fmt: skip
+def create(services: Services, name: str, role: str | None) -> Answer:
     """Create a key and show it; it is not shown again."""
-    key = services.keys.create(name, "cli")
-    return Answer({"name": name, "key": key}, [key])
+    key = services.keys.create(name, "cli", Role(role) if role else None)
+    return Answer({"name": name, "key": key, "role": role or Role.ADMIN}, [key])
 
 
 @command("revoke", "bridge keys revoke anna", keys)
@@ -42,14 +47,14 @@ def list_(services: Services) -> Answer:
         own = [(s.created_at, s.seen_at) for s in alive.get(row.id, [])]
         items.append(
             {
-                "id": row.id, "name": row.name, "created_at": row.created_at,
-                "revoked_at": row.revoked_at,
+                "id": row.id, "name": row.name, "role": row.role or Role.ADMIN.value,
+                "created_at": row.created_at, "revoked_at": row.revoked_at,
                 "sessions": [{"started_at": began, "last_used_at": used} for began, used in own],
                 "shown": [f"{in_words(began)} to {in_words(used)}" for began, used in own],
             }
         )  # fmt: skip
     columns = {
-        "name": "name", "created (UTC)": "created_at", "revoked (UTC)": "revoked_at",
+        "name": "name", "role": "role", "created (UTC)": "created_at", "revoked (UTC)": "revoked_at",
         "sessions: started, last used (UTC)": "shown",
     }  # fmt: skip
     answer = listing("keys", items, columns, "There is no key yet: `bridge keys create NAME`.")

@@ -19,6 +19,7 @@ from app.cli.recovery import deliveries, secrets
 from app.cli.schema import db
 from app.cli.service import check, doctor, sweep, version
 from app.cli.sources import sources
+from app.cli.users import users
 from config.version import VERSION
 
 AREAS: dict[str, tuple[click.Command, ...]] = {
@@ -27,7 +28,7 @@ AREAS: dict[str, tuple[click.Command, ...]] = {
     "CRMs": (connections, mappings),
     "Bookings": (bookings, deliveries, events),
     "People's data": (export, erase, retention),
-    "Access and database": (keys, db),
+    "Access and database": (users, keys, db),
 }
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import select
 
+from app.domain.roles import Role, role_of
 from app.security.api_keys import key_hash, new_key
 from app.store import audit
 from app.store.access_models import ApiKey
@@ -19,12 +20,13 @@ class ApiKeys:
     def __init__(self, store: Store, now: Callable[[], datetime] = utcnow) -> None:
         self._store, self._now = store, now
 
-    def create(self, name: str, actor: str) -> str:
-        """Make a key; it is shown only this once."""
+    def create(self, name: str, actor: str, role: Role | None = None) -> str:
+        """Make a key; it is shown only this once. Without a role it may do everything."""
         key, now = new_key(), self._now()
         with self._store.write() as session:
-            session.add(ApiKey(name=name, key_hash=key_hash(key), created_at=now))
-            audit.note(session, actor, "key_create", name, now)
+            session.add(ApiKey(name=name, key_hash=key_hash(key), created_at=now, role=role))
+            subject = f"{name}: {role}" if role else name
+            audit.note(session, actor, "key_create", subject, now)
         return key
 
     def revoke(self, name: str, actor: str) -> int:
@@ -43,10 +45,11 @@ class ApiKeys:
         with self._store.read() as session:
             return list(session.scalars(select(ApiKey).order_by(ApiKey.id)))
 
-    def name_of(self, key: str) -> str | None:
-        """The name of a valid key; None for any other text."""
-        query = select(ApiKey.name).where(
+    def role(self, key: str) -> Role | None:
+        """The role of a valid key; None for any other text."""
+        query = select(ApiKey.role).where(
             ApiKey.key_hash == key_hash(key), ApiKey.revoked_at.is_(None)
         )
         with self._store.read() as session:
-            return session.scalar(query)
+            found = session.execute(query).first()
+        return role_of(found.role, without=Role.ADMIN) if found else None

@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import (
     Boolean,
     ForeignKey,
+    Index,
     Integer,
 )
 from sqlalchemy.orm import Mapped, mapped_column
@@ -26,6 +27,10 @@ class AuditLog(Base):
     action: Mapped[str] = mapped_column(String(64))
     subject: Mapped[str] = mapped_column(Label(200))
     at: Mapped[datetime] = mapped_column(index=True)
+    __table_args__ = (
+        Index("ix_audit_log_actor", "actor", "id"),
+        Index("ix_audit_log_action", "action", "id"),
+    )
 
 
 class ApiKey(Base):
@@ -37,14 +42,44 @@ class ApiKey(Base):
     key_hash: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
+    role: Mapped[str | None] = mapped_column(String(limits.ROLE))
+    """None: the key may do everything, as every key could before there were roles."""
+
+
+class UserRow(Base):
+    """A person of the company who signs in with a password or through the company's own server."""
+
+    __tablename__ = "users"
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    email_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    """Keyed hash of the address: finds the user."""
+    email_encrypted: Mapped[str] = mapped_column(Text, info=box("users.email", "email_hash"))
+    name: Mapped[str] = mapped_column(String(limits.USER_NAME), unique=True)
+    """How the pages and the audit log name the user."""
+    role: Mapped[str] = mapped_column(String(limits.ROLE))
+    password_encrypted: Mapped[str | None] = mapped_column(
+        Text, info=box("users.password", "email_hash")
+    )
+    """The argon2id hash; None: the user has no password."""
+    password_ends_at: Mapped[datetime | None]
+    """Set for a password that another person has seen: it ends then, and is to be replaced at once."""
+    subject_hash: Mapped[str | None] = mapped_column(String(64), unique=True)
+    """Keyed hash of issuer and subject, under which the company's own server knows the user."""
+    created_at: Mapped[datetime]
+    signed_in_at: Mapped[datetime | None]
+    disabled_at: Mapped[datetime | None]
 
 
 class WebSession(Base):
-    """A browser session of a key's owner; the cookie holds a random id, this row holds its hash."""
+    """A browser session of a user or a key's owner; the cookie holds a random id, this row its hash."""
 
     __tablename__ = "web_sessions"
     id_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
-    key_id: Mapped[int] = mapped_column(ForeignKey("api_keys.id"), index=True)
+    key_id: Mapped[int | None] = mapped_column(ForeignKey("api_keys.id"), index=True)
+    user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"), index=True)
+    """With neither key nor user, it is a session of the demo."""
+    way: Mapped[str] = mapped_column(String(16))
+    """How it began: key, password, oidc, demo."""
     created_at: Mapped[datetime] = mapped_column(index=True)
     seen_at: Mapped[datetime]
     """When the session was last used, to the minute."""

@@ -9,7 +9,7 @@ from sqlalchemy import Column, ColumnElement, Table, delete, func, select, updat
 from sqlalchemy.orm import Session
 
 from app.security.encryption import UNBOUND, Cipher, UnreadableSecret
-from app.store.access_models import DataKey, EncryptionKey
+from app.store.access_models import DataKey, EncryptionKey, UserRow
 from app.store.all_tables import metadata
 from app.store.boxes import place_in, seal, unseal
 from app.store.engine import Store, utcnow
@@ -73,7 +73,7 @@ def _learn_hash_key(session: Session, cipher: Cipher) -> None:
 
 def _make_hash_key(session: Session, cipher: Cipher) -> None:
     """Make the hash key of an empty database; the migration makes that of an older one with data."""
-    if any(_is_filled(session, model) for model in (BookingPerson, RecordLink)):
+    if any(_is_filled(session, model) for model in (BookingPerson, RecordLink, UserRow)):
         raise MissingKey(
             "The database has lost its hash key (table data_keys), without which no person and no"
             " record is found again, and each would be created twice. Restore the whole backup."

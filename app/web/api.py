@@ -10,6 +10,7 @@ from werkzeug.exceptions import BadRequest, ServiceUnavailable, UnsupportedMedia
 
 from app.domain.booking import MeetingOutcome
 from app.domain.json_text import NotJson, TooDeep, parse_json
+from app.domain.roles import Permission
 from app.security.encryption import UnreadableSecret
 from app.services.erasure import Busy
 from app.store.states import DeliveryState
@@ -25,7 +26,7 @@ ACTOR = "api"
 
 
 @blueprint.get("/bookings")
-@bearer
+@bearer(Permission.SEE_BOOKINGS)
 def bookings() -> Response:
     """The bookings that changed last, all or those in one state, with deliveries and records."""
     limit = min(max(_number("limit", 50), 1), MAX_LIMIT)
@@ -39,14 +40,14 @@ def bookings() -> Response:
 
 
 @blueprint.get("/bookings/<path:key>")
-@bearer
+@bearer(Permission.SEE_BOOKINGS)
 def booking(key: str) -> Response:
     """One booking."""
     return jsonify(find_booking(key).view.as_json())
 
 
 @blueprint.get("/bookings/<path:key>/preview")
-@bearer
+@bearer(Permission.SEE_BOOKINGS)
 def preview(key: str) -> Response:
     """What would be created, changed or left alone in one CRM, or in all; nothing is written."""
     found = find_booking(key)
@@ -56,7 +57,7 @@ def preview(key: str) -> Response:
 
 
 @blueprint.post("/bookings/<path:key>/outcome")
-@bearer
+@bearer(Permission.SAY_OUTCOMES)
 def outcome(key: str) -> Response:
     """Note how the meeting went, or take that back with null; the CRMs follow."""
     found = find_booking(key).booking
@@ -73,14 +74,14 @@ def outcome(key: str) -> Response:
 
 
 @blueprint.get("/sources")
-@bearer
+@bearer(Permission.SEE_SETUP)
 def sources() -> Response:
     """The meetergo workspaces and their states."""
     return jsonify(sources=[view.as_json() for view in services().sources.views()])
 
 
 @blueprint.get("/connections")
-@bearer
+@bearer(Permission.SEE_SETUP)
 def connections() -> Response:
     """The CRM accounts and their states."""
     every = overview().connections()
@@ -89,7 +90,7 @@ def connections() -> Response:
 
 
 @blueprint.post("/privacy/erase")
-@bearer
+@bearer(Permission.ANSWER_REQUESTS)
 def erase() -> Response:
     """Erase a person, given by e-mail address; list or delete their records in the CRMs."""
     body = _person()
@@ -106,7 +107,7 @@ def erase() -> Response:
 
 
 @blueprint.post("/privacy/export")
-@bearer
+@bearer(Permission.ANSWER_REQUESTS)
 def export() -> Response:
     """All that is held on a person, given by e-mail address: in the body, not in a URL."""
     try:

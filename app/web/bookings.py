@@ -9,12 +9,13 @@ from werkzeug.exceptions import BadRequest
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from app.domain.booking import Booking, MeetingOutcome
+from app.domain.roles import Permission
 from app.domain.zones import local
 from app.services.booking_list import PERIODS, BookingList, BookingPage, Filters, UnfitFilter
 from app.services.bookings import sync_again
 from app.store.engine import utcnow
 from app.web import live
-from app.web.access import me, services, signed_in
+from app.web.access import me, needs, services
 from app.web.lists import as_csv
 from app.web.lookup import connected, find_booking
 
@@ -29,7 +30,7 @@ TAKE_BACK = "none"
 
 
 @blueprint.get("/bookings")
-@signed_in
+@needs(Permission.SEE_BOOKINGS)
 def index() -> WerkzeugResponse | tuple[WerkzeugResponse, int]:
     """The list of bookings: searched, filtered, live."""
     filters, problem = _filters(), ""
@@ -54,7 +55,7 @@ def index() -> WerkzeugResponse | tuple[WerkzeugResponse, int]:
 
 
 @blueprint.get("/bookings.json")
-@signed_in
+@needs(Permission.SEE_BOOKINGS)
 def as_json() -> WerkzeugResponse:
     """The same list as data."""
     page = _page_or_refuse()
@@ -62,7 +63,7 @@ def as_json() -> WerkzeugResponse:
 
 
 @blueprint.get("/bookings.csv")
-@signed_in
+@needs(Permission.SEE_BOOKINGS)
 def as_csv_file() -> WerkzeugResponse:
     """The same list for a spreadsheet, a line for each booking and CRM."""
     columns = (
@@ -107,7 +108,7 @@ def _page_or_refuse() -> BookingPage:
 
 
 @blueprint.get("/bookings/<path:key>")
-@signed_in
+@needs(Permission.SEE_BOOKINGS)
 def show(key: str) -> str:
     """One booking."""
     found = find_booking(key)
@@ -129,7 +130,7 @@ def show(key: str) -> str:
 
 
 @blueprint.post("/bookings/<path:key>/outcome")
-@signed_in
+@needs(Permission.SAY_OUTCOMES)
 def outcome(key: str) -> WerkzeugResponse:
     """Note how the meeting went, or take that back; the CRMs follow."""
     booking = find_booking(key).booking
@@ -145,7 +146,7 @@ def outcome(key: str) -> WerkzeugResponse:
 
 
 @blueprint.post("/bookings/<path:key>/sync")
-@signed_in
+@needs(Permission.SYNC_BOOKINGS)
 def sync(key: str) -> WerkzeugResponse:
     """Sync the booking to every CRM once more."""
     booking = find_booking(key).booking
@@ -155,7 +156,7 @@ def sync(key: str) -> WerkzeugResponse:
 
 
 @blueprint.get("/bookings/<path:key>/preview")
-@signed_in
+@needs(Permission.SEE_BOOKINGS)
 def ask_preview(key: str) -> str:
     """Show what would be created, changed or left alone in each CRM now; nothing is written."""
     found = find_booking(key)

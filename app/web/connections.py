@@ -12,11 +12,12 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 
 from app.domain.errors import CrmError
 from app.domain.limits import LOGIN_HOST
+from app.domain.roles import Permission
 from app.oauth.flow import ConnectRequest, FlowError, own_path
 from app.services.connect import OtherAccount, UnfitGrant
 from app.services.overview import Overview
 from app.store.engine import utcnow
-from app.web.access import me, services, signed_in
+from app.web.access import me, needs, services
 from app.web.lookup import asked_connection, find_connection
 from config.providers import Provider
 
@@ -26,7 +27,7 @@ Answer = WerkzeugResponse | str | tuple[str, int]
 
 
 @blueprint.post("/oauth/<name>/start")
-@signed_in
+@needs(Permission.CHANGE_SETUP)
 def start(name: str) -> Answer:
     """Send the browser to the provider's consent page, in the same window: no pop-up to block."""
     provider = _provider(name)
@@ -59,7 +60,7 @@ def start(name: str) -> Answer:
 
 
 @blueprint.get("/oauth/<name>/callback")
-@signed_in
+@needs(Permission.CHANGE_SETUP)
 def callback(name: str) -> Answer:
     """Take the browser back from the consent page and connect."""
     provider = _provider(name)
@@ -77,14 +78,14 @@ def callback(name: str) -> Answer:
 
 
 @blueprint.get("/connections/more")
-@signed_in
+@needs(Permission.CHANGE_SETUP)
 def more() -> Answer:
     """Show the rarer ways to connect: hand-made keys, sandbox orgs and a customer's login hosts."""
     return render_template("more.html", providers=services().providers, csrf=me().csrf)
 
 
 @blueprint.get("/connections/host/<name>")
-@signed_in
+@needs(Permission.CHANGE_SETUP)
 def ask_host(name: str) -> Answer:
     """Ask for a customer's own login host, and check it before the person goes there."""
     provider = _provider(name)
@@ -99,14 +100,14 @@ def ask_host(name: str) -> Answer:
 
 
 @blueprint.get("/connections/<int:connection_id>")
-@signed_in
+@needs(Permission.SEE_SETUP)
 def show(connection_id: int) -> Answer:
     """One connection: its state, its scopes, and what to do next."""
     return _page(connection_id)
 
 
 @blueprint.post("/connections/<int:connection_id>/check")
-@signed_in
+@needs(Permission.CHANGE_SETUP)
 def check(connection_id: int) -> Answer:
     """Examine a connection end to end and show what to fix."""
     row = find_connection(connection_id)
@@ -114,7 +115,7 @@ def check(connection_id: int) -> Answer:
 
 
 @blueprint.post("/connections/<int:connection_id>/resume")
-@signed_in
+@needs(Permission.CHANGE_SETUP)
 def resume(connection_id: int) -> Answer:
     """Renew the access of a connection and resume its work."""
     row = find_connection(connection_id)
@@ -127,7 +128,7 @@ def resume(connection_id: int) -> Answer:
 
 
 @blueprint.get("/connections/<int:connection_id>/disconnect")
-@signed_in
+@needs(Permission.CHANGE_SETUP)
 def ask_disconnect(connection_id: int) -> Answer:
     """Ask what to do with the bookings that wait."""
     row = find_connection(connection_id)
@@ -138,7 +139,7 @@ def ask_disconnect(connection_id: int) -> Answer:
 
 
 @blueprint.post("/connections/<int:connection_id>/disconnect")
-@signed_in
+@needs(Permission.CHANGE_SETUP)
 def disconnect(connection_id: int) -> Answer:
     """Erase the tokens and notify the provider."""
     row = find_connection(connection_id)
@@ -148,14 +149,14 @@ def disconnect(connection_id: int) -> Answer:
 
 
 @blueprint.get("/connections/key/<name>")
-@signed_in
+@needs(Permission.CHANGE_SETUP)
 def ask_key(name: str) -> Answer:
     """Ask for a key that a person made by hand."""
     return _key_page(_provider(name))
 
 
 @blueprint.post("/connections/key/<name>")
-@signed_in
+@needs(Permission.CHANGE_SETUP)
 def add_key(name: str) -> Answer:
     """Check a key at the CRM and connect with it; it is never shown again."""
     provider = _provider(name)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as WerkzeugResponse
 
+from app.domain.roles import Permission
 from app.services.booking_list import BookingList, Filters
 from app.services.summary import MOST, Summary
 from app.store.engine import utcnow
 from app.web import live
-from app.web.access import me, services, sign_in, signed_in
+from app.web.access import me, needs, services, sign_in, sign_in_with_password
 from app.web.access import sign_out as end_session
 from app.web.lookup import overview
 from app.web.mappings import mapping_problems
@@ -17,24 +18,33 @@ from app.web.mappings import mapping_problems
 blueprint = Blueprint("dashboard", __name__)
 NEWEST = 10
 """Bookings on the first page."""
+REFUSED = (
+    "Address and password do not fit, or this user is disabled, or a first password is more than"
+    " three days old. An admin can give you a new one."
+)
 
 
 @blueprint.get("/sign-in")
 def sign_in_page() -> str:
-    """Ask for a key."""
-    return render_template("sign_in.html", wrong=False)
+    """Ask for address and password, or for a key."""
+    return _sign_in_page()
 
 
 @blueprint.post("/sign-in")
 def sign_in_form() -> WerkzeugResponse | tuple[str, int]:
     """Begin a session."""
-    if sign_in(request.form.get("key", "").strip()):
+    if "key" in request.form:
+        if sign_in(request.form["key"].strip()):
+            return redirect(url_for("dashboard.index"), 303)
+        return _sign_in_page(wrong_key=True), 401
+    email, password = request.form.get("email", ""), request.form.get("password", "")
+    if sign_in_with_password(email.strip(), password):
         return redirect(url_for("dashboard.index"), 303)
-    return render_template("sign_in.html", wrong=True), 401
+    return _sign_in_page(REFUSED), 401
 
 
 @blueprint.post("/sign-out")
-@signed_in
+@needs(Permission.OWN_ACCOUNT)
 def sign_out() -> WerkzeugResponse:
     """End the session."""
     end_session()
@@ -42,7 +52,7 @@ def sign_out() -> WerkzeugResponse:
 
 
 @blueprint.get("/")
-@signed_in
+@needs(Permission.SEE_BOOKINGS)
 def index() -> WerkzeugResponse:
     """What needs a person first, then how each account is doing, then the newest bookings."""
     asked = request.args.get("state")
@@ -78,7 +88,12 @@ def index() -> WerkzeugResponse:
 
 
 @blueprint.get("/events")
-@signed_in
+@needs(Permission.SEE_SETUP)
 def events() -> str:
     """The webhooks that came last; quarantined ones show the reason."""
     return render_template("events.html", events=overview().events(100), csrf=me().csrf)
+
+
+def _sign_in_page(problem: str = "", wrong_key: bool = False) -> str:
+    oidc = services().settings.oidc_issuer
+    return render_template("sign_in.html", problem=problem, wrong_key=wrong_key, oidc=oidc)

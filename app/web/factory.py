@@ -14,11 +14,14 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.bootstrap import Services
 from app.domain.faults import place_of
+from app.security.passwords import BusyHashing
 from app.services.sessions import LONGEST
 from app.store.columns import UnfitText, is_unfit
 from app.store.engine import is_away
 from app.web import (
+    account,
     api,
+    audit,
     bookings,
     connections,
     dashboard,
@@ -26,16 +29,18 @@ from app.web import (
     mapping_file,
     mappings,
     metrics,
+    openid,
+    people,
     sources,
     webhooks,
 )
-from app.web.access import Cookies
+from app.web.access import Cookies, i_may
 from app.web.body import bounded
 from app.web.hosts import with_fit_host
 from app.web.lists import view_with
 from app.web.moments import say_day, say_moment, say_second, viewer_zone
 from app.web.request_id import ROUTE, with_request_id
-from app.web.tries import WrongTries
+from app.web.tries import MOST_WRONG_ACCOUNT, WrongTries
 
 log = structlog.get_logger(__name__)
 USES_DATABASE = frozenset(["webhooks.receive", "health.readyz"])
@@ -80,6 +85,7 @@ def build_app(services: Services) -> Flask:
     app.session_interface = Cookies()
     app.extensions["services"] = services
     app.extensions["wrong_tries"] = WrongTries()
+    app.extensions["account_tries"] = WrongTries(most=MOST_WRONG_ACCOUNT, name=str)
     for module in (
         webhooks,
         health,
@@ -90,15 +96,25 @@ def build_app(services: Services) -> Flask:
         mappings,
         mapping_file,
         sources,
+        account,
+        openid,
+        people,
+        audit,
         api,
     ):
         app.register_blueprint(module.blueprint)
     app.after_request(partial(_add_headers, SECURITY_HEADERS | (HSTS if secure else {})))
     app.context_processor(
-        lambda: {"me": g.get("person"), "viewer_zone": viewer_zone, "view_with": view_with}
+        lambda: {
+            "me": g.get("person"),
+            "may": i_may,
+            "viewer_zone": viewer_zone,
+            "view_with": view_with,
+        }
     )
     app.jinja_env.filters |= {"moment": say_moment, "second": say_second, "day": say_day}
     app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(BusyHashing, _busy)
     app.register_error_handler(Exception, _unexpected)
     for kind in (PoolTimeout, StatementError, UnfitText, OverflowError):
         app.register_error_handler(kind, _database_error)
@@ -160,6 +176,10 @@ def _database_down(error: Exception) -> Response:
     response = _answer(503, "database_unavailable", "The database does not answer. Try again soon.")
     response.headers["Retry-After"] = str(RETRY_AFTER)
     return response
+
+
+def _busy(error: BusyHashing) -> Response:
+    return _answer(503, "busy", str(error))
 
 
 def _unexpected(error: Exception) -> Response:

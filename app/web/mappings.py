@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from flask import Blueprint, render_template, request
 from werkzeug.exceptions import NotFound
 
+from app.domain.roles import Permission
 from app.services.mapping_trial import MAX_TEXT, MOST_BOOKINGS, Trial
 from app.services.overview import MOST_OUTDATED
 from app.services.questions import questions_seen
 from app.store.models import ConnectionRow
-from app.web.access import me, services, signed_in
+from app.web.access import me, needs, services
 from app.web.bookings import html_fields
 from app.web.lookup import asked_connection, connected, find_connection, overview
 from config.providers import Provider
@@ -38,7 +39,7 @@ class MappingProblem:
 
 
 @blueprint.get("")
-@signed_in
+@needs(Permission.SEE_SETUP)
 def index() -> str:
     """Each provider's file with its version and problems, and the questions that it may ask for."""
     files, rows = services().mappings, connected()
@@ -60,7 +61,7 @@ def index() -> str:
 
 
 @blueprint.get("/<name>/try")
-@signed_in
+@needs(Permission.CHANGE_SETUP)
 def ask(name: str) -> str:
     """A form with the file in use, to be changed and tried."""
     provider = find_provider(name)
@@ -72,7 +73,7 @@ def ask(name: str) -> str:
 
 
 @blueprint.post("/<name>/try")
-@signed_in
+@needs(Permission.CHANGE_SETUP)
 def try_file(name: str) -> str:
     """Check a text, and show what it would do with last week's bookings; nothing is stored."""
     provider = find_provider(name)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 from typing import Any
 
-from flask import Blueprint, Request, Response, current_app, request
+from flask import Blueprint, Response, current_app, request
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -25,13 +24,12 @@ from app.bootstrap import Services
 from app.services.counts import ConnectionCounts, count_all
 from app.store.engine import utcnow
 from app.store.totals import BOUNDS, LONGER, KnownTotal, TotalKind
-from app.web.access import bearer_name
+from app.web.access import bearer_role
+from app.web.local import is_local
 from config.version import VERSION
 
 blueprint = Blueprint("metrics", __name__)
 PLACE = ["provider", "connection"]
-FORWARDED = ("X-Forwarded-For", "Forwarded", "X-Real-IP")
-"""The headers by which a proxy names its client."""
 COUNTERS = {
     TotalKind.ATTEMPTS: ("bridge_attempts", "Attempts to sync a booking, by how they ended"),
     TotalKind.CALLS: ("bridge_calls", "Calls to the CRM, by their result"),
@@ -43,21 +41,11 @@ COUNTERS = {
 @blueprint.get("/metrics")
 def metrics() -> Response:
     """Return the metrics as Prometheus text."""
-    if not _is_local(request) and bearer_name() is None:
+    if not is_local(request) and bearer_role() is None:
         raise Unauthorized("Send an API key as Authorization: Bearer <key>.")
     registry = CollectorRegistry()
     registry.register(_Metrics(current_app.extensions["services"]))
     return Response(generate_latest(registry), content_type="text/plain; version=0.0.4")
-
-
-def _is_local(asked: Request) -> bool:
-    """Whether a program on this machine asks, and not a proxy for somebody else."""
-    if any(name in asked.headers for name in FORWARDED):
-        return False
-    try:
-        return ip_address(asked.environ.get("REMOTE_ADDR") or "").is_loopback
-    except ValueError:
-        return False
 
 
 class _Metrics:

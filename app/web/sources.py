@@ -10,8 +10,9 @@ from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from app.domain.events import read_time
+from app.domain.roles import Permission
 from app.services.sources import DEFAULT_SOURCE, SourceRules, UnknownSource
-from app.web.access import me, services, signed_in
+from app.web.access import me, needs, services
 from config.settings import SignatureScheme, split_list
 
 blueprint = Blueprint("sources", __name__)
@@ -21,35 +22,35 @@ LONGEST = 500
 
 
 @blueprint.get("/sources")
-@signed_in
+@needs(Permission.SEE_SETUP)
 def index() -> Answer:
     """Every source, its state, and the walks through its appointments."""
     return render_template("sources.html", sources=services().sources.views(), **_walks())
 
 
 @blueprint.get("/walks")
-@signed_in
+@needs(Permission.SEE_SETUP)
 def walks() -> Answer:
     """Show how far the walks are: the page asks again and again while one is under way."""
     return render_template("walks.html", **_walks())
 
 
 @blueprint.get("/sources/new")
-@signed_in
+@needs(Permission.CHANGE_SETUP)
 def new() -> Answer:
     """The form of a new source."""
     return _form(SourceRules(""), made=False)
 
 
 @blueprint.get("/sources/<name>")
-@signed_in
+@needs(Permission.CHANGE_SETUP)
 def show(name: str) -> Answer:
     """The form of one source."""
     return _form(_rules(name), made=True)
 
 
 @blueprint.post("/sources")
-@signed_in
+@needs(Permission.CHANGE_SETUP)
 def save() -> Answer:
     """Make a source, or change one; its secrets are made on the command line."""
     name = _field("name")
@@ -78,7 +79,7 @@ def save() -> Answer:
 
 
 @blueprint.post("/sources/<name>/end")
-@signed_in
+@needs(Permission.CHANGE_SETUP)
 def end(name: str) -> Answer:
     """End a source."""
     try:

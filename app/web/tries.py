@@ -1,4 +1,4 @@
-"""Counts wrong keys by client address: whoever sends too many has to wait."""
+"""Counts wrong keys and passwords, by client address and by account: too many make one wait."""
 
 from __future__ import annotations
 
@@ -16,31 +16,47 @@ MOST_ADDRESSES = 10_000
 """Addresses that a process remembers; the one that was silent longest is forgotten first."""
 
 
-class WrongTries:
-    """The wrong keys of the last minute, in this process."""
+MOST_WRONG_ACCOUNT = 10
+"""Wrong passwords for one account within WITHIN, from browsers that are not known for it."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+
+class WrongTries:
+    """The wrong tries of the last minute, in this process: by address, or by another name."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        most: int = MOST_WRONG,
+        name: Callable[[str | None], str] | None = None,
+    ) -> None:
+        self._clock, self._most, self._name = clock, most, name or _network
         self._lock = threading.Lock()
         self._seen: OrderedDict[str, list[float]] = OrderedDict()
 
     def wait(self, address: str | None) -> int:
-        """Return the seconds until a key from this address is looked at again; 0 for now."""
+        """Return the seconds until a try from this address is looked at again; 0 for now."""
         with self._lock:
-            times = self._recent(_network(address))
-            if len(times) < MOST_WRONG:
+            times = self._recent(self._name(address))
+            if len(times) < self._most:
                 return 0
-            return max(1, math.ceil(times[-MOST_WRONG] + WITHIN - self._clock()))
+            return max(1, math.ceil(times[-self._most] + WITHIN - self._clock()))
 
     def note(self, address: str | None) -> None:
-        """Count a wrong key from this address."""
-        network = _network(address)
+        """Count a wrong try from this address."""
+        network = self._name(address)
         with self._lock:
             times = self._recent(network)
-            self._seen[network] = [*times, self._clock()][-MOST_WRONG:]
+            self._seen[network] = [*times, self._clock()][-self._most :]
             self._seen.move_to_end(network)
             if len(self._seen) > MOST_ADDRESSES:
                 self._seen.popitem(last=False)
+
+    def take_back(self, address: str | None) -> None:
+        """Count the last try from this address no more: it was right."""
+        with self._lock:
+            times = self._seen.get(self._name(address))
+            if times:
+                times.pop()
 
     def _recent(self, network: str) -> list[float]:
         begin = self._clock() - WITHIN

@@ -70,7 +70,7 @@ def page() -> Iterator[Page]:
 def sign_in(page: Page, bridge: Bridge, url: str) -> None:
     page.goto(url)
     page.get_by_label("Your key").fill(bridge.key)
-    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("button", name="Sign in with the key").click()
     page.get_by_role("heading", name="Overview").wait_for()
 
 
@@ -79,7 +79,7 @@ def test_sign_in_connect_and_see(site: tuple[Bridge, str], page: Page) -> None:
     bridge, url = site
     page.goto(url)
     page.get_by_label("Your key").fill("wrong")
-    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("button", name="Sign in with the key").click()
     expect(page.get_by_role("alert")).to_contain_text("This key is not valid")
     sign_in(page, bridge, url)
     expect(page.get_by_text("No CRM is connected yet")).to_be_visible()
