@@ -8,7 +8,6 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
 
 import structlog
 from sqlalchemy import ColumnElement, Row, Select, and_, delete, or_, select, update
@@ -187,6 +186,9 @@ def _end(session: Session, *meant: ColumnElement[bool]) -> None:
     session.execute(update(WebSession).where(*meant, still).values(ended_at=utcnow()))
 
 
+Owned = Row[WebSession, ApiKey, UserRow]
+
+
 def _owned(now: datetime) -> Select[WebSession, ApiKey, UserRow]:
     """The sessions that have not ended, with their owners, newest first."""
     owner = or_(
@@ -219,7 +221,7 @@ def _of(owner: Person) -> ColumnElement[bool]:
     return WebSession.way == Way.DEMO
 
 
-def _person(session_id: str, row: Row[Any]) -> Person:
+def _person(session_id: str, row: Owned) -> Person:
     way = Way(row.WebSession.way)
     if row.UserRow is not None:
         user: UserRow = row.UserRow
@@ -231,7 +233,7 @@ def _person(session_id: str, row: Row[Any]) -> Person:
     return Person(session_id, DEMO, Role.ADMIN, way)
 
 
-def _name(row: Row[Any]) -> str:
+def _name(row: Owned) -> str:
     owner = row.UserRow or row.ApiKey
     return owner.name if owner is not None else DEMO
 

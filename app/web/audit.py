@@ -12,13 +12,13 @@ from app.domain.roles import Permission
 from app.store.audit import AuditFilter
 from app.web.access import needs, services
 
-blueprint = Blueprint("audit", __name__, url_prefix="/audit")
+blueprint = Blueprint("audit", __name__)
 PAGE_SIZE = 100
 DIGITS = 15
 """The most digits of an act's number."""
 
 
-@blueprint.get("")
+@blueprint.get("/audit")
 @needs(Permission.SEE_AUDIT)
 def index() -> str:
     """The acts that were noted last, those of one person, of one kind or of a period."""
@@ -33,7 +33,7 @@ def index() -> str:
     )
 
 
-@blueprint.get(".csv")
+@blueprint.get("/audit.csv")
 @needs(Permission.SEE_AUDIT)
 def as_csv() -> Response:
     """The same acts, all of them, as CSV."""
