@@ -17,7 +17,7 @@ from app.services.mapping_versions import FILE, UnknownVersion, VersionText
 from app.services.questions import FormQuestion, answers_seen, questions_seen
 from app.store.engine import utcnow
 from app.store.models import ConnectionRow
-from app.web.access import me, services, signed_in
+from app.web.access import me, needs, services
 from app.web.bookings import html_fields
 from app.web.lookup import asked_connection, connected, find_booking, find_connection, overview
 from app.web.mappings import find_provider, mapping_problems
@@ -34,14 +34,14 @@ FIELDS = (
 
 
 @blueprint.get("")
-@signed_in
+@needs(Permission.SEE_SETUP)
 def show(name: str) -> str:
     """One CRM's mapping file: its text, problems, accounts, versions and questions."""
     return _file_page(name)
 
 
 @blueprint.post("/check")
-@signed_in
+@needs(Permission.CHANGE_SETUP)
 def check(name: str) -> str:
     """Check the file in use against an account, which is asked now; nothing is stored."""
     row = _account(name)
@@ -51,7 +51,7 @@ def check(name: str) -> str:
 
 
 @blueprint.get("/versions/<version>")
-@signed_in
+@needs(Permission.SEE_SETUP)
 def version(name: str, version: str) -> str:
     """The text of one version, and what differs from another one (`with`), or from the file."""
     shown = _read(name, version)
@@ -68,14 +68,14 @@ def version(name: str, version: str) -> str:
 
 
 @blueprint.get("/preview")
-@signed_in
+@needs(Permission.CHANGE_SETUP)
 def ask_preview(name: str) -> str:
     """The form of a preview: a stored booking, or a made-up one."""
     return _preview_page(name, MadeUp(), request.args.get("booking", ""))
 
 
 @blueprint.post("/preview")
-@signed_in
+@needs(Permission.CHANGE_SETUP)
 def preview(name: str) -> str:
     """Show what a sync of a booking would do in each account, or in one; nothing is written."""
     find_provider(name)

@@ -32,6 +32,7 @@ ROUTES = {
     "metrics.metrics": "on this machine, or any key",
     "dashboard.index": ALL, "dashboard.sign_out": ALL, "dashboard.events": SETUP,
     "account.show": ALL, "account.choose_password": ALL, "account.end": ALL,
+    "bookings.index": ALL, "bookings.as_json": ALL, "bookings.as_csv_file": ALL,
     "bookings.show": ALL, "bookings.ask_preview": ALL,
     "bookings.outcome": WORK, "bookings.sync": WORK,
     "connections.show": SETUP, "connections.start": CHANGE, "connections.callback": CHANGE,
@@ -39,6 +40,8 @@ ROUTES = {
     "connections.resume": CHANGE, "connections.ask_disconnect": CHANGE,
     "connections.disconnect": CHANGE, "connections.ask_key": CHANGE, "connections.add_key": CHANGE,
     "mappings.index": SETUP, "mappings.ask": CHANGE, "mappings.try_file": CHANGE,
+    "mapping_file.show": SETUP, "mapping_file.version": SETUP, "mapping_file.check": CHANGE,
+    "mapping_file.ask_preview": CHANGE, "mapping_file.preview": CHANGE,
     "sources.index": SETUP, "sources.walks": SETUP, "sources.new": CHANGE, "sources.show": CHANGE,
     "sources.save": CHANGE, "sources.end": CHANGE,
     "people.index": ADMIN, "people.create": ADMIN, "people.set_role": ADMIN,
@@ -83,6 +86,7 @@ def address(bridge: Bridge, rule: Rule) -> str:
         "connection_id": 99,
         "user_id": 99,
         "filename": "no.css",
+        "version": "nope",
     }
     return bridge.app.url_map.bind("localhost").build(
         rule.endpoint, {name: values[name] for name in rule.arguments}, force_external=False,
