@@ -22,6 +22,7 @@ from app.domain.errors import (
     Unreadable,
 )
 from app.domain.rate_limits import NotOurs, RateLimit
+from app.domain.refusals import redacted
 from app.outbound.deadline import Call
 from app.outbound.reply import Reply, header_number, lowered, seconds_asked
 from app.outbound.wire import bounded_session
@@ -37,8 +38,6 @@ RENEWALS = 2
 """Token renewals per call: a token that lives for seconds may expire on its way to the CRM."""
 MOST_PAGES = 200
 """Most pages that are read of a list: an account has fewer, so a longer list is an endless one."""
-_QUOTED_SECRET = re.compile(r"[A-Za-z0-9_\-.!]{40,}")
-_EMAIL = re.compile(r"[^\s@\"'<>]+@[^\s@\"'<>]+")
 
 
 class RefusedToken(Exception):
@@ -226,12 +225,13 @@ def raise_for_outage(reply: Reply, facts: ApiFacts) -> None:
         reset = header_number(reply.headers.get(facts.reset_header))
         if after is None and reset is not None:
             after = float(min(reset, 3600))
-        raise RateLimited(f"Too many calls: {shorten(reply.text)}", after)
+        raise RateLimited(_with_words("The CRM allows no more calls for now", reply.text), after)
     if status in facts.busy:
         words, seconds = facts.busy[status]
-        raise RetryLater(f"{words}: {shorten(reply.text)}", after or seconds)
+        raise RetryLater(_with_words(words, reply.text), after or seconds)
     if 500 <= status < 600 or status in (408, 425):
-        raise RetryLater(f"The CRM answered {status}: {shorten(reply.text)}", after)
+        sentence = f"The CRM is out of order at present (it answered {status})"
+        raise RetryLater(_with_words(sentence, reply.text), after)
     if 300 <= status < 400:
         raise Redirected
     if not 200 <= status < 500:
@@ -246,14 +246,18 @@ def refusal_of(reply: Reply) -> Any:
     try:
         return reply.json()
     except Unreadable:
-        words = shorten(reply.text)
-        raise Unreadable(f"The CRM answered {reply.status} with no JSON: {words}") from None
+        sentence = f"The CRM answered {reply.status} with no JSON"
+        raise Unreadable(_with_words(sentence, reply.text)) from None
 
 
-def shorten(text: str) -> str:
+def shorten(text: str, most: int = MAX_MESSAGE) -> str:
     """Return a CRM's message as one short line, and hide what looks like a credential or a person."""
     text = text[:20_000]
     plain = re.sub(r"<[^>]+>", " ", text) if re.search(r"<(?:html|!doctype)", text, re.I) else text
-    plain = _EMAIL.sub("[e-mail]", _QUOTED_SECRET.sub("[hidden]", " ".join(plain.split())))
-    plain = "".join(char for char in plain if char.isprintable())
-    return plain[:MAX_MESSAGE] or "(no text)"
+    return redacted(plain)[:most] or "(no text)"
+
+
+def _with_words(sentence: str, text: str) -> str:
+    """Return a sentence, followed by the CRM's own words if it sent any."""
+    words = shorten(text)
+    return f"{sentence}." if words == "(no text)" else f"{sentence}: {words}"

@@ -122,8 +122,8 @@ def problem_of(change: Change, error: CrmError) -> CrmError:
     if not isinstance(error, Gone):
         return error
     if not change.record_id or change.found_in_crm:
-        return InvalidRecord(error.message)
-    return Gone(error.message, change.record_id)
+        return InvalidRecord(error.message).because(error.refusal)
+    return Gone(error.message, change.record_id).because(error.refusal)
 
 
 def note_lost_targets(

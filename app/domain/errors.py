@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Self
+
+from app.domain.refusals import Refusal
 
 
 class UnfitPayload(ValueError):
@@ -18,14 +21,25 @@ class MappingError(Exception):
 
 
 class CrmError(Exception):
-    """A CRM did not do what was asked. `code` is stable, the message keeps the CRM's own words."""
+    """A CRM did not do what was asked. `code` is stable, the message says in a sentence what happened."""
 
     code = "crm_error"
     advice = "Read the CRM's message."
+    refusal: Refusal | None = None
+    """Why the CRM refused a record, as the adapter read it from the answer."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+    def because(self, refusal: Refusal | None) -> Self:
+        """Tell this error's reason by a refusal, and return it."""
+        if refusal is not None:
+            self.refusal, self.message = refusal, refusal.sentence
+        return self
 
 
 class RetryLater(CrmError):

@@ -28,6 +28,7 @@ from app.outbound.reply import (
 from app.outbound.wire import watch
 from crm_adapters.http import MOST_PAGES, exchange, shorten, unreachable, with_token
 from crm_adapters.hubspot.errors import errors_of, refusal
+from crm_adapters.hubspot.reasons import refusal_in
 from crm_adapters.rate_headers import limits_in
 
 API_VERSION = "2026-09"
@@ -250,7 +251,8 @@ class HubSpotClient:
             inputs = [{"from": {"id": a}, "to": {"id": b}, "types": [kind]} for a, b in chunk]
             answer = self._links.create(PLURAL[pair[0]], PLURAL[pair[1]], {"inputs": inputs})
             for error in errors_of(_batch(answer)):
-                raise InvalidRecord(shorten(str(error.get("message"))))
+                words = some_text(error, "message")
+                raise InvalidRecord(shorten(words)).because(refusal_in(words, error))
 
     def unlink(self, pair: Pair, ids: list[tuple[str, str]]) -> None:
         """POST associations batch/archive."""

@@ -16,9 +16,12 @@ from app.domain.errors import (
     RateLimited,
     RetryLater,
 )
+from app.domain.refusals import RefusalReason
 from app.outbound.reply import Json, Reply, header_number, some_object, some_objects, some_text
 from crm_adapters.codes import Sort
 from crm_adapters.http import RefusedToken, refusal_of, shorten
+from crm_adapters.hubspot.reasons import named_in, refusal_in
+from crm_adapters.reasons import json_inside
 
 CATEGORIES = {
     # The values of `category`. A refusal without one, or with another one, is sorted by its status.
@@ -68,11 +71,12 @@ def _sorted(reply: Reply, body: Json) -> Exception:  # noqa: PLR0911 - one line 
         sort = CATEGORIES.get(some_text(body, "category"), sort)
     if taken or sort is Sort.CONFLICT:
         match = taken or existing
-        return Conflict(message, match[1] if match else None)
+        conflict = Conflict(message, match[1] if match else None)
+        return conflict.because(refusal_in(words, body, RefusalReason.TAKEN))
     if sort is Sort.TOKEN:
         return RefusedToken(message)
     if sort is Sort.GONE:
-        return Gone(message)
+        return Gone(message).because(refusal_in(words, body, RefusalReason.DELETED))
     if sort is Sort.PASSING:
         return RetryLater(message)
     if sort is Sort.BUDGET:
@@ -82,7 +86,8 @@ def _sorted(reply: Reply, body: Json) -> Exception:  # noqa: PLR0911 - one line 
         lacks = scopes or some_text(body, "category") == "MISSING_SCOPES"
         return MissingScope(message, scopes) if lacks else AccountRefused(message)
     fields = field_errors(words, body) or owner_errors(words)
-    return InvalidRecord(message, fields, listed=is_listed(fields, body))
+    refused = InvalidRecord(message, fields, listed=is_listed(fields, body))
+    return refused.because(refusal_in(words, body))
 
 
 def is_listed(fields: Json, body: Json) -> bool:
@@ -106,12 +111,14 @@ def batch_error(error: Json) -> CrmError:
     words, existing = some_text(error, "message"), context(error, "existingId")
     category = some_text(error, "category")
     if existing or CATEGORIES.get(category) is Sort.CONFLICT:
-        return Conflict(shorten(words), existing[0] if existing else None)
+        conflict = Conflict(shorten(words), existing[0] if existing else None)
+        return conflict.because(refusal_in(words, error, RefusalReason.TAKEN))
     if CATEGORIES.get(category) is Sort.GONE:
-        return Gone(shorten(words))
-    named = {name: shorten(words) for name in context(error, "propertyName")}
+        return Gone(shorten(words)).because(refusal_in(words, error, RefusalReason.DELETED))
+    named = {name: shorten(words) for name in named_in(error)}
     fields = named | field_errors(words, {}) or owner_errors(words)
-    return InvalidRecord(shorten(words), fields, listed=is_listed(fields, error))
+    refused = InvalidRecord(shorten(words), fields, listed=is_listed(fields, error))
+    return refused.because(refusal_in(words, error))
 
 
 def owner_errors(words: str) -> dict[str, str]:
@@ -134,8 +141,11 @@ def field_errors(words: str, body: Json) -> dict[str, str]:
     """Return property -> HubSpot's message, from errors[] or from the list inside the message."""
     found: dict[str, str] = {}
     for error in some_objects(body, "errors"):
-        names = context(error, "propertyName") or [some_text(error, "in")]
+        names = named_in(error) or [some_text(error, "in")]
         found.update({name: shorten(some_text(error, "message")) for name in names if name})
+    for item in json_inside(words):
+        if some_text(item, "name"):
+            found.setdefault(some_text(item, "name"), shorten(some_text(item, "message")))
     for name in re.findall(r'"name"\s*:\s*"([^"]{1,200})"', words):
         found.setdefault(name, shorten(words))
     return found

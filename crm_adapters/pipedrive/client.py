@@ -24,6 +24,7 @@ from app.outbound.reply import (
 )
 from crm_adapters.http import MOST_PAGES, ApiSession, shorten, with_token
 from crm_adapters.pipedrive.errors import refusal
+from crm_adapters.pipedrive.reasons import refusal_in
 from crm_adapters.rate_headers import limits_in
 
 V2, V1 = "/api/v2", "/v1"
@@ -235,7 +236,8 @@ class PipedriveClient:
             document = reply.json()
             self.access.meter.count(answered=True)
             if method != "GET" and isinstance(document, dict) and document.get("success") is False:
-                raise InvalidRecord(shorten(some_text(document, "error") or reply.text))
+                words = shorten(some_text(document, "error") or reply.text)
+                raise InvalidRecord(words).because(refusal_in(document, reply.text))
             return document
 
         return with_token(self.access, once, allowance)

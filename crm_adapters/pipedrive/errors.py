@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from app.domain.errors import (
     AccountRefused,
@@ -13,9 +14,11 @@ from app.domain.errors import (
     RateLimited,
     RetryLater,
 )
+from app.domain.refusals import RefusalReason
 from app.outbound.reply import Json, Reply, some_text
 from crm_adapters.codes import Sort
 from crm_adapters.http import RefusedToken, refusal_of, shorten
+from crm_adapters.pipedrive.reasons import refusal_in
 
 STATUSES = {
     400: Sort.RECORD, 401: Sort.TOKEN, 402: Sort.ACCOUNT, 403: Sort.ACCOUNT, 404: Sort.GONE,
@@ -50,22 +53,25 @@ def refusal(reply: Reply, one: bool = False) -> Exception:  # noqa: PLR0911 - on
     if sort is Sort.TOKEN:
         return RefusedToken(words)
     if sort is Sort.GONE:
-        return Gone(words)
+        return Gone(words).because(refusal_in(body, reply.text, RefusalReason.DELETED))
     if sort is Sort.CONFLICT:
-        return Conflict(words)
+        return Conflict(words).because(refusal_in(body, reply.text, RefusalReason.TAKEN))
     if sort is Sort.ACCOUNT:
         field = _FIELD_403.search(words)
+        shut_off = refusal_in(body, reply.text, RefusalReason.PERMISSION)
         if field:
-            return InvalidRecord(words, {field[1]: words})
+            shut_off = replace(shut_off, reason=RefusalReason.PERMISSION, field=field[1])
+            return InvalidRecord(words, {field[1]: words}).because(shut_off)
         if reply.status == 403 and some_text(body, "code").startswith(FULL):
-            return InvalidRecord(words)
+            return InvalidRecord(words).because(replace(shut_off, reason=RefusalReason.LIMIT))
         if "scope" in words.lower():
             return MissingScope(words)
         # A refusal for a single record says nothing about the others.
         shut = one and reply.status == 403
-        return InvalidRecord(words) if shut else AccountRefused(words)
+        return InvalidRecord(words).because(shut_off) if shut else AccountRefused(words)
     fields = dict(re.findall(r"(\w+): ([^;]+)", words.partition("failed: ")[2]))
     named = {name for name in _LISTED if re.search(rf"\b{name}\b", words)}
     if not fields and not named and _OWNER.search(words):
         named = {"owner_id"}
-    return InvalidRecord(words, fields or dict.fromkeys(named, words), listed=bool(named))
+    refused = InvalidRecord(words, fields or dict.fromkeys(named, words), listed=bool(named))
+    return refused.because(refusal_in(body, reply.text))

@@ -23,6 +23,7 @@ from app.domain.errors import (
 from app.outbound.reply import Json, some_text
 from crm_adapters.codes import Sort
 from crm_adapters.http import RefusedToken, shorten
+from crm_adapters.salesforce.reasons import refusal_in
 
 LIMIT_PAUSE = 900.0
 """Seconds to wait after the day's calls are used up: the limit covers a rolling 24 hours."""
@@ -147,14 +148,17 @@ def error_of(status: int, content: Any, sobject: str = "") -> Exception:  # noqa
         long = "MAINTENANCE" in code or "READ_ONLY" in code
         return RetryLater(message, MAINTENANCE_PAUSE if long else None)
     if sort is Sort.GONE and not fields:
-        return Gone(message)
+        return Gone(message).because(refusal_in(entries, code, ()))
     if sort is Sort.CONFLICT:
-        return Conflict(message + _named(entries), _in_the_way(entries, sobject))
+        found = _in_the_way(entries, sobject)
+        conflict = Conflict(message + _named(entries), found)
+        return conflict.because(refusal_in(entries, code, tuple(fields), found))
     if sort is Sort.ACCOUNT:
         return MissingScope(message) if code == "INSUFFICIENT_SCOPE" else AccountRefused(message)
     if code in _OWNER_CODES and not fields:
         fields = {"OwnerId": words}
-    return InvalidRecord(message, fields, listed=sort in (Sort.LISTED, Sort.GONE))
+    refused = InvalidRecord(message, fields, listed=sort in (Sort.LISTED, Sort.GONE))
+    return refused.because(refusal_in(entries, code, tuple(fields)))
 
 
 def _in_the_way(entries: list[Json], sobject: str) -> str | None:

@@ -341,7 +341,8 @@ class Graph:
                 if not codes & LOST and self._do_without(report, ref, self._rows[name], error):
                     return None
                 # Not the record is gone, but the person it links to.
-                error = InvalidRecord(error.message) if isinstance(error, Gone) else error
+                if isinstance(error, Gone):
+                    error = InvalidRecord(error.message).because(error.refusal)
             return self._note(report, ref, error)
         if overrun:
             # It only came after too many failures: the other graphs are sent without it first.

@@ -137,8 +137,9 @@ class Sender:
                 if not isinstance(error, CrmError) or isinstance(error, RetryLater):
                     raise error
                 # The record was written a moment ago: the error is about another one.
-                gone = isinstance(error, Gone)
-                report.problems[ref] = InvalidRecord(error.message) if gone else error
+                if isinstance(error, Gone):
+                    error = InvalidRecord(error.message).because(error.refusal)
+                report.problems[ref] = error
 
 
 def _nodes(entry: Json) -> dict[str, Json]:
