@@ -20,6 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app.security.encryption import Cipher
+from app.store import causes
 from app.store.bookings import hash_of
 from app.store.deliveries import WORKABLE
 from app.store.leases import SKEW
@@ -78,6 +79,7 @@ def mark_due_for(
             "next_attempt_at": now - SKEW,
             "due_since": now,
             "updated_at": now,
+            "cause_key": None if status in WORKING else causes.connection_cause(number),
             **FRESH,
         }
         # All code that changes several deliveries does so in this order: so a transaction that
@@ -99,6 +101,8 @@ def _upsert(dialect: str, columns: tuple[str, ...]) -> postgresql.Insert | sqlit
     again["wanted_revision"] = _newer(insert.excluded.wanted_revision)
     # A booking that changes while it waits keeps the time since which it waits.
     again["due_since"] = func.coalesce(DeliveryRow.due_since, insert.excluded.due_since)
+    # Until it is tried again it has the cause that it had.
+    again["cause_key"] = func.coalesce(insert.excluded.cause_key, DeliveryRow.cause_key)
     unique = ["booking_id", "connection_id"]
     return insert.on_conflict_do_update(index_elements=unique, set_=again)
 
@@ -251,7 +255,11 @@ def park(session: Session, connection_id: int, now: datetime) -> None:
     session.execute(
         update(DeliveryRow)
         .where(DeliveryRow.connection_id == connection_id, DeliveryRow.state.in_(WORKABLE))
-        .values(state=DeliveryState.PARKED.value, updated_at=now)
+        .values(
+            state=DeliveryState.PARKED.value,
+            updated_at=now,
+            cause_key=causes.note_connection(session, connection_id, now),
+        )
     )
 
 
@@ -271,9 +279,11 @@ def unpark(session: Session, connection_id: int, now: datetime) -> None:
             next_attempt_at=now - SKEW,
             due_since=now,
             updated_at=now,
+            cause_key=None,
         )
         .execution_options(synchronize_session=False)
     )
+    causes.settle(session, causes.connection_cause(connection_id), now)
 
 
 def discard_parked(session: Session, connection_id: int, now: datetime) -> int:
@@ -284,10 +294,14 @@ def discard_parked(session: Session, connection_id: int, now: datetime) -> int:
             DeliveryRow.connection_id == connection_id,
             DeliveryRow.state == DeliveryState.PARKED,
         )
-        .values(state=DeliveryState.DISCARDED.value, due_since=None, updated_at=now)
+        .values(
+            state=DeliveryState.DISCARDED.value, due_since=None, updated_at=now, cause_key=None
+        )
         .returning(DeliveryRow.id)
     )
-    return len(gone.all())
+    number = len(gone.all())
+    causes.settle(session, causes.connection_cause(connection_id), now)
+    return number
 
 
 def count_parked(session: Session, connection_id: int) -> int:

@@ -23,6 +23,7 @@ from app.domain.errors import (
     ThereAlready,
     Unforeseen,
 )
+from app.store import causes
 from app.store.deliveries import ALONE, WORKABLE
 from app.store.delivery_marking import FRESH
 from app.store.leases import SKEW
@@ -76,7 +77,8 @@ def take_over_orphans(session: Session, connection_id: int, fence: int, now: dat
         row.worker_crashes += row.claimed_alone
         row.claimed_by = None
         if row.worker_crashes >= MOST_KILLS and row.state in WORKABLE:
-            _fail(row, KilledWorker("The worker ended twice while it synced this booking."), now)
+            killed = KilledWorker("The worker ended twice while it synced this booking.")
+            _fail(session, row, killed, now)
             aside.append(row.id)
     return aside
 
@@ -98,6 +100,7 @@ def clear_crash(session: Session, delivery_id: int, fence: int, now: datetime) -
         row.state, row.next_attempt_at, row.updated_at = DeliveryState.DUE, now - SKEW, now
         row.due_since = now
         row.error_code = row.error_message = row.error_advice = None
+        causes.clear(session, row, now)
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def complete(
     row.due_since = None if current else now
     for name, value in FRESH.items():
         setattr(row, name, value)
-    row.error_code = row.error_message = row.error_advice = None
+    row.error_code = row.error_message = row.error_advice = row.error_raw = None
     row.error_fields = {}
 
 
@@ -161,6 +164,7 @@ def _ended(session: Session, delivery_id: int, ending: DeliveryEnd, now: datetim
     row.mapping_version, row.notes = ending.mapping_version, list(ending.notes)
     row.updated_at = now
     row.claimed_by, row.inconclusive_batches = None, 0
+    causes.clear(session, row, now)
     return row
 
 
@@ -184,10 +188,14 @@ def record_failure(
     passing = isinstance(error, (RetryLater, Gone, Blocked, ThereAlready))
     tired = row.attempts >= LEAST_ATTEMPTS and now - row.failing_since >= LEAST_TIME
     if not passing or tired:
-        _fail(row, error, now)
+        _fail(session, row, error, now)
         return True
     row.state = DeliveryState.RETRYING
-    row.next_attempt_at = now + _wait(error, row.attempts)
+    wait = _wait(error, row.attempts)
+    row.next_attempt_at = now + wait
+    if wait:
+        # What is tried again at once most likely passes: it is no cause to look into.
+        causes.note(session, row, error, now)
     return False
 
 
@@ -207,6 +215,7 @@ def record_outage(
         row.last_outage_at, row.inconclusive_batches = now, ALONE
         return given_up
     _record_error(session, delivery_id, error, calls, now)
+    causes.note(session, row, error, now)
     row.inconclusive_batches += 1
     if alone:
         # The next probe takes another delivery.
@@ -218,7 +227,9 @@ def record_account_refusal(
     session: Session, delivery_id: int, error: AccountRefused, calls: int, now: datetime
 ) -> None:
     """Note that an account refused everything for one delivery; the next probe takes another."""
-    _record_error(session, delivery_id, error, calls, now).next_attempt_at = now
+    row = _record_error(session, delivery_id, error, calls, now)
+    row.next_attempt_at = now
+    causes.note(session, row, error, now)
 
 
 def record_unforeseen(
@@ -236,7 +247,7 @@ def record_unforeseen(
         row.claimed_by = None
         row.inconclusive_batches += 1
         if row.claimed_alone and row.inconclusive_batches > 1:
-            _fail(row, Unforeseen(f"This service has a bug: {why}."), now)
+            _fail(session, row, Unforeseen(f"This service has a bug: {why}."), now)
             ended.append(row.id)
     return ended
 
@@ -259,15 +270,25 @@ def _record_error(
     row = session.get_one(DeliveryRow, delivery_id)
     row.calls += calls
     row.claimed_by = None
-    row.error_code, row.error_message, row.error_advice = error.code, error.message, error.advice
+    _tell(session, row, error)
     row.error_fields = dict(error.fields) if isinstance(error, InvalidRecord) else {}
     row.updated_at = now
     return row
 
 
-def _fail(row: DeliveryRow, error: CrmError, now: datetime) -> None:
-    row.state, row.updated_at, row.due_since = DeliveryState.FAILED, now, None
+def _tell(session: Session, row: DeliveryRow, error: CrmError) -> None:
+    """Write down an error: its sentence, what to do, and the CRM's own answer."""
     row.error_code, row.error_message, row.error_advice = error.code, error.message, error.advice
+    row.error_raw = error.refusal.raw if error.refusal else None
+    if error.refusal:
+        provider = session.get_one(ConnectionRow, row.connection_id).provider
+        row.error_advice = error.refusal.mend(f"{provider}.yaml")
+
+
+def _fail(session: Session, row: DeliveryRow, error: CrmError, now: datetime) -> None:
+    row.state, row.updated_at, row.due_since = DeliveryState.FAILED, now, None
+    _tell(session, row, error)
+    causes.note(session, row, error, now)
 
 
 def _wait(error: CrmError, attempts: int) -> timedelta:

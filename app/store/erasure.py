@@ -48,7 +48,7 @@ ANOTHER = "an erased person"
 WORDS: dict[Any, tuple[InstrumentedAttribute[Any], ...]] = {
     DeliveryRow: (
         DeliveryRow.notes, DeliveryRow.error_message, DeliveryRow.error_advice,
-        DeliveryRow.error_fields,
+        DeliveryRow.error_fields, DeliveryRow.error_raw,
     ),
     Notice: (Notice.reason, Notice.next_step),
     ConnectionRow: (

@@ -248,6 +248,10 @@ class DeliveryRow(Base):
         _some("ix_deliveries_rotation", "round_robin_position IS NOT NULL", "connection_id",
               "round_robin_position"),
         Index("ix_deliveries_newest", "state", "updated_at", "id"),
+        _some("ix_deliveries_cause", "cause_key IS NOT NULL", "cause_key", "state", "id"),
+        _some("ix_deliveries_cause_newest", "cause_key IS NOT NULL", "cause_key", "updated_at",
+              "id"),
+        _some("ix_deliveries_retry", "retry_id IS NOT NULL", "retry_id", "state"),
         Index("ix_deliveries_mapping_version", "connection_id", "mapping_version"),
     )  # fmt: skip
     id: Mapped[int] = mapped_column(Id, primary_key=True)
@@ -293,6 +297,12 @@ class DeliveryRow(Base):
     error_advice: Mapped[str | None] = mapped_column(Text)
     error_fields: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     """Field of the CRM -> what the CRM says is wrong with it."""
+    error_raw: Mapped[str | None] = mapped_column(Text)
+    """The CRM's own answer, shortened; None: the message has it whole."""
+    cause_key: Mapped[str | None] = mapped_column(String(16))
+    """The cause for which it is not synced (`app/store/cause_models.py`); None: there is none."""
+    retry_id: Mapped[int | None] = mapped_column(Integer)
+    """The last retry of a cause that tried it again."""
     failure_notified: Mapped[bool] = mapped_column(Boolean, default=False)
     """Whether people were notified of its failure."""
     updated_at: Mapped[datetime]

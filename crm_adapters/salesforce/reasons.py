@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from app.domain.refusals import MOST_RAW, Refusal, RefusalReason
+from app.domain.refusals import MOST_RAW, Refusal, RefusalReason, clipped
 from app.outbound.reply import Json, some_text
 from crm_adapters.http import shorten
 from crm_adapters.reasons import expected_in, limit_in, reason_in, unescaped
@@ -83,9 +83,8 @@ def refusal_in(
     reason = _reason(code, field, told)
     if reason is RefusalReason.OWNER:
         field = field or OWNER
-    raw = "; ".join(
-        f"{some_text(entry, 'errorCode')}: {some_text(entry, 'message')}" for entry in entries[:10]
-    )
+    each = ((some_text(one, "errorCode"), some_text(one, "message")) for one in entries[:10])
+    raw = "; ".join(f"{name[:80]}: {shorten(unescaped(words), MOST_RAW)}" for name, words in each)
     return Refusal(
         reason,
         crm="Salesforce",
@@ -96,7 +95,7 @@ def refusal_in(
         record_id=in_the_way or (record[1] if record else ""),
         words=shorten(told),
         also=tuple(name for name in fields if name != field),
-        raw=shorten(unescaped(raw), MOST_RAW),
+        raw=clipped(raw or shorten(told), MOST_RAW),
     )
 
 
