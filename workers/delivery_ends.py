@@ -27,6 +27,7 @@ from app.store.totals import TotalKind
 from app.sync.desired import DesiredBooking
 from workers.accounts import OpenAccount
 from workers.batch_state import BatchState, PlannedDelivery
+from workers.refused import complete
 
 LISTED_KINDS = (FieldKind.CHOICE, FieldKind.CHOICES, FieldKind.REFERENCE)
 """Fields whose values are taken from the account's lists."""
@@ -88,6 +89,7 @@ class DeliveryEnds:
             if problem is None and self._state.is_open(work):
                 given_up += self._end_open(session, work, mine)
             elif problem:
+                problem = complete(problem, work, self._state, self._account.directory)
                 given_up += delivery_outcomes.record_failure(
                     session, work.delivery_id, work.revision, problem, mine, self._now()
                 )

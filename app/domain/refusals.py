@@ -86,7 +86,8 @@ class Refusal:
     def sentence(self) -> str:
         """What happened, in one plain sentence."""
         more = f" It refuses also: {', '.join(self.also[:MOST_OPTIONS])}." if self.also else ""
-        if self.reason in _OF_A_FIELD and not self.field and not self.value and self.words:
+        named = self.field or self.value or self.record_id
+        if self.reason in _SAYS_LITTLE and not named and self.words:
             more = f" It says{_quoted(self)}"
         return clipped(_SENTENCES[self.reason](self) + more, MOST_SENTENCE)
 
@@ -253,11 +254,12 @@ def _other(refusal: Refusal) -> str:
     return f"{refusal.crm} refuses {_record(refusal)}{field}{_quoted(refusal)}"
 
 
-_OF_A_FIELD = (
+_SAYS_LITTLE = (
     RefusalReason.OPTION, RefusalReason.TYPE, RefusalReason.LENGTH, RefusalReason.REQUIRED,
-    RefusalReason.UNKNOWN_FIELD, RefusalReason.READ_ONLY,
+    RefusalReason.UNKNOWN_FIELD, RefusalReason.READ_ONLY, RefusalReason.PERMISSION,
+    RefusalReason.DELETED,
 )  # fmt: skip
-"""Reasons that say little without a field: then the CRM's own words follow."""
+"""Reasons that say little if neither field, value nor record is named: the CRM's words follow."""
 _SENTENCES = {
     RefusalReason.OPTION: _option, RefusalReason.TYPE: _type, RefusalReason.LENGTH: _length,
     RefusalReason.REQUIRED: _required, RefusalReason.TAKEN: _taken,

@@ -46,7 +46,7 @@ class RetryRow(Base):
     __tablename__ = "cause_retries"
     __table_args__ = (Index("ix_cause_retries_cause", "cause_key", "id"),)
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    cause_key: Mapped[str] = mapped_column(String(16), ForeignKey("causes.key"))
+    cause_key: Mapped[str] = mapped_column(String(16))
     connection_id: Mapped[int] = mapped_column(Id, ForeignKey("connections.id"))
     planned: Mapped[int] = mapped_column(Integer)
     """Deliveries that were to be tried again when it began."""

@@ -318,6 +318,7 @@ class Play:
             assert row.status == "active" or row.last_error, f"{where}: nobody says why: {seen}"
         for delivery in self._rows(crm).values() if expected.told else ():
             said += [delivery.error_message or "", delivery.error_advice or ""]
+            said += [delivery.error_raw or ""]
             said += [str(note) for note in delivery.notes or ()]
             said += [f"{name} {words}" for name, words in (delivery.error_fields or {}).items()]
         for words in expected.told or ():
@@ -381,7 +382,8 @@ class Play:
             state, _, words = how.partition(":")
             seen = f"{booking} is {row.state}: {row.error_message}"
             assert row.state in state.strip().split("|"), f"{where}: {seen}"
-            assert words.strip() in (row.error_message or ""), f"{where}: {seen}"
+            told = f"{row.error_message} {row.error_raw}"
+            assert words.strip() in told, f"{where}: {seen}"
         notes = [str(note) for row in rows.values() for note in row.notes or ()]
         if expected.notes == []:
             assert not notes, f"{where}: {notes}"

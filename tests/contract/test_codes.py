@@ -141,7 +141,8 @@ def test_a_code_ends_as_its_sort_says(crm: Bridge, provider: str, at: str, sort:
             assert (row.state, connection.status) == ends, what
             assert renewed or crm.connect(provider).status_code == 303
         elif sort is Sort.RECORD:
-            assert row.state == "failed" and WORDS in (row.error_message or ""), what
+            assert row.state == "failed" and WORDS in f"{row.error_message} {row.error_raw}", what
+            assert row.cause_key, what
             assert connection.status == "active", what
         else:
             assert row.state in ("due", "parked", "retrying") and row.worker_crashes == 0, what

@@ -135,7 +135,7 @@ HUBSPOT: list[tuple[dict[str, Any], R, str]] = [
         {"message": "resource not found", "category": "OBJECT_NOT_FOUND"},
         R.DELETED,
         "HubSpot refuses the deal. A record that it needs is deleted, or hidden from the connected"
-        " user.",
+        ' user. It says: "resource not found"',
     ),
     (
         {"message": "contacts 5 has reached its association limit", "category": "VALIDATION_ERROR"},
@@ -207,12 +207,13 @@ PIPEDRIVE: list[tuple[int, dict[str, Any], R, str]] = [
     (403, {"success": False, "error": "Deals limit", "code": "feature_capping_deals"}, R.LIMIT,
      'Pipedrive refuses the deal: a limit of the account is reached: "Deals limit"'),
     (403, {"success": False, "error": "You have no permission to edit this deal"}, R.PERMISSION,
-     "Pipedrive refuses the deal: the connected user may not write it."),
+     "Pipedrive refuses the deal: the connected user may not write it."
+     ' It says: "You have no permission to edit this deal"'),
     (403, {"success": False, "error": "job_title needs Contact Sync"}, R.PERMISSION,
      "Pipedrive refuses the deal: the connected user may not write the field job_title."),
     (404, {"success": False, "error": "deal not found"}, R.DELETED,
      "Pipedrive refuses the deal. A record that it needs is deleted, or hidden from the connected"
-     " user."),
+     ' user. It says: "deal not found"'),
     (409, {"success": False, "error": "Conflict"}, R.TAKEN,
      "Pipedrive refuses the deal: another record already has one of its unique values."),
     (400, failed("title: is longer than 255; value: must be of type float"), R.LENGTH,
@@ -265,7 +266,8 @@ SALESFORCE: list[tuple[list[dict[str, Any]], R, str]] = [
         " the security settings of this field", "Score__c"), R.READ_ONLY,
      "Salesforce refuses the deal: the field Score__c is read-only."),
     (of("INSUFFICIENT_ACCESS_OR_READONLY", "insufficient access rights on object id"), R.PERMISSION,
-     "Salesforce refuses the deal: the connected user may not write it."),
+     "Salesforce refuses the deal: the connected user may not write it."
+     ' It says: "insufficient access rights on object id"'),
     (of("INACTIVE_OWNER_OR_USER", "operation performed with inactive user [005000000000001]"),
      R.OWNER,
      "Salesforce refuses the owner of the deal: the user is unknown, inactive, or may own no such"
@@ -281,7 +283,7 @@ SALESFORCE: list[tuple[list[dict[str, Any]], R, str]] = [
      "Salesforce refuses the deal: it is locked."),
     (of("ENTITY_IS_DELETED", "entity is deleted"), R.DELETED,
      "Salesforce refuses the deal. A record that it needs is deleted, or hidden from the connected"
-     " user."),
+     ' user. It says: "entity is deleted"'),
     (of("STORAGE_LIMIT_EXCEEDED", "storage limit exceeded"), R.LIMIT,
      'Salesforce refuses the deal: a limit of the account is reached: "storage limit exceeded"'),
     (of("BRAND_NEW", "nobody knows"), R.OTHER, 'Salesforce refuses the deal: "nobody knows"'),

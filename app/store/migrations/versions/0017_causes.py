@@ -60,7 +60,7 @@ def upgrade() -> None:
     op.create_table(
         "cause_retries",
         sa.Column("id", sa.Integer(), primary_key=True),
-        sa.Column("cause_key", sa.String(16), sa.ForeignKey("causes.key"), nullable=False),
+        sa.Column("cause_key", sa.String(16), nullable=False),
         sa.Column("connection_id", number, sa.ForeignKey("connections.id"), nullable=False),
         sa.Column("planned", sa.Integer(), nullable=False),
         sa.Column("started_by", sa.String(100), nullable=False),
