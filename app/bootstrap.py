@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from app.crm.port import Access, Adapter, TokenSource
 from app.crm.schema import CrmShape
 from app.domain.errors import MappingError
+from app.domain.rate_limits import RateLimit
 from app.meetergo.client import MeetergoClient
 from app.oauth.flow import Flow
 from app.oauth.token_sources import FixedToken
@@ -19,6 +20,7 @@ from app.security.encryption import Cipher
 from app.services.api_keys import ApiKeys
 from app.services.audit_log import AuditReader
 from app.services.catch_up import CatchUp
+from app.services.causes import Causes
 from app.services.company_sign_in import CompanySignIn
 from app.services.connect import Connector
 from app.services.doctor import Doctor
@@ -73,6 +75,7 @@ class Services:
     notifier: Notifier
     adapter: Callable[[int], Adapter]
     """Makes an adapter for a connection, with its own session, token source and gate."""
+    causes: Causes
     sources: Sources
     rereader: Rereader
     retention: Retention
@@ -151,6 +154,9 @@ def bootstrap(
         waker=waker,
         notifier=notifier,
         adapter=outside.adapter,
+        causes=Causes(
+            store, providers, mappings, outside.allowances, waker.wake, settings.keep_free
+        ),
         sources=sources,
         rereader=rereader,
         erasure=Erasure(store, cipher, processor, outside.adapter, waker.wake),
@@ -236,6 +242,10 @@ class _Outside:
         tokens = self.tokens.source(row.id, row.account_id)
         access = _access(provider, row.api_base, tokens, self.settings.http_timeout, by_key)
         return _adapter(provider, replace(access, gate=limiter))
+
+    def allowances(self, provider: str) -> Sequence[RateLimit]:
+        """The limits of a provider's API on its smallest plan."""
+        return load_adapter(self.providers[provider].adapter).allowances
 
     def connector(self, cipher: Cipher) -> Connector:
         """The service that connects accounts."""

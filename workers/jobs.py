@@ -51,6 +51,7 @@ def look(services: Services, pool: DrainPool) -> None:
     reread(services, pool)
     services.sources.warn_of_ends()
     watch(services.store, utcnow())
+    pool.aside("retries", services.causes.go_on)
     if services.notifier.due():
         pool.aside("notices", services.notifier.send_due)
     for connection_id in services.tokens.due():

@@ -10,8 +10,10 @@ import click
 from app.bootstrap import Services
 from app.cli.command import Answer, Group, command, listing, many
 from app.services.bookings import note_act, retry_all
+from app.services.broken import why_parked
 from app.services.overview import Overview
 from app.services.sources import DEFAULT_SOURCE, SourceRules, UnknownSource
+from app.store.models import ConnectionRow, DeliveryRow
 from app.store.states import DeliveryState
 
 SOURCE = click.option("--source", default=DEFAULT_SOURCE, show_default=True, help="Workspace.")
@@ -40,9 +42,9 @@ def list_(services: Services, state: str, connection: int | None, limit: int) ->
         {
             "id": row.id, "booking": key, "connection": row.connection_id, "state": row.state,
             "attempts": row.attempts, "fields": list(row.error_fields or ()),
-            "error": row.error_message, "advice": row.error_advice,
+            **_told(row, place), "raw": row.error_raw, "cause": row.cause_key,
         }
-        for row, key in overview.deliveries(DeliveryState(state), connection, limit)
+        for row, key, place in overview.deliveries(DeliveryState(state), connection, limit)
     ]  # fmt: skip
     return listing("deliveries", items, DELIVERY_COLUMNS, f"No delivery is {state}.")
 
@@ -118,6 +120,14 @@ def end(services: Services, fingerprint: str, source: str, hours: float) -> Answ
     when = f"in {hours:g} hours" if hours else "now"
     data = {"source": source, "fingerprint": fingerprint, "ends_in_hours": hours}
     return Answer(data, [f"Secret {fingerprint} of {source} ends {when}."])
+
+
+def _told(row: DeliveryRow, connection: ConnectionRow) -> dict[str, str | None]:
+    """Why a delivery is not synced, and what to do."""
+    error, advice = row.error_message, row.error_advice
+    if row.state == DeliveryState.PARKED:
+        error, advice = why_parked(connection)
+    return {"error": error, "advice": advice}
 
 
 def _rules(services: Services, source: str) -> SourceRules:

@@ -7,6 +7,7 @@ from flask import Flask
 
 from app.bootstrap import Services
 from app.cli.bookings import bookings
+from app.cli.causes import causes
 from app.cli.command import HELP
 from app.cli.connections import connections
 from app.cli.events import events
@@ -26,7 +27,7 @@ AREAS: dict[str, tuple[click.Command, ...]] = {
     "Is all well": (check, doctor, sweep, version),
     "meetergo": (sources, secrets, webhooks, backfill, reconcile),
     "CRMs": (connections, mappings),
-    "Bookings": (bookings, deliveries, events),
+    "Bookings": (bookings, causes, deliveries, events),
     "People's data": (export, erase, retention),
     "Access and database": (users, keys, db),
 }

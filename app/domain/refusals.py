@@ -107,7 +107,12 @@ class Refusal:
 
 
 def cause_key(
-    provider: str, connection_id: int, code: str, reason: str = "", object_: str = "", field: str = ""
+    provider: str,
+    connection_id: int,
+    code: str,
+    reason: str = "",
+    object_: str = "",
+    field: str = "",
 ) -> str:
     """Return the key that all deliveries of one cause share; no value is in it."""
     parts = (provider, str(connection_id), code, reason, object_, field)
@@ -189,7 +194,9 @@ def _taken(refusal: Refusal) -> str:
     whose = f"the record {refusal.record_id}" if refusal.record_id else "another record"
     if refusal.field:
         return f"{refusal.crm} refuses {_place(refusal)}: {whose} already has {_value(refusal)}."
-    return f"{refusal.crm} refuses {_record(refusal)}: {whose} already has one of its unique values."
+    return (
+        f"{refusal.crm} refuses {_record(refusal)}: {whose} already has one of its unique values."
+    )
 
 
 def _duplicate(refusal: Refusal) -> str:

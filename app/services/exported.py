@@ -66,6 +66,7 @@ def _deliveries(session: Session, booking_id: int) -> list[dict[str, Any]]:
             "notes": row.notes,
             "error": row.error_message,
             "error_fields": row.error_fields,
+            "error_raw": row.error_raw,
         }
         for row, connection in session.execute(query)
     ]

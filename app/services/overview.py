@@ -15,6 +15,7 @@ from app.crm.objects import ObjectName, Ref
 from app.domain.booking import Booking, MeetingOutcome
 from app.domain.events import Event
 from app.security.encryption import Cipher
+from app.services.broken import why_parked
 from app.services.watch import Waiting, number_waiting, waiting
 from app.store.bookings import read_state
 from app.store.deliveries import connections_with_work
@@ -55,6 +56,10 @@ class DeliveryView:
     error: str | None
     error_fields: Mapping[str, str]
     """Field of the CRM -> what the CRM says is wrong with it."""
+    error_raw: str | None
+    """The CRM's own answer, shortened."""
+    cause: str | None
+    """Key of the cause for which it is not synced."""
     advice: str | None
     next_attempt_at: str | None
     mapping_version: str | None
@@ -233,11 +238,12 @@ class Overview:
 
     def deliveries(
         self, state: DeliveryState, connection_id: int | None = None, limit: int = 50
-    ) -> list[tuple[DeliveryRow, str]]:
-        """Deliveries in a state, the newest first, each with its booking's key."""
+    ) -> list[tuple[DeliveryRow, str, ConnectionRow]]:
+        """Deliveries in a state, the newest first, each with its booking's key and its connection."""
         query = (
-            select(DeliveryRow, BookingRow.key)
+            select(DeliveryRow, BookingRow.key, ConnectionRow)
             .join(BookingRow, BookingRow.id == DeliveryRow.booking_id)
+            .join(ConnectionRow, ConnectionRow.id == DeliveryRow.connection_id)
             .where(DeliveryRow.state == state)
             .order_by(DeliveryRow.updated_at.desc(), DeliveryRow.id.desc())
             .limit(limit)
@@ -245,7 +251,7 @@ class Overview:
         if connection_id is not None:
             query = query.where(DeliveryRow.connection_id == connection_id)
         with self._store.read() as session:
-            return [(row, key) for row, key in session.execute(query)]
+            return [(row, key, connection) for row, key, connection in session.execute(query)]
 
     def events(self, limit: int = 50) -> list[EventRow]:
         """The webhooks that came last."""
@@ -309,6 +315,9 @@ def _delivery(
         linked = _linked(mine, known)
         # The key of a found person's company is its record id.
         shared = [ref for ref in (*shared, *filter(is_own_company, linked)) if ref in linked]
+    error, advice = row.error_message, row.error_advice
+    if row.state == DeliveryState.PARKED:
+        error, advice = why_parked(connection)
     return DeliveryView(
         connection_id=connection.id,
         provider=connection.provider,
@@ -316,9 +325,11 @@ def _delivery(
         state=row.state,
         calls=row.calls,
         attempts=row.attempts,
-        error=row.error_message,
+        error=error,
         error_fields={name: str(words) for name, words in (row.error_fields or {}).items()},
-        advice=row.error_advice,
+        error_raw=row.error_raw,
+        cause=row.cause_key,
+        advice=advice,
         next_attempt_at=row.next_attempt_at.isoformat() if row.state in TIMED else None,
         mapping_version=row.mapping_version,
         notes=tuple(row.notes or ()),

@@ -81,9 +81,7 @@ def settle(session: Session, key: str, now: datetime) -> None:
     )
 
 
-def _note_error(
-    session: Session, connection: ConnectionRow, error: CrmError, now: datetime
-) -> str:
+def _note_error(session: Session, connection: ConnectionRow, error: CrmError, now: datetime) -> str:
     refusal = error.refusal
     field = next(iter(error.fields), "") if isinstance(error, InvalidRecord) else ""
     sentence = error.outage if isinstance(error, RetryLater) else None
@@ -208,9 +206,7 @@ def _count(state: DeliveryState) -> ScalarSelect[int]:
 
 def number_to_retry(session: Session, key: str) -> int:
     """Return how many deliveries of a cause can be tried again."""
-    query = select(func.count()).where(
-        DeliveryRow.cause_key == key, DeliveryRow.state.in_(RETRIED)
-    )
+    query = select(func.count()).where(DeliveryRow.cause_key == key, DeliveryRow.state.in_(RETRIED))
     return session.scalar(query) or 0
 
 
@@ -279,11 +275,10 @@ def progress(session: Session, retry_id: int) -> dict[str, int]:
     return {state: number for state, number in session.execute(query.group_by(DeliveryRow.state))}
 
 
-def last_retries(session: Session, keys: Sequence[str]) -> dict[str, RetryRow]:
-    """Return the last retry of each cause that has one."""
-    last = select(func.max(RetryRow.id)).where(RetryRow.cause_key.in_(keys))
-    query = select(RetryRow).where(RetryRow.id.in_(last.group_by(RetryRow.cause_key)))
-    return {row.cause_key: row for row in session.scalars(query)}
+def last_retry(session: Session, key: str) -> RetryRow | None:
+    """Return the last retry of a cause."""
+    query = select(RetryRow).where(RetryRow.cause_key == key).order_by(RetryRow.id.desc())
+    return session.scalars(query.limit(1)).first()
 
 
 def unfinished(session: Session) -> list[int]:

@@ -294,9 +294,7 @@ def discard_parked(session: Session, connection_id: int, now: datetime) -> int:
             DeliveryRow.connection_id == connection_id,
             DeliveryRow.state == DeliveryState.PARKED,
         )
-        .values(
-            state=DeliveryState.DISCARDED.value, due_since=None, updated_at=now, cause_key=None
-        )
+        .values(state=DeliveryState.DISCARDED.value, due_since=None, updated_at=now, cause_key=None)
         .returning(DeliveryRow.id)
     )
     number = len(gone.all())

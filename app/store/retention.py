@@ -125,9 +125,7 @@ def forget_words(session: Session, booking_ids: Sequence[int]) -> None:
     session.execute(
         update(DeliveryRow)
         .where(DeliveryRow.booking_id.in_(booking_ids))
-        .values(
-            notes=[], error_message=None, error_advice=None, error_fields={}, error_raw=None
-        )
+        .values(notes=[], error_message=None, error_advice=None, error_fields={}, error_raw=None)
         .execution_options(synchronize_session=False)
     )
 
