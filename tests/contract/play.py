@@ -16,7 +16,9 @@ from sqlalchemy import select
 from time_machine import Traveller
 
 from app.domain.booking import MeetingOutcome
+from app.domain.refusals import RefusalReason
 from app.mapping.check import check_against
+from app.store.cause_models import CauseRow
 from app.store.delivery_marking import release_rechecks
 from app.store.engine import Store, utcnow
 from app.store.models import BookingRow, ConnectionRow, DeliveryRow
@@ -359,6 +361,13 @@ class Play:
                 return False
         return True
 
+    def _untold(self, row: DeliveryRow) -> bool:
+        """Whether the CRM's refusal of a booking is only told in the CRM's own words."""
+        if row.cause_key is None:
+            return row.state == "failed"
+        with self.bridge.services.store.read() as session:
+            return session.get_one(CauseRow, row.cause_key).reason == RefusalReason.OTHER
+
     def _rows(self, crm: str) -> dict[str, DeliveryRow]:
         """Return the deliveries of a CRM by the booking names of the file."""
         with self.bridge.services.store.read() as session:
@@ -382,6 +391,7 @@ class Play:
             state, _, words = how.partition(":")
             seen = f"{booking} is {row.state}: {row.error_message}"
             assert row.state in state.strip().split("|"), f"{where}: {seen}"
+            assert not self._untold(row), f"{where}: {seen}"
             told = f"{row.error_message} {row.error_raw}"
             assert words.strip() in told, f"{where}: {seen}"
         notes = [str(note) for row in rows.values() for note in row.notes or ()]

@@ -18,6 +18,8 @@ from click.testing import CliRunner, Result
 from app.cli.command import Command
 from app.cli.later import Later
 from app.cli.tree import make_root
+from app.store.cause_models import CauseRow
+from app.store.engine import utcnow
 from config.version import VERSION
 from sandbox.meetergo import API_KEY, MeetergoSandbox
 from sandbox.serve import Served
@@ -27,6 +29,8 @@ ROOT = Path(__file__).parent.parent.parent
 BOOKING = f"default:{sample('booking_created')['id']}"
 FILE = str(ROOT / "config/mappings/hubspot.yaml")
 LONGEST_LINE = 65
+CAUSE = "5d3fa81c09b2e7a4"
+"""A cause that no booking has any more."""
 COMMANDS = {
     "check": "", "doctor": "", "sweep": "", "version": "",
     "sources add": "berlin", "sources list": "", "sources change": "berlin --company c1",
@@ -39,6 +43,8 @@ COMMANDS = {
     "mappings versions": "HUBSPOT",
     "bookings show": BOOKING, "bookings outcome": f"{BOOKING} held",
     "deliveries list": "--state synced", "deliveries retry": "--all",
+    "causes list": "", "causes show": CAUSE, "causes retry": f"{CAUSE} --plan",
+    "causes ignore": CAUSE,
     "events list": "", "events show": "1", "events replay": "1",
     "export": "--email jane.van.der.berg@example.com", "retention show": "", "retention run": "",
     "users create": "--email anna@example.com --role admin", "users list": "",
@@ -51,11 +57,14 @@ COMMANDS = {
     "connections add-token": "hubspot", "connections disconnect": "1 --parked keep",
 }  # fmt: skip
 """Each command with arguments, in an order in which each one finds something to do."""
-FINDS_FAULT = {"check", "doctor", "sweep", "deliveries retry", "connections add-token"}
+FINDS_FAULT = {
+    "check", "doctor", "sweep", "causes retry", "deliveries retry", "connections add-token",
+}  # fmt: skip
 """These end with 1 here: no settings, no worker, no Redis, no failed delivery, no such key."""
 WRONG = [
     ("keys revoke nobody", 1), ("bookings show nope", 1), ("bookings outcome nope held", 1),
-    ("deliveries retry 9999", 1), ("events show 99", 1), ("events replay 99", 1),
+    ("deliveries retry 9999", 1), ("causes show nope", 1), ("causes ignore nope", 1),
+    ("causes retry nope", 1), (f"causes retry {CAUSE} --plan --stop", 2), ("events show 99", 1), ("events replay 99", 1),
     ("events replay --since 2099-01-01", 1), ("connections refresh 99", 1),
     ("doctor --connection 99", 1), ("mappings preview zoho", 1), ("mappings versions zoho", 1),
     ("mappings versions hubspot --diff abcd1234", 1), ("sources end paris", 1),
@@ -101,6 +110,10 @@ def serve(folder: Path) -> Iterator[Bridge]:
         meetergo_api_user_id="u1",
     ).connect_all()  # fmt: skip
     made.sync(sample("booking_created"))
+    with made.services.store.write() as session:
+        times = {"first_seen": utcnow(), "last_seen": utcnow(), "mended_at": utcnow()}
+        session.add(CauseRow(key=CAUSE, connection_id=1, error_code="conflict", reason="",
+                             object="", field="", **times))  # fmt: skip
     made.services.settings.public_url = "https://bridge.example"
     yield made
     made.close()
@@ -164,7 +177,9 @@ def test_each_command_prints_json(own: Bridge, monkeypatch: pytest.MonkeyPatch) 
         assert told.exit_code == (1 if path in FINDS_FAULT else 0), (path, told.output)
         if told.exit_code:
             assert json.loads(told.stderr.splitlines()[-1])["error"], path
-        if told.exit_code == 0 or path in ("check", "doctor", "deliveries retry"):
+        if told.exit_code == 0 or path in (
+            "check", "doctor", "causes retry", "deliveries retry",
+        ):  # fmt: skip
             assert isinstance(json.loads(told.stdout), dict | list), path
         else:
             assert told.stdout == "", path

@@ -16,7 +16,11 @@ depends_on = None
 
 CAUSE = sa.text("cause_key IS NOT NULL")
 RETRY = sa.text("retry_id IS NOT NULL")
-COLUMNS: dict[str, Any] = {"error_raw": sa.Text(), "cause_key": sa.String(16), "retry_id": sa.Integer()}
+COLUMNS: dict[str, Any] = {
+    "error_raw": sa.Text(),
+    "cause_key": sa.String(16),
+    "retry_id": sa.Integer(),
+}
 GROUPS = """
     SELECT c.provider, c.id AS connection_id, CASE WHEN d.state = 'parked' THEN 'connection'
            ELSE d.error_code END AS code, min(d.updated_at) AS first_seen,
