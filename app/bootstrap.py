@@ -154,9 +154,7 @@ def bootstrap(
         waker=waker,
         notifier=notifier,
         adapter=outside.adapter,
-        causes=Causes(
-            store, providers, mappings, outside.allowances, waker.wake, settings.keep_free
-        ),
+        causes=outside.causes(mappings, waker.wake),
         sources=sources,
         rereader=rereader,
         erasure=Erasure(store, cipher, processor, outside.adapter, waker.wake),
@@ -246,6 +244,11 @@ class _Outside:
     def allowances(self, provider: str) -> Sequence[RateLimit]:
         """The limits of a provider's API on its smallest plan."""
         return load_adapter(self.providers[provider].adapter).allowances
+
+    def causes(self, mappings: MappingFiles, wake: Callable[[Sequence[int]], object]) -> Causes:
+        """The service that groups what is not synced by its cause."""
+        keep_free = self.settings.keep_free
+        return Causes(self.store, self.providers, mappings, self.allowances, wake, keep_free)
 
     def connector(self, cipher: Cipher) -> Connector:
         """The service that connects accounts."""

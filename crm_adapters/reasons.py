@@ -17,7 +17,8 @@ _WORDS = tuple(
         (r"already (has|exists)|not unique|must be unique|duplicate", RefusalReason.TAKEN),
         (r"required|must be given|(cannot|may not|must not) be (blank|empty|null)|is missing"
          r"|were not set|without an? ", RefusalReason.REQUIRED),
-        (r"allowed options|picklist|must be one of|is not an activity type|invalid option",
+        (r"allowed options|picklist|must be one of|is not an activity type|invalid option"
+         r"|n[o']t one of",
          RefusalReason.OPTION),
         (r"too long|longer than|max(imum)?[ _]length|too large|at most \d+ char",
          RefusalReason.LENGTH),

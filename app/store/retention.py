@@ -7,13 +7,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import Select, delete, func, select, tuple_, update
+from sqlalchemy import Select, delete, exists, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from app.domain.reduced import everybody, reduced
 from app.security.encryption import Cipher, UnreadableSecret
 from app.store.access_models import AuditLog, OAuthFlow, WebSession
 from app.store.bookings import hash_of, seal_state, stored_state
+from app.store.cause_models import CauseRow
 from app.store.ledger import Ledger
 from app.store.models import (
     Backfill,
@@ -121,11 +122,21 @@ def forget_aside(session: Session, event_ids: Sequence[int]) -> None:
 
 
 def forget_words(session: Session, booking_ids: Sequence[int]) -> None:
-    """Delete the notes and errors of deliveries: they may name people and quote values."""
+    """Delete the notes and errors of deliveries: they may name people and quote values.
+
+    A cause has no more bookings of which nothing is left to sync.
+    """
     session.execute(
         update(DeliveryRow)
         .where(DeliveryRow.booking_id.in_(booking_ids))
-        .values(notes=[], error_message=None, error_advice=None, error_fields={}, error_raw=None)
+        .values(
+            notes=[],
+            error_message=None,
+            error_advice=None,
+            error_fields={},
+            error_raw=None,
+            cause_key=None,
+        )
         .execution_options(synchronize_session=False)
     )
 
@@ -158,6 +169,8 @@ def delete_old(session: Session, before: datetime, now: datetime, most: int) -> 
         "oauth_flows": (OAuthFlow.state_hash, OAuthFlow.created_at < now - SHORT),
         "web_sessions": (WebSession.id_hash, WebSession.created_at < now - SHORT),
     }
+    left = exists().where(DeliveryRow.cause_key == CauseRow.key)
+    chosen["causes"] = (CauseRow.key, (CauseRow.last_seen < before) & ~left)
     done = {}
     for name, (key, old) in chosen.items():
         some = select(key).where(old).limit(most)

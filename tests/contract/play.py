@@ -49,6 +49,8 @@ from tests.contract.compare import fits, paired, shown
 from tests.contract.desk import Desk
 from workers import jobs
 
+SAYS_NOTHING = ("Not her",)
+"""Words of a refusal that tell no reason."""
 START = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 """A Monday morning, a week before the meeting of the sample webhooks."""
 UNITS = {"minute": 60, "hour": 3600, "day": 86_400}
@@ -363,8 +365,8 @@ class Play:
 
     def _untold(self, row: DeliveryRow) -> bool:
         """Whether the CRM's refusal of a booking is only told in the CRM's own words."""
-        if row.cause_key is None:
-            return row.state == "failed"
+        if row.cause_key is None or any(words in str(row.error_raw) for words in SAYS_NOTHING):
+            return row.state == "failed" and row.cause_key is None
         with self.bridge.services.store.read() as session:
             return session.get_one(CauseRow, row.cause_key).reason == RefusalReason.OTHER
 
