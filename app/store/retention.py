@@ -124,7 +124,7 @@ def forget_aside(session: Session, event_ids: Sequence[int]) -> None:
 def forget_words(session: Session, booking_ids: Sequence[int]) -> None:
     """Delete the notes and errors of deliveries: they may name people and quote values.
 
-    A cause has no more bookings of which nothing is left to sync.
+    A booking of which nothing is left to sync has no cause any more.
     """
     session.execute(
         update(DeliveryRow)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import time_machine
 from click.testing import CliRunner, Result
 from sqlalchemy import event, select, update
 
@@ -288,3 +289,15 @@ def test_a_list_of_causes_takes_as_many_statements_for_ten_as_for_one(one: Bridg
     seen.clear()
     one.services.causes.listed()
     assert len(seen) == few
+
+
+def test_a_reduced_booking_has_no_cause(one: Bridge) -> None:
+    """After RETENTION_DAYS neither answer nor cause of a failed booking is left."""
+    refuse(one, 1)
+    with time_machine.travel("2030-01-01T00:00:00Z"):
+        one.services.retention.run()
+    (row,) = one.deliveries()
+    assert (row.error_raw, row.error_message, row.cause_key) == (None, None, None)
+    assert one.services.causes.listed() == []
+    with one.services.store.read() as session:
+        assert session.scalars(select(CauseRow)).all() == []
