@@ -126,19 +126,21 @@ def forget_words(session: Session, booking_ids: Sequence[int]) -> None:
 
     A booking of which nothing is left to sync has no cause any more.
     """
-    session.execute(
-        update(DeliveryRow)
-        .where(DeliveryRow.booking_id.in_(booking_ids))
-        .values(
-            notes=[],
-            error_message=None,
-            error_advice=None,
-            error_fields={},
-            error_raw=None,
-            cause_key=None,
-        )
-        .execution_options(synchronize_session=False)
+    words: dict[str, Any] = {
+        "notes": [], "error_message": None, "error_advice": None, "error_fields": {},
+        "error_raw": None,
+    }  # fmt: skip
+    mine = DeliveryRow.booking_id.in_(booking_ids)
+    bare = exists().where(
+        BookingRow.id == DeliveryRow.booking_id, BookingRow.reduced_at.is_not(None)
     )
+    for rows, values in ((mine, words), (mine & bare, {"cause_key": None})):
+        session.execute(
+            update(DeliveryRow)
+            .where(rows)
+            .values(values)
+            .execution_options(synchronize_session=False)
+        )
 
 
 def forget_keys(session: Session, cipher: Cipher, identities: Iterable[str]) -> None:
