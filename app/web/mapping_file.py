@@ -8,6 +8,7 @@ from flask import Blueprint, render_template, request
 from werkzeug.exceptions import BadRequest, NotFound
 
 from app.domain.booking import Booking
+from app.domain.roles import Permission
 from app.mapping.paths import plain_label
 from app.mapping.questions import labels_used
 from app.mapping.text_diff import differences

@@ -78,7 +78,7 @@ def test_exchanged_webhooks_and_bookings_are_not_used(crm: Bridge, provider: str
     crm.post(json.loads(other))
     crm.settle()
     assert [delivery.state for delivery in crm.deliveries()] == ["failed", "failed", "synced"]
-    assert "UnreadableSecret" in (crm.deliveries()[0].error_message or "")
+    assert "DamagedSecret" in (crm.deliveries()[0].error_message or "")
     assert len(crm.sandbox(provider).view().meetings) == 1
 
 
