@@ -40,11 +40,13 @@ STEP = 100
 """The number of SQLite's instructions after which it calls back."""
 
 
-def fill(store: Store, cipher: Cipher, bookings: int, undone: bool = False) -> None:
+def fill(
+    store: Store, cipher: Cipher, bookings: int, undone: bool = False, indexed: bool = True
+) -> None:
     """Store bookings of different people that are synced in every connection.
 
     `undone`: they are due backlog of the second connection and parked in the third one, and those of
-    the first one wait for a later time.
+    the first one wait for a later time. `indexed`: the search is not to index them.
     """
     now = utcnow() - timedelta(days=1)
     with store.read() as session:
@@ -55,7 +57,7 @@ def fill(store: Store, cipher: Cipher, bookings: int, undone: bool = False) -> N
         numbers = range(start, min(start + CHUNK, first + bookings))
         made = {number: _booking(likeness, number) for number in numbers}
         with store.write() as session:
-            _insert(session, cipher, made, connections, undone)
+            _insert(session, cipher, made, connections, undone, indexed)
 
 
 def _booking(likeness: Booking, number: int) -> Booking:
@@ -70,6 +72,7 @@ def _insert(
     made: dict[int, Booking],
     connections: list[int],
     undone: bool,
+    indexed: bool,
 ) -> None:
     now = utcnow() - timedelta(days=1)
     bookings, people, events = [], [], []
@@ -77,7 +80,7 @@ def _insert(
         bookings.append(
             {
                 "id": number, "key": booking.key, "status": booking.status.value, "revision": 1,
-                "start": booking.start, "version": booking.version, "updated_at": now,
+                "start": booking.start, "version": booking.version, "updated_at": now, "indexed": indexed,
                 "state_encrypted": seal_state(booking, cipher),
             }
         )  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from app.security.encryption import Cipher
 from app.store.engine import Store
-from app.store.search import index_some
+from app.store.search import anything_to_index, index_some
 
 CHUNK = 200
 """Bookings in one transaction."""
@@ -21,9 +21,12 @@ class SearchIndex:
     def run(self, stopping: Callable[[], bool] = lambda: False) -> int:
         """Bring the index up to date; return how many bookings were behind."""
         done = 0
-        while not stopping():
+        while not stopping() and self._is_behind():
             number = self._store.attempt(lambda session: index_some(session, self._cipher, CHUNK))
             done += number
-            if number < CHUNK:
-                break
         return done
+
+    def _is_behind(self) -> bool:
+        """Whether a booking waits; a look locks nothing."""
+        with self._store.read() as session:
+            return anything_to_index(session)

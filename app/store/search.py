@@ -43,6 +43,12 @@ class Wanted:
     """Changed at this time or later."""
 
 
+def anything_to_index(session: Session) -> bool:
+    """Whether the terms of a booking are out of date."""
+    query = select(BookingRow.id).where(BookingRow.indexed.is_(False)).limit(1)
+    return session.scalar(query) is not None
+
+
 def index_some(session: Session, cipher: Cipher, most: int) -> int:
     """Write the terms of bookings whose terms are out of date; return how many bookings these were."""
     query = (

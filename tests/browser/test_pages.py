@@ -129,7 +129,7 @@ def test_a_source_is_made_changed_and_ended(site: tuple[Bridge, str], page: Page
     page.get_by_label("Day on which the key ends").fill("2030-02-01")
     page.get_by_role("button", name="Add").click()
     row = page.get_by_role("row", name="berlin")
-    expect(row.get_by_text("ends 2030-02-01")).to_be_visible()
+    expect(row.get_by_text("ends Fri 1 Feb 2030")).to_be_visible()
     row.get_by_role("link", name="berlin").click()
     page.get_by_role("button", name="End this source").wait_for()
     assert "berlin-key" not in page.content()
@@ -165,7 +165,7 @@ def test_how_far_a_walk_is_shows_by_itself(tmp_path: Path, page: Page) -> None:
         walks.run(number, seen.append, until=lambda: len(seen) == 1)
         row.get_by_text("100 of 250").wait_for()
         assert walks.run(number)
-        row.get_by_text("ended 20").wait_for()
+        row.get_by_text("ended ").wait_for()
         asks = page.locator("[hx-trigger]")
         asks.wait_for(state="detached")
         assert page.title() == "the same page"
@@ -184,7 +184,7 @@ def test_a_failed_booking_says_why(site: tuple[Bridge, str], page: Page) -> None
     sign_in(page, bridge, url)
     expect(page.get_by_text("closedate is required")).to_be_visible()
     expect(page.get_by_text("<script>document.title")).to_be_visible()
-    assert page.title().startswith("Bookings")
+    assert page.title().startswith("Overview")
     crm = bridge.served["hubspot"].url
     page.goto(crm)
     expect(page.get_by_role("heading", name="HubSpot (sandbox)")).to_be_visible()

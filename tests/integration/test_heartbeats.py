@@ -85,7 +85,7 @@ def test_webhooks_that_wait_for_a_worker_are_told(
     assert "webhooks not processed" not in findings(bridge)
     later(monkeypatch, timedelta(minutes=2))
     page = bridge.client.get("/").get_data(as_text=True)
-    assert "1 webhooks wait for a worker since 20" in page
+    assert '1 webhooks wait for a worker since <time datetime="20' in page
     assert "No worker runs. Nothing is lost." in page
     assert findings(bridge)["webhooks not processed"].startswith("bad: 1, the oldest since 20")
     told = bridge.app.test_client().get("/metrics").get_data(as_text=True)

@@ -26,7 +26,8 @@ GROWTH, SLACK = 1.6, {"sqlite": 60_000, "postgresql": 400}
 def deeds(bridge: Bridge) -> dict[str, Callable[[], object]]:
     """Everything that is done again and again, by name."""
     headers = {"Authorization": f"Bearer {bridge.key}"}
-    paths = ["/", "/?state=failed", "/?state=synced", "/?state=due", "/events", "/sources", "/metrics",
+    paths = ["/", "/bookings", "/bookings?state=failed", "/bookings?state=synced",
+             "/bookings?state=due", "/events", "/sources", "/metrics",
              "/readyz", "/mappings", *(f"/connections/{n}" for n in (1, 2, 3)),
              "/bookings/default:many-7"]  # fmt: skip
     api = ["/api/v1/bookings", "/api/v1/bookings?state=failed", "/api/v1/connections"]
@@ -128,7 +129,14 @@ def test_a_page_takes_as_many_statements_for_fifty_bookings_as_for_five(database
     """No page of a list asks the database once for each of its rows."""
     bridge = Bridge(database_url).connect_all()
     try:
-        paths = ["/", "/?state=synced", "/events", "/mappings", "/api/v1/bookings"]
+        paths = [
+            "/",
+            "/bookings",
+            "/bookings?state=synced&q=corp",
+            "/events",
+            "/mappings",
+            "/api/v1/bookings",
+        ]
         counts = []
         for number in (5, 45):
             fill(bridge.services.store, bridge.services.cipher, number)

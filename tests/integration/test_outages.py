@@ -280,9 +280,10 @@ def test_what_failed_is_listed_and_tried_again_in_bulk(crm: Bridge) -> None:
     listed = runner.invoke(args=["deliveries", "list"], env={"COLUMNS": "250"})
     assert listed.exit_code == 0 and listed.output.count("default:b") == 3
     assert runner.invoke(args=["deliveries", "retry"]).exit_code == 2
-    page = crm.client.get("/?state=failed").get_data(as_text=True)
+    page = crm.client.get("/bookings?state=failed").get_data(as_text=True)
     assert page.count('class="state failed"') == 3
-    assert "No booking is synced" in crm.client.get("/?state=synced").get_data(as_text=True)
+    assert "No booking fits" in crm.client.get("/bookings?state=synced").get_data(as_text=True)
+    assert crm.client.get("/?state=failed").headers["Location"] == "/bookings?state=failed"
     headers = {"Authorization": f"Bearer {crm.key}"}
     told = crm.app.test_client().get("/api/v1/bookings?state=failed", headers=headers)
     assert len(told.get_json()["bookings"]) == 3

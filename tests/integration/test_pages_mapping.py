@@ -210,7 +210,7 @@ def test_strangers_cannot_put_markup_on_a_page(bridge: Bridge) -> None:
     for path in (f"/bookings/{KEY}", f"/bookings/{KEY}/preview", "/"):
         page = see(bridge, path)
         assert "onerror=alert(1)&gt;" in page, path
-        assert "<img" not in page, path
+        assert "<img src=x" not in page, path
 
 
 def test_every_record_of_a_booking_is_shown(mapped: Bridge, files: Path) -> None:

@@ -119,7 +119,7 @@ def test_the_data_of_a_meeting_is_gone_after_its_time(bridge: Bridge, clock: Tra
         assert all(link.record_id for link in session.scalars(select(RecordLink)))
     assert bridge.services.retention.run() == {}
     page = bridge.sign_in().get(f"/bookings/{row.key}").get_data(as_text=True)
-    assert "The data of its people was deleted on 2027-01-0" in page
+    assert 'The data of its people was deleted on <time datetime="2027-01-0' in page
 
 
 def test_what_comes_later_writes_nothing_and_brings_nothing_back(

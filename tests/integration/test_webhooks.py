@@ -178,7 +178,7 @@ def test_url_token_is_re_read_before_it_is_believed(tmp_path: Path) -> None:
     web.services.rereader.run("default")
     assert web.events()[0].status == "applied"
     shown = web.client.get("/").get_data(as_text=True)
-    assert "2026-12-01 08:00" in shown and "2030" not in shown
+    assert "Tue 1 Dec 2026, 08:00 UTC" in shown and "2030" not in shown
     meetergo.stop()
     web.close()
 
