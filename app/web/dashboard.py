@@ -12,10 +12,12 @@ from app.store.engine import utcnow
 from app.web import live
 from app.web.access import me, needs, services, sign_in, sign_in_with_password
 from app.web.access import sign_out as end_session
+from app.web.causes import open_causes
 from app.web.lookup import overview
 from app.web.mappings import mapping_problems
 
 blueprint = Blueprint("dashboard", __name__)
+MOST_CAUSES = 8
 NEWEST = 10
 """Bookings on the first page."""
 REFUSED = (
@@ -69,6 +71,7 @@ def index() -> WerkzeugResponse:
         "total_webhooks": sum(day.webhooks for day in days),
         "highest": max(day.webhooks for day in days),
         "silences": summary.silences(),
+        "causes": open_causes(MOST_CAUSES),
         "quarantined": summary.quarantined(),
         "most": MOST,
         "problems": mapping_problems(),

@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed here"),
 ]
 VIEWS = [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
-CLOSED = {"/oauth/<name>/callback", "/static/<path:filename>", "/healthz", "/readyz", "/metrics",
+CLOSED = {"/oauth/<name>/callback", "/sign-in/oidc", "/sign-in/oidc/callback", "/static/<path:filename>", "/healthz", "/readyz", "/metrics",
           "/walks"}  # fmt: skip
 """Addresses that are no pages."""
 OPTIONS = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
@@ -55,7 +55,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bridge, str
 def addresses(bridge: Bridge) -> list[str]:
     """Every page that a person may open, by the routes themselves."""
     values: dict[str, Any] = {
-        "key": "default:bad", "connection_id": 1, "name": "hubspot", "path": "x", "event_id": 1,
+        "key": "default:bad", "connection_id": 1, "name": "hubspot",
+        "version": bridge.services.mappings["hubspot"].version,
     }  # fmt: skip
     found = []
     for rule in bridge.app.url_map.iter_rules():
@@ -65,6 +66,8 @@ def addresses(bridge: Bridge) -> list[str]:
         mine = {name: values[name] for name in rule.arguments}
         if rule.endpoint == "sources.show":
             mine["name"] = "default"
+        if rule.endpoint == "causes.show":
+            mine["key"] = bridge.services.causes.listed()[0].key
         with bridge.app.test_request_context():
             found.append(bridge.app.url_map.bind("").build(rule.endpoint, mine))
     return [*dict.fromkeys(found), "/bookings?q=van&state=synced", "/bookings?q=x", "/no-such-page"]

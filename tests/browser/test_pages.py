@@ -215,3 +215,27 @@ def test_a_connection_is_examined_ended_and_mended(site: tuple[Bridge, str], pag
     page.get_by_text("active", exact=True).wait_for()
     bridge.settle()
     assert bridge.delivery("salesforce").state == "synced"
+
+
+def test_a_cause_is_mended_for_all_of_its_bookings(site: tuple[Bridge, str], page: Page) -> None:
+    """From the overview, two clicks try twelve failed bookings again; the page shows how far."""
+    bridge, url = site
+    bridge.connect("hubspot")
+    hubspot = bridge.sandbox("hubspot")
+    hubspot.forbidden_names.add("Forbidden")
+    for number in range(12):
+        who = {"email": f"p{number}@corp.example", "firstname": "Pat", "lastname": "Forbidden"}
+        bridge.post(sample("booking_created", id=f"b{number}", attendees=[who]))
+    bridge.settle()
+    sign_in(page, bridge, url)
+    hubspot.forbidden_names.clear()
+    page.get_by_role("link", name="Mend all of them").click()
+    expect(page.get_by_text("12 bookings, about")).to_be_visible()
+    page.get_by_role("button", name="Try all 12 again").click()
+    expect(page.get_by_role("status")).to_contain_text("12 bookings are being tried again")
+    expect(page.get_by_role("button", name="Stop the retry")).to_be_visible()
+    bridge.settle()
+    expect(page.get_by_text("12 of 12 tried, 12 synced, 0 failed")).to_be_visible()
+    expect(page.get_by_text("mended", exact=True)).to_be_visible()
+    page.get_by_role("link", name="Overview").click()
+    expect(page.get_by_text("Nothing needs you")).to_be_visible()

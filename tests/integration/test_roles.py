@@ -35,6 +35,8 @@ ROUTES = {
     "bookings.index": ALL, "bookings.as_json": ALL, "bookings.as_csv_file": ALL,
     "bookings.show": ALL, "bookings.ask_preview": ALL,
     "bookings.outcome": WORK, "bookings.sync": WORK,
+    "causes.index": ALL, "causes.as_json": ALL, "causes.as_csv_file": ALL, "causes.show": ALL,
+    "causes.retry": WORK, "causes.stop": WORK, "causes.ignore": WORK, "causes.unignore": WORK,
     "connections.show": SETUP, "connections.start": CHANGE, "connections.callback": CHANGE,
     "connections.more": CHANGE, "connections.ask_host": CHANGE, "connections.check": CHANGE,
     "connections.resume": CHANGE, "connections.ask_disconnect": CHANGE,
