@@ -166,20 +166,11 @@ def bootstrap(
         database_outage=Outage("database"),
         trial=MappingTrial(store, cipher, mappings, providers, outside.adapter),
         doctor=Doctor(
-            store=store,
-            cipher=cipher,
-            public_url=settings.public_url,
-            providers=providers,
-            mappings=mappings,
-            tokens=tokens,
-            sources=sources,
-            secrets=intake.secrets,
-            waker=waker,
-            processes=processes,
-            notifier=notifier,
-            adapter=outside.adapter,
+            store=store, cipher=cipher, public_url=settings.public_url, providers=providers,
+            mappings=mappings, tokens=tokens, sources=sources, secrets=intake.secrets, waker=waker,
+            processes=processes, notifier=notifier, adapter=outside.adapter,
         ),
-    )
+    )  # fmt: skip
 
 
 def begin(services: Services | None = None) -> Services:

@@ -44,7 +44,7 @@ class Between(Served):
 
     def __init__(self, sandbox: Any) -> None:
         """`sandbox`: one of the sandboxes, or any object with a WSGI app as `app`."""
-        self.sandbox = sandbox
+        self.sandbox, self._own_pages = sandbox, False
         self.instead: Instead = passes
         self.asked: list[Asked] = []
         """Every request since `instead` was set."""

@@ -95,27 +95,27 @@ class BookingList:
         self._store, self._cipher = store, cipher
 
     def page(self, filters: Filters, after: str | None = None, most: int = 50) -> BookingPage:
-        """The bookings that fit, those that changed last first. Raises UnfitFilter."""
+        """The bookings that fit, the newest or those that changed last first. Raises UnfitFilter."""
         words = asked_words(filters.q)
         if filters.q.strip() and not words:
             raise UnfitFilter("Search for a word of two letters or more.")
         with self._store.read() as session:
             wanted = self._wanted(session, filters, tuple(words))
             place = _place(after)
-            found: list[tuple[BookingRow, Booking]] = []
+            found: list[tuple[BookingRow, Booking, Cursor]] = []
             more = True
             for _ in range(ROUNDS):
                 if len(found) > most or not more:
                     break
                 rows = find(session, self._cipher, wanted, place, most + 1)
                 more = len(rows) > most
-                read = [(row, read_state(row, self._cipher)) for row in rows]
-                found += [(row, state) for row, state in read if fits(state, words)]
-                if rows:
-                    place = (rows[-1].updated_at, rows[-1].id)
+                read = [(row, read_state(row, self._cipher), at) for row, at in rows]
+                found += [(row, state, at) for row, state, at in read if fits(state, words)]
+                place = rows[-1][1] if rows else place
             shown = found[:most]
-            views = Overview(self._store, self._cipher).views(session, shown)
-        last = (shown[-1][0].updated_at, shown[-1][0].id) if len(found) > most else place
+            pairs = [(row, state) for row, state, _ in shown]
+            views = Overview(self._store, self._cipher).views(session, pairs)
+        last = shown[-1][2] if len(found) > most else place
         follows = len(found) > most or more
         return BookingPage(tuple(views), _cursor(last) if follows and last else None)
 

@@ -120,8 +120,14 @@ class BookingRow(Base):
     __table_args__ = (
         Index("ix_bookings_updated_at", "updated_at", "id"),
         _some("ix_bookings_to_reduce", "reduced_at IS NULL", "start", "id"),
-        _some("ix_bookings_to_index", "NOT indexed", "id"),
-        _some("ix_bookings_outcome", "outcome IS NOT NULL", "outcome"),
+        # As each database writes it in a query: else the index is not used.
+        Index(
+            "ix_bookings_to_index",
+            "id",
+            sqlite_where=text("indexed = 0"),
+            postgresql_where=text("NOT indexed"),
+        ),
+        _some("ix_bookings_outcome", "outcome IS NOT NULL", "outcome", "id"),
     )
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     key: Mapped[str] = mapped_column(String(limits.BOOKING_KEY), unique=True)

@@ -17,7 +17,7 @@ from tests.many import Costs, Idle, analyze, fill
 from workers.jobs import look
 
 FEW, MANY = 200, 20_000
-LISTS = ("/", "/?state=synced", "/?state=due", "/api/v1/bookings")
+LISTS = ("/", "/bookings", "/bookings?state=synced", "/bookings?state=due", "/api/v1/bookings")
 NUMBERS = itertools.count()
 GROWTH, SLACK = 1.6, {"sqlite": 60_000, "postgresql": 400}
 """An index grows by a level now and then; a scan of a table costs seven times the slack and more."""

@@ -8,7 +8,6 @@ down_revision = "0016"
 branch_labels = None
 depends_on = None
 
-STALE = sa.text("NOT indexed")
 SAID = sa.text("outcome IS NOT NULL")
 
 
@@ -17,10 +16,18 @@ def upgrade() -> None:
         "bookings", sa.Column("indexed", sa.Boolean(), server_default=sa.false(), nullable=False)
     )
     op.create_index(
-        "ix_bookings_to_index", "bookings", ["id"], sqlite_where=STALE, postgresql_where=STALE
+        "ix_bookings_to_index",
+        "bookings",
+        ["id"],
+        sqlite_where=sa.text("indexed = 0"),
+        postgresql_where=sa.text("NOT indexed"),
     )
     op.create_index(
-        "ix_bookings_outcome", "bookings", ["outcome"], sqlite_where=SAID, postgresql_where=SAID
+        "ix_bookings_outcome",
+        "bookings",
+        ["outcome", "id"],
+        sqlite_where=SAID,
+        postgresql_where=SAID,
     )
     op.create_table(
         "booking_terms",
