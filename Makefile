@@ -1,7 +1,7 @@
 # `make demo` and `make test` are all that a new machine needs; see README.md.
 VENV := .venv
 PY := $(VENV)/bin/python
-.PHONY: demo test test-all quick thorough check audit bench chaos chaos-mutants crash soak month day hour fuzz format env-example image clean
+.PHONY: demo test test-all quick thorough check audit bench chaos chaos-mutants crash soak month day hour fuzz format env-example pictures image clean
 
 demo: $(VENV)/.runtime ## Run everything on this machine and show it (ARGS=--once: and stop)
 	@$(PY) -m sandbox.demo $(ARGS)
@@ -72,6 +72,9 @@ format: $(VENV)/.dev
 
 env-example: $(VENV)/.dev ## Make .env.example from the settings
 	@$(PY) -m scripts.env_example > .env.example
+
+pictures: $(VENV)/.dev ## Take the README's pictures from the pages as they are
+	@$(PY) -m tests.browser.pictures
 
 image: $(VENV)/.dev ## Check the Dockerfile, and run its steps as the image does, without a container engine
 	@$(PY) -m scripts.check_image

@@ -389,7 +389,7 @@ class Drainer:
                 step = (
                     "Enter a new key."
                     if by_key
-                    else "Connect the CRM again on the connections page."
+                    else 'Press "Connect again" on the account\'s page.'
                 )
             else:
                 refused = error if isinstance(error, AccountRefused) else AccountRefused(str(error))

@@ -83,14 +83,14 @@ class AccountMoved(AccountRefused):
     """The account has another address than the one called."""
 
     code = "account_moved"
-    advice = "Connect the CRM again on the connections page; the waiting bookings are then synced."
+    advice = 'Press "Connect again" on the account\'s page; the waiting bookings are then synced.'
 
 
 class Unauthorized(CrmError):
     """The access token is refused, also after a refresh."""
 
     code = "unauthorized"
-    advice = "Connect the CRM again on the connections page."
+    advice = 'Press "Connect again" on the account\'s page.'
 
 
 class FreshTokenRefused(Unauthorized):

@@ -168,7 +168,7 @@ class Flow:
             said = f" {title} says: {said}" if said else ""
             raise FlowError(f"{title} was not connected: {words}{said}")
         if not answer.get("code"):
-            raise FlowError(f"{title} sent no code. Start again from the connections page.")
+            raise FlowError(f"{title} sent no code. Start again from the first page.")
         verifier = (
             unseal(self.cipher, OAuthFlow.verifier_encrypted, flow)
             if flow.verifier_encrypted
@@ -208,7 +208,7 @@ class Flow:
         if flow is None or used_before:
             raise FlowError(
                 "This connect was finished already, or did not start here. If the CRM is active on the"
-                " connections page, there is nothing to do; otherwise start again."
+                " first page, there is nothing to do; otherwise start again."
             )
         if flow.created_at < utcnow() - LIFETIME:
             raise FlowError("The consent page was open for too long. Start again.")

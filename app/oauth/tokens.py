@@ -38,7 +38,7 @@ POLL = (0.05, 0.5)
 """Seconds between two looks at another process's refresh: first wait, longest wait."""
 
 
-RECONNECT = "Connect the CRM again on the connections page; the waiting bookings are then synced."
+RECONNECT = 'Press "Connect again" on the account\'s page; the waiting bookings are then synced.'
 ALARM_AFTER = timedelta(minutes=15)
 """A token endpoint that has failed for this long makes a connection `expiring`."""
 

@@ -175,7 +175,7 @@ class Demo:
             f"Book a meeting, break and mend a CRM: [bold]{self._control.url}[/]",
             *(f"{served.sandbox.title} as a sales person sees it: [bold]{served.url}[/]"
               for served in self._crms.values()),
-            f"Command line: [bold]set -a; . {shown}; set +a; bin/bridge deliveries list[/]",
+            f"Command line: [bold]set -a; . {shown}; set +a; bin/bridge bookings list[/]",
             "Press Ctrl+C to stop.",
         ]  # fmt: skip
         console.print("\n" + "\n".join(lines), highlight=False, soft_wrap=True)

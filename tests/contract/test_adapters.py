@@ -460,7 +460,7 @@ def test_a_dead_grant_parks_the_work(crm: Bridge, provider: str) -> None:
     assert crm.delivery(provider).state == "parked"
     connection = crm.connection(provider)
     assert connection.status == "expired"
-    assert "on the connections page" in (connection.next_step or "")
+    assert 'Press "Connect again"' in (connection.next_step or "")
     assert crm.connect(provider).status_code == 303
     assert crm.connection(provider).id == connection.id
     crm.settle()
