@@ -109,13 +109,14 @@ def _page_or_refuse() -> BookingPage:
 
 @blueprint.get("/bookings/<path:key>")
 @needs(Permission.SEE_BOOKINGS)
-def show(key: str) -> str:
+def show(key: str) -> WerkzeugResponse:
     """One booking."""
     found = find_booking(key)
     booking = found.booking
     planned = {(d.provider, d.mapping_version or "") for d in found.view.deliveries}
-    return render_template(
+    return live.render(
         "booking.html",
+        "booking_live.html",
         view=found.view,
         kept=services().versions.kept(planned),
         booking=booking,
