@@ -102,12 +102,25 @@ class LogView:
 
 
 @dataclass(frozen=True)
+class WebhookView:
+    """A webhook about a booking, without its content."""
+
+    id: int
+    at: datetime
+    type: str
+    status: str
+    reason: str | None
+
+
+@dataclass(frozen=True)
 class BookingDetail:
     """Everything that a booking's page shows."""
 
     view: BookingView
     booking: Booking
     log: tuple[LogView, ...]
+    webhooks: tuple[WebhookView, ...]
+    """The webhooks that came last, the newest first."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +180,7 @@ class Overview:
                 return None
             booking = read_state(row, self._cipher)
             (view,) = self.views(session, [(row, booking)])
-            return BookingDetail(view, booking, _log(session, row.id))
+            return BookingDetail(view, booking, _log(session, row.id), _webhooks(session, row.key))
 
     def outdated(self, connection_id: int, version: str) -> int:
         """How many bookings of a connection were planned by another version of its mapping.
@@ -372,6 +385,14 @@ def _linked(mine: list[Ref], known: Mapping[Ref, LedgerEntry]) -> set[Ref]:
     """The records that the booking's own records link to, and the next ones: a contact's company."""
     near = {link for ref in mine for link in known[ref].links}
     return near | {link for ref in near if ref in known for link in known[ref].links}
+
+
+def _webhooks(session: Session, key: str) -> tuple[WebhookView, ...]:
+    query = select(EventRow).where(EventRow.booking_key == key).order_by(EventRow.id.desc())
+    return tuple(
+        WebhookView(row.id, row.received_at, row.type, row.status, row.error)
+        for row in session.scalars(query.limit(MOST_LOG))
+    )
 
 
 def _log(session: Session, booking_id: int) -> tuple[LogView, ...]:

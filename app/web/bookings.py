@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from datetime import datetime
 
 from flask import Blueprint, flash, jsonify, redirect, render_template, request, url_for
 from werkzeug.exceptions import BadRequest
@@ -13,6 +14,7 @@ from app.domain.roles import Permission
 from app.domain.zones import local
 from app.services.booking_list import PERIODS, BookingList, BookingPage, Filters, UnfitFilter
 from app.services.bookings import sync_again
+from app.services.overview import BookingDetail, LogView, WebhookView
 from app.store.engine import utcnow
 from app.web import live
 from app.web.access import me, needs, services
@@ -90,6 +92,15 @@ def as_csv_file() -> WerkzeugResponse:
     return as_csv("bookings", columns, rows)
 
 
+def _history(found: BookingDetail) -> list[tuple[datetime, LogView | WebhookView]]:
+    """What came and what was done, the last first."""
+    every: list[tuple[datetime, LogView | WebhookView]] = [
+        *((line.at, line) for line in found.log),
+        *((webhook.at, webhook) for webhook in found.webhooks),
+    ]
+    return sorted(every, key=lambda each: each[0], reverse=True)
+
+
 def booking_list() -> BookingList:
     """The reader of the list."""
     return BookingList(services().store, services().cipher)
@@ -120,7 +131,7 @@ def show(key: str) -> WerkzeugResponse:
         view=found.view,
         kept=services().versions.kept(planned),
         booking=booking,
-        log=found.log,
+        history=_history(found),
         providers=services().providers,
         accounts={d.connection_id: d.provider for d in found.view.deliveries},
         when=span(booking),

@@ -185,6 +185,13 @@ def test_a_failed_booking_says_why(site: tuple[Bridge, str], page: Page) -> None
     expect(page.get_by_text("closedate is required").first).to_be_visible()
     expect(page.get_by_text("<script>document.title")).to_be_visible()
     assert page.title().startswith("Overview")
+    page.get_by_role("link", name="Discovery Call").first.click()
+    bridge.sandbox("hubspot").required_when.clear()
+    page.get_by_role("button", name="Sync again").click()
+    expect(page.get_by_role("status")).to_contain_text("The sync has begun")
+    bridge.settle()
+    expect(page.locator("#in-the-crms").get_by_text("synced")).to_be_visible()
+    expect(page.get_by_text("booking_created")).to_be_visible()
     crm = bridge.served["hubspot"].url
     page.goto(crm)
     expect(page.get_by_role("heading", name="HubSpot (sandbox)")).to_be_visible()

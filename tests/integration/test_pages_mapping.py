@@ -191,8 +191,10 @@ def test_a_bookings_page_tells_all(bridge: Bridge) -> None:
         assert page.count(account) - sum(map(page.count, longer)) == 1
         assert bridge.services.mappings[name].version in page
     assert page.count("synced") == len(PROVIDERS)
-    done = page.partition("What was done")[2]
-    assert done.count("created") == 6 * len(PROVIDERS)
+    done = page.partition("What happened")[2]
+    assert (
+        done.count("created") == 6 * len(PROVIDERS) + done.count("_created") and "webhook 1" in done
+    )
     links = re.findall(r'href="(https?://[^"]+)"', see(bridge, f"/bookings/{payload['id']}"))
     assert len(set(links)) == 6 * len(PROVIDERS)
     assert f"/bookings/default:{payload['id']}" in see(bridge, "/")
