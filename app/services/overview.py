@@ -24,7 +24,7 @@ from app.store.engine import Store, utcnow
 from app.store.inbox import read_event_row
 from app.store.ledger import Ledger
 from app.store.models import BookingRow, ConnectionRow, DeliveryRow, EventRow, SyncLog
-from app.store.states import TIMED, DeliveryState
+from app.store.states import TIMED, DeliveryState, EventStatus
 from app.sync.ledger_entry import LedgerEntry
 from app.sync.lookups import is_own_company
 from config.providers import Provider
@@ -266,11 +266,32 @@ class Overview:
         with self._store.read() as session:
             return [(row, key, connection) for row, key, connection in session.execute(query)]
 
-    def events(self, limit: int = 50) -> list[EventRow]:
-        """The webhooks that came last."""
+    def events(
+        self, limit: int = 50, status: EventStatus | None = None, before: int | None = None
+    ) -> list[EventRow]:
+        """The webhooks that came last; `before`: before the one with this number."""
+        query = select(EventRow).order_by(EventRow.id.desc()).limit(limit)
+        if status is not None:
+            query = query.where(EventRow.status == status.value)
+        if before is not None:
+            query = query.where(EventRow.id < before)
         with self._store.read() as session:
-            query = select(EventRow).order_by(EventRow.id.desc()).limit(limit)
             return list(session.scalars(query))
+
+    def event_counts(self) -> dict[EventStatus, int]:
+        """How many webhooks are in each status; more than `MOST_OUTDATED` are not counted."""
+        found = {}
+        with self._store.read() as session:
+            for status in EventStatus:
+                some = select(EventRow.id).where(EventRow.status == status.value)
+                some_rows = some.limit(MOST_OUTDATED + 1).subquery()
+                found[status] = session.scalar(select(func.count()).select_from(some_rows)) or 0
+        return found
+
+    def event_row(self, event_id: int) -> EventRow | None:
+        """A stored webhook as it is listed, by its number."""
+        with self._store.read() as session:
+            return session.get(EventRow, event_id)
 
     def views(
         self, session: Session, rows: Iterable[tuple[BookingRow, Booking]]

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, redirect, render_template, request, url_for
+import json
+
+from flask import Blueprint, flash, redirect, render_template, request, url_for
+from werkzeug.exceptions import BadRequest, NotFound
 from werkzeug.wrappers import Response as WerkzeugResponse
 
+from app.domain.errors import ContentDeleted, UnfitPayload
+from app.domain.limits import LARGEST_ID
+from app.domain.masked import masked
 from app.domain.roles import Permission
+from app.security.encryption import UnreadableSecret
 from app.services.booking_list import BookingList, Filters
 from app.services.summary import MOST, Summary
 from app.store.engine import utcnow
+from app.store.models import EventRow
+from app.store.states import EventStatus
 from app.web import live
-from app.web.access import me, needs, services, sign_in, sign_in_with_password
+from app.web.access import i_may, me, needs, services, sign_in, sign_in_with_password
 from app.web.access import sign_out as end_session
 from app.web.causes import open_causes
 from app.web.lookup import overview
@@ -18,6 +27,7 @@ from app.web.mappings import mapping_problems
 
 blueprint = Blueprint("dashboard", __name__)
 MOST_CAUSES = 8
+PAGE_SIZE = 50
 NEWEST = 10
 """Bookings on the first page."""
 REFUSED = (
@@ -92,9 +102,63 @@ def index() -> WerkzeugResponse:
 
 @blueprint.get("/events")
 @needs(Permission.SEE_SETUP)
-def events() -> str:
-    """The webhooks that came last; quarantined ones show the reason."""
-    return render_template("events.html", events=overview().events(100), csrf=me().csrf)
+def events() -> WerkzeugResponse:
+    """The webhooks that came last, or those in one status; each says what became of it."""
+    asked = request.args.get("status", "")
+    if asked and asked not in tuple(EventStatus):
+        raise BadRequest(f"There is no status {asked!r}. There are: {', '.join(EventStatus)}.")
+    before = request.args.get("before", type=int)
+    before = before if before is not None and 0 < before <= LARGEST_ID else None
+    rows = overview().events(PAGE_SIZE + 1, EventStatus(asked) if asked else None, before)
+    return live.render(
+        "events.html",
+        "event_rows.html",
+        events=rows[:PAGE_SIZE],
+        before=rows[PAGE_SIZE - 1].id if len(rows) > PAGE_SIZE else None,
+        status=asked,
+        counts=overview().event_counts() if "HX-Request" not in request.headers else {},
+        most=MOST,
+    )
+
+
+@blueprint.get("/events/<int:event_id>")
+@needs(Permission.SEE_SETUP)
+def event(event_id: int) -> str:
+    """One webhook: what became of it, and its body, without people's data for those who only look."""
+    row = _find_event(event_id)
+    body, problem = None, ""
+    try:
+        found = overview().event(event_id)
+        body = found.payload if found else None
+    except (ContentDeleted, UnreadableSecret) as error:
+        problem = str(error)
+    whole = i_may(Permission.CHANGE_SETUP)
+    shown = json.dumps(body if whole else masked(body), indent=2, ensure_ascii=False)
+    return render_template(
+        "event.html", event=row, body=shown if body is not None else "", problem=problem,
+        whole=whole, csrf=me().csrf,
+    )  # fmt: skip
+
+
+@blueprint.post("/events/<int:event_id>/replay")
+@needs(Permission.SYNC_BOOKINGS)
+def replay(event_id: int) -> WerkzeugResponse:
+    """Process a stored webhook again; records that are correct already are not written again."""
+    _find_event(event_id)
+    try:
+        wake = services().intake.replay(event_id)
+    except (LookupError, UnfitPayload) as error:
+        raise BadRequest(f"It cannot be replayed: {error}.") from None
+    services().waker.wake(wake)
+    flash("The webhook is processed again. What is correct already is not written again.")
+    return redirect(url_for("dashboard.event", event_id=event_id), 303)
+
+
+def _find_event(event_id: int) -> EventRow:
+    row = overview().event_row(event_id) if 0 < event_id <= LARGEST_ID else None
+    if row is None:
+        raise NotFound("There is no such webhook.")
+    return row
 
 
 def _sign_in_page(problem: str = "", wrong_key: bool = False) -> str:

@@ -55,7 +55,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bridge, str
 def addresses(bridge: Bridge) -> list[str]:
     """Every page that a person may open, by the routes themselves."""
     values: dict[str, Any] = {
-        "key": "default:bad", "connection_id": 1, "name": "hubspot",
+        "key": "default:bad", "connection_id": 1, "name": "hubspot", "event_id": 1,
         "version": bridge.services.mappings["hubspot"].version,
     }  # fmt: skip
     found = []

@@ -30,7 +30,7 @@ ROUTES = {
     "dashboard.sign_in_page": OPEN, "dashboard.sign_in_form": OPEN, "api.openapi": OPEN,
     "openid.start": OPEN, "openid.callback": OPEN,
     "metrics.metrics": "on this machine, or any key",
-    "dashboard.index": ALL, "dashboard.sign_out": ALL, "dashboard.events": SETUP,
+    "dashboard.index": ALL, "dashboard.sign_out": ALL, "dashboard.events": SETUP, "dashboard.event": SETUP, "dashboard.replay": WORK,
     "account.show": ALL, "account.choose_password": ALL, "account.end": ALL,
     "bookings.index": ALL, "bookings.as_json": ALL, "bookings.as_csv_file": ALL,
     "bookings.show": ALL, "bookings.ask_preview": ALL,
@@ -89,6 +89,7 @@ def address(bridge: Bridge, rule: Rule) -> str:
         "user_id": 99,
         "filename": "no.css",
         "version": "nope",
+        "event_id": 99,
     }
     return bridge.app.url_map.bind("localhost").build(
         rule.endpoint, {name: values[name] for name in rule.arguments}, force_external=False,
@@ -162,7 +163,7 @@ def test_a_viewer_changes_nothing(staffed: Bridge) -> None:
     form = {"csrf": csrf, "outcome": "held", "parked": "discard", "name": "berlin", "key": "pat-1",
             "email": "eve@example.com", "role": "admin", "mapping": "x"}  # fmt: skip
     there = {"name": "hubspot", "key": booking, "connection_id": 1, "user_id": 1, "filename": "x",
-             "version": "x"}  # fmt: skip
+             "version": "x", "event_id": 1}  # fmt: skip
     for rule in rules(staffed):
         if rule.endpoint in ("dashboard.sign_out", "dashboard.sign_in_form", "webhooks.receive"):
             continue
