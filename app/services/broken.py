@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.store.models import ConnectionRow
 from app.store.states import ConnectionStatus
 
-AGAIN = "Connect the CRM again on its connection's page; the waiting bookings are then synced."
+AGAIN = 'Press "Connect again" on the account\'s page; the waiting bookings are then synced.'
 
 
 def why_parked(connection: ConnectionRow) -> tuple[str, str]:

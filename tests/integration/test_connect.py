@@ -247,4 +247,4 @@ def test_tokens_that_last_are_neither_missed_nor_refreshed(crm: Bridge, provider
     crm.drain()
     assert sandbox.calls_to_token == calls
     row = crm.connection(provider)
-    assert row.status == "expired" and "Connect the CRM again" in (row.next_step or "")
+    assert row.status == "expired" and '"Connect again"' in (row.next_step or "")

@@ -63,7 +63,7 @@ def test_a_dead_grant_is_told_once_and_resumes(crm: Bridge, provider: str) -> No
     assert sum(d.attempts for d in crm.deliveries()) == 0
     assert kinds(crm) == [NoticeKind.BROKEN]
     page = crm.client.get("/connections/1").get_data(as_text=True)
-    assert "5 bookings wait" in page and "Connect the CRM again" in page
+    assert "5 bookings wait" in page and "Connect again" in page
     assert crm.connect(provider).status_code == 303
     crm.settle()
     assert {d.state for d in crm.deliveries()} == {"synced"}
